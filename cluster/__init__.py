@@ -1,0 +1,1 @@
+"""Where it runs: sessions, capacity, storage and job submission. Knows nothing of distillation."""

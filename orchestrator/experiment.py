@@ -1,0 +1,94 @@
+"""The experiment file: data, teacher, student, views, recipe, budget, cluster shape, where results go."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from orchestrator.constraints import parse_constraints
+from trainables.config import (
+    CacheConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    TrainingConfig,
+    ViewsConfig,
+)
+
+
+class TeacherConfig(Config):
+    """A teacher that is trained here, or loaded from a checkpoint."""
+
+    model: ModelConfig
+    checkpoint: str | None = Field(
+        None, description=".safetensors, or .pt read with weights_only; without it the teacher is trained"
+    )
+    training: TrainingConfig = TrainingConfig()
+
+
+class BudgetConfig(Config):
+    """How much is tried, and how often the best is repeated."""
+
+    trials: int = Field(16, ge=1, le=1_000_000, description="students that the search proposes")
+    finalists: int = Field(2, ge=1, le=100, description="best students that are trained again")
+    seeds: int = Field(3, ge=1, le=100, description="seeds of each finalist and of the control")
+    max_failed_trials: int = Field(10, ge=1, description="failed trials after which the search stops")
+
+
+class ClusterConfig(Config):
+    """Shape of the slots; everything else is read off the cluster."""
+
+    slots: int | None = Field(
+        None, ge=1, le=10_000, description="warm workers; default: what the cluster holds"
+    )
+    cpus_per_worker: int = Field(1, ge=1, le=1024, description="CPUs, and threads, of a slot")
+    gpus_per_worker: float | None = Field(
+        None, ge=0, le=64, allow_inf_nan=False, description="default: 1 when the cluster has GPUs, else 0"
+    )
+
+
+class PickConfig(Config):
+    """What a champion must satisfy."""
+
+    where: str | None = Field(None, description='constraints, as "latency_ms <= 2 and params <= 1e6"')
+    model_name: str | None = Field(None, description="name in the model registry; default: stillhouse-<name>")
+
+
+class RecordConfig(Config):
+    """Where MLflow keeps the record."""
+
+    tracking_uri: str | None = Field(
+        None, description="http(s) server or sqlite:/// URI; default: sqlite in the output folder"
+    )
+    experiment_name: str | None = Field(None, description="default: stillhouse/<name>")
+
+
+class ExperimentConfig(Config):
+    """One experiment, from data to champion."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$", description="name of the experiment")
+    out: str | None = Field(None, description="output folder; default: out/<name>")
+    seed: int = Field(0, ge=0, lt=2**31, description="every other seed derives from it")
+    data: DataConfig
+    teacher: TeacherConfig
+    student: ModelConfig
+    views: ViewsConfig
+    training: TrainingConfig = TrainingConfig()
+    space: str = Field(description="a shipped search space by name, or the path of a file")
+    cache: CacheConfig = CacheConfig()
+    budget: BudgetConfig = BudgetConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    pick: PickConfig = PickConfig()
+    record: RecordConfig = RecordConfig()
+
+    @property
+    def out_folder(self) -> str:
+        """The output folder as written, or its default."""
+        return self.out or f"out/{self.name}"
+
+    @model_validator(mode="after")
+    def _known_constraints(self) -> Self:
+        if self.pick.where is not None:
+            parse_constraints(self.pick.where)
+        return self

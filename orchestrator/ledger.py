@@ -1,0 +1,171 @@
+"""The ledger: an append-only file of events, the truth about an experiment; MLflow is its projection."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from trainables.config import Config, Role
+from trainables.errors import StillhouseError
+
+Event = dict[str, Any]
+
+
+class TrialRecord(Config):
+    """What the ledger knows of one student, folded from its events.
+
+    Accuracies are fractions in [0, 1]; `best` and `final` hold the metrics of the epoch with the best
+    selection accuracy (the one whose weights are kept) and of the last epoch.
+    """
+
+    trial: str
+    role: Role
+    search: str = Field(description="fingerprint of the search that it belongs to")
+    objective: str
+    parameters: dict[str, Any] = Field(
+        description="searched values only, flat: temperature, student.width ..."
+    )
+    spec: dict[str, Any] = Field(description="the whole TrialSpec as plain data")
+    status: str = Field("running", description="running, completed, pruned or failed")
+    reason: str | None = None
+    epochs: int = 0
+    best_epoch: int | None = None
+    best: dict[str, float] = {}
+    final: dict[str, float] = {}
+    checkpoint: str | None = Field(None, description="safetensors file with the weights of the best epoch")
+    started_ms: int = 0
+    ended_ms: int | None = None
+
+
+class Ledger:
+    """Append-only JSON lines in `<out>/ledger.jsonl`; one writer process.
+
+    Every line is one event with `seq` (its line number), `time_ms` and `kind`:
+        stage           stage, key, status (started | finished | failed | interrupted), seconds, result
+        trial_started   trial, role, search, objective, parameters, spec
+        epoch           trial, epoch (1-based), metrics
+        trial_ended     trial, status, reason, epochs, best_epoch, best, final, checkpoint
+    A line cut short by a crash is dropped when the file is opened again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open or create the ledger in a folder.
+
+        Raises:
+            StillhouseError: the folder cannot be written.
+        """
+        self.path = folder / "ledger.jsonl"
+        self._lock = threading.Lock()
+        self._events: list[Event] = []
+        self._trials: dict[str, TrialRecord] = {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._load()
+            self._file = self.path.open("ab")
+        except OSError as error:
+            raise StillhouseError(f"cannot write the ledger {self.path}: {error}") from error
+
+    def append(self, kind: str, **fields: Any) -> Event:
+        """Write one event and push it to disk before it counts."""
+        with self._lock:
+            event: Event = {
+                "seq": len(self._events),
+                "time_ms": time.time_ns() // 1_000_000,
+                "kind": kind,
+                **fields,
+            }
+            line = json.dumps(event, separators=(",", ":")).encode() + b"\n"
+            try:
+                self._file.write(line)
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                raise StillhouseError(
+                    f"cannot write the ledger {self.path}: {error}; what was there is intact"
+                ) from error
+            self._fold(event)
+            return event
+
+    def events(self, since: int = 0) -> list[Event]:
+        """The events from number `since` on."""
+        with self._lock:
+            return self._events[since:]
+
+    def trials(self, *, search: str | None = None, role: Role | None = None) -> list[TrialRecord]:
+        """Trials in the order in which they started, of one search and role where given."""
+        with self._lock:
+            records = list(self._trials.values())
+        return [r for r in records if search in (None, r.search) and role in (None, r.role)]
+
+    def trial(self, trial: str) -> TrialRecord | None:
+        """The record of one trial, if it ever started."""
+        with self._lock:
+            return self._trials.get(trial)
+
+    def finished(self, stage: str, key: str) -> Event | None:
+        """The event that finished this stage for these inputs, with `seconds` and `result`."""
+        for event in reversed(self.events()):
+            if event["kind"] != "stage" or event["status"] != "finished":
+                continue
+            if event["stage"] == stage and event["key"] == key:
+                return event
+        return None
+
+    def close(self) -> None:
+        """Close the file; the ledger can still be read."""
+        self._file.close()
+
+    def _load(self) -> None:
+        if not self.path.exists():
+            return
+        good = 0
+        for line in self._lines():
+            self._fold(json.loads(line))
+            good += len(line)
+        if good < self.path.stat().st_size:
+            os.truncate(self.path, good)
+
+    def _lines(self) -> Iterator[bytes]:
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file):
+                if not line.endswith(b"\n"):
+                    return
+                if not line.startswith(b"{"):
+                    raise StillhouseError(
+                        f"{self.path}:{number + 1}: not a ledger event; restore the file or move it away"
+                    )
+                yield line
+
+    def _fold(self, event: Event) -> None:
+        self._events.append(event)
+        handler = {"trial_started": self._start, "epoch": self._epoch, "trial_ended": self._end}.get(
+            event["kind"]
+        )
+        if handler is not None:
+            handler(event)
+
+    def _start(self, event: Mapping[str, Any]) -> None:
+        fields = {
+            name: event[name] for name in ("trial", "role", "search", "objective", "parameters", "spec")
+        }
+        self._trials[event["trial"]] = TrialRecord.from_plain({**fields, "started_ms": event["time_ms"]})
+
+    def _epoch(self, event: Mapping[str, Any]) -> None:
+        record = self._trials[event["trial"]]
+        update: dict[str, Any] = {"epochs": max(record.epochs, event["epoch"]), "final": event["metrics"]}
+        accuracy = event["metrics"].get("selection/accuracy")
+        if accuracy is not None and accuracy > record.best.get("selection/accuracy", -1.0):
+            update |= {"best": event["metrics"], "best_epoch": event["epoch"]}
+        self._trials[event["trial"]] = record.model_copy(update=update)
+
+    def _end(self, event: Mapping[str, Any]) -> None:
+        names = ("status", "reason", "epochs", "best_epoch", "best", "final", "checkpoint")
+        update = {name: event[name] for name in names} | {"ended_ms": event["time_ms"]}
+        self._trials[event["trial"]] = self._trials[event["trial"]].model_copy(update=update)

@@ -1,0 +1,1 @@
+"""What may vary: search-space files and the loader that proves each path and bound."""

@@ -1,0 +1,1 @@
+"""What is trained, and how: plain PyTorch, with Ray only in the edge modules."""

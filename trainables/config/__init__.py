@@ -1,0 +1,61 @@
+"""Typed, torch-free configuration of what is trained, and how."""
+
+from trainables.config.base import Config, digest_of
+from trainables.config.cache import CacheConfig, CacheIdentity, Precision
+from trainables.config.data import DataConfig, DataName, Split
+from trainables.config.models import ModelConfig, ModelName
+from trainables.config.objectives import (
+    OBJECTIVE_CONFIGS,
+    CeConfig,
+    CrldConfig,
+    DkdConfig,
+    Gate,
+    KdConfig,
+    ObjectiveBase,
+    ObjectiveConfig,
+)
+from trainables.config.training import OptimizerName, ScheduleName, TrainingConfig
+from trainables.config.trial import BenchSpec, Role, TrialSpec
+from trainables.config.views import (
+    BankConfig,
+    CropFlipStep,
+    CutoutStep,
+    RandAugmentStep,
+    Recipe,
+    Step,
+    ViewsConfig,
+)
+
+__all__ = [
+    "OBJECTIVE_CONFIGS",
+    "BankConfig",
+    "BenchSpec",
+    "CacheConfig",
+    "CacheIdentity",
+    "CeConfig",
+    "Config",
+    "CrldConfig",
+    "CropFlipStep",
+    "CutoutStep",
+    "DataConfig",
+    "DataName",
+    "DkdConfig",
+    "Gate",
+    "KdConfig",
+    "ModelConfig",
+    "ModelName",
+    "ObjectiveBase",
+    "ObjectiveConfig",
+    "OptimizerName",
+    "Precision",
+    "RandAugmentStep",
+    "Recipe",
+    "Role",
+    "ScheduleName",
+    "Split",
+    "Step",
+    "TrainingConfig",
+    "TrialSpec",
+    "ViewsConfig",
+    "digest_of",
+]

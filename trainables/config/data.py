@@ -1,0 +1,68 @@
+"""Data: which images, and how train and selection are cut."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from trainables.config.base import Config, FactoryPath, FiniteFloat, Scalar
+
+
+class DataName(StrEnum):
+    """Data sets that Stillhouse reads by name."""
+
+    DIGITS = "digits"
+    FASHION_MNIST = "fashion_mnist"
+    CIFAR10 = "cifar10"
+    CIFAR100 = "cifar100"
+    IMAGE_FOLDER = "image_folder"
+
+
+class Split(StrEnum):
+    """Train fits weights, selection ranks students, test is read once at the end."""
+
+    TRAIN = "train"
+    SELECTION = "selection"
+    TEST = "test"
+
+
+NEEDS_ROOT = frozenset(DataName) - {DataName.DIGITS}
+PerChannel = Annotated[tuple[FiniteFloat, ...], Field(min_length=1, max_length=4)]
+
+
+class DataConfig(Config):
+    """A data set by name, or the user's own by `factory: "module:function"`."""
+
+    name: DataName | None = Field(None, description="a data set that Stillhouse knows")
+    factory: FactoryPath | None = Field(
+        None,
+        description='"module:function"; called as function(split=..., **arguments), gives a torch Dataset',
+    )
+    arguments: dict[str, Scalar] = Field({}, description="keyword arguments of the factory")
+    root: str | None = Field(None, description="folder that holds the files")
+    download: bool = Field(False, description="let torchvision fetch the files into `root`")
+    image_size: int | None = Field(None, ge=4, le=1024, description="side in pixels after resizing")
+    train_limit: int | None = Field(
+        None, ge=1, description="keep only so many training samples (the first by hashed id)"
+    )
+    selection_fraction: FiniteFloat = Field(
+        0.2, gt=0, lt=0.9, description="part of the training set that is held out to rank students"
+    )
+    mean: PerChannel | None = Field(None, description="per channel, of pixels in [0, 1]; default: measured")
+    std: PerChannel | None = Field(None, description="per channel, of pixels in [0, 1]; default: measured")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.name is None) == (self.factory is None):
+            raise ValueError("give exactly one of `name` and `factory`")
+        if self.arguments and self.factory is None:
+            raise ValueError("`arguments` are for a `factory`")
+        if self.name in NEEDS_ROOT and self.root is None:
+            raise ValueError(f"data set {self.name} needs `root`, the folder with its files")
+        if self.name is DataName.IMAGE_FOLDER and self.image_size is None:
+            raise ValueError("image_folder needs `image_size`, the side to resize to")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("give `mean` and `std` together or neither")
+        return self

@@ -1,0 +1,60 @@
+"""Networks: a name from the table, or the user's own factory."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from trainables.config.base import Config, FactoryPath, Scalar
+
+
+class ModelName(StrEnum):
+    """Networks that Stillhouse builds by name (compact CIFAR families of the literature)."""
+
+    MLP = "mlp"
+    CONVNET = "convnet"
+    RESNET8 = "resnet8"
+    RESNET14 = "resnet14"
+    RESNET20 = "resnet20"
+    RESNET32 = "resnet32"
+    RESNET56 = "resnet56"
+    RESNET110 = "resnet110"
+    RESNET8X4 = "resnet8x4"
+    RESNET32X4 = "resnet32x4"
+    WRN_16_1 = "wrn_16_1"
+    WRN_16_2 = "wrn_16_2"
+    WRN_40_1 = "wrn_40_1"
+    WRN_40_2 = "wrn_40_2"
+    VGG8 = "vgg8"
+    VGG13 = "vgg13"
+    TORCHVISION = "torchvision"
+
+
+class ModelConfig(Config):
+    """A network that turns BCHW images into BxC logits."""
+
+    name: ModelName | None = Field(None, description="a network that Stillhouse knows")
+    factory: FactoryPath | None = Field(
+        None, description='"module:function"; called as function(n_classes=..., **arguments), gives a Module'
+    )
+    arguments: dict[str, Scalar] = Field(
+        {}, description="keyword arguments of the factory, or of torchvision's builder"
+    )
+    width: int | None = Field(
+        None, ge=1, le=4096, description="channels of the first stage (units of an mlp); default: the paper's"
+    )
+    variant: str | None = Field(None, description="with name torchvision: the builder's name, as resnet18")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.name is None) == (self.factory is None):
+            raise ValueError("give exactly one of `name` and `factory`")
+        if (self.name is ModelName.TORCHVISION) != (self.variant is not None):
+            raise ValueError("`variant` goes with `name: torchvision`, and that needs it")
+        if self.arguments and self.factory is None and self.name is not ModelName.TORCHVISION:
+            raise ValueError("`arguments` are for a `factory` or for `name: torchvision`")
+        if self.width is not None and (self.factory or self.name is ModelName.TORCHVISION):
+            raise ValueError("`width` is for networks by name; give a factory its own `arguments`")
+        return self

@@ -1,0 +1,55 @@
+"""The training recipe of a student or a teacher."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from trainables.config.base import Config, FiniteFloat
+
+
+class OptimizerName(StrEnum):
+    """Optimisers of the loop."""
+
+    SGD = "sgd"
+    ADAMW = "adamw"
+
+
+class ScheduleName(StrEnum):
+    """How the learning rate goes down."""
+
+    CONSTANT = "constant"
+    COSINE = "cosine"
+    STEP = "step"
+
+
+class TrainingConfig(Config):
+    """Budget and optimiser; the same record serves teacher, students and the control."""
+
+    epochs: int = Field(20, ge=1, le=100_000, description="passes over the training split")
+    batch_size: int = Field(64, ge=1, le=65_536, description="samples in a step")
+    eval_batch_size: int = Field(512, ge=1, le=65_536, description="samples in an evaluation batch")
+    optimizer: OptimizerName = Field(OptimizerName.SGD, description="sgd or adamw")
+    lr: FiniteFloat = Field(0.05, gt=0, le=100, description="peak learning rate")
+    momentum: FiniteFloat = Field(0.9, ge=0, lt=1, description="of sgd")
+    nesterov: bool = Field(False, description="of sgd")
+    weight_decay: FiniteFloat = Field(5e-4, ge=0, le=10, description="decoupled for adamw")
+    schedule: ScheduleName = Field(ScheduleName.COSINE, description="constant, cosine or step")
+    warmup_epochs: FiniteFloat = Field(0.0, ge=0, description="linear warm-up, in epochs")
+    milestones: Annotated[
+        tuple[int, ...], Field(description="epochs after which a step schedule decays")
+    ] = ()
+    gamma: FiniteFloat = Field(0.1, gt=0, le=1, description="factor at each milestone")
+    checkpoint_every: int = Field(5, ge=1, description="epochs between checkpoints to resume from")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.schedule is ScheduleName.STEP and not self.milestones:
+            raise ValueError("schedule step needs `milestones`")
+        if self.schedule is not ScheduleName.STEP and self.milestones:
+            raise ValueError("`milestones` are for schedule step")
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum above 0")
+        return self

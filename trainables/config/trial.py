@@ -1,0 +1,44 @@
+"""What a worker is told: the bench (constant for a search) and one trial on it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from trainables.config.base import Config
+from trainables.config.data import DataConfig
+from trainables.config.models import ModelConfig
+from trainables.config.objectives import ObjectiveConfig
+from trainables.config.training import TrainingConfig
+from trainables.config.views import ViewsConfig
+
+
+class Role(StrEnum):
+    """Why a student is trained."""
+
+    SEARCH = "search"
+    FINALIST = "finalist"
+    BASELINE = "baseline"
+
+
+class BenchSpec(Config):
+    """What every trial of a search shares: data, views and the teacher's cache."""
+
+    data: DataConfig
+    views: ViewsConfig
+    view_seed: int
+    cache_uri: str | None = Field(description="the verified teacher cache; none for runs without a teacher")
+    cache_manifest: str | None = Field(description="sha256 of its manifest, the key of the node's copy")
+    checkpoints: str = Field(description="folder below which each trial keeps its checkpoints")
+
+
+class TrialSpec(Config):
+    """One student to train."""
+
+    trial_id: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    role: Role
+    objective: ObjectiveConfig
+    student: ModelConfig
+    training: TrainingConfig
+    seed: int = Field(ge=0, description="of weights and batch order; finalists and control share theirs")

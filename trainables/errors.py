@@ -1,0 +1,43 @@
+"""Errors that a user, a file or a cluster can cause; the command line prints them without a traceback."""
+
+
+class StillhouseError(Exception):
+    """Base of every error that Stillhouse raises on purpose; its text says what to do next."""
+
+    exit_code = 1
+
+
+class ConfigError(StillhouseError):
+    """A file or an option that cannot be used as written."""
+
+    exit_code = 2
+
+
+class DataError(StillhouseError):
+    """A data set that is missing, unreadable or not what the experiment says."""
+
+    exit_code = 2
+
+
+class CheckpointError(StillhouseError):
+    """A checkpoint that cannot be read or does not fit the model."""
+
+    exit_code = 2
+
+
+class CacheError(StillhouseError):
+    """A teacher cache that is missing, damaged, or made for another experiment."""
+
+
+class ClusterError(StillhouseError):
+    """A cluster that cannot be reached or cannot hold what the experiment asks for."""
+
+
+class TrialFailed(StillhouseError):
+    """A trial that cannot go on (non-finite loss, exception in its objective)."""
+
+
+class Interrupted(StillhouseError):
+    """The user stopped the run; its state is saved."""
+
+    exit_code = 130
