@@ -1,0 +1,198 @@
+"""What every objective must hold: no gradient to the teacher, precision, degenerate batches, the table."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import FrozenInstanceError
+from typing import ClassVar, Final, get_type_hints
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from trainables.config import OBJECTIVE_CONFIGS, CrldConfig, DkdConfig, KdConfig, ObjectiveBase
+from trainables.errors import ConfigError
+from trainables.objectives import OBJECTIVES, CrldObjective, build_objective
+from trainables.objectives.divergences import confidence_B
+from trainables.signals import Losses, Signals, TeacherSignal
+
+# B = samples in the batch, C = classes
+BANKS: Final = ("weak", "strong")
+NAMES: Final = tuple(OBJECTIVE_CONFIGS)
+DISTILLING: Final = tuple(name for name, config in OBJECTIVE_CONFIGS.items() if config.teacher_banks)
+TERMS: Final = {
+    "ce": {"ce"},
+    "kd": {"ce", "kd"},
+    "dkd": {"ce", "tckd", "nckd"},
+    "crld": {"ce_weak", "ce_strong", "within", "cross"},
+}
+GAUGES: Final = {"ce": set(), "kd": set(), "dkd": {"warmup"}, "crld": {"kept_weak", "kept_strong"}}
+
+
+def signals_of(students: dict[str, Tensor], teachers: dict[str, Tensor], labels_B: Tensor) -> Signals:
+    teacher = {name: TeacherSignal(value_BC, confidence_B(value_BC)) for name, value_BC in teachers.items()}
+    return Signals(student=students, teacher=teacher, labels_B=labels_B, epoch=7)
+
+
+def random_logits(seed: int, rows: int, classes: int, scale: float = 2.0) -> dict[str, Tensor]:
+    draw = np.random.default_rng(seed)
+    return {
+        name: torch.from_numpy(draw.normal(scale=scale, size=(rows, classes)).astype(np.float32))
+        for name in BANKS
+    }
+
+
+def random_labels(seed: int, rows: int, classes: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).integers(classes, size=rows))
+
+
+def losses_of(name: str, signals: Signals) -> Losses:
+    return build_objective(OBJECTIVE_CONFIGS[name]())(signals)
+
+
+def with_grad(logits: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value_BC.clone().requires_grad_() for name, value_BC in logits.items()}
+
+
+def assert_finite_with_gradient(name: str, students: dict[str, Tensor], losses: Losses) -> None:
+    assert math.isfinite(losses.total.item())
+    assert all(math.isfinite(term.item()) for term in losses.terms.values())
+    inputs = [students[bank] for bank in OBJECTIVE_CONFIGS[name].banks]
+    for gradient_BC in torch.autograd.grad(losses.total, inputs):
+        assert torch.isfinite(gradient_BC).all()
+
+
+def test_the_table_names_the_objectives_that_have_a_configuration() -> None:
+    assert set(OBJECTIVES) == set(OBJECTIVE_CONFIGS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_name_builds_the_objective_that_takes_its_configuration(name: str) -> None:
+    config = OBJECTIVE_CONFIGS[name]()
+    objective = build_objective(config)
+    assert type(objective) is OBJECTIVES[name]
+    assert get_type_hints(type(objective))["config"] is OBJECTIVE_CONFIGS[name]
+    with pytest.raises(FrozenInstanceError):
+        objective.config = config  # type: ignore[attr-defined]
+
+
+class UnlistedConfig(ObjectiveBase):
+    """A configuration that the table does not know."""
+
+    banks: ClassVar[tuple[str, ...]] = ("weak",)
+    teacher_banks: ClassVar[tuple[str, ...]] = ()
+    paper: ClassVar[str] = "none"
+    name: str = "unlisted"
+
+
+class NamelessConfig(ObjectiveBase):
+    """A configuration without a name."""
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [(UnlistedConfig(), "'unlisted'"), (NamelessConfig(), "None")],
+    ids=["unlisted", "nameless"],
+)
+def test_an_unknown_objective_is_refused_with_the_known_names(config: ObjectiveBase, name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"unknown objective {name} .*known: ce, crld, dkd, kd"):
+        build_objective(config)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_terms_and_gauges_carry_their_names_and_no_gradient(name: str) -> None:
+    students = with_grad(random_logits(1, 8, 5))
+    losses = losses_of(name, signals_of(students, random_logits(2, 8, 5), random_labels(3, 8, 5)))
+    assert set(losses.terms) == TERMS[name]
+    assert set(losses.gauges) == GAUGES[name]
+    assert losses.total.requires_grad
+    for value in [losses.total, *losses.terms.values(), *losses.gauges.values()]:
+        assert value.shape == ()
+        assert value.dtype is torch.float32
+    assert not any(value.requires_grad for value in [*losses.terms.values(), *losses.gauges.values()])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_objective_reads_only_the_banks_that_it_names(name: str) -> None:
+    config = OBJECTIVE_CONFIGS[name]
+    students, teachers = random_logits(1, 4, 5), random_logits(2, 4, 5)
+    named = signals_of(
+        {bank: students[bank] for bank in config.banks},
+        {bank: teachers[bank] for bank in config.teacher_banks},
+        random_labels(3, 4, 5),
+    )
+    every = signals_of(students, teachers, random_labels(3, 4, 5))
+    assert losses_of(name, named).total.item() == losses_of(name, every).total.item()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_gradient_reaches_the_teacher(name: str) -> None:
+    students, teachers = with_grad(random_logits(1, 6, 5)), with_grad(random_logits(2, 6, 5, scale=4.0))
+    teacher = {
+        bank: TeacherSignal(value_BC, value_BC.softmax(dim=-1).amax(dim=-1))
+        for bank, value_BC in teachers.items()
+    }
+    signals = Signals(student=students, teacher=teacher, labels_B=random_labels(3, 6, 5), epoch=1)
+    torch.autograd.backward([losses_of(name, signals).total])
+    assert all(teachers[bank].grad is None for bank in BANKS)
+    for bank in OBJECTIVE_CONFIGS[name].banks:
+        gradient_BC = students[bank].grad
+        assert gradient_BC is not None
+        assert gradient_BC.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", DISTILLING)
+def test_a_student_equal_to_its_teacher_pays_nothing_beside_the_labels(name: str) -> None:
+    same = dict.fromkeys(BANKS, random_logits(1, 6, 5)["weak"])
+    students = with_grad(same)
+    losses = losses_of(name, signals_of(students, same, random_labels(3, 6, 5)))
+    distilled = {term: value.item() for term, value in losses.terms.items() if not term.startswith("ce")}
+    assert distilled == dict.fromkeys(distilled, 0.0)
+
+
+@pytest.mark.parametrize(("rows", "classes"), [(1, 2), (1, 10), (3, 2), (5, 1000)])
+@pytest.mark.parametrize("name", NAMES)
+def test_degenerate_batches_give_finite_losses_and_gradients(name: str, rows: int, classes: int) -> None:
+    students = with_grad(random_logits(1, rows, classes))
+    signals = signals_of(students, random_logits(2, rows, classes), random_labels(3, rows, classes))
+    assert_finite_with_gradient(name, students, losses_of(name, signals))
+
+
+@pytest.mark.parametrize("value", [0.0, 60.0, -60.0])
+@pytest.mark.parametrize("name", NAMES)
+def test_all_equal_logits_give_the_entropy_of_a_guess(name: str, value: float) -> None:
+    flat = {bank: torch.full((3, 5), value) for bank in BANKS}
+    students = with_grad(flat)
+    losses = losses_of(name, signals_of(students, flat, random_labels(3, 3, 5)))
+    assert_finite_with_gradient(name, students, losses)
+    for term, loss in losses.terms.items():
+        assert loss.item() == pytest.approx(math.log(5) if term.startswith("ce") else 0.0, abs=1e-6)
+
+
+def test_a_batch_dropped_as_a_whole_is_left_with_its_labels_alone() -> None:
+    students = with_grad(random_logits(1, 4, 5))
+    signals = signals_of(students, random_logits(2, 4, 5), random_labels(3, 4, 5))
+    losses = CrldObjective(CrldConfig(weak_threshold=1.0, strong_threshold=1.0))(signals)
+    assert losses.total.item() == (losses.terms["ce_weak"] + losses.terms["ce_strong"]).item()
+    assert_finite_with_gradient("crld", students, losses)
+
+
+def test_the_total_is_the_weighted_sum_of_the_terms() -> None:
+    students, teachers, labels_B = random_logits(1, 8, 5), random_logits(2, 8, 5), random_labels(3, 8, 5)
+    signals = signals_of(students, teachers, labels_B)
+    cases: list[tuple[ObjectiveBase, dict[str, float]]] = [
+        (KdConfig(ce_weight=0.3, kd_weight=2.0), {"ce": 0.3, "kd": 2.0}),
+        (
+            DkdConfig(ce_weight=0.3, alpha=2.0, beta=5.0, warmup_epochs=14),
+            {"ce": 0.3, "tckd": 1.0, "nckd": 2.5},  # epoch 7 of 14: half of alpha and beta
+        ),
+        (
+            CrldConfig(ce_weight=0.3, within_weight=1.5, cross_weight=0.7, weak_threshold=0.5),
+            {"ce_weak": 0.3, "ce_strong": 0.3, "within": 1.5, "cross": 0.7},
+        ),
+    ]
+    for config, weights in cases:
+        losses = build_objective(config)(signals)
+        expected = sum(weights[term] * value.item() for term, value in losses.terms.items())
+        assert losses.total.item() == pytest.approx(expected, rel=1e-5)

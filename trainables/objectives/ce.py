@@ -1,0 +1,21 @@
+"""Cross-entropy with the labels alone: the control."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainables.config.objectives import CeConfig
+from trainables.objectives.divergences import cross_entropy
+from trainables.signals import Losses, Signals
+
+
+@dataclass(frozen=True)
+class CeObjective:
+    """CE(student, labels), mean over samples. Terms: `ce`."""
+
+    config: CeConfig
+
+    def __call__(self, signals: Signals) -> Losses:
+        """The losses of one step; only `total` carries gradient."""
+        ce = cross_entropy(signals.student["weak"], signals.labels_B)
+        return Losses(total=ce, terms={"ce": ce.detach()}, gauges={})

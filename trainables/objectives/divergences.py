@@ -1,0 +1,95 @@
+"""Per-sample divergences between student and teacher logits, in log space and at least in fp32.
+
+Every function takes the student first and never lets gradient reach the teacher. Half-precision logits are
+promoted to fp32 before any softmax, so the values do not change under autocast; float64 stays float64.
+"""
+
+# B = samples in the batch, C = classes
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def at_least_fp32(values: Tensor) -> Tensor:
+    """The same values in fp32, or in float64 when they come so."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def cross_entropy(student_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """Mean over samples of -log softmax(student)[label]."""
+    return F.cross_entropy(at_least_fp32(student_BC), labels_B)
+
+
+def confidence_B(logits_BC: Tensor) -> Tensor:
+    """Largest softmax probability of each row at temperature 1, without gradient.
+
+    The temperature is 1 whatever an objective uses: at T = 4 hardly any row would reach a threshold of 0.9.
+    """
+    return at_least_fp32(logits_BC.detach()).softmax(dim=-1).amax(dim=-1)
+
+
+def kd_divergence_B(student_BC: Tensor, teacher_BC: Tensor, *, temperature: float) -> Tensor:
+    """T² · KL(teacher ‖ student) of each row, both softened by T (Hinton et al., 2015, arXiv 1503.02531).
+
+    Raises:
+        ValueError: student and teacher differ in shape.
+    """
+    _check_same_shape(student_BC, teacher_BC)
+    student_log_BC = F.log_softmax(at_least_fp32(student_BC) / temperature, dim=-1)
+    teacher_log_BC = F.log_softmax(at_least_fp32(teacher_BC.detach()) / temperature, dim=-1)
+    return temperature**2 * _kl_B(student_log_BC, teacher_log_BC)
+
+
+def dkd_parts_B(
+    student_BC: Tensor, teacher_BC: Tensor, labels_B: Tensor, *, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """(TCKD, NCKD) of each row, each times T² (Zhao et al., CVPR 2022, arXiv 2203.08679).
+
+    With a, b the softened probabilities that student and teacher give to the label:
+    TCKD = b log(b/a) + (1-b) log((1-b)/(1-a)); NCKD = KL of the softened answers among the other classes.
+    They hold K_T = TCKD + (1-b) · NCKD, with K_T of `kd_divergence_B`. With two classes NCKD is 0.
+
+    Raises:
+        ValueError: student and teacher differ in shape.
+    """
+    _check_same_shape(student_BC, teacher_BC)
+    student_odds_B, student_rest_BC = _split_target(student_BC, labels_B, temperature)
+    teacher_odds_B, teacher_rest_BC = _split_target(teacher_BC.detach(), labels_B, temperature)
+    tckd_B = _binary_kl_B(student_odds_B, teacher_odds_B)
+    nckd_B = _kl_B(student_rest_BC, teacher_rest_BC)
+    return temperature**2 * tckd_B, temperature**2 * nckd_B
+
+
+def _split_target(logits_BC: Tensor, labels_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """(log-odds of the label against the rest, log-probabilities among the rest), softened by T."""
+    scaled_BC = at_least_fp32(logits_BC) / temperature
+    is_target_BC = torch.arange(scaled_BC.shape[-1], device=scaled_BC.device) == labels_B[:, None]
+    # The lowest finite number, not -inf: its probability and its gradient are exactly 0 as well,
+    # while -inf would give -inf - (-inf) = NaN in the divergence.
+    rest_BC = scaled_BC.masked_fill(is_target_BC, torch.finfo(scaled_BC.dtype).min)
+    target_B = scaled_BC.gather(-1, labels_B[:, None]).squeeze(-1)
+    return target_B - rest_BC.logsumexp(dim=-1), F.log_softmax(rest_BC, dim=-1)
+
+
+def _binary_kl_B(student_odds_B: Tensor, teacher_odds_B: Tensor) -> Tensor:
+    # log(1 - a) as logsigmoid(-odds) = logsumexp(rest) - logsumexp(all): it never underflows to log 0.
+    student_log_B2 = torch.stack([F.logsigmoid(student_odds_B), F.logsigmoid(-student_odds_B)], dim=-1)
+    teacher_log_B2 = torch.stack([F.logsigmoid(teacher_odds_B), F.logsigmoid(-teacher_odds_B)], dim=-1)
+    return _kl_B(student_log_B2, teacher_log_B2)
+
+
+def _kl_B(student_log_BC: Tensor, teacher_log_BC: Tensor) -> Tensor:
+    """KL(teacher ‖ student) of each row of log-probabilities."""
+    return F.kl_div(student_log_BC, teacher_log_BC, reduction="none", log_target=True).sum(dim=-1)
+
+
+def _check_same_shape(student_BC: Tensor, teacher_BC: Tensor) -> None:
+    # Without this a teacher of one row or one class would be broadcast in silence.
+    if student_BC.shape != teacher_BC.shape:
+        raise ValueError(
+            f"student logits {tuple(student_BC.shape)} and teacher logits {tuple(teacher_BC.shape)} "
+            "differ in shape; give both for the same samples and classes"
+        )

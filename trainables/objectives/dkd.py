@@ -1,0 +1,36 @@
+"""Decoupled knowledge distillation (Zhao et al., CVPR 2022, arXiv 2203.08679)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainables.config.objectives import DkdConfig
+from trainables.objectives.divergences import cross_entropy, dkd_parts_B
+from trainables.signals import Losses, Signals
+
+
+@dataclass(frozen=True)
+class DkdObjective:
+    """ce_weight · CE + warmup(epoch) · mean over samples of T² (alpha · TCKD + beta · NCKD).
+
+    warmup(epoch) = min(epoch / warmup_epochs, 1), with the first epoch counted as 1.
+    Terms: `ce`, `tckd`, `nckd` (without the warm-up). Gauges: `warmup`.
+    """
+
+    config: DkdConfig
+
+    def __call__(self, signals: Signals) -> Losses:
+        """The losses of one step; only `total` carries gradient."""
+        config = self.config
+        student_BC = signals.student["weak"]
+        teacher_BC = signals.teacher["weak"].logits_BC
+        ce = cross_entropy(student_BC, signals.labels_B)
+        tckd_B, nckd_B = dkd_parts_B(student_BC, teacher_BC, signals.labels_B, temperature=config.temperature)
+        tckd, nckd = tckd_B.mean(), nckd_B.mean()
+        warmup = min(signals.epoch / config.warmup_epochs, 1.0)
+        total = config.ce_weight * ce + warmup * (config.alpha * tckd + config.beta * nckd)
+        return Losses(
+            total=total,
+            terms={"ce": ce.detach(), "tckd": tckd.detach(), "nckd": nckd.detach()},
+            gauges={"warmup": ce.new_full((), warmup)},
+        )

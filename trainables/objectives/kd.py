@@ -1,0 +1,26 @@
+"""Soft targets (Hinton et al., 2015, arXiv 1503.02531)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainables.config.objectives import KdConfig
+from trainables.objectives.divergences import cross_entropy, kd_divergence_B
+from trainables.signals import Losses, Signals
+
+
+@dataclass(frozen=True)
+class KdObjective:
+    """ce_weight · CE + kd_weight · mean over samples of T² KL(teacher ‖ student). Terms: `ce`, `kd`."""
+
+    config: KdConfig
+
+    def __call__(self, signals: Signals) -> Losses:
+        """The losses of one step; only `total` carries gradient."""
+        config = self.config
+        student_BC = signals.student["weak"]
+        teacher_BC = signals.teacher["weak"].logits_BC
+        ce = cross_entropy(student_BC, signals.labels_B)
+        kd = kd_divergence_B(student_BC, teacher_BC, temperature=config.temperature).mean()
+        total = config.ce_weight * ce + config.kd_weight * kd
+        return Losses(total=total, terms={"ce": ce.detach(), "kd": kd.detach()}, gauges={})
