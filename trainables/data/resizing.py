@@ -1,0 +1,59 @@
+"""Square images: the shorter side to the wanted length, then the centre."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+_EIGHT_BIT_MODES: Final = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
+
+# N = samples, C = channels, H, W = height and width, S = wanted side
+
+
+def eight_bit(image: Image.Image, mode: str) -> Image.Image:
+    """The image in another mode of 8 bits, such as L or RGB; transparency is dropped.
+
+    Raises:
+        ValueError: it has more than 8 bits per channel, which Pillow would clip at 255 without a word.
+    """
+    if image.mode not in _EIGHT_BIT_MODES:
+        raise ValueError(f"mode {image.mode} has more than 8 bits per channel; convert it to 8 bits")
+    return image.convert(mode)
+
+
+def squared(image: Image.Image, side: int) -> Image.Image:
+    """The image with its shorter side scaled to `side` pixels (antialiased bilinear), centre cut to a square.
+
+    The same pixels as torchvision's Resize(side) and CenterCrop(side) give for a Pillow image.
+    """
+    width, height = image.size
+    shorter = min(width, height)
+    if (width, height) != (side, side):
+        scaled = (side * width // shorter, side * height // shorter)
+        image = image.resize(scaled, Image.Resampling.BILINEAR)
+    left = round((image.width - side) / 2)
+    top = round((image.height - side) / 2)
+    return image.crop((left, top, left + side, top + side))
+
+
+def resized(images_NCHW: Tensor, side: int) -> Tensor:
+    """uint8 NxCxSxS: every image as `squared` makes it, each channel on its own.
+
+    Pillow's 8-bit resampling is integer arithmetic, the same on every CPU; torch's depends on the CPU's
+    vector instructions by a grey level, and the digests of one data set on two nodes would differ.
+    """
+    n_images, n_channels, height, width = images_NCHW.shape
+    if (height, width) == (side, side):
+        return images_NCHW
+    if n_channels == 3:
+        pictures = images_NCHW.permute(0, 2, 3, 1).contiguous().numpy()
+    else:  # Pillow has no mode of 8 bits for every number of channels, and weighs colours by alpha
+        pictures = images_NCHW.reshape(-1, height, width).numpy()
+    result = np.stack([np.asarray(squared(Image.fromarray(picture), side)) for picture in pictures])
+    if n_channels == 3:
+        return torch.from_numpy(result).permute(0, 3, 1, 2).contiguous()
+    return torch.from_numpy(result).reshape(n_images, n_channels, side, side)

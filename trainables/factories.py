@@ -1,0 +1,136 @@
+"""The one way to a user's own code: a name of the form "module:function"."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+
+from trainables.config.base import FactoryPath
+from trainables.errors import ConfigError
+
+
+def load_factory(path: FactoryPath) -> Callable[..., object]:
+    """The function that "module:function" names.
+
+    The module is imported as `python -m` would: when the current directory is not on `sys.path`, it stands in
+    front of it while the module is imported, and is taken away afterwards. So a module beside the experiment
+    file is found, and so are the modules that it imports at its top; an import inside the function runs later
+    and sees only the usual `sys.path`. What the module itself raises while it runs, other than an import or
+    syntax error, goes through unchanged, with the user's traceback.
+
+    Raises:
+        ConfigError: the module or the function is missing, cannot be imported or cannot be called.
+    """
+    module_name, separator, function_name = path.partition(":")
+    if not (module_name and separator and function_name):
+        raise ConfigError(f'factory {path!r} is not of the form "module:function", as "my_data:make_images"')
+    module = _import_module(module_name, path)
+    factory = getattr(module, function_name, None)
+    if factory is None:
+        callables = [name for name, value in vars(module).items() if callable(value)]
+        raise ConfigError(
+            f"factory {path!r}: module {module_name} ({_origin(module)}) has no function {function_name!r}"
+            f"{_nearest(function_name, callables)}"
+        )
+    if not callable(factory):
+        raise ConfigError(
+            f"factory {path!r}: {function_name!r} in {_origin(module)} is a {type(factory).__name__}, "
+            "not a function; name a function or a class"
+        )
+    result: Callable[..., object] = factory
+    return result
+
+
+def call_factory(path: FactoryPath, given: Mapping[str, object], arguments: Mapping[str, object]) -> object:
+    """What the factory returns for the keyword arguments that Stillhouse gives and those of the file.
+
+    What the user's function raises goes through unchanged, with its traceback.
+
+    Raises:
+        ConfigError: as `load_factory`; or the function does not take these keyword arguments.
+    """
+    factory = load_factory(path)
+    both = sorted(given.keys() & arguments.keys())
+    if both:
+        raise ConfigError(
+            f"factory {path!r}: `arguments` may not hold {', '.join(both)}; Stillhouse itself passes that"
+        )
+    keywords = {**given, **arguments}
+    try:
+        signature = inspect.signature(factory)
+    except ValueError:  # some callables written in C tell nothing about their arguments
+        return factory(**keywords)
+    try:
+        signature.bind(**keywords)
+    except TypeError as error:
+        raise ConfigError(
+            f"factory {path!r} has the signature {signature} and cannot be called with "
+            f"{', '.join(f'{key}={value!r}' for key, value in keywords.items())}: {error}"
+        ) from error
+    return factory(**keywords)
+
+
+def _import_module(name: str, path: str) -> ModuleType:
+    with _current_directory_importable():
+        importlib.invalidate_caches()  # the file may be younger than the folder listing that Python keeps
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            missing = error.name or name
+            if missing == name or name.startswith(f"{missing}."):
+                raise ConfigError(
+                    f"factory {path!r}: no module named {missing!r} on sys.path or in {Path.cwd()}"
+                    f"{_nearest(missing, _sibling_modules(missing))}"
+                ) from error
+            raise ConfigError(
+                f"factory {path!r}: module {name!r} imports {missing!r}, which is not installed here; "
+                "install it on every node, or remove that import"
+            ) from error
+        except ImportError as error:
+            raise ConfigError(f"factory {path!r}: module {name!r} cannot be imported: {error}") from error
+        except SyntaxError as error:
+            raise ConfigError(
+                f"factory {path!r}: syntax error in {error.filename}, line {error.lineno}: {error.msg}"
+            ) from error
+
+
+@contextmanager
+def _current_directory_importable() -> Iterator[None]:
+    here = str(Path.cwd())
+    present = {str(Path(entry or ".").absolute()) for entry in sys.path}
+    if here in present:
+        yield
+        return
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        # The imported module may have changed sys.path itself; take away only what was put there.
+        if here in sys.path:
+            sys.path.remove(here)
+
+
+def _sibling_modules(name: str) -> list[str]:
+    """Full names of the modules beside `name`; nothing is imported to find them."""
+    parent, _, _ = name.rpartition(".")
+    if not parent:
+        return [*sys.builtin_module_names, *(module.name for module in pkgutil.iter_modules())]
+    # A missing "parent.name" means that "parent" itself was imported a moment ago.
+    folders = list(getattr(sys.modules.get(parent), "__path__", []))
+    return [f"{parent}.{module.name}" for module in pkgutil.iter_modules(folders)]
+
+
+def _origin(module: ModuleType) -> str:
+    return getattr(module, "__file__", None) or "built in"
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = get_close_matches(name, known, n=3, cutoff=0.6)
+    return f"; near: {', '.join(close)}" if close else "; check the spelling and the folder you start from"

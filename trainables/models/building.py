@@ -1,0 +1,100 @@
+"""From a configuration to a network with fresh weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from types import MappingProxyType
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from trainables.config.models import ModelConfig, ModelName
+from trainables.errors import ConfigError
+from trainables.factories import call_factory
+from trainables.models.from_torchvision import torchvision_network
+from trainables.models.resnet import resnet, resnet_x4
+from trainables.models.small import convnet, mlp
+from trainables.models.vgg import vgg
+from trainables.models.wide_resnet import wide_resnet
+
+ModelBuilder = Callable[[int, int, int | None], nn.Module]
+"""Called with the number of classes, the channels of an image, and the width of the first stage or None."""
+
+MODELS: Final[Mapping[ModelName, ModelBuilder]] = MappingProxyType(
+    {
+        ModelName.MLP: mlp,
+        ModelName.CONVNET: convnet,
+        ModelName.RESNET8: resnet(8),
+        ModelName.RESNET14: resnet(14),
+        ModelName.RESNET20: resnet(20),
+        ModelName.RESNET32: resnet(32),
+        ModelName.RESNET56: resnet(56),
+        ModelName.RESNET110: resnet(110),
+        ModelName.RESNET8X4: resnet_x4(8),
+        ModelName.RESNET32X4: resnet_x4(32),
+        ModelName.WRN_16_1: wide_resnet(16, 1),
+        ModelName.WRN_16_2: wide_resnet(16, 2),
+        ModelName.WRN_40_1: wide_resnet(40, 1),
+        ModelName.WRN_40_2: wide_resnet(40, 2),
+        ModelName.VGG8: vgg(1),
+        ModelName.VGG13: vgg(2),
+    }
+)
+
+
+def build_model(config: ModelConfig, *, n_classes: int, in_channels: int) -> nn.Module:
+    """A network from images BxCxHxW to logits BxC, in training mode, on the CPU, with fresh weights.
+
+    The weights come from torch's global generator: seed it, or fork it, before the call. A factory is told
+    the number of classes; the channels of its images are for its `arguments`.
+
+    Raises:
+        ConfigError: torchvision's variant or the factory cannot be found, or does not give a network.
+    """
+    if config.factory is not None:
+        network = call_factory(config.factory, {"n_classes": n_classes}, config.arguments)
+        if not isinstance(network, nn.Module):
+            raise ConfigError(
+                f"model factory {config.factory!r} returned a {type(network).__name__}; "
+                "return a torch.nn.Module"
+            )
+        return network
+    if config.name is None or config.name is ModelName.TORCHVISION:
+        return torchvision_network(config, n_classes, in_channels)
+    return MODELS[config.name](n_classes, in_channels, config.width)
+
+
+def check_logits(model: nn.Module, images_BCHW: Tensor, *, n_classes: int) -> None:
+    """Runs a copy of the model on a small batch, in evaluation and in training mode.
+
+    The model, its statistics and the random state stay as they are. Give the images on the model's device,
+    and two or more of them, since batch norm in training mode needs more than one value.
+
+    Raises:
+        ConfigError: the model fails on the batch, or its output is not a tensor BxC of floating point.
+    """
+    network = type(model).__name__
+    expected = (len(images_BCHW), n_classes)
+    trial = deepcopy(model)
+    devices = [images_BCHW.device] if images_BCHW.is_cuda else []
+    with torch.random.fork_rng(devices=devices), torch.no_grad():
+        for mode, training in (("evaluation", False), ("training", True)):
+            try:
+                output = trial.train(training)(images_BCHW)
+            except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+                raise ConfigError(
+                    f"{network} fails in {mode} mode on a batch of shape {tuple(images_BCHW.shape)}: "
+                    f"{error}; choose another network or `image_size`"
+                ) from error
+            if not isinstance(output, Tensor):
+                found = f"a {type(output).__name__}"
+            elif tuple(output.shape) != expected or not output.is_floating_point():
+                found = f"{output.dtype} of shape {tuple(output.shape)}"
+            else:
+                continue
+            raise ConfigError(
+                f"{network} returns {found} in {mode} mode; it must return logits, one tensor of floating "
+                f"point and shape {expected}"
+            )
