@@ -180,7 +180,7 @@ def _answers(name: str, address: str, path: str, next_step: str) -> Check:
 def _inventory() -> Check:
     held = capacity()
     gpus = f", {held.gpus:g} GPUs ({', '.join(held.gpu_types) or 'type unknown'})" if held.gpus else ""
-    return Check("cluster", True, f"{len(held.nodes)} nodes, {held.cpus:g} CPUs{gpus}")
+    return Check("cluster", True, f"{held.nodes} nodes, {held.cpus:g} CPUs{gpus}")
 
 
 def _nodes() -> Iterator[Check]:

@@ -32,27 +32,32 @@ class Node:
 class Capacity:
     """All that a cluster holds, in use or not."""
 
-    nodes: tuple[Node, ...]
+    machines: tuple[Node, ...]
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes are alive."""
+        return len(self.machines)
 
     @property
     def cpus(self) -> float:
         """Logical CPUs of all nodes."""
-        return sum(node.cpus for node in self.nodes)
+        return sum(node.cpus for node in self.machines)
 
     @property
     def gpus(self) -> float:
         """GPUs of all nodes."""
-        return sum(node.gpus for node in self.nodes)
+        return sum(node.gpus for node in self.machines)
 
     @property
     def memory_bytes(self) -> int:
         """Memory that Ray may give to tasks and actors."""
-        return sum(node.memory_bytes for node in self.nodes)
+        return sum(node.memory_bytes for node in self.machines)
 
     @property
     def gpu_types(self) -> tuple[str, ...]:
         """Ray's names of the GPU types, each once, sorted."""
-        return tuple(sorted({node.gpu_type for node in self.nodes if node.gpu_type}))
+        return tuple(sorted({node.gpu_type for node in self.machines if node.gpu_type}))
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class SlotPlan:
     """How many slots to keep warm; CPUs and GPUs are those of one worker."""
 
     slots: int
-    cpus: float
+    cpus: int
     gpus: float
     workers_per_slot: int = 1
 
@@ -74,7 +79,7 @@ def capacity() -> Capacity:
     if not ray.is_initialized():
         raise ClusterError("not connected to a cluster; open one with connect() first")
     found = capacity_of(ray.nodes())  # type: ignore[no-untyped-call]
-    if not found.nodes:
+    if not found.machines:
         raise ClusterError("the cluster has no living node; look at `ray status` on its head node")
     return found
 
@@ -88,7 +93,7 @@ def plan_slots(
     capacity: Capacity,
     *,
     slots: int | None = None,
-    cpus_per_worker: float = 1,
+    cpus_per_worker: int = 1,
     gpus_per_worker: float | None = None,
     workers_per_slot: int = 1,
     reserved_cpus: float = 0,
@@ -105,13 +110,13 @@ def plan_slots(
     if gpus_per_worker is None:
         gpus_per_worker = 1.0 if capacity.gpus >= 1 else 0.0
     _check_shape(slots, cpus_per_worker, gpus_per_worker, workers_per_slot)
-    workers = _workers(capacity.nodes, cpus_per_worker, gpus_per_worker, reserved_cpus)
+    workers = _workers(capacity.machines, cpus_per_worker, gpus_per_worker, reserved_cpus)
     held = workers // workers_per_slot
     if held < (slots or 1):
         wanted = _wanted(slots or 1, cpus_per_worker, gpus_per_worker, workers_per_slot)
         kept = f", {reserved_cpus:g} CPUs of it kept free" if reserved_cpus else ""
         raise ClusterError(
-            f"asks for {wanted}; the cluster holds {held} ({_inventory(capacity.nodes)}{kept}); "
+            f"asks for {wanted}; the cluster holds {held} ({_inventory(capacity.machines)}{kept}); "
             "ask for fewer or smaller slots, or add nodes"
         )
     return SlotPlan(slots or held, cpus_per_worker, gpus_per_worker, workers_per_slot)

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from cluster import doctor
+from cluster.doctor import Check, checks, different_versions
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(401)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    httpd = HTTPServer(("127.0.0.1", 0), _Refusing)
+    thread = threading.Thread(target=httpd.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{httpd.server_port}"
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+def _check(name: str, **options: str) -> Check:
+    return next(check for check in checks(**options) if check.name == name)
+
+
+def test_versions_of_all_that_nodes_must_share_are_told(tmp_path: Path) -> None:
+    detail = _check("versions", output=str(tmp_path)).detail
+    assert all(f"{name} " in detail for name in ("python", *doctor.PACKAGES))
+
+
+def test_differences_between_nodes_are_named() -> None:
+    here = {"ray": "2.60.0", "torch": "2.13.0"}
+    assert different_versions(here, here) == ""
+    assert different_versions(here, {"ray": "2.59.0", "torch": "2.13.0"}) == "ray 2.59.0 (here 2.60.0)"
+
+
+def test_a_little_disk_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "GiB free" in _check("disk", output=str(tmp_path)).detail
+    monkeypatch.setattr(doctor, "free_bytes", lambda _: 1024)
+    found = _check("disk", output=str(tmp_path))
+    assert not found.ok
+    assert "free some" in found.next_step
+
+
+@pytest.mark.parametrize(
+    ("uri", "ok", "words"),
+    [
+        ("sqlite:///mlflow.db", False, "relative"),
+        ("file:///tmp/mlruns", False, "nothing that MLflow records to"),
+        ("http://127.0.0.1:1", False, "does not answer"),
+        ("postgresql://host/db", True, "not contacted"),
+    ],
+)
+def test_tracking_addresses_are_judged(uri: str, ok: bool, words: str) -> None:
+    found = _check("tracking", tracking_uri=uri)
+    assert found.ok is ok
+    assert words in found.detail
+    assert bool(found.next_step) is not ok
+
+
+def test_a_sqlite_store_in_a_folder_to_come_is_fine(tmp_path: Path) -> None:
+    assert _check("tracking", tracking_uri=f"sqlite:///{tmp_path}/new/mlflow.db").ok
+
+
+def test_a_server_that_asks_for_a_token_is_reachable(server: str) -> None:
+    found = _check("tracking", tracking_uri=server)
+    assert found.ok
+    assert "401" in found.detail
+
+
+def test_authentication_switched_off_is_a_problem_and_no_token_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "token"
+    path.write_text("very-secret")
+    path.chmod(0o644)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    found = {check.name: check for check in checks(output=str(tmp_path))}
+    assert not found["authentication"].ok
+    assert not found["token file"].ok
+    assert "very-secret" not in str(found)
