@@ -9,6 +9,7 @@ from pydantic import Field
 from trainables.config.base import Config, FiniteFloat
 
 Probability = Annotated[FiniteFloat, Field(ge=0, le=1)]
+Level = Annotated[int, Field(ge=0, le=255)]
 
 
 class CropFlipStep(Config):
@@ -31,7 +32,7 @@ class CutoutStep(Config):
 
     op: Literal["cutout"]
     max_fraction: Probability = Field(0.5, description="largest side of the square, as a fraction")
-    fill: tuple[int, int, int] = Field((125, 123, 114), description="0..255; grey images use the mean")
+    fill: tuple[Level, Level, Level] = Field((125, 123, 114), description="grey images use the mean")
 
 
 Step = Annotated[CropFlipStep | RandAugmentStep | CutoutStep, Field(discriminator="op")]
