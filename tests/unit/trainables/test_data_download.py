@@ -34,7 +34,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], str]]:
     def start(folder: Path) -> str:
         handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
         servers.append(ThreadingHTTPServer(("127.0.0.1", 0), handler))
-        Thread(target=servers[-1].serve_forever, daemon=True).start()
+        Thread(target=servers[-1].serve_forever, args=(0.02,), daemon=True).start()
         return f"http://127.0.0.1:{servers[-1].server_port}"
 
     yield start
