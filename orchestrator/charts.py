@@ -1,0 +1,197 @@
+"""The report's charts, as plotly figures: cost, learning curves, what the search tried."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from orchestrator.ledger import Event, TrialRecord
+from orchestrator.picking import ACCURACY, Figures, pareto_front
+from orchestrator.summary import Students, Summary, is_champion
+
+# Okabe and Ito's colours, told apart by colour-blind readers too; the control is always dark grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+CONTROL_COLOUR = "#444444"
+TEACHER_COLOUR = "#7a3db8"
+QUIET_COLOUR = "#b8bec7"
+GRID_COLOUR = "#e6e8ec"
+COSTS = MappingProxyType({"latency_ms": "latency of one image, ms", "params": "parameters"})
+LOG_AXIS_FROM = 10.0
+LAYOUT: dict[str, Any] = {
+    "template": "none",
+    "font": {"family": "system-ui, -apple-system, 'Segoe UI', sans-serif", "size": 13, "color": "#2b2f36"},
+    "margin": {"l": 64, "r": 24, "t": 40, "b": 56},
+    "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+    "hoverlabel": {"align": "left"},
+}
+
+
+def groups_of(summary: Summary) -> list[tuple[str, str, Students]]:
+    """Name, colour and students of the control and of each finalist, as all charts show them."""
+    groups: list[tuple[str, str, Students]] = [("control (ce)", CONTROL_COLOUR, summary.baseline)]
+    for index, finalist in enumerate(summary.finalists):
+        mark = " ★" if is_champion(summary, finalist) else ""
+        name = f"finalist {index + 1} ({html.escape(finalist.objective, quote=False)}){mark}"
+        groups.append((name, COLOURS[index % len(COLOURS)], finalist))
+    return groups
+
+
+def cost_chart(summary: Summary, records: Sequence[TrialRecord], figures: Figures) -> go.Figure:
+    """Selection accuracy against latency and parameters, with the Pareto front of finalists and control."""
+    chart = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.06)
+    searched = [r for r in records if r.status == "completed" and ACCURACY in r.best and r.trial in figures]
+    for column, (field, title) in enumerate(COSTS.items(), start=1):
+        costs = [figures[record.trial][field] for record in searched]
+        _add_searched(chart, searched, costs, column)
+        _add_front(chart, summary, field, column)
+        for name, colour, students in groups_of(summary):
+            _add_group(chart, name, colour, students, field, column)
+            costs.append(float(getattr(students, field)))
+        if field == "params":
+            _add_teacher(chart, summary, column)
+            costs.append(float(summary.teacher.params))
+        chart.update_xaxes(title=title, **_axis(costs), row=1, col=column)
+    chart.update_layout(**LAYOUT, height=420)
+    chart.update_yaxes(gridcolor=GRID_COLOUR, zeroline=False)
+    chart.update_yaxes(title="selection accuracy, %", row=1, col=1)
+    return chart
+
+
+def curves_chart(summary: Summary, events: Iterable[Event]) -> go.Figure:
+    """Selection accuracy by epoch: each seed as a thin line, their mean as a thick one.
+
+    The picture leaves out the steep first quarter, beside which all students would look the same.
+    """
+    curves = _curves(events)
+    chart = go.Figure()
+    means: list[dict[int, float]] = []
+    for name, colour, students in groups_of(summary):
+        seeds = [curves[trial] for trial in students.trials if trial in curves]
+        for curve in seeds:
+            _add_line(chart, curve, colour, name, thin=True)
+        if seeds:
+            shared = sorted(set(seeds[0]).intersection(*seeds[1:]))
+            mean = {epoch: sum(curve[epoch] for curve in seeds) / len(seeds) for epoch in shared}
+            _add_line(chart, mean, colour, name, thin=False)
+            means.append(mean)
+    chart.add_hline(
+        y=100 * summary.teacher.selection_accuracy,
+        line={"dash": "dot", "color": TEACHER_COLOUR, "width": 1.5},
+        annotation={"text": "teacher", "font": {"color": TEACHER_COLOUR}},
+        annotation_position="top left",
+    )
+    chart.update_layout(**LAYOUT, height=420)
+    chart.update_xaxes(title="epoch", gridcolor=GRID_COLOUR, zeroline=False)
+    heights = [v for mean in means for v in list(mean.values())[len(mean) // 4 :]]
+    if heights:
+        heights.append(summary.teacher.selection_accuracy)
+        pad = max(0.08 * (max(heights) - min(heights)), 1e-3)
+        chart.update_yaxes(range=[100 * (min(heights) - pad), 100 * (max(heights) + pad)])
+    chart.update_yaxes(title="selection accuracy, %", gridcolor=GRID_COLOUR, zeroline=False)
+    return chart
+
+
+def _add_searched(
+    chart: go.Figure, searched: Sequence[TrialRecord], costs: Sequence[float], column: int
+) -> None:
+    chart.add_scatter(
+        x=list(costs),
+        y=[100 * record.best[ACCURACY] for record in searched],
+        text=[html.escape(record.trial, quote=False) for record in searched],
+        mode="markers",
+        marker={"color": QUIET_COLOUR, "size": 7},
+        name="trials of the search (one seed)",
+        showlegend=column == 1 and bool(searched),
+        row=1,
+        col=column,
+    )
+
+
+def _add_teacher(chart: go.Figure, summary: Summary, column: int) -> None:
+    chart.add_scatter(
+        x=[summary.teacher.params],
+        y=[100 * summary.teacher.selection_accuracy],
+        mode="markers",
+        marker={"symbol": "diamond", "size": 11, "color": TEACHER_COLOUR},
+        name="teacher",
+        row=1,
+        col=column,
+    )
+
+
+def _add_front(chart: go.Figure, summary: Summary, field: str, column: int) -> None:
+    points = {
+        name: {"selection_accuracy": students.selection_mean, field: float(getattr(students, field))}
+        for name, _, students in groups_of(summary)
+    }
+    front = sorted((points[n] for n in pareto_front(points, minimise=(field,))), key=lambda p: p[field])
+    steps = [(front[0][field], front[0]["selection_accuracy"])]
+    for here, there in pairwise(front):
+        steps += [
+            (there[field], here["selection_accuracy"]),
+            (there[field], there["selection_accuracy"]),
+        ]
+    chart.add_scatter(
+        x=[x for x, _ in steps],
+        y=[100 * y for _, y in steps],
+        mode="lines",
+        line={"dash": "dash", "color": QUIET_COLOUR, "width": 1.5},
+        name="Pareto front",
+        showlegend=column == 1 and len(front) > 1,
+        hoverinfo="skip",
+        row=1,
+        col=column,
+    )
+
+
+def _add_group(chart: go.Figure, name: str, colour: str, students: Students, field: str, column: int) -> None:
+    spread = students.selection_std
+    chart.add_scatter(
+        x=[getattr(students, field)],
+        y=[100 * students.selection_mean],
+        error_y={"type": "data", "array": [100 * spread], "thickness": 1.5} if spread is not None else None,
+        mode="markers",
+        marker={"color": colour, "size": 12, "symbol": "star" if "★" in name else "circle"},
+        name=name,
+        legendgroup=name,
+        showlegend=column == 1,
+        row=1,
+        col=column,
+    )
+
+
+def _add_line(chart: go.Figure, curve: Mapping[int, float], colour: str, name: str, *, thin: bool) -> None:
+    chart.add_scatter(
+        x=list(curve),
+        y=[100 * accuracy for accuracy in curve.values()],
+        mode="lines" if len(curve) > 1 else "markers",
+        line={"color": colour, "width": 1 if thin else 3},
+        opacity=0.35 if thin else 1,
+        name=name,
+        legendgroup=name,
+        showlegend=not thin,
+        hoverinfo="skip" if thin else "all",
+    )
+
+
+def _curves(events: Iterable[Event]) -> dict[str, dict[int, float]]:
+    """Selection accuracy by trial and epoch; an epoch that was told twice counts once."""
+    curves: dict[str, dict[int, float]] = {}
+    for event in events:
+        if event["kind"] == "epoch" and ACCURACY in event["metrics"]:
+            curves.setdefault(event["trial"], {})[event["epoch"]] = event["metrics"][ACCURACY]
+    return {trial: dict(sorted(curve.items())) for trial, curve in curves.items()}
+
+
+def _axis(values: Sequence[float]) -> dict[str, Any]:
+    """A logarithmic axis where the values span a decade; a linear one starts at zero."""
+    axis: dict[str, Any] = {"gridcolor": GRID_COLOUR, "zeroline": False}
+    if min(values) > 0 and max(values) / min(values) >= LOG_AXIS_FROM:
+        return axis | {"type": "log", "dtick": "D2", "exponentformat": "SI"}
+    return axis | {"rangemode": "tozero"}

@@ -1,0 +1,260 @@
+"""Which students go on and which one is the champion: pure functions of records and figures.
+
+The test split has no part in any of these decisions: they see selection accuracies alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+from scipy.special import stdtrit  # type: ignore[import-untyped]
+
+from orchestrator.constraints import Constraint, violated
+from orchestrator.ledger import TrialRecord
+from trainables.config import Config
+from trainables.errors import StillhouseError
+
+ACCURACY = "selection/accuracy"
+NLL = "selection/nll"
+CLOSEST_NAMED = 3
+CONFIDENCE = 0.95
+
+Figures = Mapping[str, Mapping[str, float]]
+"""By trial id: `params`, `size_bytes` and `latency_ms` of its student."""
+
+
+class PairedDifference(Config):
+    """Accuracy gained over the control, seed by seed; the interval needs two seeds or more."""
+
+    n: int = Field(ge=1, description="seeds that both were trained with")
+    mean: float
+    std: float | None = Field(description="sample standard deviation (n - 1)")
+    low: float | None = Field(description="lower end of the 95 % t-interval of the mean")
+    high: float | None = Field(description="upper end of the 95 % t-interval of the mean")
+
+
+class Group(Config):
+    """One objective and set of hyper-parameters, trained with several seeds."""
+
+    objective: str
+    parameters: dict[str, Any]
+    records: tuple[TrialRecord, ...] = Field(min_length=1, description="completed, by seed")
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds, ascending."""
+        return tuple(seed_of(record) for record in self.records)
+
+    @property
+    def accuracies(self) -> tuple[float, ...]:
+        """Selection accuracies of the kept weights, in the order of the seeds."""
+        return tuple(record.best[ACCURACY] for record in self.records)
+
+    @property
+    def n(self) -> int:
+        """Number of seeds."""
+        return len(self.records)
+
+    @property
+    def mean(self) -> float:
+        """Mean selection accuracy over the seeds: what the group may claim."""
+        return statistics.fmean(self.accuracies)
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation (n - 1) over the seeds; none with a single seed."""
+        return statistics.stdev(self.accuracies) if self.n > 1 else None
+
+    @property
+    def representative(self) -> TrialRecord:
+        """The seed whose weights are exported: best selection accuracy, then nll, then the lower seed."""
+        return min(self.records, key=lambda r: (-r.best[ACCURACY], r.best.get(NLL, math.inf), seed_of(r)))
+
+
+class Choice(Config):
+    """The champion: its claim is the mean of its group, its weights are those of one seed."""
+
+    group: Group
+    record: TrialRecord
+
+
+def rank_trials(records: Sequence[TrialRecord], figures: Figures | None = None) -> list[TrialRecord]:
+    """Completed trials, best first; pruned and failed ones never had their full budget and are left out.
+
+    By selection accuracy of the kept epoch; ties go to fewer parameters (where figures are given), then
+    lower nll, then the trial id.
+    """
+    return sorted(_completed(records), key=lambda record: _rank(record, figures))
+
+
+def choose_finalists(
+    records: Sequence[TrialRecord], figures: Figures, constraints: Sequence[Constraint], k: int
+) -> list[TrialRecord]:
+    """The best trials that meet the constraints, at most `k`, no hyper-parameters twice.
+
+    Raises:
+        StillhouseError: no trial was completed, or none meets the constraints (the closest are named).
+    """
+    ranked = rank_trials(records, figures)
+    if not ranked:
+        raise StillhouseError(_nothing_completed(records))
+    everything = {r.trial: _with_accuracy(r.trial, r.best[ACCURACY], figures) for r in ranked}
+    allowed = [r for r in ranked if not violated(constraints, everything[r.trial])]
+    if not allowed:
+        raise StillhouseError(_nobody_fits(everything, constraints))
+    distinct: dict[str, TrialRecord] = {}
+    for record in allowed:
+        distinct.setdefault(hyper_parameters_key(record), record)
+    return list(distinct.values())[:k]
+
+
+def group_trials(records: Sequence[TrialRecord]) -> list[Group]:
+    """Completed trials by objective and hyper-parameters, best mean first, seeds ascending."""
+    members: dict[str, list[TrialRecord]] = {}
+    for record in _completed(records):
+        members.setdefault(hyper_parameters_key(record), []).append(record)
+    groups = [
+        Group(
+            objective=group[0].objective,
+            parameters=group[0].parameters,
+            records=tuple(sorted(group, key=lambda record: (seed_of(record), record.trial))),
+        )
+        for group in members.values()
+    ]
+    return sorted(groups, key=lambda group: (-group.mean, group.records[0].trial))
+
+
+def choose_champion(groups: Sequence[Group], figures: Figures, constraints: Sequence[Constraint]) -> Choice:
+    """The group with the best mean selection accuracy among those that meet the constraints.
+
+    Ties go to fewer parameters, then lower latency, then the trial id. A group that lost a seed competes
+    only when no group has more seeds: a mean over fewer seeds is more easily lucky. Constraints on
+    accuracy apply to the mean.
+
+    Raises:
+        StillhouseError: there is no group, or none meets the constraints (the closest are named).
+    """
+    if not groups:
+        raise StillhouseError(
+            "no finalist was completed, so there is no champion; see the reasons in the ledger"
+        )
+    by_name = {group.representative.trial: group for group in groups}
+    everything = {name: _with_accuracy(name, group.mean, figures) for name, group in by_name.items()}
+    allowed = [name for name in by_name if not violated(constraints, everything[name])]
+    if not allowed:
+        raise StillhouseError(_nobody_fits(everything, constraints))
+    seeds = max(by_name[name].n for name in allowed)
+
+    def order(name: str) -> tuple[float, float, float, str]:
+        own = everything[name]
+        return -by_name[name].mean, own["params"], own["latency_ms"], name
+
+    best = min((name for name in allowed if by_name[name].n == seeds), key=order)
+    return Choice(group=by_name[best], record=by_name[best].representative)
+
+
+def pareto_front(
+    points: Figures,
+    *,
+    maximise: Sequence[str] = ("selection_accuracy",),
+    minimise: Sequence[str] = ("latency_ms", "params"),
+) -> list[str]:
+    """Names of the points that no other point beats: at least as good in all figures, better in one."""
+    costs = {
+        name: tuple([-point[f] for f in maximise] + [point[f] for f in minimise])
+        for name, point in points.items()
+    }
+
+    def beaten(mine: tuple[float, ...]) -> bool:
+        return any(
+            other != mine and all(o <= m for o, m in zip(other, mine, strict=True))
+            for other in costs.values()
+        )
+
+    return [name for name, cost in costs.items() if not beaten(cost)]
+
+
+def paired_difference(values: Mapping[int, float], control: Mapping[int, float]) -> PairedDifference:
+    """Mean gain over the control with the same seeds, d_s = value_s - control_s; both maps are by seed.
+
+    The 95 % interval of the mean is d̄ ± t(0.975, n - 1) · s / √n (Student's paired t).
+
+    Raises:
+        StillhouseError: no seed is in both.
+    """
+    seeds = sorted(values.keys() & control.keys())
+    if not seeds:
+        raise StillhouseError(
+            f"no common seed to compare with the control: {sorted(values)} and {sorted(control)}; "
+            f"train both with the same seeds"
+        )
+    differences = [values[seed] - control[seed] for seed in seeds]
+    n, mean = len(seeds), statistics.fmean(differences)
+    if n == 1:
+        return PairedDifference(n=1, mean=mean, std=None, low=None, high=None)
+    std = statistics.stdev(differences)
+    half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * std / math.sqrt(n)
+    return PairedDifference(n=n, mean=mean, std=std, low=mean - half, high=mean + half)
+
+
+def seed_of(record: TrialRecord) -> int:
+    """The seed of a trial's weights and batch order."""
+    return int(record.spec["seed"])
+
+
+def hyper_parameters_key(record: TrialRecord) -> str:
+    """Equal for trials of the same objective and searched values."""
+    return json.dumps([record.objective, record.parameters], sort_keys=True, default=str)
+
+
+def _completed(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    return [record for record in records if record.status == "completed" and ACCURACY in record.best]
+
+
+def _rank(record: TrialRecord, figures: Figures | None) -> tuple[float, float, float, str]:
+    params = 0.0 if figures is None else _with_accuracy(record.trial, 0.0, figures)["params"]
+    return -record.best[ACCURACY], params, record.best.get(NLL, math.inf), record.trial
+
+
+def _with_accuracy(trial: str, accuracy: float, figures: Figures) -> dict[str, float]:
+    if trial not in figures:
+        raise StillhouseError(f"trial {trial} was never profiled; measure its student before ranking")
+    return {**figures[trial], "selection_accuracy": accuracy}
+
+
+def _nothing_completed(records: Sequence[TrialRecord]) -> str:
+    states = {
+        status: sum(r.status == status for r in records) for status in sorted({r.status for r in records})
+    }
+    counts = ", ".join(f"{count} {status}" for status, count in states.items()) or "none was started"
+    reasons = sorted({r.reason for r in records if r.reason})[:CLOSEST_NAMED]
+    why = f"; reasons: {' | '.join(reasons)}" if reasons else ""
+    return f"no trial was completed ({counts}), so there is nobody to choose{why}"
+
+
+def _nobody_fits(everything: Figures, constraints: Sequence[Constraint]) -> str:
+    """Name the students that miss the constraints by least, and by how much."""
+
+    def worst(name: str) -> tuple[float, str]:
+        broken = violated(constraints, everything[name])
+        return max(abs(everything[name][c.field] - c.bound) / max(abs(c.bound), 1e-12) for c in broken), name
+
+    closest = sorted(everything, key=worst)[:CLOSEST_NAMED]
+    lines = [f"{name}: {_misses(everything[name], constraints)}" for name in closest]
+    wanted = " and ".join(map(str, constraints))
+    return (
+        f"none of {len(everything)} students meets {wanted}; the closest: {'; '.join(lines)}. "
+        f"Loosen the constraint, or search smaller students"
+    )
+
+
+def _misses(figures: Mapping[str, float], constraints: Sequence[Constraint]) -> str:
+    return ", ".join(
+        f"{c.field} {figures[c.field]:.6g} misses {c} by {abs(figures[c.field] - c.bound):.3g}"
+        for c in violated(constraints, figures)
+    )

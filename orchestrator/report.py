@@ -1,0 +1,253 @@
+"""`report.html`: one self-contained page about a run, which opens without a server or a network."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from string import Template
+from types import MappingProxyType
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import plotly.io
+from plotly.offline import get_plotlyjs
+
+from orchestrator.charts import cost_chart, curves_chart
+from orchestrator.ledger import Event, TrialRecord
+from orchestrator.parallel_chart import search_chart
+from orchestrator.picking import Figures, PairedDifference
+from orchestrator.report_page import PAGE, STYLE
+from orchestrator.summary import (
+    Finalist,
+    Summary,
+    is_champion,
+    percent,
+    short_parameters,
+    students_table,
+)
+from orchestrator.writing import replace_text
+
+NO_FIGURES: Final[Figures] = MappingProxyType({})
+
+
+def write_report(
+    path: Path,
+    summary: Summary,
+    records: Sequence[TrialRecord],
+    events: Iterable[Event],
+    *,
+    figures: Figures = NO_FIGURES,
+) -> None:
+    """Write the page at once.
+
+    `records` are the trials of the search, `events` the ledger's (those of kind `epoch` are used), and
+    `figures` the costs by trial id, which put the search's trials into the chart of costs.
+
+    Raises:
+        StillhouseError: the file cannot be written.
+    """
+    replace_text(path, report_html(summary, records, events, figures=figures))
+
+
+def report_html(
+    summary: Summary,
+    records: Sequence[TrialRecord],
+    events: Iterable[Event],
+    *,
+    figures: Figures = NO_FIGURES,
+) -> str:
+    """The page as text; every word of the user's is escaped."""
+    champion = next(f for f in summary.finalists if is_champion(summary, f))
+    search = search_chart(records)
+    return Template(PAGE).substitute(
+        style=STYLE,
+        plotly=get_plotlyjs(),
+        experiment=_text(summary.experiment),
+        tiles=_tiles(summary, champion),
+        verdict=_text(verdict(champion.test_gain)),
+        students=_students(summary),
+        curse=_text(_search_scores(summary)),
+        test_split=_text(_test_split(summary)),
+        cost=_figure("cost", cost_chart(summary, records, figures)),
+        curves=_figure("curves", curves_chart(summary, events)),
+        counts=_text(_counts(records)),
+        search=_figure("search", search)
+        if search is not None
+        else "<p>No hyper-parameter took two values.</p>",
+        teacher=_facts(_teacher(summary)),
+        exports=_exports(summary),
+        seconds=_facts({stage: f"{seconds:.1f} s" for stage, seconds in summary.seconds.items()}),
+        mlflow=_mlflow(summary),
+    )
+
+
+def verdict(gain: PairedDifference) -> str:
+    """What may be said of a gain over the control."""
+    if gain.low is None or gain.high is None:
+        return (
+            "With one seed there is no spread, so the gain over the control may be luck; raise budget.seeds."
+        )
+    if gain.low > 0:
+        return f"The gain over the control holds over {gain.n} seeds: its 95 % interval lies above zero."
+    if gain.high < 0:
+        return f"The control is better: the 95 % interval over {gain.n} seeds lies below zero."
+    return (
+        f"The 95 % interval over {gain.n} seeds includes zero: a gain over the control is not shown. "
+        f"More seeds narrow the interval."
+    )
+
+
+def _tiles(summary: Summary, champion: Finalist) -> str:
+    teacher, own = summary.teacher, summary.champion
+    retained = 100 * own.test_accuracy / teacher.test_accuracy if teacher.test_accuracy else 0.0
+    seeds = _plural(len(champion.seeds), "seed")
+    spread = seeds if champion.test_std is None else f"± {percent(champion.test_std)} over {seeds}"
+    tiles = (
+        ("Champion", own.objective, short_parameters(own.hyper_parameters) or "the paper's defaults"),
+        ("Test accuracy", f"{percent(own.test_accuracy)} %", f"{spread}; {retained:.1f} % of the teacher's"),
+        ("Gain over CE", f"{100 * champion.test_gain.mean:+.2f} points", _interval(champion.test_gain)),
+        (
+            "Parameters",
+            f"{own.params:,}",
+            f"teacher: {teacher.params:,}, {teacher.params / max(own.params, 1):.1f} times as many",
+        ),
+        ("Latency", f"{own.latency_ms:.3f} ms", "one image, median"),
+        ("Size", f"{own.size_bytes / 1024:,.0f} KiB", "safetensors"),
+    )
+    return "".join(
+        f'<div class="tile"><span>{_text(name)}</span><strong>{_text(value)}</strong>'
+        f"<small>{_text(note)}</small></div>"
+        for name, value, note in tiles
+    )
+
+
+def _interval(gain: PairedDifference) -> str:
+    if gain.low is None or gain.high is None:
+        return "on the test split; one seed, no interval"
+    return f"on the test split; 95 % interval {100 * gain.low:+.2f} to {100 * gain.high:+.2f}"
+
+
+def _students(summary: Summary) -> str:
+    columns, rows = students_table(summary)
+    head = "".join(f"<th>{_text(column)}</th>" for column in columns)
+    body = "".join(
+        f"<tr{' class=champion' if '(champion)' in row[0] else ''}>"
+        + "".join(f"<td>{_text(cell)}</td>" for cell in row)
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table class=students><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _search_scores(summary: Summary) -> str:
+    """What each finalist scored when the search chose it, beside its mean: the winner's curse, if any."""
+    told = []
+    for number, finalist in enumerate(summary.finalists, start=1):
+        scores = [
+            trial.selection_accuracy
+            for trial in summary.trials
+            if trial.objective == finalist.objective
+            and trial.hyper_parameters == finalist.hyper_parameters
+            and trial.selection_accuracy is not None
+        ]
+        if scores:
+            told.append(
+                f"finalist {number} scored {percent(max(scores))} % in the search and "
+                f"{percent(finalist.selection_mean)} % as a mean of {len(finalist.seeds)} seeds"
+            )
+    if not told:
+        return ""
+    return (
+        f"Chosen on the selection split, where the best of many looks better than it is: {'; '.join(told)}."
+    )
+
+
+def _test_split(summary: Summary) -> str:
+    groups = len(summary.finalists)
+    students = sum(len(finalist.trials) for finalist in summary.finalists)
+    controls = len(summary.baseline.trials)
+    return (
+        f"The search, early stopping, the choice of the finalists and that of the champion saw the selection "
+        f"split only. The test split was read once, after those choices, by {_plural(students, 'student')} "
+        f"of {_plural(groups, 'finalist')}, {_plural(controls, 'student')} of the control, and the teacher. "
+        f"Every accuracy is a mean over seeds ± the sample's standard deviation; a gain is the mean of the "
+        f"differences to the control with the same seeds, with its 95 % t-interval. The control learns from "
+        f"the labels alone, with the same training budget."
+    )
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def _counts(records: Sequence[TrialRecord]) -> str:
+    states = {state: sum(r.status == state for r in records) for state in ("completed", "pruned", "failed")}
+    counts = ", ".join(f"{count} {state}" for state, count in states.items() if count)
+    return f"{len(records)} trials: {counts or 'none ended'}."
+
+
+def _teacher(summary: Summary) -> dict[str, str]:
+    teacher, cache = summary.teacher, summary.cache
+    facts = {
+        "parameters": f"{teacher.params:,}",
+        "selection accuracy": f"{percent(teacher.selection_accuracy)} %",
+        "test accuracy": f"{percent(teacher.test_accuracy)} %",
+    }
+    if cache is None:
+        return facts | {"cache": "none; no objective asked for the teacher's logits"}
+    return facts | {
+        "cache": cache.uri,
+        "fingerprint": cache.fingerprint,
+        "rows": f"{cache.rows:,}",
+        "size": f"{cache.bytes / 2**20:,.1f} MiB",
+    }
+
+
+def _exports(summary: Summary) -> str:
+    champion = summary.champion
+    rows = "".join(
+        f"<tr><td>{_text(name)}</td><td><code>{_text(file.path)}</code></td>"
+        f"<td>{file.max_abs_difference:.2g}</td></tr>"
+        for name, file in champion.exports.items()
+    )
+    return (
+        f"<p>Weights of trial <code>{_text(champion.trial_id)}</code>, the seed with the best selection "
+        f"accuracy; model card: <code>{_text(champion.model_card)}</code>.</p>"
+        f"<table><thead><tr><th>format</th><th>file</th><th>largest difference of a logit</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table>"
+    )
+
+
+def _mlflow(summary: Summary) -> str:
+    place = summary.mlflow
+    model = (
+        f"{place.registered_model} version {place.version}" if place.registered_model else "not registered"
+    )
+    facts = _facts({"tracking": place.tracking_uri, "run": place.parent_run_id or "", "model": model})
+    # A link only to a web page: an address comes from a file, and `javascript:` is one as well.
+    if place.ui_url and urlsplit(place.ui_url).scheme in ("http", "https"):
+        return facts + f'<p><a href="{_text(place.ui_url)}" rel="noreferrer">Open the run in MLflow</a></p>'
+    return facts
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    rows = "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in facts.items())
+    return f"<dl>{rows}</dl>"
+
+
+def _figure(name: str, figure: Any) -> str:
+    return str(
+        plotly.io.to_html(
+            figure,
+            full_html=False,
+            include_plotlyjs=False,
+            div_id=f"chart-{name}",
+            default_height=f"{figure.layout.height}px",
+            config={"displayModeBar": False},
+        )
+    )
+
+
+def _text(value: str) -> str:
+    return html.escape(value, quote=True)

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.charts import cost_chart, curves_chart
+from orchestrator.ledger import TrialRecord
+from orchestrator.parallel_chart import search_chart
+from orchestrator.picking import PairedDifference
+from orchestrator.report import report_html, verdict, write_report
+from orchestrator.summary import Summary
+
+MakeRecord = Callable[..., TrialRecord]
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page, scripts and styles apart."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside not in ("script", "style"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def epoch(trial: str, number: int, accuracy: float) -> dict[str, Any]:
+    return {"kind": "epoch", "trial": trial, "epoch": number, "metrics": {"selection/accuracy": accuracy}}
+
+
+def test_the_page_is_whole_and_loads_nothing(
+    summary: Summary, search_records: list[TrialRecord], tmp_path: Path
+) -> None:
+    path = tmp_path / "report.html"
+    write_report(path, summary, search_records, [epoch("f1-0", 1, 0.5), {"kind": "stage"}])
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert not [attrs for _, attrs in page.tags if attrs.get("src") or attrs.get("srcset")]
+    assert "link" not in [tag for tag, _ in page.tags]
+    assert "default-src 'none'" in text
+    assert [attrs["href"] for tag, attrs in page.tags if tag == "a"] == [summary.mlflow.ui_url]
+    charts = [attrs["id"] for tag, attrs in page.tags if attrs.get("class") == "plotly-graph-div"]
+    assert charts == ["chart-cost", "chart-curves", "chart-search"]
+
+
+def test_the_page_tells_the_facts(summary: Summary, search_records: list[TrialRecord]) -> None:
+    text = Page(report_html(summary, search_records, [])).text
+    for fact in (
+        "95.00 ± 1.00",
+        "94.00 %",
+        "+4.00 points",
+        "95 % interval +1.52 to +6.48",
+        "5 trials: 3 completed, 1 pruned, 1 failed.",
+        "by 6 students of 2 finalists, 3 students of the control, and the teacher",
+        "finalist 1 scored 95.00 % in the search",
+        "36,000",
+        "1.5e-06",
+        "stillhouse-digits version 3",
+    ):
+        assert fact in text
+
+
+def test_words_of_the_user_cannot_become_markup(summary: Summary, make_record: MakeRecord) -> None:
+    evil = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
+    finalist = summary.finalists[0].model_copy(update={"objective": evil, "hyper_parameters": {evil: evil}})
+    hostile = summary.model_copy(
+        update={
+            "experiment": evil,
+            "finalists": (finalist, *summary.finalists[1:]),
+            "champion": summary.champion.model_copy(update={"objective": evil, "model_card": evil}),
+            "mlflow": summary.mlflow.model_copy(update={"ui_url": "javascript:alert(3)"}),
+        }
+    )
+    records = [make_record(f"t{i}", 0.9 + i / 100, parameters={evil: f"{evil}{i}"}) for i in range(3)]
+    plain, attacked = Page(report_html(summary, records, [])), Page(report_html(hostile, records, []))
+    count = [tag for tag, _ in attacked.tags].count
+    assert count("img") == 0
+    assert count("script") == [tag for tag, _ in plain.tags].count("script")
+    assert count("a") == 0
+    assert evil in attacked.text
+
+
+def test_curves_average_the_seeds_and_count_a_repeated_epoch_once(summary: Summary) -> None:
+    events = [
+        epoch("b-0", 1, 0.1),
+        epoch("b-0", 1, 0.2),
+        epoch("b-0", 2, 0.4),
+        epoch("b-1", 2, 0.8),
+        epoch("b-1", 1, 0.4),
+        epoch("elsewhere", 1, 1.0),
+    ]
+    lines = curves_chart(summary, events).data
+    assert [list(line.x) for line in lines] == [[1, 2]] * 3
+    assert [list(line.y) for line in lines] == [pytest.approx(y) for y in ([20, 40], [40, 80], [30, 60])]
+    assert [line.showlegend for line in lines] == [False, False, True]
+
+
+def test_the_chart_of_costs_shows_the_profiled_trials(
+    summary: Summary, search_records: list[TrialRecord]
+) -> None:
+    figures = {"s1": {"params": 5e6, "size_bytes": 1.0, "latency_ms": 0.5}}
+    chart = cost_chart(summary, search_records, figures)
+    trials = [t for t in chart.data if t.name == "trials of the search (one seed)"]
+    assert [(list(t.x), list(t.y)) for t in trials] == [([0.5], [95.0]), ([5e6], [95.0])]
+    assert chart.layout.xaxis2.type == "log"
+    assert sum(t.name == "teacher" for t in chart.data) == 1  # its latency is not known
+
+
+def test_the_search_chart_leaves_out_what_never_varied(make_record: MakeRecord) -> None:
+    records = [
+        make_record("a", 0.90, parameters={"lr": 0.01, "width": 8, "temperature": 4.0}),
+        make_record("b", 0.92, parameters={"lr": 1.0, "width": 8, "temperature": 2.0}),
+        make_record("c", 0.91, parameters={"lr": 0.1, "width": 8}),
+    ]
+    chart = search_chart(records)
+    assert chart is not None
+    titles = [note.text for note in chart.layout.annotations if note.text.startswith("<b>")]
+    assert titles == ["<b>lr (log)</b>", "<b>temperature</b>", "<b>selection accuracy, %</b>"]
+    assert [list(line.y) for line in chart.data] == [
+        pytest.approx([0.0, 1.0, 0.0]),
+        pytest.approx([0.5, -0.12, 0.5]),
+        pytest.approx([1.0, 0.0, 1.0]),
+    ]
+
+
+def test_a_search_of_one_point_has_no_chart(make_record: MakeRecord, summary: Summary) -> None:
+    records = [make_record("a", 0.9, parameters={"lr": 0.1})]
+    assert search_chart(records) is None
+    assert "No hyper-parameter took two values" in report_html(summary, records, [])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.01, 0.03, "holds over 3 seeds"),
+        (-0.01, 0.03, "includes zero"),
+        (-0.03, -0.01, "control is better"),
+        (None, None, "may be luck"),
+    ],
+)
+def test_the_verdict_follows_the_interval(low: float | None, high: float | None, words: str) -> None:
+    gain = PairedDifference(n=3, mean=0.01, std=None, low=low, high=high)
+    assert words in verdict(gain)

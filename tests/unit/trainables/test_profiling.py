@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trainables.errors import StillhouseError
+from trainables.profiling import MAX_FORWARDS, MIN_FORWARDS, WARM_UP_FORWARDS, profile_student
+from trainables.weights import save_weights
+
+
+class Watched(nn.Module):
+    """A linear network that notes how it was called, and may take its time."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2 * 3 * 3, 4)
+        self.norm = nn.BatchNorm1d(4)
+        self.seconds = seconds
+        self.calls: list[tuple[tuple[int, ...], bool, int]] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls.append((tuple(images.shape), self.training, torch.get_num_threads()))
+        time.sleep(self.seconds)
+        logits: Tensor = self.norm(self.linear(images.flatten(1)))
+        return logits
+
+
+def test_parameters_and_the_size_of_the_written_file_are_reported(tmp_path: Path) -> None:
+    model = Watched()
+    save_weights(model, tmp_path / "student.safetensors", {})
+    figures = profile_student(model, input_shape=(2, 3, 3))
+    assert figures.params == 18 * 4 + 4 + 4 + 4  # statistics of batch norm are no parameters
+    assert figures.size_bytes == (tmp_path / "student.safetensors").stat().st_size
+    (tmp_path / "other").write_bytes(b"12345")
+    assert profile_student(model, input_shape=(2, 3, 3), size_path=tmp_path / "other").size_bytes == 5
+
+
+def test_latency_is_that_of_one_image_on_one_thread_in_evaluation_mode() -> None:
+    model = Watched().train()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        profile_student(model, input_shape=(2, 3, 3))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert set(model.calls) == {((1, 2, 3, 3), False, 1)}
+    assert WARM_UP_FORWARDS + MIN_FORWARDS <= len(model.calls) <= WARM_UP_FORWARDS + MAX_FORWARDS
+    assert model.training
+
+
+def test_latency_is_in_milliseconds_and_its_tail_is_not_below_the_median() -> None:
+    figures = profile_student(Watched(seconds=0.004), input_shape=(2, 3, 3))
+    assert 4.0 <= figures.latency_ms < 400.0
+    assert figures.latency_p95_ms >= figures.latency_ms
+    assert figures.latency_device
+
+
+def test_an_input_that_does_not_fit_is_named() -> None:
+    with pytest.raises(StillhouseError, match=r"cannot take an input of shape \(1, 3, 3\)"):
+        profile_student(Watched(), input_shape=(1, 3, 3))
+
+
+def test_a_missing_weight_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StillhouseError, match=r"cannot read the student's weights .*gone"):
+        profile_student(Watched(), input_shape=(2, 3, 3), size_path=tmp_path / "gone")

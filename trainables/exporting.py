@@ -1,0 +1,264 @@
+"""Export a student as safetensors, ONNX and torch.export, each proved against the PyTorch student."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import onnxruntime
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from trainables.config import digest_of
+from trainables.errors import CheckpointError, ConfigError, StillhouseError
+from trainables.model_card import (
+    CARD_FILE,
+    CARD_VERSION,
+    CardFacts,
+    ExportedFile,
+    ModelCard,
+    describe_file,
+    read_intact_card,
+    write_card,
+)
+from trainables.weights import load_weights, save_weights, weights_digest
+
+OPSET = 18  # the one that PyTorch's exporter is written in: a newer one adds a conversion and no operator
+RELATIVE_TOLERANCE = 1e-4
+TIE_TOLERANCE = 1e-6
+ONNX_LIMIT_BYTES = 2_000_000_000  # one protobuf file holds less than 2 GiB
+FILES: Final[Mapping[str, str]] = MappingProxyType(
+    {"safetensors": "student.safetensors", "onnx": "student.onnx", "torch_export": "student.pt2"}
+)
+ONNX_DATA = FILES["onnx"] + ".data"
+LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors")
+
+# B = samples, C = classes; images are BCHW
+
+Forward = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ExportSummary:
+    """A finished export."""
+
+    folder: Path
+    card: Path
+    files: Mapping[str, ExportedFile]
+    """By format: safetensors, onnx, torch_export."""
+
+    def path(self, file_format: str) -> Path:
+        """The file of one format."""
+        return self.folder / self.files[file_format].file
+
+
+def export_student(
+    model: nn.Module,
+    *,
+    rebuild: Callable[[], nn.Module],
+    folder: Path,
+    input_shape: tuple[int, int, int],
+    sample_images: Tensor,
+    card: Mapping[str, Any],
+) -> ExportSummary:
+    """Write the student in three formats with its card, reload each and compare it with the original.
+
+    `rebuild` gives a network of the same architecture with other weights; `sample_images` are normalised
+    float32 BCHW images of real data, two or more; `card` is the plain data of `CardFacts`. Files are made
+    beside `folder` and moved there at the end, replacing an earlier export; one of the same weights and
+    facts whose files are intact is kept as it is. The model is left unchanged.
+
+    Raises:
+        ConfigError: the card or the sample images are not as described.
+        StillhouseError: a format cannot be written, or differs from the PyTorch student by more than
+            1e-4 of the largest logit or in a top class.
+    """
+    facts = _facts(card)
+    _check_samples(sample_images, input_shape)
+    # From here on a copy on the CPU in the plain layout: the files must not depend on the training device.
+    student = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    identity = digest_of(
+        [CARD_VERSION, OPSET, weights_digest(student), list(input_shape), facts.plain(), list(FILES)]
+    )
+    done = read_intact_card(folder)
+    if done is not None and done.identity == identity:
+        return _summary(folder, done)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        images = sample_images.detach().to("cpu", torch.float32).contiguous()
+        differences = _write_and_prove(student, rebuild, beside, images)
+        document = ModelCard(
+            **dict(facts),
+            identity=identity,
+            input_shape=input_shape,
+            onnx_opset=OPSET,
+            files=_describe(beside, differences),
+            versions={name: version(name) for name in LIBRARIES},
+        )
+        write_card(beside, document)
+        _replace_folder(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return _summary(folder, document)
+
+
+def _summary(folder: Path, card: ModelCard) -> ExportSummary:
+    return ExportSummary(folder, folder / CARD_FILE, MappingProxyType(card.files))
+
+
+def _facts(card: Mapping[str, Any]) -> CardFacts:
+    try:
+        return CardFacts.from_plain(card)
+    except ValidationError as error:
+        raise ConfigError(f"the model card is not complete: {error}") from error
+
+
+def _check_samples(images: Tensor, input_shape: tuple[int, int, int]) -> None:
+    if tuple(images.shape[1:]) != input_shape or images.shape[0] < 2 or not images.is_floating_point():
+        raise ConfigError(
+            f"sample images are {images.dtype} of shape {tuple(images.shape)}; "
+            f"an export needs two or more normalised float images of shape {input_shape}"
+        )
+
+
+def _write_and_prove(
+    student: nn.Module, rebuild: Callable[[], nn.Module], folder: Path, images: Tensor
+) -> dict[str, float]:
+    """Write all formats; the largest difference of each, by format."""
+    paths = {name: folder / file for name, file in FILES.items()}
+    with torch.inference_mode(False), torch.no_grad(), _quiet():
+        save_weights(student, paths["safetensors"], {"model_card": CARD_FILE})
+        fresh = _safetensors_reader(rebuild, paths["safetensors"])
+        differences = {"safetensors": _prove("safetensors", student, fresh, images)}
+        _trace(student, images, paths)
+        readers: dict[str, Forward] = {
+            "onnx": _onnx_reader(paths["onnx"]),
+            "torch_export": torch.export.load(paths["torch_export"]).module(),
+        }
+        return differences | {name: _prove(name, student, readers[name], images) for name in readers}
+
+
+def _trace(student: nn.Module, images: Tensor, paths: Mapping[str, Path]) -> None:
+    """Write the two formats that need a graph, from one tracing: that is the slow part."""
+    try:
+        program = torch.export.export(
+            student, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
+        )
+        torch.export.save(program, paths["torch_export"])
+        _write_onnx(program, images, paths["onnx"])
+    except OSError as error:
+        raise StillhouseError(f"cannot write the exported student: {error}") from error
+    except Exception as error:  # the exporter may raise anything for a user's network
+        raise StillhouseError(
+            f"cannot export the student: {type(error).__name__}: {error}; "
+            f"its forward pass must be traceable by torch.export with any batch size"
+        ) from error
+
+
+def _write_onnx(program: torch.export.ExportedProgram, images: Tensor, path: Path) -> None:
+    size_bytes = sum(value.nbytes for value in program.state_dict.values())
+    torch.onnx.export(
+        program,
+        (images,),
+        path,
+        dynamo=True,
+        verbose=False,
+        opset_version=OPSET,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: "batch"},),
+        external_data=size_bytes > ONNX_LIMIT_BYTES,
+    )
+
+
+def _safetensors_reader(rebuild: Callable[[], nn.Module], path: Path) -> Forward:
+    fresh = rebuild().cpu()
+    try:
+        load_weights(fresh, path)
+    except CheckpointError as error:
+        raise StillhouseError(f"the exported weights do not fit a fresh student: {error}") from error
+    return fresh.eval()
+
+
+def _onnx_reader(path: Path) -> Forward:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def forward(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+    return forward
+
+
+def _prove(name: str, student: Forward, exported: Forward, images: Tensor) -> float:
+    """The largest difference of logits at batch 1 and at the whole batch."""
+    return max(_difference(name, student(batch), exported(batch)) for batch in (images[:1], images))
+
+
+def _difference(name: str, expected_BC: Tensor, found_BC: Tensor) -> float:
+    if expected_BC.shape != found_BC.shape:
+        raise StillhouseError(
+            f"{FILES[name]} gives logits of shape {tuple(found_BC.shape)}, "
+            f"the student {tuple(expected_BC.shape)}"
+        )
+    difference = float((expected_BC - found_BC).abs().max())
+    scale = max(1.0, float(expected_BC.abs().max()))
+    # Written so that a NaN fails as well.
+    if not difference <= RELATIVE_TOLERANCE * scale:
+        raise StillhouseError(
+            f"{FILES[name]} differs from the PyTorch student by {difference:.3g} in a logit, more than "
+            f"{RELATIVE_TOLERANCE:g} of the largest ({scale:.3g}); the files were not kept"
+        )
+    chosen_B = expected_BC.gather(1, found_BC.argmax(dim=1, keepdim=True)).squeeze(1)
+    other_B = (
+        expected_BC.amax(dim=1) - chosen_B > TIE_TOLERANCE * scale
+    )  # equal logits have no single top class
+    if bool(other_B.any()):
+        raise StillhouseError(
+            f"{FILES[name]} names another class than the PyTorch student for {int(other_B.sum())} of "
+            f"{len(other_B)} images; the files were not kept"
+        )
+    return difference
+
+
+def _describe(folder: Path, differences: Mapping[str, float]) -> dict[str, ExportedFile]:
+    files = {name: describe_file(folder / FILES[name], differences[name]) for name in FILES}
+    weights = folder / ONNX_DATA
+    return files | ({"onnx_data": describe_file(weights, differences["onnx"])} if weights.exists() else {})
+
+
+def _replace_folder(beside: Path, folder: Path) -> None:
+    """Move a finished folder into place; POSIX cannot swap two folders, so the old one steps aside first."""
+    beside.chmod(0o755)
+    old = beside.with_name(beside.name + ".old")
+    if folder.exists():
+        folder.rename(old)
+    beside.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's progress and its warnings about its own internals."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
