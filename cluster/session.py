@@ -20,13 +20,13 @@ from ray._private import ray_constants
 from ray.exceptions import AuthenticationError
 
 from cluster.auth import AUTH_RECIPE, protect_token, token_file
-from cluster.environment import missing_settings, variables
+from cluster.environment import DRIVER_SETTINGS, NODE_SETTINGS, missing, variables
 from cluster.errors import ClusterError
 
 logger = logging.getLogger(__name__)
 
 _OBJECT_STORE_BYTES: Final = 1 << 30
-_START_ATTEMPTS: Final = 3
+_START_ATTEMPTS: Final = 2
 # Ray keeps Unix sockets some 60 characters below its folder, and the system allows 107 in all.
 _LONGEST_FOLDER: Final = 40
 _LOOPBACK: Final = "127.0.0.1"
@@ -82,7 +82,7 @@ def connect(
         "log_to_driver": verbose,
         "logging_level": logging.INFO if verbose else logging.ERROR,
     }
-    with variables(missing_settings(os.environ)):
+    with variables(missing(DRIVER_SETTINGS, os.environ)):
         if target is not None:
             with _attached(target, options) as session:
                 yield session
@@ -159,7 +159,8 @@ def _worker_variables(address: str) -> dict[str, str]:
 def _embedded(options: Mapping[str, Any]) -> Iterator[Session]:
     token_is_new = not token_file().exists()
     folder = os.environ.get("RAY_TMPDIR") or str(_ray_folder())
-    with variables({"RAY_TMPDIR": folder, "RAY_API_SERVER_ADDRESS": ""}), _loopback_only():
+    settings = missing(NODE_SETTINGS, os.environ) | {"RAY_TMPDIR": folder, "RAY_API_SERVER_ADDRESS": ""}
+    with variables(settings), _loopback_only():
         try:
             _start(options)
         finally:
