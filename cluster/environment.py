@@ -21,6 +21,8 @@ DRIVER_SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
         # No CSV, JSON and TensorBoard files beside the records that the driver keeps itself.
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        # Tune's newer output prints its tables even when told to be silent.
+        "RAY_AIR_NEW_OUTPUT": "0",
         # Ctrl-C ends a search at once: the caller keeps the state.
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         # Seconds between snapshots of a search: with "auto" many short trials spend their time on snapshots.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
-
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
 from orchestrator.constraints import parse_constraints
 from trainables.config import (
@@ -54,6 +52,13 @@ class PickConfig(Config):
     where: str | None = Field(None, description='constraints, as "latency_ms <= 2 and params <= 1e6"')
     model_name: str | None = Field(None, description="name in the model registry; default: stillhouse-<name>")
 
+    @field_validator("where")
+    @classmethod
+    def _known_constraints(cls, where: str | None) -> str | None:
+        if where is not None:
+            parse_constraints(where)
+        return where
+
 
 class RecordConfig(Config):
     """Where MLflow keeps the record."""
@@ -86,9 +91,3 @@ class ExperimentConfig(Config):
     def out_folder(self) -> str:
         """The output folder as written, or its default."""
         return self.out or f"out/{self.name}"
-
-    @model_validator(mode="after")
-    def _known_constraints(self) -> Self:
-        if self.pick.where is not None:
-            parse_constraints(self.pick.where)
-        return self

@@ -33,6 +33,9 @@ class TrialRecord(Config):
         description="searched values only, flat: temperature, student.width ..."
     )
     spec: dict[str, Any] = Field(description="the whole TrialSpec as plain data")
+    sampled: dict[str, Any] = Field(
+        {}, description="what the searcher proposed, to propose it again on resume"
+    )
     status: str = Field("running", description="running, completed, pruned or failed")
     reason: str | None = None
     epochs: int = 0
@@ -49,7 +52,7 @@ class Ledger:
 
     Every line is one event with `seq` (its line number), `time_ms` and `kind`:
         stage           stage, key, status (started | finished | failed | interrupted), seconds, result
-        trial_started   trial, role, search, objective, parameters, spec
+        trial_started   trial, role, search, objective, parameters, spec, sampled
         epoch           trial, epoch (1-based), metrics
         trial_ended     trial, status, reason, epochs, best_epoch, best, final, checkpoint
     A line cut short by a crash is dropped when the file is opened again.
@@ -152,9 +155,8 @@ class Ledger:
             handler(event)
 
     def _start(self, event: Mapping[str, Any]) -> None:
-        fields = {
-            name: event[name] for name in ("trial", "role", "search", "objective", "parameters", "spec")
-        }
+        names = ("trial", "role", "search", "objective", "parameters", "spec", "sampled")
+        fields = {name: event[name] for name in names if name in event}
         self._trials[event["trial"]] = TrialRecord.from_plain({**fields, "started_ms": event["time_ms"]})
 
     def _epoch(self, event: Mapping[str, Any]) -> None:

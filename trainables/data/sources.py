@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
 from trainables.config.data import DataConfig, DataName
-from trainables.data.cifar import read_cifar10, read_cifar100
-from trainables.data.digits import read_digits
-from trainables.data.idx import read_fashion_mnist
-from trainables.data.image_folder import read_image_folder
 from trainables.data.records import SourceImages, SourcePart
 from trainables.data.resizing import resized
 from trainables.data.user import read_factory
@@ -18,15 +15,23 @@ from trainables.errors import DataError
 
 SourceReader = Callable[[DataConfig, SourcePart], SourceImages]
 
-SOURCES: Final[Mapping[DataName, SourceReader]] = MappingProxyType(
+# Named, not imported: torchvision takes as long to import as torch, and most runs read one data set only.
+SOURCES: Final[Mapping[DataName, str]] = MappingProxyType(
     {
-        DataName.DIGITS: read_digits,
-        DataName.FASHION_MNIST: read_fashion_mnist,
-        DataName.CIFAR10: read_cifar10,
-        DataName.CIFAR100: read_cifar100,
-        DataName.IMAGE_FOLDER: read_image_folder,
+        DataName.DIGITS: "digits:read_digits",
+        DataName.FASHION_MNIST: "idx:read_fashion_mnist",
+        DataName.CIFAR10: "cifar:read_cifar10",
+        DataName.CIFAR100: "cifar:read_cifar100",
+        DataName.IMAGE_FOLDER: "image_folder:read_image_folder",
     }
 )
+
+
+def reader_of(name: DataName) -> SourceReader:
+    """The function that reads a data set; its module, and what that needs, is imported now."""
+    module, _, function = SOURCES[name].partition(":")
+    reader: SourceReader = getattr(importlib.import_module(f"trainables.data.{module}"), function)
+    return reader
 
 
 def read_source(config: DataConfig, part: SourcePart) -> SourceImages:
@@ -37,7 +42,7 @@ def read_source(config: DataConfig, part: SourcePart) -> SourceImages:
             one.
         ConfigError: the data set's factory cannot be found or called.
     """
-    reader = read_factory if config.name is None else SOURCES[config.name]
+    reader = read_factory if config.name is None else reader_of(config.name)
     source = reader(config, part)
     _refuse_bad_labels(source, part)
     if config.image_size is None:

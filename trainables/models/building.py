@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from trainables.config.models import ModelConfig, ModelName
 from trainables.errors import ConfigError
 from trainables.factories import call_factory
-from trainables.models.from_torchvision import torchvision_network
 from trainables.models.resnet import resnet, resnet_x4
 from trainables.models.small import convnet, mlp
 from trainables.models.vgg import vgg
@@ -62,6 +61,9 @@ def build_model(config: ModelConfig, *, n_classes: int, in_channels: int) -> nn.
             )
         return network
     if config.name is None or config.name is ModelName.TORCHVISION:
+        # Late: torchvision takes as long to import as torch, in every worker, and few runs need it.
+        from trainables.models.from_torchvision import torchvision_network
+
         return torchvision_network(config, n_classes, in_channels)
     return MODELS[config.name](n_classes, in_channels, config.width)
 

@@ -1,0 +1,119 @@
+"""From messages to ledger events: every epoch once, every trial with its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from orchestrator.ledger import Ledger
+from trainables.config import Role
+from trainables.jobs import End, Message, TrainJob
+
+
+class Bookkeeper:
+    """Writes what students report into the ledger; what the ledger knows already is passed over."""
+
+    def __init__(self, ledger: Ledger, *, search: str) -> None:
+        self._ledger = ledger
+        self._search = search
+
+    def started(
+        self,
+        job: TrainJob,
+        *,
+        parameters: Mapping[str, Any],
+        sampled: Mapping[str, Any] | None = None,
+    ) -> None:
+        """A student is about to be trained; one that goes on from an earlier run is not noted again.
+
+        A finalist that failed in an earlier run gets another chance; a trial of the search does not.
+        """
+        spec = job.trial
+        record = self._ledger.trial(spec.trial_id)
+        if record is not None and (record.status != "failed" or spec.role is Role.SEARCH):
+            return
+        self._ledger.append(
+            "trial_started",
+            trial=spec.trial_id,
+            role=spec.role,
+            search=self._search,
+            objective=spec.objective.name,
+            parameters=dict(parameters),
+            spec=spec.plain(),
+            sampled=dict(sampled or {}),
+        )
+
+    def reported(self, trial: str, message: Message) -> None:
+        """One message of a student, the last one with its end."""
+        record = self._ledger.trial(trial)
+        if record is None or record.status != "running":
+            return
+        if message.epoch > record.epochs and message.metrics:
+            self._ledger.append("epoch", trial=trial, epoch=message.epoch, metrics=message.metrics)
+        if message.end is End.COMPLETED:
+            self._ended(
+                trial,
+                "completed",
+                best_epoch=message.best_epoch,
+                best=message.best,
+                checkpoint=message.checkpoint,
+            )
+        elif message.end is not None:
+            status = "failed" if message.end is End.FAILED else "pruned"
+            self._ended(trial, status, reason=message.reason)
+
+    def pruned(self, trial: str, reason: str) -> None:
+        """The scheduler stopped a student."""
+        if self._is_running(trial):
+            self._ended(trial, "pruned", reason=reason)
+
+    def failed(self, trial: str, reason: str) -> None:
+        """A student cannot go on."""
+        if self._is_running(trial):
+            self._ended(trial, "failed", reason=reason)
+
+    def count(self, status: str) -> int:
+        """Trials of this search that ended so."""
+        return sum(r.status == status for r in self._ledger.trials(search=self._search, role=Role.SEARCH))
+
+    def _is_running(self, trial: str) -> bool:
+        record = self._ledger.trial(trial)
+        return record is not None and record.status == "running"
+
+    def _ended(self, trial: str, status: str, **known: Any) -> None:
+        record = self._ledger.trial(trial)
+        assert record is not None  # noqa: S101  callers looked it up
+        fields = {
+            "reason": None,
+            "best_epoch": record.best_epoch,
+            "best": record.best,
+            "checkpoint": None,
+            **known,
+        }
+        self._ledger.append(
+            "trial_ended", trial=trial, status=status, epochs=record.epochs, final=record.final, **fields
+        )
+
+
+def history(ledger: Ledger, *, search: str) -> dict[str, list[dict[str, Any]]]:
+    """By trial, what an earlier run heard of it, as messages; those of a finished trial have an end."""
+    messages: dict[str, list[dict[str, Any]]] = {
+        record.trial: [] for record in ledger.trials(search=search, role=Role.SEARCH)
+    }
+    for event in ledger.events():
+        heard = messages.get(event.get("trial", ""))
+        if heard is None:
+            continue
+        if event["kind"] == "epoch":
+            heard.append({"epoch": event["epoch"], "metrics": event["metrics"]})
+        elif event["kind"] == "trial_ended":
+            last = heard.pop() if heard else {}
+            names = ("reason", "best_epoch", "best", "checkpoint")
+            heard.append({**last, "end": _ENDS[event["status"]], **{name: event[name] for name in names}})
+    return messages
+
+
+_ENDS: Final[Mapping[str, End]] = MappingProxyType(
+    {"completed": End.COMPLETED, "pruned": End.STOPPED, "failed": End.FAILED}
+)

@@ -1,0 +1,286 @@
+"""The command line. Each subcommand imports its stage inside, so that checking a file takes no time."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import typer
+
+from cluster.errors import ClusterError
+from orchestrator import __version__
+from orchestrator.experiment import ExperimentConfig
+from orchestrator.loading import (
+    EXPERIMENTS_FOLDER,
+    SPACES_FOLDER,
+    Overrides,
+    is_space_file,
+    load_experiment,
+    load_space,
+    shipped,
+    shipped_file,
+)
+from search_spaces.space import SpaceConfig
+from trainables.errors import ConfigError, StillhouseError
+
+app = typer.Typer(
+    name="stillhouse",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Finds the best small student for a trained teacher.",
+    epilog="Example: stillhouse run digits",
+)
+
+Experiment = Annotated[str, typer.Argument(help="A shipped experiment by name, or the path of a .yaml file.")]
+Space = Annotated[str | None, typer.Option(help="Another search space: a shipped name or a path.")]
+Out = Annotated[Path | None, typer.Option(help="Output folder, instead of the file's.")]
+Trials = Annotated[int | None, typer.Option(min=1, help="Budget of trials, instead of the file's.")]
+Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
+Where = Annotated[str | None, typer.Option(help='Constraints, as "latency_ms <= 2 and params <= 1e6".')]
+Address = Annotated[str | None, typer.Option(help="The cluster's job server, as http://head:8265.")]
+
+_NAME_LINE: Final = re.compile(r"^name:.*$", re.MULTILINE)
+_FOREIGN: Final = re.compile(r"[^A-Za-z0-9_.-]+")
+
+
+@dataclass(frozen=True)
+class _Changes:
+    """What the options change in an experiment file."""
+
+    space: str | None = None
+    out: Path | None = None
+    trials: int | None = None
+    where: str | None = None
+
+    def overrides(self) -> Overrides:
+        return Overrides(
+            space=self.space, out=str(self.out) if self.out else None, trials=self.trials, where=self.where
+        )
+
+    def words(self) -> list[str]:
+        """The options as they were written, to say or send them again."""
+        given = {"--space": self.space, "--out": self.out, "--trials": self.trials, "--where": self.where}
+        return [str(word) for name, value in given.items() if value is not None for word in (name, value)]
+
+
+def main() -> None:
+    """Runs a subcommand; what goes wrong for a reason is one line on standard error and an exit code."""
+    try:
+        app()
+    except (StillhouseError, ClusterError) as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.exit(error.exit_code)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"stillhouse {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Finds the best small student for a trained teacher."""
+
+
+@app.command(epilog="Example: stillhouse run digits --space crld --trials 30")
+def run(
+    experiment: Experiment,
+    space: Space = None,
+    out: Out = None,
+    trials: Trials = None,
+    json_only: Json = False,
+) -> None:
+    """Run every stage of an experiment; what an earlier run finished is not done again."""
+    changes = _Changes(space, out, trials)
+    _finish(["run", experiment, *changes.words()], changes, json_only=json_only)
+
+
+@app.command(epilog='Example: stillhouse pick digits --where "params <= 20000"')
+def pick(
+    experiment: Experiment,
+    where: Where = None,
+    space: Space = None,
+    out: Out = None,
+    trials: Trials = None,
+    json_only: Json = False,
+) -> None:
+    """Pick the champion of a finished search again, under other constraints; register and export it."""
+    changes = _Changes(space, out, trials, where)
+    _finish(["pick", experiment, *changes.words()], changes, json_only=json_only)
+
+
+@app.command(epilog="Example: stillhouse ui digits")
+def ui(
+    experiment: Experiment = "digits",
+    out: Out = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; a free one where it is taken.")] = 5000,
+) -> None:
+    """Show the record of a finished experiment in MLflow, opened at the ranked runs."""
+    loaded = load_experiment(experiment, overrides=_Changes(out=out).overrides(), check_paths=False)
+    from orchestrator.finished import out_folder
+    from orchestrator.summary import read_summary
+    from orchestrator.ui import serve_ui
+
+    place = read_summary(out_folder(loaded) / "summary.json").mlflow
+    serve_ui(place.tracking_uri, place.experiment_id or "0", host=host, port=port)
+
+
+@app.command(epilog="Example: stillhouse submit my.yaml --address http://head:8265")
+def submit(
+    experiment: Experiment,
+    address: Address = None,
+    space: Space = None,
+    out: Out = None,
+    trials: Trials = None,
+    wait: Annotated[bool, typer.Option(help="Follow the log until the job ends.")] = True,
+) -> None:
+    """Run an experiment on a cluster: send this folder as a Ray job and follow its log."""
+    changes = _Changes(space, out, trials)
+    load_experiment(experiment, overrides=changes.overrides(), check_paths=False)
+    from cluster.submit import submit_job
+
+    command = ["python", "-m", "orchestrator", "run", experiment, *changes.words()]
+    job = submit_job(command, address=address, wait=wait)
+    typer.echo(f"{job.submission_id}: {job.status}{f' ({job.message})' if job.message else ''}")
+    raise typer.Exit(job.exit_code or 0)
+
+
+@app.command(epilog="Example: stillhouse doctor --address auto")
+def doctor(
+    address: Annotated[str | None, typer.Option(help="A running cluster to check too, or auto.")] = None,
+    out: Annotated[str, typer.Option(help="Where results go.")] = "out",
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow to check too.")] = None,
+    json_only: Json = False,
+) -> None:
+    """Check this machine, and a cluster, for what runs need."""
+    from contextlib import nullcontext
+    from dataclasses import asdict
+
+    from cluster.doctor import checks
+    from cluster.session import connect
+    from orchestrator.console import Console
+
+    console = Console(json_only=json_only)
+    with connect(address) if address else nullcontext():
+        found = checks(output=out, tracking_uri=tracking_uri)
+    rows = [("ok" if check.ok else "PROBLEM", check.name, check.detail, check.next_step) for check in found]
+    console.table("doctor", ("", "check", "found", "next step"), rows)
+    console.result({"checks": [asdict(check) for check in found]})
+    raise typer.Exit(0 if all(check.ok for check in found) else 1)
+
+
+@app.command(epilog="Example: stillhouse validate my.yaml")
+def validate(
+    file: Annotated[str, typer.Argument(help="An experiment or search-space file, or a shipped experiment.")],
+    paths: Annotated[bool, typer.Option(help="Check that data and checkpoint are on this machine.")] = True,
+    json_only: Json = False,
+) -> None:
+    """Check an experiment with its search space, or a search space alone."""
+    if is_space_file(file):
+        space = load_space(file)
+        text, data = _described(space), {"space": space.plain()}
+    else:
+        loaded = load_experiment(file, check_paths=paths)
+        text = f"experiment {loaded.config.name} with {_described(loaded.space)}"
+        data = {"experiment": loaded.config.plain(), "space": loaded.space.plain()}
+    typer.echo(json.dumps(data, indent=2) if json_only else f"{file}: ok, {text}")
+
+
+@app.command(epilog="Example: stillhouse init my.yaml --from digits")
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write.")],
+    source: Annotated[str, typer.Option("--from", help="The shipped experiment to start from.")] = "digits",
+    space: Annotated[str | None, typer.Option("--from-space", help="A shipped search space instead.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+) -> None:
+    """Write a commented experiment or search-space file to start from."""
+    if space is not None:
+        original = shipped_file(space, SPACES_FOLDER, kind="search space")
+    else:
+        original = shipped_file(source, EXPERIMENTS_FOLDER, kind="experiment")
+    if path.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"{path}: found suffix {path.suffix!r}; allowed: .yaml or .yml")
+    name = _FOREIGN.sub("-", path.stem).lstrip("_.-") or original.stem
+    text = _NAME_LINE.sub(f"name: {name}", original.read_text(encoding="utf-8"), count=1)
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise ConfigError(f"{path} exists; give another name, or --force to replace it") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+    typer.echo(f"wrote {path}; next: stillhouse validate {path}")
+
+
+@app.command(epilog="Example: stillhouse schema experiment > experiment.schema.json")
+def schema(
+    kind: Annotated[Literal["experiment", "space"], typer.Argument(help="Which file.")],
+) -> None:
+    """Print the JSON schema of a file, for editors."""
+    model = ExperimentConfig if kind == "experiment" else SpaceConfig
+    typer.echo(json.dumps(model.model_json_schema(), indent=2))
+
+
+@app.command(epilog="Example: stillhouse experiments")
+def experiments(json_only: Json = False) -> None:
+    """List the shipped experiments."""
+    _list("experiments", EXPERIMENTS_FOLDER, json_only)
+
+
+@app.command(epilog="Example: stillhouse spaces")
+def spaces(json_only: Json = False) -> None:
+    """List the shipped search spaces."""
+    _list("spaces", SPACES_FOLDER, json_only)
+
+
+def _list(title: str, folder: Path, json_only: bool) -> None:
+    from orchestrator.console import Console
+
+    console = Console(json_only=json_only)
+    found = shipped(folder)
+    console.table(title, ("name", "what it is"), list(found.items()))
+    console.result(found)
+
+
+def _finish(words: list[str], changes: _Changes, *, json_only: bool) -> None:
+    """Runs what is left of an experiment, and shows what came of it; `words` is the command itself."""
+    command, experiment = words[:2]
+    loaded = load_experiment(experiment, overrides=changes.overrides())
+    from orchestrator.console import Console
+    from orchestrator.finished import finished_summary, show
+
+    console = Console(json_only=json_only)
+    summary = finished_summary(loaded)
+    if summary is None:
+        from orchestrator.pipeline import run_experiment
+
+        summary = run_experiment(
+            loaded,
+            console,
+            resume_command=shlex.join(["stillhouse", *words]),
+            search_must_exist=command == "pick",
+        )
+    ui_command = shlex.join(["stillhouse", "ui", experiment, *_Changes(out=changes.out).words()])
+    show(summary, console, ui_command=ui_command)
+    console.result(summary.plain())
+
+
+def _described(space: SpaceConfig) -> str:
+    names = space.objective_names
+    n_domains = len({key for name in names for key in space.domains(name)})
+    objectives = f"objective{'s' if len(names) > 1 else ''} {', '.join(names)}"
+    parameters = f"{n_domains} searched parameter{'' if n_domains == 1 else 's'}"
+    return f"space {space.name} ({objectives}; {parameters})"

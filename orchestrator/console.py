@@ -1,0 +1,142 @@
+"""What people see: rich on a terminal, plain lines elsewhere; `--json` leaves standard output to programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Protocol, TextIO
+
+import rich.progress
+from rich.console import Console as RichConsole
+from rich.markup import escape
+from rich.table import Table
+
+QUIET_S: Final = 30.0
+"""Least time between two plain lines about one piece of work."""
+
+
+class Progress(Protocol):
+    """How far one piece of work is."""
+
+    def update(self, done: int, note: str = "") -> None:
+        """`done` units are finished; `note` says how it goes."""
+        ...
+
+
+class Console:
+    """The output of one command."""
+
+    def __init__(
+        self,
+        *,
+        json_only: bool = False,
+        out: TextIO | None = None,
+        err: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """With `json_only`, all that is for people goes to standard error."""
+        self.json_only = json_only
+        self._out = out or sys.stdout
+        self._human = (err or sys.stderr) if json_only else self._out
+        self._clock = clock
+        self._rich = RichConsole(file=self._human, highlight=False, soft_wrap=True)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person watches."""
+        return self._rich.is_terminal
+
+    def info(self, text: str) -> None:
+        """One line, as it is."""
+        if self.is_terminal:
+            self._rich.print(escape(text))
+        else:
+            self._write(text)
+
+    def stage(self, name: str) -> None:
+        """The head of a stage."""
+        if self.is_terminal:
+            self._rich.print(f"[bold cyan]{escape(name)}[/]")
+        else:
+            self._write(f"== {name}")
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Rows under their columns; tab-separated lines where no person watches."""
+        if self.is_terminal:
+            table = Table(title=escape(title), title_justify="left")
+            for column in columns:
+                table.add_column(escape(column))
+            for row in rows:
+                table.add_row(*(escape(str(cell)) for cell in row))
+            self._rich.print(table)
+            return
+        self._write(title)
+        for line in (columns, *rows):
+            self._write("\t".join(str(cell) for cell in line))
+
+    def result(self, data: Mapping[str, Any]) -> None:
+        """What a program reads: one JSON document on standard output, with `json_only`; else nothing."""
+        if self.json_only:
+            self._out.write(json.dumps(data, indent=2, default=str) + "\n")
+            self._out.flush()
+
+    @contextmanager
+    def progress(self, description: str, total: int | None = None) -> Iterator[Progress]:
+        """How far one piece of work is: a live bar, or a plain line at most every 30 s and at the end."""
+        if self.is_terminal:
+            with _bar(self._rich) as bar:
+                yield _LiveProgress(bar, bar.add_task(escape(description), total=total, note=""))
+            return
+        plain = _PlainProgress(self._write, description, total, self._clock)
+        yield plain
+        plain.finish()
+
+    def _write(self, text: str) -> None:
+        self._human.write(text + "\n")
+        self._human.flush()
+
+
+class _LiveProgress:
+    def __init__(self, bar: rich.progress.Progress, task: rich.progress.TaskID) -> None:
+        self._bar = bar
+        self._task = task
+
+    def update(self, done: int, note: str = "") -> None:
+        self._bar.update(self._task, completed=done, note=escape(note))
+
+
+class _PlainProgress:
+    def __init__(
+        self, write: Callable[[str], None], description: str, total: int | None, clock: Callable[[], float]
+    ) -> None:
+        self._write = write
+        self._description = description
+        self._of = "" if total is None else f"/{total}"
+        self._clock = clock
+        self._said_at = clock()
+        self._unsaid: str | None = None
+
+    def update(self, done: int, note: str = "") -> None:
+        self._unsaid = f"{self._description}: {done}{self._of}{f', {note}' if note else ''}"
+        if self._clock() - self._said_at >= QUIET_S:
+            self.finish()
+
+    def finish(self) -> None:
+        """Say what was not said yet."""
+        if self._unsaid is not None:
+            self._write(self._unsaid)
+            self._said_at, self._unsaid = self._clock(), None
+
+
+def _bar(console: RichConsole) -> rich.progress.Progress:
+    return rich.progress.Progress(
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeElapsedColumn(),
+        rich.progress.TextColumn("{task.fields[note]}"),
+        console=console,
+    )

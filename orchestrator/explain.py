@@ -1,0 +1,172 @@
+"""From pydantic's errors to one line: FILE:LINE: KEY: found VALUE; allowed: ...; did you mean 'X'?"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from orchestrator.schema_words import SchemaWords, did_you_mean, nearest
+from orchestrator.yaml_lines import Document, KeyPath
+from trainables.config import Config
+from trainables.errors import ConfigError
+
+MAX_SHOWN: Final = 60
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong in a file."""
+
+    path: KeyPath
+    text: str
+    unknown_key: bool = False
+    missing_key: bool = False
+
+
+def build(model: type[ConfigT], document: Document) -> ConfigT:
+    """The record that a file describes.
+
+    Raises:
+        ConfigError: one line about the first problem in the file, and how many more there are.
+    """
+    try:
+        return model.from_plain(document.data)
+    except ValidationError as error:
+        words = _words(model)
+        problems = [_problem(detail, document, words) for detail in error.errors(include_url=False)]
+        raise as_error(document, problems) from error
+
+
+@functools.cache
+def _words(model: type[Config]) -> SchemaWords:
+    return SchemaWords(model.model_json_schema())
+
+
+def as_error(document: Document, problems: Sequence[Problem]) -> ConfigError:
+    """One line about the first of these problems."""
+    by_path: dict[KeyPath, Problem] = {}
+    for problem in _without_misspelt(problems):
+        by_path.setdefault(problem.path, problem)
+    ordered = sorted(by_path.values(), key=lambda problem: document.line(problem.path))
+    first = ordered[0]
+    place = f"{document.file}:{document.line(first.path)}: "
+    key = f"{dotted(first.path)}: " if first.path else ""
+    more = f" (and {len(ordered) - 1} more)" if len(ordered) > 1 else ""
+    return ConfigError(" ".join(f"{place}{key}{first.text}{more}".split()))
+
+
+def dotted(path: KeyPath) -> str:
+    """A path as people write it: views.weak.recipe[0].padding."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".")
+
+
+def shown(value: object) -> str:
+    """A value as it stands in the file, shortened."""
+    if value is None:
+        return "nothing"
+    text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
+
+
+def _without_misspelt(problems: Sequence[Problem]) -> list[Problem]:
+    """Leaves out a key that is missing because it is misspelt next to it: that problem tells it already."""
+    kept = []
+    for problem in problems:
+        siblings = [p.path[-1] for p in problems if p.unknown_key and p.path[:-1] == problem.path[:-1]]
+        misspelt = problem.missing_key and any(nearest(s, [str(problem.path[-1])]) for s in siblings)
+        if not misspelt:
+            kept.append(problem)
+    return kept or list(problems)
+
+
+def _problem(detail: ErrorDetails, document: Document, words: SchemaWords) -> Problem:
+    kind, loc, context = detail["type"], detail["loc"], detail.get("ctx", {})
+    if kind == "json_invalid":
+        return Problem((), f"a value cannot be written as JSON: {detail['msg']}")
+    if kind in ("missing", "union_tag_not_found"):
+        return _missing(detail, document, words)
+    if kind == "extra_forbidden":
+        path = document.locate(loc)
+        keys = words.names(words.at(loc[:-1]))
+        allowed = f"unknown key; allowed: {', '.join(keys) or 'none'}{did_you_mean(path[-1], keys)}"
+        return Problem(path, allowed, unknown_key=True)
+    if kind in ("value_error", "space"):
+        path = (*document.locate(loc), *context.get("path", ()))
+        return _told(path, str(context.get("message") or context["error"]), document)
+    path = document.locate(loc)
+    value = document.value(path)
+    if kind == "union_tag_invalid":
+        return _wrong_tag(path, str(context["tag"]), words.at(loc), words)
+    schema = words.at(_solid(loc))
+    hint = did_you_mean(value, words.names(schema)) if isinstance(value, str) else ""
+    return Problem(
+        path, f"found {shown(value)}; allowed: {words.allowed(schema)}{hint or _quotes(kind, value)}"
+    )
+
+
+def _solid(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """A location without the members of a union of plain types, which the schema has no names for."""
+    while loc and loc[-1] in ("bool", "int", "float", "str"):
+        loc = loc[:-1]
+    return loc
+
+
+def _missing(detail: ErrorDetails, document: Document, words: SchemaWords) -> Problem:
+    loc = detail["loc"]
+    schema = words.at(loc)
+    if detail["type"] == "union_tag_not_found":
+        path = document.locate(loc)
+        tag = schema.get("discriminator", {}).get("propertyName")
+        if tag is None or not isinstance(document.value(path), dict):
+            return Problem(path, f"found {shown(document.value(path))}; allowed: {words.allowed(schema)}")
+        names = ", ".join(words.names(schema))
+        return Problem((*path, tag), f"found nothing; allowed: {names}", missing_key=True)
+    parent = document.locate(loc[:-1])
+    if isinstance(loc[-1], int):
+        allowed = words.allowed(words.at(loc[:-1]))
+        return Problem(parent, f"found {shown(document.value(parent))}; allowed: {allowed}")
+    return Problem((*parent, loc[-1]), f"found nothing; needed: {words.allowed(schema)}", missing_key=True)
+
+
+def _wrong_tag(path: KeyPath, tag: str, schema: dict[str, Any], words: SchemaWords) -> Problem:
+    """A union's tag that no member bears: the value of a key, or the one key of a domain."""
+    names = words.names(schema)
+    key = schema.get("discriminator", {}).get("propertyName")
+    text = f"found {tag!r}; allowed: {', '.join(names)}{did_you_mean(tag, names)}"
+    return Problem((*path, key or tag), text)
+
+
+def _told(path: KeyPath, message: str, document: Document) -> Problem:
+    """A problem in the words of the model; what was found is shown where it is short."""
+    try:
+        value = document.value(path)
+    except (KeyError, IndexError, TypeError):
+        return Problem(path, f"found nothing; {message}")
+    short = not isinstance(value, dict) or (len(value) == 1 and len(path) > 1)
+    return Problem(path, f"found {shown(value)}; {message}" if short else message)
+
+
+def _quotes(kind: str, value: object) -> str:
+    if kind == "string_type" and isinstance(value, int | float):
+        return "; put it in quotes"
+    if kind in ("int_type", "float_type") and isinstance(value, str) and _is_number(value):
+        return "; write it without quotes"
+    return ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,131 @@
+"""After the search: costs, the best again with several seeds beside the control, the test split once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from orchestrator.bookkeeping import Bookkeeper
+from orchestrator.constraints import Constraint, parse_constraints
+from orchestrator.errands import Errand, run_errands
+from orchestrator.ledger import TrialRecord
+from orchestrator.picking import choose_finalists
+from orchestrator.proposals import control_spec, repeat_jobs
+from orchestrator.run_context import Run
+from trainables.config import BenchSpec, ModelConfig, Role, Split, TrialSpec, digest_of
+from trainables.jobs import EvaluateJob, Message, ProfileJob, TrainJob
+from trainables.teacher import TeacherFacts
+
+Figures = dict[str, dict[str, float]]
+COSTS = ("params", "size_bytes", "latency_ms")
+
+
+def constraints_of(run: Run) -> tuple[Constraint, ...]:
+    """What the champion must satisfy."""
+    where = run.experiment.pick.where
+    return parse_constraints(where) if where else ()
+
+
+def profile_stage(run: Run, bench: BenchSpec, search: str, records: Sequence[TrialRecord]) -> Figures:
+    """Parameters, size and latency of each completed student, once per architecture on an idle slot."""
+    students = {record.trial: TrialSpec.from_plain(record.spec).student for record in records}
+    students["control"] = run.experiment.student
+    distinct = {student.digest(): student for student in students.values()}
+
+    def measure() -> dict[str, Any]:
+        run.workers.start_slots()
+        jobs = [ProfileJob(job_id=f"profile-{d[:12]}", bench=bench, student=s) for d, s in distinct.items()]
+        figures: Figures = {}
+        # One after the other: two at once would measure each other.
+        for digest, job in zip(distinct, jobs, strict=True):
+            metrics = run_errands(run.workers.broker, [job])[job.job_id].metrics
+            figures[digest] = {name: metrics[name] for name in COSTS}
+        return figures
+
+    key = digest_of([search, sorted(distinct)])
+    measured = run.stages.run("profile", key, measure)
+    return {trial: measured[student.digest()] for trial, student in students.items()}
+
+
+def finalists_stage(
+    run: Run, bench: BenchSpec, search: str, chosen: Sequence[TrialRecord]
+) -> tuple[list[TrialRecord], list[TrialRecord]]:
+    """Finalists and control, each with the same seeds; their records."""
+    experiment = run.experiment
+    control = control_spec(experiment, search=search)
+    control_jobs = repeat_jobs(control, experiment=experiment, bench=bench, role=Role.BASELINE)
+    parameters = {job.job_id: {} for job in control_jobs}
+    final_jobs: list[TrainJob] = []
+    for record in chosen:
+        spec = TrialSpec.from_plain(record.spec)
+        repeats = repeat_jobs(spec, experiment=experiment, bench=bench, role=Role.FINALIST)
+        parameters |= {job.job_id: record.parameters for job in repeats}
+        final_jobs += repeats
+    jobs = [*control_jobs, *final_jobs]
+
+    def train() -> dict[str, Any]:
+        _train(run, search, jobs, parameters)
+        return {"students": [job.job_id for job in jobs]}
+
+    run.stages.run("finalists", digest_of([job.trial.plain() for job in jobs]), train)
+    return _records(run, final_jobs), _records(run, control_jobs)
+
+
+def test_stage(
+    run: Run, bench: BenchSpec, teacher: TeacherFacts, records: Sequence[TrialRecord]
+) -> dict[str, float]:
+    """Test accuracies of finalists, control and teacher by trial id; the only reader of the test split."""
+    jobs = [
+        _evaluation(record.trial, TrialSpec.from_plain(record.spec).student, record.checkpoint, bench)
+        for record in records
+    ]
+    jobs.append(_evaluation("teacher", run.experiment.teacher.model, teacher.weights, bench))
+
+    def evaluate() -> dict[str, Any]:
+        run.workers.start_slots()
+        ends = run_errands(run.workers.broker, jobs)
+        return {job.job_id.removeprefix("test-"): ends[job.job_id].metrics["test/accuracy"] for job in jobs}
+
+    key = digest_of([[job.job_id, job.checkpoint] for job in jobs])
+    return run.stages.run("test", key, evaluate)
+
+
+def chosen_finalists(run: Run, records: Sequence[TrialRecord], figures: Figures) -> list[TrialRecord]:
+    """The best completed trials within the constraints."""
+    return choose_finalists(records, figures, constraints_of(run), run.experiment.budget.finalists)
+
+
+def _train(run: Run, search: str, jobs: Sequence[TrainJob], parameters: dict[str, dict[str, Any]]) -> None:
+    """Train what the ledger does not have yet."""
+    books = Bookkeeper(run.ledger, search=search)
+    finished = {r.trial for r in run.ledger.trials(search=search) if r.status == "completed"}
+    missing = [job for job in jobs if job.job_id not in finished]
+    if not missing:
+        return
+    run.workers.start_slots()
+    for job in missing:
+        books.started(job, parameters=parameters[job.job_id])
+    with run.console.progress("finalists", len(jobs)) as progress:
+        progress.update(len(finished & set(parameters)))
+
+        def on_message(job: Errand, message: Message) -> None:
+            books.reported(job.job_id, message)
+            done = sum(r.status == "completed" for r in map(run.ledger.trial, parameters) if r)
+            progress.update(done, job.job_id)
+
+        run_errands(run.workers.broker, missing, on_message)
+
+
+def _records(run: Run, jobs: Sequence[TrainJob]) -> list[TrialRecord]:
+    records = (run.ledger.trial(job.job_id) for job in jobs)
+    return [record for record in records if record is not None]
+
+
+def _evaluation(trial: str, student: ModelConfig, checkpoint: str | None, bench: BenchSpec) -> EvaluateJob:
+    return EvaluateJob(
+        job_id=f"test-{trial}",
+        bench=bench,
+        student=student,
+        checkpoint=checkpoint or "",
+        split=Split.TEST,
+    )

@@ -1,0 +1,70 @@
+"""Whether a run has nothing left to do: answered from the ledger, without torch, Ray or MLflow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchestrator.console import Console
+from orchestrator.ledger import Ledger
+from orchestrator.loading import LoadedExperiment
+from orchestrator.summary import Summary, read_summary, students_table
+from trainables.config import digest_of
+
+STAGE = "summary"
+HOME_FOLDER = "stillhouse"
+_IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
+
+def out_folder(loaded: LoadedExperiment, environment: Mapping[str, str] = os.environ) -> Path:
+    """Where the run writes, absolute.
+
+    A relative folder starts at the working folder; in a Ray job, whose working folder is a copy that goes
+    away, it starts at ~/stillhouse.
+    """
+    folder = Path(loaded.config.out_folder).expanduser()
+    if _IN_A_JOB in environment and not folder.is_absolute():
+        return Path.home() / HOME_FOLDER / folder
+    return folder.absolute()
+
+
+def run_key(loaded: LoadedExperiment) -> str:
+    """Fingerprint of both files; the contents of a teacher's checkpoint count too, by size and time."""
+    checkpoint = loaded.config.teacher.checkpoint
+    stamp: list[int] = []
+    if checkpoint is not None and Path(checkpoint).exists():
+        status = Path(checkpoint).stat()
+        stamp = [status.st_size, status.st_mtime_ns]
+    return digest_of([loaded.config.plain(), loaded.space.plain(), stamp])
+
+
+def finished_summary(loaded: LoadedExperiment) -> Summary | None:
+    """The summary of this very run, when it is finished and the champion's files are there."""
+    out = out_folder(loaded)
+    if not (out / "ledger.jsonl").exists():
+        return None
+    ledger = Ledger(out)
+    ledger.close()
+    if ledger.finished(STAGE, run_key(loaded)) is None or not (out / "summary.json").exists():
+        return None
+    summary = read_summary(out / "summary.json")
+    files = [exported.path for exported in summary.champion.exports.values()]
+    return summary if all(Path(file).is_file() for file in files) else None
+
+
+def show(summary: Summary, console: Console, *, ui_command: str) -> None:
+    """What a person sees at the end: the table, the champion, its files and how to open MLflow."""
+    columns, rows = students_table(summary)
+    console.table("students", columns, rows)
+    champion = summary.champion
+    console.info(
+        f"champion: {champion.trial_id}, {champion.params:,} parameters, {champion.latency_ms:.3f} ms, "
+        f"selection {100 * champion.selection_accuracy:.2f} %, test {100 * champion.test_accuracy:.2f} % "
+        f"(means over {len(summary.baseline.seeds)} seeds)"
+    )
+    for name, exported in champion.exports.items():
+        console.info(f"  {name}: {exported.path} (max difference {exported.max_abs_difference:.1e})")
+    console.info(f"  card: {champion.model_card}")
+    console.info(f"report: {Path(summary.out) / 'report.html'}")
+    console.info(f"ranked runs in MLflow: {ui_command}")

@@ -1,0 +1,124 @@
+"""The first stages: the teacher, what it says about every view, and the proof that both belong together."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from orchestrator.run_context import Run
+from trainables.cache.proof import prove_alignment
+from trainables.cache.reader import open_cache
+from trainables.config import ViewsConfig, digest_of
+from trainables.data import load_training
+from trainables.seeds import derive_seed
+from trainables.teacher import TeacherFacts, TeacherRequest
+from trainables.teacher_pass import CacheRequest, CacheSummary, build_cache, load_teacher
+
+ROWS_PER_ACTOR = 50_000
+
+
+def teacher_stage(run: Run) -> TeacherFacts:
+    """The teacher: trained or loaded once, then known by the digest of its weights."""
+    experiment = run.experiment
+    config = experiment.teacher
+    request = TeacherRequest(
+        data=experiment.data,
+        model=config.model,
+        checkpoint=config.checkpoint,
+        training=config.training,
+        views=ViewsConfig(weak=experiment.views.weak),
+        seed=derive_seed(experiment.seed, "teacher"),
+        folder=str(run.out / "teacher"),
+        threads=experiment.cluster.cpus_per_worker,
+    )
+    inputs = request.model_dump(mode="json", exclude={"folder", "threads", "checkpoint"})
+    key = digest_of([inputs, _file_digest(config.checkpoint)])
+
+    def make() -> dict[str, Any]:
+        run.workers.start_slots_early()
+        epochs = config.training.epochs if config.checkpoint is None else None
+        with run.console.progress("teacher", epochs) as progress:
+
+            def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+                progress.update(epoch, f"selection {100 * metrics['selection/accuracy']:.2f} %")
+
+            return run.workers.teacher(request, on_epoch).plain()
+
+    def is_there(result: dict[str, Any]) -> bool:
+        return Path(result["weights"]).is_file()
+
+    facts = TeacherFacts.from_plain(run.stages.run("teacher", key, make, still_valid=is_there))
+    run.console.info(
+        f"teacher {facts.fingerprint[:8]}: {facts.params:,} parameters, "
+        f"selection {100 * facts.selection_accuracy:.2f} %"
+    )
+    return facts
+
+
+def cache_stage(run: Run, teacher: TeacherFacts, *, needed: bool) -> CacheSummary | None:
+    """The teacher's answers, complete and proved; none when no objective of the space asks for them.
+
+    With `needed` false (every student is trained already) the ledger's word is enough.
+    """
+    if not run.teacher_banks:
+        return None
+    request = _cache_request(run, teacher)
+    banks = {bank: run.experiment.views.bank(bank).views for bank in request.banks}
+    key = digest_of([request.identity.plain(), request.uri, request.origin.plain(), banks])
+
+    def build() -> dict[str, Any]:
+        missing = not Path(request.uri, "_manifest.json").exists()
+        if missing:
+            run.workers.start_slots_early()
+        cpus, gpus = run.workers.stage_resources()
+        sized = request.with_overrides(
+            actors=_actors(run, teacher, sum(banks.values())), cpus_per_actor=cpus, gpus_per_actor=gpus
+        )
+        with run.console.progress("cache") as progress:
+            summary = build_cache(
+                sized, progress=lambda done, total, s: progress.update(done, f"of {total} answers, {s:.0f} s")
+            )
+        _prove(run, sized, summary)
+        return summary.plain()
+
+    result = run.stages.run("cache", key, build, still_valid=lambda _: not needed)
+    return CacheSummary.from_plain(result)
+
+
+def _cache_request(run: Run, teacher: TeacherFacts) -> CacheRequest:
+    return CacheRequest(
+        data=run.experiment.data,
+        facts=teacher.split,
+        teacher=run.experiment.teacher.model,
+        weights=teacher.weights,
+        teacher_digest=teacher.fingerprint,
+        views=run.experiment.views,
+        banks=run.teacher_banks,
+        view_seed=run.view_seed,
+        cache=run.experiment.cache,
+        folder=str(run.out / "cache"),
+        threads_per_actor=run.experiment.cluster.cpus_per_worker,
+    )
+
+
+def _actors(run: Run, teacher: TeacherFacts, views: int) -> int:
+    """As many teachers as the cluster has devices for, but no more than the rows are worth starting."""
+    capacity = run.workers.capacity
+    devices = int(capacity.gpus or capacity.cpus // run.experiment.cluster.cpus_per_worker)
+    return max(1, min(devices, teacher.split.n_train * views // ROWS_PER_ACTOR))
+
+
+def _prove(run: Run, request: CacheRequest, summary: CacheSummary) -> None:
+    data = load_training(request.data)
+    model = load_teacher(request.teacher, request.weights, data)
+    reader = open_cache(summary.uri, manifest_sha=summary.manifest)
+    proof = prove_alignment(reader, data, model, request.views, request.view_seed, banks=request.banks)
+    run.console.info(
+        f"cache {summary.identity.digest()[:8]}: {summary.rows:,} answers, {summary.bytes / 1e6:.1f} MB, "
+        f"{summary.reused} files reused; {proof.pairs} answers proved against the live teacher"
+    )
+
+
+def _file_digest(path: str | None) -> str | None:
+    return None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()

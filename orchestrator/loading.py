@@ -1,0 +1,230 @@
+"""Reads the two files that a user writes, the experiment and the search space."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+import search_spaces
+from orchestrator.constraints import parse_constraints
+from orchestrator.experiment import ExperimentConfig
+from orchestrator.explain import Problem, as_error, build, shown
+from orchestrator.schema_words import did_you_mean
+from orchestrator.yaml_lines import Document, KeyPath, read_yaml
+from search_spaces.sections import Section
+from search_spaces.space import AshaScheduler, SpaceConfig
+from trainables.config import Config
+from trainables.errors import ConfigError
+
+EXPERIMENTS_FOLDER: Final = Path(__file__).parent / "experiments"
+SPACES_FOLDER: Final = Path(search_spaces.__file__).parent
+_SUFFIXES: Final = frozenset({".yaml", ".yml"})
+_SCHEME: Final = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+@dataclass(frozen=True)
+class LoadedExperiment:
+    """An experiment with its search space, checked against each other; paths in it are absolute."""
+
+    config: ExperimentConfig
+    space: SpaceConfig
+    source: Path
+    """The experiment's file."""
+    space_source: Path
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the command line changes; none leaves the file's word."""
+
+    space: str | None = None
+    """A shipped name, or a path relative to the working folder."""
+    out: str | None = None
+    trials: int | None = None
+    where: str | None = None
+
+
+def load_experiment(
+    ref: str, *, overrides: Overrides | None = None, check_paths: bool = True
+) -> LoadedExperiment:
+    """The experiment that a shipped name or a path names, with its space.
+
+    `check_paths=False` leaves out whether data and checkpoint exist: another machine may hold them.
+
+    Raises:
+        ConfigError: one line with file, line, key, what was found and what is allowed.
+    """
+    overrides = overrides or Overrides()
+    source = _find(ref, EXPERIMENTS_FOLDER, kind="experiment")
+    document = read_yaml(source)
+    config = _resolved(build(ExperimentConfig, document), folder=source.resolve().parent)
+    if check_paths:
+        _check_paths(config, document)
+    space_document = _space_document(config, document, overrides)
+    space = build(SpaceConfig, space_document)
+    config = _overridden(config, overrides, space_document)
+    _check_together(config, space, document, space_document)
+    return LoadedExperiment(config, space, source, Path(space_document.file))
+
+
+def load_space(ref: str) -> SpaceConfig:
+    """The search space that a shipped name or a path names.
+
+    Raises:
+        ConfigError: as for `load_experiment`.
+    """
+    return build(SpaceConfig, read_yaml(_find(ref, SPACES_FOLDER, kind="search space")))
+
+
+def is_space_file(ref: str) -> bool:
+    """Whether a path names a YAML file that describes a search space.
+
+    Raises:
+        ConfigError: a path to a file that cannot be read.
+    """
+    return _is_path(ref) and "objectives" in read_yaml(Path(ref).expanduser()).data
+
+
+def shipped(folder: Path) -> dict[str, str]:
+    """Names of the files in a folder of shipped ones, with their first comment line."""
+    return {path.stem: _headline(path) for path in sorted(folder.glob("*.yaml"))}
+
+
+def _headline(path: Path) -> str:
+    with path.open(encoding="utf-8") as file:
+        return file.readline().lstrip("# ").strip()
+
+
+def shipped_file(name: str, folder: Path, *, kind: str) -> Path:
+    """The shipped file of that name.
+
+    Raises:
+        ConfigError: there is none; it names those that there are.
+    """
+    names = list(shipped(folder))
+    if name not in names:
+        raise ConfigError(
+            f"no shipped {kind} {name!r}; allowed: {', '.join(names)}, or the path of a .yaml file"
+            f"{did_you_mean(name, names)}"
+        )
+    return folder / f"{name}.yaml"
+
+
+def _find(ref: str, folder: Path, *, kind: str) -> Path:
+    return Path(ref).expanduser() if _is_path(ref) else shipped_file(ref, folder, kind=kind)
+
+
+def _is_path(ref: str) -> bool:
+    return "/" in ref or Path(ref).suffix in _SUFFIXES
+
+
+def _space_document(config: ExperimentConfig, document: Document, overrides: Overrides) -> Document:
+    if overrides.space is not None:
+        try:
+            return read_yaml(_find(overrides.space, SPACES_FOLDER, kind="search space").resolve())
+        except ConfigError as error:
+            raise ConfigError(f"--space: {error}") from error
+    path = Path(config.space)
+    if path.is_absolute():
+        if not path.is_file():
+            found = document.data["space"]
+            message = f"found {shown(found)}; allowed: a shipped name or an existing file, not {path}"
+            raise as_error(document, [Problem(("space",), message)])
+        return read_yaml(path)
+    try:
+        return read_yaml(shipped_file(config.space, SPACES_FOLDER, kind="search space"))
+    except ConfigError as error:
+        raise as_error(document, [Problem(("space",), str(error))]) from error
+
+
+def _overridden(config: ExperimentConfig, overrides: Overrides, space_document: Document) -> ExperimentConfig:
+    changes: dict[str, Any] = {}
+    if overrides.space is not None:
+        changes["space"] = space_document.file if _is_path(overrides.space) else overrides.space
+    if overrides.out is not None:
+        changes["out"] = overrides.out
+    if overrides.trials is not None:
+        changes["budget"] = config.budget.with_overrides(trials=overrides.trials)
+    if overrides.where is not None:
+        try:
+            parse_constraints(overrides.where)
+        except ValueError as error:
+            raise ConfigError(f"--where: {error}") from error
+        changes["pick"] = config.pick.with_overrides(where=overrides.where)
+    return config.with_overrides(**changes)
+
+
+def _resolved(config: ExperimentConfig, *, folder: Path) -> ExperimentConfig:
+    """With absolute paths: relative ones start at the experiment's file."""
+
+    def absolute(text: str | None) -> str | None:
+        if text is None or _SCHEME.match(text):
+            return text
+        return str((folder / Path(text).expanduser()).resolve())
+
+    space = absolute(config.space) if _is_path(config.space) else config.space
+    return config.with_overrides(
+        data=config.data.with_overrides(root=absolute(config.data.root)),
+        teacher=config.teacher.with_overrides(checkpoint=absolute(config.teacher.checkpoint)),
+        cache=config.cache.with_overrides(uri=absolute(config.cache.uri)),
+        space=space,
+    )
+
+
+def _check_paths(config: ExperimentConfig, document: Document) -> None:
+    problems = []
+    root, checkpoint = config.data.root, config.teacher.checkpoint
+    if root is not None and not config.data.download and not Path(root).is_dir():
+        problems.append(_absent(("data", "root"), root, "folder", document))
+    if checkpoint is not None and not _SCHEME.match(checkpoint) and not Path(checkpoint).is_file():
+        problems.append(_absent(("teacher", "checkpoint"), checkpoint, "file", document))
+    if problems:
+        raise as_error(document, problems)
+
+
+def _absent(path: KeyPath, resolved: str, kind: str, document: Document) -> Problem:
+    found = document.value(path)
+    there = "" if found == resolved else f", not {resolved}"
+    return Problem(path, f"found {shown(found)}; allowed: an existing {kind}{there}")
+
+
+def _check_together(
+    config: ExperimentConfig, space: SpaceConfig, document: Document, space_document: Document
+) -> None:
+    """What only experiment and space together can tell.
+
+    Raises:
+        ConfigError: a combination that cannot run.
+    """
+    for section, base in (("student", config.student), ("training", config.training)):
+        dimensions: Section = getattr(space, section)
+        for corner in dimensions.corners():
+            _check_corner(base, corner, space_document, section)
+    epochs = max_epochs(config, space)
+    asha = space.scheduler
+    if isinstance(asha, AshaScheduler) and asha.grace_period > epochs:
+        text = f"found {asha.grace_period}; allowed: at most {epochs}, the epochs of a trial of {config.name}"
+        raise as_error(space_document, [Problem(("scheduler", "grace_period"), text)])
+    if space.search.algorithm == "grid" and (size := len(space.grid())) > config.budget.trials:
+        text = f"found {config.budget.trials}; the grid of space {space.name} has {size} points: allow them"
+        raise as_error(document, [Problem(("budget", "trials"), text)])
+
+
+def max_epochs(config: ExperimentConfig, space: SpaceConfig) -> int:
+    """The most epochs that a trial can have."""
+    epochs = [int(corner.get("epochs", config.training.epochs)) for corner in space.training.corners()]
+    return max(epochs)
+
+
+def _check_corner(base: Config, corner: dict[str, Any], document: Document, section: str) -> None:
+    try:
+        base.with_overrides(**corner)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        values = ", ".join(f"{name} {value!r}" for name, value in corner.items())
+        text = f"{values} does not fit the experiment: {reason}"
+        raise as_error(document, [Problem((section,), text)]) from error

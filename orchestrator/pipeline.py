@@ -1,0 +1,182 @@
+"""The stages in their order: teacher, cache, search, finalists, pick, test once, export, register, report."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from orchestrator import __version__
+from orchestrator.console import Console
+from orchestrator.finals import (
+    chosen_finalists,
+    constraints_of,
+    finalists_stage,
+    profile_stage,
+    test_stage,
+)
+from orchestrator.finished import STAGE, out_folder, run_key
+from orchestrator.groundwork import cache_stage, teacher_stage
+from orchestrator.ledger import Ledger
+from orchestrator.loading import LoadedExperiment
+from orchestrator.picking import choose_champion, group_trials
+from orchestrator.proposals import Composer
+from orchestrator.run_context import Run
+from orchestrator.search import SearchTask, run_search
+from orchestrator.shipping import export_stage, register_stage
+from orchestrator.stages import Stages
+from orchestrator.summary import Summary
+from orchestrator.tracking import MlflowRecorder, ParentFacts, default_tracking_uri
+from orchestrator.workers import Workers
+from orchestrator.writing_up import Outcome, write_up
+from trainables.config import BenchSpec, Role, digest_of
+from trainables.errors import ConfigError, Interrupted, StillhouseError
+
+LIBRARIES = ("ray", "torch", "torchvision", "mlflow", "pyarrow", "optuna")
+
+
+def run_experiment(
+    loaded: LoadedExperiment, console: Console, *, resume_command: str, search_must_exist: bool = False
+) -> Summary:
+    """Run every stage that is not finished yet.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM; the state is saved, and the text names the command that goes on.
+        ConfigError: `search_must_exist` and the search was never finished.
+        StillhouseError: a stage failed; running again goes on from there.
+    """
+    out = out_folder(loaded)
+    with _locked(out):
+        ledger = Ledger(out)
+        recorder = _recorder(loaded, ledger, out)
+        recorder.start()
+        status = "FAILED"
+        try:
+            with _interruptible(), Workers(loaded.config, out, console) as workers:
+                run = Run(loaded, out, ledger, Stages(ledger, console), workers, console)
+                summary = _stages(run, recorder, search_must_exist=search_must_exist)
+            status = "FINISHED"
+        except KeyboardInterrupt as error:
+            status = "KILLED"
+            raise Interrupted(f"interrupted; go on with: {resume_command}") from error
+        finally:
+            # On Ctrl-C people wait ten seconds at most; what MLflow lacks then, the next run writes.
+            recorder.close(status, timeout_s=6.0 if status == "KILLED" else 120.0)  # type: ignore[arg-type]
+            ledger.close()
+        return summary
+
+
+def _stages(run: Run, recorder: MlflowRecorder, *, search_must_exist: bool) -> Summary:
+    teacher = teacher_stage(run)
+    over = run.ledger.finished(STAGE, run_key(run.loaded)) is not None
+    cache = cache_stage(run, teacher, needed=not over)
+    bench = run.bench(cache)
+    search = run.search_key(teacher, cache)
+    _search_stage(run, bench, search, must_exist=search_must_exist)
+    records = run.ledger.trials(search=search, role=Role.SEARCH)
+    figures = profile_stage(run, bench, search, [r for r in records if r.status == "completed"])
+    finalists, control = finalists_stage(run, bench, search, chosen_finalists(run, records, figures))
+    for record in [*finalists, *control]:
+        origin = record.trial.rpartition("-seed")[0]
+        figures[record.trial] = figures.get(origin, figures["control"])
+    choice = choose_champion(group_trials(finalists), figures, constraints_of(run))
+    tests = test_stage(run, bench, teacher, [*finalists, *control])
+    outcome = Outcome(
+        teacher=teacher,
+        cache=cache,
+        records=records,
+        finalists=finalists,
+        control=control,
+        choice=choice,
+        figures=figures,
+        tests=tests,
+    )
+    outcome.record_figures(recorder, run.ledger)
+    identity = cache.identity.digest() if cache else None
+    exported = export_stage(run, choice, teacher, cache=identity, metrics=outcome.champion_metrics())
+    registered = register_stage(
+        run, recorder, choice, tracking_uri=_tracking_uri(run.loaded, run.out), lineage=outcome.lineage(search)
+    )
+    return write_up(run, recorder, outcome, exported, registered, _tracking_uri(run.loaded, run.out))
+
+
+def _search_stage(run: Run, bench: BenchSpec, search: str, *, must_exist: bool) -> None:
+    key = digest_of([search, run.experiment.budget.trials])
+    if must_exist and not run.stages.is_finished("search", key):
+        raise ConfigError(
+            f"experiment {run.experiment.name} has no finished search in {run.out}; "
+            f"run it first, with the same options"
+        )
+
+    def search_action() -> dict[str, Any]:
+        run.workers.start_slots()
+        composer = Composer(run.experiment, run.space, bench, search)
+        task = SearchTask(composer, run.workers.broker, run.workers.plan.slots, run.out / "tune")
+        return run_search(task, run.ledger, run.console)
+
+    run.stages.run("search", key, search_action)
+
+
+def _recorder(loaded: LoadedExperiment, ledger: Ledger, out: Path) -> MlflowRecorder:
+    config, space = loaded.config, loaded.space
+    dimensions = {key for name in space.objective_names for key in space.domains(name)}
+    searched = {f"{section}.{name}" for section, name in dimensions if section in ("student", "training")}
+    facts = ParentFacts(
+        name=config.name,
+        config=config.plain(),
+        searched=searched,
+        constants={"space": space.plain()},
+        versions={"stillhouse": __version__, **{name: version(name) for name in LIBRARIES}},
+        summary=f"Students of one teacher, searched over {', '.join(space.objective_names)}.",
+    )
+    return MlflowRecorder(
+        ledger,
+        tracking_uri=_tracking_uri(loaded, out),
+        experiment_name=config.record.experiment_name or f"stillhouse/{config.name}",
+        out=out,
+        parent=facts,
+    )
+
+
+def _tracking_uri(loaded: LoadedExperiment, out: Path) -> str:
+    return loaded.config.record.tracking_uri or default_tracking_uri(out)
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Two runs never write into one folder.
+
+    Raises:
+        StillhouseError: another run holds it, or it cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(out / ".lock", timeout=0):
+            yield
+    except filelock.Timeout as error:
+        raise StillhouseError(f"another run is writing into {out}; wait for it or give --out") from error
+    except PermissionError as error:
+        raise StillhouseError(f"cannot write into {out}: {error}; give --out") from error
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM counts as Ctrl-C, so that a job that is stopped saves its state too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,79 @@
+"""From what a searcher samples to a job: the one place where space, experiment and seed meet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.experiment import ExperimentConfig
+from search_spaces.space import Choice, SpaceConfig
+from trainables.config import BenchSpec, CeConfig, Role, TrialSpec, digest_of
+from trainables.jobs import TrainJob
+from trainables.seeds import derive_seed
+
+ID_DIGITS = 8
+
+
+@dataclass(frozen=True)
+class Composer:
+    """Makes jobs for one search; the same proposal gives the same job, with the same id and seed."""
+
+    experiment: ExperimentConfig
+    space: SpaceConfig
+    bench: BenchSpec
+    search: str
+
+    def __call__(self, sampled: Mapping[str, Any]) -> TrainJob:
+        """The job of one proposal."""
+        choice = self.choice(sampled)
+        student = self.experiment.student.with_overrides(**choice.student)
+        training = self.experiment.training.with_overrides(**choice.training)
+        content = [choice.objective, student.plain(), training.plain()]
+        digest = digest_of([self.search, content])
+        spec = TrialSpec.from_plain(
+            {
+                "trial_id": f"{choice.objective['name']}-{digest[:ID_DIGITS]}",
+                "role": Role.SEARCH,
+                "objective": choice.objective,
+                "student": student.plain(),
+                "training": training.plain(),
+                "seed": derive_seed(self.experiment.seed, "search", digest_of(content)),
+            }
+        )
+        return TrainJob(bench=self.bench, trial=spec)
+
+    def choice(self, sampled: Mapping[str, Any]) -> Choice:
+        """What the proposal means in terms of the space."""
+        return self.space.resolve(sampled)
+
+
+def repeat_jobs(
+    spec: TrialSpec, *, experiment: ExperimentConfig, bench: BenchSpec, role: Role
+) -> list[TrainJob]:
+    """The same student again, once per seed of the budget; all groups share their seeds, so pairs compare."""
+    return [
+        TrainJob(
+            bench=bench,
+            trial=spec.with_overrides(
+                trial_id=f"{spec.trial_id}-seed{number}",
+                role=role,
+                seed=derive_seed(experiment.seed, "repeat", number),
+            ),
+        )
+        for number in range(experiment.budget.seeds)
+    ]
+
+
+def control_spec(experiment: ExperimentConfig, *, search: str) -> TrialSpec:
+    """The student that learns from labels alone, with the experiment's own recipe and budget."""
+    objective = CeConfig()
+    content = [search, objective.plain(), experiment.student.plain(), experiment.training.plain()]
+    return TrialSpec(
+        trial_id=f"ce-{digest_of(content)[:ID_DIGITS]}",
+        role=Role.BASELINE,
+        objective=objective,
+        student=experiment.student,
+        training=experiment.training,
+        seed=0,
+    )

@@ -1,0 +1,83 @@
+"""What every stage of one run is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.console import Console
+from orchestrator.experiment import ExperimentConfig
+from orchestrator.ledger import Ledger
+from orchestrator.loading import LoadedExperiment
+from orchestrator.stages import Stages
+from orchestrator.workers import Workers
+from search_spaces.space import SpaceConfig
+from trainables.config import OBJECTIVE_CONFIGS, BenchSpec, digest_of
+from trainables.seeds import derive_seed
+from trainables.teacher import TeacherFacts
+from trainables.teacher_pass import CacheSummary
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one experiment: what it is, where it writes, who works for it."""
+
+    loaded: LoadedExperiment
+    out: Path
+    ledger: Ledger
+    stages: Stages
+    workers: Workers
+    console: Console
+
+    @property
+    def experiment(self) -> ExperimentConfig:
+        """The experiment file."""
+        return self.loaded.config
+
+    @property
+    def space(self) -> SpaceConfig:
+        """The search space."""
+        return self.loaded.space
+
+    @property
+    def view_seed(self) -> int:
+        """The seed of all views."""
+        return derive_seed(self.experiment.seed, "views")
+
+    @property
+    def teacher_banks(self) -> tuple[str, ...]:
+        """The banks on which some objective of the space wants to hear the teacher."""
+        wanted = {
+            bank for name in self.space.objective_names for bank in OBJECTIVE_CONFIGS[name].teacher_banks
+        }
+        return tuple(sorted(wanted, reverse=True))
+
+    def bench(self, cache: CacheSummary | None) -> BenchSpec:
+        """The bench on which all students of this run are trained."""
+        return BenchSpec(
+            data=self.experiment.data,
+            views=self.experiment.views,
+            view_seed=self.view_seed,
+            cache_uri=cache.uri if cache else None,
+            cache_manifest=cache.manifest if cache else None,
+            checkpoints=str(self.out / "students"),
+        )
+
+    def search_key(self, teacher: TeacherFacts, cache: CacheSummary | None) -> str:
+        """Fingerprint of all that a proposal's result depends on; the budget of trials is not in it.
+
+        So a search goes on where it was when its budget is raised.
+        """
+        experiment = self.experiment
+        return digest_of(
+            {
+                "teacher": teacher.fingerprint,
+                "data": teacher.split.plain(),
+                "cache": cache.identity.plain() if cache else None,
+                "views": experiment.views.plain(),
+                "student": experiment.student.plain(),
+                "training": experiment.training.plain(),
+                "space": self.space.plain(),
+                "seed": experiment.seed,
+            }
+        )

@@ -1,0 +1,175 @@
+"""The search: Ray Tune proposes, warm slots train, the ledger keeps every epoch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from orchestrator.bookkeeping import Bookkeeper, history
+from orchestrator.console import Console, Progress
+from orchestrator.ledger import Ledger
+from orchestrator.proposals import Composer
+from search_spaces.domains import METRIC, MODE, SearchPlan, search_plan
+from trainables.config import Role
+from trainables.errors import StillhouseError
+from trainables.jobs import Message
+from trainables.trial import StudentTrial
+
+# A Tune trial is a proxy that must never compete with slots for CPUs; Tune refuses an empty request.
+PROXY_MEMORY_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class SearchTask:
+    """What a search needs beside the space."""
+
+    composer: Composer
+    broker: Any
+    slots: int
+    folder: Path
+
+
+def run_search(task: SearchTask, ledger: Ledger, console: Console) -> dict[str, Any]:
+    """Propose and train until the budget is spent; finished trials of an earlier run are replayed only.
+
+    Raises:
+        StillhouseError: too many trials failed, or none was completed.
+    """
+    books = Bookkeeper(ledger, search=task.composer.search)
+    _replay(task, ledger)
+    plan = _plan(task, ledger)
+    with console.progress("search", plan.trials) as progress:
+        follower = SearchFollower(task, books, progress)
+        _tune(task, plan, follower)
+    if follower.too_many_failures:
+        raise StillhouseError(f"the search stopped: {_failures(ledger, task)}")
+    if books.count("completed") == 0:
+        raise StillhouseError(f"no trial was completed: {_failures(ledger, task)}")
+    return {status: books.count(status) for status in ("completed", "pruned", "failed")}
+
+
+class SearchFollower(tune.Callback, tune.Stopper):
+    """Passes what Tune sees to the ledger and the progress line, and ends a search that only fails."""
+
+    def __init__(self, task: SearchTask, books: Bookkeeper, progress: Progress) -> None:
+        self._composer = task.composer
+        self._broker = task.broker
+        self._max_failed = task.composer.experiment.budget.max_failed_trials
+        self._books = books
+        self._progress = progress
+        self._ended = 0
+        self._best = 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks to restore them, and we never restore from a pickle."""
+        return {}
+
+    @property
+    def too_many_failures(self) -> bool:
+        """Whether the search was ended by its failed trials."""
+        return self._books.count("failed") >= self._max_failed
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Note a trial before its first report."""
+        job = self._composer(trial.config)
+        choice = self._composer.choice(trial.config)
+        self._books.started(job, parameters=choice.parameters, sampled=_sampled(trial.config))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Note an epoch."""
+        message = Message.from_plain(result["message"])
+        self._books.reported(result["trial"], message)
+        self._best = max(self._best, message.metrics.get(METRIC, 0.0))
+        self._progress.update(self._ended, f"best {100 * self._best:.2f} %")
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Note an end; a trial whose last message had no end was stopped by the scheduler."""
+        job_id = self._composer(trial.config).job_id
+        epoch = (trial.last_result or {}).get("epoch", 0)
+        self._books.pruned(job_id, f"stopped by the scheduler after epoch {epoch}")
+        self._count_end()
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Note a failure and its reason."""
+        job_id = self._composer(trial.config).job_id
+        answer = ray.get(self._broker.last.remote(job_id))
+        if answer is not None:
+            self._books.reported(job_id, Message.from_plain(answer))
+        self._books.failed(job_id, "its proxy died; Ray's logs say why")
+        self._count_end()
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Never stop a single trial: that is the scheduler's business."""
+        return False
+
+    def stop_all(self) -> bool:
+        """End a search in which too many trials fail."""
+        return self.too_many_failures
+
+    def _count_end(self) -> None:
+        self._ended += 1
+        self._progress.update(self._ended, f"best {100 * self._best:.2f} %")
+
+
+def _plan(task: SearchTask, ledger: Ledger) -> SearchPlan:
+    experiment = task.composer.experiment
+    recorded = ledger.trials(search=task.composer.search, role=Role.SEARCH)
+    return search_plan(
+        task.composer.space,
+        trials=experiment.budget.trials,
+        seed=experiment.seed,
+        max_epochs=experiment.training.epochs,
+        proposed=[dict(record.sampled) for record in recorded],
+    )
+
+
+def _tune(task: SearchTask, plan: SearchPlan, follower: SearchFollower) -> None:
+    # Our own table and ledger tell what Tune would print; a failed trial is no error of the search.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    trainable = tune.with_resources(
+        tune.with_parameters(StudentTrial, broker=task.broker, compose=task.composer),
+        tune.PlacementGroupFactory([{"memory": PROXY_MEMORY_BYTES}]),
+    )
+    tune.Tuner(
+        trainable,
+        param_space=plan.param_space,
+        tune_config=tune.TuneConfig(
+            metric=METRIC,
+            mode=MODE,
+            search_alg=plan.searcher,
+            scheduler=plan.scheduler,
+            num_samples=plan.num_samples,
+            max_concurrent_trials=task.slots,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name=task.composer.search[:12],
+            storage_path=str(task.folder),
+            verbose=0,
+            callbacks=[follower],
+            stop=follower,
+        ),
+    ).fit()
+
+
+def _replay(task: SearchTask, ledger: Ledger) -> None:
+    heard = history(ledger, search=task.composer.search)
+    ray.get([task.broker.replay.remote(trial, messages) for trial, messages in heard.items()])
+
+
+def _sampled(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if not key.startswith("__")}
+
+
+def _failures(ledger: Ledger, task: SearchTask) -> str:
+    failed = [r for r in ledger.trials(search=task.composer.search) if r.status == "failed"]
+    reasons = "; ".join(f"{r.trial}: {(r.reason or '').splitlines()[-1:] or ['?']}" for r in failed[:3])
+    return f"{len(failed)} trials failed ({reasons}); see the ledger {ledger.path}"

@@ -1,0 +1,126 @@
+"""The last stages: export the champion, register it, and write summary and report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from orchestrator.ledger import TrialRecord
+from orchestrator.picking import Choice, seed_of
+from orchestrator.registry import register_champion
+from orchestrator.run_context import Run
+from orchestrator.tracking import MlflowRecorder
+from trainables.config import ModelConfig, TrialSpec, digest_of
+from trainables.data import load_training
+from trainables.errors import StillhouseError
+from trainables.exporting import export_student
+from trainables.model_card import read_intact_card
+from trainables.models import build_model
+from trainables.teacher import TeacherFacts
+from trainables.views.normalise import normalise
+from trainables.weights import load_weights
+
+SAMPLE_IMAGES = 64
+FLUSH_S = 120.0
+
+
+def export_stage(
+    run: Run,
+    choice: Choice,
+    teacher: TeacherFacts,
+    *,
+    cache: str | None,
+    metrics: Mapping[str, float],
+) -> dict[str, Any]:
+    """The champion's files: {"folder", "card", "files": {format: {"path", "max_abs_difference"}}}."""
+    record = choice.record
+    folder = run.out / "champion"
+
+    def export() -> dict[str, Any]:
+        run.console.info("writing safetensors, ONNX and torch.export; each is reloaded and compared")
+        student = TrialSpec.from_plain(record.spec).student
+        model = _build(student, teacher)
+        load_weights(model, Path(record.checkpoint or ""))
+        summary = export_student(
+            model,
+            rebuild=lambda: _build(student, teacher),
+            folder=folder,
+            input_shape=teacher.split.input_shape,
+            sample_images=_sample_images(run),
+            card=_card(record, teacher, cache=cache, metrics=metrics),
+        )
+        files = {
+            name: {"path": str(folder / file.file), "max_abs_difference": file.max_abs_difference}
+            for name, file in summary.files.items()
+        }
+        return {"folder": str(folder), "card": str(summary.card), "files": files}
+
+    key = digest_of([record.trial, record.checkpoint, dict(metrics), str(folder)])
+    return run.stages.run("export", key, export, still_valid=lambda _: read_intact_card(folder) is not None)
+
+
+def register_stage(
+    run: Run,
+    recorder: MlflowRecorder,
+    choice: Choice,
+    *,
+    tracking_uri: str,
+    lineage: Mapping[str, str],
+) -> dict[str, Any]:
+    """The champion in MLflow's model registry: {"model", "version", "experiment_id", "parent_run_id"}.
+
+    Raises:
+        StillhouseError: MLflow has not got the champion's run yet; running again goes on from here.
+    """
+    trial = choice.record.trial
+    name = run.experiment.pick.model_name or f"stillhouse-{run.experiment.name}"
+
+    def register() -> dict[str, Any]:
+        left = recorder.flush(FLUSH_S)
+        run_id = recorder.run_id(trial)
+        if run_id is None:
+            raise StillhouseError(f"MLflow has no run of the champion {trial}: {left}")
+        version = register_champion(
+            tracking_uri, model_name=name, run_id=run_id, exported=run.out / "champion", tags=lineage
+        )
+        return {
+            "model": name,
+            "version": version,
+            "experiment_id": recorder.experiment_id,
+            "parent_run_id": recorder.parent_run_id,
+        }
+
+    return run.stages.run("register", digest_of([tracking_uri, name, trial, dict(lineage)]), register)
+
+
+def _build(student: ModelConfig, teacher: TeacherFacts) -> nn.Module:
+    split = teacher.split
+    return build_model(student, n_classes=len(split.classes), in_channels=split.input_shape[0])
+
+
+def _sample_images(run: Run) -> torch.Tensor:
+    data = load_training(run.experiment.data)
+    return normalise(data.selection.images[:SAMPLE_IMAGES], data.mean, data.std)
+
+
+def _card(
+    record: TrialRecord, teacher: TeacherFacts, *, cache: str | None, metrics: Mapping[str, float]
+) -> dict[str, Any]:
+    split = teacher.split
+    return {
+        "classes": list(split.classes),
+        "normalisation": {"mean": list(split.mean), "std": list(split.std)},
+        "metrics": dict(metrics),
+        "lineage": {
+            "teacher": teacher.fingerprint,
+            "cache": cache,
+            "trial_id": record.trial,
+            "objective": record.objective,
+            "hyper_parameters": record.parameters,
+            "seed": seed_of(record),
+        },
+    }

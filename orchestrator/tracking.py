@@ -1,0 +1,255 @@
+"""The recorder: one background thread that brings MLflow up to date with the ledger.
+
+The ledger is the truth. Whatever happens to MLflow, training goes on; what MLflow has not got yet is
+written when it is back, by this process or by the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from orchestrator.ledger import Ledger
+from orchestrator.tracking_names import ParentFacts
+from orchestrator.tracking_projector import Projector
+from orchestrator.tracking_store import (
+    StoreAway,
+    WriteRefused,
+    checked_tracking_uri,
+    default_tracking_uri,
+    prepare_mlflow,
+)
+from trainables.errors import StillhouseError
+
+__all__ = ["MlflowRecorder", "Outstanding", "ParentFacts", "default_tracking_uri"]
+
+_log = logging.getLogger(__name__)
+_POLL_S: Final = 1.0
+_FIRST_WAIT_S: Final = 1.0
+_LONGEST_WAIT_S: Final = 15.0
+
+FinalStatus = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+@dataclass(frozen=True)
+class Outstanding:
+    """What MLflow does not have."""
+
+    events: int
+    """Ledger events that wait for MLflow."""
+    refused: int
+    """Writes that MLflow will never take; each was logged as a warning."""
+    error: str | None
+    """Why events wait, as far as MLflow said."""
+    settled: bool
+    """Whether the status of runs that an earlier process left is right."""
+
+    def __bool__(self) -> bool:
+        return self.events > 0 or not self.settled
+
+    def __str__(self) -> str:
+        why = f": {self.error}" if self.error else ""
+        if not self:
+            return "MLflow has everything"
+        what = f"{self.events} ledger events are" if self.events else "the status of some runs is"
+        return f"{what} not in MLflow{why}; the next run writes them"
+
+
+class MlflowRecorder:
+    """Projects a ledger onto MLflow runs: a parent for the experiment, a child for each student.
+
+    Start it before the first trial of this process: a trial that the ledger has as running at that moment
+    is nobody's, and its run is KILLED until the trial goes on. One recorder per ledger.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        tracking_uri: str,
+        experiment_name: str,
+        out: Path,
+        parent: ParentFacts,
+    ) -> None:
+        """Prepare a recorder; nothing is opened before `start`.
+
+        Raises:
+            ConfigError: the URI is a folder, or of no known kind.
+        """
+        uri = checked_tracking_uri(tracking_uri)
+        self._ledger = ledger
+        self._projector = Projector(
+            ledger, tracking_uri=uri, experiment_name=experiment_name, out=out, parent=parent
+        )
+        self._thread: threading.Thread | None = None
+        self._changed = threading.Condition()
+        self._wake = threading.Event()
+        self._error: str | None = None
+        self._ready = False
+        self._closing: FinalStatus | None = None
+        self._attempts = 0
+        self._abandoned = False
+
+    def start(self) -> None:
+        """Start the thread; returns at once, while the store is opened or waited for.
+
+        Side effects: MLflow's environment variables (`prepare_mlflow`); an `identity` event in a new ledger.
+        """
+        if self._thread is not None:
+            raise StillhouseError("this recorder was started before; make a new one")
+        prepare_mlflow()
+        self._projector.begin(_identity(self._ledger))
+        self._thread = threading.Thread(target=self._run, name="mlflow-recorder", daemon=True)
+        self._thread.start()
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Whether the parent run exists, after waiting at most so long for it."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._ready or not self._alive, timeout_s) and self._ready
+
+    @property
+    def experiment_id(self) -> str:
+        """The experiment's id.
+
+        Raises:
+            StillhouseError: the recorder is not ready.
+        """
+        return self._when_ready(self._projector.experiment_id)
+
+    @property
+    def parent_run_id(self) -> str:
+        """The parent run's id.
+
+        Raises:
+            StillhouseError: the recorder is not ready.
+        """
+        return self._when_ready(self._projector.parent_run_id)
+
+    def run_id(self, trial: str) -> str | None:
+        """The run of a trial, once MLflow has it; `flush` first to be sure."""
+        return self._projector.run_id(trial)
+
+    def record_figures(self, trial: str | None, figures: Mapping[str, float]) -> None:
+        """Add figures to a student's run (params, size_bytes, latency_ms ...), through the ledger.
+
+        With trial None they go to the parent; students' figures never do, since they would be ranked there.
+
+        Raises:
+            StillhouseError: the ledger has no such trial.
+        """
+        self._check_known(trial)
+        self._ledger.append("figures", trial=trial, figures=dict(figures))
+
+    def record_artifact(self, path: Path, *, trial: str | None = None, folder: str | None = None) -> None:
+        """Have a file or a folder copied to the parent's artifacts, or to a student's, through the ledger.
+
+        Raises:
+            StillhouseError: there is no such file, or no such trial.
+        """
+        self._check_known(trial)
+        if not path.exists():
+            raise StillhouseError(f"{path} does not exist, so it cannot be kept in MLflow; write it first")
+        self._ledger.append("artifact", trial=trial, path=str(path.absolute()), folder=folder)
+
+    def flush(self, timeout_s: float) -> Outstanding:
+        """What MLflow lacks of the events up to now, after waiting at most so long for it to catch up."""
+        target = len(self._ledger.events())
+        self._wake.set()
+        with self._changed:
+            self._changed.wait_for(lambda: self._projector.has(target) or not self._alive, timeout_s)
+        return self._outstanding(target)
+
+    def close(self, status: FinalStatus, timeout_s: float = 60.0) -> Outstanding:
+        """Write what is left, end the runs of trials still running as KILLED and the parent as `status`.
+
+        What MLflow has not taken in time stays for the next recorder of this ledger.
+        """
+        if self._thread is None:
+            raise StillhouseError("this recorder was never started")
+        self._closing = status
+        self._wake.set()
+        self._thread.join(timeout_s)
+        self._abandoned = True
+        left = self._outstanding(len(self._ledger.events()))
+        if left:
+            _log.warning("%s", left)
+        elif self._alive:
+            _log.warning("MLflow did not answer in time; the next run sets the status of the runs right")
+        return left
+
+    @property
+    def _alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _when_ready(self, value: str) -> str:
+        if not self._ready:
+            raise StillhouseError(
+                f"MLflow is not ready{f': {self._error}' if self._error else ''}; call wait_ready first"
+            )
+        return value
+
+    def _check_known(self, trial: str | None) -> None:
+        if trial is not None and self._ledger.trial(trial) is None:
+            raise StillhouseError(
+                f"the ledger has no trial {trial!r}; figures belong to a trial that started"
+            )
+
+    def _outstanding(self, target: int) -> Outstanding:
+        done = self._projector.has(target)
+        waiting = max(0, target - self._projector.cursor)
+        error = None if done else self._error
+        return Outstanding(waiting, self._projector.refused, error, settled=done or waiting > 0)
+
+    def _run(self) -> None:
+        try:
+            while not self._step():
+                pass
+        finally:
+            with self._changed:
+                self._changed.notify_all()
+
+    def _step(self) -> bool:
+        """One round; whether the recorder is done."""
+        self._wake.clear()
+        closing = self._closing
+        try:
+            self._projector.advance(self._report)
+            if closing is not None:
+                self._projector.finish(closing, time.time_ns() // 1_000_000)
+                return True
+        except (StoreAway, WriteRefused) as error:
+            self._wait_for_store(error)
+            return self._abandoned
+        if self._attempts:
+            _log.info("MLflow is back")
+        self._attempts, self._error = 0, None
+        self._wake.wait(_POLL_S)
+        return False
+
+    def _report(self) -> None:
+        with self._changed:
+            self._ready = True
+            self._changed.notify_all()
+
+    def _wait_for_store(self, error: StillhouseError) -> None:
+        self._error = str(error)
+        wait_s = min(_FIRST_WAIT_S * 2**self._attempts, _LONGEST_WAIT_S)
+        if self._attempts == 0:
+            _log.warning("MLflow does not take the record now, training goes on: %s", error)
+        self._attempts += 1
+        self._projector.distrust()
+        self._wake.wait(wait_s)
+
+
+def _identity(ledger: Ledger) -> str:
+    """The ledger's own id, which marks its runs in MLflow; a new ledger is given one."""
+    for event in ledger.events():
+        if event["kind"] == "identity":
+            return str(event["ledger"])
+    return str(ledger.append("identity", ledger=uuid.uuid4().hex)["ledger"])

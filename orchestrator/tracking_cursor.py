@@ -1,0 +1,69 @@
+"""How far MLflow has followed the ledger: `<out>/mlflow.json`, one entry for each store and experiment."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any, Final
+
+from orchestrator.tracking_names import without_password
+from trainables.config import Config
+
+_log = logging.getLogger(__name__)
+_SCHEMA: Final = 1
+
+
+class Progress(Config):
+    """Where the projection into one MLflow experiment stands, and which run is whose."""
+
+    ledger: str
+    experiment_id: str
+    parent_run_id: str
+    cursor: int
+    """Number of ledger events that MLflow has."""
+    runs: dict[str, str] = {}
+    """Run id of each trial."""
+
+
+class ProgressFile:
+    """Keeps one `Progress`; losing the file costs a replay, which changes nothing in MLflow."""
+
+    def __init__(self, folder: Path, tracking_uri: str, experiment_name: str) -> None:
+        self._path = folder / "mlflow.json"
+        self._key = f"{without_password(tracking_uri)} {experiment_name}"
+
+    def load(self) -> Progress | None:
+        """What was saved for this store and experiment, if it can be read."""
+        entry = self._stores().get(self._key)
+        if entry is None:
+            return None
+        try:
+            return Progress.from_plain(entry)
+        except ValueError as error:
+            _log.warning("%s is not usable, MLflow is brought up to date anew: %s", self._path, error)
+            return None
+
+    def save(self, progress: Progress) -> None:
+        """Replace the entry of this store and experiment in one step; a failure is logged."""
+        document = {"schema": _SCHEMA, "stores": {**self._stores(), self._key: progress.plain()}}
+        beside = self._path.with_suffix(".json.part")
+        try:
+            beside.write_text(json.dumps(document, indent=1))
+            beside.replace(self._path)
+        except OSError as error:
+            _log.warning(
+                "cannot write %s, so the next run brings MLflow up to date anew: %s", self._path, error
+            )
+
+    def _stores(self) -> dict[str, Any]:
+        try:
+            document = json.loads(self._path.read_text())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            _log.warning("%s is damaged, MLflow is brought up to date anew: %s", self._path, error)
+            return {}
+        if not isinstance(document, dict) or document.get("schema") != _SCHEMA:
+            return {}
+        return dict(document["stores"])

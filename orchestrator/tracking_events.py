@@ -1,0 +1,239 @@
+"""What each ledger event means for MLflow: a pure fold of events into changes of runs."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from orchestrator.ledger import Event
+from orchestrator.tracking_names import (
+    TAG_CHARACTERS,
+    mlflow_key,
+    param_text,
+    rounded,
+    run_kind,
+    run_name,
+    summary_figures,
+)
+from trainables.config import Role
+
+_log = logging.getLogger(__name__)
+
+RUNNING: Final = "RUNNING"
+KILLED: Final = "KILLED"
+_INTERRUPTED: Final = "interrupted"
+# A pruned student is KILLED: the page that ranks students filters on FINISHED.
+_STATUS: Final[Mapping[str, str]] = {
+    "running": RUNNING,
+    _INTERRUPTED: KILLED,
+    "completed": "FINISHED",
+    "pruned": KILLED,
+    "failed": "FAILED",
+}
+
+
+class Point(NamedTuple):
+    """One value of one metric; MLflow stores equal points once."""
+
+    key: str
+    value: float
+    time_ms: int
+    step: int
+
+
+class Upload(NamedTuple):
+    """A file or folder that a run keeps a copy of, in `folder` of its artifacts."""
+
+    path: str
+    folder: str | None
+
+
+class State(NamedTuple):
+    """The status of a run, and when it ended (None while it runs)."""
+
+    status: str
+    time_ms: int | None
+
+
+@dataclass(frozen=True)
+class TrialStart:
+    """What a student's run is created with."""
+
+    name: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    time_ms: int
+
+
+@dataclass
+class RunChange:
+    """What a stretch of the ledger adds to one run; trial None is the parent."""
+
+    trial: str | None
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    points: list[Point] = field(default_factory=list)
+    uploads: list[Upload] = field(default_factory=list)
+    state: State | None = None
+
+
+@dataclass
+class _Trial:
+    start: TrialStart
+    first_seq: int
+    last_ms: int
+    outcome: str = "running"
+    epoch: int = 0
+
+
+class Projection:
+    """Folds ledger events, in order, into changes of runs.
+
+    It sees every event from number 0 on, so that what it derives (names, the last epoch of a trial) does
+    not depend on where an earlier process stopped. An epoch that a resumed trial reports again is left out:
+    a curve holds each epoch once.
+    """
+
+    def __init__(self) -> None:
+        self._trials: dict[str, _Trial] = {}
+        self._changes: dict[str | None, RunChange] = {}
+        self._handlers: dict[str, Callable[[Event], None]] = {
+            "trial_started": self._started,
+            "epoch": self._epoch,
+            "trial_ended": self._ended,
+            "figures": self._figures,
+            "artifact": self._artifact,
+            "stage": self._stage,
+        }
+
+    def fold(self, events: Iterable[Event]) -> list[RunChange]:
+        """The changes that these events ask for, one for each run, in the order of their first event."""
+        self._changes = {}
+        for event in events:
+            handler = self._handlers.get(event["kind"])
+            if handler is not None:
+                handler(event)
+        return list(self._changes.values())
+
+    def start_of(self, trial: str) -> TrialStart:
+        """What the run of this trial is created with."""
+        return self._trials[trial].start
+
+    def first_events(self) -> dict[str, int]:
+        """For each trial the number of the event that started it."""
+        return {name: trial.first_seq for name, trial in self._trials.items()}
+
+    def states(self) -> dict[str, State]:
+        """For each trial the state that its run should be in."""
+        return {name: _state(trial) for name, trial in self._trials.items()}
+
+    def interrupt(self, time_ms: int | None = None) -> list[RunChange]:
+        """The changes that end every running trial, now or (without a time) at its last event.
+
+        A later event of such a trial sets its run to RUNNING again.
+        """
+        changes = []
+        for name, trial in self._trials.items():
+            if trial.outcome == "running":
+                trial.outcome = _INTERRUPTED
+                trial.last_ms = time_ms or trial.last_ms
+                changes.append(RunChange(name, tags={"outcome": _INTERRUPTED}, state=_state(trial)))
+        return changes
+
+    def _change(self, trial: str | None) -> RunChange:
+        return self._changes.setdefault(trial, RunChange(trial))
+
+    def _started(self, event: Event) -> None:
+        name = event["trial"]
+        if name not in self._trials:
+            start = _trial_start(event, len(self._trials) + 1)
+            self._trials[name] = _Trial(start, event["seq"], event["time_ms"])
+        start = self._trials[name].start
+        change = self._change(name)
+        change.params |= start.params
+        change.tags |= start.tags
+        self._set_outcome(event, "running")
+
+    def _set_outcome(self, event: Event, outcome: str) -> None:
+        trial = self._trials[event["trial"]]
+        trial.outcome = outcome
+        trial.last_ms = event["time_ms"]
+        change = self._change(event["trial"])
+        change.tags["outcome"] = outcome
+        change.state = _state(trial)
+
+    def _epoch(self, event: Event) -> None:
+        trial = self._trials[event["trial"]]
+        trial.last_ms = event["time_ms"]
+        if trial.outcome == _INTERRUPTED:
+            self._set_outcome(event, "running")
+        if event["epoch"] > trial.epoch:
+            trial.epoch = event["epoch"]
+            points = _points(event["metrics"], event["time_ms"], event["epoch"])
+            self._change(event["trial"]).points += points
+
+    def _ended(self, event: Event) -> None:
+        self._set_outcome(event, event["status"])
+        change = self._change(event["trial"])
+        if event["reason"]:
+            change.tags["reason"] = str(event["reason"])[:TAG_CHARACTERS]
+        figures = summary_figures(
+            event["best"], event["final"], epochs=event["epochs"], best_epoch=event["best_epoch"]
+        )
+        change.points += _points(figures, event["time_ms"], 0)
+
+    def _figures(self, event: Event) -> None:
+        if self._known(event):
+            figures = {name: rounded(value) for name, value in event["figures"].items()}
+            self._change(event["trial"]).points += _points(figures, event["time_ms"], 0)
+
+    def _artifact(self, event: Event) -> None:
+        if self._known(event):
+            self._change(event["trial"]).uploads.append(Upload(event["path"], event["folder"]))
+
+    def _known(self, event: Event) -> bool:
+        if event["trial"] is None or event["trial"] in self._trials:
+            return True
+        _log.warning("the ledger has %s of %r, a trial that never started", event["kind"], event["trial"])
+        return False
+
+    def _stage(self, event: Event) -> None:
+        change = self._change(None)
+        change.tags["stage"] = f"{event['stage']} {event['status']}"
+        if event["status"] == "finished" and event.get("seconds") is not None:
+            seconds = {f"seconds/{event['stage']}": rounded(event["seconds"])}
+            change.points += _points(seconds, event["time_ms"], 0)
+
+
+def _state(trial: _Trial) -> State:
+    return State(_STATUS[trial.outcome], None if trial.outcome == "running" else trial.last_ms)
+
+
+def _trial_start(event: Event, ordinal: int) -> TrialStart:
+    role = Role(event["role"])
+    values: dict[str, Any] = dict(event["parameters"])
+    if role is not Role.SEARCH:
+        values["seed"] = event["spec"]["seed"]
+    return TrialStart(
+        name=run_name(event["trial"], role, event["objective"], ordinal),
+        tags={
+            "kind": run_kind(role),
+            "trial_id": event["trial"],
+            "objective": event["objective"],
+            "search": event["search"],
+        },
+        params={mlflow_key(name): param_text(value) for name, value in values.items()},
+        time_ms=event["time_ms"],
+    )
+
+
+def _points(metrics: Mapping[str, Any], time_ms: int, step: int) -> list[Point]:
+    # MLflow turns an infinity into 1.8e308, which ruins a chart's axis; the ledger keeps it as it was.
+    return [
+        Point(mlflow_key(name), float(value) if math.isfinite(value) else math.nan, time_ms, step)
+        for name, value in metrics.items()
+        if isinstance(value, int | float)
+    ]

@@ -1,0 +1,193 @@
+"""What MLflow shows of an experiment: names, figures, parameters, and the links to the ranked runs."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote
+
+from trainables.config import Role
+
+VIEW_KEY: Final = "best"
+VIEW_TAG: Final = f"mlflow.sharedViewState.{VIEW_KEY}"
+RANKED_FILTER: Final = "tags.kind = 'trial' and attributes.status = 'FINISHED'"
+_RANKED_BY: Final = "metrics.`acc`"
+# Few enough that the searched parameters, which stand right of them, fit on a wide screen.
+_COLUMNS: Final = ("acc", "latency_ms", "nll", "params")
+_MAX_VIEW_PARAMS: Final = 40
+
+PARAM_CHARACTERS: Final = 6000
+TAG_CHARACTERS: Final = 5000
+_KEY_CHARACTERS: Final = 250
+_FOREIGN: Final = re.compile(r"[^\w\-./: ]", re.ASCII)
+_USER: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/]*@")
+_TRAILING_NUMBER: Final = re.compile(r"(\d+)$")
+_KINDS: Final[Mapping[Role, str]] = {
+    Role.SEARCH: "trial",
+    Role.FINALIST: "finalist",
+    Role.BASELINE: "baseline",
+}
+# The runs table sorts its columns by name and cuts heads at about 14 characters.
+_SHORT: Final[Mapping[str, str]] = {"accuracy": "acc", "agreement": "agree"}
+_SELECTION: Final = "selection/"
+
+
+@dataclass(frozen=True)
+class ParentFacts:
+    """What the parent run says about the experiment."""
+
+    name: str
+    config: Mapping[str, Any]
+    """The whole experiment as plain data; kept as the artifact `experiment.json`."""
+    searched: Collection[str] = ()
+    """Flat names that trials vary (`student.width`, `training.lr`); they are no constants of the parent."""
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    """Further constants: fingerprints of teacher and cache, objective, scheduler."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Versions of the libraries and of the code, by name."""
+    summary: str = ""
+    """One or two sentences in Markdown: what this experiment is."""
+
+    def params(self) -> dict[str, str]:
+        """The constants of the experiment, flat, as MLflow parameters."""
+        flat = flat_params(self.config) | flat_params(self.constants)
+        return {name: value for name, value in flat.items() if name not in self.searched}
+
+    def document(self) -> dict[str, Any]:
+        """The configuration without the password of a tracking URI."""
+        record = self.config.get("record")
+        if not isinstance(record, Mapping) or not record.get("tracking_uri"):
+            return dict(self.config)
+        shown = {**record, "tracking_uri": without_password(str(record["tracking_uri"]))}
+        return {**self.config, "record": shown}
+
+    def description(self, experiment_id: str) -> str:
+        """The parent's note in Markdown: what it is, and how to find its students."""
+        ranked, filtered = ranked_runs_url("", experiment_id), filtered_runs_url("", experiment_id)
+        return (
+            f"## {self.name}\n\n{self.summary or 'A distillation experiment.'}\n\n"
+            f"[Students, best first]({ranked}) · [the same by filter]({filtered})\n\n"
+            f"Filter: `{RANKED_FILTER}`, sorted by `acc`, the accuracy on the selection split at the best "
+            "epoch. Pruned students are KILLED, those that broke are FAILED with the tag `reason`. "
+            "Constants are this run's parameters; a student's parameters are what the search varied."
+        )
+
+
+def run_kind(role: Role) -> str:
+    """The tag `kind` of a student's run: trial, finalist or baseline."""
+    return _KINDS[role]
+
+
+def run_name(trial: str, role: Role, objective: str, ordinal: int) -> str:
+    """A short name for a student's run: `0007 kd` for a trial, `finalist-1-2 kd` for the others.
+
+    The number is the one that the trial's id ends in, or else its place in the ledger (`ordinal`, from 1).
+    """
+    if role is not Role.SEARCH:
+        return f"{trial} {objective}"
+    match = _TRAILING_NUMBER.search(trial)
+    number = int(match.group(1)) if match else ordinal
+    return f"{number:04d} {objective}"
+
+
+def rounded(value: float, digits: int = 5) -> float:
+    """The value with so many significant digits; whole and non-finite numbers stay as they are."""
+    if not math.isfinite(value) or value == int(value):
+        return value
+    return float(f"{value:.{digits}g}")
+
+
+def mlflow_key(name: str) -> str:
+    """A name with what MLflow refuses in keys replaced by `_`."""
+    key = _FOREIGN.sub("_", name)[:_KEY_CHARACTERS]
+    # MLflow reads keys as paths: no empty, `.` or `..` part, no slash at either end.
+    parts = [part if part.strip(". ") else "_" * max(len(part), 1) for part in key.split("/")]
+    return "/".join(parts)
+
+
+def param_text(value: Any) -> str:
+    """A value as MLflow keeps it: one spelling for each, since parameters are compared as text."""
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+    if len(text) > PARAM_CHARACTERS:
+        return text[: PARAM_CHARACTERS - 1] + "…"
+    return text
+
+
+def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested plain data as flat parameters (`data.name`); a list is one JSON text, None is left out."""
+    flat: dict[str, str] = {}
+    for name, value in config.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            flat |= flat_params(value, f"{path}.")
+        elif value is not None:
+            text = without_password(value) if isinstance(value, str) else param_text(value)
+            flat[mlflow_key(path)] = param_text(text)
+    return flat
+
+
+def summary_figures(
+    best: Mapping[str, float], final: Mapping[str, float], *, epochs: int, best_epoch: int | None
+) -> dict[str, float]:
+    """The few figures that people rank by: those of the best epoch under short names, `acc_final`, epochs."""
+    figures: dict[str, float] = {"epochs": epochs}
+    if best_epoch is not None:
+        figures["epoch_best"] = best_epoch
+    for name, value in best.items():
+        if name.startswith(_SELECTION):
+            tail = name.removeprefix(_SELECTION)
+            figures[_SHORT.get(tail, tail)] = rounded(value)
+    if f"{_SELECTION}accuracy" in final:
+        figures["acc_final"] = rounded(final[f"{_SELECTION}accuracy"])
+    return figures
+
+
+def without_password(uri: str) -> str:
+    """The same URI without user and password; other texts stay as they are."""
+    return _USER.sub(r"\1", uri)
+
+
+def ranked_view(searched: Iterable[str]) -> str:
+    """The value of the experiment tag `VIEW_TAG`: the page's filter, order and columns.
+
+    It is MLflow's internal format (3.17), no public contract; `filtered_runs_url` works without it.
+    """
+    params = [mlflow_key(name) for name in sorted(searched)][:_MAX_VIEW_PARAMS]
+    columns = [f"metrics.`{name}`" for name in _COLUMNS] + [f"params.`{name}`" for name in params]
+    return json.dumps(
+        {
+            "searchFilter": RANKED_FILTER,
+            "orderByKey": _RANKED_BY,
+            "orderByAsc": False,
+            "startTime": "ALL",
+            "lifecycleFilter": "Active",
+            "selectedColumns": columns,
+        }
+    )
+
+
+def ranked_runs_url(base_url: str, experiment_id: str) -> str:
+    """The page with the finished trials of an experiment, best first, in the shared view."""
+    query = f"viewStateShareKey={VIEW_KEY}&workflowType=machine_learning"
+    return f"{_page(base_url, experiment_id)}?{query}"
+
+
+def filtered_runs_url(base_url: str, experiment_id: str) -> str:
+    """The same order and filter without the shared view: MLflow chooses the columns."""
+    query = "&".join(
+        (
+            f"searchFilter={quote(RANKED_FILTER, safe='')}",
+            f"orderByKey={quote(_RANKED_BY, safe='')}",
+            "orderByAsc=false",
+            "workflowType=machine_learning",
+        )
+    )
+    return f"{_page(base_url, experiment_id)}?{query}"
+
+
+def _page(base_url: str, experiment_id: str) -> str:
+    return f"{without_password(base_url).rstrip('/')}/#/experiments/{experiment_id}/runs"

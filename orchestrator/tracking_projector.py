@@ -1,0 +1,267 @@
+"""Writes what ledger events ask for to MLflow, once each, however often it is interrupted."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from orchestrator.ledger import Ledger
+from orchestrator.tracking_cursor import Progress, ProgressFile
+from orchestrator.tracking_events import RUNNING, Projection, RunChange, State, Upload
+from orchestrator.tracking_names import VIEW_TAG, ParentFacts, mlflow_key, ranked_view
+from orchestrator.tracking_store import KnownRun, RunStore, StoreAway, WriteRefused
+
+_log = logging.getLogger(__name__)
+_EVENTS_PER_ROUND: Final = 2000
+_PARENT_KIND: Final = "experiment"
+
+
+class Projector:
+    """Where the runs of one ledger stand in MLflow; after `begin` one thread owns it.
+
+    Every write can be repeated: runs are found again by the tags `ledger`, `kind` and `trial_id`, a point
+    carries its event's time, and MLflow stores equal points once.
+    """
+
+    def __init__(
+        self, ledger: Ledger, *, tracking_uri: str, experiment_name: str, out: Path, parent: ParentFacts
+    ) -> None:
+        self._ledger = ledger
+        self._place = (tracking_uri, experiment_name, out / "mlartifacts")
+        self._progress = ProgressFile(out, tracking_uri, experiment_name)
+        self._facts = parent
+        self._identity = ""
+        self._boundary = 0
+        self._opened: RunStore | None = None
+        self._runs: dict[str, KnownRun] = {}
+        self._stale = True
+        self._described = ""
+        self._repaired = False
+        self._settled = False
+        self._projection = Projection()
+        self._pending: deque[RunChange] = deque()
+        self._pending_end = 0
+        self.cursor = 0
+        self.refused = 0
+        self.experiment_id = ""
+        self.parent_run_id = ""
+
+    def begin(self, identity: str) -> None:
+        """Note which ledger this is, and which events were there before any trial of this process."""
+        self._identity = identity
+        self._boundary = len(self._ledger.events())
+
+    def run_id(self, trial: str) -> str | None:
+        """The run of a trial, if MLflow is known to have it."""
+        known = self._runs.get(trial)
+        return known.run_id if known is not None else None
+
+    def has(self, events: int) -> bool:
+        """Whether MLflow has so many events, and the runs that an earlier process left are set right."""
+        return self.cursor >= events and self._settled
+
+    def distrust(self) -> None:
+        """Look the runs up again before the next write: a request that failed may have been carried out."""
+        self._stale = True
+
+    def advance(self, report: Callable[[], None]) -> None:
+        """Bring MLflow up to date with the ledger; `report` is called whenever the cursor has moved.
+
+        Raises:
+            StoreAway: MLflow is away; calling again goes on where this stopped.
+        """
+        if self._stale:
+            self._adopt()
+            self._stale = False
+        report()
+        while self._read_ahead():
+            self._drain()
+            self.cursor = self._pending_end
+            self._settled = self._repaired
+            self._save()
+            report()
+
+    def finish(self, status: str, time_ms: int) -> None:
+        """End the runs of trials that are still running as KILLED, and the parent as `status`."""
+        self._pending.extend(self._projection.interrupt(time_ms))
+        self._drain()
+        self._store.set_state(self.parent_run_id, State(status, time_ms))
+
+    @property
+    def _store(self) -> RunStore:
+        if self._opened is None:
+            self._opened = RunStore(*self._place)
+        return self._opened
+
+    def _adopt(self) -> None:
+        """Find this ledger's runs, or make them; go back to the first event that a lost run needs."""
+        found: dict[str, KnownRun] = {}
+        parent: KnownRun | None = None
+        for kind, trial, run in self._store.runs_of(self._identity):
+            if kind == _PARENT_KIND:
+                parent = parent or run
+            elif trial is not None:
+                found.setdefault(trial, run)
+        if parent is None:
+            parent = self._create_parent()
+        if parent.status != RUNNING:
+            self._store.set_state(parent.run_id, State(RUNNING, None))
+        self._runs = found
+        new_parent = parent.run_id != self.parent_run_id
+        cursor = self._resume_point(parent.run_id)
+        if new_parent or cursor != self.cursor:
+            self._go_to(cursor)
+        self.experiment_id, self.parent_run_id = self._store.experiment_id, parent.run_id
+        if self._described != parent.run_id:
+            self._describe_parent()
+            self._described = parent.run_id
+
+    def _create_parent(self) -> KnownRun:
+        time_ms = time.time_ns() // 1_000_000
+        tags = {"kind": _PARENT_KIND, "ledger": self._identity}
+        return KnownRun(self._store.create(self._facts.name, tags, time_ms), RUNNING)
+
+    def _resume_point(self, parent_run_id: str) -> int:
+        """The number of the first event that MLflow may lack."""
+        cursor = self.cursor
+        if self.parent_run_id != parent_run_id:
+            saved = self._progress.load()
+            if saved is None or (saved.ledger, saved.parent_run_id) != (self._identity, parent_run_id):
+                return 0
+            cursor = saved.cursor
+        events = self._ledger.events()
+        if cursor > len(events):
+            return 0
+        lost: list[int] = [
+            event["seq"]
+            for event in events[:cursor]
+            if event["kind"] == "trial_started" and event["trial"] not in self._runs
+        ]
+        return min([cursor, *lost])
+
+    def _go_to(self, cursor: int) -> None:
+        """Fold the events before `cursor` without writing them."""
+        events = self._ledger.events()
+        self._projection = Projection()
+        self._pending.clear()
+        self._projection.fold(events[: min(cursor, self._boundary)])
+        self._settled = self._repaired = cursor > self._boundary
+        if self._repaired:
+            self._projection.interrupt()
+            self._projection.fold(events[self._boundary : cursor])
+        self.cursor = cursor
+
+    def _describe_parent(self) -> None:
+        run_id = self.parent_run_id
+        params = self._facts.params()
+        before = self._store.params(run_id)
+        # MLflow never changes a parameter: what a resumed experiment changed is told by a tag.
+        tags = {
+            mlflow_key(f"changed/{name}"): value
+            for name, value in params.items()
+            if before.get(name, value) != value
+        }
+        tags |= {f"version.{mlflow_key(name)}": text for name, text in self._facts.versions.items()}
+        tags["mlflow.note.content"] = self._facts.description(self._store.experiment_id)
+        new = {name: value for name, value in params.items() if name not in before}
+        self._attempt(lambda: self._store.describe(run_id, new, tags))
+        view = ranked_view(self._facts.searched)
+        self._attempt(lambda: self._store.tag_experiment(VIEW_TAG, view))
+        document = self._facts.document()
+        self._attempt_upload(run_id, lambda: self._store.upload_json(run_id, document, "experiment.json"))
+
+    def _read_ahead(self) -> bool:
+        """Fill the pending changes; whether there is anything to write or to pass over."""
+        if self._pending:
+            return True
+        if self.cursor == self._boundary and not self._repaired:
+            self._pending.extend(self._repairs())
+            self._pending_end = self.cursor
+            self._repaired = True
+            return True
+        stop = self.cursor + _EVENTS_PER_ROUND
+        if self.cursor < self._boundary:
+            stop = min(stop, self._boundary)
+        events = self._ledger.events(self.cursor)[: stop - self.cursor]
+        self._pending.extend(self._projection.fold(events))
+        self._pending_end = self.cursor + len(events)
+        return bool(events)
+
+    def _repairs(self) -> list[RunChange]:
+        """Changes for runs that an earlier process left in another state than the ledger says."""
+        changes = self._projection.interrupt()
+        repaired = {change.trial for change in changes}
+        for trial, state in self._projection.states().items():
+            known = self._runs.get(trial)
+            if trial not in repaired and known is not None and known.status != state.status:
+                changes.append(RunChange(trial, state=state))
+        return changes
+
+    def _drain(self) -> None:
+        while self._pending:
+            self._write(self._pending[0])
+            self._pending.popleft()
+
+    def _write(self, change: RunChange) -> None:
+        run_id = self.parent_run_id if change.trial is None else self._child(change.trial)
+        tags = dict(change.tags)
+        if change.params and change.trial is not None:
+            tags["mlflow.parentRunId"] = self.parent_run_id
+        self._attempt(lambda: self._store.describe(run_id, change.params, {}))
+        self._attempt(lambda: self._store.describe(run_id, {}, tags))
+        self._attempt(lambda: self._store.measure(run_id, change.points))
+        for upload in change.uploads:
+            self._upload(run_id, upload)
+        if change.state is not None and change.trial is not None:
+            self._set_state(change.trial, change.state)
+
+    def _set_state(self, trial: str, state: State) -> None:
+        known = self._runs[trial]
+        if known.status != state.status or state.status != RUNNING:
+            self._attempt(lambda: self._store.set_state(known.run_id, state))
+            self._runs[trial] = KnownRun(known.run_id, state.status)
+
+    def _child(self, trial: str) -> str:
+        known = self._runs.get(trial)
+        if known is None:
+            start = self._projection.start_of(trial)
+            tags = {**start.tags, "ledger": self._identity, "mlflow.parentRunId": self.parent_run_id}
+            known = KnownRun(self._store.create(start.name, tags, start.time_ms), RUNNING)
+            self._runs[trial] = known
+        return known.run_id
+
+    def _upload(self, run_id: str, upload: Upload) -> None:
+        self._attempt_upload(run_id, lambda: self._store.upload(run_id, upload))
+
+    def _attempt_upload(self, run_id: str, write: Callable[[], None]) -> None:
+        """Write a file; where only the artifact store fails, the figures do not wait for it."""
+        try:
+            self._attempt(write)
+        except StoreAway as error:
+            self._store.params(run_id)  # raises StoreAway when MLflow itself is away
+            self._refuse(error)
+
+    def _attempt(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except WriteRefused as error:
+            self._refuse(error)
+
+    def _refuse(self, error: Exception) -> None:
+        self.refused += 1
+        _log.warning("MLflow refused a part of the record, the ledger keeps it: %s", error)
+
+    def _save(self) -> None:
+        self._progress.save(
+            Progress(
+                ledger=self._identity,
+                experiment_id=self.experiment_id,
+                parent_run_id=self.parent_run_id,
+                cursor=self.cursor,
+                runs={trial: run.run_id for trial, run in self._runs.items()},
+            )
+        )

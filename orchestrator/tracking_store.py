@@ -1,0 +1,242 @@
+"""The MLflow store behind the recorder: runs, batches within MLflow's limits, and which errors pass."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException, RestException
+from mlflow.telemetry import set_telemetry_client
+from requests import RequestException
+from sqlalchemy.exc import SQLAlchemyError
+
+from orchestrator.tracking_events import RUNNING, Point, State, Upload
+from trainables.errors import ConfigError, StillhouseError
+
+_T = TypeVar("_T")
+
+# One log_batch may hold 1000 metrics, 100 params, 100 tags and 1 MB; a param may have 6000 characters.
+METRICS_PER_BATCH: Final = 1000
+_PARAMS_PER_BATCH: Final = 50
+_PAGE: Final = 1000
+_REFUSALS: Final = frozenset(
+    {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "INVALID_STATE"}
+)
+_ENVIRONMENT: Final[Mapping[str, str]] = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "1",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    # We wait and repeat by ourselves, where we can be woken; MLflow's own retries take four minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
+
+
+class StoreAway(StillhouseError):
+    """The store cannot be reached, or not now; the same call may work later."""
+
+
+class WriteRefused(StillhouseError):
+    """The store answered that it will never take this write."""
+
+
+@dataclass(frozen=True)
+class KnownRun:
+    """A run that the store holds."""
+
+    run_id: str
+    status: str
+
+
+def prepare_mlflow() -> None:
+    """Turn telemetry, pickles and long HTTP retries off in this process, where the user has not set them.
+
+    Side effects: environment variables, and the log level of MLflow's migrations.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # MLflow makes its telemetry client at import, before anyone can ask it not to.
+    set_telemetry_client()  # type: ignore[no-untyped-call]
+    for name in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def default_tracking_uri(out: Path) -> str:
+    """SQLite in the output folder, as an absolute URI."""
+    return f"sqlite:///{out.absolute() / 'mlflow.db'}"
+
+
+def checked_tracking_uri(uri: str) -> str:
+    """The URI, absolute, if it names a store that Stillhouse writes to.
+
+    Raises:
+        ConfigError: a folder or `file:` URI (MLflow 3 refuses them), or an unknown scheme.
+    """
+    scheme = urlsplit(uri).scheme
+    if scheme in ("http", "https"):
+        return uri
+    if scheme == "sqlite":
+        name = uri.removeprefix("sqlite:///")
+        if name == uri or name in ("", ":memory:"):
+            raise ConfigError(f"tracking URI {uri!r} names no file; write sqlite:////absolute/path/mlflow.db")
+        return f"sqlite:///{Path(name).absolute()}"
+    if scheme in ("", "file"):
+        raise ConfigError(
+            f"tracking URI {uri!r} is a folder, which MLflow 3 no longer writes to; use "
+            "sqlite:////absolute/path/mlflow.db or http(s)://server "
+            "(`mlflow migrate-filestore` moves old runs)"
+        )
+    raise ConfigError(
+        f"tracking URI {uri!r} is not known; use sqlite:////absolute/path/mlflow.db or http(s)://server"
+    )
+
+
+class RunStore:
+    """Runs of one experiment in MLflow, through `MlflowClient` alone: no active run, no global URI.
+
+    Every method raises StoreAway or WriteRefused, and nothing else of MLflow's.
+    """
+
+    def __init__(self, tracking_uri: str, experiment_name: str, artifacts: Path) -> None:
+        """Open the store; a new SQLite file takes ten seconds of migrations.
+
+        Args:
+            tracking_uri: as `checked_tracking_uri` gives it.
+            experiment_name: created when absent.
+            artifacts: folder of a new experiment's artifacts; a server decides for itself.
+        """
+        self._remote = urlsplit(tracking_uri).scheme in ("http", "https")
+        with translated(remote=self._remote):
+            if not self._remote:
+                Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            self._client = MlflowClient(tracking_uri, registry_uri=tracking_uri)
+            self.experiment_id = self._open(experiment_name, artifacts)
+
+    def _open(self, name: str, artifacts: Path) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            location = None if self._remote else artifacts.absolute().as_uri()
+            return str(self._client.create_experiment(name, artifact_location=location))
+        if found.lifecycle_stage != "active":
+            raise StoreAway(
+                f"experiment {name!r} is deleted in MLflow; `mlflow experiments restore -x "
+                f"{found.experiment_id}` brings it back, or choose another record.experiment_name"
+            )
+        return str(found.experiment_id)
+
+    def runs_of(self, ledger: str) -> Iterator[tuple[str, str | None, KnownRun]]:
+        """Kind, trial and run of each run that was made from this ledger, oldest first."""
+        token: str | None = None
+        while True:
+            with translated(remote=self._remote):
+                page = self._client.search_runs(
+                    [self.experiment_id],
+                    f"tags.ledger = '{ledger}'",
+                    max_results=_PAGE,
+                    order_by=["attributes.start_time ASC"],
+                    page_token=token,
+                )
+            for run in page:
+                yield _described(run)
+            token = page.token
+            if not token:
+                return
+
+    def create(self, name: str, tags: Mapping[str, str], time_ms: int) -> str:
+        """The id of a new run, RUNNING since that time."""
+        with translated(remote=self._remote):
+            run = self._client.create_run(
+                self.experiment_id, start_time=time_ms, tags=dict(tags), run_name=name
+            )
+        return str(run.info.run_id)
+
+    def params(self, run_id: str) -> dict[str, str]:
+        """The parameters that a run has; MLflow never changes one."""
+        with translated(remote=self._remote):
+            return dict(self._client.get_run(run_id).data.params)
+
+    def describe(self, run_id: str, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+        """Add parameters and tags to a run."""
+        for chunk in _chunks(list(params.items()), _PARAMS_PER_BATCH):
+            with translated(remote=self._remote):
+                self._client.log_batch(run_id, params=[Param(*item) for item in chunk])
+        for chunk in _chunks(list(tags.items()), _PARAMS_PER_BATCH):
+            with translated(remote=self._remote):
+                self._client.log_batch(run_id, tags=[RunTag(*item) for item in chunk])
+
+    def measure(self, run_id: str, points: Sequence[Point]) -> None:
+        """Add metric values to a run; those that it already has stay single."""
+        for chunk in _chunks(points, METRICS_PER_BATCH):
+            metrics = [Metric(point.key, point.value, point.time_ms, point.step) for point in chunk]
+            with translated(remote=self._remote):
+                self._client.log_batch(run_id, metrics=metrics)
+
+    def upload(self, run_id: str, upload: Upload) -> None:
+        """Copy a file or a folder to a run's artifacts; one that is gone by now is refused."""
+        path = Path(upload.path)
+        if not path.exists():
+            raise WriteRefused(f"{path} is gone before it could be copied to MLflow")
+        with translated(remote=self._remote):
+            if path.is_dir():
+                self._client.log_artifacts(run_id, upload.path, upload.folder)
+            else:
+                self._client.log_artifact(run_id, upload.path, upload.folder)
+
+    def upload_json(self, run_id: str, document: Mapping[str, Any], name: str) -> None:
+        """Keep plain data as a JSON artifact of a run."""
+        with translated(remote=self._remote):
+            self._client.log_dict(run_id, dict(document), name)
+
+    def set_state(self, run_id: str, state: State) -> None:
+        """Set a run RUNNING, or end it."""
+        with translated(remote=self._remote):
+            if state.status == RUNNING:
+                self._client.update_run(run_id, status=RUNNING)
+            else:
+                self._client.set_terminated(run_id, state.status, state.time_ms)
+
+    def tag_experiment(self, name: str, value: str) -> None:
+        """Set a tag of the experiment."""
+        with translated(remote=self._remote):
+            self._client.set_experiment_tag(self.experiment_id, name, value)
+
+
+class translated:
+    """A context that turns the errors of MLflow and of what lies below it into StoreAway and WriteRefused."""
+
+    def __init__(self, *, remote: bool) -> None:
+        self._remote = remote
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, MlflowException) and self._refused(error):
+            raise WriteRefused(str(error)) from error
+        if isinstance(error, MlflowException | SQLAlchemyError | RequestException | OSError):
+            raise StoreAway(f"{type(error).__name__}: {error}") from error
+
+    def _refused(self, error: MlflowException) -> bool:
+        # A proxy in front of a server that is away may answer 404, without MLflow's JSON: that passes.
+        answered = isinstance(error, RestException) or not self._remote
+        return answered and error.error_code in _REFUSALS
+
+
+def _described(run: Run) -> tuple[str, str | None, KnownRun]:
+    tags = run.data.tags
+    known = KnownRun(str(run.info.run_id), str(run.info.status))
+    return tags.get("kind", ""), tags.get("trial_id"), known
+
+
+def _chunks(items: Sequence[_T], size: int) -> Iterator[list[_T]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk

@@ -1,0 +1,146 @@
+"""The workers of a run: session, broker and slots, each started when it is first needed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import ray
+
+from cluster.resources import Capacity, SlotPlan, capacity, plan_slots
+from cluster.session import connect
+from orchestrator.console import Console
+from orchestrator.experiment import ExperimentConfig
+from trainables.broker import start_broker
+from trainables.jobs import End, Message
+from trainables.slots import SlotPool, SlotShape
+from trainables.teacher import TeacherFacts, TeacherRequest, make_teacher
+
+TEACHER_WAIT_S = 60.0
+
+
+class Workers:
+    """Context manager over the Ray session of a run; leaving it sends slots home and the session away."""
+
+    def __init__(self, experiment: ExperimentConfig, folder: Path, console: Console) -> None:
+        self._experiment = experiment
+        self._folder = folder
+        self._console = console
+        self._stack = ExitStack()
+        self._broker: Any = None
+        self._pool: SlotPool | None = None
+        self._plan: SlotPlan | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def broker(self) -> Any:
+        """The broker; connects to Ray at first use."""
+        if self._broker is None:
+            self._console.info(
+                "starting Ray" if not ray.is_initialized() else "using the running Ray session"
+            )
+            self._stack.enter_context(connect(None))
+            # One broker a run: several runs may share a cluster.
+            self._broker = start_broker(f"broker-{uuid.uuid4().hex[:12]}")
+        return self._broker
+
+    @property
+    def capacity(self) -> Capacity:
+        """What the cluster holds."""
+        _ = self.broker
+        return capacity()
+
+    @property
+    def plan(self) -> SlotPlan:
+        """How many slots there will be, and their shape."""
+        if self._plan is None:
+            shape = self._experiment.cluster
+            self._plan = plan_slots(
+                self.capacity,
+                slots=shape.slots,
+                cpus_per_worker=shape.cpus_per_worker,
+                gpus_per_worker=shape.gpus_per_worker,
+            )
+        return self._plan
+
+    def start_slots(self) -> None:
+        """Begin to start the slots, unless they are up or on their way."""
+        if self._pool is not None:
+            return
+        plan, broker = self.plan, self.broker
+        self._pool = SlotPool(
+            broker,
+            SlotShape(plan.cpus, plan.gpus),
+            self._experiment.data,
+            str(self._folder / "slots" / uuid.uuid4().hex[:8]),
+        )
+        self._stack.callback(self._pool.close)
+        self._console.info(f"starting {plan.slots} slots of {plan.cpus} CPU and {plan.gpus:g} GPU")
+        self._pool.start(plan.slots)
+
+    def start_slots_early(self) -> None:
+        """Start the slots beside teacher and cache where these leave room: a single machine without GPU.
+
+        There, teacher and cache ask for no CPU of Ray's and share the cores with slots that only start
+        up; on a larger cluster the teacher's pass over the data wants all GPUs first.
+        """
+        if self.capacity.gpus == 0 and self.capacity.nodes == 1:
+            self.start_slots()
+
+    def stage_resources(self) -> tuple[float, float]:
+        """CPUs and GPUs that a process of the teacher or of the cache asks for."""
+        if self.capacity.gpus > 0:
+            return 1, 1
+        return (0, 0) if self._pool is not None else (1, 0)
+
+    def teacher(
+        self, request: TeacherRequest, on_epoch: Callable[[int, dict[str, float]], None]
+    ) -> TeacherFacts:
+        """Make the teacher on some worker of the cluster.
+
+        Raises:
+            StillhouseError: whatever `make_teacher` raises.
+        """
+        job_id = f"teacher-{request.digest()[:8]}"
+        attempt = ray.get(self.broker.expect.remote(job_id))
+        cpus, gpus = self.stage_resources()
+        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=2)(_teacher_task)
+        result = task.remote(request.plain(), self.broker, job_id, attempt)
+        self._follow(job_id, result, on_epoch)
+        try:
+            return TeacherFacts.from_plain(ray.get(result))
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+
+    def _follow(self, job_id: str, result: Any, on_epoch: Callable[[int, dict[str, float]], None]) -> None:
+        seen = 0
+        news = self.broker.next.remote(job_id, seen, TEACHER_WAIT_S)
+        while True:
+            ready, _ = ray.wait([news, result], num_returns=1)
+            if ready[0] == result:
+                return
+            answer = ray.get(news)
+            if answer is not None:
+                seen += 1
+                message = Message.from_plain(answer)
+                if message.end is not None:
+                    return
+                on_epoch(message.epoch, message.metrics)
+            news = self.broker.next.remote(job_id, seen, TEACHER_WAIT_S)
+
+
+def _teacher_task(request: dict[str, Any], broker: Any, job_id: str, attempt: int) -> dict[str, Any]:
+    def tell(epoch: int, metrics: dict[str, float]) -> None:
+        ray.get(broker.report.remote(job_id, attempt, Message(epoch=epoch, metrics=metrics).plain()))
+
+    facts = make_teacher(TeacherRequest.from_plain(request), tell)
+    ray.get(broker.report.remote(job_id, attempt, Message(end=End.COMPLETED).plain()))
+    return facts.plain()

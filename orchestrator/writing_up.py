@@ -1,0 +1,161 @@
+"""From what the stages found to summary.json, the report, and the figures in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.finals import Figures
+from orchestrator.finished import STAGE, run_key
+from orchestrator.ledger import Ledger, TrialRecord
+from orchestrator.picking import Choice, Group, group_trials
+from orchestrator.report import write_report
+from orchestrator.run_context import Run
+from orchestrator.summary import (
+    CacheFigures,
+    Exported,
+    Finalist,
+    MlflowPlace,
+    Summary,
+    TeacherFigures,
+    champion_of,
+    finalist_of,
+    students_of,
+    trial_row,
+    write_summary,
+)
+from orchestrator.tracking import MlflowRecorder
+from orchestrator.tracking_names import ranked_runs_url
+from trainables.errors import StillhouseError
+from trainables.teacher import TeacherFacts
+from trainables.teacher_pass import CacheSummary
+
+LOCAL_UI = "http://127.0.0.1:5000"
+FLUSH_S = 120.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that a run found out."""
+
+    teacher: TeacherFacts
+    cache: CacheSummary | None
+    records: Sequence[TrialRecord]
+    finalists: Sequence[TrialRecord]
+    control: Sequence[TrialRecord]
+    choice: Choice
+    figures: Figures
+    tests: Mapping[str, float]
+
+    def champion_metrics(self) -> dict[str, float]:
+        """The claims of the champion: means over its seeds; fractions."""
+        tests = [self.tests[record.trial] for record in self.choice.group.records]
+        return {
+            "selection_accuracy_mean": self.choice.group.mean,
+            "test_accuracy_mean": sum(tests) / len(tests),
+            "selection_accuracy": self.choice.record.best["selection/accuracy"],
+            "test_accuracy": self.tests[self.choice.record.trial],
+        }
+
+    def lineage(self, search: str) -> dict[str, str]:
+        """Where the champion comes from, as tags of the registry."""
+        metrics = {name: f"{value:.5f}" for name, value in self.champion_metrics().items()}
+        return {
+            "teacher": self.teacher.fingerprint,
+            "cache": self.cache.identity.digest() if self.cache else "none",
+            "search": search,
+            "trial_id": self.choice.record.trial,
+            "objective": self.choice.record.objective,
+            **metrics,
+        }
+
+    def record_figures(self, recorder: MlflowRecorder, ledger: Ledger) -> None:
+        """Costs and test accuracies beside the students' runs, where the ledger does not have them yet."""
+        known = {e["trial"]: e["figures"] for e in ledger.events() if e["kind"] == "figures"}
+        students = [r for r in self.records if r.status == "completed"]
+        for record in [*students, *self.finalists, *self.control]:
+            figures = dict(self.figures[record.trial])
+            if record.trial in self.tests:
+                figures["test_acc"] = self.tests[record.trial]
+            if known.get(record.trial) != figures:
+                recorder.record_figures(record.trial, figures)
+
+
+def write_up(
+    run: Run,
+    recorder: MlflowRecorder,
+    outcome: Outcome,
+    shipped: Mapping[str, Any],
+    registered: Mapping[str, Any],
+    tracking_uri: str,
+) -> Summary:
+    """Write summary.json and report.html, bring MLflow up to date, and note that the run is finished.
+
+    Raises:
+        StillhouseError: MLflow lacks something; running again writes it.
+    """
+    summary = _summary(run, outcome, shipped, registered, tracking_uri)
+    write_summary(run.out / "summary.json", summary)
+    report = run.out / "report.html"
+    write_report(report, summary, outcome.records, run.ledger.events(), figures=outcome.figures)
+    if run.ledger.finished(STAGE, run_key(run.loaded)) is None:
+        recorder.record_artifact(report)
+        recorder.record_artifact(run.out / "summary.json")
+    left = recorder.flush(FLUSH_S)
+    if left:
+        raise StillhouseError(f"{left}; the results are in {run.out}")
+    run.ledger.append(
+        "stage", stage=STAGE, key=run_key(run.loaded), status="finished", seconds=0.0, result={}
+    )
+    return summary
+
+
+def _summary(
+    run: Run,
+    outcome: Outcome,
+    shipped: Mapping[str, Any],
+    registered: Mapping[str, Any],
+    tracking_uri: str,
+) -> Summary:
+    control = group_trials(outcome.control)[0]
+    finalists = [_finalist(outcome, group, control) for group in group_trials(outcome.finalists)]
+    champion_id = outcome.choice.record.trial
+    winner = next(finalist for finalist in finalists if champion_id in finalist.trials)
+    exports = {name: Exported.from_plain(file) for name, file in shipped["files"].items()}
+    base = tracking_uri if tracking_uri.startswith("http") else LOCAL_UI
+    return Summary(
+        experiment=run.experiment.name,
+        out=str(run.out),
+        seconds=dict(run.stages.seconds),
+        teacher=TeacherFigures(
+            params=outcome.teacher.params,
+            selection_accuracy=outcome.teacher.selection_accuracy,
+            test_accuracy=outcome.tests["teacher"],
+        ),
+        cache=_cache_figures(outcome.cache),
+        trials=tuple(trial_row(record) for record in outcome.records),
+        baseline=students_of(control, outcome.tests, outcome.figures[control.records[0].trial]),
+        finalists=tuple(finalists),
+        champion=champion_of(winner, champion_id, exports, shipped["card"]),  # type: ignore[arg-type]
+        mlflow=MlflowPlace(
+            tracking_uri=tracking_uri,
+            experiment_id=registered["experiment_id"],
+            parent_run_id=registered["parent_run_id"],
+            ui_url=ranked_runs_url(base, registered["experiment_id"]),
+            registered_model=registered["model"],
+            version=registered["version"],
+        ),
+    )
+
+
+def _finalist(outcome: Outcome, group: Group, control: Group) -> Finalist:
+    return finalist_of(group, control, outcome.tests, outcome.figures[group.records[0].trial])
+
+
+def _cache_figures(cache: CacheSummary | None) -> CacheFigures | None:
+    if cache is None:
+        return None
+    return CacheFigures(
+        uri=cache.uri, fingerprint=cache.identity.digest(), rows=cache.rows, bytes=cache.bytes
+    )

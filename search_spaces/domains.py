@@ -1,0 +1,209 @@
+"""A search space as Ray Tune's domains, searcher and scheduler; the one module here that imports Ray."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import BasicVariantGenerator, Searcher
+from ray.tune.search.optuna import OptunaSearch
+from ray.tune.search.sample import Domain as TuneDomain
+from ray.tune.search.sample import Float
+from ray.tune.search.sample import Normal as NormalSampler
+
+from search_spaces.kinds import N_SD, Bell, Domain, Listed, Range
+from search_spaces.space import GRID_KEY, AshaScheduler, SpaceConfig, matches
+from trainables.errors import ConfigError
+
+METRIC: Final = "selection/accuracy"
+MODE: Final = "max"
+TIME_ATTR: Final = "epoch"
+
+_TUNE: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
+    {
+        "uniform": tune.uniform,
+        "quniform": tune.quniform,
+        "loguniform": tune.loguniform,
+        "qloguniform": tune.qloguniform,
+        "randint": tune.randint,
+        "qrandint": tune.qrandint,
+        "lograndint": tune.lograndint,
+        "qlograndint": tune.qlograndint,
+    }
+)
+
+
+def param_space(space: SpaceConfig) -> dict[str, Any]:
+    """What `tune.Tuner` is given: {"objective": ..., "kd": {...}, "student": {...}, "training": {...}}.
+
+    A grid is one list of whole configurations, so that objectives do not multiply each other. With Optuna
+    it is empty: there the searcher itself draws the objective first, then that objective's parameters.
+    """
+    if space.search.algorithm == "optuna":
+        return {}
+    if space.search.algorithm == "grid":
+        return {GRID_KEY: tune.grid_search(space.grid())}
+    drawn: dict[str, Any] = {}
+    if len(space.objective_names) > 1:
+        drawn["objective"] = tune.choice(list(space.objective_names))
+    for objective in space.objective_names:
+        for (section, name), domain in space.domains(objective).items():
+            drawn.setdefault(section, {})[name] = _tune_domain(domain)
+    return drawn
+
+
+def n_samples(space: SpaceConfig, *, trials: int) -> int:
+    """`TuneConfig.num_samples` for a budget of trials: a grid is walked once."""
+    return 1 if space.search.algorithm == "grid" else trials
+
+
+def searcher(
+    space: SpaceConfig, *, trials: int, seed: int, proposed: Sequence[Mapping[str, Any]] = ()
+) -> Searcher | BasicVariantGenerator:
+    """The search algorithm, which proposes the points to evaluate first; the same seed gives the same draws.
+
+    `proposed` holds the samples of an interrupted run of this search, in their order: they come first
+    again. Random draws and grids repeat themselves from the seed and need none of it. Points beyond the
+    budget of trials are left out. Give `TuneConfig` the same METRIC and MODE.
+
+    Raises:
+        ConfigError: a grid has more points than the budget has trials.
+    """
+    if space.search.algorithm == "grid":
+        if (size := len(space.grid())) > trials:
+            raise ConfigError(
+                f"the grid of space {space.name} has {size} points, the budget {trials} trials; "
+                f"set budget.trials to {size} or shorten the lists"
+            )
+        return BasicVariantGenerator(random_state=seed)
+    points = space.first_points()
+    if space.search.algorithm == "random":
+        return BasicVariantGenerator(points_to_evaluate=points[:trials], random_state=seed)
+    again = [dict(sample) for sample in proposed]
+    points = again + [point for point in points if not any(matches(sample, point) for sample in again)]
+    return OptunaSearch(
+        functools.partial(_suggest, space),
+        metric=METRIC,
+        mode=MODE,
+        points_to_evaluate=[_flat(point) for point in points[:trials]],
+        # What is proposed again draws nothing: with the old seed its successors would repeat it.
+        seed=seed + len(again),
+    )
+
+
+def scheduler(space: SpaceConfig, *, max_epochs: int) -> TrialScheduler:
+    """The scheduler, on the metric and mode of `TuneConfig` (Tune refuses them in both places).
+
+    Raises:
+        ConfigError: the grace period is longer than a trial.
+    """
+    asha = space.scheduler
+    if not isinstance(asha, AshaScheduler):
+        return FIFOScheduler()  # type: ignore[no-untyped-call]
+    if asha.grace_period > max_epochs:
+        raise ConfigError(
+            f"scheduler.grace_period of space {space.name} is {asha.grace_period}; "
+            f"allowed: at most {max_epochs}, the epochs of a trial"
+        )
+    return ASHAScheduler(
+        time_attr=TIME_ATTR,
+        max_t=max_epochs,
+        grace_period=asha.grace_period,
+        reduction_factor=asha.reduction_factor,
+    )
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """What a Tuner needs to walk through a space."""
+
+    param_space: dict[str, Any]
+    searcher: Searcher | BasicVariantGenerator
+    scheduler: TrialScheduler
+    num_samples: int
+    """`TuneConfig.num_samples`."""
+    trials: int
+    """Students that will be proposed: the budget, or the whole grid."""
+
+
+def search_plan(
+    space: SpaceConfig,
+    *,
+    trials: int,
+    seed: int,
+    max_epochs: int,
+    proposed: Sequence[Mapping[str, Any]] = (),
+) -> SearchPlan:
+    """Domains, searcher and scheduler together; arguments and errors are those of the functions above.
+
+    Raises:
+        ConfigError: the budget does not hold the grid, or the grace period is longer than a trial.
+    """
+    return SearchPlan(
+        param_space=param_space(space),
+        searcher=searcher(space, trials=trials, seed=seed, proposed=proposed),
+        scheduler=scheduler(space, max_epochs=max_epochs),
+        num_samples=n_samples(space, trials=trials),
+        trials=len(space.grid()) if space.search.algorithm == "grid" else trials,
+    )
+
+
+class _NormalWithin(NormalSampler):
+    """Draws again what lies too far out; Tune's own sampler has no bounds."""
+
+    def sample(
+        self, domain: TuneDomain, config: Any = None, size: int = 1, random_state: Any = None
+    ) -> float | list[float]:
+        values: list[float] = []
+        while len(values) < size:
+            value = float(random_state.normal(self.mean, self.sd))
+            if abs(value - self.mean) <= N_SD * self.sd:
+                values.append(value)
+        return values if size > 1 else values[0]
+
+
+def _tune_domain(domain: Domain) -> Any:
+    if isinstance(domain, Listed):
+        return tune.choice(list(domain.arguments))
+    if isinstance(domain, Bell):
+        bell = Float(None, None)
+        bell.set_sampler(_NormalWithin(domain.mean, domain.sd))  # type: ignore[no-untyped-call]
+        return bell
+    return _TUNE[domain.kind](*domain.arguments)
+
+
+def _suggest(space: SpaceConfig, trial: Any) -> dict[str, Any]:
+    """Define-by-run for Optuna: parameters of an objective that was not drawn are never asked for."""
+    names = list(space.objective_names)
+    objective = trial.suggest_categorical("objective", names) if len(names) > 1 else names[0]
+    drawn: dict[str, Any] = {"objective": objective}
+    for (section, name), domain in space.domains(objective).items():
+        drawn[f"{section}/{name}"] = domain.tidy(_suggest_one(trial, f"{section}/{name}", domain))
+    return drawn
+
+
+def _suggest_one(trial: Any, name: str, domain: Domain) -> Any:
+    if not isinstance(domain, Range):
+        return trial.suggest_categorical(name, list(domain.corners()))
+    if domain.whole:
+        step = int(domain.step or 1)
+        if domain.log:  # Optuna has no step on a logarithmic scale: `tidy` rounds
+            return trial.suggest_int(name, int(domain.low), int(domain.high), log=True)
+        return trial.suggest_int(name, int(domain.low), int(domain.high), step=step)
+    step_size = None if domain.log else domain.step
+    return trial.suggest_float(name, domain.low, domain.high, step=step_size, log=domain.log)
+
+
+def _flat(point: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in point.items():
+        if isinstance(value, dict):
+            flat |= {f"{key}/{name}": held for name, held in value.items()}
+        else:
+            flat[key] = value
+    return flat

@@ -1,0 +1,1 @@
+"""The teacher cache: what the teacher said about every (sample, view), in Parquet, keyed by its identity."""

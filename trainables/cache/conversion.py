@@ -1,0 +1,175 @@
+"""From Parquet to memory-mapped arrays, once per node, with every file verified on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from filelock import FileLock
+
+from trainables.cache.keeping import DTYPES
+from trainables.cache.manifest import DamagedCache, Manifest, Shard, ShardRecord
+from trainables.cache.shards import logits_of, read_shard
+from trainables.cache.storage import Place, sync_folder
+from trainables.errors import CacheError
+
+# V = views, N = training samples, C = classes
+
+Array = npt.NDArray[Any]
+
+SCALARS: Final[Mapping[str, tuple[str, npt.DTypeLike]]] = MappingProxyType(
+    {
+        "confidence": ("teacher_confidence", np.float32),
+        "logit_max": ("logit_max", np.float32),
+        "top1": ("teacher_top1", np.int32),
+        "labels": ("label", np.int32),
+        "ids": ("sample_id", np.int64),
+    }
+)
+"""Name of each VxN array, its Parquet column and its dtype."""
+
+
+@dataclass(frozen=True)
+class BankArrays:
+    """The arrays of one bank, memory-mapped and read-only."""
+
+    logits: Array
+    """VxNxC, float16 or float32 as the cache keeps them."""
+    confidence: Array
+    logit_max: Array
+    top1: Array
+    labels: Array
+    ids: Array
+    """VxN like the others: each view states the sample ids of its rows itself."""
+
+
+def default_scratch(manifest_sha: str) -> Path:
+    """Where this node keeps the arrays of a manifest; the folder is the user's alone.
+
+    Raises:
+        CacheError: the folder belongs to someone else.
+    """
+    base = Path(tempfile.gettempdir()) / f"stillhouse-{os.getuid()}"
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if base.is_symlink() or base.stat().st_uid != os.getuid():
+        raise CacheError(f"{base} belongs to another user; remove it, or set TMPDIR to a folder of your own")
+    return base / "cache" / manifest_sha
+
+
+def open_bank(place: Place, manifest: Manifest, bank: str, scratch: Path) -> BankArrays:
+    """The arrays of a bank; the first process on a node converts them while the others wait.
+
+    Raises:
+        DamagedCache: files that are missing, cut short or altered, all of them named.
+        CacheError: the scratch folder is full or cannot be written.
+    """
+    folder = scratch / bank
+    try:
+        arrays = _map(manifest, bank, folder)
+        if arrays is None:
+            scratch.mkdir(parents=True, exist_ok=True)
+            with FileLock(scratch / f"{bank}.lock"):
+                arrays = _map(manifest, bank, folder) or _convert(place, manifest, bank, folder)
+    except OSError as error:
+        raise CacheError(
+            f"cannot keep bank {bank} of the teacher cache in {folder}: {error}; free some space there, "
+            "or set TMPDIR to a local disk that has it"
+        ) from error
+    return arrays
+
+
+def _shapes(manifest: Manifest, bank: str) -> dict[str, tuple[tuple[int, ...], npt.DTypeLike]]:
+    size = (manifest.banks[bank].views, manifest.n_rows)
+    logits = ((*size, manifest.identity.n_classes), DTYPES[manifest.identity.dtype])
+    return {"logits": logits, **{name: (size, dtype) for name, (_, dtype) in SCALARS.items()}}
+
+
+def _map(manifest: Manifest, bank: str, folder: Path) -> BankArrays | None:
+    """The arrays of a finished conversion; none when there is none, or a cleaner of old files was at it."""
+    arrays: dict[str, Array] = {}
+    for name, (shape, dtype) in _shapes(manifest, bank).items():
+        try:
+            array = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        except (FileNotFoundError, ValueError, EOFError):
+            return None
+        if array.shape != shape or array.dtype != dtype:
+            return None
+        arrays[name] = array
+    return BankArrays(**arrays)
+
+
+def _convert(place: Place, manifest: Manifest, bank: str, folder: Path) -> BankArrays:
+    """Fill a hidden folder and rename it, so that a folder under its own name is complete."""
+    leftovers = [folder, *folder.parent.glob(f".{bank}.*")]  # of a process that was killed; we hold the lock
+    for leftover in leftovers:
+        shutil.rmtree(leftover, ignore_errors=True)
+    hidden = Path(tempfile.mkdtemp(prefix=f".{bank}.", dir=folder.parent))
+    try:
+        arrays: dict[str, np.memmap[Any, Any]] = {
+            name: np.lib.format.open_memmap(hidden / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
+            for name, (shape, dtype) in _shapes(manifest, bank).items()
+        }
+        _fill(place, manifest, bank, arrays)
+        for array in arrays.values():
+            array.flush()
+        hidden.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+    converted = _map(manifest, bank, folder)
+    if converted is None:
+        raise CacheError(f"{folder} vanished while it was being written; set TMPDIR to a folder that is kept")
+    return converted
+
+
+def _fill(place: Place, manifest: Manifest, bank: str, arrays: Mapping[str, Array]) -> None:
+    damaged: dict[Shard, str] = {}
+    for record in manifest.shards:
+        shard = record.shard
+        if shard.bank != bank:
+            continue
+        table = _verified(place, record)
+        if isinstance(table, str):
+            damaged[shard] = table
+            continue
+        rows = slice(shard.first, shard.first + shard.rows)
+        arrays["logits"][shard.view, rows] = logits_of(table)
+        for name, (column, _) in SCALARS.items():
+            arrays[name][shard.view, rows] = table.column(column).to_numpy()
+    if damaged:
+        named = "; ".join(list(damaged.values())[:5])
+        raise DamagedCache(
+            f"{len(damaged)} files of the teacher cache are damaged: {named}; "
+            "discard them and run the cache stage, which computes only those again",
+            tuple(damaged),
+        )
+
+
+def _verified(place: Place, record: ShardRecord) -> pa.Table | str:
+    """The table of a shard, or what is wrong with its file."""
+    path = place.path(record.file)
+    try:
+        data = place.read(record.file)
+    except FileNotFoundError:
+        return f"{path} is missing"
+    if data.size != record.bytes:
+        return f"{path} has {data.size} bytes instead of {record.bytes}"
+    if hashlib.sha256(data).hexdigest() != record.sha256:
+        return f"{path} was altered (its sha256 is not the recorded one)"
+    try:
+        table = read_shard(data)
+    except (OSError, pa.ArrowInvalid) as error:
+        return f"{path} cannot be read ({error})"
+    found = (table.num_rows, table.column("sample_id")[0].as_py(), table.column("sample_id")[-1].as_py())
+    wanted = (record.shard.rows, record.first_id, record.last_id)
+    return table if found == wanted else f"{path} holds (rows, first id, last id) {found} instead of {wanted}"

@@ -1,0 +1,130 @@
+"""What makes two caches the same, and how to say in which part they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import Field
+
+from trainables.config import CacheIdentity, Config, Precision, Recipe, digest_of
+from trainables.errors import CacheError
+
+if TYPE_CHECKING:  # torch stays out of processes that only compare identities
+    from trainables.data import TrainingData
+
+SCHEMA_VERSION: Final = 1
+"""Goes up when the files change their format, or when a drawn view or a kept value changes its meaning."""
+
+
+class SplitFacts(Config):
+    """What a cache needs to know of a training split; it can be told without loading the data."""
+
+    data_digest: str = Field(description="sha256 of the training images, labels and ids")
+    ids_digest: str = Field(description="sha256 of the sample ids")
+    n_train: int = Field(ge=1)
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    input_shape: tuple[int, int, int] = Field(description="channels, height, width")
+
+
+def split_facts(data: TrainingData) -> SplitFacts:
+    """The facts of loaded data."""
+    channels, height, width = (int(side) for side in data.train.images.shape[1:])
+    return SplitFacts(
+        data_digest=data.digest,
+        ids_digest=digest_of(data.train.ids.tolist()),
+        n_train=len(data.train.ids),
+        classes=data.classes,
+        mean=data.mean,
+        std=data.std,
+        input_shape=(channels, height, width),
+    )
+
+
+def make_identity(teacher: str, facts: SplitFacts, *, seed: int, precision: Precision) -> CacheIdentity:
+    """The identity of the cache of a teacher (given by its digest) over a training split.
+
+    `seed` is that of the views.
+    """
+    return CacheIdentity(
+        schema_version=SCHEMA_VERSION,
+        teacher=teacher,
+        data=facts.data_digest,
+        split=facts.ids_digest,
+        preprocessing=digest_of(facts.model_dump(mode="json", include={"mean", "std", "input_shape"})),
+        seed=seed,
+        n_classes=len(facts.classes),
+        dtype=precision,
+    )
+
+
+def fingerprint(identity: CacheIdentity) -> str:
+    """Hex sha256 of an identity."""
+    return identity.digest()
+
+
+def bank_fingerprint(identity: CacheIdentity, recipe: Recipe) -> str:
+    """Hex sha256 of all that a shard of a bank depends on besides its place in the bank."""
+    return digest_of({"identity": identity.plain(), "recipe": plain_recipe(recipe)})
+
+
+def folder_name(identity: CacheIdentity, recipes: Mapping[str, Recipe]) -> str:
+    """The name of the folder of a cache that is addressed by what it holds, whatever the number of views."""
+    banks = {bank: plain_recipe(recipe) for bank, recipe in recipes.items()}
+    return digest_of({"identity": identity.plain(), "recipes": banks})[:16]
+
+
+def plain_recipe(recipe: Recipe) -> list[dict[str, Any]]:
+    """A recipe as plain data."""
+    return [step.model_dump(mode="json") for step in recipe]
+
+
+def short(digest: str) -> str:
+    """The beginning of a digest, for messages."""
+    return f"{digest[:8]}…"
+
+
+_CLAUSES: Final[Mapping[str, Callable[[Any, Any], str]]] = MappingProxyType(
+    {
+        "schema_version": lambda a, b: f"cache has format {a}, this version reads format {b}",
+        "teacher": lambda a, b: f"cache was written by teacher {short(a)}, this experiment uses {short(b)}",
+        "data": lambda a, b: f"cache was made from data {short(a)}, this experiment has {short(b)}",
+        "split": lambda a, b: f"cache covers training split {short(a)}, this experiment trains on {short(b)}",
+        "preprocessing": lambda a, b: (
+            f"cache was made with preprocessing (mean, std, image size) {short(a)}, "
+            f"this experiment uses {short(b)}"
+        ),
+        "seed": lambda a, b: f"cache shows views of seed {a}, this experiment uses seed {b}",
+        "n_classes": lambda a, b: f"cache has {a} classes, this experiment has {b}",
+        "dtype": lambda a, b: f"cache keeps {a.value}, this experiment asks for {b.value}",
+    }
+)
+
+
+def differences(found: CacheIdentity, wanted: CacheIdentity) -> list[str]:
+    """The parts in which two identities differ, one clause each, in the order of the fields."""
+    pairs = ((name, getattr(found, name), getattr(wanted, name)) for name in CacheIdentity.model_fields)
+    return [_CLAUSES[name](a, b) for name, a, b in pairs if a != b]
+
+
+def require_identity(uri: str, found: CacheIdentity, wanted: CacheIdentity) -> None:
+    """Refuse a cache that was made for something else.
+
+    Raises:
+        CacheError: naming each part that differs.
+    """
+    refuse(uri, differences(found, wanted))
+
+
+def refuse(uri: str, clauses: Iterable[str]) -> None:
+    """Raise when there is any difference to tell.
+
+    Raises:
+        CacheError: with the clauses and the next step.
+    """
+    text = "; ".join(clauses)
+    if text:
+        raise CacheError(f"{uri}: {text}; point cache.uri elsewhere or remove it")

@@ -1,0 +1,188 @@
+"""The alignment proof: the cache holds this teacher's answers to these views of these samples.
+
+The commonest silent fault of cached distillation is the logits of another sample or of another view;
+training then goes on, only worse. So nothing trains before this holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from trainables.cache.identity import plain_recipe
+from trainables.cache.keeping import Int64s
+from trainables.cache.producer import LiveTeacher
+from trainables.cache.reader import CacheReader
+from trainables.config import BankConfig, Config, Precision, ViewsConfig
+from trainables.data import TrainingData
+from trainables.errors import CacheError
+from trainables.seeds import derive_seed
+
+# N = training samples, V = views, P = pairs, C = classes
+
+N_PAIRS: Final = 64
+NAMED_ROWS: Final = 5
+ABSOLUTE_TOLERANCE: Final = 1e-4
+RELATIVE_TOLERANCE: Final = 1e-5
+"""Of the largest logit: sums in another order (batch size, device) differ in proportion to it."""
+
+Pair = tuple[str, int, int]
+"""Bank, view, row of the training split."""
+
+
+class ProofSummary(Config):
+    """What the proof saw."""
+
+    pairs: int = Field(description="(sample, view) pairs that went through the live teacher")
+    largest_difference: float = Field(description="of a kept logit and the live one, over all pairs")
+    accuracy: dict[str, tuple[float, ...]] = Field(
+        description="of the teacher on the training split, by bank and view; fractions"
+    )
+
+
+def prove_alignment(
+    reader: CacheReader,
+    data: TrainingData,
+    teacher: nn.Module,
+    views: ViewsConfig,
+    seed: int,
+    *,
+    banks: Sequence[str] | None = None,
+) -> ProofSummary:
+    """Prove that a cache belongs to this data, these views and this teacher.
+
+    Sample ids cover the training split once in every view; the teacher's accuracy, recomputed from
+    the cache and the data's own labels, is the one on record; 64 random (sample, view) pairs agree with the
+    live teacher within the precision of the cache. `seed` is that of the views, `banks` those that the
+    experiment uses (all of the cache's, when it is not given). The teacher stays on its device and is left in
+    evaluation mode.
+
+    Raises:
+        DamagedCache: files that are missing, cut short or altered.
+        CacheError: the cache is not this experiment's; it names up to five rows.
+    """
+    names = tuple(reader.banks if banks is None else banks)
+    for name in names:
+        _require_bank(reader, name, views.bank(name))
+        _require_ids(name, reader.arrays(name).ids, data.train.ids.numpy())
+    accuracy = {name: _proved_accuracy(reader, name, data) for name in names}
+    device = next((parameter.device for parameter in teacher.parameters()), torch.device("cpu"))
+    live = LiveTeacher(teacher, data, seed=seed, batch_size=N_PAIRS, device=device)
+    planes = [(name, view) for name in names for view in range(reader.banks[name].views)]
+    pairs = _draw_pairs(planes, reader.manifest.n_rows, seed)
+    largest = _require_agreement(reader, live, views, pairs, data.train.ids)
+    return ProofSummary(pairs=len(pairs), largest_difference=largest, accuracy=accuracy)
+
+
+def _require_bank(reader: CacheReader, name: str, wanted: BankConfig) -> None:
+    found = reader.banks.get(name)
+    if found is None or found.views < wanted.views:
+        raise CacheError(
+            f"{reader.uri} has {found.views if found else 0} views of bank {name}, this experiment uses "
+            f"{wanted.views}; run the cache stage"
+        )
+    if found.recipe != wanted.recipe:
+        raise CacheError(
+            f"{reader.uri} shows bank {name} by recipe {plain_recipe(found.recipe)}, this experiment uses "
+            f"{plain_recipe(wanted.recipe)}; point cache.uri elsewhere or remove it"
+        )
+
+
+def _require_ids(bank: str, ids_VN: Int64s, wanted_N: Int64s) -> None:
+    for view, ids_N in enumerate(ids_VN):
+        if np.array_equal(ids_N, wanted_N):
+            continue
+        missing, foreign = np.setdiff1d(wanted_N, ids_N), np.setdiff1d(ids_N, wanted_N)
+        places = min(len(ids_N), len(wanted_N))
+        moved = np.flatnonzero(ids_N[:places] != wanted_N[:places])[:NAMED_ROWS]
+        first = "; ".join(f"row {row}: sample {ids_N[row]} instead of {wanted_N[row]}" for row in moved)
+        raise CacheError(
+            f"bank {bank}, view {view}: sample ids of the cache do not cover the training split exactly once "
+            f"({len(missing)} missing, {len(foreign)} foreign; {first}); "
+            "remove the cache and run its stage again"
+        )
+
+
+def _proved_accuracy(reader: CacheReader, bank: str, data: TrainingData) -> tuple[float, ...]:
+    arrays = reader.arrays(bank)
+    labels_N = data.train.labels.numpy()
+    shares: list[float] = []
+    for view in range(reader.banks[bank].views):
+        wrong = np.flatnonzero(arrays.labels[view] != labels_N)
+        if len(wrong):
+            named = ", ".join(str(sample) for sample in arrays.ids[view][wrong[:NAMED_ROWS]])
+            raise CacheError(
+                f"bank {bank}, view {view}: {len(wrong)} labels in the cache are not those of the data set "
+                f"(sample ids {named}); remove the cache and run its stage again"
+            )
+        correct, recorded = int((arrays.top1[view] == labels_N).sum()), reader.manifest.correct(bank, view)
+        if correct != recorded:
+            raise CacheError(
+                f"bank {bank}, view {view}: the teacher is right on {correct} of {len(labels_N)} samples by "
+                f"the cache's rows, but on {recorded} by its records; remove the cache and run "
+                "its stage again"
+            )
+        shares.append(correct / len(labels_N))
+    return tuple(shares)
+
+
+def _draw_pairs(planes: Sequence[tuple[str, int]], n_rows: int, seed: int) -> list[Pair]:
+    """Random rows of as many (bank, view) planes as there are pairs, in random order."""
+    generator = np.random.default_rng(derive_seed(seed, "alignment proof"))
+    order = generator.permutation(len(planes))
+    rows = generator.integers(n_rows, size=N_PAIRS)
+    return [(*planes[order[number % len(planes)]], int(row)) for number, row in enumerate(rows)]
+
+
+def _require_agreement(
+    reader: CacheReader, live: LiveTeacher, views: ViewsConfig, pairs: list[Pair], ids_N: Tensor
+) -> float:
+    largest, refused = 0.0, []
+    for (bank, view), rows in _by_plane(pairs).items():
+        rows_P = torch.tensor(rows)
+        live_PC = live.logits(views.bank(bank).recipe, view, rows_P)
+        difference_P, excess_P = _compare(reader, bank, view, rows_P, live_PC)
+        largest = max(largest, float(difference_P.max()))
+        for index in torch.nonzero(~(excess_P <= 0)).flatten().tolist():
+            sample, difference = int(ids_N[rows[index]]), float(difference_P[index])
+            refused.append(f"bank {bank}, view {view}, sample {sample}: {difference:.3g}")
+    if refused:
+        more = ", …" if len(refused) > NAMED_ROWS else ""
+        raise CacheError(
+            f"{len(refused)} of {len(pairs)} rows of {reader.uri} are not what the live teacher says "
+            f"(largest difference of a logit: {'; '.join(refused[:NAMED_ROWS])}{more}); the cache belongs to "
+            "another teacher, other views or other samples: point cache.uri elsewhere or remove it"
+        )
+    return largest
+
+
+def _compare(
+    reader: CacheReader, bank: str, view: int, rows_P: Tensor, live_PC: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Largest difference of a row, and by how much it passes its bound.
+
+    Half a unit in the last place of a normal float16 is at most 2^-11 of the value, of a subnormal 2^-25.
+    """
+    kept_PC = reader.signal(bank, view, rows_P).logits_BC
+    max_P1 = live_PC.max(dim=1, keepdim=True).values
+    slack_P1 = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * live_PC.abs().amax(dim=1, keepdim=True)
+    bound_PC = slack_P1.expand_as(live_PC)
+    if reader.identity.dtype is Precision.FP16:
+        live_PC = live_PC - max_P1
+        bound_PC = bound_PC + live_PC.abs() * 2.0**-11 + 2.0**-25
+    difference_PC = (kept_PC - live_PC).abs()
+    max_excess_P = (reader.logit_max(bank, view, rows_P) - max_P1[:, 0]).abs() - slack_P1[:, 0]
+    excess_P = torch.maximum((difference_PC - bound_PC).amax(dim=1), max_excess_P)
+    return difference_PC.amax(dim=1), excess_P
+
+
+def _by_plane(pairs: list[Pair]) -> Mapping[tuple[str, int], list[int]]:
+    planes: dict[tuple[str, int], list[int]] = {}
+    for bank, view, row in pairs:
+        planes.setdefault((bank, view), []).append(row)
+    return planes

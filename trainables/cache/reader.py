@@ -1,0 +1,147 @@
+"""Reading a teacher cache: gathers from memory-mapped arrays, a batch or a whole view at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables.cache.conversion import Array, BankArrays, default_scratch, open_bank
+from trainables.cache.manifest import MANIFEST, Manifest, manifest_bytes, parse_manifest
+from trainables.cache.storage import Place, open_place
+from trainables.config import BankConfig, CacheIdentity
+from trainables.errors import CacheError
+from trainables.signals import TeacherSignal
+
+# B = rows asked for, N = training samples, C = classes
+
+_COPY_NAME: Final = "manifest.json"
+
+
+def open_cache(uri: str, *, manifest_sha: str | None = None, scratch: Path | None = None) -> CacheReader:
+    """Open a complete cache.
+
+    The Parquet files of a bank are verified and copied to `scratch` (local disk) when the bank is
+    first asked for, once per node; afterwards the cache itself is not touched any more.
+
+    Args:
+        uri: path or URI of the cache's folder.
+        manifest_sha: the manifest that the caller verified; without it the current one.
+        scratch: folder for this manifest's arrays; by default one below the system's temporary folder,
+            named by the manifest's sha256.
+
+    Raises:
+        CacheError: there is no complete cache, or not the one of that manifest.
+    """
+    place = open_place(uri)
+    copied = (
+        _copied_manifest(scratch or default_scratch(manifest_sha), manifest_sha) if manifest_sha else None
+    )
+    data = copied or manifest_bytes(place, manifest_sha)
+    manifest = parse_manifest(data, place.path(MANIFEST))
+    found_sha = hashlib.sha256(data).hexdigest()
+    scratch = scratch or default_scratch(found_sha)
+    if copied is None:  # so that the next process on this node opens the cache without its network
+        open_place(str(scratch)).write(_COPY_NAME, data)
+    return CacheReader(place, manifest, found_sha, scratch)
+
+
+class CacheReader:
+    """The teacher's answers by bank, view and row of the training split, whose ids ascend."""
+
+    def __init__(self, place: Place, manifest: Manifest, manifest_sha: str, scratch: Path) -> None:
+        self.manifest = manifest
+        self.manifest_sha = manifest_sha
+        self.place = place
+        self._scratch = scratch
+        self._arrays: dict[str, BankArrays] = {}
+
+    @property
+    def uri(self) -> str:
+        """Where the cache lies."""
+        return self.place.uri
+
+    @property
+    def identity(self) -> CacheIdentity:
+        """What the cache was made from."""
+        return self.manifest.identity
+
+    @property
+    def banks(self) -> Mapping[str, BankConfig]:
+        """Recipe and number of views of each bank."""
+        return MappingProxyType(self.manifest.banks)
+
+    @property
+    def ids(self) -> Tensor:
+        """N int64 sample ids, in the order of the rows."""
+        return torch.from_numpy(np.array(self.arrays(next(iter(self.manifest.banks))).ids[0]))
+
+    def signal(self, bank: str, view: int, rows_B: Tensor) -> TeacherSignal:
+        """What the teacher said about these rows (int64) of a view, on the CPU.
+
+        Raises:
+            CacheError: the cache has no such bank, view or row.
+        """
+        arrays = self.arrays(bank, view)
+        logits_BC = torch.from_numpy(self._gather(arrays.logits[view], rows_B)).float()
+        return TeacherSignal(logits_BC, torch.from_numpy(self._gather(arrays.confidence[view], rows_B)))
+
+    def logit_max(self, bank: str, view: int, rows_B: Tensor) -> Tensor:
+        """The largest logit of each row, float32; added to fp16 logits it gives the teacher's own back.
+
+        Raises:
+            CacheError: the cache has no such bank, view or row.
+        """
+        return torch.from_numpy(self._gather(self.arrays(bank, view).logit_max[view], rows_B))
+
+    def view_tensors(self, bank: str, view: int) -> tuple[Tensor, Tensor]:
+        """A whole view in memory of its own: NxC logits in the dtype that is kept, and N confidences.
+
+        Raises:
+            CacheError: the cache has no such bank or view.
+        """
+        arrays = self.arrays(bank, view)
+        return torch.from_numpy(np.array(arrays.logits[view])), torch.from_numpy(
+            np.array(arrays.confidence[view])
+        )
+
+    def arrays(self, bank: str, view: int = 0) -> BankArrays:
+        """The memory-mapped arrays of a bank; converts them when this node has not yet.
+
+        Raises:
+            DamagedCache: files that are missing, cut short or altered.
+            CacheError: the cache has no such bank or view.
+        """
+        if bank not in self.manifest.banks:
+            known = ", ".join(self.manifest.banks)
+            raise CacheError(f"{self.uri} has no bank {bank!r}, only {known}; run the cache stage with it")
+        views = self.manifest.banks[bank].views
+        if not 0 <= view < views:
+            raise CacheError(
+                f"{self.uri} has views 0 to {views - 1} of bank {bank}, not {view}; "
+                "run the cache stage with more"
+            )
+        if bank not in self._arrays:
+            self._arrays[bank] = open_bank(self.place, self.manifest, bank, self._scratch)
+        return self._arrays[bank]
+
+    def _gather(self, array: Array, rows_B: Tensor) -> Array:
+        rows = rows_B.numpy(force=True)
+        # A negative index would silently count from the end and give another sample's logits.
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(array)):
+            raise CacheError(
+                f"rows {rows.min()} to {rows.max()} were asked for; the cache has rows 0 to {len(array) - 1}"
+            )
+        return array.take(rows, axis=0)
+
+
+def _copied_manifest(scratch: Path, manifest_sha: str) -> bytes | None:
+    path = scratch / _COPY_NAME
+    data = path.read_bytes() if path.is_file() else b""
+    return data if hashlib.sha256(data).hexdigest() == manifest_sha else None

@@ -1,0 +1,135 @@
+"""A folder on any file system, written file by file so that no reader ever sees half a file."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import fs
+
+from trainables.errors import CacheError
+
+_HAS_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder that `pyarrow.fs` reaches; file names are relative and use `/`."""
+
+    uri: str
+    """An absolute path, or the URI as it was given."""
+    filesystem: Any
+    root: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the folder is a path of this machine (a network mount included)."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    def path(self, name: str) -> str:
+        """Where a file of this folder lies, for messages and for `filesystem`."""
+        return f"{self.root}/{name}"
+
+    def read(self, name: str) -> pa.Buffer:
+        """The bytes of a file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            CacheError: it cannot be read.
+        """
+        try:
+            with self.filesystem.open_input_file(self.path(name)) as file:
+                return file.read_buffer()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise CacheError(f"cannot read {self.path(name)}: {error}") from error
+
+    def write(self, name: str, data: bytes | pa.Buffer) -> None:
+        """Write a file whole: it appears complete or not at all, and is on disk on return.
+
+        A local file is written under a hidden name, synced, renamed over the old one, and its folder
+        synced. An object store shows an object only when its upload is complete.
+
+        Raises:
+            CacheError: it cannot be written.
+        """
+        try:
+            if self.is_local:
+                _replace_file(Path(self.path(name)), data)
+            else:
+                with self.filesystem.open_output_stream(self.path(name)) as stream:
+                    stream.write(data)
+        except OSError as error:
+            raise CacheError(f"cannot write {self.path(name)}: {error}") from error
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        try:
+            self.filesystem.delete_file(self.path(name))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise CacheError(f"cannot remove {self.path(name)}: {error}") from error
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every file below the folder by relative name; hidden (unfinished) files are left out."""
+        selector = fs.FileSelector(self.root, recursive=True, allow_not_found=True)
+        try:
+            found = self.filesystem.get_file_info(selector)
+        except OSError as error:
+            raise CacheError(f"cannot list {self.uri}: {error}") from error
+        names = {
+            str(PurePosixPath(info.path).relative_to(PurePosixPath(self.root))): info
+            for info in found
+            if info.type == fs.FileType.File
+        }
+        return {
+            name: info.size for name, info in names.items() if not PurePosixPath(name).name.startswith(".")
+        }
+
+
+def open_place(uri: str) -> Place:
+    """The folder of a path or a URI such as `s3://bucket/folder`; nothing is created.
+
+    Raises:
+        CacheError: the URI names no file system that pyarrow knows.
+    """
+    if not _HAS_SCHEME.match(uri):
+        path = str(Path(uri).expanduser().absolute())
+        return Place(path, fs.LocalFileSystem(), path)
+    try:
+        filesystem, root = fs.FileSystem.from_uri(uri)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CacheError(
+            f"cannot open {uri!r}: {error}; give a path, or a URI such as s3://bucket/folder"
+        ) from error
+    return Place(uri, filesystem, root.rstrip("/"))
+
+
+def _replace_file(path: Path, data: bytes | pa.Buffer) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hidden = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        with hidden.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        hidden.replace(path)
+    finally:
+        hidden.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Push a folder's entries to disk, so that a rename outlives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,88 @@
+"""A trial's files: the state that it goes on from, and the weights of its best epoch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainables.errors import CheckpointError
+from trainables.weights import save_weights
+
+STATE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Everything that the next epoch depends on; generators derive from the seed and the epoch."""
+
+    epoch: int
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    best_epoch: int
+    best_metrics: dict[str, float]
+    best_model: dict[str, Tensor]
+
+
+class CheckpointFolder:
+    """`last.pt` (to go on from) and `best.safetensors` (the student) of a trial, replaced atomically."""
+
+    def __init__(self, folder: Path, *, spec_digest: str) -> None:
+        self.folder = folder
+        self.best_path = folder / "best.safetensors"
+        self._last_path = folder / "last.pt"
+        self._spec_digest = spec_digest
+
+    def save_state(self, state: TrainingState) -> None:
+        """Keep the state of a finished epoch.
+
+        Raises:
+            CheckpointError: the folder cannot be written; the previous state stays.
+        """
+        document = {"version": STATE_VERSION, "spec": self._spec_digest, **vars(state)}
+        beside = self._last_path.with_name(f".last-{os.getpid()}.tmp")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with beside.open("wb") as file:
+                torch.save(document, file)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(self._last_path)
+        except (OSError, RuntimeError) as error:
+            beside.unlink(missing_ok=True)
+            raise CheckpointError(
+                f"cannot write {self._last_path}: {error}; free space and run again"
+            ) from error
+
+    def load_state(self) -> TrainingState | None:
+        """The last state kept, or none when there is none for this very spec.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        if not self._last_path.exists():
+            return None
+        try:
+            document = torch.load(self._last_path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise CheckpointError(
+                f"{self._last_path} is damaged: {error}; delete it and run again"
+            ) from error
+        if document.pop("version") != STATE_VERSION or document.pop("spec") != self._spec_digest:
+            return None
+        return TrainingState(**document)
+
+    def save_best(self, model: nn.Module, metadata: Mapping[str, str]) -> Path:
+        """Write the student's weights; what they are is in the metadata."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_weights(model, self.best_path, metadata)
+        return self.best_path
+
+    def drop_state(self) -> None:
+        """Delete the state of a trial that will not go on; its best weights stay."""
+        self._last_path.unlink(missing_ok=True)

@@ -1,0 +1,78 @@
+"""What travels between driver, broker and slots: jobs one way, messages the other; plain data only."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import Field
+
+from trainables.config import BenchSpec, Config, ModelConfig, Split, TrialSpec
+
+
+class TrainJob(Config):
+    """Train one student."""
+
+    kind: Literal["train"] = "train"
+    bench: BenchSpec
+    trial: TrialSpec
+
+    @property
+    def job_id(self) -> str:
+        """The trial's id: a trial is one job, however often it is handed out."""
+        return self.trial.trial_id
+
+
+class EvaluateJob(Config):
+    """Evaluate kept weights on a split."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    job_id: str
+    bench: BenchSpec
+    student: ModelConfig
+    checkpoint: str
+    split: Split
+
+
+class ProfileJob(Config):
+    """Measure parameters, size and latency of a network."""
+
+    kind: Literal["profile"] = "profile"
+    job_id: str
+    bench: BenchSpec
+    student: ModelConfig
+
+
+Job = TrainJob | EvaluateJob | ProfileJob
+JOB_KINDS: dict[str, type[TrainJob] | type[EvaluateJob] | type[ProfileJob]] = {
+    "train": TrainJob,
+    "evaluate": EvaluateJob,
+    "profile": ProfileJob,
+}
+
+
+class End(StrEnum):
+    """How a job ended."""
+
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class Message(Config):
+    """One report of a job; the last one has an `end`."""
+
+    epoch: int = Field(0, ge=0, description="counted from 1; 0 for jobs without epochs")
+    metrics: dict[str, float] = Field({}, description="plain numbers under split/name")
+    end: End | None = None
+    reason: str | None = None
+    best_epoch: int | None = None
+    best: dict[str, float] = {}
+    checkpoint: str | None = Field(None, description="weights of the best epoch")
+
+
+class Lease(Config):
+    """A job that a slot holds; `attempt` tells a slot that lost it from the one that has it now."""
+
+    job: dict[str, Any]
+    attempt: int

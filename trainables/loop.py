@@ -1,0 +1,193 @@
+"""The one training loop: students, the control and teachers all pass through it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trainables.checkpoints import CheckpointFolder, TrainingState
+from trainables.config import ObjectiveBase, TrainingConfig
+from trainables.errors import TrialFailed
+from trainables.layout import memory_format
+from trainables.objectives import build_objective
+from trainables.optimisers import build_optimizer, learning_rate, set_learning_rate
+from trainables.seeds import derive_seed
+from trainables.signals import Losses, Objective, Signals
+from trainables.workbench import Workbench
+
+OnEpoch = Callable[[int, dict[str, float]], None]
+ShouldStop = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Course:
+    """A network and how it is trained."""
+
+    model: nn.Module
+    objective: ObjectiveBase
+    training: TrainingConfig
+    seed: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a course ended; unless it was stopped, the model then holds the weights of its best epoch."""
+
+    epochs: int
+    stopped: bool
+    best_epoch: int
+    best: dict[str, float]
+
+
+def train(
+    course: Course,
+    bench: Workbench,
+    *,
+    on_epoch: OnEpoch,
+    should_stop: ShouldStop = lambda: False,
+    files: CheckpointFolder | None = None,
+) -> Outcome:
+    """Train to the recipe's last epoch, going on from `files` where they hold a state.
+
+    Every generator derives from the seed and the epoch, so a course that was killed and went on ends
+    with the same weights as one that was not. `on_epoch(epoch, metrics)` gets `train/...` means over
+    the epoch and `selection/...` figures; after a resumption it is called for new epochs only.
+
+    Raises:
+        TrialFailed: the loss is not finite.
+    """
+    run = _Run(course, bench)
+    state = files.load_state() if files else None
+    if state is not None:
+        run.restore(state)
+    for epoch in range(run.epoch + 1, course.training.epochs + 1):
+        metrics = run.train_epoch(epoch, should_stop)
+        if metrics is None:
+            return Outcome(run.epoch, True, run.best_epoch, run.best)
+        if files is not None and _is_due(epoch, course.training):
+            files.save_state(run.state())
+        on_epoch(epoch, metrics)
+    course.model.load_state_dict(run.best_model)
+    return Outcome(run.epoch, False, run.best_epoch, run.best)
+
+
+class _Run:
+    """The moving parts of one course."""
+
+    def __init__(self, course: Course, bench: Workbench) -> None:
+        self.course = course
+        self.bench = bench
+        self.layout = memory_format(course.model)
+        self.model = course.model.to(bench.device, memory_format=self.layout)  # type: ignore[call-overload]
+        self.objective: Objective = build_objective(course.objective)
+        self.optimizer = build_optimizer(self.model, course.training)
+        self.epoch = 0
+        self.best_epoch = 0
+        self.best: dict[str, float] = {}
+        self.best_model: dict[str, Tensor] = {}
+
+    def state(self) -> TrainingState:
+        return TrainingState(
+            epoch=self.epoch,
+            model=self.model.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            best_epoch=self.best_epoch,
+            best_metrics=self.best,
+            best_model=self.best_model,
+        )
+
+    def restore(self, state: TrainingState) -> None:
+        self.model.load_state_dict(state.model)
+        self.optimizer.load_state_dict(state.optimizer)
+        self.epoch = state.epoch
+        self.best_epoch, self.best, self.best_model = state.best_epoch, state.best_metrics, state.best_model
+
+    def train_epoch(self, epoch: int, should_stop: ShouldStop) -> dict[str, float] | None:
+        """The epoch's metrics, or none when the course was stopped in it."""
+        began = time.perf_counter()
+        torch.manual_seed(derive_seed(self.course.seed, "forward", epoch))
+        batches = self._batches(epoch)
+        means = _Means()
+        self.model.train()
+        for step, rows_B in enumerate(batches):
+            if should_stop():
+                return None
+            progress = epoch - 1 + step / len(batches)
+            set_learning_rate(self.optimizer, learning_rate(self.course.training, progress))
+            means.add(self._step(epoch, rows_B))
+        metrics = means.result()
+        if not math.isfinite(metrics["train/loss"]):
+            raise TrialFailed(
+                f"the loss is {metrics['train/loss']} in epoch {epoch}; a lower lr or weight may help"
+            )
+        metrics["train/images_per_s"] = sum(map(len, batches)) / (time.perf_counter() - began)
+        self._select(epoch, metrics)
+        metrics["seconds"] = time.perf_counter() - began
+        self.epoch = epoch
+        return metrics
+
+    def _batches(self, epoch: int) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(derive_seed(self.course.seed, "order", epoch))
+        order_N = torch.randperm(self.bench.n_train, generator=generator).to(self.bench.device)
+        size = self.course.training.batch_size
+        batches = list(order_N.split(size))
+        # A short last batch gives noisy batch statistics, and one of a single sample fails.
+        return batches[:-1] if len(batches) > 1 and len(batches[-1]) < size else batches
+
+    def _step(self, epoch: int, rows_B: Tensor) -> Losses:
+        config, bench = self.course.objective, self.bench
+        # One forward pass a bank: batch statistics are per view, as in the released CRLD.
+        student = {
+            bank: self.model(bench.images(bank, epoch, rows_B).contiguous(memory_format=self.layout))
+            for bank in config.banks
+        }
+        teacher = {bank: bench.teacher(bank, epoch, rows_B) for bank in config.teacher_banks}
+        losses = self.objective(Signals(student, teacher, bench.labels_N[rows_B], epoch))
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return losses
+
+    def _select(self, epoch: int, metrics: dict[str, float]) -> None:
+        figures = self.bench.evaluate(
+            self.model, self.bench.data.selection, batch_size=self.course.training.eval_batch_size
+        )
+        metrics.update({f"selection/{name}": value for name, value in figures.items()})
+        if figures["accuracy"] > self.best.get("selection/accuracy", -1.0):
+            self.best_epoch, self.best = epoch, dict(metrics)
+            self.best_model = {
+                name: value.detach().clone() for name, value in self.model.state_dict().items()
+            }
+
+
+class _Means:
+    """Running means of scalars, kept on the device so that no step waits for a copy."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def add(self, losses: Losses) -> None:
+        self._count += 1
+        self._add("train/loss", losses.total)
+        for scalars in (losses.terms, losses.gauges):
+            for name, value in scalars.items():
+                self._add(f"train/{name}", value)
+
+    def result(self) -> dict[str, float]:
+        names = list(self._sums)
+        values = torch.stack([self._sums[name] for name in names]).cpu() / max(self._count, 1)
+        return dict(zip(names, values.tolist(), strict=True))
+
+    def _add(self, name: str, value: Tensor) -> None:
+        value = value.detach().float()
+        self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+
+def _is_due(epoch: int, training: TrainingConfig) -> bool:
+    return epoch % training.checkpoint_every == 0 and epoch < training.epochs

@@ -1,0 +1,48 @@
+"""Optimisers and learning-rate schedules of the loop, as pure functions of the recipe."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from trainables.config import OptimizerName, ScheduleName, TrainingConfig
+
+
+def build_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
+    """The recipe's optimiser; weight decay applies to all parameters, as in the CRD recipe."""
+    if training.optimizer is OptimizerName.ADAMW:
+        return torch.optim.AdamW(model.parameters(), lr=training.lr, weight_decay=training.weight_decay)
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=training.lr,
+        momentum=training.momentum,
+        nesterov=training.nesterov,
+        weight_decay=training.weight_decay,
+    )
+
+
+def learning_rate(training: TrainingConfig, progress_epochs: float) -> float:
+    """The rate after `progress_epochs` epochs (fractions count) of the recipe.
+
+    Cosine goes from `lr` to 0 over the epochs after warm-up; step multiplies by `gamma` once an epoch
+    counted from 1 is past a milestone, that is when progress reaches it (CRD recipe).
+    """
+    warmup = training.warmup_epochs
+    if progress_epochs < warmup:
+        return training.lr * (progress_epochs + 1e-2) / (warmup + 1e-2)
+    if training.schedule is ScheduleName.COSINE:
+        span = max(training.epochs - warmup, 1e-9)
+        part = min((progress_epochs - warmup) / span, 1.0)
+        return training.lr * 0.5 * (1 + math.cos(math.pi * part))
+    if training.schedule is ScheduleName.STEP:
+        passed = sum(progress_epochs >= milestone for milestone in training.milestones)
+        return training.lr * training.gamma**passed
+    return training.lr
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every parameter group this rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate

@@ -1,0 +1,189 @@
+"""A slot's side: the Ray Train loop that takes jobs from the broker and does them at the workbench."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import ray
+import torch
+from ray.train.torch import get_device
+from torch import nn
+
+from trainables.broker import CLOSED
+from trainables.cache.reader import open_cache
+from trainables.checkpoints import CheckpointFolder
+from trainables.config import BenchSpec, DataConfig, ModelConfig, Split
+from trainables.data import TrainingData, load_test, load_training
+from trainables.errors import StillhouseError
+from trainables.jobs import JOB_KINDS, End, EvaluateJob, Lease, Message, ProfileJob, TrainJob
+from trainables.loop import Course, train
+from trainables.models import build_model
+from trainables.profiling import profile_student
+from trainables.seeds import derive_seed
+from trainables.weights import load_weights
+from trainables.workbench import Workbench
+
+TAKE_WAIT_S = 5.0
+WATCH_WAIT_S = 30.0
+
+Send = Callable[[Message], None]
+ShouldStop = Callable[[], bool]
+
+
+class Bench:
+    """Keeps the data, and the last workbench, between jobs."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._data: dict[str, TrainingData] = {}
+        self._spec: BenchSpec | None = None
+        self._bench: Workbench | None = None
+
+    def data(self, config: DataConfig) -> TrainingData:
+        """Training data, loaded once."""
+        key = config.digest()
+        if key not in self._data:
+            self._data[key] = load_training(config)
+        return self._data[key]
+
+    def workbench(self, spec: BenchSpec) -> Workbench:
+        """The workbench of this spec; the last one is kept."""
+        if self._bench is None or self._spec != spec:
+            cache = open_cache(spec.cache_uri, manifest_sha=spec.cache_manifest) if spec.cache_uri else None
+            self._bench = Workbench(
+                self.data(spec.data),
+                spec.views,
+                view_seed=spec.view_seed,
+                device=self._device,
+                cache=cache,
+            )
+            self._spec = spec
+        return self._bench
+
+    def build(self, model: ModelConfig, spec: BenchSpec, *, seed: int = 0) -> nn.Module:
+        """A network for this bench's images and classes; its weights depend on the seed only."""
+        data = self.data(spec.data)
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(seed, "weights"))
+            return build_model(
+                model, n_classes=len(data.classes), in_channels=int(data.train.images.shape[1])
+            )
+
+
+def train_job(job: TrainJob, bench: Bench, send: Send, should_stop: ShouldStop) -> None:
+    """Train one student; a message an epoch, the last one with the kept weights."""
+    spec = job.trial
+    files = CheckpointFolder(Path(job.bench.checkpoints) / spec.trial_id, spec_digest=spec.digest())
+    model = bench.build(spec.student, job.bench, seed=spec.seed)
+    course = Course(model, spec.objective, spec.training, spec.seed)
+    last: dict[str, Any] = {}
+
+    def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+        # The last epoch travels with the end, so that nobody can see a finished trial without its weights.
+        if epoch < spec.training.epochs:
+            send(Message(epoch=epoch, metrics=metrics))
+        else:
+            last.update(epoch=epoch, metrics=metrics)
+
+    outcome = train(
+        course, bench.workbench(job.bench), on_epoch=on_epoch, should_stop=should_stop, files=files
+    )
+    if outcome.stopped:
+        send(Message(epoch=outcome.epochs, end=End.STOPPED))
+        return
+    metadata = {"trial_id": spec.trial_id, "student": spec.student.model_dump_json()}
+    path = files.save_best(model, metadata)
+    files.drop_state()
+    send(
+        Message(
+            **last,
+            end=End.COMPLETED,
+            best_epoch=outcome.best_epoch,
+            best=outcome.best,
+            checkpoint=str(path),
+        )
+    )
+
+
+def evaluate_job(job: EvaluateJob, bench: Bench, send: Send, _should_stop: ShouldStop) -> None:
+    """Evaluate kept weights; the test split is loaded here and nowhere else."""
+    model = bench.build(job.student, job.bench)
+    load_weights(model, Path(job.checkpoint))
+    workbench = bench.workbench(job.bench)
+    data = workbench.data
+    splits = {
+        Split.TRAIN: lambda: data.train,
+        Split.SELECTION: lambda: data.selection,
+        Split.TEST: lambda: load_test(job.bench.data),
+    }
+    figures = workbench.evaluate(model, splits[job.split](), batch_size=512)
+    send(Message(metrics={f"{job.split}/{n}": v for n, v in figures.items()}, end=End.COMPLETED))
+
+
+def profile_job(job: ProfileJob, bench: Bench, send: Send, _should_stop: ShouldStop) -> None:
+    """Measure an untrained copy: the figures depend on the architecture alone."""
+    workbench = bench.workbench(job.bench)
+    model = bench.build(job.student, job.bench).to(workbench.device)
+    figures = profile_student(model, input_shape=workbench.input_shape)
+    numbers = {name: float(value) for name, value in vars(figures).items() if isinstance(value, int | float)}
+    send(Message(metrics=numbers, end=End.COMPLETED))
+
+
+HANDLERS: Final[Mapping[str, Callable[[Any, Bench, Send, ShouldStop], None]]] = MappingProxyType(
+    {"train": train_job, "evaluate": evaluate_job, "profile": profile_job}
+)
+
+
+def slot_loop(config: Mapping[str, Any]) -> None:
+    """Ray Train's loop function: take, do, report, until the broker closes."""
+    torch.set_num_threads(config["threads"])
+    broker = config["broker"]
+    bench = Bench(get_device())
+    bench.data(DataConfig.from_plain(config["data"]))
+    while True:
+        answer = ray.get(broker.take.remote(config["slot"], os.getpid(), TAKE_WAIT_S))
+        if answer == CLOSED:
+            return
+        if answer is not None:
+            do_lease(Lease.from_plain(answer), bench, broker)
+
+
+def do_lease(lease: Lease, bench: Bench, broker: Any) -> None:
+    """Do one job; an exception ends that job as failed with its reason, and the slot goes on."""
+    job = JOB_KINDS[lease.job["kind"]].from_plain(lease.job)
+    with _cancellation(job.job_id, lease.attempt, broker) as cancelled:
+
+        def send(message: Message) -> None:
+            if not ray.get(broker.report.remote(job.job_id, lease.attempt, message.plain())):
+                cancelled.set()
+
+        try:
+            HANDLERS[job.kind](job, bench, send, cancelled.is_set)
+        except StillhouseError as error:
+            send(Message(end=End.FAILED, reason=str(error)))
+        except Exception as error:  # noqa: BLE001  a user's model may raise anything; the search goes on
+            send(Message(end=End.FAILED, reason=f"{type(error).__name__}: {error}"))
+
+
+@contextlib.contextmanager
+def _cancellation(job_id: str, attempt: int, broker: Any) -> Iterator[threading.Event]:
+    """An event that is set as soon as the broker wants the job dropped."""
+    cancelled, over = threading.Event(), threading.Event()
+
+    def listen() -> None:
+        while not over.is_set() and not cancelled.is_set():
+            if ray.get(broker.watch.remote(job_id, attempt, WATCH_WAIT_S)):
+                cancelled.set()
+
+    listener = threading.Thread(target=listen, name=f"cancel-{job_id}", daemon=True)
+    listener.start()
+    try:
+        yield cancelled
+    finally:
+        over.set()  # the listener ends with its next answer: the job has ended, so that comes at once

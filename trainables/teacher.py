@@ -1,0 +1,90 @@
+"""The teacher: trained by the one loop or loaded from a checkpoint, then digested and evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from pydantic import Field
+
+from trainables.cache.identity import SplitFacts, split_facts
+from trainables.checkpoints import CheckpointFolder
+from trainables.config import (
+    CeConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    TrainingConfig,
+    ViewsConfig,
+    digest_of,
+)
+from trainables.data import load_training
+from trainables.loop import Course, train
+from trainables.models import build_model
+from trainables.seeds import derive_seed
+from trainables.weights import count_parameters, load_weights, save_weights, weights_digest
+from trainables.workbench import Workbench
+
+
+class TeacherRequest(Config):
+    """Which teacher, and on what."""
+
+    data: DataConfig
+    model: ModelConfig
+    checkpoint: str | None
+    training: TrainingConfig
+    views: ViewsConfig
+    seed: int
+    folder: str = Field(description="where its weights and its training state are kept")
+    threads: int = Field(1, ge=1)
+
+
+class TeacherFacts(Config):
+    """The finished teacher."""
+
+    weights: str = Field(description="safetensors file")
+    fingerprint: str = Field(description="sha256 of architecture and weights")
+    params: int
+    selection_accuracy: float
+    split: SplitFacts = Field(description="the training split that it was made on")
+
+
+def make_teacher(request: TeacherRequest, on_epoch: Callable[[int, dict[str, float]], None]) -> TeacherFacts:
+    """Train (going on from where an interrupted training stopped) or load the teacher, and keep its weights.
+
+    Raises:
+        CheckpointError: the checkpoint does not fit the model.
+        TrialFailed: the training diverged.
+    """
+    torch.set_num_threads(request.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    data = load_training(request.data)
+    bench = Workbench(
+        data, request.views, view_seed=derive_seed(request.seed, "teacher views"), device=device
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(request.seed, "weights"))
+        channels = bench.input_shape[0]
+        model = build_model(request.model, n_classes=len(data.classes), in_channels=channels)
+    folder = Path(request.folder)
+    if request.checkpoint is not None:
+        load_weights(model, Path(request.checkpoint))
+        model.to(device)
+    else:
+        files = CheckpointFolder(folder, spec_digest=request.digest())
+        train(
+            Course(model, CeConfig(), request.training, request.seed), bench, on_epoch=on_epoch, files=files
+        )
+        files.drop_state()
+    figures = bench.evaluate(model, data.selection, batch_size=request.training.eval_batch_size)
+    path = folder / "teacher.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(model.cpu(), path, {"model": request.model.model_dump_json()})
+    return TeacherFacts(
+        weights=str(path),
+        fingerprint=digest_of([request.model.plain(), weights_digest(model)]),
+        params=count_parameters(model),
+        selection_accuracy=figures["accuracy"],
+        split=split_facts(data),
+    )

@@ -1,0 +1,263 @@
+"""The teacher pass: Ray Data runs the teacher over the shards that a cache still needs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import ray.data
+import torch
+from pydantic import Field
+from ray.exceptions import RayError
+from torch import nn
+
+from trainables.cache.identity import SplitFacts, folder_name, make_identity, require_identity, split_facts
+from trainables.cache.manifest import Origin, Shard, ShardRecord, read_manifest
+from trainables.cache.planning import Plan, claim_folder, plan_shards, publish
+from trainables.cache.producer import LiveTeacher, ShardProducer
+from trainables.cache.storage import Place, open_place
+from trainables.config import (
+    CacheConfig,
+    CacheIdentity,
+    Config,
+    DataConfig,
+    ModelConfig,
+    ViewsConfig,
+    digest_of,
+)
+from trainables.data import TrainingData, load_training
+from trainables.errors import CacheError, StillhouseError
+from trainables.models import build_model
+from trainables.weights import load_weights, weights_digest
+
+logger = logging.getLogger(__name__)
+
+WRITERS: Final = ("ray", "torch", "pyarrow", "numpy")
+MAX_RESTARTS: Final = 3
+
+Progress = Callable[[int, int, float], None]
+"""Called with (answers done, answers to do, seconds since the start); an answer is a (sample, view) pair."""
+
+
+class CacheRequest(Config):
+    """Which cache, and what may be used to build it."""
+
+    data: DataConfig
+    facts: SplitFacts
+    teacher: ModelConfig
+    weights: str = Field(description="safetensors file with the teacher's weights, on every node")
+    teacher_digest: str = Field(description="sha256 of the teacher's architecture and weights")
+    views: ViewsConfig
+    banks: tuple[str, ...] = Field(min_length=1, description="banks that the experiment needs")
+    view_seed: int
+    cache: CacheConfig
+    folder: str = Field(description="caches lie below it by fingerprint, when cache.uri is not given")
+    actors: int = Field(1, ge=1, description="teachers that run side by side")
+    cpus_per_actor: float = Field(0, ge=0, description="0 runs beside slots that hold all CPUs")
+    gpus_per_actor: float = Field(0, ge=0)
+    threads_per_actor: int = Field(1, ge=1, description="of torch, in each actor")
+
+    @property
+    def identity(self) -> CacheIdentity:
+        """What the cache is made from."""
+        return make_identity(
+            self.teacher_digest, self.facts, seed=self.view_seed, precision=self.cache.precision
+        )
+
+    @property
+    def origin(self) -> Origin:
+        """What the cache's folder is for."""
+        return Origin(
+            identity=self.identity,
+            n_rows=self.facts.n_train,
+            classes=self.facts.classes,
+            rows_per_shard=self.cache.rows_per_shard,
+            recipes={bank: self.views.bank(bank).recipe for bank in self.banks},
+        )
+
+    @property
+    def uri(self) -> str:
+        """Where the cache lies: cache.uri, or a folder named by all that the answers depend on."""
+        if self.cache.uri is not None:
+            return self.cache.uri
+        recipes = {"weak": self.views.weak.recipe, "strong": self.views.strong.recipe}
+        return f"{self.folder.rstrip('/')}/{folder_name(self.identity, recipes)}"
+
+
+class CacheSummary(Config):
+    """A complete cache."""
+
+    uri: str = Field(description="an absolute path, or a URI")
+    manifest: str = Field(description="sha256 of its manifest")
+    identity: CacheIdentity
+    rows: int = Field(description="answers in the cache: samples x views, all banks")
+    bytes: int
+    computed: int = Field(description="shards that this call computed")
+    reused: int = Field(description="shards that were there")
+    seconds: float
+
+
+def build_cache(request: CacheRequest, *, progress: Progress) -> CacheSummary:
+    """Compute what the cache lacks and publish its manifest; at once when it lacks nothing.
+
+    Needs a running Ray session when there is something to compute. A build that was interrupted
+    goes on with the shards that are not yet committed.
+
+    Raises:
+        CacheError: the folder is another cache's or cannot be written, an actor cannot load the data or the
+            teacher, or the teacher's logits cannot be kept.
+    """
+    began = time.monotonic()
+    place = open_place(request.uri)
+    origin = claim_folder(place, request.origin)
+    banks = {name: request.views.bank(name) for name in request.banks}
+    plan = plan_shards(place, origin, banks)
+    computed = len(plan.missing)
+    if plan.missing:
+        _compute(request, place, plan, progress, began)
+        plan = plan_shards(place, origin, banks)
+    sha256 = publish(place, plan, {name: version(name) for name in WRITERS})
+    manifest, _ = read_manifest(place, sha256)
+    return CacheSummary(
+        uri=place.uri,
+        manifest=sha256,
+        identity=manifest.identity,
+        rows=manifest.rows,
+        bytes=manifest.bytes,
+        computed=computed,
+        reused=len(manifest.shards) - computed,
+        seconds=time.monotonic() - began,
+    )
+
+
+class TeacherWorker:
+    """The actor: loads data and teacher with its first shard, then computes shard after shard."""
+
+    def __init__(self, request: Mapping[str, Any], uri: str, origin: Mapping[str, Any]) -> None:
+        self._request = CacheRequest.from_plain(request)
+        self._place = open_place(uri)
+        self._origin = Origin.from_plain(origin)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
+        """JSON of the commit records of the shards in `shard` (JSON too), or of what went wrong."""
+        return {"answer": [self._answer(text) for text in batch["shard"]]}
+
+    def _answer(self, text: str) -> str:
+        # An error travels as data: as an exception it would arrive inside Ray's own, with two tracebacks.
+        try:
+            record = self._producer.produce(Shard.model_validate_json(text))
+        except StillhouseError as error:
+            return json.dumps({"error": str(error)})
+        except Exception as error:  # a user's network may raise anything
+            logger.exception("the teacher pass failed")
+            return json.dumps({"error": f"{type(error).__name__}: {error}"})
+        return record.model_dump_json()
+
+    @cached_property
+    def _producer(self) -> ShardProducer:
+        request = self._request
+        torch.set_num_threads(request.threads_per_actor)
+        on_gpu = request.gpus_per_actor > 0 and torch.cuda.is_available()
+        data = load_training(request.data)
+        teacher = load_teacher(request.teacher, request.weights, data)
+        loaded = make_identity(
+            digest_of([request.teacher.plain(), weights_digest(teacher)]),
+            split_facts(data),
+            seed=request.view_seed,
+            precision=request.cache.precision,
+        )
+        # A node with other files than the driver's must not add to this cache.
+        require_identity(self._place.uri, self._origin.identity, loaded)
+        live = LiveTeacher(
+            teacher,
+            data,
+            seed=request.view_seed,
+            batch_size=request.cache.batch_size,
+            device=torch.device("cuda" if on_gpu else "cpu"),
+        )
+        return ShardProducer(self._place, self._origin, live, data)
+
+
+def load_teacher(config: ModelConfig, weights: str, data: TrainingData) -> nn.Module:
+    """The teacher with its weights, for these images and classes, on the CPU.
+
+    Raises:
+        CheckpointError: the weights cannot be read or do not fit.
+    """
+    model = build_model(config, n_classes=len(data.classes), in_channels=int(data.train.images.shape[1]))
+    load_weights(model, Path(weights))
+    return model
+
+
+def _compute(request: CacheRequest, place: Place, plan: Plan, progress: Progress, began: float) -> None:
+    """Have the missing shards computed, reporting progress as each is committed."""
+    todo = sum(shard.rows for shard in plan.missing)
+    done = 0
+    progress(done, todo, time.monotonic() - began)
+    for record in _records(request, place, plan):
+        done += record.shard.rows
+        progress(done, todo, time.monotonic() - began)
+
+
+def _records(request: CacheRequest, place: Place, plan: Plan) -> Iterator[ShardRecord]:
+    work = [{"shard": shard.model_dump_json()} for shard in plan.missing]
+    actors = min(request.actors, len(work))
+    with _quiet_ray_data():
+        answers = ray.data.from_items(work, override_num_blocks=len(work)).map_batches(
+            TeacherWorker,
+            fn_constructor_args=(request.plain(), place.uri, plan.origin.plain()),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=actors),
+            num_cpus=request.cpus_per_actor,
+            num_gpus=request.gpus_per_actor,
+            ray_remote_args_fn=_restart_limits,
+        )
+        try:
+            for row in answers.iter_rows():
+                yield _record(row["answer"])
+        except RayError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise CacheError(
+                f"the teacher pass broke off: {reason} Finished shards are kept; run the cache stage again "
+                "(with fewer actors or a smaller cache.batch_size if memory ran out)"
+            ) from error
+
+
+def _record(answer: str) -> ShardRecord:
+    fields = json.loads(answer)
+    if "error" in fields:
+        raise CacheError(f"the teacher pass stopped: {fields['error']}")
+    return ShardRecord.from_plain(fields)
+
+
+@contextmanager
+def _quiet_ray_data() -> Iterator[None]:
+    """No bars, start messages or tracebacks of Ray Data on the console: the caller gets progress and errors.
+
+    Its log file keeps them.
+    """
+    context = ray.data.DataContext.get_current()
+    kept = (context.enable_progress_bars, context.print_on_execution_start)
+    consoles = [h for h in logging.getLogger("ray.data").handlers if isinstance(h, logging.StreamHandler)]
+    levels = [handler.level for handler in consoles]
+    context.enable_progress_bars = context.print_on_execution_start = False
+    for handler in consoles:
+        handler.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        context.enable_progress_bars, context.print_on_execution_start = kept
+        for handler, level in zip(consoles, levels, strict=True):
+            handler.setLevel(level)
+
+
+def _restart_limits() -> dict[str, int]:
+    """Ray Data sets no limit of its own: a teacher that kills its actor would be started for ever."""
+    return {"max_restarts": MAX_RESTARTS, "max_task_retries": MAX_RESTARTS}

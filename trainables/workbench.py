@@ -1,0 +1,132 @@
+"""The workbench: what stays loaded in a worker between trials, so that a trial costs its training only."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from trainables.cache.reader import CacheReader
+from trainables.config import ViewsConfig
+from trainables.data import ImageSplit, TrainingData
+from trainables.errors import CacheError
+from trainables.evaluation import evaluate
+from trainables.signals import TeacherSignal
+from trainables.views.draw import ViewParams, draw
+from trainables.views.normalise import normalise
+from trainables.views.render import render
+
+RENDER_CHUNK = 2048
+RENDER_BUDGET_BYTES = 1 << 30
+
+# N = training samples, B = samples in the batch, C = channels, H, W = height and width
+
+
+class Workbench:
+    """Training data, views and teacher signals on one device, indexed by row of the training split.
+
+    Rendered views are kept (uint8) as long as they fit in `render_budget_bytes`, since every trial of
+    a search trains on the same views; beyond that a batch is rendered when it is needed.
+    """
+
+    def __init__(
+        self,
+        data: TrainingData,
+        views: ViewsConfig,
+        *,
+        view_seed: int,
+        device: torch.device,
+        cache: CacheReader | None = None,
+        render_budget_bytes: int = RENDER_BUDGET_BYTES,
+    ) -> None:
+        self.data = data
+        self.views = views
+        self.device = device
+        self.labels_N = data.train.labels.to(device)
+        self._view_seed = view_seed
+        self._cache = cache
+        self._images_NCHW = data.train.images.to(device)
+        self._rendered: dict[tuple[str, int], Tensor] = {}
+        self._params: dict[tuple[str, int], ViewParams] = {}
+        self._signals: dict[tuple[str, int], TeacherSignal] = {}
+        self._free_bytes = render_budget_bytes
+
+    @property
+    def n_train(self) -> int:
+        """Number of training samples."""
+        return int(self.labels_N.shape[0])
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width of an image."""
+        channels, height, width = self._images_NCHW.shape[1:]
+        return int(channels), int(height), int(width)
+
+    def view_of(self, bank: str, epoch: int) -> int:
+        """The view on which an epoch (counted from 1) trains: (epoch - 1) mod the bank's views."""
+        return (epoch - 1) % self.views.bank(bank).views
+
+    def images(self, bank: str, epoch: int, rows_B: Tensor) -> Tensor:
+        """Normalised float32 BCHW images of these rows, as the epoch's view of the bank shows them."""
+        view = self.view_of(bank, epoch)
+        rendered = self._rendered_view(bank, view)
+        if rendered is None:
+            batch = render(self._images_NCHW[rows_B], self._view_params(bank, view).take(rows_B))
+        else:
+            batch = rendered[rows_B]
+        return normalise(batch, self.data.mean, self.data.std)
+
+    def teacher(self, bank: str, epoch: int, rows_B: Tensor) -> TeacherSignal:
+        """What the teacher said about exactly these views.
+
+        Raises:
+            CacheError: the bench has no cache.
+        """
+        if self._cache is None:
+            raise CacheError("this objective needs the teacher's logits, but the bench has no cache")
+        view = self.view_of(bank, epoch)
+        whole = self._signals.get((bank, view))
+        if whole is None:
+            whole = self._load_signal(self._cache, bank, view)
+            self._signals[bank, view] = whole
+        return TeacherSignal(whole.logits_BC[rows_B].float(), whole.confidence_B[rows_B])
+
+    def evaluate(self, model: nn.Module, split: ImageSplit, *, batch_size: int) -> dict[str, float]:
+        """Accuracy and other figures of a model on clean images of a split."""
+        return evaluate(
+            model,
+            split,
+            mean=self.data.mean,
+            std=self.data.std,
+            batch_size=batch_size,
+            device=self.device,
+        )
+
+    def _load_signal(self, cache: CacheReader, bank: str, view: int) -> TeacherSignal:
+        logits_NC, confidence_N = cache.view_tensors(bank, view)
+        return TeacherSignal(logits_NC.to(self.device), confidence_N.to(self.device))
+
+    def _view_params(self, bank: str, view: int) -> ViewParams:
+        params = self._params.get((bank, view))
+        if params is None:
+            _, height, width = self.input_shape
+            params = draw(
+                self.views.bank(bank).recipe,
+                self.data.train.ids.numpy(),
+                seed=self._view_seed,
+                view=view,
+                size=(height, width),
+            ).to(self.device)
+            self._params[bank, view] = params
+        return params
+
+    def _rendered_view(self, bank: str, view: int) -> Tensor | None:
+        rendered = self._rendered.get((bank, view))
+        size = self._images_NCHW.nbytes
+        if rendered is not None or size > self._free_bytes:
+            return rendered
+        params = self._view_params(bank, view)
+        chunks = torch.arange(self.n_train, device=self.device).split(RENDER_CHUNK)
+        rendered = torch.cat([render(self._images_NCHW[rows], params.take(rows)) for rows in chunks])
+        self._rendered[bank, view] = rendered
+        self._free_bytes -= size
+        return rendered
