@@ -1,0 +1,92 @@
+# `make help` says what there is. Everything runs in .venv, from exact pins, on Python 3.11.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+UV_VERSION := 0.13.9
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+UV_STAMP := $(VENV)/.uv-$(UV_VERSION)
+IS_3_11 := import sys; sys.exit(sys.version_info[:2] != (3, 11))
+RUN := $(VENV)/.run-$(shell cat setup.cfg constraints.txt pyproject.toml 2>/dev/null | cksum | cut -d' ' -f1)
+DEV := $(subst .run-,.dev-,$(RUN))
+# PyTorch starts a thread for each core in each process; on a busy machine that is slower, not faster.
+TEST_THREADS ?= 2
+PYTEST := OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest
+PACKAGES := orchestrator trainables search_spaces cluster
+SOURCES := $(PACKAGES) tests
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test check unit numerics integration bench pins clean distclean
+.NOTPARALLEL:
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(DEV) ## make .venv with all that development needs
+
+demo: $(RUN) ## from nothing to a champion: the shipped experiment "digits", no download of data
+	$(BIN)/stillhouse run digits
+
+test: check unit numerics integration ## all checks and all tests, as in CI; stops at the first failure
+	@echo; echo "== all passed"
+
+check: $(DEV) ## format, lint, types, import contracts, size budgets
+	@echo; echo "== format"
+	$(BIN)/ruff format --check $(SOURCES)
+	@echo; echo "== lint"
+	$(BIN)/ruff check $(SOURCES)
+	@echo; echo "== types"
+	$(BIN)/mypy
+	@echo; echo "== import contracts"
+	$(BIN)/lint-imports
+	@echo; echo "== size budgets"
+	$(BIN)/python tests/size_budgets.py $(PACKAGES)
+
+unit: $(DEV) ## tests without Ray, network and GPU: under a minute
+	@echo; echo "== unit tests"
+	$(PYTEST) tests/unit
+
+numerics: $(DEV) ## tests of the mathematics against worked numbers
+	@echo; echo "== numerics"
+	$(PYTEST) tests/numerics
+
+integration: $(DEV) ## tests with real Ray and real MLflow: many minutes
+	@echo; echo "== integration"
+	$(PYTEST) tests/integration
+
+bench: $(DEV) ## measurements; ONLY=name for one of them
+	$(BIN)/python -m tests.benchmarks $(ONLY)
+
+pins: $(DEV) ## write the versions that are installed in .venv to constraints.txt
+	$(UV) pip freeze --exclude-editable --python $(BIN)/python > $(VENV)/installed.txt
+	@{ sed -n '/^#/p' constraints.txt; \
+		$(UV) pip compile setup.cfg --extra dev --constraint $(VENV)/installed.txt --python $(BIN)/python \
+			--no-annotate --no-header --quiet; } > constraints.new && mv constraints.new constraints.txt
+	@git --no-pager diff --stat -- constraints.txt
+
+clean: ## remove caches
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## remove caches and .venv; results in out/ stay
+	rm -rf $(VENV)
+
+$(UV_STAMP):
+	@test -x $(BIN)/python || { $(PYTHON) -c '$(IS_3_11)' && $(PYTHON) -m venv $(VENV); } || { \
+		echo "cannot make $(VENV) with '$(PYTHON)': Python 3.11 and its venv module are needed" \
+			"(Debian: apt-get install python3.11-venv); to name one: make PYTHON=/path/to/python3.11" >&2; \
+		exit 1; }
+	@$(BIN)/python -c '$(IS_3_11)' || { \
+		echo "$(VENV) holds another Python than 3.11; remove it: make distclean" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+# The stamp's name holds a checksum of the files that say what is installed.
+$(RUN): $(UV_STAMP)
+	$(UV) pip install --python $(BIN)/python --constraint constraints.txt --editable .
+	@rm -f $(VENV)/.run-* $(VENV)/.dev-*; touch $@
+
+$(DEV): $(UV_STAMP)
+	$(UV) pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	@rm -f $(VENV)/.run-* $(VENV)/.dev-*; touch $@ $(RUN)
