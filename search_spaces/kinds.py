@@ -257,12 +257,16 @@ class GridSearch(Listed):
     grid_search: Members = Field(description="the values, each of which is tried")
 
 
+_CONSTANT: Final = "constant"
+
+
 def _kind_of(value: object) -> str | None:
     if isinstance(value, Domain):
         return value.kind
     if isinstance(value, Mapping):
-        return str(next(iter(value))) if len(value) == 1 else None
-    return "constant" if isinstance(value, bool | int | float | str) else None
+        key = str(next(iter(value))) if len(value) == 1 else None
+        return None if key == _CONSTANT else key
+    return _CONSTANT if isinstance(value, bool | int | float | str) else None
 
 
 def _is_multiple(value: float, step: float) -> bool:
@@ -283,7 +287,7 @@ Dimension = Annotated[
     | Annotated[Normal, Tag("normal")]
     | Annotated[OneOf, Tag("choice")]
     | Annotated[GridSearch, Tag("grid_search")]
-    | Annotated[Scalar, Tag("constant")],
+    | Annotated[Scalar, Tag(_CONSTANT)],
     Discriminator(_kind_of),
 ]
 """A domain, or a plain value that is not searched."""

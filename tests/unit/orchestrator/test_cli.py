@@ -1,0 +1,126 @@
+"""The command line: instant, one line for an error, and files to start from."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from orchestrator import __version__
+from orchestrator.cli import app
+from orchestrator.loading import EXPERIMENTS_FOLDER, SPACES_FOLDER, load_experiment, load_space, shipped
+
+SLOW = ("torch", "ray", "mlflow", "pandas", "numpy")
+COMMANDS = (
+    "run", "pick", "ui", "submit", "doctor", "validate", "init", "schema", "experiments", "spaces"
+)  # fmt: skip
+
+
+def test_an_error_is_one_line_with_exit_code_2_and_no_traceback(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\ndata: {name: digit}\n")
+    done = _stillhouse("validate", str(path))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"error: {path}:")
+    assert done.stderr.count("\n") == 1
+
+
+def test_validating_imports_no_library_that_is_slow() -> None:
+    code = (
+        "import sys\nfrom orchestrator.cli import app\n"
+        "app(['validate', 'digits'], standalone_mode=False)\n"
+        f"print([name for name in {SLOW} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_wrong_experiment_stops_a_run_before_anything_is_imported() -> None:
+    code = (
+        "import sys\nimport orchestrator.cli\nsys.argv = ['stillhouse', 'run', 'digit']\n"
+        "try:\n    orchestrator.cli.main()\n"
+        f"finally:\n    print([name for name in {SLOW} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "[]\n")
+    assert done.stderr.startswith("error: no shipped experiment 'digit'; allowed: digits")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_shows_an_example(command: str) -> None:
+    done = CliRunner().invoke(app, [command, "--help"])
+    assert done.exit_code == 0
+    assert f"Example: stillhouse {command}" in done.output
+
+
+@pytest.mark.parametrize("words", [["run"], ["run", "digits", "--trials", "0"], ["schema", "model"], ["rn"]])
+def test_wrong_usage_ends_with_exit_code_2(words: list[str]) -> None:
+    assert CliRunner().invoke(app, words).exit_code == 2
+
+
+def test_the_version_is_told() -> None:
+    assert CliRunner().invoke(app, ["--version"]).output == f"stillhouse {__version__}\n"
+
+
+@pytest.mark.parametrize("name", list(shipped(EXPERIMENTS_FOLDER)))
+def test_a_file_to_start_from_is_valid_and_named_after_itself(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "my first.yaml"
+    done = CliRunner().invoke(app, ["init", str(path), "--from", name])
+    assert done.exit_code == 0, done.output
+    loaded = load_experiment(str(path), check_paths=False)
+    assert loaded.config.name == "my-first"
+    shipped_one = load_experiment(name, check_paths=False).config
+    assert loaded.config == shipped_one.with_overrides(name="my-first")
+    assert path.read_text().count("#") == (EXPERIMENTS_FOLDER / f"{name}.yaml").read_text().count("#")
+
+
+def test_a_search_space_to_start_from_is_valid(tmp_path: Path) -> None:
+    path = tmp_path / "wide.yaml"
+    assert CliRunner().invoke(app, ["init", str(path), "--from-space", "crld"]).exit_code == 0
+    assert load_space(str(path)) == load_space("crld").with_overrides(name="wide")
+    done = CliRunner().invoke(app, ["validate", str(path)])
+    assert done.output == f"{path}: ok, space wide (objective crld; 6 searched parameters)\n"
+
+
+def test_a_file_that_exists_is_kept_unless_forced(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("precious")
+    done = _stillhouse("init", str(path))
+    assert (done.returncode, path.read_text()) == (2, "precious")
+    assert done.stderr == f"error: {path} exists; give another name, or --force to replace it\n"
+    assert CliRunner().invoke(app, ["init", str(path), "--force"]).exit_code == 0
+    assert load_experiment(str(path)).config.name == "mine"
+
+
+def test_what_validate_prints_for_programs_is_the_whole_configuration() -> None:
+    done = CliRunner().invoke(app, ["validate", "digits", "--json"])
+    printed = json.loads(done.output)
+    loaded = load_experiment("digits")
+    assert printed == {"experiment": loaded.config.plain(), "space": loaded.space.plain()}
+
+
+@pytest.mark.parametrize(("kind", "key"), [("experiment", "teacher"), ("space", "objectives")])
+def test_a_schema_is_json_with_the_keys_of_the_file(kind: str, key: str) -> None:
+    schema = json.loads(CliRunner().invoke(app, ["schema", kind]).output)
+    assert schema["additionalProperties"] is False
+    assert key in schema["properties"]
+    assert key in schema["required"]
+
+
+@pytest.mark.parametrize(
+    ("command", "folder"), [("experiments", EXPERIMENTS_FOLDER), ("spaces", SPACES_FOLDER)]
+)
+def test_shipped_files_are_listed_with_what_they_are(command: str, folder: Path) -> None:
+    done = CliRunner().invoke(app, [command, "--json"])
+    assert json.loads(done.stdout) == shipped(folder)
+    assert all(len(text) > 20 for text in shipped(folder).values())
+
+
+def _stillhouse(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "orchestrator", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
