@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -16,6 +17,7 @@ import ray.data
 import torch
 from pydantic import Field
 from ray.exceptions import RayError
+from ray.util.annotations import RayDeprecationWarning
 from torch import nn
 
 from trainables.cache.identity import SplitFacts, folder_name, make_identity, require_identity, split_facts
@@ -40,7 +42,7 @@ from trainables.weights import load_weights, weights_digest
 logger = logging.getLogger(__name__)
 
 WRITERS: Final = ("ray", "torch", "pyarrow", "numpy")
-MAX_RESTARTS: Final = 3
+ATTEMPTS: Final = 3
 
 Progress = Callable[[int, int, float], None]
 """Called with (answers done, answers to do, seconds since the start); an answer is a (sample, view) pair."""
@@ -108,14 +110,20 @@ def build_cache(request: CacheRequest, *, progress: Progress) -> CacheSummary:
     """Compute what the cache lacks and publish its manifest; at once when it lacks nothing.
 
     Needs a running Ray session when there is something to compute. A build that was interrupted
-    goes on with the shards that are not yet committed.
+    goes on with the shards that are not yet committed; one that finds another at work on the same local
+    folder waits for it.
 
     Raises:
         CacheError: the folder is another cache's or cannot be written, an actor cannot load the data or the
             teacher, or the teacher's logits cannot be kept.
     """
-    began = time.monotonic()
     place = open_place(request.uri)
+    with place.exclusive():
+        return _build(request, place, progress)
+
+
+def _build(request: CacheRequest, place: Place, progress: Progress) -> CacheSummary:
+    began = time.monotonic()
     origin = claim_folder(place, request.origin)
     banks = {name: request.views.bank(name) for name in request.banks}
     plan = plan_shards(place, origin, banks)
@@ -197,37 +205,50 @@ def load_teacher(config: ModelConfig, weights: str, data: TrainingData) -> nn.Mo
 
 
 def _compute(request: CacheRequest, place: Place, plan: Plan, progress: Progress, began: float) -> None:
-    """Have the missing shards computed, reporting progress as each is committed."""
+    """Have the missing shards computed, reporting progress as each is committed.
+
+    An actor that dies (memory, a node that goes) ends the run of Ray Data; what is left is tried again.
+    """
     todo = sum(shard.rows for shard in plan.missing)
-    done = 0
-    progress(done, todo, time.monotonic() - began)
-    for record in _records(request, place, plan):
-        done += record.shard.rows
+    missing = plan.missing
+    for attempt in range(1, ATTEMPTS + 1):
+        done = todo - sum(shard.rows for shard in missing)
         progress(done, todo, time.monotonic() - began)
+        try:
+            for record in _records(request, place, plan.origin, missing):
+                done += record.shard.rows
+                progress(done, todo, time.monotonic() - began)
+        except RayError as error:
+            if attempt == ATTEMPTS:
+                reason = str(error).strip().splitlines()[0]
+                raise CacheError(
+                    f"the teacher pass broke off {ATTEMPTS} times: {reason} Finished shards are kept; run "
+                    "the cache stage again (if memory ran out, with fewer actors or a lower cache.batch_size)"
+                ) from error
+        else:
+            return
+        missing = plan_shards(place, plan.origin, plan.banks).missing
 
 
-def _records(request: CacheRequest, place: Place, plan: Plan) -> Iterator[ShardRecord]:
-    work = [{"shard": shard.model_dump_json()} for shard in plan.missing]
-    actors = min(request.actors, len(work))
+def _records(
+    request: CacheRequest, place: Place, origin: Origin, missing: tuple[Shard, ...]
+) -> Iterator[ShardRecord]:
+    work = [{"shard": shard.model_dump_json()} for shard in missing]
+    if not work:
+        return
     with _quiet_ray_data():
         answers = ray.data.from_items(work, override_num_blocks=len(work)).map_batches(
             TeacherWorker,
-            fn_constructor_args=(request.plain(), place.uri, plan.origin.plain()),
+            fn_constructor_args=(request.plain(), place.uri, origin.plain()),
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=actors),
+            compute=ray.data.ActorPoolStrategy(size=min(request.actors, len(work))),
             num_cpus=request.cpus_per_actor,
             num_gpus=request.gpus_per_actor,
-            ray_remote_args_fn=_restart_limits,
+            # Ray Data would restart for ever a teacher that kills its actor.
+            max_restarts=0,
         )
-        try:
-            for row in answers.iter_rows():
-                yield _record(row["answer"])
-        except RayError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise CacheError(
-                f"the teacher pass broke off: {reason} Finished shards are kept; run the cache stage again "
-                "(with fewer actors or a smaller cache.batch_size if memory ran out)"
-            ) from error
+        for row in answers.iter_rows():
+            yield _record(row["answer"])
 
 
 def _record(answer: str) -> ShardRecord:
@@ -251,13 +272,11 @@ def _quiet_ray_data() -> Iterator[None]:
     for handler in consoles:
         handler.setLevel(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            # `max_restarts` has no other way in than the keywords that Ray 2.64 will drop.
+            warnings.simplefilter("ignore", RayDeprecationWarning)
+            yield
     finally:
         context.enable_progress_bars, context.print_on_execution_start = kept
         for handler, level in zip(consoles, levels, strict=True):
             handler.setLevel(level)
-
-
-def _restart_limits() -> dict[str, int]:
-    """Ray Data sets no limit of its own: a teacher that kills its actor would be started for ever."""
-    return {"max_restarts": MAX_RESTARTS, "max_task_retries": MAX_RESTARTS}

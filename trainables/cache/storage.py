@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
+from filelock import FileLock
 from pyarrow import fs
 
 from trainables.errors import CacheError
@@ -76,6 +79,27 @@ class Place:
             return
         except OSError as error:
             raise CacheError(f"cannot remove {self.path(name)}: {error}") from error
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Wait for other processes that build here, and keep them out meanwhile; nothing on an object store.
+
+        Raises:
+            CacheError: the folder cannot be made or locked.
+        """
+        if not self.is_local:
+            yield
+            return
+        lock = FileLock(self.path("_build.lock"))
+        try:
+            Path(self.root).mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except OSError as error:
+            raise CacheError(f"cannot write {self.uri}: {error}; point cache.uri elsewhere") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def sizes(self) -> dict[str, int]:
         """Bytes of every file below the folder by relative name; hidden (unfinished) files are left out."""

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+
+from trainables.cache.identity import split_facts
+from trainables.cache.proof import prove_alignment
+from trainables.cache.reader import open_cache
+from trainables.config import (
+    BankConfig,
+    CacheConfig,
+    CropFlipStep,
+    DataConfig,
+    DataName,
+    ModelConfig,
+    ModelName,
+    ViewsConfig,
+    digest_of,
+)
+from trainables.data import load_training
+from trainables.models import build_model
+from trainables.teacher_pass import CacheRequest, build_cache, load_teacher
+from trainables.weights import save_weights, weights_digest
+
+pytestmark = pytest.mark.ray
+
+DATA = DataConfig(name=DataName.DIGITS, train_limit=50)
+TEACHER = ModelConfig(name=ModelName.MLP, width=16)
+WEAK = BankConfig(recipe=(CropFlipStep(op="crop_flip", padding=1),), views=2)
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[None]:
+    ray.init(address="local", num_cpus=2, include_dashboard=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def request_of_two_views(tmp_path_factory: pytest.TempPathFactory) -> CacheRequest:
+    folder = tmp_path_factory.mktemp("teacher_pass")
+    data = load_training(DATA)
+    torch.manual_seed(0)
+    teacher = build_model(TEACHER, n_classes=10, in_channels=1)
+    save_weights(teacher, folder / "teacher.safetensors", {})
+    return CacheRequest(
+        data=DATA,
+        facts=split_facts(data),
+        teacher=TEACHER,
+        weights=str(folder / "teacher.safetensors"),
+        teacher_digest=digest_of([TEACHER.plain(), weights_digest(teacher)]),
+        views=ViewsConfig(weak=WEAK),
+        banks=("weak",),
+        view_seed=3,
+        cache=CacheConfig(rows_per_shard=20, batch_size=16),
+        folder=str(folder / "caches"),
+    )
+
+
+def test_a_cache_is_built_beside_busy_cpus_extended_and_left_alone(
+    session: None, request_of_two_views: CacheRequest, capfd: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[tuple[int, int, float]] = []
+
+    def note(done: int, total: int, seconds: float) -> None:
+        seen.append((done, total, seconds))
+
+    @ray.remote(num_cpus=2)
+    class Slot:
+        def hold(self) -> bool:
+            return True
+
+    slot: Any = Slot.remote()  # type: ignore[attr-defined]
+    assert ray.get(slot.hold.remote())
+    first = build_cache(request_of_two_views, progress=note)
+    ray.kill(slot)
+    assert (first.computed, first.reused, first.rows) == (6, 0, 100)
+    assert [(done, total) for done, total, _ in seen][::6] == [(0, 100), (100, 100)]
+    assert "Progress bars disabled" not in capfd.readouterr().err
+
+    views = ViewsConfig(weak=WEAK.with_overrides(views=3))
+    more = request_of_two_views.with_overrides(views=views, cpus_per_actor=1.0)
+    second = build_cache(more, progress=note)
+    assert (second.computed, second.reused, second.uri) == (3, 6, first.uri)
+
+    seen.clear()
+    # No cluster here could place this actor: that the call returns shows that none was asked for.
+    third = build_cache(more.with_overrides(gpus_per_actor=64.0), progress=note)
+    assert (third.computed, third.manifest, seen) == (0, second.manifest, [])
+
+    reader = open_cache(third.uri, manifest_sha=third.manifest, scratch=Path(more.folder) / "scratch")
+    data = load_training(DATA)
+    summary = prove_alignment(
+        reader, data, load_teacher(TEACHER, more.weights, data), views, 3, banks=["weak"]
+    )
+    assert summary.pairs == 64

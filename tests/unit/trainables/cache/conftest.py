@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from tests.unit.trainables.cache.lab import CacheLab, random_data, tiny_teacher
+from trainables.cache.identity import split_facts
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> CacheLab:
+    data = random_data()
+    return CacheLab(tmp_path, data, tiny_teacher(), split_facts(data))
+
+
+@pytest.fixture
+def other_teacher() -> nn.Module:
+    return tiny_teacher(seed=1)

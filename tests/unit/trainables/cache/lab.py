@@ -1,0 +1,95 @@
+"""A tiny teacher on random images, and caches built from them without Ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from trainables.cache.identity import SplitFacts, make_identity
+from trainables.cache.manifest import Origin, Shard
+from trainables.cache.planning import claim_folder, plan_shards, publish
+from trainables.cache.producer import LiveTeacher, ShardProducer
+from trainables.cache.reader import CacheReader, open_cache
+from trainables.cache.storage import open_place
+from trainables.config import BankConfig, CropFlipStep, Precision, RandAugmentStep, ViewsConfig
+from trainables.data import ImageSplit, TrainingData
+
+CLASSES = ("ant", "bee", "cat", "dog", "eel")
+
+
+def random_data(n_train: int = 40) -> TrainingData:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (n_train, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, len(CLASSES), (n_train,), generator=generator)
+    split = ImageSplit(images, labels, 3 * torch.arange(n_train) + 1)
+    return TrainingData(split, split, CLASSES, (0.5,), (0.25,), "d" * 64)
+
+
+def tiny_teacher(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        conv = nn.Conv2d(1, 8, 3)
+        return nn.Sequential(
+            conv, nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(), nn.Flatten(), nn.Linear(288, 5)
+        )
+
+
+VIEWS = ViewsConfig(
+    weak=BankConfig(recipe=(CropFlipStep(op="crop_flip", padding=1),), views=2),
+    strong=BankConfig(
+        recipe=(CropFlipStep(op="crop_flip", padding=1), RandAugmentStep(op="randaugment")), views=1
+    ),
+)
+
+
+@dataclass(frozen=True)
+class CacheLab:
+    """Data, teacher and views; `build` computes what a folder lacks, and `replace` puts a fault in."""
+
+    folder: Path
+    data: TrainingData
+    teacher: nn.Module
+    facts: SplitFacts
+    views: ViewsConfig = VIEWS
+    seed: int = 7
+    precision: Precision = Precision.FP16
+    teacher_digest: str = "a" * 64
+    rows_per_shard: int = 16
+
+    @property
+    def uri(self) -> str:
+        return str(self.folder / "cache")
+
+    def origin(self, banks: tuple[str, ...]) -> Origin:
+        identity = make_identity(self.teacher_digest, self.facts, seed=self.seed, precision=self.precision)
+        return Origin(
+            identity=identity,
+            n_rows=self.facts.n_train,
+            classes=self.facts.classes,
+            rows_per_shard=self.rows_per_shard,
+            recipes={bank: self.views.bank(bank).recipe for bank in banks},
+        )
+
+    def build(self, banks: tuple[str, ...] = ("weak", "strong"), *, stop_after: int = 10_000) -> list[Shard]:
+        """Compute and commit the missing shards, and publish when none is missing; gives those computed."""
+        place = open_place(self.uri)
+        origin = claim_folder(place, self.origin(banks))
+        wanted = {bank: self.views.bank(bank) for bank in banks}
+        live = LiveTeacher(self.teacher, self.data, seed=self.seed, batch_size=7, device=torch.device("cpu"))
+        producer = ShardProducer(place, origin, live, self.data)
+        computed = list(plan_shards(place, origin, wanted).missing)[:stop_after]
+        for shard in computed:
+            producer.produce(shard)
+        plan = plan_shards(place, origin, wanted)
+        if not plan.missing:
+            publish(place, plan, {"stillhouse": "test"})
+        return computed
+
+    def open(self, name: str = "scratch") -> CacheReader:
+        return open_cache(self.uri, scratch=self.folder / name)
+
+    def but(self, **changes: object) -> CacheLab:
+        return replace(self, **changes)  # type: ignore[arg-type]
