@@ -100,6 +100,8 @@ class Projection:
     def __init__(self) -> None:
         self._trials: dict[str, _Trial] = {}
         self._changes: dict[str | None, RunChange] = {}
+        self.searched: set[str] = set()
+        """Names of the parameters that any trial of a search has."""
         self._handlers: dict[str, Callable[[Event], None]] = {
             "trial_started": self._started,
             "epoch": self._epoch,
@@ -151,6 +153,8 @@ class Projection:
         if name not in self._trials:
             start = _trial_start(event, len(self._trials) + 1)
             self._trials[name] = _Trial(start, event["seq"], event["time_ms"])
+            if event["role"] == Role.SEARCH:
+                self.searched |= start.params.keys()
         start = self._trials[name].start
         change = self._change(name)
         change.params |= start.params

@@ -40,6 +40,7 @@ class Projector:
         self._runs: dict[str, KnownRun] = {}
         self._stale = True
         self._described = ""
+        self._view = ""
         self._repaired = False
         self._settled = False
         self._projection = Projection()
@@ -80,6 +81,7 @@ class Projector:
         report()
         while self._read_ahead():
             self._drain()
+            self._share_view()
             self.cursor = self._pending_end
             self._settled = self._repaired
             self._save()
@@ -169,10 +171,16 @@ class Projector:
         tags["mlflow.note.content"] = self._facts.description(self._store.experiment_id)
         new = {name: value for name, value in params.items() if name not in before}
         self._attempt(lambda: self._store.describe(run_id, new, tags))
-        view = ranked_view(self._facts.searched)
-        self._attempt(lambda: self._store.tag_experiment(VIEW_TAG, view))
+        self._share_view()
         document = self._facts.document()
         self._attempt_upload(run_id, lambda: self._store.upload_json(run_id, document, "experiment.json"))
+
+    def _share_view(self) -> None:
+        """Set the ranking page's columns: what trials are known to differ in, or else may differ in."""
+        view = ranked_view(self._projection.searched or self._facts.searched)
+        if view != self._view:
+            self._attempt(lambda: self._store.tag_experiment(VIEW_TAG, view))
+            self._view = view
 
     def _read_ahead(self) -> bool:
         """Fill the pending changes; whether there is anything to write or to pass over."""
