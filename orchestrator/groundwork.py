@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.run_context import Run
+from trainables.cache.manifest import DamagedCache, discard_shards
 from trainables.cache.proof import prove_alignment
 from trainables.cache.reader import open_cache
+from trainables.cache.storage import open_place
 from trainables.config import ViewsConfig, digest_of
 from trainables.data import load_training
 from trainables.seeds import derive_seed
@@ -68,22 +70,34 @@ def cache_stage(run: Run, teacher: TeacherFacts, *, needed: bool) -> CacheSummar
     key = digest_of([request.identity.plain(), request.uri, request.origin.plain(), banks])
 
     def build() -> dict[str, Any]:
-        missing = not Path(request.uri, "_manifest.json").exists()
-        if missing:
-            run.workers.start_slots_early()
+        run.workers.start_slots_early()
         cpus, gpus = run.workers.stage_resources()
-        sized = request.with_overrides(
-            actors=_actors(run, teacher, sum(banks.values())), cpus_per_actor=cpus, gpus_per_actor=gpus
-        )
-        with run.console.progress("cache") as progress:
-            summary = build_cache(
-                sized, progress=lambda done, total, s: progress.update(done, f"of {total} answers, {s:.0f} s")
-            )
-        _prove(run, sized, summary)
-        return summary.plain()
+        actors = _actors(run, teacher, sum(banks.values()))
+        sized = request.with_overrides(actors=actors, cpus_per_actor=cpus, gpus_per_actor=gpus)
+        return _built_and_proved(run, sized).plain()
 
     result = run.stages.run("cache", key, build, still_valid=lambda _: not needed)
     return CacheSummary.from_plain(result)
+
+
+def _built_and_proved(run: Run, request: CacheRequest) -> CacheSummary:
+    """A complete cache that says what the teacher says; files found damaged are computed again, alone."""
+    summary = _built(run, request)
+    try:
+        _prove(run, request, summary)
+    except DamagedCache as error:
+        run.console.info(f"{error}; computing {len(error.shards)} files again")
+        discard_shards(open_place(summary.uri), error.shards)
+        summary = _built(run, request)
+        _prove(run, request, summary)
+    return summary
+
+
+def _built(run: Run, request: CacheRequest) -> CacheSummary:
+    with run.console.progress("cache") as progress:
+        return build_cache(
+            request, progress=lambda done, total, s: progress.update(done, f"of {total} answers, {s:.0f} s")
+        )
 
 
 def _cache_request(run: Run, teacher: TeacherFacts) -> CacheRequest:

@@ -101,7 +101,11 @@ def _stages(run: Run, recorder: MlflowRecorder, *, search_must_exist: bool) -> S
     identity = cache.identity.digest() if cache else None
     exported = export_stage(run, choice, teacher, cache=identity, metrics=outcome.champion_metrics())
     registered = register_stage(
-        run, recorder, choice, tracking_uri=_tracking_uri(run.loaded, run.out), lineage=outcome.lineage(search)
+        run,
+        recorder,
+        choice,
+        tracking_uri=_tracking_uri(run.loaded, run.out),
+        lineage=outcome.lineage(search),
     )
     return write_up(run, recorder, outcome, exported, registered, _tracking_uri(run.loaded, run.out))
 
