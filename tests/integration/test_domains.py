@@ -48,6 +48,9 @@ class _Scored(tune.Trainable):
         self.epoch = 0
         return True
 
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        return {"epoch": self.epoch}
+
     def step(self) -> dict[str, Any]:
         self.epoch += 1
         return {"epoch": self.epoch, METRIC: self.epoch / 10}
@@ -174,10 +177,11 @@ def test_a_plan_counts_the_students_that_will_be_proposed() -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["random", "optuna", "grid"])
 def test_a_tuner_takes_the_plan_of_every_algorithm(algorithm: str, ray_local: None, tmp_path: Path) -> None:
-    space = _grid() if algorithm == "grid" else _with(load_space("digits"), algorithm=algorithm)
-    plan = search_plan(space, trials=10, seed=0, max_epochs=4)
+    space = _with(load_space("digits"), algorithm=algorithm) if algorithm != "grid" else _small_grid()
+    plan = search_plan(space, trials=4, seed=0, max_epochs=4)
     results = tune.Tuner(
         tune.with_resources(_Scored, {"CPU": 0.1}),
         param_space=plan.param_space,
@@ -244,6 +248,13 @@ def _space(objectives: dict[str, Any], **fields: Any) -> SpaceConfig:
 
 def _with(space: SpaceConfig, *, algorithm: str) -> SpaceConfig:
     return space.with_overrides(search=space.search.with_overrides(algorithm=algorithm))
+
+
+def _small_grid() -> SpaceConfig:
+    return _space(
+        {"kd": {"temperature": {"grid_search": [2, 4]}}, "dkd": {"beta": {"grid_search": [8]}}},
+        search={"algorithm": "grid"},
+    )
 
 
 def _grid() -> SpaceConfig:
