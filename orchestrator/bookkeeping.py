@@ -27,11 +27,12 @@ class Bookkeeper:
     ) -> None:
         """A student is about to be trained; one that goes on from an earlier run is not noted again.
 
-        A finalist that failed in an earlier run gets another chance; a trial of the search does not.
+        A finalist that was not completed in an earlier run gets another chance; a trial of the search that
+        ended does not.
         """
         spec = job.trial
         record = self._ledger.trial(spec.trial_id)
-        if record is not None and (record.status != "failed" or spec.role is Role.SEARCH):
+        if record is not None and (spec.role is Role.SEARCH or record.status in ("running", "completed")):
             return
         self._ledger.append(
             "trial_started",
@@ -97,7 +98,10 @@ class Bookkeeper:
 
 
 def history(ledger: Ledger, *, search: str) -> dict[str, list[dict[str, Any]]]:
-    """By trial, what an earlier run heard of it, as messages; those of a finished trial have an end."""
+    """By trial, what an earlier run heard of it, as messages; those of a finished trial have an end.
+
+    The end of a failed trial is a message of its own, as it was then; the others end with their last epoch.
+    """
     messages: dict[str, list[dict[str, Any]]] = {
         record.trial: [] for record in ledger.trials(search=search, role=Role.SEARCH)
     }
@@ -108,7 +112,7 @@ def history(ledger: Ledger, *, search: str) -> dict[str, list[dict[str, Any]]]:
         if event["kind"] == "epoch":
             heard.append({"epoch": event["epoch"], "metrics": event["metrics"]})
         elif event["kind"] == "trial_ended":
-            last = heard.pop() if heard else {}
+            last = heard.pop() if heard and event["status"] != "failed" else {}
             names = ("reason", "best_epoch", "best", "checkpoint")
             heard.append({**last, "end": _ENDS[event["status"]], **{name: event[name] for name in names}})
     return messages

@@ -128,14 +128,12 @@ def ui(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; a free one where it is taken.")] = 5000,
 ) -> None:
-    """Show the record of a finished experiment in MLflow, opened at the ranked runs."""
+    """Show the record of an experiment in MLflow, also while it runs, opened at the ranked runs."""
     loaded = load_experiment(experiment, overrides=_Changes(out=out).overrides(), check_paths=False)
-    from orchestrator.finished import out_folder
-    from orchestrator.summary import read_summary
+    from orchestrator.places import experiment_id, tracking_uri
     from orchestrator.ui import serve_ui
 
-    place = read_summary(out_folder(loaded) / "summary.json").mlflow
-    serve_ui(place.tracking_uri, place.experiment_id or "0", host=host, port=port)
+    serve_ui(tracking_uri(loaded), experiment_id(loaded), host=host, port=port)
 
 
 @app.command(epilog="Example: stillhouse submit my.yaml --address http://head:8265")

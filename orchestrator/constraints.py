@@ -30,7 +30,7 @@ class Constraint:
         return _OPERATORS[self.symbol](figures[self.field], self.bound)
 
     def __str__(self) -> str:
-        return f"{self.field} {self.symbol} {self.bound:g}"
+        return f"{self.field} {self.symbol} {self.bound:.15g}"
 
 
 def parse_constraints(text: str) -> tuple[Constraint, ...]:

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.console import Console
 from orchestrator.ledger import Ledger
 from orchestrator.loading import LoadedExperiment
+from orchestrator.places import out_folder
 from orchestrator.summary import Summary, read_summary, students_table
 from trainables.config import digest_of
 
 STAGE = "summary"
-HOME_FOLDER = "stillhouse"
-_IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-
-
-def out_folder(loaded: LoadedExperiment, environment: Mapping[str, str] = os.environ) -> Path:
-    """Where the run writes, absolute.
-
-    A relative folder starts at the working folder; in a Ray job, whose working folder is a copy that goes
-    away, it starts at ~/stillhouse.
-    """
-    folder = Path(loaded.config.out_folder).expanduser()
-    if _IN_A_JOB in environment and not folder.is_absolute():
-        return Path.home() / HOME_FOLDER / folder
-    return folder.absolute()
 
 
 def run_key(loaded: LoadedExperiment) -> str:

@@ -55,28 +55,36 @@ class Ledger:
         trial_started   trial, role, search, objective, parameters, spec, sampled
         epoch           trial, epoch (1-based), metrics
         trial_ended     trial, status, reason, epochs, best_epoch, best, final, checkpoint
-    A line cut short by a crash is dropped when the file is opened again.
+    A line cut short by a crash is passed over when the file is opened again, and cut off before the next
+    event: whoever only reads never alters the file, since a run may be writing it at that moment.
     """
 
     def __init__(self, folder: Path) -> None:
         """Open or create the ledger in a folder.
 
         Raises:
-            StillhouseError: the folder cannot be written.
+            StillhouseError: the folder cannot be written, or a line of the file is no event.
         """
         self.path = folder / "ledger.jsonl"
         self._lock = threading.Lock()
         self._events: list[Event] = []
         self._trials: dict[str, TrialRecord] = {}
+        self._size = 0
+        self._tail_is_cut = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            # Unbuffered: what a full disk refused must not be written by a later event.
+            self._file = self.path.open("ab", buffering=0)
             self._load()
-            self._file = self.path.open("ab")
         except OSError as error:
             raise StillhouseError(f"cannot write the ledger {self.path}: {error}") from error
 
     def append(self, kind: str, **fields: Any) -> Event:
-        """Write one event and push it to disk before it counts."""
+        """Write one event and push it to disk before it counts.
+
+        Raises:
+            StillhouseError: it cannot be written; the events before it are intact.
+        """
         with self._lock:
             event: Event = {
                 "seq": len(self._events),
@@ -86,9 +94,7 @@ class Ledger:
             }
             line = json.dumps(event, separators=(",", ":")).encode() + b"\n"
             try:
-                self._file.write(line)
-                self._file.flush()
-                os.fsync(self._file.fileno())
+                self._write(line)
             except OSError as error:
                 raise StillhouseError(
                     f"cannot write the ledger {self.path}: {error}; what was there is intact"
@@ -125,25 +131,43 @@ class Ledger:
         """Close the file; the ledger can still be read."""
         self._file.close()
 
+    def _write(self, line: bytes) -> None:
+        if not self._tail_is_cut:
+            self._cut_tail()
+        try:
+            left = memoryview(line)
+            while left:  # an almost full disk takes a part, and refuses the rest with its reason
+                left = left[self._file.write(left) :]
+            os.fsync(self._file.fileno())
+        except OSError:
+            self._file.truncate(self._size)
+            raise
+        self._size += len(line)
+
+    def _cut_tail(self) -> None:
+        with self.path.open("rb") as file:
+            file.seek(self._size)
+            if b"\n" in file.read():
+                raise OSError("another process has written to it since it was opened")
+        self._file.truncate(self._size)
+        self._tail_is_cut = True
+
     def _load(self) -> None:
-        if not self.path.exists():
-            return
-        good = 0
-        for line in self._lines():
-            self._fold(json.loads(line))
-            good += len(line)
-        if good < self.path.stat().st_size:
-            os.truncate(self.path, good)
+        for number, line in enumerate(self._lines(), start=1):
+            try:
+                self._fold(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise StillhouseError(
+                    f"{self.path}:{number}: not a ledger event ({type(error).__name__}: {error}); "
+                    "restore the file or move it away"
+                ) from error
+            self._size += len(line)
 
     def _lines(self) -> Iterator[bytes]:
         with self.path.open("rb") as file:
-            for number, line in enumerate(file):
+            for line in file:
                 if not line.endswith(b"\n"):
                     return
-                if not line.startswith(b"{"):
-                    raise StillhouseError(
-                        f"{self.path}:{number + 1}: not a ledger event; restore the file or move it away"
-                    )
                 yield line
 
     def _fold(self, event: Event) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -21,18 +19,19 @@ from orchestrator.finals import (
     profile_stage,
     test_stage,
 )
-from orchestrator.finished import STAGE, out_folder, run_key
+from orchestrator.finished import STAGE, run_key
 from orchestrator.groundwork import cache_stage, teacher_stage
 from orchestrator.ledger import Ledger
 from orchestrator.loading import LoadedExperiment
 from orchestrator.picking import choose_champion, group_trials
+from orchestrator.places import experiment_name, out_folder, tracking_uri
 from orchestrator.proposals import Composer
 from orchestrator.run_context import Run
 from orchestrator.search import SearchTask, run_search
 from orchestrator.shipping import export_stage, register_stage
 from orchestrator.stages import Stages
 from orchestrator.summary import Summary
-from orchestrator.tracking import MlflowRecorder, ParentFacts, default_tracking_uri
+from orchestrator.tracking import MlflowRecorder, ParentFacts
 from orchestrator.workers import Workers
 from orchestrator.writing_up import Outcome, write_up
 from trainables.config import BenchSpec, Role, digest_of
@@ -58,7 +57,7 @@ def run_experiment(
         recorder.start()
         status = "FAILED"
         try:
-            with _interruptible(), Workers(loaded.config, out, console) as workers:
+            with Workers(loaded.config, out, console) as workers:
                 run = Run(loaded, out, ledger, Stages(ledger, console), workers, console)
                 summary = _stages(run, recorder, search_must_exist=search_must_exist)
             status = "FINISHED"
@@ -104,10 +103,10 @@ def _stages(run: Run, recorder: MlflowRecorder, *, search_must_exist: bool) -> S
         run,
         recorder,
         choice,
-        tracking_uri=_tracking_uri(run.loaded, run.out),
+        tracking_uri=tracking_uri(run.loaded),
         lineage=outcome.lineage(search),
     )
-    return write_up(run, recorder, outcome, exported, registered, _tracking_uri(run.loaded, run.out))
+    return write_up(run, recorder, outcome, exported, registered, tracking_uri(run.loaded))
 
 
 def _search_stage(run: Run, bench: BenchSpec, search: str, *, must_exist: bool) -> None:
@@ -141,15 +140,11 @@ def _recorder(loaded: LoadedExperiment, ledger: Ledger, out: Path) -> MlflowReco
     )
     return MlflowRecorder(
         ledger,
-        tracking_uri=_tracking_uri(loaded, out),
-        experiment_name=config.record.experiment_name or f"stillhouse/{config.name}",
+        tracking_uri=tracking_uri(loaded),
+        experiment_name=experiment_name(loaded),
         out=out,
         parent=facts,
     )
-
-
-def _tracking_uri(loaded: LoadedExperiment, out: Path) -> str:
-    return loaded.config.record.tracking_uri or default_tracking_uri(out)
 
 
 @contextmanager
@@ -167,20 +162,3 @@ def _locked(out: Path) -> Iterator[None]:
         raise StillhouseError(f"another run is writing into {out}; wait for it or give --out") from error
     except PermissionError as error:
         raise StillhouseError(f"cannot write into {out}: {error}; give --out") from error
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM counts as Ctrl-C, so that a job that is stopped saves its state too."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_number: int, _frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -12,7 +12,7 @@ from trainables.config import BenchSpec, CeConfig, Role, TrialSpec, digest_of
 from trainables.jobs import TrainJob
 from trainables.seeds import derive_seed
 
-ID_DIGITS = 8
+ID_DIGITS = 12  # 8 would let two of 10,000 students share an id once in a hundred searches
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from ray import tune
 from orchestrator.bookkeeping import Bookkeeper, history
 from orchestrator.console import Console, Progress
 from orchestrator.ledger import Ledger
+from orchestrator.loading import max_epochs
 from orchestrator.proposals import Composer
 from search_spaces.domains import METRIC, MODE, SearchPlan, search_plan
 from trainables.config import Role
@@ -126,7 +127,7 @@ def _plan(task: SearchTask, ledger: Ledger) -> SearchPlan:
         task.composer.space,
         trials=experiment.budget.trials,
         seed=experiment.seed,
-        max_epochs=experiment.training.epochs,
+        max_epochs=max_epochs(experiment, task.composer.space),
         proposed=[dict(record.sampled) for record in recorded],
     )
 

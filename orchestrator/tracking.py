@@ -22,12 +22,11 @@ from orchestrator.tracking_store import (
     StoreAway,
     WriteRefused,
     checked_tracking_uri,
-    default_tracking_uri,
     prepare_mlflow,
 )
 from trainables.errors import StillhouseError
 
-__all__ = ["MlflowRecorder", "Outstanding", "ParentFacts", "default_tracking_uri"]
+__all__ = ["MlflowRecorder", "Outstanding", "ParentFacts"]
 
 _log = logging.getLogger(__name__)
 _POLL_S: Final = 1.0

@@ -69,11 +69,6 @@ def prepare_mlflow() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def default_tracking_uri(out: Path) -> str:
-    """SQLite in the output folder, as an absolute URI."""
-    return f"sqlite:///{out.absolute() / 'mlflow.db'}"
-
-
 def checked_tracking_uri(uri: str) -> str:
     """The URI, absolute, if it names a store that Stillhouse writes to.
 

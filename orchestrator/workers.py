@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import uuid
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +22,8 @@ from trainables.slots import SlotPool, SlotShape
 from trainables.teacher import TeacherFacts, TeacherRequest, make_teacher
 
 TEACHER_WAIT_S = 60.0
+CLOSE_S = 30.0
+HURRIED_CLOSE_S = 2.0
 
 
 class Workers:
@@ -33,11 +37,14 @@ class Workers:
         self._broker: Any = None
         self._pool: SlotPool | None = None
         self._plan: SlotPlan | None = None
+        self._close_s = CLOSE_S
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # Whoever presses Ctrl-C should not wait for slots to say goodbye: the session ends them.
+        self._close_s = CLOSE_S if kind is None else HURRIED_CLOSE_S
         self._stack.close()
 
     @property
@@ -48,6 +55,7 @@ class Workers:
                 "starting Ray" if not ray.is_initialized() else "using the running Ray session"
             )
             self._stack.enter_context(connect(None))
+            self._stack.enter_context(_interruptible())  # inside: Ray takes SIGTERM over when it starts
             # One broker a run: several runs may share a cluster.
             self._broker = start_broker(f"broker-{uuid.uuid4().hex[:12]}")
         return self._broker
@@ -82,9 +90,13 @@ class Workers:
             self._experiment.data,
             str(self._folder / "slots" / uuid.uuid4().hex[:8]),
         )
-        self._stack.callback(self._pool.close)
+        self._stack.callback(self._close_pool)
         self._console.info(f"starting {plan.slots} slots of {plan.cpus} CPU and {plan.gpus:g} GPU")
         self._pool.start(plan.slots)
+
+    def _close_pool(self) -> None:
+        if self._pool is not None:
+            self._pool.close(self._close_s)
 
     def start_slots_early(self) -> None:
         """Start the slots beside teacher and cache where these leave room: a single machine without GPU.
@@ -144,3 +156,20 @@ def _teacher_task(request: dict[str, Any], broker: Any, job_id: str, attempt: in
     facts = make_teacher(TeacherRequest.from_plain(request), tell)
     ray.get(broker.report.remote(job_id, attempt, Message(end=End.COMPLETED).plain()))
     return facts.plain()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM counts as Ctrl-C, so that a job that is stopped saves its state too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

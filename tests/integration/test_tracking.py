@@ -10,8 +10,9 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestrator.ledger import Ledger
+from orchestrator.places import default_tracking_uri
 from orchestrator.registry import register_champion
-from orchestrator.tracking import MlflowRecorder, ParentFacts, default_tracking_uri
+from orchestrator.tracking import MlflowRecorder, ParentFacts
 from orchestrator.tracking_names import VIEW_TAG
 from tests.integration.recorded_scene import (
     Scene,

@@ -1,0 +1,56 @@
+"""Where a run writes and where its record is; nothing here imports MLflow, Ray or torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchestrator.loading import LoadedExperiment
+from orchestrator.tracking_cursor import ProgressFile
+from trainables.errors import ConfigError
+
+HOME_FOLDER = "stillhouse"
+_IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
+
+def out_folder(loaded: LoadedExperiment, environment: Mapping[str, str] = os.environ) -> Path:
+    """Where the run writes, absolute.
+
+    A relative folder starts at the working folder; in a Ray job, whose working folder is a copy that goes
+    away, it starts at ~/stillhouse.
+    """
+    folder = Path(loaded.config.out_folder).expanduser()
+    if _IN_A_JOB in environment and not folder.is_absolute():
+        return Path.home() / HOME_FOLDER / folder
+    return folder.absolute()
+
+
+def default_tracking_uri(out: Path) -> str:
+    """SQLite in the output folder, as an absolute URI."""
+    return f"sqlite:///{out.absolute() / 'mlflow.db'}"
+
+
+def tracking_uri(loaded: LoadedExperiment) -> str:
+    """The MLflow store of an experiment."""
+    return loaded.config.record.tracking_uri or default_tracking_uri(out_folder(loaded))
+
+
+def experiment_name(loaded: LoadedExperiment) -> str:
+    """The name of the MLflow experiment."""
+    return loaded.config.record.experiment_name or f"stillhouse/{loaded.config.name}"
+
+
+def experiment_id(loaded: LoadedExperiment) -> str:
+    """The id of the MLflow experiment of a run that has begun, finished or not.
+
+    Raises:
+        ConfigError: no run of this experiment has been recorded from this folder.
+    """
+    out = out_folder(loaded)
+    progress = ProgressFile(out, tracking_uri(loaded), experiment_name(loaded)).load()
+    if progress is None:
+        raise ConfigError(
+            f"{out} holds no record of {loaded.config.name}; run the experiment first, or give its --out"
+        )
+    return progress.experiment_id

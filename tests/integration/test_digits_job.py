@@ -1,0 +1,50 @@
+"""The shipped experiment on a real head node with token authentication, sent by Ray's own command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.head_node import HeadNode, ray_command
+
+pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]
+
+REPOSITORY = Path(__file__).parents[2]
+PACKAGES = ("orchestrator", "trainables", "search_spaces", "cluster")
+
+
+@pytest.fixture(scope="module")
+def summary(head_node: HeadNode, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a small budget of the demo found as a Ray job."""
+    folder = tmp_path_factory.mktemp("job")
+    for package in PACKAGES:
+        shutil.copytree(REPOSITORY / package, folder / package)
+    out = folder / "results"
+    options = ["--trials", "6", "--out", str(out)]
+    job = [*ray_command(), "job", "submit", "--working-dir", ".", "--"]
+    ended = head_node.run(
+        [*job, "python", "-m", "orchestrator", "run", "digits", *options], cwd=folder, timeout_s=590
+    )
+    assert ended.returncode == 0, ended.stdout[-4000:] + ended.stderr[-4000:]
+    assert head_node.token not in ended.stdout + ended.stderr
+    document: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    return document
+
+
+def test_the_job_finds_a_champion(summary: dict[str, Any]) -> None:
+    assert len(summary["trials"]) == 6
+    assert summary["champion"]["trial_id"]
+
+
+def test_the_demos_teacher_is_good_enough_to_learn_from(summary: dict[str, Any]) -> None:
+    assert summary["teacher"]["selection_accuracy"] >= 0.98
+
+
+def test_the_demos_champion_is_not_below_the_control_which_has_room(summary: dict[str, Any]) -> None:
+    control = summary["baseline"]["selection_mean"]
+    assert 0.80 <= control <= 0.96
+    assert summary["champion"]["selection_accuracy"] >= control
