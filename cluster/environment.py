@@ -30,20 +30,10 @@ DRIVER_SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 
-# For a node that starts here: by default Ray gives up on its own processes after 30 s, which a machine that
-# is busy, or reads its packages from a slow disk, exceeds.
-NODE_SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "RAY_raylet_start_wait_time_s": "120",
-        "RAY_agent_register_timeout_ms": "120000",
-        "RAY_worker_register_timeout_seconds": "120",
-    }
-)
 
-
-def missing(settings: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
+def missing_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """The settings that the user has not made; a value that is already there wins."""
-    return {name: value for name, value in settings.items() if name not in environment}
+    return {name: value for name, value in DRIVER_SETTINGS.items() if name not in environment}
 
 
 @contextmanager

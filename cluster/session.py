@@ -8,6 +8,7 @@ import shutil
 import socket
 import stat
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,13 +21,16 @@ from ray._private import ray_constants
 from ray.exceptions import AuthenticationError
 
 from cluster.auth import AUTH_RECIPE, protect_token, token_file
-from cluster.environment import DRIVER_SETTINGS, NODE_SETTINGS, missing, variables
+from cluster.environment import missing_settings, variables
 from cluster.errors import ClusterError
 
 logger = logging.getLogger(__name__)
 
 _OBJECT_STORE_BYTES: Final = 1 << 30
-_START_ATTEMPTS: Final = 2
+# Within a start Ray gives one of its processes 15 s to import itself, a limit that cannot be set; on a busy
+# machine that takes several tries.
+_START_ATTEMPTS: Final = 4
+_START_PAUSE_S: Final = 5.0
 # Ray keeps Unix sockets some 60 characters below its folder, and the system allows 107 in all.
 _LONGEST_FOLDER: Final = 40
 _LOOPBACK: Final = "127.0.0.1"
@@ -82,7 +86,7 @@ def connect(
         "log_to_driver": verbose,
         "logging_level": logging.INFO if verbose else logging.ERROR,
     }
-    with variables(missing(DRIVER_SETTINGS, os.environ)):
+    with variables(missing_settings(os.environ)):
         if target is not None:
             with _attached(target, options) as session:
                 yield session
@@ -159,8 +163,7 @@ def _worker_variables(address: str) -> dict[str, str]:
 def _embedded(options: Mapping[str, Any]) -> Iterator[Session]:
     token_is_new = not token_file().exists()
     folder = os.environ.get("RAY_TMPDIR") or str(_ray_folder())
-    settings = missing(NODE_SETTINGS, os.environ) | {"RAY_TMPDIR": folder, "RAY_API_SERVER_ADDRESS": ""}
-    with variables(settings), _loopback_only():
+    with variables({"RAY_TMPDIR": folder, "RAY_API_SERVER_ADDRESS": ""}), _loopback_only():
         try:
             _start(options)
         finally:
@@ -178,7 +181,7 @@ def _embedded(options: Mapping[str, Any]) -> Iterator[Session]:
 
 
 def _start(options: Mapping[str, Any]) -> None:
-    """Starts Ray; on a busy machine its processes may find one another too late, so it is tried again."""
+    """Starts Ray, again where it gave up on its own processes."""
     for attempt in range(1, _START_ATTEMPTS + 1):
         port = _free_port()
         # For Ray Train's cleaner: with this it need not guess which cluster of the machine is its own.
@@ -200,6 +203,7 @@ def _start(options: Mapping[str, Any]) -> None:
                     f"Ray did not start on this machine: {error}; its logs are in {where}"
                 ) from error
             logger.warning("Ray did not start in time (%s); trying again", error)
+            time.sleep(attempt * _START_PAUSE_S)
         else:
             return
 

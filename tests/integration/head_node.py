@@ -17,11 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cluster.environment import NODE_SETTINGS
-
+_ATTEMPTS = 4
 _START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 20.0
 _PORTS = ("port", "object-manager-port", "node-manager-port", "dashboard-port", "dashboard-agent-listen-port")
+
+
+class NotUp(Exception):
+    """Ray did not start; says what it said."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,18 @@ class HeadNode:
     environment: Mapping[str, str]
 
     def run(
-        self, command: Sequence[str], *, cwd: Path, timeout_s: float = 300, **environment: str
+        self,
+        command: Sequence[str],
+        *,
+        cwd: Path,
+        environment: Mapping[str, str] | None = None,
+        timeout_s: float = 300,
     ) -> subprocess.CompletedProcess[str]:
         """Runs a client of the cluster in a process of its own and gives what it said."""
         return subprocess.run(
             list(command),
             cwd=cwd,
-            env={**self.environment, **environment},
+            env={**self.environment, **(environment or {})},
             capture_output=True,
             text=True,
             timeout=timeout_s,
@@ -53,36 +61,49 @@ class HeadNode:
 def start_head_node(*, cpus: int = 2) -> Iterator[HeadNode]:
     """Starts `ray start --head` with token authentication; at the end kills the processes that it started.
 
-    Ray's folder stands directly below the system's folder for temporary files: sockets allow no long path.
+    Ray gives up on itself where a machine is busy, so there are several tries.
     """
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-head-")))
-        ports = _free_ports(len(_PORTS))
-        token = secrets.token_hex(32)
-        environment = _environment(folder, token, dashboard_port=ports[3])
-        log = stack.enter_context((folder / "head.log").open("wb"))
-        options = [
-            *(f"--{name}={port}" for name, port in zip(_PORTS, ports, strict=True)),
-            f"--num-cpus={cpus}",
-            f"--temp-dir={folder}",
-            "--dashboard-host=127.0.0.1",
-            "--include-dashboard=true",
-            "--object-store-memory=200000000",
-            "--disable-usage-stats",
-        ]
-        process = subprocess.Popen(
-            [*ray_command(), "start", "--head", "--block", *options],
-            # RAY_API_SERVER_ADDRESS is for clients; the session makes one group of all that is started.
-            env={name: value for name, value in environment.items() if name != "RAY_API_SERVER_ADDRESS"},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        stack.callback(_stop, process, folder)
-        url = f"http://127.0.0.1:{ports[3]}"
-        _wait_until_up(process, url, token, folder / "head.log")
-        yield HeadNode(f"127.0.0.1:{ports[0]}", url, token, environment)
+    for attempt in range(1, _ATTEMPTS + 1):
+        with ExitStack() as stack:
+            try:
+                head = _start(stack, cpus)
+            except NotUp:
+                if attempt == _ATTEMPTS:
+                    raise
+                continue
+            yield head
+            return
+
+
+def _start(stack: ExitStack, cpus: int) -> HeadNode:
+    # Directly below the system's folder for temporary files: the sockets in it allow no long path.
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-head-")))
+    ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
+    url = f"http://127.0.0.1:{ports['dashboard-port']}"
+    token = secrets.token_hex(32)
+    environment = _environment(folder, token)
+    log = stack.enter_context((folder / "head.log").open("wb"))
+    options = [
+        *(f"--{name}={port}" for name, port in ports.items()),
+        f"--num-cpus={cpus}",
+        f"--temp-dir={folder}",
+        "--dashboard-host=127.0.0.1",
+        "--include-dashboard=true",
+        "--object-store-memory=200000000",
+        "--disable-usage-stats",
+    ]
+    process = subprocess.Popen(
+        [*ray_command(), "start", "--head", "--block", *options],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    stack.callback(_stop, process, folder)
+    _wait_until_up(process, url, token, folder / "head.log")
+    clients = {**environment, "RAY_API_SERVER_ADDRESS": url}
+    return HeadNode(f"127.0.0.1:{ports['port']}", url, token, clients)
 
 
 def ray_command() -> list[str]:
@@ -90,7 +111,7 @@ def ray_command() -> list[str]:
     return [sys.executable, "-m", "ray.scripts.scripts"]
 
 
-def _environment(folder: Path, token: str, *, dashboard_port: int) -> dict[str, str]:
+def _environment(folder: Path, token: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     home = folder / "home"
     home.mkdir()
@@ -100,8 +121,6 @@ def _environment(folder: Path, token: str, *, dashboard_port: int) -> dict[str, 
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": token,
-        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard_port}",
-        **NODE_SETTINGS,
         # Binds to the loopback interface.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
@@ -124,7 +143,7 @@ def _wait_until_up(process: subprocess.Popen[bytes], url: str, token: str, log: 
         finally:
             connection.close()
         time.sleep(1)
-    raise RuntimeError(f"the head node did not start; it said:\n{log.read_text()}")
+    raise NotUp(f"the head node did not start; it said:\n{log.read_text()}")
 
 
 def _stop(process: subprocess.Popen[bytes], folder: Path) -> None:

@@ -61,7 +61,9 @@ def _submit(
     head: HeadNode, project: Path, *entrypoint: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     options = {"entrypoint": entrypoint, "address": head.dashboard_url}
-    ended = head.run([sys.executable, "-c", SUBMIT, json.dumps(options)], cwd=project, **environment)
+    ended = head.run(
+        [sys.executable, "-c", SUBMIT, json.dumps(options)], cwd=project, environment=environment
+    )
     assert head.token not in ended.stdout + ended.stderr
     return ended
 
@@ -127,6 +129,8 @@ def test_an_attached_session_with_a_wrong_token_is_refused(head_node: HeadNode, 
         f"try:\n with connect({head_node.address!r}): print('connected')\n"
         "except ClusterError as error: print('REFUSED', error)\n"
     )
-    ended = head_node.run([sys.executable, "-c", script], cwd=project, RAY_AUTH_TOKEN="0" * 64)
+    ended = head_node.run(
+        [sys.executable, "-c", script], cwd=project, environment={"RAY_AUTH_TOKEN": "0" * 64}
+    )
     assert "REFUSED" in ended.stdout, ended.stdout + ended.stderr
     assert "connected" not in ended.stdout

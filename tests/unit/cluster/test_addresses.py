@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cluster.auth import is_readable_by_others, protect_token, token_source
-from cluster.environment import DRIVER_SETTINGS, missing, variables
+from cluster.environment import DRIVER_SETTINGS, missing_settings, variables
 from cluster.errors import ClusterError
 from cluster.session import cluster_address, connect
 from cluster.storage import free_bytes, is_local, resolve
@@ -51,8 +51,8 @@ def test_an_address_where_nothing_listens_fails_at_once() -> None:
 def test_settings_of_the_user_win() -> None:
     name = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
     assert name in DRIVER_SETTINGS
-    assert name not in missing(DRIVER_SETTINGS, {name: "2"})
-    assert missing(DRIVER_SETTINGS, {}) == dict(DRIVER_SETTINGS)
+    assert name not in missing_settings({name: "2"})
+    assert missing_settings({}) == dict(DRIVER_SETTINGS)
 
 
 def test_variables_are_put_back_also_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

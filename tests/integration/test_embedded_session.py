@@ -1,0 +1,112 @@
+"""An embedded cluster in a process of its own: what it opens, what workers see, what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.ray]
+
+REPOSITORY = Path(__file__).parents[2]
+SCRIPT = """
+import json, os, sys
+import ray, psutil
+from cluster.doctor import checks
+from cluster.resources import capacity
+from cluster.session import connect
+
+@ray.remote(num_cpus=0.1)
+def on_a_worker():
+    import helper_of_the_user
+    from ray.util.state import list_actors
+    return helper_of_the_user.ANSWER, os.environ["RAY_CHDIR_TO_TRIAL_DIR"], list_actors()
+
+before = dict(os.environ)
+me = psutil.Process()
+with connect("local", cpus=2) as session:
+    ours = {child.pid for child in me.children(recursive=True)}
+    listening = {c.laddr.ip for c in psutil.net_connections() if c.status == "LISTEN" and c.pid in ours}
+    with connect() as inner:
+        nested = inner.address == session.address
+    facts = {
+        "embedded": session.embedded,
+        "listening": sorted(listening),
+        "worker": ray.get(on_a_worker.remote()),
+        "cpus": capacity().cpus,
+        "nested": nested and ray.is_initialized(),
+        "logs_then": session.logs.is_dir(),
+        "checks": {check.name.split()[0]: check.ok for check in checks()},
+    }
+changed = {name for name in {*before, *os.environ} if before.get(name) != os.environ.get(name)}
+ours = ("RAY_TRAIN", "RAY_TMPDIR", "RAY_API", "RAY_raylet", "RAY_ENABLE", "TUNE")
+facts["changed"] = sorted(name for name in changed if name.startswith(ours))
+facts["left"] = [child.name() for child in me.children(recursive=True)]
+facts["logs_now"] = session.logs.exists()
+print(json.dumps(facts))
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def facts(home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "helper_of_the_user.py").write_text("ANSWER = 42\n")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    ended = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        cwd=folder,
+        env={**clean, "HOME": str(home), "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+        stdin=subprocess.DEVNULL,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return found
+
+
+def test_it_listens_on_the_loopback_interface_only(facts: dict[str, Any]) -> None:
+    assert facts["embedded"]
+    assert facts["listening"]
+    assert all(address.endswith("127.0.0.1") or address == "::1" for address in facts["listening"])
+
+
+def test_workers_import_modules_of_the_working_folder_and_reach_the_dashboard(facts: dict[str, Any]) -> None:
+    assert facts["worker"] == [42, "0", []]
+    assert facts["cpus"] == 2
+
+
+def test_the_doctor_finds_its_node_and_dashboard_well(facts: dict[str, Any]) -> None:
+    assert facts["checks"]["dashboard"]
+    assert facts["checks"]["node"]
+    assert facts["checks"]["cluster"]
+
+
+def test_a_session_within_a_session_is_the_same_one(facts: dict[str, Any]) -> None:
+    assert facts["nested"]
+
+
+def test_it_leaves_no_process_no_variable_and_no_logs(facts: dict[str, Any]) -> None:
+    assert facts["left"] == []
+    assert facts["changed"] == []
+    assert facts["logs_then"]
+    assert not facts["logs_now"]
+
+
+@pytest.mark.usefixtures("facts")
+def test_the_new_token_can_be_read_by_its_owner_alone(home: Path) -> None:
+    token = home / ".ray" / "auth_token"
+    assert stat.S_IMODE(token.stat().st_mode) == stat.S_IRUSR | stat.S_IWUSR
