@@ -10,6 +10,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 import search_spaces
+from orchestrator.checkpoint_files import why_unreadable
 from orchestrator.constraints import parse_constraints
 from orchestrator.experiment import ExperimentConfig
 from orchestrator.explain import Problem, as_error, build, shown
@@ -180,8 +181,12 @@ def _check_paths(config: ExperimentConfig, document: Document) -> None:
     root, checkpoint = config.data.root, config.teacher.checkpoint
     if root is not None and not config.data.download and not Path(root).is_dir():
         problems.append(_absent(("data", "root"), root, "folder", document))
-    if checkpoint is not None and not _SCHEME.match(checkpoint) and not Path(checkpoint).is_file():
-        problems.append(_absent(("teacher", "checkpoint"), checkpoint, "file", document))
+    problem = why_unreadable(Path(checkpoint)) if checkpoint is not None else None
+    if problem is not None:
+        path = ("teacher", "checkpoint")
+        found = document.value(path)
+        there = "" if found == checkpoint else f", not {checkpoint}"
+        problems.append(Problem(path, f"found {shown(found)}; {problem}{there}"))
     if problems:
         raise as_error(document, problems)
 

@@ -54,6 +54,9 @@ scheduler: {name: fifo}
 """
 
 
+EMPTY_SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
+
+
 @dataclass(frozen=True)
 class Bad:
     """One change that spoils a good file, and what the message about it says."""
@@ -427,7 +430,7 @@ def test_an_anchor_is_shared_and_a_merged_key_gives_way_to_its_own(tmp_path: Pat
 def test_paths_start_at_the_file_and_become_absolute(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     (folder / "files").mkdir(parents=True)
-    (folder / "t.safetensors").touch()
+    (folder / "t.safetensors").write_bytes(EMPTY_SAFETENSORS)
     path = folder / "mine.yaml"
     path.write_text(
         EXPERIMENT.replace("name: digits", "{name: cifar10, root: files}")
@@ -442,13 +445,8 @@ def test_paths_start_at_the_file_and_become_absolute(tmp_path: Path) -> None:
 
 def test_a_location_with_a_scheme_stays_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text(
-        EXPERIMENT.replace("  training:\n    epochs: 3", "  checkpoint: models:/teacher/1")
-        + "cache: {uri: s3://bucket/cache}\n"
-    )
-    config = load_experiment(str(path)).config
-    assert config.cache.uri == "s3://bucket/cache"
-    assert config.teacher.checkpoint == "models:/teacher/1"
+    path.write_text(EXPERIMENT + "cache: {uri: s3://bucket/cache}\n")
+    assert load_experiment(str(path)).config.cache.uri == "s3://bucket/cache"
 
 
 def test_what_another_machine_holds_need_not_be_here(tmp_path: Path) -> None:
@@ -555,3 +553,26 @@ def _with_space(folder: Path, space: str) -> Path:
     path = folder / "mine.yaml"
     path.write_text(EXPERIMENT.replace("space: kd", "space: space.yaml"))
     return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "allowed"),
+    [
+        ("teacher.safetensors", b"", "an intact safetensors file"),
+        ("teacher.safetensors", b"not a checkpoint at all", "an intact safetensors file"),
+        ("teacher.safetensors", EMPTY_SAFETENSORS + b"more", "an intact safetensors file"),
+        ("teacher.safetensors", (9).to_bytes(8, "little") + b'{"a": []}', "an intact safetensors file"),
+        ("teacher.pt", b"\x80\x04\x95 some pickle", "a file that torch.save wrote"),
+        ("teacher.ckpt", b"x", "a file that ends in .safetensors, .pt, .pth"),
+    ],
+)
+def test_an_unreadable_checkpoint_is_one_line_with_its_place(
+    tmp_path: Path, name: str, content: bytes, allowed: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    path = tmp_path / "mine.yaml"
+    path.write_text(EXPERIMENT.replace("  training:\n    epochs: 3", f"  checkpoint: {name}"))
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(str(path))
+    assert str(caught.value).startswith(f"{path}:6: teacher.checkpoint: found '{name}'; allowed: {allowed}")
+    assert "\n" not in str(caught.value)
