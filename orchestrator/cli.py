@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -265,12 +266,14 @@ def _finish(words: list[str], changes: _Changes, *, json_only: bool) -> None:
     if summary is None:
         from orchestrator.pipeline import run_experiment
 
-        summary = run_experiment(
-            loaded,
-            console,
-            resume_command=shlex.join(["stillhouse", *words]),
-            search_must_exist=command == "pick",
-        )
+        # Ray writes to standard output what it thinks everybody should know; programs read JSON there.
+        with redirect_stdout(sys.stderr if json_only else sys.stdout):
+            summary = run_experiment(
+                loaded,
+                console,
+                resume_command=shlex.join(["stillhouse", *words]),
+                search_must_exist=command == "pick",
+            )
     ui_command = shlex.join(["stillhouse", "ui", experiment, *_Changes(out=changes.out).words()])
     show(summary, console, ui_command=ui_command)
     console.result(summary.plain())

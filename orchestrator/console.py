@@ -64,7 +64,7 @@ class Console:
             self._write(f"== {name}")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Rows under their columns; tab-separated lines where no person watches."""
+        """Rows under their columns; where no person watches, aligned with two spaces or more between them."""
         if self.is_terminal:
             table = Table(title=escape(title), title_justify="left")
             for column in columns:
@@ -74,8 +74,11 @@ class Console:
             self._rich.print(table)
             return
         self._write(title)
-        for line in (columns, *rows):
-            self._write("\t".join(str(cell) for cell in line))
+        lines = [[str(cell) for cell in line] for line in (columns, *rows)]
+        widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+        for line in lines:
+            padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+            self._write("  ".join(padded).rstrip())
 
     def result(self, data: Mapping[str, Any]) -> None:
         """What a program reads: one JSON document on standard output, with `json_only`; else nothing."""

@@ -232,7 +232,8 @@ def students_table(summary: Summary) -> tuple[tuple[str, ...], list[tuple[str, .
     ]
     for number, finalist in enumerate(summary.finalists, start=1):
         own = " (champion)" if is_champion(summary, finalist) else ""
-        name, parameters = f"finalist {number}{own}", short_parameters(finalist.hyper_parameters)
+        searched = {k: v for k, v in finalist.hyper_parameters.items() if k != "objective"}
+        name, parameters = f"finalist {number}{own}", short_parameters(searched)
         rows.append(_row(name, finalist, parameters, gain_text(finalist.test_gain)))
     return COLUMNS, rows
 

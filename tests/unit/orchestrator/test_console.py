@@ -30,8 +30,8 @@ def test_with_json_all_that_is_for_people_goes_to_standard_error() -> None:
         "== teacher",
         "loss [red]1[/red]",
         "students",
-        "name\taccuracy",
-        "a\t0.5",
+        "name  accuracy",
+        "a     0.5",
         "search: 1/2",
     ]
 
