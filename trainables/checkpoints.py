@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from trainables.errors import CheckpointError
 from trainables.weights import save_weights
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class TrainingState:
     best_epoch: int
     best_metrics: dict[str, float]
     best_model: dict[str, Tensor]
+    history: list[dict[str, float]]
+    """Metrics of every epoch so far, for a listener that missed some."""
 
 
 class CheckpointFolder:
@@ -45,7 +49,7 @@ class CheckpointFolder:
             CheckpointError: the folder cannot be written; the previous state stays.
         """
         document = {"version": STATE_VERSION, "spec": self._spec_digest, **vars(state)}
-        beside = self._last_path.with_name(f".last-{os.getpid()}.tmp")
+        beside = self._last_path.with_name(f".last-{uuid4().hex}.tmp")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with beside.open("wb") as file:
@@ -53,8 +57,9 @@ class CheckpointFolder:
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(self._last_path)
-        except (OSError, RuntimeError) as error:
-            beside.unlink(missing_ok=True)
+        except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+            with contextlib.suppress(OSError):  # where the folder itself is the trouble, there is no file
+                beside.unlink()
             raise CheckpointError(
                 f"cannot write {self._last_path}: {error}; free space and run again"
             ) from error
@@ -69,13 +74,13 @@ class CheckpointFolder:
             return None
         try:
             document = torch.load(self._last_path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds for a damaged file
+            if (document["version"], document["spec"]) != (STATE_VERSION, self._spec_digest):
+                return None
+            return TrainingState(**{field.name: document[field.name] for field in fields(TrainingState)})
+        except Exception as error:  # torch raises many kinds for a damaged file, with long advice
             raise CheckpointError(
-                f"{self._last_path} is damaged: {error}; delete it and run again"
+                f"{self._last_path} is damaged ({type(error).__name__}); delete it and run again"
             ) from error
-        if document.pop("version") != STATE_VERSION or document.pop("spec") != self._spec_digest:
-            return None
-        return TrainingState(**document)
 
     def save_best(self, model: nn.Module, metadata: Mapping[str, str]) -> Path:
         """Write the student's weights; what they are is in the metadata."""
@@ -86,3 +91,5 @@ class CheckpointFolder:
     def drop_state(self) -> None:
         """Delete the state of a trial that will not go on; its best weights stay."""
         self._last_path.unlink(missing_ok=True)
+        for left_over in self.folder.glob(".last-*.tmp"):  # of a process that was killed while it wrote
+            left_over.unlink(missing_ok=True)

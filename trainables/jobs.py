@@ -76,3 +76,4 @@ class Lease(Config):
 
     job: dict[str, Any]
     attempt: int
+    heard: int = Field(0, ge=0, description="epochs of it that were passed on already")

@@ -11,7 +11,7 @@ SAFE_CHANNELS = 16
 def memory_format(model: nn.Module) -> torch.memory_format:
     """channels_last, unless the network has a narrow strided 1x1 convolution.
 
-    With torch 2.13 on CPU, the backward pass of a strided 1x1 convolution in channels_last with 2 to 6
+    With torch 2.13 on CPU, the backward pass of a strided 1x1 convolution in channels_last with 1 to 6
     input channels writes beyond its buffer and the process aborts later ("corrupted double-linked
     list"); `tests/unit/trainables/test_layout.py` shows it. Such a network trains contiguously.
     """

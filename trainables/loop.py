@@ -51,27 +51,34 @@ def train(
     on_epoch: OnEpoch,
     should_stop: ShouldStop = lambda: False,
     files: CheckpointFolder | None = None,
+    heard: int | None = None,
 ) -> Outcome:
     """Train to the recipe's last epoch, going on from `files` where they hold a state.
 
     Every generator derives from the seed and the epoch, so a course that was killed and went on ends
     with the same weights as one that was not. `on_epoch(epoch, metrics)` gets `train/...` means over
-    the epoch and `selection/...` figures; after a resumption it is called for new epochs only.
+    the epoch and `selection/...` figures. After a resumption it is called for new epochs only, unless
+    `heard` says how many epochs the listener knows: what the state has beyond them is told again.
 
     Raises:
-        TrialFailed: the loss is not finite.
+        TrialFailed: the loss, or another figure, is not finite.
+        CheckpointError: a state that cannot be read or written.
     """
     run = _Run(course, bench)
     state = files.load_state() if files else None
     if state is not None:
         run.restore(state)
+        first = run.epoch if heard is None else heard
+        for epoch, metrics in enumerate(run.history[first:], first + 1):
+            on_epoch(epoch, metrics)
     for epoch in range(run.epoch + 1, course.training.epochs + 1):
-        metrics = run.train_epoch(epoch, should_stop)
-        if metrics is None:
+        figures = run.train_epoch(epoch, should_stop)
+        if figures is None:
             return Outcome(run.epoch, True, run.best_epoch, run.best)
+        # First tell, then keep: an epoch whose report was lost is trained and told again.
+        on_epoch(epoch, figures)
         if files is not None and _is_due(epoch, course.training):
             files.save_state(run.state())
-        on_epoch(epoch, metrics)
     course.model.load_state_dict(run.best_model)
     return Outcome(run.epoch, False, run.best_epoch, run.best)
 
@@ -90,6 +97,7 @@ class _Run:
         self.best_epoch = 0
         self.best: dict[str, float] = {}
         self.best_model: dict[str, Tensor] = {}
+        self.history: list[dict[str, float]] = []
 
     def state(self) -> TrainingState:
         return TrainingState(
@@ -99,12 +107,13 @@ class _Run:
             best_epoch=self.best_epoch,
             best_metrics=self.best,
             best_model=self.best_model,
+            history=self.history,
         )
 
     def restore(self, state: TrainingState) -> None:
         self.model.load_state_dict(state.model)
         self.optimizer.load_state_dict(state.optimizer)
-        self.epoch = state.epoch
+        self.epoch, self.history = state.epoch, state.history
         self.best_epoch, self.best, self.best_model = state.best_epoch, state.best_metrics, state.best_model
 
     def train_epoch(self, epoch: int, should_stop: ShouldStop) -> dict[str, float] | None:
@@ -121,21 +130,19 @@ class _Run:
             set_learning_rate(self.optimizer, learning_rate(self.course.training, progress))
             means.add(self._step(epoch, rows_B))
         metrics = means.result()
-        if not math.isfinite(metrics["train/loss"]):
-            raise TrialFailed(
-                f"the loss is {metrics['train/loss']} in epoch {epoch}; a lower lr or weight may help"
-            )
+        _refuse_non_finite(metrics, epoch)
         metrics["train/images_per_s"] = sum(map(len, batches)) / (time.perf_counter() - began)
         self._select(epoch, metrics)
         metrics["seconds"] = time.perf_counter() - began
         self.epoch = epoch
+        self.history.append(metrics)
         return metrics
 
     def _batches(self, epoch: int) -> list[Tensor]:
         generator = torch.Generator().manual_seed(derive_seed(self.course.seed, "order", epoch))
         order_N = torch.randperm(self.bench.n_train, generator=generator).to(self.bench.device)
         size = self.course.training.batch_size
-        batches = list(order_N.split(size))
+        batches = list(torch.split(order_N, size))
         # A short last batch gives noisy batch statistics, and one of a single sample fails.
         return batches[:-1] if len(batches) > 1 and len(batches[-1]) < size else batches
 
@@ -187,6 +194,14 @@ class _Means:
     def _add(self, name: str, value: Tensor) -> None:
         value = value.detach().float()
         self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+
+def _refuse_non_finite(metrics: dict[str, float], epoch: int) -> None:
+    # The loss comes first in the metrics, so that it is the one named when it is not finite itself.
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            name = "the loss" if name == "train/loss" else name
+            raise TrialFailed(f"{name} is {value} in epoch {epoch}; a lower lr or weight may help")
 
 
 def _is_due(epoch: int, training: TrainingConfig) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -32,8 +34,18 @@ from trainables.workbench import Workbench
 TAKE_WAIT_S = 5.0
 WATCH_WAIT_S = 30.0
 
-Send = Callable[[Message], None]
-ShouldStop = Callable[[], bool]
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Line:
+    """What connects a job that is being done with whoever wants it."""
+
+    send: Callable[[Message], bool]
+    """Passes a message on; false when nobody wants the job any more."""
+    should_stop: Callable[[], bool]
+    heard: int = 0
+    """Epochs that an earlier attempt has told."""
 
 
 class Bench:
@@ -76,7 +88,7 @@ class Bench:
             )
 
 
-def train_job(job: TrainJob, bench: Bench, send: Send, should_stop: ShouldStop) -> None:
+def train_job(job: TrainJob, bench: Bench, line: Line) -> None:
     """Train one student; a message an epoch, the last one with the kept weights."""
     spec = job.trial
     files = CheckpointFolder(Path(job.bench.checkpoints) / spec.trial_id, spec_digest=spec.digest())
@@ -87,35 +99,36 @@ def train_job(job: TrainJob, bench: Bench, send: Send, should_stop: ShouldStop) 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
         # The last epoch travels with the end, so that nobody can see a finished trial without its weights.
         if epoch < spec.training.epochs:
-            send(Message(epoch=epoch, metrics=metrics))
+            line.send(Message(epoch=epoch, metrics=metrics))
         else:
             last.update(epoch=epoch, metrics=metrics)
 
     outcome = train(
-        course, bench.workbench(job.bench), on_epoch=on_epoch, should_stop=should_stop, files=files
+        course,
+        bench.workbench(job.bench),
+        on_epoch=on_epoch,
+        should_stop=line.should_stop,
+        files=files,
+        heard=line.heard,
     )
     if outcome.stopped:
-        send(Message(epoch=outcome.epochs, end=End.STOPPED))
+        line.send(Message(epoch=outcome.epochs, end=End.STOPPED))
         return
     metadata = {"trial_id": spec.trial_id, "student": spec.student.model_dump_json()}
     path = files.save_best(model, metadata)
-    files.drop_state()
-    send(
-        Message(
-            **last,
-            end=End.COMPLETED,
-            best_epoch=outcome.best_epoch,
-            best=outcome.best,
-            checkpoint=str(path),
-        )
+    end = Message(
+        **last, end=End.COMPLETED, best_epoch=outcome.best_epoch, best=outcome.best, checkpoint=str(path)
     )
+    if line.send(end):  # an end that nobody heard is told by the next attempt, which starts from the state
+        files.drop_state()
 
 
-def evaluate_job(job: EvaluateJob, bench: Bench, send: Send, _should_stop: ShouldStop) -> None:
+def evaluate_job(job: EvaluateJob, bench: Bench, line: Line) -> None:
     """Evaluate kept weights; the test split is loaded here and nowhere else."""
     model = bench.build(job.student, job.bench)
     load_weights(model, Path(job.checkpoint))
     workbench = bench.workbench(job.bench)
+    model.to(workbench.device)
     data = workbench.data
     splits = {
         Split.TRAIN: lambda: data.train,
@@ -123,19 +136,19 @@ def evaluate_job(job: EvaluateJob, bench: Bench, send: Send, _should_stop: Shoul
         Split.TEST: lambda: load_test(job.bench.data),
     }
     figures = workbench.evaluate(model, splits[job.split](), batch_size=512)
-    send(Message(metrics={f"{job.split}/{n}": v for n, v in figures.items()}, end=End.COMPLETED))
+    line.send(Message(metrics={f"{job.split}/{n}": v for n, v in figures.items()}, end=End.COMPLETED))
 
 
-def profile_job(job: ProfileJob, bench: Bench, send: Send, _should_stop: ShouldStop) -> None:
+def profile_job(job: ProfileJob, bench: Bench, line: Line) -> None:
     """Measure an untrained copy: the figures depend on the architecture alone."""
     workbench = bench.workbench(job.bench)
     model = bench.build(job.student, job.bench).to(workbench.device)
     figures = profile_student(model, input_shape=workbench.input_shape)
     numbers = {name: float(value) for name, value in vars(figures).items() if isinstance(value, int | float)}
-    send(Message(metrics=numbers, end=End.COMPLETED))
+    line.send(Message(metrics=numbers, end=End.COMPLETED))
 
 
-HANDLERS: Final[Mapping[str, Callable[[Any, Bench, Send, ShouldStop], None]]] = MappingProxyType(
+HANDLERS: Final[Mapping[str, Callable[[Any, Bench, Line], None]]] = MappingProxyType(
     {"train": train_job, "evaluate": evaluate_job, "profile": profile_job}
 )
 
@@ -159,15 +172,18 @@ def do_lease(lease: Lease, bench: Bench, broker: Any) -> None:
     job = JOB_KINDS[lease.job["kind"]].from_plain(lease.job)
     with _cancellation(job.job_id, lease.attempt, broker) as cancelled:
 
-        def send(message: Message) -> None:
-            if not ray.get(broker.report.remote(job.job_id, lease.attempt, message.plain())):
+        def send(message: Message) -> bool:
+            wanted: bool = ray.get(broker.report.remote(job.job_id, lease.attempt, message.plain()))
+            if not wanted:
                 cancelled.set()
+            return wanted
 
         try:
-            HANDLERS[job.kind](job, bench, send, cancelled.is_set)
+            HANDLERS[job.kind](job, bench, Line(send, cancelled.is_set, lease.heard))
         except StillhouseError as error:
             send(Message(end=End.FAILED, reason=str(error)))
-        except Exception as error:  # noqa: BLE001  a user's model may raise anything; the search goes on
+        except Exception as error:  # a user's model may raise anything; the search goes on
+            log.exception("%s failed", job.job_id)
             send(Message(end=End.FAILED, reason=f"{type(error).__name__}: {error}"))
 
 

@@ -68,19 +68,21 @@ def make_teacher(request: TeacherRequest, on_epoch: Callable[[int, dict[str, flo
         channels = bench.input_shape[0]
         model = build_model(request.model, n_classes=len(data.classes), in_channels=channels)
     folder = Path(request.folder)
+    # Where it is kept and on how many threads it is trained do not make it another teacher.
+    spec = request.model_dump(mode="json", exclude={"folder", "threads"})
+    files = CheckpointFolder(folder, spec_digest=digest_of(spec))
     if request.checkpoint is not None:
         load_weights(model, Path(request.checkpoint))
         model.to(device)
     else:
-        files = CheckpointFolder(folder, spec_digest=request.digest())
         train(
             Course(model, CeConfig(), request.training, request.seed), bench, on_epoch=on_epoch, files=files
         )
-        files.drop_state()
     figures = bench.evaluate(model, data.selection, batch_size=request.training.eval_batch_size)
     path = folder / "teacher.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(model.cpu(), path, {"model": request.model.model_dump_json()})
+    files.drop_state()  # not before: whoever is killed in between goes on from the state
     return TeacherFacts(
         weights=str(path),
         fingerprint=digest_of([request.model.plain(), weights_digest(model)]),

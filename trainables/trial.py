@@ -65,10 +65,10 @@ class StudentTrial(tune.Trainable):
         pointer = {"job_id": self._job_id, "seen": self._seen}
         (Path(checkpoint_dir) / "pointer.json").write_text(json.dumps(pointer))
 
-    def load_checkpoint(self, checkpoint_dir: str) -> None:
-        """Go on from a pointer."""
+    def load_checkpoint(self, checkpoint_dir: str) -> None:  # type: ignore[override]  # Tune gives a folder
+        """Go on from a pointer; after one of another job, from this job's first message."""
         pointer = json.loads((Path(checkpoint_dir) / "pointer.json").read_text())
-        self._seen = pointer["seen"]
+        self._seen = pointer["seen"] if pointer["job_id"] == self._job_id else 0
 
     def _begin(self, config: Mapping[str, Any]) -> None:
         assert self._compose is not None  # noqa: S101  Tune calls setup first

@@ -5,14 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from trainables.cache.identity import make_identity, require_identity, split_facts
 from trainables.cache.reader import CacheReader
 from trainables.config import ViewsConfig
 from trainables.data import ImageSplit, TrainingData
 from trainables.errors import CacheError
 from trainables.evaluation import evaluate
 from trainables.signals import TeacherSignal
-from trainables.views.draw import ViewParams, draw
+from trainables.views.draw import draw
 from trainables.views.normalise import normalise
+from trainables.views.params import ViewParams
 from trainables.views.render import render
 
 RENDER_CHUNK = 2048
@@ -24,8 +26,9 @@ RENDER_BUDGET_BYTES = 1 << 30
 class Workbench:
     """Training data, views and teacher signals on one device, indexed by row of the training split.
 
-    Rendered views are kept (uint8) as long as they fit in `render_budget_bytes`, since every trial of
-    a search trains on the same views; beyond that a batch is rendered when it is needed.
+    Rendered views (uint8), and as much again of teacher signals, are kept as long as they fit in
+    `render_budget_bytes`, since every trial of a search trains on the same views; beyond that a batch is
+    rendered, or gathered from the cache's files, when it is needed.
     """
 
     def __init__(
@@ -38,6 +41,13 @@ class Workbench:
         cache: CacheReader | None = None,
         render_budget_bytes: int = RENDER_BUDGET_BYTES,
     ) -> None:
+        """Put the data on the device; views and signals follow when they are first asked for.
+
+        Raises:
+            CacheError: the cache was made for other data or other views, so its rows are other images.
+        """
+        if cache is not None:
+            _refuse_foreign(cache, data, view_seed)
         self.data = data
         self.views = views
         self.device = device
@@ -49,6 +59,7 @@ class Workbench:
         self._params: dict[tuple[str, int], ViewParams] = {}
         self._signals: dict[tuple[str, int], TeacherSignal] = {}
         self._free_bytes = render_budget_bytes
+        self._free_signal_bytes = render_budget_bytes
 
     @property
     def n_train(self) -> int:
@@ -79,15 +90,15 @@ class Workbench:
         """What the teacher said about exactly these views.
 
         Raises:
-            CacheError: the bench has no cache.
+            CacheError: the bench has no cache, or one without these views.
         """
         if self._cache is None:
             raise CacheError("this objective needs the teacher's logits, but the bench has no cache")
         view = self.view_of(bank, epoch)
-        whole = self._signals.get((bank, view))
+        whole = self._whole_signal(self._cache, bank, view)
         if whole is None:
-            whole = self._load_signal(self._cache, bank, view)
-            self._signals[bank, view] = whole
+            part = self._cache.signal(bank, view, rows_B)
+            return TeacherSignal(part.logits_BC.to(self.device), part.confidence_B.to(self.device))
         return TeacherSignal(whole.logits_BC[rows_B].float(), whole.confidence_B[rows_B])
 
     def evaluate(self, model: nn.Module, split: ImageSplit, *, batch_size: int) -> dict[str, float]:
@@ -101,9 +112,24 @@ class Workbench:
             device=self.device,
         )
 
-    def _load_signal(self, cache: CacheReader, bank: str, view: int) -> TeacherSignal:
+    def _whole_signal(self, cache: CacheReader, bank: str, view: int) -> TeacherSignal | None:
+        signal = self._signals.get((bank, view))
+        if signal is not None:
+            return signal
+        kept = cache.banks.get(bank)
+        if kept is not None and kept.recipe != self.views.bank(bank).recipe:
+            raise CacheError(
+                f"{cache.uri} shows bank {bank} by another recipe than this bench; run the cache stage again"
+            )
+        arrays = cache.arrays(bank, view)
+        size = arrays.logits[view].nbytes + arrays.confidence[view].nbytes
+        if size > self._free_signal_bytes:
+            return None
         logits_NC, confidence_N = cache.view_tensors(bank, view)
-        return TeacherSignal(logits_NC.to(self.device), confidence_N.to(self.device))
+        signal = TeacherSignal(logits_NC.to(self.device), confidence_N.to(self.device))
+        self._signals[bank, view] = signal
+        self._free_signal_bytes -= size
+        return signal
 
     def _view_params(self, bank: str, view: int) -> ViewParams:
         params = self._params.get((bank, view))
@@ -125,8 +151,14 @@ class Workbench:
         if rendered is not None or size > self._free_bytes:
             return rendered
         params = self._view_params(bank, view)
-        chunks = torch.arange(self.n_train, device=self.device).split(RENDER_CHUNK)
+        chunks = torch.split(torch.arange(self.n_train, device=self.device), RENDER_CHUNK)
         rendered = torch.cat([render(self._images_NCHW[rows], params.take(rows)) for rows in chunks])
         self._rendered[bank, view] = rendered
         self._free_bytes -= size
         return rendered
+
+
+def _refuse_foreign(cache: CacheReader, data: TrainingData, view_seed: int) -> None:
+    own = cache.identity
+    mine = make_identity(own.teacher, split_facts(data), seed=view_seed, precision=own.dtype)
+    require_identity(cache.uri, own, mine)

@@ -1,0 +1,127 @@
+"""The guarantee of cached distillation: an fp32 cache tells a student what the teacher would tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.unit.trainables.cache.lab import CacheLab
+from tests.unit.trainables.course_lab import (
+    CPU,
+    SHORT,
+    VIEWS,
+    same_weights,
+    separable_data,
+    small_bench,
+    small_course,
+    small_student,
+    untimed,
+    weights_of,
+)
+from trainables.cache.identity import split_facts
+from trainables.cache.planning import shards_of
+from trainables.config import CeConfig, CrldConfig, DkdConfig, KdConfig, ObjectiveBase, Precision
+from trainables.evaluation import evaluating
+from trainables.loop import Course, train
+from trainables.objectives.divergences import confidence_B
+from trainables.signals import TeacherSignal
+from trainables.workbench import Workbench
+
+OBJECTIVES = {"kd": KdConfig(temperature=2.0, kd_weight=3.0), "dkd": DkdConfig(), "crld": CrldConfig()}
+TOGETHER = 7  # rows in a forward pass of the lab's cache
+
+
+class OnlineBench(Workbench):
+    """Runs the teacher beside the student, on the very images that the student is shown."""
+
+    def __init__(self, teacher: nn.Module) -> None:
+        super().__init__(separable_data(), VIEWS, view_seed=7, device=CPU)
+        self._live = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def teacher(self, bank: str, epoch: int, rows_B: Tensor) -> TeacherSignal:
+        logits_BC = self.answers(bank, epoch, rows_B)
+        return TeacherSignal(logits_BC, confidence_B(logits_BC))
+
+    def answers(self, bank: str, epoch: int, rows_B: Tensor) -> Tensor:
+        images = self.images(bank, epoch, rows_B).contiguous(memory_format=torch.channels_last)
+        with evaluating(self._live), torch.no_grad():
+            logits_BC: Tensor = self._live(images)
+        return logits_BC
+
+
+class SameBatchesBench(OnlineBench):
+    """Asks the teacher about a whole view in the cache's batches, and picks the rows of the step.
+
+    The sums inside a forward pass are taken in an order that depends on the number of rows in it, so one
+    row's logits may differ in the last bit from batch to batch. The cache asks in the order of the rows,
+    training in a shuffled one: only with the same batches can the two agree in every bit.
+    """
+
+    def answers(self, bank: str, epoch: int, rows_B: Tensor) -> Tensor:
+        chunks = [
+            chunk
+            for shard in shards_of(bank, 1, n_rows=self.n_train, rows_per_shard=16)
+            for chunk in torch.split(torch.arange(shard.first, shard.first + shard.rows), TOGETHER)
+        ]
+        return torch.cat([super(SameBatchesBench, self).answers(bank, epoch, rows) for rows in chunks])[
+            rows_B
+        ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Sums in a fixed order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> CacheLab:
+    """The cache of a teacher that knows its task, so that the confidence gates of CRLD open and close."""
+    data, folder = separable_data(), tmp_path_factory.mktemp("lab")
+    teacher = small_student(seed=9)
+    train(Course(teacher, CeConfig(), SHORT, 1), small_bench(), on_epoch=lambda *_: None)
+    lab = CacheLab(folder, data, teacher, split_facts(data), views=VIEWS, precision=Precision.FP32)
+    lab.build()
+    return lab
+
+
+def trajectory(
+    bench: Workbench, objective: ObjectiveBase
+) -> list[tuple[dict[str, Tensor], dict[str, float]]]:
+    """Weights and metrics after each epoch."""
+    course = small_course(objective=objective)
+    points: list[tuple[dict[str, Tensor], dict[str, float]]] = []
+    train(course, bench, on_epoch=lambda _, m: points.append((weights_of(course.model), untimed(m))))
+    return points
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_cached_training_is_online_training_bit_for_bit(lab: CacheLab, objective: ObjectiveBase) -> None:
+    cached = trajectory(small_bench(lab.data, cache=lab.open()), objective)
+    online = trajectory(SameBatchesBench(lab.teacher), objective)
+    assert len(cached) == len(online) == SHORT.epochs
+    for (weights, metrics), (other_weights, other_metrics) in zip(cached, online, strict=True):
+        assert same_weights(weights, other_weights)
+        assert metrics == other_metrics
+
+
+def test_a_teacher_asked_in_the_batches_of_training_leads_to_the_same_student_within_rounding(
+    lab: CacheLab,
+) -> None:
+    cached = trajectory(small_bench(lab.data, cache=lab.open()), OBJECTIVES["kd"])
+    online = trajectory(OnlineBench(lab.teacher), OBJECTIVES["kd"])
+    for (weights, _), (other_weights, _) in zip(cached, online, strict=True):
+        torch.testing.assert_close(weights, other_weights, atol=1e-4, rtol=1e-4)
+
+
+def test_the_teacher_makes_a_difference(lab: CacheLab) -> None:
+    """Without this, the tests above could pass with a teacher that nobody hears."""
+    cached = trajectory(small_bench(lab.data, cache=lab.open()), OBJECTIVES["kd"])
+    other = trajectory(SameBatchesBench(small_student(seed=10)), OBJECTIVES["kd"])
+    assert not same_weights(cached[0][0], other[0][0])

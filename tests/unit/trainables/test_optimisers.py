@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from trainables.config import OptimizerName, ScheduleName, TrainingConfig
+from trainables.optimisers import build_optimizer, learning_rate, set_learning_rate
+
+CRD = TrainingConfig(epochs=240, lr=0.05, schedule=ScheduleName.STEP, milestones=(150, 180, 210), gamma=0.1)
+"""The recipe of Contrastive Representation Distillation (Tian et al., ICLR 2020)."""
+
+
+def cosine(**changes: object) -> TrainingConfig:
+    return TrainingConfig.from_plain({"epochs": 10, "lr": 0.4, "schedule": "cosine", **changes})
+
+
+@pytest.mark.parametrize(("progress", "part"), [(0, 1), (5, 0.5), (10, 0), (2.5, 0.5 + 0.5 * math.sqrt(0.5))])
+def test_cosine_goes_from_the_peak_through_the_half_to_zero(progress: float, part: float) -> None:
+    assert learning_rate(cosine(), progress) == pytest.approx(0.4 * part, abs=1e-15)
+
+
+def test_cosine_agrees_with_torchs_schedule_at_every_epoch() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)
+    for epoch in range(10):
+        assert learning_rate(cosine(), epoch) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+
+
+def test_cosine_stays_at_zero_beyond_its_end() -> None:
+    assert learning_rate(cosine(), 12) == pytest.approx(0, abs=1e-15)
+
+
+@pytest.mark.parametrize("within", [0.0, 0.5, 0.999])
+def test_steps_fall_in_the_epochs_in_which_the_crd_recipe_has_them(within: float) -> None:
+    """Its epochs count from 1, and an epoch decays once it is greater than a milestone."""
+    for epoch in range(1, CRD.epochs + 1):
+        expected = 0.05 * 0.1 ** sum(epoch > milestone for milestone in (150, 180, 210))
+        assert learning_rate(CRD, epoch - 1 + within) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_constant_rate_is_constant() -> None:
+    training = TrainingConfig(epochs=3, lr=0.2, schedule=ScheduleName.CONSTANT)
+    assert {learning_rate(training, progress) for progress in (0, 0.5, 1, 2.9)} == {0.2}
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_warm_up_rises_in_a_straight_line_from_above_zero_to_the_peak(schedule: str) -> None:
+    training = cosine(schedule=schedule, warmup_epochs=2)
+    rates = [learning_rate(training, progress) for progress in (0, 0.5, 1, 1.5, 2)]
+    rises = [after - before for before, after in pairwise(rates)]
+    assert 0 < rates[0] < 0.01 * 0.4
+    assert rates[-1] == pytest.approx(0.4)
+    assert rises == pytest.approx([rises[0]] * 4)
+
+
+def test_after_warm_up_the_cosine_takes_the_epochs_that_are_left() -> None:
+    training = cosine(warmup_epochs=2)
+    assert learning_rate(training, 6) == pytest.approx(0.2)
+    assert learning_rate(training, 10) == pytest.approx(0, abs=1e-15)
+
+
+def test_a_warm_up_longer_than_the_course_never_reaches_the_peak() -> None:
+    training = cosine(warmup_epochs=20)
+    assert learning_rate(training, 9.99) < 0.4 / 2
+
+
+def test_sgd_is_built_as_configured() -> None:
+    training = TrainingConfig(lr=0.3, momentum=0.8, nesterov=True, weight_decay=1e-3)
+    model = nn.Linear(2, 2)
+    optimizer = build_optimizer(model, training)
+    assert isinstance(optimizer, torch.optim.SGD)
+    (group,) = optimizer.param_groups
+    assert [group[key] for key in ("lr", "momentum", "nesterov", "weight_decay")] == [0.3, 0.8, True, 1e-3]
+    assert group["params"] == list(model.parameters())
+
+
+def test_adamw_is_built_as_configured() -> None:
+    training = TrainingConfig(optimizer=OptimizerName.ADAMW, lr=2e-3, weight_decay=0.02)
+    optimizer = build_optimizer(nn.Linear(2, 2), training)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["weight_decay"]) == (2e-3, 0.02)
+
+
+def test_a_rate_is_given_to_every_group() -> None:
+    parameters = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = torch.optim.SGD([{"params": [p], "lr": 1.0} for p in parameters])
+    set_learning_rate(optimizer, 0.25)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]

@@ -1,0 +1,214 @@
+"""What a slot does with a job, without Ray: leases and cancellation are shown by the integration tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.unit.trainables.course_lab import same_weights, untimed, weights_of
+from trainables.config import (
+    BenchSpec,
+    CeConfig,
+    DataConfig,
+    DataName,
+    KdConfig,
+    ModelConfig,
+    ModelName,
+    Role,
+    Split,
+    TrainingConfig,
+    TrialSpec,
+    ViewsConfig,
+)
+from trainables.data import load_test
+from trainables.errors import CacheError, CheckpointError
+from trainables.jobs import JOB_KINDS, End, EvaluateJob, Job, Message, ProfileJob, TrainJob
+from trainables.slot import HANDLERS, Bench, Line, evaluate_job, profile_job, train_job
+from trainables.weights import load_weights
+
+DATA = DataConfig(name=DataName.DIGITS, train_limit=100)
+STUDENT = ModelConfig(name=ModelName.MLP, width=8)
+TRAINING = TrainingConfig(epochs=5, batch_size=20, checkpoint_every=2)
+
+
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    return Bench(torch.device("cpu"))
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> BenchSpec:
+    return BenchSpec(
+        data=DATA,
+        views=ViewsConfig(),
+        view_seed=1,
+        cache_uri=None,
+        cache_manifest=None,
+        checkpoints=str(tmp_path / "students"),
+    )
+
+
+def job_of(spec: BenchSpec, **changes: Any) -> TrainJob:
+    trial = TrialSpec(
+        trial_id="ce-1", role=Role.SEARCH, objective=CeConfig(), student=STUDENT, training=TRAINING, seed=3
+    )
+    return TrainJob(bench=spec, trial=trial.with_overrides(**changes))
+
+
+class Listener:
+    """Keeps what is sent; stops wanting to hear at an epoch, or lets the worker die at one."""
+
+    def __init__(self, *, tired_at: int = 99, dies_at: int = 99) -> None:
+        self.messages: list[Message] = []
+        self._tired_at = tired_at
+        self._dies_at = dies_at
+        self._is_tired = False
+
+    def line(self, heard: int = 0) -> Line:
+        return Line(self._send, lambda: self._is_tired, heard)
+
+    @property
+    def epochs(self) -> list[int]:
+        return [message.epoch for message in self.messages]
+
+    def _send(self, message: Message) -> bool:
+        if message.epoch == self._dies_at:
+            raise ConnectionError
+        self._is_tired = self._is_tired or message.epoch >= self._tired_at
+        if not self._is_tired:
+            self.messages.append(message)
+        return not self._is_tired
+
+
+def test_every_kind_of_job_has_a_handler_and_survives_the_journey(spec: BenchSpec) -> None:
+    jobs: list[Job] = [
+        job_of(spec),
+        EvaluateJob(job_id="e", bench=spec, student=STUDENT, checkpoint="x", split=Split.TEST),
+        ProfileJob(job_id="p", bench=spec, student=STUDENT),
+    ]
+    assert [JOB_KINDS[job.plain()["kind"]].from_plain(job.plain()) for job in jobs] == jobs
+    assert {job.kind for job in jobs} == set(HANDLERS) == set(JOB_KINDS)
+
+
+def test_data_and_workbench_stay_loaded_between_jobs(bench: Bench, spec: BenchSpec) -> None:
+    assert bench.data(DATA) is bench.data(DataConfig(name=DataName.DIGITS, train_limit=100))
+    first = bench.workbench(spec)
+    assert bench.workbench(spec.with_overrides(view_seed=1)) is first
+    assert bench.workbench(spec.with_overrides(view_seed=2)) is not first
+
+
+def test_weights_depend_on_the_seed_alone(bench: Bench, spec: BenchSpec) -> None:
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    one = weights_of(bench.build(STUDENT, spec, seed=5))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert same_weights(weights_of(bench.build(STUDENT, spec, seed=5)), one)
+    assert not same_weights(weights_of(bench.build(STUDENT, spec, seed=6)), one)
+
+
+def test_a_student_is_told_epoch_by_epoch_and_ends_with_its_weights(bench: Bench, spec: BenchSpec) -> None:
+    listener = Listener()
+    train_job(job_of(spec), bench, listener.line())
+    assert listener.epochs == [1, 2, 3, 4, 5]
+    assert [message.end for message in listener.messages] == [None] * 4 + [End.COMPLETED]
+    last = listener.messages[-1]
+    accuracies = [message.metrics["selection/accuracy"] for message in listener.messages]
+    assert last.best["selection/accuracy"] == max(accuracies)
+    assert last.best_epoch == 1 + accuracies.index(max(accuracies))
+    assert last.checkpoint == f"{spec.checkpoints}/ce-1/best.safetensors"
+    assert [path.name for path in Path(last.checkpoint).parent.iterdir()] == ["best.safetensors"]
+
+
+def test_a_kept_student_evaluates_as_it_did_in_training(bench: Bench, spec: BenchSpec) -> None:
+    trained, evaluated = Listener(), Listener()
+    train_job(job_of(spec), bench, trained.line())
+    end = trained.messages[-1]
+    job = EvaluateJob(
+        job_id="e", bench=spec, student=STUDENT, checkpoint=end.checkpoint or "", split=Split.SELECTION
+    )
+    evaluate_job(job, bench, evaluated.line())
+    (message,) = evaluated.messages
+    assert message.end is End.COMPLETED
+    assert message.metrics == {name: v for name, v in end.best.items() if name.startswith("selection/")}
+
+
+def test_the_test_split_is_evaluated_on_its_own_images(bench: Bench, spec: BenchSpec) -> None:
+    trained, evaluated = Listener(), Listener()
+    train_job(job_of(spec), bench, trained.line())
+    checkpoint = trained.messages[-1].checkpoint or ""
+    job = EvaluateJob(job_id="e", bench=spec, student=STUDENT, checkpoint=checkpoint, split=Split.TEST)
+    evaluate_job(job, bench, evaluated.line())
+    model = bench.build(STUDENT, spec)
+    load_weights(model, Path(checkpoint))
+    expected = bench.workbench(spec).evaluate(model, load_test(DATA), batch_size=512)
+    assert evaluated.messages[0].metrics == {f"test/{name}": value for name, value in expected.items()}
+
+
+def test_weights_that_are_gone_are_named(bench: Bench, spec: BenchSpec) -> None:
+    job = EvaluateJob(job_id="e", bench=spec, student=STUDENT, checkpoint="/nowhere/x.pt", split=Split.TEST)
+    with pytest.raises(CheckpointError, match=r"no checkpoint /nowhere/x\.pt"):
+        evaluate_job(job, bench, Listener().line())
+
+
+def test_a_profile_tells_what_a_student_costs(bench: Bench, spec: BenchSpec) -> None:
+    listener = Listener()
+    profile_job(ProfileJob(job_id="p", bench=spec, student=STUDENT), bench, listener.line())
+    (message,) = listener.messages
+    assert message.end is End.COMPLETED
+    assert message.metrics["params"] == 64 * 8 + 8 + 8 * 10 + 10
+    assert message.metrics["latency_ms"] > 0
+    assert message.metrics["size_bytes"] > 4 * message.metrics["params"]
+
+
+@pytest.mark.parametrize("tired_at", [1, 3])
+def test_a_student_that_nobody_wants_stops_and_its_state_stays(
+    bench: Bench, spec: BenchSpec, tired_at: int
+) -> None:
+    listener = Listener(tired_at=tired_at)
+    train_job(job_of(spec), bench, listener.line())
+    assert listener.epochs == list(range(1, tired_at))
+    folder = Path(spec.checkpoints) / "ce-1"
+    assert (folder / "last.pt").exists() == (tired_at > 2)
+    assert not (folder / "best.safetensors").exists()
+
+
+def untimed_messages(messages: list[Message]) -> list[Message]:
+    return [
+        message.model_copy(update={"metrics": untimed(message.metrics), "best": untimed(message.best)})
+        for message in messages
+    ]
+
+
+@pytest.mark.parametrize("dies_at", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("heard", ["everything sent", "only one"])
+def test_the_next_attempt_tells_what_the_listener_lacks(
+    bench: Bench, spec: BenchSpec, dies_at: int, heard: str
+) -> None:
+    """The second case: a driver that was killed had passed on less than its slots had told."""
+    whole, before, after = Listener(), Listener(dies_at=dies_at), Listener()
+    train_job(job_of(spec, trial_id="whole"), bench, whole.line())
+    with pytest.raises(ConnectionError):
+        train_job(job_of(spec), bench, before.line())
+    known = before.messages if heard == "everything sent" else before.messages[:1]
+    train_job(job_of(spec), bench, after.line(heard=len(known)))
+    new = [message for message in after.messages if message.epoch > len(known)]
+    told = [message.model_copy(update={"checkpoint": None}) for message in known + new]
+    expected = [message.model_copy(update={"checkpoint": None}) for message in whole.messages]
+    assert untimed_messages(told) == untimed_messages(expected)
+
+
+def test_an_end_that_nobody_heard_keeps_the_state(bench: Bench, spec: BenchSpec) -> None:
+    listener = Listener(tired_at=5)
+    train_job(job_of(spec), bench, listener.line())
+    assert listener.epochs == [1, 2, 3, 4]
+    names = {path.name for path in (Path(spec.checkpoints) / "ce-1").iterdir()}
+    assert names == {"last.pt", "best.safetensors"}
+
+
+def test_a_student_of_a_teacher_needs_the_cache(bench: Bench, spec: BenchSpec) -> None:
+    with pytest.raises(CacheError, match="the bench has no cache"):
+        train_job(job_of(spec, objective=KdConfig()), bench, Listener().line())
