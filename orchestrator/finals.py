@@ -54,7 +54,7 @@ def finalists_stage(
     experiment = run.experiment
     control = control_spec(experiment, search=search)
     control_jobs = repeat_jobs(control, experiment=experiment, bench=bench, role=Role.BASELINE)
-    parameters = {job.job_id: {} for job in control_jobs}
+    parameters: dict[str, dict[str, Any]] = {job.job_id: {} for job in control_jobs}
     final_jobs: list[TrainJob] = []
     for record in chosen:
         spec = TrialSpec.from_plain(record.spec)

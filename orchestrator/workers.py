@@ -128,7 +128,7 @@ class Workers:
         result = task.remote(request.plain(), self.broker, job_id, attempt)
         self._follow(job_id, result, on_epoch)
         try:
-            return TeacherFacts.from_plain(ray.get(result))
+            return TeacherFacts.from_plain(dict(ray.get(result)))
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
 

@@ -137,7 +137,7 @@ def _summary(
         trials=tuple(trial_row(record) for record in outcome.records),
         baseline=students_of(control, outcome.tests, outcome.figures[control.records[0].trial]),
         finalists=tuple(finalists),
-        champion=champion_of(winner, champion_id, exports, shipped["card"]),  # type: ignore[arg-type]
+        champion=champion_of(winner, champion_id, exports, shipped["card"]),
         mlflow=MlflowPlace(
             tracking_uri=tracking_uri,
             experiment_id=registered["experiment_id"],

@@ -95,6 +95,8 @@ class SlotPool:
             run_config=RunConfig(
                 storage_path=self.storage,
                 name=f"{slot}-{restart}",
-                failure_config=FailureConfig(max_failures=self.max_failures, controller_failure_limit=2),
+                failure_config=FailureConfig(  # type: ignore[call-arg]  # of Train V2, which mypy takes for V1
+                    max_failures=self.max_failures, controller_failure_limit=2
+                ),
             ),
         ).fit()
