@@ -10,6 +10,7 @@ from orchestrator.loading import LoadedExperiment
 from orchestrator.places import out_folder
 from orchestrator.summary import Summary, read_summary, students_table
 from trainables.config import digest_of
+from trainables.errors import ConfigError
 
 STAGE = "summary"
 
@@ -25,15 +26,26 @@ def run_key(loaded: LoadedExperiment) -> str:
 
 
 def finished_summary(loaded: LoadedExperiment) -> Summary | None:
-    """The summary of this very run, when it is finished and the champion's files are there."""
+    """The summary of this very run, when it is finished and the champion's files are there.
+
+    A run of a changed file into the same folder has replaced the summary: then there is none of this run.
+    """
     out = out_folder(loaded)
     if not (out / "ledger.jsonl").exists():
         return None
     ledger = Ledger(out)
     ledger.close()
-    if ledger.finished(STAGE, run_key(loaded)) is None or not (out / "summary.json").exists():
+    finished = [
+        event
+        for event in ledger.events()
+        if event["kind"] == "stage" and event["stage"] == STAGE and event["status"] == "finished"
+    ]
+    if not finished or finished[-1]["key"] != run_key(loaded):
         return None
-    summary = read_summary(out / "summary.json")
+    try:
+        summary = read_summary(out / "summary.json")
+    except ConfigError:  # gone, damaged or of another version: the run writes it again
+        return None
     files = [exported.path for exported in summary.champion.exports.values()]
     return summary if all(Path(file).is_file() for file in files) else None
 

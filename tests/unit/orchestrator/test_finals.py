@@ -1,0 +1,130 @@
+"""The last stages on a ledger that holds their work already: nothing is trained, measured or tested again."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import ray
+
+from orchestrator import finals  # as a module: pytest would take test_stage for a test
+from orchestrator.bookkeeping import Bookkeeper
+from orchestrator.console import Console
+from orchestrator.ledger import Ledger, TrialRecord
+from orchestrator.loading import load_experiment
+from orchestrator.proposals import Composer, control_spec, repeat_jobs
+from orchestrator.run_context import Run
+from orchestrator.stages import Stages
+from orchestrator.workers import Workers
+from trainables.cache.identity import SplitFacts
+from trainables.config import BenchSpec, Role, TrialSpec, digest_of
+from trainables.jobs import End, Message, TrainJob
+from trainables.teacher import TeacherFacts
+
+SEARCH = "s" * 64
+FIGURES = {"params": 610.0, "size_bytes": 4000.0, "latency_ms": 0.1}
+TEACHER = TeacherFacts(
+    weights="teacher.safetensors",
+    fingerprint="f" * 64,
+    params=9,
+    selection_accuracy=0.9,
+    split=SplitFacts(
+        data_digest="d",
+        ids_digest="i",
+        n_train=9,
+        classes=("a", "b"),
+        mean=(0.5,),
+        std=(0.5,),
+        input_shape=(1, 8, 8),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A run with its bench, and the searched students of its ledger."""
+
+    run: Run
+    bench: BenchSpec
+    composer: Composer
+    books: Bookkeeper
+
+    def trained(self, job: TrainJob, accuracy: float) -> TrialRecord:
+        self.books.started(job, parameters={"beta": job.trial.objective.plain().get("beta")})
+        best = {"selection/accuracy": accuracy, "selection/nll": 0.1}
+        end = Message(
+            epoch=1, metrics=best, end=End.COMPLETED, best_epoch=1, best=best, checkpoint=f"{job.job_id}.st"
+        )
+        self.books.reported(job.job_id, end)
+        record = self.run.ledger.trial(job.job_id)
+        assert record is not None
+        return record
+
+    def searched(self, beta: float, accuracy: float) -> TrialRecord:
+        sampled = {"objective": "dkd", "dkd": {"temperature": 2.0, "alpha": 1.0, "beta": beta}}
+        return self.trained(self.composer(sampled), accuracy)
+
+    def repeated(self, spec: TrialSpec, role: Role, accuracy: float) -> list[TrialRecord]:
+        jobs = repeat_jobs(spec, experiment=self.run.experiment, bench=self.bench, role=role)
+        return [self.trained(job, accuracy) for job in jobs]
+
+    def finish(self, stage: str, key: str, result: dict[str, object]) -> None:
+        self.run.ledger.append("stage", stage=stage, key=key, status="finished", seconds=1.0, result=result)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    loaded = load_experiment("digits")
+    config = loaded.config.with_overrides(
+        budget=loaded.config.budget.with_overrides(finalists=1, seeds=2),
+        pick=loaded.config.pick.with_overrides(where="params <= 700 and latency_ms < 1"),
+    )
+    loaded, ledger, console = replace(loaded, config=config), Ledger(tmp_path), Console(out=io.StringIO())
+    run = Run(loaded, tmp_path, ledger, Stages(ledger, console), Workers(config, tmp_path, console), console)
+    bench = run.bench(None)
+    return Scene(run, bench, Composer(config, loaded.space, bench, SEARCH), Bookkeeper(ledger, search=SEARCH))
+
+
+@pytest.fixture(autouse=True)
+def _nobody_works() -> Iterator[None]:
+    yield
+    assert not ray.is_initialized()
+
+
+def test_constraints_come_from_the_experiment(scene: Scene) -> None:
+    assert [str(c) for c in finals.constraints_of(scene.run)] == ["params <= 700", "latency_ms < 1"]
+
+
+def test_the_best_within_the_constraints_go_on(scene: Scene) -> None:
+    best, good, bad = scene.searched(2.0, 0.9), scene.searched(3.0, 0.8), scene.searched(4.0, 0.7)
+    figures = {best.trial: {**FIGURES, "params": 800.0}, good.trial: FIGURES, bad.trial: FIGURES}
+    assert finals.chosen_finalists(scene.run, [bad, best, good], figures) == [good]
+
+
+def test_students_of_one_architecture_share_their_figures_with_the_control(scene: Scene) -> None:
+    records = [scene.searched(2.0, 0.9), scene.searched(3.0, 0.8)]
+    digest = scene.run.experiment.student.digest()
+    scene.finish("profile", digest_of([SEARCH, [digest]]), {digest: FIGURES})
+    figures = finals.profile_stage(scene.run, scene.bench, SEARCH, records)
+    assert figures == dict.fromkeys([records[0].trial, records[1].trial, "control"], FIGURES)
+
+
+def test_finalists_and_control_that_are_trained_already_are_only_found(scene: Scene) -> None:
+    chosen = scene.searched(2.0, 0.9)
+    repeated = scene.repeated(TrialSpec.from_plain(chosen.spec), Role.FINALIST, 0.85)
+    control = scene.repeated(control_spec(scene.run.experiment, search=SEARCH), Role.BASELINE, 0.8)
+    found = finals.finalists_stage(scene.run, scene.bench, SEARCH, [chosen])
+    assert found == (repeated, control)
+    assert [len(group) for group in found] == [2, 2]
+    assert [r.spec["seed"] for r in found[0]] == [r.spec["seed"] for r in found[1]]
+    assert found[0][0].spec["seed"] != chosen.spec["seed"]
+
+
+def test_the_test_split_is_read_once(scene: Scene) -> None:
+    record = scene.searched(2.0, 0.9)
+    jobs = [[f"test-{record.trial}", record.checkpoint], ["test-teacher", TEACHER.weights]]
+    scene.finish("test", digest_of(jobs), {record.trial: 0.7, "teacher": 0.8})
+    assert finals.test_stage(scene.run, scene.bench, TEACHER, [record]) == {record.trial: 0.7, "teacher": 0.8}

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestrator.experiment import ExperimentConfig
+from orchestrator.loading import load_experiment
+from orchestrator.proposals import Composer, control_spec, repeat_jobs
+from trainables.config import BenchSpec, CeConfig, Role, TrialSpec
+
+DKD = {"objective": "dkd", "dkd": {"temperature": 2.0, "alpha": 1.0, "beta": 4.0}}
+
+
+@pytest.fixture(scope="module")
+def composer() -> Composer:
+    loaded = load_experiment("digits")
+    bench = BenchSpec(
+        data=loaded.config.data,
+        views=loaded.config.views,
+        view_seed=1,
+        cache_uri=None,
+        cache_manifest=None,
+        checkpoints="students",
+    )
+    return Composer(loaded.config, loaded.space, bench, "s" * 64)
+
+
+def dkd(**changes: Any) -> dict[str, Any]:
+    return {"objective": "dkd", "dkd": {**DKD["dkd"], **changes}}  # type: ignore[dict-item]
+
+
+def test_a_proposal_becomes_a_job_of_this_experiment(composer: Composer) -> None:
+    job = composer(DKD)
+    assert job.bench == composer.bench
+    assert job.job_id == job.trial.trial_id
+    assert job.trial.role is Role.SEARCH
+    assert job.trial.objective.plain() == {
+        "name": "dkd",
+        "temperature": 2.0,
+        "ce_weight": 1.0,
+        "alpha": 1.0,
+        "beta": 4.0,
+        "warmup_epochs": composer.space.objectives.given()["dkd"].constants()["warmup_epochs"],
+    }
+    assert job.trial.student == composer.experiment.student
+    assert job.trial.training == composer.experiment.training
+    assert job.job_id.startswith("dkd-")
+
+
+def test_the_same_proposal_gives_the_same_job(composer: Composer) -> None:
+    assert composer(DKD) == composer({"dkd": {"beta": 4.0, "alpha": 1.0, "temperature": 2.0}, **DKD})
+
+
+def test_other_values_give_another_id_and_seed(composer: Composer) -> None:
+    one, other = composer(DKD), composer(dkd(beta=4.5))
+    assert one.job_id != other.job_id
+    assert one.trial.seed != other.trial.seed
+
+
+def test_another_search_gives_another_id_to_the_same_student(composer: Composer) -> None:
+    here, there = composer(DKD), replace(composer, search="t" * 64)(DKD)
+    assert here.job_id != there.job_id
+    assert here.trial.seed == there.trial.seed
+
+
+def test_another_experiment_seed_gives_other_seeds(composer: Composer) -> None:
+    other = replace(composer, experiment=composer.experiment.with_overrides(seed=1))
+    assert composer(DKD).trial.seed != other(DKD).trial.seed
+
+
+def test_ids_of_many_proposals_differ(composer: Composer) -> None:
+    ids = {composer(dkd(beta=0.5 + number / 1000)).job_id for number in range(500)}
+    assert len(ids) == 500
+    assert all(len(name) == len("dkd-") + 12 for name in ids)
+
+
+@pytest.fixture
+def three_seeds(composer: Composer) -> ExperimentConfig:
+    budget = composer.experiment.budget.with_overrides(seeds=3)
+    return composer.experiment.with_overrides(budget=budget)
+
+
+def test_finalists_and_control_are_repeated_with_the_same_seeds(
+    composer: Composer, three_seeds: ExperimentConfig
+) -> None:
+    finalist, control = composer(DKD).trial, control_spec(three_seeds, search=composer.search)
+    groups = [
+        repeat_jobs(spec, experiment=three_seeds, bench=composer.bench, role=role)
+        for spec, role in ((finalist, Role.FINALIST), (control, Role.BASELINE))
+    ]
+    seeds = [[job.trial.seed for job in group] for group in groups]
+    assert seeds[0] == seeds[1]
+    assert len(set(seeds[0])) == 3
+    assert finalist.seed not in seeds[0]
+    assert [job.trial.role for job in groups[0]] == [Role.FINALIST] * 3
+    assert [job.job_id for job in groups[0]] == [f"{finalist.trial_id}-seed{number}" for number in range(3)]
+
+
+def test_a_repetition_differs_from_its_original_in_name_role_and_seed_alone(
+    composer: Composer, three_seeds: ExperimentConfig
+) -> None:
+    original = composer(DKD).trial
+    for job in repeat_jobs(original, experiment=three_seeds, bench=composer.bench, role=Role.FINALIST):
+        same = {"trial_id": original.trial_id, "role": original.role, "seed": original.seed}
+        assert job.trial.with_overrides(**same) == original
+        assert job.bench == composer.bench
+
+
+def test_more_seeds_keep_the_first_ones(composer: Composer, three_seeds: ExperimentConfig) -> None:
+    spec = composer(DKD).trial
+    more = three_seeds.with_overrides(budget=three_seeds.budget.with_overrides(seeds=5))
+
+    def jobs(experiment: ExperimentConfig) -> list[TrialSpec]:
+        repeats = repeat_jobs(spec, experiment=experiment, bench=composer.bench, role=Role.FINALIST)
+        return [job.trial for job in repeats]
+
+    assert jobs(more)[:3] == jobs(three_seeds)
+
+
+def test_the_control_learns_from_labels_alone_with_the_experiments_recipe(composer: Composer) -> None:
+    control = control_spec(composer.experiment, search=composer.search)
+    assert control.objective == CeConfig()
+    assert (control.student, control.training) == (composer.experiment.student, composer.experiment.training)
+    assert control.trial_id != control_spec(composer.experiment, search="t" * 64).trial_id

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.console import Console
+from orchestrator.ledger import Ledger
+from orchestrator.stages import Stages
+from trainables.errors import StillhouseError
+
+
+class Work:
+    """Counts how often it is done; fails where told to."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.times = 0
+        self._error = error
+
+    def __call__(self) -> dict[str, Any]:
+        self.times += 1
+        if self._error is not None:
+            raise self._error
+        return {"time": self.times}
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path)
+
+
+@pytest.fixture
+def said() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def stages(ledger: Ledger, said: io.StringIO) -> Stages:
+    return Stages(ledger, Console(out=said))
+
+
+def events(ledger: Ledger) -> list[tuple[str, str, str]]:
+    return [(e["stage"], e["key"], e["status"]) for e in ledger.events()]
+
+
+def test_a_stage_is_run_and_noted(stages: Stages, ledger: Ledger, said: io.StringIO) -> None:
+    assert stages.run("cache", "k", Work()) == {"time": 1}
+    assert events(ledger) == [("cache", "k", "started"), ("cache", "k", "finished")]
+    assert ledger.events()[1]["result"] == {"time": 1}
+    assert stages.seconds["cache"] == ledger.events()[1]["seconds"] >= 0
+    assert "cache" in said.getvalue()
+
+
+def test_a_finished_stage_is_not_run_again(stages: Stages, ledger: Ledger, said: io.StringIO) -> None:
+    work = Work()
+    stages.run("cache", "k", work)
+    later = Stages(Ledger(ledger.path.parent), Console(out=said))
+    assert not later.is_finished("cache", "other")
+    assert later.is_finished("cache", "k")
+    assert later.run("cache", "k", work) == {"time": 1}
+    assert work.times == 1
+    assert later.seconds == stages.seconds
+    assert "cache: done before" in said.getvalue()
+
+
+def test_other_inputs_and_other_stages_are_run(stages: Stages) -> None:
+    work = Work()
+    for stage, key in (("cache", "k"), ("cache", "other"), ("search", "k")):
+        stages.run(stage, key, work)
+    assert work.times == 3
+
+
+def test_a_result_that_is_no_longer_valid_is_made_again(stages: Stages) -> None:
+    work, asked = Work(), list[dict[str, Any]]()
+
+    def is_valid(result: dict[str, Any]) -> bool:
+        asked.append(result)
+        return bool(result["time"] == 2)
+
+    for expected in (1, 2, 2):
+        assert stages.run("cache", "k", work, still_valid=is_valid) == {"time": expected}
+    assert asked == [{"time": 1}, {"time": 2}]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (StillhouseError("no room"), "failed"),
+        (ZeroDivisionError("no room"), "failed"),
+        (KeyboardInterrupt("no room"), "interrupted"),
+        (SystemExit("no room"), "failed"),
+    ],
+)
+def test_what_stops_a_stage_is_noted_and_passed_on(
+    stages: Stages, ledger: Ledger, error: BaseException, status: str
+) -> None:
+    with pytest.raises(type(error)) as caught:
+        stages.run("cache", "k", Work(error))
+    assert caught.value is error
+    assert events(ledger) == [("cache", "k", "started"), ("cache", "k", status)]
+    assert ledger.events()[1]["reason"] == "no room"
+    assert not stages.is_finished("cache", "k")
+    assert stages.run("cache", "k", Work()) == {"time": 1}
