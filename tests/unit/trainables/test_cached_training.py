@@ -35,18 +35,23 @@ TOGETHER = 7  # rows in a forward pass of the lab's cache
 
 
 class OnlineBench(Workbench):
-    """Runs the teacher beside the student, on the very images that the student is shown."""
+    """Runs the teacher beside the student, on the very views that the student was shown last."""
 
     def __init__(self, teacher: nn.Module) -> None:
         super().__init__(separable_data(), VIEWS, view_seed=7, device=CPU)
+        self._shown: dict[str, int] = {}
         self._live = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def images(self, bank: str, epoch: int, rows_B: Tensor) -> Tensor:
+        self._shown[bank] = epoch
+        return super().images(bank, epoch, rows_B)
+
     def teacher(self, bank: str, epoch: int, rows_B: Tensor) -> TeacherSignal:
-        logits_BC = self.answers(bank, epoch, rows_B)
+        logits_BC = self.answers(bank, self._shown[bank], rows_B)
         return TeacherSignal(logits_BC, confidence_B(logits_BC))
 
     def answers(self, bank: str, epoch: int, rows_B: Tensor) -> Tensor:
-        images = self.images(bank, epoch, rows_B).contiguous(memory_format=torch.channels_last)
+        images = super().images(bank, epoch, rows_B).contiguous(memory_format=torch.channels_last)
         with evaluating(self._live), torch.no_grad():
             logits_BC: Tensor = self._live(images)
         return logits_BC
