@@ -128,9 +128,10 @@ class Workers:
         result = task.remote(request.plain(), self.broker, job_id, attempt)
         self._follow(job_id, result, on_epoch)
         try:
-            return TeacherFacts.from_plain(dict(ray.get(result)))
+            facts: dict[str, Any] = ray.get(result)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
+        return TeacherFacts.from_plain(facts)
 
     def _follow(self, job_id: str, result: Any, on_epoch: Callable[[int, dict[str, float]], None]) -> None:
         seen = 0

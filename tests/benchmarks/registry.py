@@ -1,0 +1,35 @@
+"""The benchmarks by name, and how one is run."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from types import MappingProxyType
+from typing import Final
+
+from tests.benchmarks.figures import Figure
+from trainables.factories import load_factory
+
+# By name and not imported: each runs in a fresh process, where nothing is loaded but what it loads itself.
+BENCHMARKS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "trial_overhead_ratio": "tests.benchmarks.searches:trial_overhead_ratio",
+        "first_report_seconds": "tests.benchmarks.searches:first_report_seconds",
+        "kd_step_over_ce": "tests.benchmarks.steps:kd_step_over_ce",
+        "online_step_over_ce": "tests.benchmarks.steps:online_step_over_ce",
+    }
+)
+
+
+def measure(name: str) -> Figure:
+    """The figure of one benchmark, measured in a process of its own."""
+    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(_figure, BENCHMARKS[name]).result()
+
+
+def _figure(path: str) -> Figure:
+    figure = load_factory(path)()
+    if not isinstance(figure, Figure):
+        raise TypeError(f"{path} returned a {type(figure).__name__}; a benchmark returns a Figure")
+    return figure

@@ -1,0 +1,189 @@
+"""What a training step costs with the teacher's answers from the cache, and with the teacher beside it.
+
+The steps are those of `trainables.loop.train`, on the same images in the same order. The loop asks
+`should_stop` before each step, so the time between two questions is a whole step: gathering and normalising
+the batch, forward, loss, backward, optimiser, running means.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from tests.benchmarks.figures import Bound, Figure
+from tests.benchmarks.surroundings import surroundings
+from trainables.cache.identity import make_identity, split_facts
+from trainables.cache.manifest import Origin
+from trainables.cache.planning import claim_folder, plan_shards, publish
+from trainables.cache.producer import LiveTeacher, ShardProducer
+from trainables.cache.reader import CacheReader, open_cache
+from trainables.cache.storage import open_place
+from trainables.config import (
+    BankConfig,
+    CeConfig,
+    CropFlipStep,
+    KdConfig,
+    ModelConfig,
+    ModelName,
+    ObjectiveBase,
+    Precision,
+    TrainingConfig,
+    ViewsConfig,
+    digest_of,
+)
+from trainables.data import ImageSplit, TrainingData
+from trainables.layout import memory_format
+from trainables.loop import Course, train
+from trainables.models import build_model
+from trainables.signals import TeacherSignal
+from trainables.weights import weights_digest
+from trainables.workbench import Workbench
+
+# B = samples in the batch, C = classes
+
+KD_OVER_CE: Final = Bound(1.10)
+
+# The sizes of the shipped experiment fashion_mnist, but for the batch; what the pixels show costs no time.
+CLASSES: Final = 10
+SIDE: Final = 28
+BATCH: Final = 64
+N_TRAIN: Final = 4096
+STUDENT: Final = ModelConfig(name=ModelName.RESNET8, width=16)
+TEACHER: Final = ModelConfig(name=ModelName.RESNET20, width=32)
+VIEWS: Final = ViewsConfig(weak=BankConfig(recipe=(CropFlipStep(op="crop_flip", padding=2),), views=1))
+VIEW_SEED: Final = 7
+# A course's first step also makes the optimiser's buffers.
+STEPS_DROPPED: Final = 1
+STEPS_KEPT: Final = 4
+CPU: Final = torch.device("cpu")
+
+
+def kd_step_over_ce(rounds: int = 50) -> Figure:
+    """Median time of a step with KD from the cache, over that of a step with cross-entropy alone."""
+    data, teacher = _random_data(), _network(TEACHER)
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        cache = _cache(Path(folder), data, teacher)
+        bench = Workbench(data, VIEWS, view_seed=VIEW_SEED, device=CPU, cache=cache)
+        return _over_ce(bench, "KD, the teacher's logits gathered from a cache of fp16", rounds, KD_OVER_CE)
+
+
+def online_step_over_ce(rounds: int = 25) -> Figure:
+    """The same with the teacher run on each batch instead of the cache; for comparison."""
+    bench = _OnlineBench(_random_data(), _network(TEACHER))
+    teacher = f"KD, teacher {TEACHER.name} of width {TEACHER.width} run on the same batch in inference mode"
+    return _over_ce(bench, teacher, rounds, None)
+
+
+class _OnlineBench(Workbench):
+    """Asks a live teacher about the batch that the student has just been given."""
+
+    def __init__(self, data: TrainingData, teacher: nn.Module) -> None:
+        super().__init__(data, VIEWS, view_seed=VIEW_SEED, device=CPU)
+        self._layout = memory_format(teacher)
+        self._teacher = teacher.to(memory_format=self._layout).eval()  # type: ignore[call-overload]
+        self._shown: dict[str, Tensor] = {}
+
+    def images(self, bank: str, epoch: int, rows_B: Tensor) -> Tensor:
+        self._shown[bank] = super().images(bank, epoch, rows_B)
+        return self._shown[bank]
+
+    def teacher(self, bank: str, epoch: int, rows_B: Tensor) -> TeacherSignal:
+        with torch.inference_mode():
+            logits_BC = self._teacher(self._shown[bank].contiguous(memory_format=self._layout))
+            confidence_B = logits_BC.softmax(dim=-1).amax(dim=-1)
+        # Autograd refuses to keep tensors of inference mode for its backward pass; a copy is allowed.
+        return TeacherSignal(logits_BC.clone(), confidence_B.clone())
+
+
+def _over_ce(bench: Workbench, what: str, rounds: int, bound: Bound | None) -> Figure:
+    torch.set_num_threads(1)
+    times_s = _interleaved(bench, {"ce": CeConfig(), "kd": KdConfig()}, rounds)
+    ce_s, kd_s = (statistics.median(times_s[name]) for name in ("ce", "kd"))
+    how = (
+        f"median of {len(times_s['kd'])} training steps with {what} ({1000 * kd_s:.2f} ms), over as many "
+        f"with cross-entropy alone ({1000 * ce_s:.2f} ms), taken in turns of {STEPS_KEPT} in one process "
+        f"with 1 thread, student {STUDENT.name} of width {STUDENT.width}, fp32, batch {BATCH} of "
+        f"{SIDE}x{SIDE} grey images, {CLASSES} classes; {surroundings('torch')}"
+    )
+    return Figure(kd_s / ce_s, "x", how, bound)
+
+
+def _interleaved(
+    bench: Workbench, objectives: Mapping[str, ObjectiveBase], rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of steps by objective; turns change places each round, so that drift hits all alike."""
+    models = {name: _network(STUDENT) for name in objectives}
+    times_s: dict[str, list[float]] = {name: [] for name in objectives}
+    for number in range(rounds + 1):
+        order = list(objectives) if number % 2 else list(objectives)[::-1]
+        for name in order:
+            steps_s = _step_times_s(Course(models[name], objectives[name], _recipe(), seed=number), bench)
+            if number > 0:  # the first round also renders the views and loads the teacher's answers
+                times_s[name] += steps_s
+    return times_s
+
+
+def _step_times_s(course: Course, bench: Workbench) -> list[float]:
+    """Seconds of a few steps of a course, which is then stopped."""
+    asked_at: list[float] = []
+
+    def enough() -> bool:
+        asked_at.append(time.perf_counter())
+        return len(asked_at) > STEPS_DROPPED + STEPS_KEPT
+
+    train(course, bench, on_epoch=_never, should_stop=enough)
+    kept = asked_at[STEPS_DROPPED:]
+    return [after - before for before, after in pairwise(kept)]
+
+
+def _never(epoch: int, _metrics: Mapping[str, float]) -> None:
+    raise RuntimeError(f"epoch {epoch} came to its end; it has too few steps for this measurement")
+
+
+def _recipe() -> TrainingConfig:
+    return TrainingConfig(epochs=1, batch_size=BATCH)
+
+
+def _network(config: ModelConfig) -> nn.Module:
+    torch.manual_seed(0)
+    return build_model(config, n_classes=CLASSES, in_channels=1)
+
+
+def _random_data() -> TrainingData:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (N_TRAIN, 1, SIDE, SIDE), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, CLASSES, (N_TRAIN,), generator=generator)
+    split = ImageSplit(images, labels, torch.arange(N_TRAIN))
+    classes = tuple(str(number) for number in range(CLASSES))
+    return TrainingData(split, split, classes, (0.5,), (0.25,), digest_of("random images"))
+
+
+def _cache(folder: Path, data: TrainingData, teacher: nn.Module) -> CacheReader:
+    """A cache as a run has it, built here without Ray."""
+    facts = split_facts(data)
+    digest = digest_of([TEACHER.plain(), weights_digest(teacher)])
+    place = open_place(str(folder / "cache"))
+    wanted = Origin(
+        identity=make_identity(digest, facts, seed=VIEW_SEED, precision=Precision.FP16),
+        n_rows=facts.n_train,
+        classes=facts.classes,
+        rows_per_shard=N_TRAIN,
+        recipes={"weak": VIEWS.weak.recipe},
+    )
+    origin = claim_folder(place, wanted)
+    banks = {"weak": VIEWS.weak}
+    live = LiveTeacher(teacher, data, seed=VIEW_SEED, batch_size=512, device=CPU)
+    producer = ShardProducer(place, origin, live, data)
+    for shard in plan_shards(place, origin, banks).missing:
+        producer.produce(shard)
+    manifest = publish(place, plan_shards(place, origin, banks), {"torch": version("torch")})
+    return open_cache(place.uri, manifest_sha=manifest, scratch=folder / "scratch")
