@@ -84,9 +84,9 @@ $(UV_STAMP):
 
 # The stamp's name holds a checksum of the files that say what is installed.
 $(RUN): $(UV_STAMP)
-	$(UV) pip install --python $(BIN)/python --constraint constraints.txt --editable .
+	$(UV) pip install --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable .
 	@rm -f $(VENV)/.run-* $(VENV)/.dev-*; touch $@
 
 $(DEV): $(UV_STAMP)
-	$(UV) pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	$(UV) pip install --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@rm -f $(VENV)/.run-* $(VENV)/.dev-*; touch $@ $(RUN)
