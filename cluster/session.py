@@ -33,6 +33,7 @@ _START_ATTEMPTS: Final = 4
 _START_PAUSE_S: Final = 5.0
 # Ray keeps Unix sockets some 60 characters below its folder, and the system allows 107 in all.
 _LONGEST_FOLDER: Final = 40
+_FEWEST_AT_ONCE: Final = 4
 _LOOPBACK: Final = "127.0.0.1"
 _CONNECT_TIMEOUT_S: Final = 10.0
 # Ray's job supervisor hands the job's runtime environment to the driver in this variable.
@@ -163,7 +164,8 @@ def _worker_variables(address: str) -> dict[str, str]:
 def _embedded(options: Mapping[str, Any]) -> Iterator[Session]:
     token_is_new = not token_file().exists()
     folder = os.environ.get("RAY_TMPDIR") or str(_ray_folder())
-    with variables({"RAY_TMPDIR": folder, "RAY_API_SERVER_ADDRESS": ""}), _loopback_only():
+    settings = {"RAY_TMPDIR": folder, "RAY_API_SERVER_ADDRESS": "", **_room_for_workers()}
+    with variables(settings), _loopback_only():
         try:
             _start(options)
         finally:
@@ -178,6 +180,12 @@ def _embedded(options: Mapping[str, Any]) -> Iterator[Session]:
             ray.shutdown(wait_for_processes=True)
             if not failed and session.logs is not None:
                 shutil.rmtree(session.logs.parent, ignore_errors=True)
+
+
+def _room_for_workers() -> dict[str, str]:
+    """More processes at once than a small machine has cores: Ray warns about the few that a run needs."""
+    at_once = max(_FEWEST_AT_ONCE, len(os.sched_getaffinity(0)))
+    return {"RAY_worker_maximum_startup_concurrency": str(at_once)}
 
 
 def _start(options: Mapping[str, Any]) -> None:

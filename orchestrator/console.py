@@ -21,8 +21,8 @@ QUIET_S: Final = 30.0
 class Progress(Protocol):
     """How far one piece of work is."""
 
-    def update(self, done: int, note: str = "") -> None:
-        """`done` units are finished; `note` says how it goes."""
+    def update(self, done: int, note: str = "", *, total: int | None = None) -> None:
+        """`done` units are finished; `note` says how it goes; `total` where it is known only now."""
         ...
 
 
@@ -107,8 +107,8 @@ class _LiveProgress:
         self._bar = bar
         self._task = task
 
-    def update(self, done: int, note: str = "") -> None:
-        self._bar.update(self._task, completed=done, note=escape(note))
+    def update(self, done: int, note: str = "", *, total: int | None = None) -> None:
+        self._bar.update(self._task, total=total, completed=done, note=escape(note))
 
 
 class _PlainProgress:
@@ -117,13 +117,15 @@ class _PlainProgress:
     ) -> None:
         self._write = write
         self._description = description
-        self._of = "" if total is None else f"/{total}"
+        self._total = total
         self._clock = clock
         self._said_at = clock()
         self._unsaid: str | None = None
 
-    def update(self, done: int, note: str = "") -> None:
-        self._unsaid = f"{self._description}: {done}{self._of}{f', {note}' if note else ''}"
+    def update(self, done: int, note: str = "", *, total: int | None = None) -> None:
+        self._total = self._total if total is None else total
+        of = "" if self._total is None else f"/{self._total:,}"
+        self._unsaid = f"{self._description}: {done:,}{of}{f', {note}' if note else ''}"
         if self._clock() - self._said_at >= QUIET_S:
             self.finish()
 

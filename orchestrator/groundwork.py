@@ -96,7 +96,7 @@ def _built_and_proved(run: Run, request: CacheRequest) -> CacheSummary:
 def _built(run: Run, request: CacheRequest) -> CacheSummary:
     with run.console.progress("cache") as progress:
         return build_cache(
-            request, progress=lambda done, total, s: progress.update(done, f"of {total} answers, {s:.0f} s")
+            request, progress=lambda done, total, s: progress.update(done, f"{s:.0f} s", total=total)
         )
 
 

@@ -135,7 +135,6 @@ def _plan(task: SearchTask, ledger: Ledger) -> SearchPlan:
 def _tune(task: SearchTask, plan: SearchPlan, follower: SearchFollower) -> None:
     # Our own table and ledger tell what Tune would print; a failed trial is no error of the search.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    logging.getLogger("optuna").setLevel(logging.WARNING)
     trainable = tune.with_resources(
         tune.with_parameters(StudentTrial, broker=task.broker, compose=task.composer),
         tune.PlacementGroupFactory([{"memory": PROXY_MEMORY_BYTES}]),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
+import optuna
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, Searcher
@@ -86,6 +87,8 @@ def searcher(
         return BasicVariantGenerator(points_to_evaluate=points[:trials], random_state=seed)
     again = [dict(sample) for sample in proposed]
     points = again + [point for point in points if not any(matches(sample, point) for sample in again)]
+    # It would announce, beside the progress that people see, a study that they never named.
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     return OptunaSearch(
         functools.partial(_suggest, space),
         metric=METRIC,
