@@ -61,7 +61,14 @@ def show(summary: Summary, console: Console, *, ui_command: str) -> None:
         f"(means over {len(summary.baseline.seeds)} seeds)"
     )
     for name, exported in champion.exports.items():
-        console.info(f"  {name}: {exported.path} (max difference {exported.max_abs_difference:.1e})")
-    console.info(f"  card: {champion.model_card}")
-    console.info(f"report: {Path(summary.out) / 'report.html'}")
+        console.info(
+            f"  {name}: {_from_here(exported.path)} (max difference {exported.max_abs_difference:.1e})"
+        )
+    console.info(f"  card: {_from_here(champion.model_card)}")
+    console.info(f"report: {_from_here(Path(summary.out) / 'report.html')}")
     console.info(f"ranked runs in MLflow: {ui_command}")
+
+
+def _from_here(path: str | Path) -> str:
+    """The path as one would type it in the current folder."""
+    return str(Path(path).relative_to(Path.cwd()) if Path(path).is_relative_to(Path.cwd()) else path)

@@ -21,12 +21,12 @@ ExportFormat = Literal["safetensors", "onnx", "torch_export"]
 COLUMNS = (
     "student",
     "objective",
-    "hyper-parameters",
     "selection, %",
     "test, %",
     "test gain over CE, points (95 %)",
     "params",
     "latency, ms",
+    "hyper-parameters",
 )
 
 
@@ -221,11 +221,11 @@ def students_table(summary: Summary) -> tuple[tuple[str, ...], list[tuple[str, .
         (
             "teacher",
             "",
-            "",
             percent(teacher.selection_accuracy),
             percent(teacher.test_accuracy),
             "",
             f"{teacher.params:,}",
+            "",
             "",
         ),
         _row("control", summary.baseline, "", ""),
@@ -267,12 +267,12 @@ def _row(name: str, students: Students, parameters: str, gain: str) -> tuple[str
     return (
         name,
         students.objective,
-        parameters,
         percent(students.selection_mean, students.selection_std),
         percent(students.test_mean, students.test_std),
         gain,
         f"{students.params:,}",
         f"{students.latency_ms:.3f}",
+        parameters,
     )
 
 

@@ -25,7 +25,6 @@ TAG_CHARACTERS: Final = 5000
 _KEY_CHARACTERS: Final = 250
 _FOREIGN: Final = re.compile(r"[^\w\-./: ]", re.ASCII)
 _USER: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/]*@")
-_TRAILING_NUMBER: Final = re.compile(r"(\d+)$")
 _KINDS: Final[Mapping[Role, str]] = {
     Role.SEARCH: "trial",
     Role.FINALIST: "finalist",
@@ -83,15 +82,8 @@ def run_kind(role: Role) -> str:
 
 
 def run_name(trial: str, role: Role, objective: str, ordinal: int) -> str:
-    """A short name for a student's run: `0007 kd` for a trial, `finalist-1-2 kd` for the others.
-
-    The number is the one that the trial's id ends in, or else its place in the ledger (`ordinal`, from 1).
-    """
-    if role is not Role.SEARCH:
-        return f"{trial} {objective}"
-    match = _TRAILING_NUMBER.search(trial)
-    number = int(match.group(1)) if match else ordinal
-    return f"{number:04d} {objective}"
+    """A short name for a student's run: its place in the ledger (`0007 kd`, from 1), or a finalist's own id."""
+    return f"{ordinal:04d} {objective}" if role is Role.SEARCH else trial
 
 
 def rounded(value: float, digits: int = 5) -> float:

@@ -215,5 +215,5 @@ def test_every_epoch_and_every_loss_term_is_in_mlflow(story: Story) -> None:
     assert "acc" in run.data.metrics
     assert "test_acc" in run.data.metrics
     version = client.get_model_version_by_alias(place["registered_model"], "champion")
-    assert version.version == place["version"]
+    assert str(version.version) == place["version"]
     assert version.run_id == run.info.run_id

@@ -75,7 +75,7 @@ def test_an_experiment_is_a_parent_with_a_child_for_each_student(scene: Scene, c
     trial, finalist = runs["t-0001"], runs["finalist-1"]
     assert (trial.info.run_name, trial.data.tags["kind"]) == ("0001 kd", "trial")
     assert trial.data.params == {"temperature": "4.0"}
-    assert (finalist.info.run_name, finalist.data.tags["kind"]) == ("finalist-1 kd", "finalist")
+    assert (finalist.info.run_name, finalist.data.tags["kind"]) == ("finalist-1", "finalist")
     assert finalist.data.params == {"temperature": "4.0", "seed": "11"}
     assert finalist.data.metrics["params"] == 270_410
     assert finalist.data.metrics["latency_ms"] == 1.2346

@@ -47,17 +47,12 @@ def test_a_figure_that_is_no_number_stays_so() -> None:
     assert math.isnan(rounded(math.nan))
 
 
-def test_a_trial_is_named_by_its_number_and_objective() -> None:
-    assert run_name("search-7", Role.SEARCH, "kd", 3) == "0007 kd"
-    assert run_name("ab12_00042", Role.SEARCH, "crld", 3) == "0042 crld"
+def test_a_trial_is_named_by_its_place_and_objective() -> None:
+    assert run_name("kd-c8f4e6ad2b42", Role.SEARCH, "kd", 3) == "0003 kd"
 
 
-def test_a_trial_without_a_number_is_named_by_its_place() -> None:
-    assert run_name("alpha", Role.SEARCH, "kd", 3) == "0003 kd"
-
-
-def test_finalists_and_controls_keep_their_id_in_their_name() -> None:
-    assert run_name("finalist-1-s2", Role.FINALIST, "dkd", 9) == "finalist-1-s2 dkd"
+def test_finalists_and_controls_are_named_by_their_id() -> None:
+    assert run_name("dkd-9edf90dca058-seed2", Role.FINALIST, "dkd", 9) == "dkd-9edf90dca058-seed2"
 
 
 @pytest.mark.parametrize(
