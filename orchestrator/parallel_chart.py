@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +69,7 @@ def search_chart(records: Sequence[TrialRecord]) -> go.Figure | None:
     for place, axis in enumerate(axes):
         _add_axis(chart, place, axis)
     chart.update_layout(
-        **LAYOUT | {"showlegend": False, "margin": {"l": 64, "r": 64, "t": 56, "b": 24}}, height=440
+        **LAYOUT | {"showlegend": False, "margin": {"l": 64, "r": 64, "t": 84, "b": 24}}, height=470
     )
     chart.update_xaxes(visible=False, range=[-0.1, len(axes) - 0.75])
     chart.update_yaxes(visible=False, range=[-0.18, 1.05])
@@ -127,9 +128,13 @@ def _add_axis(chart: go.Figure, place: int, axis: _Axis) -> None:
     chart.add_shape(
         type="line", x0=place, x1=place, y0=0, y1=1, line={"color": "#444", "width": 1}, layer="above"
     )
-    name = html.escape(axis.name, quote=False) + (" (log)" if axis.log else "")
+    name = axis.name + (" (log)" if axis.log else "")
+    # Neighbours would overlap: a name breaks where its words do.
+    lines = "<br>".join(
+        html.escape(line, quote=False) for line in re.sub(r"([_. ])", r"\1\n", name).split("\n")
+    )
     chart.add_annotation(
-        x=place, y=1.09, text=f"<b>{name}</b>", showarrow=False, yanchor="bottom", yref="paper"
+        x=place, y=1.06, text=f"<b>{lines}</b>", showarrow=False, yanchor="bottom", yref="paper"
     )
     for height, label in axis.ticks():
         chart.add_annotation(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks.__main__ import main, run
+from tests.benchmarks.docs import BEGIN, END, PAGE, table, with_table
 from tests.benchmarks.figures import Bound, Figure, read_figures
 from tests.benchmarks.registry import BENCHMARKS
 
@@ -75,3 +76,28 @@ def test_an_unknown_name_is_refused_with_the_known_ones(capsys: pytest.CaptureFi
     with pytest.raises(SystemExit, match="2"):
         main(["kd_step"])
     assert "kd_step_over_ce" in capsys.readouterr().err
+
+
+def test_the_page_shows_each_figure_with_its_bound_and_keeps_the_text_around() -> None:
+    figures = {
+        "fast": _figure(30.5, Bound(20, at_least=True)),
+        "slow": _figure(1.2, Bound(1.1)),
+        "free": _figure(4.0),
+    }
+    written = table({name: figure.plain() for name, figure in figures.items()})
+
+    assert "| `fast` | 30.5 x | ≥ 20 | yes |" in written
+    assert "| `slow` | 1.2 x | ≤ 1.1 | **no** |" in written
+    assert "| `free` | 4 x | none |  |" in written
+    assert "* `free`: counted by hand." in written
+    page = with_table(f"before {BEGIN} old {END} after", written)
+    assert page.startswith("before ")
+    assert page.endswith(" after")
+    assert "old" not in page
+    assert with_table(page, written) == page
+
+
+def test_the_page_has_the_marks_and_one_without_them_is_refused() -> None:
+    with_table((ROOT / PAGE).read_text(encoding="utf-8"), "")
+    with pytest.raises(ValueError, match="lacks the marks"):
+        with_table("a page", "")

@@ -134,7 +134,7 @@ def test_the_search_chart_leaves_out_what_never_varied(make_record: MakeRecord) 
     chart = search_chart(records)
     assert chart is not None
     titles = [note.text for note in chart.layout.annotations if note.text.startswith("<b>")]
-    assert titles == ["<b>lr (log)</b>", "<b>temperature</b>", "<b>selection accuracy, %</b>"]
+    assert titles == ["<b>lr <br>(log)</b>", "<b>temperature</b>", "<b>selection <br>accuracy, <br>%</b>"]
     assert [list(line.y) for line in chart.data] == [
         pytest.approx([0.0, 1.0, 0.0]),
         pytest.approx([0.5, -0.12, 0.5]),
