@@ -82,7 +82,7 @@ def run_kind(role: Role) -> str:
 
 
 def run_name(trial: str, role: Role, objective: str, ordinal: int) -> str:
-    """A short name for a student's run: its place in the ledger (`0007 kd`, from 1), or a finalist's own id."""
+    """A short name for a run: a trial's place in the ledger (`0007 kd`, from 1), or a finalist's own id."""
     return f"{ordinal:04d} {objective}" if role is Role.SEARCH else trial
 
 
