@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from trainables.errors import CheckpointError
 from trainables.weights import save_weights
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class TrainingState:
     best_model: dict[str, Tensor]
     history: list[dict[str, float]]
     """Metrics of every epoch so far, for a listener that missed some."""
+    precision: str = "fp32"
+    """Of the epochs so far: a course goes on as it began, also on a device that would choose another."""
 
 
 class CheckpointFolder:

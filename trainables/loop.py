@@ -11,17 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from trainables.checkpoints import CheckpointFolder, TrainingState
-from trainables.config import ObjectiveBase, TrainingConfig
+from trainables.config import ObjectiveBase, TrainingConfig, TrainingPrecision
 from trainables.errors import TrialFailed
 from trainables.layout import memory_format
 from trainables.objectives import build_objective
+from trainables.objectives.divergences import at_least_fp32
 from trainables.optimisers import build_optimizer, learning_rate, set_learning_rate
+from trainables.precision import autocast
 from trainables.seeds import derive_seed
 from trainables.signals import Losses, Objective, Signals
 from trainables.workbench import Workbench
 
 OnEpoch = Callable[[int, dict[str, float]], None]
 ShouldStop = Callable[[], bool]
+Forward = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,17 @@ class Course:
     objective: ObjectiveBase
     training: TrainingConfig
     seed: int
+    precision: TrainingPrecision = TrainingPrecision.AUTO
+    """What `training.precision` came to on this device; auto leaves it to the recipe, whose auto is fp32."""
+    forward: Forward | None = None
+    """The model's forward pass in training where that is compiled; it must share the model's weights."""
+
+    def resolved_precision(self) -> TrainingPrecision:
+        """fp32 or bf16: never auto, which only a measurement can decide."""
+        for wish in (self.precision, self.training.precision):
+            if wish is not TrainingPrecision.AUTO:
+                return wish
+        return TrainingPrecision.FP32
 
 
 @dataclass(frozen=True)
@@ -91,6 +105,8 @@ class _Run:
         self.bench = bench
         self.layout = memory_format(course.model)
         self.model = course.model.to(bench.device, memory_format=self.layout)  # type: ignore[call-overload]
+        self.forward: Forward = course.forward or self.model
+        self.precision = course.resolved_precision()
         self.objective: Objective = build_objective(course.objective)
         self.optimizer = build_optimizer(self.model, course.training)
         self.epoch = 0
@@ -108,11 +124,13 @@ class _Run:
             best_metrics=self.best,
             best_model=self.best_model,
             history=self.history,
+            precision=self.precision.value,
         )
 
     def restore(self, state: TrainingState) -> None:
         self.model.load_state_dict(state.model)
         self.optimizer.load_state_dict(state.optimizer)
+        self.precision = TrainingPrecision(state.precision)
         self.epoch, self.history = state.epoch, state.history
         self.best_epoch, self.best, self.best_model = state.best_epoch, state.best_metrics, state.best_model
 
@@ -149,10 +167,14 @@ class _Run:
     def _step(self, epoch: int, rows_B: Tensor) -> Losses:
         config, bench = self.course.objective, self.bench
         # One forward pass a bank: batch statistics are per view, as in the released CRLD.
-        student = {
-            bank: self.model(bench.images(bank, epoch, rows_B).contiguous(memory_format=self.layout))
+        images = {
+            bank: bench.images(bank, epoch, rows_B).contiguous(memory_format=self.layout)
             for bank in config.banks
         }
+        with autocast(self.precision, bench.device):
+            student = {bank: self.forward(shown) for bank, shown in images.items()}
+        # Softmax, divergences and masks in fp32, whatever the network computed in.
+        student = {bank: at_least_fp32(logits_BC) for bank, logits_BC in student.items()}
         teacher = {bank: bench.teacher(bank, epoch, rows_B) for bank in config.teacher_banks}
         losses = self.objective(Signals(student, teacher, bench.labels_N[rows_B], epoch))
         self.optimizer.zero_grad(set_to_none=True)

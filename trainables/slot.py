@@ -15,21 +15,17 @@ from typing import Any, Final
 import ray
 import torch
 from ray.train.torch import get_device
-from torch import nn
 
+from trainables.benches import Agree, Bench
 from trainables.broker import CLOSED
-from trainables.cache.reader import open_cache
 from trainables.checkpoints import CheckpointFolder
-from trainables.config import BenchSpec, DataConfig, ModelConfig, Split
-from trainables.data import TrainingData, load_test, load_training
+from trainables.config import DataConfig, Split
+from trainables.data import load_test
 from trainables.errors import StillhouseError
 from trainables.jobs import JOB_KINDS, End, EvaluateJob, Lease, Message, ProfileJob, TrainJob
-from trainables.loop import Course, train
-from trainables.models import build_model
+from trainables.loop import train
 from trainables.profiling import profile_student
-from trainables.seeds import derive_seed
 from trainables.weights import load_weights
-from trainables.workbench import Workbench
 
 TAKE_WAIT_S = 5.0
 WATCH_WAIT_S = 30.0
@@ -48,52 +44,11 @@ class Line:
     """Epochs that an earlier attempt has told."""
 
 
-class Bench:
-    """Keeps the data, and the last workbench, between jobs."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._data: dict[str, TrainingData] = {}
-        self._spec: BenchSpec | None = None
-        self._bench: Workbench | None = None
-
-    def data(self, config: DataConfig) -> TrainingData:
-        """Training data, loaded once."""
-        key = config.digest()
-        if key not in self._data:
-            self._data[key] = load_training(config)
-        return self._data[key]
-
-    def workbench(self, spec: BenchSpec) -> Workbench:
-        """The workbench of this spec; the last one is kept."""
-        if self._bench is None or self._spec != spec:
-            cache = open_cache(spec.cache_uri, manifest_sha=spec.cache_manifest) if spec.cache_uri else None
-            self._bench = Workbench(
-                self.data(spec.data),
-                spec.views,
-                view_seed=spec.view_seed,
-                device=self._device,
-                cache=cache,
-            )
-            self._spec = spec
-        return self._bench
-
-    def build(self, model: ModelConfig, spec: BenchSpec, *, seed: int = 0) -> nn.Module:
-        """A network for this bench's images and classes; its weights depend on the seed only."""
-        data = self.data(spec.data)
-        with torch.random.fork_rng():
-            torch.manual_seed(derive_seed(seed, "weights"))
-            return build_model(
-                model, n_classes=len(data.classes), in_channels=int(data.train.images.shape[1])
-            )
-
-
 def train_job(job: TrainJob, bench: Bench, line: Line) -> None:
     """Train one student; a message an epoch, the last one with the kept weights."""
     spec = job.trial
     files = CheckpointFolder(Path(job.bench.checkpoints) / spec.trial_id, spec_digest=spec.digest())
-    model = bench.build(spec.student, job.bench, seed=spec.seed)
-    course = Course(model, spec.objective, spec.training, spec.seed)
+    course = bench.course(spec, job.bench)
     last: dict[str, Any] = {}
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
@@ -115,7 +70,7 @@ def train_job(job: TrainJob, bench: Bench, line: Line) -> None:
         line.send(Message(epoch=outcome.epochs, end=End.STOPPED))
         return
     metadata = {"trial_id": spec.trial_id, "student": spec.student.model_dump_json()}
-    path = files.save_best(model, metadata)
+    path = files.save_best(course.model, metadata)
     end = Message(
         **last, end=End.COMPLETED, best_epoch=outcome.best_epoch, best=outcome.best, checkpoint=str(path)
     )
@@ -153,11 +108,22 @@ HANDLERS: Final[Mapping[str, Callable[[Any, Bench, Line], None]]] = MappingProxy
 )
 
 
+def agreement(broker: Any) -> Agree:
+    """Makes a choice that one slot measured the choice of all slots of the broker."""
+
+    def agree(key: str, find: Callable[[], str]) -> str:
+        known: dict[str, str] = ray.get(broker.agreements.remote())
+        agreed: str = known[key] if key in known else ray.get(broker.agree.remote(key, find()))
+        return agreed
+
+    return agree
+
+
 def slot_loop(config: Mapping[str, Any]) -> None:
     """Ray Train's loop function: take, do, report, until the broker closes."""
     torch.set_num_threads(config["threads"])
     broker = config["broker"]
-    bench = Bench(get_device())
+    bench = Bench(get_device(), agree=agreement(broker))
     bench.data(DataConfig.from_plain(config["data"]))
     while True:
         answer = ray.get(broker.take.remote(config["slot"], os.getpid(), TAKE_WAIT_S))

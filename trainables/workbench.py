@@ -19,6 +19,8 @@ from trainables.views.render import render
 
 RENDER_CHUNK = 2048
 RENDER_BUDGET_BYTES = 1 << 30
+GPU_SHARE = 8
+"""One part in so many of a GPU's free memory goes to views, and as much to signals: slots may share it."""
 
 # N = training samples, B = samples in the batch, C = channels, H, W = height and width
 
@@ -71,6 +73,13 @@ class Workbench:
         """Channels, height, width of an image."""
         channels, height, width = self._images_NCHW.shape[1:]
         return int(channels), int(height), int(width)
+
+    @property
+    def held_bytes(self) -> int:
+        """What this bench holds in memory: images, rendered views and signals."""
+        signals = (part for kept in self._signals.values() for part in (kept.logits_BC, kept.confidence_B))
+        held = (self._images_NCHW, *self._rendered.values(), *signals)
+        return sum(tensor.nbytes for tensor in held)
 
     def view_of(self, bank: str, epoch: int) -> int:
         """The view on which an epoch (counted from 1) trains: (epoch - 1) mod the bank's views."""
@@ -156,6 +165,14 @@ class Workbench:
         self._rendered[bank, view] = rendered
         self._free_bytes -= size
         return rendered
+
+
+def render_budget(device: torch.device) -> int:
+    """Bytes of rendered views that a bench may keep on a device: 1 GiB, or more on a GPU with much room."""
+    if device.type != "cuda":
+        return RENDER_BUDGET_BYTES
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(RENDER_BUDGET_BYTES, free // GPU_SHARE)
 
 
 def _refuse_foreign(cache: CacheReader, data: TrainingData, view_seed: int) -> None:

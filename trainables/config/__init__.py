@@ -14,7 +14,7 @@ from trainables.config.objectives import (
     ObjectiveBase,
     ObjectiveConfig,
 )
-from trainables.config.training import OptimizerName, ScheduleName, TrainingConfig
+from trainables.config.training import OptimizerName, ScheduleName, TrainingConfig, TrainingPrecision
 from trainables.config.trial import BenchSpec, Role, TrialSpec
 from trainables.config.views import (
     BankConfig,
@@ -55,6 +55,7 @@ __all__ = [
     "Split",
     "Step",
     "TrainingConfig",
+    "TrainingPrecision",
     "TrialSpec",
     "ViewsConfig",
     "digest_of",

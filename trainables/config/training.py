@@ -25,6 +25,14 @@ class ScheduleName(StrEnum):
     STEP = "step"
 
 
+class TrainingPrecision(StrEnum):
+    """Numbers of the student's forward pass and its gradient; weights and losses are fp32 in any case."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
 class TrainingConfig(Config):
     """Budget and optimiser; the same record serves teacher, students and the control."""
 
@@ -43,6 +51,16 @@ class TrainingConfig(Config):
     ] = ()
     gamma: FiniteFloat = Field(0.1, gt=0, le=1, description="factor at each milestone")
     checkpoint_every: int = Field(5, ge=1, description="epochs between checkpoints to resume from")
+    precision: TrainingPrecision = Field(
+        TrainingPrecision.AUTO,
+        description="of a student's forward pass: fp32, bf16 (autocast; losses stay fp32), or auto: bf16 "
+        "where the slot's device is clearly faster with it, by measurement; a teacher's auto is fp32",
+    )
+    compile: bool = Field(
+        False,
+        description="torch.compile the student, once per architecture and slot; takes a minute or so, so for "
+        "long trainings; a teacher is not compiled",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -22,7 +22,7 @@ def some_state(epoch: int = 2) -> TrainingState:
     optimizer.step()
     best = {"selection/accuracy": 0.5}
     return TrainingState(
-        epoch, weights_of(model), optimizer.state_dict(), 1, best, weights_of(model), [best] * epoch
+        epoch, weights_of(model), optimizer.state_dict(), 1, best, weights_of(model), [best] * epoch, "bf16"
     )
 
 
@@ -45,6 +45,7 @@ def test_a_state_comes_back_as_it_was(files: CheckpointFolder) -> None:
         1,
         *[state.best_metrics],
         state.history,
+        "bf16",
     ]
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.unit.trainables.course_lab import same_weights, untimed, weights_of
+from trainables.benches import Bench
 from trainables.config import (
     BenchSpec,
     CeConfig,
@@ -26,7 +27,7 @@ from trainables.config import (
 from trainables.data import load_test
 from trainables.errors import CacheError, CheckpointError
 from trainables.jobs import JOB_KINDS, End, EvaluateJob, Job, Message, ProfileJob, TrainJob
-from trainables.slot import HANDLERS, Bench, Line, evaluate_job, profile_job, train_job
+from trainables.slot import HANDLERS, Line, evaluate_job, profile_job, train_job
 from trainables.weights import load_weights
 
 DATA = DataConfig(name=DataName.DIGITS, train_limit=100)

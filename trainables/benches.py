@@ -1,0 +1,119 @@
+"""What a slot keeps loaded between its jobs: data, workbenches, compiled students, agreed precisions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from trainables.cache.reader import open_cache
+from trainables.compiling import CompiledStudents
+from trainables.config import BenchSpec, DataConfig, ModelConfig, TrainingPrecision, TrialSpec, digest_of
+from trainables.data import TrainingData, load_training
+from trainables.kept import Kept
+from trainables.loop import Course
+from trainables.models import build_model
+from trainables.precision import has_fast_bf16, measure_precision
+from trainables.profiling import device_name
+from trainables.seeds import derive_seed
+from trainables.workbench import Workbench, render_budget
+
+MAX_BENCHES = 4
+IDLE_BYTES = 2 << 30
+"""What benches other than the one in use may hold together."""
+
+Agree = Callable[[str, Callable[[], str]], str]
+"""Called with a key and a way to find a value; gives the value that counts for all who ask for this key."""
+
+
+def decide_alone(_key: str, find: Callable[[], str]) -> str:
+    """The agreement of one who works alone."""
+    return find()
+
+
+class Bench:
+    """Keeps data, workbenches and compiled students between jobs, within bounds."""
+
+    def __init__(
+        self, device: torch.device, *, agree: Agree = decide_alone, max_benches: int = MAX_BENCHES
+    ) -> None:
+        """Nothing is loaded yet; `agree` makes measured choices the same in all slots."""
+        self._device = device
+        self._agree = agree
+        self._data: Kept[str, TrainingData] = Kept(max_benches)
+        self._benches: Kept[str, Workbench] = Kept(
+            max_benches, max_bytes=IDLE_BYTES, size=lambda bench: bench.held_bytes
+        )
+        self._students = CompiledStudents()
+        self._precisions: dict[str, TrainingPrecision] = {}
+
+    def data(self, config: DataConfig) -> TrainingData:
+        """Training data, loaded once."""
+        return self._data.get(config.digest(), lambda: load_training(config))
+
+    def workbench(self, spec: BenchSpec) -> Workbench:
+        """The workbench of this spec; the last few are kept, as long as they hold little enough."""
+        return self._benches.get(spec.digest(), lambda: self._open(spec))
+
+    def build(self, model: ModelConfig, spec: BenchSpec, *, seed: int = 0) -> nn.Module:
+        """A network for this bench's images and classes; its weights depend on the seed only."""
+        data = self.data(spec.data)
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(seed, "weights"))
+            return build_model(
+                model, n_classes=len(data.classes), in_channels=int(data.train.images.shape[1])
+            )
+
+    def course(self, trial: TrialSpec, spec: BenchSpec) -> Course:
+        """A trial's student with fresh weights, and how it is trained on this device.
+
+        Raises:
+            ConfigError: the student is to be compiled, and there is no compiler.
+        """
+        model = self.build(trial.student, spec, seed=trial.seed)
+        precision = self.precision(model, trial, spec)
+        if not trial.training.compile:
+            return Course(model, trial.objective, trial.training, trial.seed, precision)
+        key = f"{precision}/{self._shape_digest(trial, spec)}"
+        student = self._students.take(key, model)
+        return Course(student.model, trial.objective, trial.training, trial.seed, precision, student.forward)
+
+    def precision(self, model: nn.Module, trial: TrialSpec, spec: BenchSpec) -> TrainingPrecision:
+        """What the trial's precision comes to: measured once per kind of device and shape, agreed by all."""
+        wish = trial.training.precision
+        if wish is not TrainingPrecision.AUTO:
+            return wish
+        if not has_fast_bf16(self._device):
+            return TrainingPrecision.FP32
+        key = f"precision/{device_name(self._device)}/{self._shape_digest(trial, spec)}"
+        if key not in self._precisions:
+
+            def find() -> str:
+                figures = measure_precision(
+                    model,
+                    batch_size=trial.training.batch_size,
+                    input_shape=self.workbench(spec).input_shape,
+                    device=self._device,
+                )
+                return figures.choice.value
+
+            self._precisions[key] = TrainingPrecision(self._agree(key, find))
+        return self._precisions[key]
+
+    def _open(self, spec: BenchSpec) -> Workbench:
+        cache = open_cache(spec.cache_uri, manifest_sha=spec.cache_manifest) if spec.cache_uri else None
+        return Workbench(
+            self.data(spec.data),
+            spec.views,
+            view_seed=spec.view_seed,
+            device=self._device,
+            cache=cache,
+            render_budget_bytes=render_budget(self._device),
+        )
+
+    def _shape_digest(self, trial: TrialSpec, spec: BenchSpec) -> str:
+        """Of all that a step's speed depends on: the student, its classes, the batch and the images."""
+        data = self.data(spec.data)
+        images = list(data.train.images.shape[1:])
+        return digest_of([trial.student.plain(), len(data.classes), trial.training.batch_size, images])[:16]

@@ -1,0 +1,86 @@
+"""Compiled students: `torch.compile` is paid once per architecture, and later trials bring their weights."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trainables.errors import ConfigError
+from trainables.kept import Kept
+
+MAX_COMPILED = 8
+COMPILERS = ("g++", "c++", "clang++")
+
+
+@dataclass(frozen=True)
+class CompiledStudent:
+    """A network, and its forward pass in training, compiled; both have the same weights.
+
+    The network itself stays plain: its state dict has the plain names, and evaluation, which would have
+    to be compiled again for each size of a batch, goes through it.
+    """
+
+    model: nn.Module
+    forward: Callable[[Tensor], Tensor]
+
+
+class CompiledStudents:
+    """The networks that a slot has compiled, the most recently used `max_items` of them."""
+
+    def __init__(self, max_items: int = MAX_COMPILED, *, backend: str = "inductor") -> None:
+        """Nothing is compiled yet; `backend` is one of `torch.compile`."""
+        self._kept: Kept[str, CompiledStudent] = Kept(max_items)
+        self._backend = backend
+
+    def take(self, key: str, fresh: nn.Module) -> CompiledStudent:
+        """The compiled network of this key with the weights of `fresh`, which has the same architecture.
+
+        The key says all that the compiled code depends on. A network that was taken before is the same
+        object again, so its former owner must be done with it. Compilation itself happens in the first
+        forward pass.
+
+        Raises:
+            ConfigError: the backend needs a C++ compiler, and this machine has none.
+        """
+        if self._backend == "inductor":
+            _require_compiler()
+        student = self._kept.get(key, lambda: self._compiled(fresh))
+        if student.model is not fresh:
+            _overwrite(student.model, fresh)
+        return student
+
+    def _compiled(self, model: nn.Module) -> CompiledStudent:
+        # Isolated: else all networks of one class would share one small limit of compilations.
+        forward = torch.compile(  # type: ignore[call-overload]  # torch's stub lacks isolate_recompiles
+            model, dynamic=False, isolate_recompiles=True, backend=self._backend
+        )
+        return CompiledStudent(model, forward)
+
+
+def find_compiler() -> str | None:
+    """The C++ compiler that PyTorch's inductor would call, if there is one."""
+    wished = os.environ.get("CXX")
+    return next(filter(None, map(shutil.which, (wished,) if wished else COMPILERS)), None)
+
+
+def _require_compiler() -> None:
+    if find_compiler() is None:
+        raise ConfigError(
+            f"training.compile is true, but this machine has no C++ compiler ({', '.join(COMPILERS)}, "
+            "or CXX); install one, or set compile: false"
+        )
+
+
+@torch.no_grad()
+def _overwrite(kept: nn.Module, fresh: nn.Module) -> None:
+    """Everything that a network starts with: weights, statistics, and no gradient of the trial before."""
+    kept.load_state_dict(fresh.state_dict())
+    for name, value in fresh.named_buffers():  # those that are in no state dict too
+        kept.get_buffer(name).copy_(value)
+    kept.zero_grad(set_to_none=True)
+    kept.train(fresh.training)
