@@ -9,8 +9,9 @@ import ray
 
 from trainables.errors import StillhouseError
 from trainables.jobs import End, EvaluateJob, Message, ProfileJob, TrainJob
+from trainables.line import Follower
 
-NEXT_WAIT_S = 60.0
+HOLDER = "driver"
 Errand = TrainJob | EvaluateJob | ProfileJob
 
 
@@ -22,23 +23,22 @@ def run_errands(
     Raises:
         StillhouseError: a job failed; the others are cancelled.
     """
-    ray.get([broker.submit.remote(job.job_id, job.plain()) for job in jobs])
-    seen = {job.job_id: 0 for job in jobs}
-    waiting = {broker.next.remote(job.job_id, 0, NEXT_WAIT_S): job for job in jobs}
+    lines = [(Follower(broker, job.job_id, job.plain(), holder=HOLDER), job) for job in jobs]
+    ray.get([line.submitting() for line, _ in lines])
+    waiting = {line.ask(): (line, job) for line, job in lines}
     ends: dict[str, Message] = {}
     while waiting:
         ready, _ = ray.wait(list(waiting), num_returns=1)
-        job = waiting.pop(ready[0])
-        answer = ray.get(ready[0])
-        if answer is not None:
-            seen[job.job_id] += 1
-            message = Message.from_plain(answer)
+        line, job = waiting.pop(ready[0])
+        message = line.hear(ray.get(ready[0]))
+        if message is not None:
             on_message(job, message)
             if message.end is End.FAILED:
-                ray.get([broker.cancel.remote(other.job_id) for other in waiting.values()])
+                for other, _ in waiting.values():
+                    other.cancel()
                 raise StillhouseError(f"{job.job_id} failed: {message.reason}")
             if message.end is not None:
                 ends[job.job_id] = message
                 continue
-        waiting[broker.next.remote(job.job_id, seen[job.job_id], NEXT_WAIT_S)] = job
+        waiting[line.ask()] = (line, job)
     return ends

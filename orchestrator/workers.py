@@ -16,12 +16,11 @@ from cluster.resources import Capacity, SlotPlan, capacity, plan_slots
 from cluster.session import connect
 from orchestrator.console import Console
 from orchestrator.experiment import ExperimentConfig
-from trainables.broker import start_broker
 from trainables.jobs import End, Message
+from trainables.line import Follower, start_broker
 from trainables.slots import SlotPool, SlotShape
 from trainables.teacher import TeacherFacts, TeacherRequest, make_teacher
 
-TEACHER_WAIT_S = 60.0
 CLOSE_S = 30.0
 HURRIED_CLOSE_S = 2.0
 
@@ -122,32 +121,32 @@ class Workers:
             StillhouseError: whatever `make_teacher` raises.
         """
         job_id = f"teacher-{request.digest()[:8]}"
-        attempt = ray.get(self.broker.expect.remote(job_id))
+        line = Follower(self.broker, job_id, None, holder="driver")
+        attempt = line.submit()
         cpus, gpus = self.stage_resources()
         task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=2)(_teacher_task)
         result = task.remote(request.plain(), self.broker, job_id, attempt)
-        self._follow(job_id, result, on_epoch)
+        _follow(line, result, on_epoch)
         try:
             facts: dict[str, Any] = ray.get(result)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
         return TeacherFacts.from_plain(facts)
 
-    def _follow(self, job_id: str, result: Any, on_epoch: Callable[[int, dict[str, float]], None]) -> None:
-        seen = 0
-        news = self.broker.next.remote(job_id, seen, TEACHER_WAIT_S)
-        while True:
-            ready, _ = ray.wait([news, result], num_returns=1)
-            if ready[0] == result:
+
+def _follow(line: Follower, result: Any, on_epoch: Callable[[int, dict[str, float]], None]) -> None:
+    """Tell of each epoch until the end is heard or the result is there."""
+    news = line.ask()
+    while True:
+        ready, _ = ray.wait([news, result], num_returns=1)
+        if ready[0] == result:
+            return
+        message = line.hear(ray.get(news))
+        if message is not None:
+            if message.end is not None:
                 return
-            answer = ray.get(news)
-            if answer is not None:
-                seen += 1
-                message = Message.from_plain(answer)
-                if message.end is not None:
-                    return
-                on_epoch(message.epoch, message.metrics)
-            news = self.broker.next.remote(job_id, seen, TEACHER_WAIT_S)
+            on_epoch(message.epoch, message.metrics)
+        news = line.ask()
 
 
 def _teacher_task(request: dict[str, Any], broker: Any, job_id: str, attempt: int) -> dict[str, Any]:

@@ -5,53 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
-import ray
-
+from trainables.entries import Entry, SlotFacts, set_before
 from trainables.jobs import End, Lease, Message
 
-CLOSED = "closed"
-MAX_LOST = 3
-
-
-@dataclass
-class _Entry:
-    """One job and all that was said about it."""
-
-    job: dict[str, Any]
-    attempt: int = 0
-    slot: str | None = None
-    holders: int = 1
-    cancelled: bool = False
-    lost: int = 0
-    messages: list[Message] = field(default_factory=list)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def ended(self) -> bool:
-        return bool(self.messages) and self.messages[-1].end is not None
-
-    @property
-    def heard(self) -> int:
-        """Epochs that were passed on."""
-        return max((message.epoch for message in self.messages), default=0)
-
-    def notify(self) -> None:
-        """Wake all who wait for news of this job."""
-        self.changed.set()
-        self.changed = asyncio.Event()
-
-
-@dataclass
-class _Slot:
-    """What the broker knows of a slot."""
-
-    up_at: float
-    pid: int
-    seen_at: float
-    jobs: int = 0
+CLOSED: Final = "closed"
+FORGOTTEN: Final = "forgotten"
+"""The answer to a follower of whom the broker knows nothing: it submits again, with all that it heard."""
+OUTSIDE: Final = 0
+"""The attempt of what is done outside the slots."""
+MAX_LOST: Final = 3
+ORPHAN_S: Final = 30.0
 
 
 class Broker:
@@ -62,58 +28,73 @@ class Broker:
     in which a worker dies `MAX_LOST` times without finishing an epoch is ended as failed: it would take
     one slot after another down. Messages of an epoch that was already passed on are dropped, so that each
     arrives exactly once.
+
+    A broker that died comes back empty, as another incarnation (trainables/line.py). Followers then submit
+    again with what they heard; slots find their leases unknown and drop them; attempts are counted from the
+    time of birth, so that no report of the former incarnation is taken for one of this. It gives out
+    nothing in its first `quiet_s` seconds, so that a slot has noticed before another gets its job.
+    A job for whose news nobody has asked for `orphan_s` seconds is dropped; asked for again, it goes on.
     """
 
-    def __init__(self) -> None:
-        self._entries: dict[str, _Entry] = {}
+    def __init__(self, *, quiet_s: float = 0.0, orphan_s: float = ORPHAN_S) -> None:
+        self._born = self._attempt = time.time_ns() // 1000
+        self._quiet_until = time.monotonic() + quiet_s
+        self._orphan_s = orphan_s
+        self._entries: dict[str, Entry] = {}
         self._queue: deque[str] = deque()
-        self._slots: dict[str, _Slot] = {}
+        self._slots: dict[str, SlotFacts] = {}
         self._work = asyncio.Event()
         self._closed = False
         self._failure: Message | None = None
+        self._agreements: dict[str, str] = {}
 
-    async def submit(self, job_id: str, job: dict[str, Any]) -> None:
+    async def submit(
+        self, job_id: str, job: dict[str, Any], heard: Sequence[dict[str, Any]] = (), holder: str = ""
+    ) -> int:
         """Queue a job; one that is known already is shared, one that was cancelled goes on where it was.
 
-        What was heard of a cancelled job is told again, since its checkpoint may be beyond those epochs.
+        `heard` is what the follower knows of it, from a broker that is gone. Gives the number of messages
+        that this holder has passed on already: one that died and came back need not tell them again.
         """
-        entry = self._entries.get(job_id)
-        if entry is None:
-            entry = self._entries[job_id] = _Entry({}, holders=0)
-        elif entry.cancelled:
-            heard = list(entry.messages)
-            entry = self._entries[job_id] = _Entry({}, attempt=entry.attempt + 1, holders=0, messages=heard)
-        entry.holders += 1
-        if entry.job or entry.ended:
-            return
-        entry.job = job
-        self._queue.append(job_id)
-        self._wake()
+        entry = self._entries.setdefault(job_id, Entry({}))
+        if entry.cancelled:
+            entry.cancelled, entry.job, entry.attempt = False, {}, self._next_attempt()
+        self._learn(job_id, heard)
+        entry.holders.add(holder)
+        entry.asked(holder, 0)
+        if not entry.job and not entry.ended:
+            entry.job = job
+            self._queue.append(job_id)
+            self._wake()
+        return entry.passed[holder]
 
     async def replay(self, job_id: str, messages: list[dict[str, Any]]) -> None:
         """Make known what an earlier run heard of a job: whoever submits it reads these messages first.
 
         A job whose messages have an end is not done again; another goes on after them.
         """
-        entry = _Entry({}, holders=0)
-        entry.messages = [Message.from_plain(message) for message in messages]
-        self._entries[job_id] = entry
+        self._entries.setdefault(job_id, Entry({}))
+        self._learn(job_id, messages)
 
-    async def expect(self, job_id: str) -> int:
+    async def expect(self, job_id: str, heard: Sequence[dict[str, Any]] = (), holder: str = "") -> int:
         """Make a job known that somebody does outside the slots; the attempt to report it with."""
-        self._entries[job_id] = _Entry({}, attempt=1)
-        return 1
+        entry = self._entries.setdefault(job_id, Entry({}))
+        self._learn(job_id, heard)
+        entry.holders.add(holder)
+        return OUTSIDE
 
     async def take(self, slot: str, pid: int, wait_s: float) -> dict[str, Any] | str | None:
         """A lease for this slot, `CLOSED` when there will be none, or nothing within `wait_s`."""
         now, deadline = time.time(), time.monotonic() + wait_s
-        known = self._slots.setdefault(slot, _Slot(up_at=now, pid=pid, seen_at=now))
+        known = self._slots.setdefault(slot, SlotFacts(up_at=now, pid=pid, seen_at=now))
         known.pid, known.seen_at = pid, now
         self._take_back(slot)
         while not self._closed:
-            if self._queue:
+            quiet = time.monotonic() < self._quiet_until
+            if self._queue and not quiet:
                 return self._lease(self._queue.popleft(), slot)
-            if not await _set_before(deadline, self._work):
+            until = min(deadline, self._quiet_until) if quiet else deadline
+            if not await set_before(until, self._work) and until == deadline:
                 return None
             if self._slots.get(slot) is not known or known.pid != pid:
                 return None  # the caller died while it waited; a job given to it would be nobody's
@@ -134,16 +115,30 @@ class Broker:
         entry.notify()
         return True
 
-    async def next(self, job_id: str, seen: int, wait_s: float) -> dict[str, Any] | None:
-        """Message number `seen` (from 0) of a job, or nothing within `wait_s`."""
+    async def next(
+        self, job_id: str, seen: int, wait_s: float, holder: str = ""
+    ) -> dict[str, Any] | str | None:
+        """Message number `seen` (from 0) of a job, or nothing within `wait_s`; after the end, the end again.
+
+        `FORGOTTEN` when this holder does not follow the job, as far as this broker knows.
+        """
         deadline = time.monotonic() + wait_s
         while True:
-            entry = self._entries[job_id]
-            if len(entry.messages) > seen:
-                return entry.messages[seen].plain()
+            entry = self._entries.get(job_id)
+            if entry is None or holder not in entry.holders:
+                return FORGOTTEN
+            entry.asked(holder, seen)
+            if len(entry.messages) > seen or entry.ended:
+                return entry.messages[min(seen, len(entry.messages) - 1)].plain()
             if self._failure is not None:
                 return self._failure.plain()
-            if not await _set_before(deadline, entry.changed):
+            entry.asking += 1
+            try:
+                changed = await set_before(deadline, entry.changed)
+            finally:
+                entry.asking -= 1
+                entry.asked(holder, seen)
+            if not changed:
                 return None
 
     async def last(self, job_id: str) -> dict[str, Any] | None:
@@ -162,21 +157,21 @@ class Broker:
             entry = self._entries.get(job_id)
             if entry is None or entry.cancelled or entry.attempt != attempt or entry.ended:
                 return True
-            if not await _set_before(deadline, entry.changed):
+            if entry.is_orphan(self._orphan_s):
+                self._drop(job_id)
+                return True
+            until = min(deadline, time.monotonic() + self._orphan_s)
+            if not await set_before(until, entry.changed) and until == deadline:
                 return False
 
-    async def cancel(self, job_id: str) -> None:
-        """Drop a job, unless another proxy still follows it; a finished one stays as it is."""
+    async def cancel(self, job_id: str, holder: str = "") -> None:
+        """Drop a job, unless another still follows it; a finished one stays as it is."""
         entry = self._entries.get(job_id)
-        if entry is None or entry.ended or entry.cancelled:
+        if entry is None or entry.ended or holder not in entry.holders:
             return
-        entry.holders -= 1
-        if entry.holders > 0:
-            return
-        entry.cancelled, entry.slot = True, None
-        if job_id in self._queue:
-            self._queue.remove(job_id)
-        entry.notify()
+        entry.holders.remove(holder)
+        if not entry.holders:
+            self._drop(job_id)
 
     async def slot_lost(self, slot: str) -> None:
         """Queue again, in front, what a slot that will not come back was holding."""
@@ -200,17 +195,35 @@ class Broker:
         self._queue.clear()
         self._wake()
 
+    async def born(self, known: int, wait_s: float) -> int:
+        """Which incarnation this is; answers after `wait_s` when it is the one that is known."""
+        if known == self._born:
+            await asyncio.sleep(wait_s)
+        return self._born
+
     async def slots(self) -> dict[str, dict[str, float]]:
-        """Slots by name: when they came up (Unix seconds), process id, jobs taken."""
-        return {n: {"up_at": s.up_at, "pid": s.pid, "jobs": s.jobs} for n, s in self._slots.items()}
+        """Slots by name: when they came up (Unix seconds), process id, jobs taken, 1 while one is held."""
+        busy = {entry.slot for entry in self._entries.values()}
+        return {
+            n: {"up_at": s.up_at, "pid": s.pid, "jobs": s.jobs, "busy": float(n in busy)}
+            for n, s in self._slots.items()
+        }
 
     async def queued(self) -> int:
         """Jobs that wait for a slot."""
         return len(self._queue)
 
+    async def agree(self, key: str, value: str) -> str:
+        """The value that was said first for this key: what one slot measured counts for all."""
+        return self._agreements.setdefault(key, value)
+
+    async def agreements(self) -> dict[str, str]:
+        """All that was agreed on, so that a later run can begin with it."""
+        return dict(self._agreements)
+
     def _lease(self, job_id: str, slot: str) -> dict[str, Any]:
         entry = self._entries[job_id]
-        entry.attempt += 1
+        entry.attempt = self._next_attempt()
         entry.slot = slot
         self._slots[slot].jobs += 1
         return Lease(job=entry.job, attempt=entry.attempt, heard=entry.heard).plain()
@@ -220,7 +233,7 @@ class Broker:
         for job_id, entry in self._entries.items():
             if entry.slot != slot:
                 continue
-            entry.slot, entry.attempt, entry.lost = None, entry.attempt + 1, entry.lost + 1
+            entry.slot, entry.attempt, entry.lost = None, self._next_attempt(), entry.lost + 1
             if entry.lost < MAX_LOST:
                 self._queue.appendleft(job_id)
             else:
@@ -231,24 +244,28 @@ class Broker:
                 entry.messages.append(Message(end=End.FAILED, reason=reason))
             entry.notify()
 
+    def _learn(self, job_id: str, told: Sequence[dict[str, Any]]) -> None:
+        entry = self._entries[job_id]
+        if entry.learn(told) and entry.ended:
+            entry.slot = None
+            self._unqueue(job_id)
+        entry.notify()
+
+    def _drop(self, job_id: str) -> None:
+        entry = self._entries[job_id]
+        entry.cancelled, entry.slot = True, None
+        entry.holders.clear()
+        self._unqueue(job_id)
+        entry.notify()
+
+    def _unqueue(self, job_id: str) -> None:
+        if job_id in self._queue:
+            self._queue.remove(job_id)
+
+    def _next_attempt(self) -> int:
+        self._attempt += 1
+        return self._attempt
+
     def _wake(self) -> None:
         self._work.set()
         self._work = asyncio.Event()
-
-
-async def _set_before(deadline: float, event: asyncio.Event) -> bool:
-    """Wait until the event is set; false when that has not come by the deadline (monotonic seconds)."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        return False
-    try:
-        await asyncio.wait_for(event.wait(), left)
-    except TimeoutError:
-        return False
-    return True
-
-
-def start_broker(name: str) -> Any:
-    """The broker as a named actor of the current session; it takes no CPU and lives as long as its handle."""
-    actor: Any = ray.remote(num_cpus=0, max_restarts=0, max_concurrency=1000)(Broker)  # type: ignore[call-overload]
-    return actor.options(name=name).remote()

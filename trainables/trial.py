@@ -7,13 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 
 from trainables.errors import TrialFailed
 from trainables.jobs import End, Message, TrainJob
-
-NEXT_WAIT_S = 60.0
+from trainables.line import Follower
 
 Compose = Callable[[Mapping[str, Any]], TrainJob]
 
@@ -36,18 +34,15 @@ class StudentTrial(tune.Trainable):
         Raises:
             TrialFailed: the trial ended as failed; the text is its reason.
         """
-        message = None
-        while message is None:
-            message = ray.get(self._broker.next.remote(self._job_id, self._seen, NEXT_WAIT_S))
-        self._seen += 1
-        self._last = Message.from_plain(message)
+        self._last = self._next()
+        self._seen = len(self._line.heard)
         if self._last.end is End.FAILED:
             raise TrialFailed(self._last.reason)
         return {
             **self._last.metrics,
             "epoch": self._last.epoch,
-            "trial": self._job_id,
-            "message": message,
+            "trial": self._line.job_id,
+            "message": self._line.heard[-1],
             "done": self._last.end is not None,
         }
 
@@ -58,24 +53,33 @@ class StudentTrial(tune.Trainable):
 
     def cleanup(self) -> None:
         """Tell the broker that Tune has no more interest in this trial."""
-        ray.get(self._broker.cancel.remote(self._job_id))
+        self._line.cancel()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write a pointer: the student's own state lies in its checkpoint folder."""
-        pointer = {"job_id": self._job_id, "seen": self._seen}
+        pointer = {"job_id": self._line.job_id, "seen": self._seen}
         (Path(checkpoint_dir) / "pointer.json").write_text(json.dumps(pointer))
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:  # type: ignore[override]  # Tune gives a folder
         """Go on from a pointer; after one of another job, from this job's first message."""
         pointer = json.loads((Path(checkpoint_dir) / "pointer.json").read_text())
-        self._seen = pointer["seen"] if pointer["job_id"] == self._job_id else 0
+        if pointer["job_id"] == self._line.job_id:
+            self._seen = max(self._seen, pointer["seen"])
 
     def _begin(self, config: Mapping[str, Any]) -> None:
         assert self._compose is not None  # noqa: S101  Tune calls setup first
         job = self._compose(config)
-        previous = getattr(self, "_job_id", None)
+        previous: Follower | None = getattr(self, "_line", None)
         if previous is not None:
             # Tune does not call cleanup between the trials of a reused actor.
-            ray.get(self._broker.cancel.remote(previous))
-        self._job_id, self._seen = job.job_id, 0
-        ray.get(self._broker.submit.remote(job.job_id, job.plain()))
+            previous.cancel()
+        self._line = Follower(self._broker, job.job_id, job.plain(), holder=self.trial_id)
+        # A proxy that died and was started again goes on after what Tune has.
+        self._seen = self._line.submit()
+
+    def _next(self) -> Message:
+        """The first message that Tune does not have; those before it are read for the line's memory only."""
+        while True:
+            message = self._line.next()
+            if len(self._line.heard) > self._seen or message.end is not None:
+                return message

@@ -91,7 +91,10 @@ def heard_by_a_broker(ledger: Ledger, trial: str = "t") -> tuple[list[dict[str, 
         for name, messages in history(ledger, search="s").items():
             await broker.replay(name, messages)
         await broker.submit(trial, job_of(trial).plain())
-        while (message := await broker.next(trial, len(heard), 0.01)) is not None:
+        while not heard or heard[-1]["end"] is None:
+            message = await broker.next(trial, len(heard), 0.01)
+            if not isinstance(message, dict):
+                break
             heard.append(message)
         return heard, await broker.queued()
 

@@ -43,14 +43,18 @@ async def lease_of(broker: Broker, slot: str = "slot-0", pid: int = 1) -> tuple[
     return lease["job"]["name"], lease["attempt"], lease["heard"]
 
 
-async def submit(broker: Broker, *names: str) -> None:
+async def submit(broker: Broker, *names: str, holder: str = "") -> None:
     for name in names:
-        await broker.submit(name, {"name": name})
+        await broker.submit(name, {"name": name}, holder=holder)
 
 
 async def heard_of(broker: Broker, name: str) -> list[int]:
     """Epochs of all the messages that there are."""
     epochs: list[int] = []
-    while (message := await broker.next(name, len(epochs), NEVER_S)) is not None:
+    while True:
+        message = await broker.next(name, len(epochs), NEVER_S)
+        if not isinstance(message, dict):
+            return epochs
         epochs.append(message["epoch"])
-    return epochs
+        if message["end"] is not None:
+            return epochs

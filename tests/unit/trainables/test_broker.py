@@ -76,7 +76,8 @@ async def test_nothing_is_heard_when_nothing_is_said() -> None:
 @in_a_loop
 async def test_a_job_submitted_twice_is_done_once_and_heard_by_both() -> None:
     broker = Broker()
-    await submit(broker, "a", "a")
+    await submit(broker, "a", holder="one")
+    await submit(broker, "a", holder="other")
     _, attempt, _ = await lease_of(broker)
     assert await broker.take("slot-1", 2, NEVER_S) is None
     await broker.report("a", attempt, COMPLETED)
@@ -111,12 +112,14 @@ async def test_a_slot_is_told_at_once_that_its_job_was_cancelled() -> None:
 @in_a_loop
 async def test_a_job_that_another_follows_survives_a_cancellation() -> None:
     broker = Broker()
-    await submit(broker, "a", "a")
+    await submit(broker, "a", holder="one")
+    await submit(broker, "a", holder="other")
     _, attempt, _ = await lease_of(broker)
-    await broker.cancel("a")
+    await broker.cancel("a", "one")
+    await broker.cancel("a", "one")
     assert await broker.watch("a", attempt, NEVER_S) is False
     assert await broker.report("a", attempt, epoch(1)) is True
-    await broker.cancel("a")
+    await broker.cancel("a", "other")
     assert await broker.watch("a", attempt, NEVER_S) is True
 
 

@@ -93,7 +93,7 @@ def test_a_job_that_kills_its_workers_is_given_up(how: str) -> None:
                 await broker.slot_lost(slot)
         assert (await lease_of(broker, "slot-0", pid=99))[0] == "b"
         end = await broker.next("killer", 0, SOON_S)
-        assert end is not None
+        assert isinstance(end, dict)
         assert end["end"] == "failed"
         assert "died 3 times without finishing an epoch" in end["reason"]
 
@@ -156,10 +156,13 @@ async def test_slots_are_counted_with_their_jobs() -> None:
         _, attempt, _ = await lease_of(broker, pid=7)
         await broker.report(name, attempt, COMPLETED)
     await broker.take("idle", 8, NEVER_S)
+    await submit(broker, "c")
+    await lease_of(broker, "busy", pid=9)
     slots = await broker.slots()
-    assert {name: (slot["pid"], slot["jobs"]) for name, slot in slots.items()} == {
-        "slot-0": (7, 2),
-        "idle": (8, 0),
+    assert {name: (slot["pid"], slot["jobs"], slot["busy"]) for name, slot in slots.items()} == {
+        "slot-0": (7, 2, 0),
+        "idle": (8, 0, 0),
+        "busy": (9, 1, 1),
     }
 
 
@@ -190,7 +193,7 @@ class Crowd:
         heard: list[dict[str, Any]] = []
         while not heard or heard[-1]["end"] is None:
             message = await self.broker.next(name, len(heard), 60.0)
-            assert message is not None
+            assert isinstance(message, dict)
             heard.append(message)
             await self._pause()
         return [message["epoch"] for message in heard]
