@@ -74,6 +74,17 @@ class Bookkeeper:
         if self._is_running(trial):
             self._ended(trial, "failed", reason=reason)
 
+    def status(self, trial: str) -> str:
+        """How a trial that started stands: running, completed, pruned or failed.
+
+        Raises:
+            KeyError: the ledger does not know it.
+        """
+        record = self._ledger.trial(trial)
+        if record is None:
+            raise KeyError(trial)
+        return record.status
+
     def count(self, status: str) -> int:
         """Trials of this search that ended so."""
         return sum(r.status == status for r in self._ledger.trials(search=self._search, role=Role.SEARCH))

@@ -11,6 +11,8 @@ from typing import Any, Final, Protocol, TextIO
 
 import rich.progress
 from rich.console import Console as RichConsole
+from rich.console import ConsoleOptions, RenderResult
+from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
@@ -23,6 +25,18 @@ class Progress(Protocol):
 
     def update(self, done: int, note: str = "", *, total: int | None = None) -> None:
         """`done` units are finished; `note` says how it goes; `total` where it is known only now."""
+        ...
+
+
+class View(Protocol):
+    """Something that changes while people watch it."""
+
+    def line(self) -> str:
+        """All of it in short."""
+        ...
+
+    def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
+        """The whole picture; asked for from another thread."""
         ...
 
 
@@ -41,7 +55,7 @@ class Console:
         self.json_only = json_only
         self._out = out or sys.stdout
         self._human = (err or sys.stderr) if json_only else self._out
-        self._clock = clock
+        self.clock = clock
         self._rich = RichConsole(file=self._human, highlight=False, soft_wrap=True)
 
     @property
@@ -93,9 +107,31 @@ class Console:
             with _bar(self._rich) as bar:
                 yield _LiveProgress(bar, bar.add_task(escape(description), total=total, note=""))
             return
-        plain = _PlainProgress(self._write, description, total, self._clock)
+        plain = _PlainProgress(self._write, description, total, self.clock)
         yield plain
         plain.finish()
+
+    @contextmanager
+    def live(self, view: View) -> Iterator[Callable[[], None]]:
+        """The view on a terminal, drawn anew twice a second; else its line every 30 s and at the end.
+
+        Gives what is to be called often: there the line is written when it is due. However this ends, the
+        terminal is left as it was found, with the last picture on it.
+        """
+        if self.is_terminal:
+            with Live(view, console=self._rich, refresh_per_second=2):
+                yield lambda: None
+            return
+        said_at = self.clock()
+
+        def show() -> None:
+            nonlocal said_at
+            if self.clock() - said_at >= QUIET_S:
+                said_at = self.clock()
+                self._write(view.line())
+
+        yield show
+        self._write(view.line())
 
     def _write(self, text: str) -> None:
         self._human.write(text + "\n")

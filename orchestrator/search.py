@@ -12,10 +12,11 @@ import ray
 from ray import tune
 
 from orchestrator.bookkeeping import Bookkeeper, history
-from orchestrator.console import Console, Progress
+from orchestrator.console import Console
 from orchestrator.ledger import Ledger
 from orchestrator.loading import max_epochs
 from orchestrator.proposals import Composer
+from orchestrator.search_progress import SearchProgress, search_progress
 from search_spaces.domains import METRIC, MODE, SearchPlan, search_plan
 from trainables.config import Role
 from trainables.errors import StillhouseError
@@ -45,7 +46,10 @@ def run_search(task: SearchTask, ledger: Ledger, console: Console) -> dict[str, 
     books = Bookkeeper(ledger, search=task.composer.search)
     _replay(task, ledger)
     plan = _plan(task, ledger)
-    with console.progress("search", plan.trials) as progress:
+    epochs = max_epochs(task.composer.experiment, task.composer.space)
+    with search_progress(
+        console, task.broker, trials=plan.trials, epochs=epochs, slots=task.slots
+    ) as progress:
         follower = SearchFollower(task, books, progress)
         _tune(task, plan, follower)
     if follower.too_many_failures:
@@ -58,14 +62,12 @@ def run_search(task: SearchTask, ledger: Ledger, console: Console) -> dict[str, 
 class SearchFollower(tune.Callback, tune.Stopper):
     """Passes what Tune sees to the ledger and the progress line, and ends a search that only fails."""
 
-    def __init__(self, task: SearchTask, books: Bookkeeper, progress: Progress) -> None:
+    def __init__(self, task: SearchTask, books: Bookkeeper, progress: SearchProgress) -> None:
         self._composer = task.composer
         self._broker = task.broker
         self._max_failed = task.composer.experiment.budget.max_failed_trials
         self._books = books
         self._progress = progress
-        self._ended = 0
-        self._best = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks to restore them, and we never restore from a pickle."""
@@ -81,6 +83,7 @@ class SearchFollower(tune.Callback, tune.Stopper):
         job = self._composer(trial.config)
         choice = self._composer.choice(trial.config)
         self._books.started(job, parameters=choice.parameters, sampled=_sampled(trial.config))
+        self._progress.started(trial, job)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -88,15 +91,14 @@ class SearchFollower(tune.Callback, tune.Stopper):
         """Note an epoch."""
         message = Message.from_plain(result["message"])
         self._books.reported(result["trial"], message)
-        self._best = max(self._best, message.metrics.get(METRIC, 0.0))
-        self._progress.update(self._ended, f"best {100 * self._best:.2f} %")
+        self._progress.reported(trial.trial_id, message)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note an end; a trial whose last message had no end was stopped by the scheduler."""
         job_id = self._composer(trial.config).job_id
         epoch = (trial.last_result or {}).get("epoch", 0)
         self._books.pruned(job_id, f"stopped by the scheduler after epoch {epoch}")
-        self._count_end()
+        self._progress.ended(trial.trial_id, self._books.status(job_id))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note a failure and its reason."""
@@ -105,7 +107,11 @@ class SearchFollower(tune.Callback, tune.Stopper):
         if answer is not None:
             self._books.reported(job_id, Message.from_plain(answer))
         self._books.failed(job_id, "its proxy died; Ray's logs say why")
-        self._count_end()
+        self._progress.ended(trial.trial_id, self._books.status(job_id))
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Tune's loop went round, which it does several times a second."""
+        self._progress.tick()
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Never stop a single trial: that is the scheduler's business."""
@@ -114,10 +120,6 @@ class SearchFollower(tune.Callback, tune.Stopper):
     def stop_all(self) -> bool:
         """End a search in which too many trials fail."""
         return self.too_many_failures
-
-    def _count_end(self) -> None:
-        self._ended += 1
-        self._progress.update(self._ended, f"best {100 * self._best:.2f} %")
 
 
 def _plan(task: SearchTask, ledger: Ledger) -> SearchPlan:

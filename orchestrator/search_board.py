@@ -1,0 +1,249 @@
+"""How far a search is: a live table on a terminal, one plain line elsewhere."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from rich.console import Console as RichConsole
+from rich.console import ConsoleOptions, RenderResult
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from trainables.jobs import Message, TrainJob
+
+ACCURACY: Final = "selection/accuracy"
+STATUSES: Final = ("completed", "pruned", "failed")
+
+# Beside the rows of trials: bar, head of the table, words on trials left out, last two lines, the prompt.
+_LINES_AROUND: Final = 8
+_FEWEST_ROWS: Final = 3
+# Enough to smooth over students of different sizes, few enough to follow a cluster that changes.
+_EPOCHS_REMEMBERED: Final = 64
+
+
+class Proposal(Protocol):
+    """What Tune knows of a trial."""
+
+    trial_id: str
+    status: str
+    """`RUNNING` while a proxy follows it; a scheduler may pause it."""
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The slots that are up, and how many of them have a job."""
+
+    up: int
+    busy: int
+
+
+@dataclass
+class _Row:
+    """A trial that has not ended."""
+
+    proposal: Proposal
+    student: str
+    objective: str
+    epochs: int
+    epoch: int = 0
+    last: float | None = None
+    best: float | None = None
+    images_per_s: float = 0.0
+    heard_at: float | None = None
+
+    @property
+    def is_running(self) -> bool:
+        return self.proposal.status == "RUNNING"
+
+
+class SearchBoard:
+    """What is known of a search, fed by the driver's thread and drawn by another one.
+
+    Accuracies are fractions in [0, 1], times are seconds of `clock`. Trials count as Tune's proposals: two
+    that are one student count twice, since the budget does so too.
+    """
+
+    def __init__(
+        self, *, trials: int, epochs: int, slots: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`epochs` are the most that a trial can have, `slots` those that were planned."""
+        self.slots: Slots | None = None
+        self._trials = trials
+        self._epochs = epochs
+        self._planned = slots
+        self._clock = clock
+        self._began_at = clock()
+        self._lock = threading.RLock()
+        self._rows: dict[str, _Row] = {}
+        self._ended: Counter[str] = Counter()
+        self._epoch_s: deque[float] = deque(maxlen=_EPOCHS_REMEMBERED)
+        self._best: tuple[float, str] | None = None
+
+    def started(self, proposal: Proposal, job: TrainJob) -> None:
+        """A trial starts, or goes on after a pause; with another job it is another student."""
+        with self._lock:
+            row = self._rows.get(proposal.trial_id)
+            if row is None or row.student != job.job_id:
+                spec = job.trial
+                row = _Row(proposal, job.job_id, spec.objective.name, spec.training.epochs)
+                self._rows[proposal.trial_id] = row
+            row.proposal, row.heard_at = proposal, None
+
+    def reported(self, trial_id: str, message: Message) -> None:
+        """An epoch of a trial that started."""
+        with self._lock:
+            row = self._rows[trial_id]
+            now, metrics = self._clock(), message.metrics
+            row.epoch = max(row.epoch, message.epoch)
+            row.images_per_s = metrics.get("train/images_per_s", row.images_per_s)
+            if "seconds" in metrics:
+                # What an earlier run heard comes at once: such an epoch tells its own seconds only.
+                waited_s = 0.0 if row.heard_at is None else now - row.heard_at
+                self._epoch_s.append(max(metrics["seconds"], waited_s))
+            row.heard_at = now
+            if (accuracy := metrics.get(ACCURACY)) is not None:
+                row.last, row.best = accuracy, max(accuracy, row.best or 0.0)
+                if self._best is None or accuracy > self._best[0]:
+                    self._best = accuracy, row.student
+
+    def ended(self, trial_id: str, status: str) -> None:
+        """A trial is over: completed, pruned or failed."""
+        with self._lock:
+            self._rows.pop(trial_id, None)
+            self._ended[status] += 1
+
+    def left_s(self) -> float | None:
+        """At most so many seconds are left, if every trial trains to its end; none before the first epoch.
+
+        Graham's bound for jobs that are taken from a list (1969): all others shared among the slots, and
+        then the longest.
+        """
+        with self._lock:
+            if not self._epoch_s:
+                return None
+            epoch_s, now = statistics.fmean(self._epoch_s), self._clock()
+            owed_s = [
+                max((row.epochs - row.epoch) * epoch_s - (now - (row.heard_at or now)), 0.0)
+                for row in self._rows.values()
+            ]
+            unstarted = max(self._trials - self._ended.total() - len(owed_s), 0)
+            slots = (self.slots.up if self.slots else 0) or self._planned
+            longest_s = max([*owed_s, self._epochs * epoch_s if unstarted else 0.0])
+            if unstarted == 0 and len(owed_s) <= slots:
+                return longest_s
+            all_s = sum(owed_s) + unstarted * self._epochs * epoch_s
+            return (all_s - longest_s) / slots + longest_s
+
+    def line(self) -> str:
+        """All of it in short."""
+        with self._lock:
+            parts = [f"search: {self._ended.total():,}/{self._trials:,} trials{self._endings()}"]
+            if self._best is not None:
+                parts.append(f"best {self._best[1]} {_percent(self._best[0])}")
+            if self._is_over:
+                parts.append(f"took {duration(self._clock() - self._began_at)}")
+                return ", ".join(parts)
+            if self.slots is not None:
+                parts.append(_count(self.slots.up, "slot") if self.slots.up else "no slot is up yet")
+            return ", ".join([*parts, *self._pace()])
+
+    def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
+        """The live table, as high as the terminal allows."""
+        with self._lock:
+            yield self._bar()
+            if any(row.is_running for row in self._rows.values()):
+                yield from self._table(max(console.height - _LINES_AROUND, _FEWEST_ROWS))
+            yield Text(", ".join(self._words()), overflow="fold")
+
+    @property
+    def _is_over(self) -> bool:
+        return self._ended.total() >= self._trials
+
+    def _endings(self) -> str:
+        counts = [f"{self._ended[status]:,} {status}" for status in STATUSES if self._ended[status]]
+        return f" ({', '.join(counts)})" if counts else ""
+
+    def _pace(self) -> list[str]:
+        images_per_s = sum(row.images_per_s for row in self._rows.values() if row.is_running)
+        parts = [f"{images_per_s:,.0f} images/s"] if images_per_s else []
+        if (left_s := self.left_s()) is not None:
+            parts.append(f"at most {duration(left_s)} left")
+        return parts
+
+    def _bar(self) -> Table:
+        grid = Table.grid(padding=(0, 1))
+        ended = self._ended.total()
+        text = f"{ended:,}/{self._trials:,} trials{self._endings()}"
+        bar = ProgressBar(total=self._trials, completed=ended, width=20)
+        grid.add_row("[bold]search[/]", bar, text, f"[cyan]{_clock_time(self._clock() - self._began_at)}[/]")
+        return grid
+
+    def _table(self, most: int) -> RenderResult:
+        running = [row for row in self._rows.values() if row.is_running]
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column("trial", no_wrap=True, min_width=17)
+        table.add_column("objective", no_wrap=True)
+        for name in ("epoch", "last", "best", "images/s"):
+            table.add_column(name, justify="right", no_wrap=True, min_width=8)
+        for row in running[:most]:
+            table.add_row(
+                escape(row.student),
+                escape(row.objective),
+                f"{row.epoch}/{row.epochs}",
+                _percent(row.last),
+                _percent(row.best),
+                f"{row.images_per_s:,.0f}" if row.images_per_s else "-",
+            )
+        yield table
+        if len(running) > most:
+            yield Text(f"and {len(running) - most:,} more running trials", style="dim")
+
+    def _words(self) -> list[str]:
+        parts = [f"best {self._best[1]} {_percent(self._best[0])}"] if self._best else []
+        if self._is_over:
+            return parts
+        running = sum(row.is_running for row in self._rows.values())
+        parts.append(f"{running:,} running")
+        if paused := len(self._rows) - running:
+            parts.append(f"{paused:,} paused")
+        if self.slots is not None:
+            up = f"{_count(self.slots.up, 'slot')} up, {self.slots.busy:,} busy"
+            parts.append(up if self.slots.up else "no slot is up yet")
+        return [*parts, *self._pace()]
+
+
+def duration(seconds: float) -> str:
+    """A time span in one or two units, rounded up: 40 s, 3 min, 2 h 5 min, 3 d 4 h."""
+    if seconds <= 90:
+        return f"{max(math.ceil(seconds), 0)} s"
+    minutes = math.ceil(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h"
+
+
+def _clock_time(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
