@@ -16,9 +16,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from trainables.errors import CheckpointError
+from trainables.models.resized import NETWORK
 
 _WRAPPERS: Final = ("state_dict", "model")
 _PARALLEL_PREFIX: Final = "module."
+_RESIZED_PREFIX: Final = f"{NETWORK}."
 _COUNTER_SUFFIX: Final = "num_batches_tracked"
 _NAMED: Final = 5
 
@@ -56,8 +58,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Puts the weights of a file into the model: every name and shape must match, or nothing changes.
 
     Reads .safetensors, and .pt or .pth that hold a state dict, bare or under "state_dict" or "model". A
-    prefix "module." on every name, which DataParallel adds, is taken off. Values are converted to the model's
-    types.
+    prefix "module." on every name, which DataParallel adds, is taken off. Weights of a network fit the same
+    network behind a layer that resizes its images. Values are converted to the model's types.
 
     Raises:
         CheckpointError: the file is missing, unreadable, holds other objects than tensors, or does not fit.
@@ -73,6 +75,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
             raise CheckpointError(
                 f"checkpoint {path} has the suffix {path.suffix!r}; readable are .safetensors, .pt and .pth"
             )
+    if _is_resized(model) and not any(name.startswith(_RESIZED_PREFIX) for name in tensors):
+        tensors = {_RESIZED_PREFIX + name: tensor for name, tensor in tensors.items()}
     _refuse_mismatch(model, tensors, path)
     model.load_state_dict(tensors)
 
@@ -85,6 +89,10 @@ def weights_digest(model: nn.Module) -> str:
         # As bytes, since numpy has no bfloat16.
         digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _is_resized(model: nn.Module) -> bool:
+    return all(name.startswith(_RESIZED_PREFIX) for name in model.state_dict())
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:

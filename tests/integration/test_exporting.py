@@ -99,6 +99,26 @@ def test_every_format_gives_the_students_logits_at_any_batch_size(
         model.train()
 
 
+@pytest.mark.parametrize("resolution", [5, 12])
+def test_a_resized_student_is_exported_with_its_resizing(
+    images: Tensor, tmp_path: Path, resolution: int
+) -> None:
+    def build() -> nn.Module:
+        config = ModelConfig(name=ModelName.RESNET8, width=4, resolution=resolution)
+        return build_model(config, n_classes=10, in_channels=1)
+
+    student = build().train()
+    logits_of(student, images)  # gives batch norm statistics of these images
+    summary = export(student, tmp_path / "champion", images, rebuild=build)
+    session = onnxruntime.InferenceSession(summary.path("onnx"), providers=["CPUExecutionProvider"])
+    program = torch.export.load(summary.path("torch_export")).module()
+    expected = logits_of(student.eval(), images)
+    assert session.get_inputs()[0].shape[1:] == list(SHAPE)
+    found = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits_of(program, images), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_the_card_describes_the_files(exported: ExportSummary) -> None:
     card = json.loads(exported.card.read_text())
     assert sorted(path.name for path in exported.folder.iterdir()) == [

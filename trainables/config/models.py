@@ -45,6 +45,13 @@ class ModelConfig(Config):
     width: int | None = Field(
         None, ge=1, le=4096, description="channels of the first stage (units of an mlp); default: the paper's"
     )
+    resolution: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="side in pixels to which images are resized before the network, as its first layer, so "
+        "that exported files still take the data's own size; default: not resized",
+    )
     variant: str | None = Field(None, description="with name torchvision: the builder's name, as resnet18")
 
     @model_validator(mode="after")

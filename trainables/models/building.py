@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from trainables.config.models import ModelConfig, ModelName
 from trainables.errors import ConfigError
 from trainables.factories import call_factory
+from trainables.models.resized import resized
 from trainables.models.resnet import resnet, resnet_x4
 from trainables.models.small import convnet, mlp
 from trainables.models.vgg import vgg
@@ -46,12 +47,18 @@ MODELS: Final[Mapping[ModelName, ModelBuilder]] = MappingProxyType(
 def build_model(config: ModelConfig, *, n_classes: int, in_channels: int) -> nn.Module:
     """A network from images BxCxHxW to logits BxC, in training mode, on the CPU, with fresh weights.
 
-    The weights come from torch's global generator: seed it, or fork it, before the call. A factory is told
-    the number of classes; the channels of its images are for its `arguments`.
+    With a resolution, its first layer resizes the images. The weights come from torch's global generator:
+    seed it, or fork it, before the call. A factory is told the number of classes; the channels of its
+    images are for its `arguments`.
 
     Raises:
         ConfigError: torchvision's variant or the factory cannot be found, or does not give a network.
     """
+    network = _network(config, n_classes, in_channels)
+    return network if config.resolution is None else resized(network, config.resolution)
+
+
+def _network(config: ModelConfig, n_classes: int, in_channels: int) -> nn.Module:
     if config.factory is not None:
         network = call_factory(config.factory, {"n_classes": n_classes}, config.arguments)
         if not isinstance(network, nn.Module):

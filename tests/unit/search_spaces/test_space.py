@@ -83,6 +83,32 @@ def test_a_sample_gives_searched_values_flat_and_constants_only_to_the_configura
     )
 
 
+def test_trials_of_one_search_may_have_different_shapes() -> None:
+    space = _space(
+        {"kd": KD},
+        student={
+            "name": {"choice": ["convnet", "resnet8"]},
+            "width": {"choice": [4, 8]},
+            "resolution": {"choice": [6, 12]},
+        },
+        training={
+            "batch_size": {"choice": [32, 64]},
+            "optimizer": {"choice": ["sgd", "adamw"]},
+            "schedule": {"choice": ["constant", "cosine"]},
+        },
+    )
+    for student in space.student.corners():
+        assert ModelConfig.from_plain(student).plain().items() >= student.items()
+    for training in space.training.corners():
+        assert TrainingConfig.from_plain(training).plain().items() >= training.items()
+    assert len(list(space.student.corners())) == len(list(space.training.corners())) == 8
+
+
+def test_a_resolution_of_no_pixels_is_refused() -> None:
+    with pytest.raises(ValidationError, match="reaches 0, which resolution refuses"):
+        _space({"kd": KD}, student={"resolution": {"choice": [0, 8]}})
+
+
 def test_a_single_objective_is_no_parameter() -> None:
     chosen = _space({"kd": KD}).resolve({"kd": {"temperature": 2.0}})
     assert chosen.objective["name"] == "kd"

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from trainables.config.models import ModelConfig, ModelName
 from trainables.errors import ConfigError
 from trainables.models import MODELS, build_model, check_logits
+from trainables.models.resized import Resize
 from trainables.models.resnet import BasicBlock
 from trainables.models.wide_resnet import WideBlock
 from trainables.weights import count_parameters
@@ -112,6 +114,35 @@ def test_the_width_of_the_paper_is_the_default() -> None:
         assert count_parameters(built(ModelName.WRN_16_2, width=32)) == count_parameters(
             built(ModelName.WRN_16_2)
         )
+
+
+@pytest.mark.parametrize(("side", "resolution"), [(8, 12), (28, 20), (9, 8), (8, 8)])
+def test_a_resolution_resizes_what_the_network_sees(side: int, resolution: int) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(name=ModelName.RESNET8, width=4, resolution=resolution)
+    resized: Any = build_model(config, n_classes=10, in_channels=1).eval()
+    images = torch.rand(3, 1, side, side)
+    seen: list[torch.Size] = []
+    resized.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    expected = interpolate(images, size=(resolution, resolution), mode="bilinear", antialias=True)
+    assert torch.equal(resized(images), resized.network(expected))
+    assert seen[0][-2:] == (resolution, resolution)
+
+
+def test_a_resized_network_starts_with_the_weights_of_the_plain_one() -> None:
+    states = []
+    for resolution in (None, 12):
+        torch.manual_seed(0)
+        config = ModelConfig(name=ModelName.RESNET8, width=4, resolution=resolution)
+        states.append(build_model(config, n_classes=10, in_channels=1).state_dict())
+    plain, resized = states
+    assert [f"network.{name}" for name in plain] == list(resized)
+    assert all(torch.equal(a, b) for a, b in zip(plain.values(), resized.values(), strict=True))
+
+
+def test_shrinking_averages_so_that_no_pixel_is_passed_over() -> None:
+    stripes = torch.tensor([0.0, 1.0]).repeat(8).expand(1, 1, 16, 16)
+    assert Resize(4)(stripes).sub(0.5).abs().max() < 0.1
 
 
 def test_the_smallest_width_still_builds() -> None:

@@ -11,7 +11,9 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from trainables.config import ModelConfig, ModelName
 from trainables.errors import CheckpointError
+from trainables.models import build_model
 from trainables.weights import count_parameters, load_weights, save_weights, weights_digest
 
 
@@ -64,6 +66,28 @@ def test_weights_that_two_names_share_are_kept(tmp_path: Path) -> None:
     load_weights(other, tmp_path / "tied.safetensors")
     assert weights_digest(other) == weights_digest(tied(0))
     assert other[0].weight is other[1].weight
+
+
+def test_weights_of_a_network_fit_it_behind_a_resizing_layer(tmp_path: Path) -> None:
+    plain, foreign = ModelConfig(name=ModelName.CONVNET, width=2), tmp_path / "foreign.pt"
+    trained = build_model(plain, n_classes=3, in_channels=1)
+    torch.save(trained.state_dict(), foreign)
+    resized = build_model(plain.with_overrides(resolution=12), n_classes=3, in_channels=1)
+    load_weights(resized, foreign)
+    own = tmp_path / "own.safetensors"
+    save_weights(resized, own, {})
+    again = build_model(plain.with_overrides(resolution=12), n_classes=3, in_channels=1)
+    load_weights(again, own)
+    images = torch.rand(2, 1, 12, 12)
+    for model in (trained, resized, again):
+        model.eval()
+    assert torch.equal(resized(images), trained(images))
+    assert torch.equal(again(images), trained(images))
+    *_, last = state = trained.state_dict()
+    del state[last]
+    torch.save(state, foreign)
+    with pytest.raises(CheckpointError, match=rf"1 missing: network\.{last}"):
+        load_weights(again, foreign)
 
 
 def test_weights_in_another_memory_layout_are_kept(tmp_path: Path) -> None:
