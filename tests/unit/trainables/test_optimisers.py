@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 from itertools import pairwise
 
@@ -86,6 +87,35 @@ def test_adamw_is_built_as_configured() -> None:
     assert isinstance(optimizer, torch.optim.AdamW)
     (group,) = optimizer.param_groups
     assert (group["lr"], group["weight_decay"]) == (2e-3, 0.02)
+
+
+@pytest.mark.parametrize("optimizer", OptimizerName)
+def test_the_fused_optimiser_does_what_the_plain_one_does(optimizer: OptimizerName) -> None:
+    """In channels_last too: there weights and gradients have strides that kernels must respect."""
+    training = TrainingConfig(optimizer=optimizer, lr=0.01, nesterov=optimizer is OptimizerName.SGD)
+    torch.manual_seed(0)
+    # Without a bias before batch norm: its gradient is rounding alone, which AdamW would scale to full steps.
+    convolution = nn.Conv2d(3, 8, 3, bias=False)
+    fused_model = nn.Sequential(convolution, nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 36, 4))
+    fused_model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    plain_model = copy.deepcopy(fused_model)
+    fused, plain = build_optimizer(fused_model, training), build_optimizer(plain_model, training)
+    assert fused.defaults["fused"]
+    for group in plain.param_groups:
+        group["fused"], group["foreach"] = False, False
+    for _ in range(4):
+        images = torch.rand(5, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+        for model, optimiser in ((fused_model, fused), (plain_model, plain)):
+            optimiser.zero_grad()
+            model(images).square().mean().backward()
+            optimiser.step()
+    for found, expected in zip(fused_model.parameters(), plain_model.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_parameters_that_no_fused_kernel_takes_get_the_plain_optimiser() -> None:
+    odd = nn.Linear(2, 2, dtype=torch.complex64)
+    assert not build_optimizer(odd, TrainingConfig()).defaults["fused"]
 
 
 def test_a_rate_is_given_to_every_group() -> None:
