@@ -89,6 +89,20 @@ class Bookkeeper:
         """Trials of this search that ended so."""
         return sum(r.status == status for r in self._ledger.trials(search=self._search, role=Role.SEARCH))
 
+    def failures(self) -> str:
+        """How many trials of this search failed and why, equal reasons together, the most frequent first."""
+        by_reason: dict[str, list[str]] = {}
+        for record in self._ledger.trials(search=self._search, role=Role.SEARCH):
+            if record.status == "failed":
+                by_reason.setdefault(" ".join((record.reason or "").split()), []).append(record.trial)
+        told = [
+            f"{len(trials)} x {reason or 'no reason given'} ({', '.join(trials[:3])}"
+            f"{', ...' if trials[3:] else ''})"
+            for reason, trials in sorted(by_reason.items(), key=lambda item: -len(item[1]))
+        ]
+        n_failed = sum(map(len, by_reason.values()))
+        return f"{n_failed} trials failed: {'; '.join(told) or 'none'}; see the ledger {self._ledger.path}"
+
     def _is_running(self, trial: str) -> bool:
         record = self._ledger.trial(trial)
         return record is not None and record.status == "running"

@@ -20,11 +20,14 @@ from orchestrator.search_progress import SearchProgress, search_progress
 from search_spaces.domains import METRIC, MODE, SearchPlan, search_plan
 from trainables.config import Role
 from trainables.errors import StillhouseError
-from trainables.jobs import Message
+from trainables.jobs import End, Message
+from trainables.line import briefed
 from trainables.trial import StudentTrial
 
 # A Tune trial is a proxy that must never compete with slots for CPUs; Tune refuses an empty request.
 PROXY_MEMORY_BYTES = 1 << 20
+# Deaths of one trial's proxy that Tune makes good; a trial that failed by itself is not tried again.
+MAX_PROXY_DEATHS = 3
 
 
 @dataclass(frozen=True)
@@ -44,18 +47,23 @@ def run_search(task: SearchTask, ledger: Ledger, console: Console) -> dict[str, 
         StillhouseError: too many trials failed, or none was completed.
     """
     books = Bookkeeper(ledger, search=task.composer.search)
-    _replay(task, ledger)
     plan = _plan(task, ledger)
     epochs = max_epochs(task.composer.experiment, task.composer.space)
     with search_progress(
         console, task.broker, trials=plan.trials, epochs=epochs, slots=task.slots
     ) as progress:
         follower = SearchFollower(task, books, progress)
-        _tune(task, plan, follower)
+        with briefed(task.broker, lambda: _replay(task, ledger)):
+            _tune(task, plan, follower)
+    if follower.broken is not None:
+        raise StillhouseError(f"the search stopped: {follower.broken}; run again to go on from here")
     if follower.too_many_failures:
-        raise StillhouseError(f"the search stopped: {_failures(ledger, task)}")
+        raise StillhouseError(
+            f"the search stopped: {books.failures()}; mend what they have in common, or raise "
+            "budget.max_failed_trials, and run again"
+        )
     if books.count("completed") == 0:
-        raise StillhouseError(f"no trial was completed: {_failures(ledger, task)}")
+        raise StillhouseError(f"no trial was completed: {books.failures()}")
     return {status: books.count(status) for status in ("completed", "pruned", "failed")}
 
 
@@ -68,6 +76,8 @@ class SearchFollower(tune.Callback, tune.Stopper):
         self._max_failed = task.composer.experiment.budget.max_failed_trials
         self._books = books
         self._progress = progress
+        self.broken: str | None = None
+        """Why no trial at all can go on; those that were running stay so, for the next run."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks to restore them, and we never restore from a pickle."""
@@ -97,17 +107,26 @@ class SearchFollower(tune.Callback, tune.Stopper):
         """Note an end; a trial whose last message had no end was stopped by the scheduler."""
         job_id = self._composer(trial.config).job_id
         epoch = (trial.last_result or {}).get("epoch", 0)
-        self._books.pruned(job_id, f"stopped by the scheduler after epoch {epoch}")
+        # At once, and also where the proxy is dead: the slot need not wait for the next trial to know.
+        self._broker.cancel.remote(job_id, trial.trial_id)
+        if not self.stop_all():  # what a search that ends early leaves behind is for the next run
+            self._books.pruned(job_id, f"stopped by the scheduler after epoch {epoch}")
         self._progress.ended(trial.trial_id, self._books.status(job_id))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note a failure and its reason."""
         job_id = self._composer(trial.config).job_id
-        answer = ray.get(self._broker.last.remote(job_id))
-        if answer is not None:
-            self._books.reported(job_id, Message.from_plain(answer))
-        self._books.failed(job_id, "its proxy died; Ray's logs say why")
+        self.broken = ray.get(self._broker.failure.remote())
+        if self.broken is None and not self._note_failure(job_id):
+            self._broker.cancel.remote(job_id, trial.trial_id)
+            self._books.failed(job_id, f"its proxy died {MAX_PROXY_DEATHS + 1} times; Ray's logs say why")
         self._progress.ended(trial.trial_id, self._books.status(job_id))
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Tune tries a trial again whose proxy died; one that failed by itself would only fail again."""
+        self.broken = ray.get(self._broker.failure.remote())
+        if self._note_failure(self._composer(trial.config).job_id):
+            trial.max_failures = 0
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Tune's loop went round, which it does several times a second."""
@@ -119,7 +138,15 @@ class SearchFollower(tune.Callback, tune.Stopper):
 
     def stop_all(self) -> bool:
         """End a search in which too many trials fail."""
-        return self.too_many_failures
+        return self.too_many_failures or self.broken is not None
+
+    def _note_failure(self, job_id: str) -> bool:
+        """Note the reason of a trial that failed by itself; false when its proxy alone is dead."""
+        answer = ray.get(self._broker.last.remote(job_id))
+        if answer is None or answer["end"] != End.FAILED:
+            return False
+        self._books.reported(job_id, Message.from_plain(answer))
+        return True
 
 
 def _plan(task: SearchTask, ledger: Ledger) -> SearchPlan:
@@ -131,6 +158,7 @@ def _plan(task: SearchTask, ledger: Ledger) -> SearchPlan:
         seed=experiment.seed,
         max_epochs=max_epochs(experiment, task.composer.space),
         proposed=[dict(record.sampled) for record in recorded],
+        concurrent=task.slots,
     )
 
 
@@ -156,6 +184,7 @@ def _tune(task: SearchTask, plan: SearchPlan, follower: SearchFollower) -> None:
         run_config=tune.RunConfig(
             name=task.composer.search[:12],
             storage_path=str(task.folder),
+            failure_config=tune.FailureConfig(max_failures=MAX_PROXY_DEATHS),
             verbose=0,
             callbacks=[follower],
             stop=follower,
@@ -170,9 +199,3 @@ def _replay(task: SearchTask, ledger: Ledger) -> None:
 
 def _sampled(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if not key.startswith("__")}
-
-
-def _failures(ledger: Ledger, task: SearchTask) -> str:
-    failed = [r for r in ledger.trials(search=task.composer.search) if r.status == "failed"]
-    reasons = "; ".join(f"{r.trial}: {(r.reason or '').splitlines()[-1:] or ['?']}" for r in failed[:3])
-    return f"{len(failed)} trials failed ({reasons}); see the ledger {ledger.path}"

@@ -144,11 +144,7 @@ class Broker:
     async def last(self, job_id: str) -> dict[str, Any] | None:
         """The last message of a job, if there is one."""
         entry = self._entries.get(job_id)
-        if entry is None:
-            return None
-        if self._failure is not None and not entry.ended:
-            return self._failure.plain()
-        return entry.messages[-1].plain() if entry.messages else None
+        return entry.messages[-1].plain() if entry is not None and entry.messages else None
 
     async def watch(self, job_id: str, attempt: int, wait_s: float) -> bool:
         """Whether the slot that holds this attempt must drop it; answers early when that changes."""
@@ -184,6 +180,10 @@ class Broker:
         self._failure = Message(end=End.FAILED, reason=reason)
         for entry in self._entries.values():
             entry.notify()
+
+    async def failure(self) -> str | None:
+        """Why no job will ever be done, if so."""
+        return self._failure.reason if self._failure is not None else None
 
     async def close(self) -> None:
         """Send every slot home and drop what is running."""

@@ -126,7 +126,8 @@ async def test_when_no_job_will_ever_be_done_everybody_is_told() -> None:
     failed = Message(end=End.FAILED, reason="no slot is left").plain()
     assert await asyncio.gather(*waiting) == [failed, failed]
     assert await broker.next("a", 0, SOON_S) == epoch(1)
-    assert await broker.last("a") == failed
+    assert await broker.last("a") == epoch(1)
+    assert await broker.failure() == "no slot is left"
     await submit(broker, "later")
     assert await broker.next("later", 0, SOON_S) == failed
 
