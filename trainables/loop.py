@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trainables.checkpoints import CheckpointFolder, TrainingState
 from trainables.config import ObjectiveBase, TrainingConfig, TrainingPrecision
-from trainables.errors import TrialFailed
+from trainables.errors import CheckpointError, TrialFailed
 from trainables.layout import memory_format
 from trainables.objectives import build_objective
 from trainables.objectives.divergences import at_least_fp32
@@ -20,11 +20,11 @@ from trainables.optimisers import build_optimizer, learning_rate, set_learning_r
 from trainables.precision import autocast
 from trainables.seeds import derive_seed
 from trainables.signals import Losses, Objective, Signals
+from trainables.team import SOLO, Forward, Share, Team, any_rank, settle
 from trainables.workbench import Workbench
 
 OnEpoch = Callable[[int, dict[str, float]], None]
 ShouldStop = Callable[[], bool]
-Forward = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Course:
     """What `training.precision` came to on this device; auto leaves it to the recipe, whose auto is fp32."""
     forward: Forward | None = None
     """The model's forward pass in training where that is compiled; it must share the model's weights."""
+    team: Team = SOLO
+    """The ranks that train it together."""
 
     def resolved_precision(self) -> TrainingPrecision:
         """fp32 or bf16: never auto, which only a measurement can decide."""
@@ -74,24 +76,32 @@ def train(
     the epoch and `selection/...` figures. After a resumption it is called for new epochs only, unless
     `heard` says how many epochs the listener knows: what the state has beyond them is told again.
 
+    The ranks of the course's team share each batch of the recipe's size, and their gradients together
+    are that of the whole batch. Rank 0 alone calls `on_epoch` and writes `files`; all stop at the batch
+    where one should.
+
     Raises:
         TrialFailed: the loss, or another figure, is not finite.
-        CheckpointError: a state that cannot be read or written.
+        CheckpointError: a state that cannot be read or written, or that is not the same for all ranks.
     """
-    run = _Run(course, bench)
+    run, team = _Run(course, bench), course.team
+    leads = team.rank == 0
     state = files.load_state() if files else None
     if state is not None:
         run.restore(state)
-        first = run.epoch if heard is None else heard
-        for epoch, metrics in enumerate(run.history[first:], first + 1):
+    _require_common(run.epoch, files, team)
+    first = run.epoch if heard is None else heard
+    for epoch, metrics in enumerate(run.history[first:], first + 1):
+        if leads:
             on_epoch(epoch, metrics)
     for epoch in range(run.epoch + 1, course.training.epochs + 1):
         figures = run.train_epoch(epoch, should_stop)
         if figures is None:
             return Outcome(run.epoch, True, run.best_epoch, run.best)
         # First tell, then keep: an epoch whose report was lost is trained and told again.
-        on_epoch(epoch, figures)
-        if files is not None and _is_due(epoch, course.training):
+        if leads:
+            on_epoch(epoch, figures)
+        if leads and files is not None and _is_due(epoch, course.training):
             files.save_state(run.state())
     course.model.load_state_dict(run.best_model)
     return Outcome(run.epoch, False, run.best_epoch, run.best)
@@ -103,9 +113,10 @@ class _Run:
     def __init__(self, course: Course, bench: Workbench) -> None:
         self.course = course
         self.bench = bench
+        self.team = team = course.team
         self.layout = memory_format(course.model)
         self.model = course.model.to(bench.device, memory_format=self.layout)  # type: ignore[call-overload]
-        self.forward: Forward = course.forward or self.model
+        self.forward = team.wrap(self.model, course.forward or self.model)
         self.precision = course.resolved_precision()
         self.objective: Objective = build_objective(course.objective)
         self.optimizer = build_optimizer(self.model, course.training)
@@ -137,19 +148,23 @@ class _Run:
     def train_epoch(self, epoch: int, should_stop: ShouldStop) -> dict[str, float] | None:
         """The epoch's metrics, or none when the course was stopped in it."""
         began = time.perf_counter()
-        torch.manual_seed(derive_seed(self.course.seed, "forward", epoch))
+        # Each rank has masks of its own; those of rank 0 are those of a student that is trained alone.
+        rank = [self.team.rank] if self.team.rank else []
+        torch.manual_seed(derive_seed(self.course.seed, "forward", epoch, *rank))
         batches = self._batches(epoch)
         means = _Means()
         self.model.train()
         for step, rows_B in enumerate(batches):
-            if should_stop():
+            if any_rank(self.team, should_stop()):
                 return None
             progress = epoch - 1 + step / len(batches)
             set_learning_rate(self.optimizer, learning_rate(self.course.training, progress))
-            means.add(self._step(epoch, rows_B))
-        metrics = means.result()
+            share = self.team.share(rows_B)
+            means.add(self._step(epoch, share), share.part)
+        metrics = means.result(self.team)
         _refuse_non_finite(metrics, epoch)
         metrics["train/images_per_s"] = sum(map(len, batches)) / (time.perf_counter() - began)
+        settle(self.model, self.team)
         self._select(epoch, metrics)
         metrics["seconds"] = time.perf_counter() - began
         self.epoch = epoch
@@ -164,8 +179,8 @@ class _Run:
         # A short last batch gives noisy batch statistics, and one of a single sample fails.
         return batches[:-1] if len(batches) > 1 and len(batches[-1]) < size else batches
 
-    def _step(self, epoch: int, rows_B: Tensor) -> Losses:
-        config, bench = self.course.objective, self.bench
+    def _step(self, epoch: int, share: Share) -> Losses:
+        config, bench, rows_B = self.course.objective, self.bench, share.rows_B
         # One forward pass a bank: batch statistics are per view, as in the released CRLD.
         images = {
             bank: bench.images(bank, epoch, rows_B).contiguous(memory_format=self.layout)
@@ -178,7 +193,8 @@ class _Run:
         teacher = {bank: bench.teacher(bank, epoch, rows_B) for bank in config.teacher_banks}
         losses = self.objective(Signals(student, teacher, bench.labels_N[rows_B], epoch))
         self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()  # type: ignore[no-untyped-call]
+        # Ranks' gradients are averaged, so each weighs as many ranks as its share of the batch is worth.
+        _scaled(losses.total, share.part * self.team.size).backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return losses
 
@@ -201,21 +217,37 @@ class _Means:
         self._sums: dict[str, Tensor] = {}
         self._count = 0
 
-    def add(self, losses: Losses) -> None:
+    def add(self, losses: Losses, part: float) -> None:
         self._count += 1
-        self._add("train/loss", losses.total)
+        self._add("train/loss", losses.total, part)
         for scalars in (losses.terms, losses.gauges):
             for name, value in scalars.items():
-                self._add(f"train/{name}", value)
+                self._add(f"train/{name}", value, part)
 
-    def result(self) -> dict[str, float]:
+    def result(self, team: Team) -> dict[str, float]:
         names = list(self._sums)
-        values = torch.stack([self._sums[name] for name in names]).cpu() / max(self._count, 1)
+        values = team.sum(torch.stack([self._sums[name] for name in names])) / max(self._count, 1)
         return dict(zip(names, values.tolist(), strict=True))
 
-    def _add(self, name: str, value: Tensor) -> None:
-        value = value.detach().float()
+    def _add(self, name: str, value: Tensor, part: float) -> None:
+        value = _scaled(value.detach().float(), part)
         self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+
+def _scaled(value: Tensor, factor: float) -> Tensor:
+    # One that trains alone is not to pay for it: on a GPU each product is one more kernel to start.
+    return value if factor == 1 else value * factor
+
+
+def _require_common(epoch: int, files: CheckpointFolder | None, team: Team) -> None:
+    # All ranks find out together: one that raised alone would leave the others waiting for it.
+    mean = float(team.sum(torch.tensor([epoch]))) / team.size
+    if any_rank(team, mean != epoch):
+        where = files.folder if files else "nowhere"
+        raise CheckpointError(
+            f"rank {team.rank} finds the state of epoch {epoch} in {where}, another rank that of another; "
+            "the output folder must be on storage that all nodes share"
+        )
 
 
 def _refuse_non_finite(metrics: dict[str, float], epoch: int) -> None:

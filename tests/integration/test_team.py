@@ -1,0 +1,148 @@
+"""Several ranks train one student: real processes, real gloo, no Ray."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.integration.ranks import keep, run_ranks
+from tests.unit.trainables.course_lab import (
+    SHORT,
+    same_weights,
+    separable_data,
+    small_bench,
+    small_course,
+    untimed,
+    weights_of,
+)
+from trainables.checkpoints import CheckpointFolder
+from trainables.config import CeConfig
+from trainables.errors import CheckpointError, TrialFailed
+from trainables.loop import Course, train
+from trainables.team import SOLO, DdpTeam, Team, any_rank
+
+# Six batches of 7 leave 2 rows out; 7 rows are 4 and 3 for two ranks.
+UNEVEN = SHORT.with_overrides(batch_size=7)
+
+
+def plain_student() -> nn.Module:
+    """No batch statistics, no dropout: nothing that depends on how a batch is shared out."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 3))
+
+
+def plain_course(team: Team, batch_size: int = 7) -> Course:
+    training = UNEVEN.with_overrides(batch_size=batch_size)
+    return Course(plain_student(), CeConfig(), training, 3, team=team)
+
+
+def trained(course: Course, **options: Any) -> dict[str, Any]:
+    told: list[tuple[int, dict[str, float]]] = []
+    outcome = train(
+        course, small_bench(), on_epoch=lambda epoch, metrics: told.append((epoch, metrics)), **options
+    )
+    return {
+        "weights": weights_of(course.model),
+        "epochs": [epoch for epoch, _ in told],
+        "metrics": [untimed(metrics) for _, metrics in told],
+        "stopped": outcome.stopped,
+    }
+
+
+def train_plainly(folder: Path, batch_size: int) -> None:
+    keep(folder, trained(plain_course(DdpTeam(), batch_size)))
+
+
+@pytest.mark.parametrize("batch_size", [7, 1], ids=["uneven shares", "fewer rows than ranks"])
+def test_two_ranks_train_what_one_trains(tmp_path: Path, batch_size: int) -> None:
+    ranks = run_ranks(train_plainly, 2, tmp_path, batch_size)
+    alone = trained(plain_course(SOLO, batch_size))
+    assert same_weights(ranks[0]["weights"], ranks[1]["weights"])
+    for name, value in alone["weights"].items():
+        torch.testing.assert_close(ranks[0]["weights"][name], value, rtol=1e-4, atol=1e-5)
+    for mine, theirs in zip(alone["metrics"], ranks[0]["metrics"], strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-3)
+    assert [rank["epochs"] for rank in ranks] == [[1, 2, 3, 4, 5], []]
+
+
+def train_with_interruption(folder: Path) -> None:
+    """Dropout, running statistics, two banks in one step: all that a restart must bring back."""
+    team = DdpTeam()
+    whole = trained(replace(small_course(), team=team))
+    files = CheckpointFolder(folder / "state", spec_digest="x")
+    calls = 0
+
+    def stops_on_one_rank_in_epoch_four() -> bool:
+        nonlocal calls
+        calls += 1
+        return team.rank == 1 and calls > 3 * 5 + 2
+
+    first = trained(
+        replace(small_course(), team=team), files=files, should_stop=stops_on_one_rank_in_epoch_four
+    )
+    any_rank(team, False)  # both have stopped before either reads what rank 0 wrote
+    second = trained(replace(small_course(), team=team), files=files, heard=3)
+    keep(folder, {"whole": whole, "first": first, "second": second})
+
+
+def test_a_team_that_was_stopped_and_goes_on_ends_with_the_same_bits(tmp_path: Path) -> None:
+    ranks = run_ranks(train_with_interruption, 2, tmp_path)
+    for rank in ranks:
+        assert rank["first"]["stopped"]
+        assert not rank["second"]["stopped"]
+    weights = [ranks[0][part]["weights"] for part in ("whole", "second")]
+    assert same_weights(*weights)
+    assert ranks[0]["first"]["epochs"] == [1, 2, 3]
+    assert ranks[0]["second"]["epochs"] == [3, 4, 5]
+
+
+def see_different_states(folder: Path) -> None:
+    team = DdpTeam()
+    files = CheckpointFolder(folder / f"node-{team.rank}", spec_digest="x")
+    if team.rank == 0:
+        trained(plain_course(SOLO), files=files)
+    any_rank(team, False)
+    try:
+        trained(plain_course(team), files=files)
+    except CheckpointError as error:
+        keep(folder, str(error))
+
+
+def test_ranks_that_see_different_states_are_told_that_storage_is_not_shared(tmp_path: Path) -> None:
+    messages = run_ranks(see_different_states, 2, tmp_path)
+    assert all("must be on storage that all nodes share" in message for message in messages)
+
+
+def diverge(folder: Path) -> None:
+    course = plain_course(DdpTeam())
+    mean = (float("nan") if course.team.rank == 1 else 0.2,)
+    bench = small_bench(replace(separable_data(), mean=mean))
+    try:
+        train(course, bench, on_epoch=lambda _epoch, _metrics: None)
+    except TrialFailed as error:
+        keep(folder, str(error))
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_ends_the_course_on_every_rank(tmp_path: Path) -> None:
+    messages = run_ranks(diverge, 2, tmp_path)
+    assert messages[0] == messages[1]
+    assert messages[0].startswith("the loss is nan in epoch 1")
+
+
+def agree(folder: Path) -> None:
+    team = DdpTeam()
+    job = {"kind": "train", "name": "ü", "values": [1, None, 0.5]}
+    heard = team.tell(job if team.rank == 0 else "not this")
+    sums = team.sum(torch.tensor([1.0, float(team.rank)])).tolist()
+    keep(folder, [heard, sums, any_rank(team, team.rank == 1), any_rank(team, False)])
+
+
+def test_ranks_hear_rank_0_and_agree(tmp_path: Path) -> None:
+    job = {"kind": "train", "name": "ü", "values": [1, None, 0.5]}
+    assert run_ranks(agree, 2, tmp_path) == [[job, [2.0, 1.0], True, False]] * 2
