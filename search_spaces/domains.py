@@ -64,13 +64,20 @@ def n_samples(space: SpaceConfig, *, trials: int) -> int:
 
 
 def searcher(
-    space: SpaceConfig, *, trials: int, seed: int, proposed: Sequence[Mapping[str, Any]] = ()
+    space: SpaceConfig,
+    *,
+    trials: int,
+    seed: int,
+    proposed: Sequence[Mapping[str, Any]] = (),
+    concurrent: int = 0,
 ) -> Searcher | BasicVariantGenerator:
     """The search algorithm, which proposes the points to evaluate first; the same seed gives the same draws.
 
     `proposed` holds the samples of an interrupted run of this search, in their order: they come first
     again. Random draws and grids repeat themselves from the seed and need none of it. Points beyond the
-    budget of trials are left out. Give `TuneConfig` the same METRIC and MODE.
+    budget of trials are left out. Give `TuneConfig` the same METRIC and MODE, and as
+    `max_concurrent_trials` the number `concurrent` of trials that may live at once, 0 for all: Tune itself
+    would let random draws and grids start every trial, each in a process of its own.
 
     Raises:
         ConfigError: a grid has more points than the budget has trials.
@@ -81,10 +88,12 @@ def searcher(
                 f"the grid of space {space.name} has {size} points, the budget {trials} trials; "
                 f"set budget.trials to {size} or shorten the lists"
             )
-        return BasicVariantGenerator(random_state=seed)
+        return BasicVariantGenerator(random_state=seed, max_concurrent=concurrent)
     points = space.first_points()
     if space.search.algorithm == "random":
-        return BasicVariantGenerator(points_to_evaluate=points[:trials], random_state=seed)
+        return BasicVariantGenerator(
+            points_to_evaluate=points[:trials], random_state=seed, max_concurrent=concurrent
+        )
     again = [dict(sample) for sample in proposed]
     points = again + [point for point in points if not any(matches(sample, point) for sample in again)]
     # It would announce, beside the progress that people see, a study that they never named.
@@ -141,6 +150,7 @@ def search_plan(
     seed: int,
     max_epochs: int,
     proposed: Sequence[Mapping[str, Any]] = (),
+    concurrent: int = 0,
 ) -> SearchPlan:
     """Domains, searcher and scheduler together; arguments and errors are those of the functions above.
 
@@ -149,7 +159,7 @@ def search_plan(
     """
     return SearchPlan(
         param_space=param_space(space),
-        searcher=searcher(space, trials=trials, seed=seed, proposed=proposed),
+        searcher=searcher(space, trials=trials, seed=seed, proposed=proposed, concurrent=concurrent),
         scheduler=scheduler(space, max_epochs=max_epochs),
         num_samples=n_samples(space, trials=trials),
         trials=len(space.grid()) if space.search.algorithm == "grid" else trials,

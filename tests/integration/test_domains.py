@@ -176,6 +176,24 @@ def test_a_plan_counts_the_students_that_will_be_proposed() -> None:
     assert (plan.num_samples, plan.trials) == (12, 12)
 
 
+@pytest.mark.parametrize("algorithm", ["random", "grid"])
+def test_random_draws_and_grids_let_no_more_trials_live_than_there_are_slots(algorithm: str) -> None:
+    space = _grid() if algorithm == "grid" else _with(load_space("digits"), algorithm="random")
+    plan = search_plan(space, trials=10, seed=0, max_epochs=20, concurrent=2)
+    assert isinstance(plan.searcher, BasicVariantGenerator)
+    register_trainable("scored", _Scored)
+    plan.searcher.add_configurations(
+        [Experiment("test", run="scored", config=plan.param_space, num_samples=plan.num_samples)]
+    )
+    first, second, third = (plan.searcher.next_trial() for _ in range(3))
+    assert first is not None
+    assert second is not None
+    assert third is None
+    plan.searcher.on_trial_complete(first.trial_id)
+    assert plan.searcher.next_trial() is not None
+    assert plan.searcher.next_trial() is None
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["random", "optuna", "grid"])
