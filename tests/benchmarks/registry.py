@@ -18,6 +18,8 @@ BENCHMARKS: Final[Mapping[str, str]] = MappingProxyType(
         "first_report_seconds": "tests.benchmarks.searches:first_report_seconds",
         "kd_step_over_ce": "tests.benchmarks.steps:kd_step_over_ce",
         "online_step_over_ce": "tests.benchmarks.steps:online_step_over_ce",
+        "loop_over_plain_torch": "tests.benchmarks.loops:loop_over_plain_torch",
+        "auto_precision_gain": "tests.benchmarks.loops:auto_precision_gain",
     }
 )
 

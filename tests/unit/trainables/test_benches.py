@@ -1,0 +1,134 @@
+"""What a slot keeps between jobs, and within which bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.unit.trainables.course_lab import CPU, same_weights, weights_of
+from trainables import benches
+from trainables.benches import Bench
+from trainables.compiling import CompiledStudents
+from trainables.config import (
+    BenchSpec,
+    CeConfig,
+    DataConfig,
+    DataName,
+    ModelConfig,
+    ModelName,
+    Role,
+    TrainingConfig,
+    TrialSpec,
+    ViewsConfig,
+)
+from trainables.loop import train
+from trainables.workbench import RENDER_BUDGET_BYTES, render_budget
+
+N_TRAIN = 60
+STUDENT = ModelConfig(name=ModelName.MLP, width=8)
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> BenchSpec:
+    return BenchSpec(
+        data=DataConfig(name=DataName.DIGITS, train_limit=N_TRAIN),
+        views=ViewsConfig(),
+        view_seed=1,
+        cache_uri=None,
+        cache_manifest=None,
+        checkpoints=str(tmp_path),
+    )
+
+
+def trial(student: ModelConfig = STUDENT, **training: Any) -> TrialSpec:
+    recipe = TrainingConfig(epochs=1, batch_size=20).with_overrides(**training)
+    return TrialSpec(
+        trial_id="ce-1", role=Role.SEARCH, objective=CeConfig(), student=student, training=recipe, seed=3
+    )
+
+
+def test_the_last_workbenches_are_kept_and_the_oldest_goes(spec: BenchSpec) -> None:
+    bench = Bench(CPU, max_benches=2)
+    specs = [spec.with_overrides(view_seed=seed) for seed in (1, 2, 3)]
+    first, second = (bench.workbench(one) for one in specs[:2])
+    assert bench.workbench(specs[0]) is first
+    bench.workbench(specs[2])
+    assert bench.workbench(specs[0]) is first
+    assert bench.workbench(specs[1]) is not second
+
+
+def test_idle_workbenches_that_hold_too_much_go_before_another_is_opened(
+    spec: BenchSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = N_TRAIN * 64
+    monkeypatch.setattr(benches, "IDLE_BYTES", 2 * images)
+    bench = Bench(CPU)
+    specs = [spec.with_overrides(view_seed=seed) for seed in (1, 2, 3)]
+    first = bench.workbench(specs[0])
+    assert first.held_bytes == images
+    first.images("weak", 1, torch.arange(4))
+    assert first.held_bytes == 2 * images  # the images and one rendered view
+    second = bench.workbench(specs[1])
+    assert bench.workbench(specs[0]) is first
+    bench.workbench(specs[2])
+    assert bench.workbench(specs[0]) is first
+    assert bench.workbench(specs[1]) is not second
+
+
+def test_data_is_loaded_once_for_all_workbenches(spec: BenchSpec) -> None:
+    bench = Bench(CPU)
+    assert bench.workbench(spec).data is bench.workbench(spec.with_overrides(view_seed=2)).data
+
+
+def test_trials_of_different_shapes_share_data_and_views(spec: BenchSpec) -> None:
+    bench = Bench(CPU)
+    workbench = bench.workbench(spec)
+    accuracies = []
+    for student in (
+        STUDENT,
+        ModelConfig(name=ModelName.CONVNET, width=2),
+        ModelConfig(name=ModelName.CONVNET, width=2, resolution=12),
+    ):
+        for training in ({"batch_size": 30}, {"optimizer": "adamw", "schedule": "constant"}):
+            course = bench.course(trial(student, **training), spec)
+            told: list[dict[str, float]] = []
+            train(course, bench.workbench(spec), on_epoch=lambda _, m, told=told: told.append(m))  # type: ignore[misc]
+            accuracies.append(told[-1]["selection/accuracy"])
+    assert len(accuracies) == 6
+    assert all(0 <= accuracy <= 1 for accuracy in accuracies)
+    assert bench.workbench(spec) is workbench
+    assert workbench.held_bytes == 2 * N_TRAIN * 64
+
+
+def test_a_compiled_student_is_kept_for_trials_of_its_shape(
+    spec: BenchSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benches, "CompiledStudents", lambda: CompiledStudents(backend="aot_eager"))
+    bench = Bench(CPU)
+    one = bench.course(trial(compile=True), spec)
+    fresh = weights_of(one.model)
+    train(one, bench.workbench(spec), on_epoch=lambda *_: None)
+    again = bench.course(trial(compile=True, lr=0.5), spec)
+    assert (again.model, again.forward) == (one.model, one.forward)
+    assert again.forward is not again.model
+    assert same_weights(weights_of(again.model), fresh)
+    others = [
+        trial(compile=True, batch_size=10),
+        trial(ModelConfig(name=ModelName.MLP, width=9), compile=True),
+        trial(compile=True, precision="bf16"),
+    ]
+    assert all(bench.course(other, spec).model is not one.model for other in others)
+
+
+def test_a_student_that_is_not_to_be_compiled_is_new_each_time(spec: BenchSpec) -> None:
+    bench = Bench(CPU)
+    one, other = bench.course(trial(), spec), bench.course(trial(), spec)
+    assert one.model is not other.model
+    assert one.forward is None
+
+
+def test_a_cpu_keeps_a_gibibyte_of_views() -> None:
+    assert render_budget(CPU) == RENDER_BUDGET_BYTES == 1 << 30
