@@ -159,7 +159,6 @@ def _plan(task: SearchTask, ledger: Ledger) -> SearchPlan:
         max_epochs=max_epochs(experiment, task.composer.space),
         proposed=[dict(record.sampled) for record in recorded],
         concurrent=task.slots,
-        concurrent=task.slots,
     )
 
 
