@@ -97,7 +97,8 @@ class Ledger:
                 self._write(line)
             except OSError as error:
                 raise StillhouseError(
-                    f"cannot write the ledger {self.path}: {error}; what was there is intact"
+                    f"cannot write the ledger {self.path}: {error}; what was there is intact; "
+                    "free space and run again"
                 ) from error
             self._fold(event)
             return event

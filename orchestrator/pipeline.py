@@ -37,6 +37,7 @@ from orchestrator.writing_up import Outcome, write_up
 from trainables.config import BenchSpec, Role, digest_of
 from trainables.errors import ConfigError, Interrupted, StillhouseError
 
+CLOSE_S = {"FINISHED": 120.0, "FAILED": 20.0, "KILLED": 5.0}
 LIBRARIES = ("ray", "torch", "torchvision", "mlflow", "pyarrow", "optuna")
 
 
@@ -66,7 +67,7 @@ def run_experiment(
             raise Interrupted(f"interrupted; go on with: {resume_command}") from error
         finally:
             # On Ctrl-C people wait ten seconds at most; what MLflow lacks then, the next run writes.
-            recorder.close(status, timeout_s=6.0 if status == "KILLED" else 120.0)  # type: ignore[arg-type]
+            recorder.close(status, timeout_s=CLOSE_S[status])  # type: ignore[arg-type]
             ledger.close()
         return summary
 
@@ -160,5 +161,5 @@ def _locked(out: Path) -> Iterator[None]:
             yield
     except filelock.Timeout as error:
         raise StillhouseError(f"another run is writing into {out}; wait for it or give --out") from error
-    except PermissionError as error:
-        raise StillhouseError(f"cannot write into {out}: {error}; give --out") from error
+    except OSError as error:
+        raise StillhouseError(f"cannot write into {out}: {error}; free space there or give --out") from error

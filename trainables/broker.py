@@ -106,6 +106,9 @@ class Broker:
         if entry is None or entry.attempt != attempt or entry.ended or entry.cancelled:
             return False
         parsed = Message.from_plain(message)
+        if parsed.hopeless:
+            await self.fail(parsed.reason or "a slot can do no job")
+            return False
         if parsed.end is None and parsed.epoch <= entry.heard:
             return True
         entry.messages.append(parsed)

@@ -13,7 +13,7 @@ from uuid import uuid4
 import torch
 from torch import Tensor, nn
 
-from trainables.errors import CheckpointError
+from trainables.errors import CheckpointError, StorageError
 from trainables.weights import save_weights
 
 STATE_VERSION = 3
@@ -48,7 +48,7 @@ class CheckpointFolder:
         """Keep the state of a finished epoch.
 
         Raises:
-            CheckpointError: the folder cannot be written; the previous state stays.
+            StorageError: the folder cannot be written; the previous state stays.
         """
         document = {"version": STATE_VERSION, "spec": self._spec_digest, **vars(state)}
         beside = self._last_path.with_name(f".last-{uuid4().hex}.tmp")
@@ -62,9 +62,7 @@ class CheckpointFolder:
         except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
             with contextlib.suppress(OSError):  # where the folder itself is the trouble, there is no file
                 beside.unlink()
-            raise CheckpointError(
-                f"cannot write {self._last_path}: {error}; free space and run again"
-            ) from error
+            raise _cannot_write(self._last_path, error) from error
 
     def load_state(self) -> TrainingState | None:
         """The last state kept, or none when there is none for this very spec.
@@ -85,9 +83,16 @@ class CheckpointFolder:
             ) from error
 
     def save_best(self, model: nn.Module, metadata: Mapping[str, str]) -> Path:
-        """Write the student's weights; what they are is in the metadata."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        save_weights(model, self.best_path, metadata)
+        """Write the student's weights; what they are is in the metadata.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_weights(model, self.best_path, metadata)
+        except OSError as error:
+            raise _cannot_write(self.best_path, error) from error
         return self.best_path
 
     def drop_state(self) -> None:
@@ -95,3 +100,7 @@ class CheckpointFolder:
         self._last_path.unlink(missing_ok=True)
         for left_over in self.folder.glob(".last-*.tmp"):  # of a process that was killed while it wrote
             left_over.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: Exception) -> StorageError:
+    return StorageError(f"cannot write {path}: {error}; free space and run again")

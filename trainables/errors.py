@@ -25,6 +25,12 @@ class CheckpointError(StillhouseError):
     exit_code = 2
 
 
+class StorageError(CheckpointError):
+    """Storage that takes no more: no trial's fault, so no trial ends by it, and the run stops."""
+
+    exit_code = 1
+
+
 class CacheError(StillhouseError):
     """A teacher cache that is missing, damaged, or made for another experiment."""
 

@@ -1,0 +1,201 @@
+"""A search goes on when broker or proxies are killed, when trials fail, and stops what nobody wants."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from orchestrator.console import Console
+from orchestrator.workers import Workers
+from tests.integration.fault_lab import (
+    Search,
+    ends_of,
+    epochs_of,
+    events_in,
+    experiment_of,
+    kill,
+    meanwhile,
+    pids_of,
+    space_of,
+    wait_for_epochs,
+    wait_until,
+)
+from tests.integration.fault_students import DIVERGES, OUT_OF_MEMORY, RAISES
+from trainables.errors import StillhouseError
+from trainables.line import Follower
+
+pytestmark = pytest.mark.ray
+
+BROKER = "_BrokerActor"
+PROXY = "with_resources.<locals>.ResourceTrainable"
+EPOCHS = 4
+
+
+def slow(seconds: float = 0.05, diary: Path | str = "") -> dict[str, Any]:
+    arguments = {"seconds": seconds, "diary": str(diary)}
+    return {"factory": "tests.integration.fault_students:slow", "arguments": arguments}
+
+
+MOODY = {"factory": "tests.integration.fault_students:moody"}
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    """One session with one slot, for all searches of this file."""
+    with Workers(experiment_of(slow()), tmp_path_factory.mktemp("slots"), Console(json_only=True)) as workers:
+        workers.start_slots()
+        yield workers
+
+
+def every_epoch_once(events: list[Any], *, trials: int) -> bool:
+    counts = epochs_of(events)
+    return len(counts) == trials * EPOCHS and set(counts.values()) == {1}
+
+
+def test_a_broker_that_is_killed_comes_back_and_no_trial_is_lost_or_doubled(
+    workers: Workers, tmp_path: Path
+) -> None:
+    diary = tmp_path / "diary"
+    search = Search(workers, experiment_of(slow(0.05, diary)), space_of(batch_size=[32, 50, 64]), tmp_path)
+
+    def kill_twice() -> None:
+        for epochs in (2, 6):
+            wait_for_epochs(tmp_path, epochs)
+            kill(BROKER)
+            wait_until(lambda: len(pids_of(BROKER)) == 1, "the broker's return")
+
+    with meanwhile(kill_twice):
+        events = search.run()
+    assert {end["status"] for end in ends_of(events).values()} == {"completed"}
+    assert every_epoch_once(events, trials=3)
+
+
+def test_a_broker_that_came_back_answers_for_finished_trials(workers: Workers, tmp_path: Path) -> None:
+    search = Search(workers, experiment_of(slow()), space_of(batch_size=[48, 63]), tmp_path)
+    first = search.run()
+    kill(BROKER)
+    wait_until(lambda: len(pids_of(BROKER)) == 1, "the broker's return")
+    began = time.monotonic()
+    assert search.run() == first
+    jobs = ray.get(workers.broker.slots.remote())
+    assert sum(slot["jobs"] for slot in jobs.values()) == 0
+    assert time.monotonic() - began < 60
+
+
+def test_a_proxy_that_is_killed_is_retried_and_goes_on_where_it_was(workers: Workers, tmp_path: Path) -> None:
+    search = Search(workers, experiment_of(slow()), space_of(batch_size=[40, 56]), tmp_path)
+
+    def kill_the_proxies() -> None:
+        wait_for_epochs(tmp_path, 2)
+        for pid in pids_of(PROXY):
+            os.kill(pid, signal.SIGKILL)
+
+    with meanwhile(kill_the_proxies):
+        events = search.run()
+    assert {end["status"] for end in ends_of(events).values()} == {"completed"}
+    assert every_epoch_once(events, trials=2)
+    assert Counter(search.told_to_tune) == epochs_of(events)
+
+
+def test_trials_that_fail_end_with_their_reasons_and_the_slot_goes_on(
+    workers: Workers, tmp_path: Path
+) -> None:
+    slot_before = ray.get(workers.broker.slots.remote())
+    sizes = [OUT_OF_MEMORY, RAISES, DIVERGES, 64]
+    search = Search(workers, experiment_of(MOODY), space_of(batch_size=sizes), tmp_path)
+    ends = list(ends_of(search.run()).values())
+    assert sorted(end["status"] for end in ends) == ["completed", "failed", "failed", "failed"]
+    reasons = "\n".join(end["reason"] for end in ends if end["reason"])
+    assert "OutOfMemoryError: CUDA out of memory" in reasons
+    assert "RuntimeError: the student lost" in reasons
+    assert "the loss is nan in epoch 2" in reasons
+    slot_after = ray.get(workers.broker.slots.remote())
+    assert {name: slot["pid"] for name, slot in slot_before.items()} == {
+        name: slot["pid"] for name, slot in slot_after.items()
+    }
+
+
+def test_after_too_many_failed_trials_the_search_stops_and_says_why(workers: Workers, tmp_path: Path) -> None:
+    experiment = experiment_of(MOODY)
+    budget = experiment.budget.with_overrides(max_failed_trials=2)
+    experiment = experiment.with_overrides(budget=budget.plain())
+    search = Search(workers, experiment, space_of(batch_size=[RAISES, DIVERGES, 64, 63]), tmp_path)
+    with pytest.raises(StillhouseError) as stopped:
+        search.run()
+    text = str(stopped.value)
+    assert "the search stopped: 2 trials failed" in text
+    assert "1 x RuntimeError: the student lost its temper" in text
+    assert "1 x the loss is nan in epoch 2" in text
+    assert "raise budget.max_failed_trials" in text
+    assert "pruned" not in {end["status"] for end in ends_of(events_in(tmp_path)).values()}
+
+
+def test_a_cancellation_reaches_a_running_trial_within_one_batch(workers: Workers, tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    search = Search(workers, experiment_of(slow(0.3, diary)), space_of(batch_size=[64]), tmp_path)
+    job = search.composer({"training": {"batch_size": 64}})
+    line = Follower(workers.broker, job.job_id, job.plain(), holder="test")
+    line.submit()
+    wait_until(lambda: diary.exists() and len(diary.read_text().splitlines()) >= 2, "the second batch")
+    line.cancel()
+    cancelled_at = time.time()
+    time.sleep(1.5)
+    batches = [float(at) for at in diary.read_text().splitlines()]
+    assert sum(at > cancelled_at for at in batches) <= 1
+
+
+def test_a_slot_does_not_finish_a_trial_that_tune_gave_up(workers: Workers, tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    experiment = experiment_of(slow(0.2, diary), epochs=200)
+    search = Search(workers, experiment, space_of(batch_size=[64]), tmp_path)
+
+    def kill_every_proxy() -> None:
+        for _ in range(4):
+            wait_until(lambda: len(pids_of(PROXY)) > 0, "a proxy")
+            wait_for_epochs(tmp_path, len(epochs_of(events_in(tmp_path))) + 1)
+            for pid in pids_of(PROXY):
+                os.kill(pid, signal.SIGKILL)
+
+    with meanwhile(kill_every_proxy), pytest.raises(StillhouseError, match="its proxy died 4 times"):
+        search.run()
+    gone_at = time.time()
+    time.sleep(1.5)
+    assert sum(float(at) > gone_at for at in diary.read_text().splitlines()) <= 1
+
+
+def test_a_trial_dropped_and_taken_up_again_ends_with_bit_identical_weights(
+    workers: Workers, tmp_path: Path
+) -> None:
+    """Through the real slot: cancelled in its third epoch, submitted again, against one left alone."""
+    weights: list[bytes] = []
+    for folder, interrupted in ((tmp_path / "alone", False), (tmp_path / "dropped", True)):
+        search = Search(workers, experiment_of(slow()), space_of(batch_size=[64]), folder)
+        job = search.composer({"training": {"batch_size": 64}})
+        job = job.with_overrides(trial=job.trial.with_overrides(seed=5, trial_id=f"twin-{interrupted}"))
+        line = Follower(workers.broker, job.job_id, job.plain(), holder="test")
+        line.submit()
+        if interrupted:
+            assert [line.next().epoch, line.next().epoch] == [1, 2]
+            line.cancel()
+            line.submit()
+        message = line.next()
+        while message.end is None:
+            message = line.next()
+        assert [heard["epoch"] for heard in line.heard] == [1, 2, 3, 4]
+        assert message.checkpoint is not None
+        weights.append(tensors_of(Path(message.checkpoint)))
+    assert weights[0] == weights[1]
+
+
+def tensors_of(path: Path) -> bytes:
+    """The numbers of a safetensors file, without its head, where the trial's name stands."""
+    content = path.read_bytes()
+    return content[8 + int.from_bytes(content[:8], "little") :]
