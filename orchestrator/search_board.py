@@ -28,6 +28,8 @@ _LINES_AROUND: Final = 8
 _FEWEST_ROWS: Final = 3
 # Enough to smooth over students of different sizes, few enough to follow a cluster that changes.
 _EPOCHS_REMEMBERED: Final = 64
+# Fewer tell how slots came up one after the other, and not how fast they are.
+_FEWEST_FOR_PACE: Final = 8
 
 
 class Proposal(Protocol):
@@ -86,6 +88,7 @@ class SearchBoard:
         self._rows: dict[str, _Row] = {}
         self._ended: Counter[str] = Counter()
         self._epoch_s: deque[float] = deque(maxlen=_EPOCHS_REMEMBERED)
+        self._told_at: deque[float] = deque(maxlen=_EPOCHS_REMEMBERED)
         self._best: tuple[float, str] | None = None
 
     def started(self, proposal: Proposal, job: TrainJob) -> None:
@@ -105,11 +108,12 @@ class SearchBoard:
             now, metrics = self._clock(), message.metrics
             row.epoch = max(row.epoch, message.epoch)
             row.images_per_s = metrics.get("train/images_per_s", row.images_per_s)
-            if "seconds" in metrics:
+            if metrics.get("seconds", 0.0) > 0:
                 # What an earlier run heard comes at once: such an epoch tells its own seconds only.
                 waited_s = 0.0 if row.heard_at is None else now - row.heard_at
                 self._epoch_s.append(max(metrics["seconds"], waited_s))
             row.heard_at = now
+            self._told_at.append(now)
             if (accuracy := metrics.get(ACCURACY)) is not None:
                 row.last, row.best = accuracy, max(accuracy, row.best or 0.0)
                 if self._best is None or accuracy > self._best[0]:
@@ -124,8 +128,9 @@ class SearchBoard:
     def left_s(self) -> float | None:
         """At most so many seconds are left, if every trial trains to its end; none before the first epoch.
 
-        Graham's bound for jobs that are taken from a list (1969): all others shared among the slots, and
-        then the longest.
+        Graham's bound for jobs that are taken from a list (1969), all others shared among the slots and then
+        the longest; or, where trials are so short that their change takes longer, what is owed at the pace at
+        which epochs came.
         """
         with self._lock:
             if not self._epoch_s:
@@ -141,7 +146,12 @@ class SearchBoard:
             if unstarted == 0 and len(owed_s) <= slots:
                 return longest_s
             all_s = sum(owed_s) + unstarted * self._epochs * epoch_s
-            return (all_s - longest_s) / slots + longest_s
+            return max((all_s - longest_s) / slots + longest_s, all_s / epoch_s * self._pace_s(now))
+
+    def _pace_s(self, now: float) -> float:
+        """Seconds from one epoch to the next, of whichever trial; 0 while that cannot be told."""
+        told = len(self._told_at)
+        return (now - self._told_at[0]) / (told - 1) if told >= _FEWEST_FOR_PACE else 0.0
 
     def line(self) -> str:
         """All of it in short."""

@@ -16,6 +16,9 @@ BENCHMARKS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "trial_overhead_ratio": "tests.benchmarks.searches:trial_overhead_ratio",
         "first_report_seconds": "tests.benchmarks.searches:first_report_seconds",
+        "dispatch_slowdown_1000": "tests.benchmarks.scale:dispatch_slowdown_1000",
+        "driver_memory_growth_1000": "tests.benchmarks.scale:driver_memory_growth_1000",
+        "slot_scaling_efficiency_4": "tests.benchmarks.scale:slot_scaling_efficiency_4",
         "kd_step_over_ce": "tests.benchmarks.steps:kd_step_over_ce",
         "online_step_over_ce": "tests.benchmarks.steps:online_step_over_ce",
         "loop_over_plain_torch": "tests.benchmarks.loops:loop_over_plain_torch",

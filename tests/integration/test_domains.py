@@ -185,13 +185,11 @@ def test_random_draws_and_grids_let_no_more_trials_live_than_there_are_slots(alg
     plan.searcher.add_configurations(
         [Experiment("test", run="scored", config=plan.param_space, num_samples=plan.num_samples)]
     )
-    first, second, third = (plan.searcher.next_trial() for _ in range(3))
-    assert first is not None
-    assert second is not None
-    assert third is None
-    plan.searcher.on_trial_complete(first.trial_id)
-    assert plan.searcher.next_trial() is not None
-    assert plan.searcher.next_trial() is None
+    alive = list(iter(plan.searcher.next_trial, None))
+    assert len(alive) == 2
+    assert alive[0] is not None
+    plan.searcher.on_trial_complete(alive[0].trial_id)
+    assert len(list(iter(plan.searcher.next_trial, None))) == 1
 
 
 @pytest.mark.ray

@@ -148,6 +148,18 @@ def test_with_no_trial_to_come_the_longest_one_is_waited_for(clock: Clock) -> No
     assert board.left_s() == pytest.approx(6 * 2 - 1.5)
 
 
+def test_where_the_change_of_trials_takes_longer_than_training_the_pace_counts(clock: Clock) -> None:
+    board = board_of(clock, trials=109, slots=1)
+    for number in range(9):
+        name = str(number)
+        begin(board, name)
+        board.reported(name, epoch(10, seconds=0.01))
+        board.ended(name, "completed")
+        clock.now += 5.0
+    # An epoch came every 45 s / 8, since the clock went on after the last; 100 trials of 10 are owed.
+    assert board.left_s() == pytest.approx(100 * 10 * 45 / 8)
+
+
 def test_slots_that_come_up_later_count_from_then_on(clock: Clock) -> None:
     board = board_of(clock, trials=9, slots=4)
     begin(board, "a")
