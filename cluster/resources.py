@@ -69,6 +69,10 @@ class SlotPlan:
     gpus: float
     workers_per_slot: int = 1
 
+    def described(self) -> str:
+        """The plan in words, as "2 slots of 2 workers of 1 CPU and 1 GPU"."""
+        return f"{_count(self.slots, 'slot')} of {_shape(self.workers_per_slot, self.cpus, self.gpus)}"
+
 
 def capacity() -> Capacity:
     """The nodes of the cluster that this process is connected to.
@@ -110,16 +114,35 @@ def plan_slots(
     if gpus_per_worker is None:
         gpus_per_worker = 1.0 if capacity.gpus >= 1 else 0.0
     _check_shape(slots, cpus_per_worker, gpus_per_worker, workers_per_slot)
-    workers = _workers(capacity.machines, cpus_per_worker, gpus_per_worker, reserved_cpus)
-    held = workers // workers_per_slot
+    held = slots_held(
+        capacity,
+        cpus_per_worker=cpus_per_worker,
+        gpus_per_worker=gpus_per_worker,
+        workers_per_slot=workers_per_slot,
+        reserved_cpus=reserved_cpus,
+    )
     if held < (slots or 1):
         wanted = _wanted(slots or 1, cpus_per_worker, gpus_per_worker, workers_per_slot)
         kept = f", {reserved_cpus:g} CPUs of it kept free" if reserved_cpus else ""
+        why = _too_large(capacity.machines, workers_per_slot, cpus_per_worker, gpus_per_worker)
         raise ClusterError(
-            f"asks for {wanted}; the cluster holds {held} ({_inventory(capacity.machines)}{kept}); "
+            f"asks for {wanted}; the cluster holds {held} ({_inventory(capacity.machines)}{kept}){why}; "
             "ask for fewer or smaller slots, or add nodes"
         )
     return SlotPlan(slots or held, cpus_per_worker, gpus_per_worker, workers_per_slot)
+
+
+def slots_held(
+    capacity: Capacity,
+    *,
+    cpus_per_worker: int,
+    gpus_per_worker: float,
+    workers_per_slot: int = 1,
+    reserved_cpus: float = 0,
+) -> int:
+    """How many slots of this shape fit, by the same arithmetic; a slot's workers may be on several nodes."""
+    workers = _workers(capacity.machines, cpus_per_worker, gpus_per_worker, reserved_cpus)
+    return workers // workers_per_slot
 
 
 def _node(entry: Mapping[str, Any]) -> Node:
@@ -153,6 +176,18 @@ def _check_shape(slots: int | None, cpus: float, gpus: float, workers_per_slot: 
         )
 
 
+def _too_large(nodes: tuple[Node, ...], workers_per_slot: int, cpus: float, gpus: float) -> str:
+    """Says so where not even one worker fits on any node: then no number of slots is small enough."""
+    if not nodes or any(_workers_on(node, cpus, gpus, 0) for node in nodes):
+        return ""
+    largest = max(nodes, key=lambda node: (min(node.gpus, gpus), min(node.cpus, cpus)))
+    which = "the only node" if len(nodes) == 1 else f"the largest of {len(nodes)} nodes"
+    return (
+        f"; a slot needs {_shape(workers_per_slot, cpus, gpus)}, each worker on one node, and {which} "
+        f"has {_count(largest.cpus, 'CPU')} and {_count(largest.gpus, 'GPU')}"
+    )
+
+
 def _workers(nodes: tuple[Node, ...], cpus: float, gpus: float, reserved_cpus: float) -> int:
     """Workers that fit, with the reserved CPUs taken where they cost the fewest workers."""
     fits = [_workers_on(node, cpus, gpus, 0) for node in nodes]
@@ -184,6 +219,15 @@ def _wanted(slots: int, cpus: float, gpus: float, workers_per_slot: int) -> str:
     shape = " + ".join(part for part in (_amount(cpus, "CPU"), _amount(gpus, "GPU")) if part)
     workers = f"{workers_per_slot} workers of " if workers_per_slot > 1 else ""
     return f"{slots} slot{'s' if slots > 1 else ''} x {workers}{shape}"
+
+
+def _shape(workers: int, cpus: float, gpus: float) -> str:
+    each = f"{_count(cpus, 'CPU')} and {_count(gpus, 'GPU')}"
+    return f"{_count(workers, 'worker')} of {each}"
+
+
+def _count(number: float, what: str) -> str:
+    return f"{number:g} {what}{'' if number == 1 else 's'}"
 
 
 def _inventory(nodes: tuple[Node, ...]) -> str:

@@ -38,11 +38,18 @@ class ClusterConfig(Config):
     """Shape of the slots; everything else is read off the cluster."""
 
     slots: int | None = Field(
-        None, ge=1, le=10_000, description="warm workers; default: what the cluster holds"
+        None, ge=1, le=10_000, description="slots, each for one student at a time; default: what fits"
     )
-    cpus_per_worker: int = Field(1, ge=1, le=1024, description="CPUs, and threads, of a slot")
+    workers_per_slot: int = Field(
+        1, ge=1, le=1024, description="workers that train one student together, sharing each batch"
+    )
+    cpus_per_worker: int = Field(1, ge=1, le=1024, description="CPUs, and threads, of a worker")
     gpus_per_worker: float | None = Field(
-        None, ge=0, le=64, allow_inf_nan=False, description="default: 1 when the cluster has GPUs, else 0"
+        None,
+        ge=0,
+        le=64,
+        allow_inf_nan=False,
+        description="fractions share a GPU; default: 1 when the cluster has GPUs, else 0",
     )
 
 

@@ -12,7 +12,8 @@ from typing import Any, Self
 
 import ray
 
-from cluster.resources import Capacity, SlotPlan, capacity, plan_slots
+from cluster.errors import ClusterError
+from cluster.resources import Capacity, SlotPlan, capacity, plan_slots, slots_held
 from cluster.session import connect
 from orchestrator.console import Console
 from orchestrator.experiment import ExperimentConfig
@@ -75,8 +76,24 @@ class Workers:
                 slots=shape.slots,
                 cpus_per_worker=shape.cpus_per_worker,
                 gpus_per_worker=shape.gpus_per_worker,
+                workers_per_slot=shape.workers_per_slot,
             )
         return self._plan
+
+    def _room(self) -> int:
+        """Slots of the plan's shape that the cluster can hold now, but no more than were asked for."""
+        plan, wanted = self.plan, self._experiment.cluster.slots
+        try:
+            found = capacity()
+        except ClusterError:  # no node is alive, for the moment or for good
+            return 0
+        held = slots_held(
+            found,
+            cpus_per_worker=plan.cpus,
+            gpus_per_worker=plan.gpus,
+            workers_per_slot=plan.workers_per_slot,
+        )
+        return held if wanted is None else min(held, wanted)
 
     def start_slots(self) -> None:
         """Begin to start the slots, unless they are up or on their way."""
@@ -85,12 +102,13 @@ class Workers:
         plan, broker = self.plan, self.broker
         self._pool = SlotPool(
             broker,
-            SlotShape(plan.cpus, plan.gpus),
+            SlotShape(plan.cpus, plan.gpus, plan.workers_per_slot),
             self._experiment.data,
             str(self._folder / "slots" / uuid.uuid4().hex[:8]),
+            room=self._room,
         )
         self._stack.callback(self._close_pool)
-        self._console.info(f"starting {plan.slots} slots of {plan.cpus} CPU and {plan.gpus:g} GPU")
+        self._console.info(f"starting {plan.described()}")
         self._pool.start(plan.slots)
 
     def _close_pool(self) -> None:

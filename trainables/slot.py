@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -21,10 +21,11 @@ from trainables.broker import CLOSED
 from trainables.checkpoints import CheckpointFolder
 from trainables.config import DataConfig, Split
 from trainables.data import load_test
-from trainables.errors import StillhouseError
+from trainables.errors import StillhouseError, StorageError, TrialFailed
 from trainables.jobs import JOB_KINDS, End, EvaluateJob, Lease, Message, ProfileJob, TrainJob
 from trainables.loop import train
 from trainables.profiling import profile_student
+from trainables.team import SOLO, Team, lost_a_rank, team_here
 from trainables.weights import load_weights
 
 TAKE_WAIT_S = 5.0
@@ -42,13 +43,18 @@ class Line:
     should_stop: Callable[[], bool]
     heard: int = 0
     """Epochs that an earlier attempt has told."""
+    team: Team = SOLO
+    """The workers of the slot."""
 
 
 def train_job(job: TrainJob, bench: Bench, line: Line) -> None:
-    """Train one student; a message an epoch, the last one with the kept weights."""
+    """Train one student; a message an epoch, the last one with the kept weights.
+
+    Every rank of the team trains; rank 0 alone tells and keeps.
+    """
     spec = job.trial
     files = CheckpointFolder(Path(job.bench.checkpoints) / spec.trial_id, spec_digest=spec.digest())
-    course = bench.course(spec, job.bench)
+    course = replace(bench.course(spec, job.bench), team=line.team)
     last: dict[str, Any] = {}
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
@@ -66,6 +72,8 @@ def train_job(job: TrainJob, bench: Bench, line: Line) -> None:
         files=files,
         heard=line.heard,
     )
+    if line.team.rank > 0:
+        return
     if outcome.stopped:
         line.send(Message(epoch=outcome.epochs, end=End.STOPPED))
         return
@@ -120,23 +128,36 @@ def agreement(broker: Any) -> Agree:
 
 
 def slot_loop(config: Mapping[str, Any]) -> None:
-    """Ray Train's loop function: take, do, report, until the broker closes."""
+    """Ray Train's loop function: take, do, report, until the broker closes.
+
+    Rank 0 speaks with the broker; what it was given it tells the other ranks of the slot.
+    """
     torch.set_num_threads(config["threads"])
-    broker = config["broker"]
+    broker, team = config["broker"], team_here()
     bench = Bench(get_device(), agree=agreement(broker))
     bench.data(DataConfig.from_plain(config["data"]))
     while True:
-        answer = ray.get(broker.take.remote(config["slot"], os.getpid(), TAKE_WAIT_S))
+        answer = None
+        if team.rank == 0:
+            answer = ray.get(broker.take.remote(config["slot"], os.getpid(), TAKE_WAIT_S))
+        answer = team.tell(answer)
         if answer == CLOSED:
             return
         if answer is not None:
-            do_lease(Lease.from_plain(answer), bench, broker)
+            do_lease(Lease.from_plain(answer), bench, broker, team)
 
 
-def do_lease(lease: Lease, bench: Bench, broker: Any) -> None:
-    """Do one job; an exception ends that job as failed with its reason, and the slot goes on."""
+def do_lease(lease: Lease, bench: Bench, broker: Any, team: Team = SOLO) -> None:
+    """Do one job; an exception ends that job as failed with its reason, and the slot goes on.
+
+    Raises:
+        Exception: whatever left the ranks of a team in different places; Ray Train starts them all again.
+    """
     job = JOB_KINDS[lease.job["kind"]].from_plain(lease.job)
-    with _cancellation(job.job_id, lease.attempt, broker) as cancelled:
+    together = team.size > 1 and isinstance(job, TrainJob)
+    if team.rank > 0 and not together:
+        return
+    with _cancellation(job.job_id, lease.attempt, broker, listens=team.rank == 0) as cancelled:
 
         def send(message: Message) -> bool:
             wanted: bool = ray.get(broker.report.remote(job.job_id, lease.attempt, message.plain()))
@@ -145,17 +166,28 @@ def do_lease(lease: Lease, bench: Bench, broker: Any) -> None:
             return wanted
 
         try:
-            HANDLERS[job.kind](job, bench, Line(send, cancelled.is_set, lease.heard))
-        except StillhouseError as error:
+            HANDLERS[job.kind](job, bench, Line(send, cancelled.is_set, lease.heard, team))
+        except TrialFailed as error:  # of figures that all ranks share, so all ranks end here
             send(Message(end=End.FAILED, reason=str(error)))
         except Exception as error:  # a user's model may raise anything; the search goes on
+            if together and lost_a_rank(error):
+                raise  # the job is none the worse: it goes on when the slot is back
             log.exception("%s failed", job.job_id)
-            send(Message(end=End.FAILED, reason=f"{type(error).__name__}: {error}"))
+            out_of_storage = isinstance(error, StorageError)
+            send(Message(end=End.FAILED, reason=_reason(error), hopeless=out_of_storage))
+            if together:
+                raise
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, StillhouseError) else f"{type(error).__name__}: {error}"
 
 
 @contextlib.contextmanager
-def _cancellation(job_id: str, attempt: int, broker: Any) -> Iterator[threading.Event]:
-    """An event that is set as soon as the broker wants the job dropped."""
+def _cancellation(
+    job_id: str, attempt: int, broker: Any, *, listens: bool = True
+) -> Iterator[threading.Event]:
+    """An event that is set as soon as the broker wants the job dropped; rank 0 listens for all ranks."""
     cancelled, over = threading.Event(), threading.Event()
 
     def listen() -> None:
@@ -163,8 +195,8 @@ def _cancellation(job_id: str, attempt: int, broker: Any) -> Iterator[threading.
             if ray.get(broker.watch.remote(job_id, attempt, WATCH_WAIT_S)):
                 cancelled.set()
 
-    listener = threading.Thread(target=listen, name=f"cancel-{job_id}", daemon=True)
-    listener.start()
+    if listens:
+        threading.Thread(target=listen, name=f"cancel-{job_id}", daemon=True).start()
     try:
         yield cancelled
     finally:

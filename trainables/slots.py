@@ -2,56 +2,72 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 
 from trainables.config import DataConfig
 from trainables.slot import slot_loop
 
+LOOK_S: Final = 5.0
+
 log = logging.getLogger(__name__)
+
+Room = Callable[[], int]
+"""How many slots the cluster, as it is now, can hold."""
 
 
 @dataclass(frozen=True)
 class SlotShape:
-    """What one slot takes from the cluster."""
+    """What one slot takes from the cluster; CPUs and GPUs are those of one worker."""
 
     cpus: int
     gpus: float
+    workers: int = 1
 
 
 @dataclass
 class SlotPool:
-    """Starts slots in threads of the driver; a slot that ends with an error is replaced `max_restarts` times.
+    """Keeps slots in threads of the driver: as many as were started, or as there comes to be room for.
 
-    Ray Train restarts the worker of a slot by itself (`max_failures`); the pool replaces the whole
-    slot when its controller is gone. When no slot is left, everybody who waits for a job is told why.
+    Ray Train restarts the workers of a slot by itself (`max_failures`); the pool replaces a whole slot when
+    its controller is gone, `max_restarts` times, not counting those during which a node was lost. With
+    `room`, it looks at the cluster every few seconds: new nodes get slots, and a slot for which there is no
+    room any more ends when Ray has tried in vain to place it. When no slot is left, everybody who waits
+    for a job is told why.
     """
 
     broker: Any
     shape: SlotShape
     data: DataConfig
     storage: str
+    room: Room | None = None
     max_failures: int = 3
     max_restarts: int = 2
     _threads: list[threading.Thread] = field(default_factory=list)
     _closing: threading.Event = field(default_factory=threading.Event)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _nodes: frozenset[str] = frozenset()
     _alive: int = 0
+    _given_up: int = 0
+    _nodes_lost: int = 0
+    _failure: str | None = None
 
     def start(self, slots: int) -> None:
         """Begin to start slots; returns at once."""
-        for number in range(slots):
-            self._alive += 1
-            thread = threading.Thread(target=self._keep, args=(f"slot-{number}",), daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        self._nodes = _living_nodes()
+        with self._lock:
+            self._add(slots)
+        self._begin(self._watch, "slots")
 
     def close(self, timeout_s: float = 30.0) -> None:
         """Send the slots home and wait for them, at most `timeout_s` seconds together."""
@@ -60,9 +76,48 @@ class SlotPool:
         for thread in self._threads:
             thread.join(timeout_s / max(len(self._threads), 1))
 
+    def _watch(self) -> None:
+        """Look after the cluster until the pool is closed."""
+        while not self._closing.wait(LOOK_S):
+            try:
+                self._look()
+            except ray.exceptions.RayError as error:
+                log.warning("cannot look at the cluster: %s; looking again in %g s", error, LOOK_S)
+
+    def _look(self) -> None:
+        nodes = _living_nodes()
+        room = self.room() if self.room is not None else 0
+        with self._lock:
+            lost, self._nodes = self._nodes - nodes, nodes
+            self._nodes_lost += len(lost)
+            if lost:
+                log.warning(
+                    "%d nodes are lost; the slots that were on them move where there is room", len(lost)
+                )
+            # A slot that was given up still counts: another in its place would fare no better.
+            missing = room - self._alive - self._given_up
+            if self._alive and missing > 0:
+                log.info("there is room for %d more slots", missing)
+                self._add(missing)
+            failure = self._failure
+        if failure is not None:  # again: a broker that died and came back has forgotten it
+            ray.get(self.broker.fail.remote(failure))
+
+    def _add(self, slots: int) -> None:
+        for _ in range(slots):
+            slot = f"slot-{next(self._numbers)}"
+            self._alive += 1
+            self._begin(partial(self._keep, slot), slot)
+
+    def _begin(self, work: Callable[[], None], name: str) -> None:
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
     def _keep(self, slot: str) -> None:
-        reason = ""
-        for restart in range(self.max_restarts + 1):
+        failures = 0
+        for restart in itertools.count():
+            nodes_lost, reason = self._nodes_lost, "its loop returned, which it should not"
             try:
                 self._run(slot, restart)
             except Exception as error:  # noqa: BLE001  Ray Train raises many kinds; each ends this attempt only
@@ -71,11 +126,27 @@ class SlotPool:
                 return
             log.warning("%s ended early: %s", slot, reason)
             ray.get(self.broker.slot_lost.remote(slot))
-        with self._lock:
+            self._look()
+            failures += self._nodes_lost == nodes_lost
+            if self._leaves(slot, failures, reason):
+                return
+
+    def _leaves(self, slot: str, failures: int, reason: str) -> bool:
+        """Whether a slot that ended is not started again; the last one takes everybody's hope with it."""
+        broken = failures > self.max_restarts
+        with self._lock:  # of two that end at once, each must count the other as it is after that
+            crowded = self.room is not None and self.room() < self._alive
+            if not broken and not crowded:
+                return False
             self._alive -= 1
-            nobody_left = self._alive == 0
-        if nobody_left:
-            ray.get(self.broker.fail.remote(f"no slot is left; the last one ended with {reason}"))
+            self._given_up += broken
+            if self._alive == 0:
+                why = f"it ended {failures} times" if broken else "the cluster has no room for it any more"
+                self._failure = f"no slot is left; of the last one, {slot}, {why}: {reason}"
+        log.warning("%s is not started again", slot)
+        if self._failure is not None:
+            ray.get(self.broker.fail.remote(self._failure))
+        return True
 
     def _run(self, slot: str, restart: int) -> None:
         resources: Mapping[str, float] = {"CPU": self.shape.cpus, "GPU": self.shape.gpus}
@@ -88,15 +159,34 @@ class SlotPool:
                 "data": self.data.plain(),
             },
             scaling_config=ScalingConfig(
-                num_workers=1,
+                num_workers=self.shape.workers,
                 use_gpu=self.shape.gpus > 0,
                 resources_per_worker={name: n for name, n in resources.items() if n > 0},
             ),
             run_config=RunConfig(
                 storage_path=self.storage,
                 name=f"{slot}-{restart}",
-                failure_config=FailureConfig(  # type: ignore[call-arg]  # of Train V2, which mypy takes for V1
+                # Of Train V2, both of them, which mypy takes for V1.
+                callbacks=[_GivesBack(self.broker, slot)],  # type: ignore[list-item]
+                failure_config=FailureConfig(  # type: ignore[call-arg]
                     max_failures=self.max_failures, controller_failure_limit=2
                 ),
             ),
         ).fit()
+
+
+class _GivesBack(UserCallback):
+    """Gives a slot's job back as soon as one of its workers is dead: another slot need not wait for it."""
+
+    def __init__(self, broker: Any, slot: str) -> None:
+        self._broker = broker
+        self._slot = slot
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Called in the controller, before it starts the workers again."""
+        self._broker.slot_lost.remote(self._slot)
+
+
+def _living_nodes() -> frozenset[str]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return frozenset(str(node["NodeID"]) for node in nodes if node["Alive"])

@@ -169,7 +169,8 @@ def settle(model: nn.Module, team: Team) -> None:
     if team.size == 1 or not buffers:
         return
     mean_V = team.sum(torch.cat([buffer.flatten().float() for buffer in buffers])) / team.size
-    for buffer, mean in zip(buffers, mean_V.split([b.numel() for b in buffers]), strict=True):
+    means = torch.split(mean_V, [buffer.numel() for buffer in buffers])
+    for buffer, mean in zip(buffers, means, strict=True):
         buffer.copy_(mean.view_as(buffer))
 
 

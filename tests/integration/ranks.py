@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import spawn
 
 
 def run_ranks(function: Callable[..., None], size: int, folder: Path, *arguments: Any) -> list[Any]:
@@ -18,7 +18,7 @@ def run_ranks(function: Callable[..., None], size: int, folder: Path, *arguments
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     folder.mkdir(parents=True, exist_ok=True)
-    mp.start_processes(_rank, (function, size, port, folder, *arguments), nprocs=size, start_method="spawn")
+    spawn(_rank, (function, size, port, folder, *arguments), nprocs=size)  # type: ignore[no-untyped-call]
     return [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(size)]
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import ClusterError
-from cluster.resources import Capacity, Node, SlotPlan, capacity_of, plan_slots
+from cluster.resources import Capacity, Node, SlotPlan, capacity_of, plan_slots, slots_held
 
 
 def _nodes(*shapes: tuple[float, float]) -> Capacity:
@@ -132,3 +132,23 @@ def test_rays_table_of_nodes_becomes_a_capacity() -> None:
     assert [machine.name for machine in found.machines] == ["gpu-1", "cpu-1"]
     assert (found.nodes, found.cpus, found.gpus, found.memory_bytes) == (2, 20, 2, 1536)
     assert found.gpu_types == ("H200",)
+
+
+def test_a_shape_that_no_node_holds_is_refused_with_the_largest_node() -> None:
+    with pytest.raises(ClusterError, match="ask for fewer or smaller") as caught:
+        plan_slots(_nodes((2, 0), (1, 0), (1, 0)), cpus_per_worker=4, gpus_per_worker=1, workers_per_slot=2)
+    assert (
+        "a slot needs 2 workers of 4 CPUs and 1 GPU, each worker on one node, and the largest of 3 nodes "
+        "has 2 CPUs and 0 GPUs"
+    ) in str(caught.value)
+
+
+def test_slots_held_count_workers_that_fit_and_may_be_none() -> None:
+    shape: dict[str, Any] = {"cpus_per_worker": 1, "gpus_per_worker": 0, "workers_per_slot": 2}
+    assert slots_held(_nodes((3, 0), (2, 0)), **shape) == 2
+    assert slots_held(_nodes((1, 0)), **shape) == 0
+
+
+def test_a_plan_says_what_it_starts() -> None:
+    assert SlotPlan(2, 1, 0.5).described() == "2 slots of 1 worker of 1 CPU and 0.5 GPUs"
+    assert SlotPlan(1, 4, 1, 2).described() == "1 slot of 2 workers of 4 CPUs and 1 GPU"
