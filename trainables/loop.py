@@ -173,7 +173,7 @@ class _Run:
 
     def _batches(self, epoch: int) -> list[Tensor]:
         generator = torch.Generator().manual_seed(derive_seed(self.course.seed, "order", epoch))
-        order_N = torch.randperm(self.bench.n_train, generator=generator).to(self.bench.device)
+        order_N = torch.randperm(self.bench.n_train, generator=generator)
         size = self.course.training.batch_size
         batches = list(torch.split(order_N, size))
         # A short last batch gives noisy batch statistics, and one of a single sample fails.
@@ -191,7 +191,7 @@ class _Run:
         # Softmax, divergences and masks in fp32, whatever the network computed in.
         student = {bank: at_least_fp32(logits_BC) for bank, logits_BC in student.items()}
         teacher = {bank: bench.teacher(bank, epoch, rows_B) for bank in config.teacher_banks}
-        losses = self.objective(Signals(student, teacher, bench.labels_N[rows_B], epoch))
+        losses = self.objective(Signals(student, teacher, bench.labels(rows_B), epoch))
         self.optimizer.zero_grad(set_to_none=True)
         # Ranks' gradients are averaged, so each weighs as many ranks as its share of the batch is worth.
         _scaled(losses.total, share.part * self.team.size).backward()  # type: ignore[no-untyped-call]

@@ -12,6 +12,7 @@ from trainables.data import ImageSplit, TrainingData
 from trainables.errors import CacheError
 from trainables.evaluation import evaluate
 from trainables.signals import TeacherSignal
+from trainables.transfer import to_device
 from trainables.views.draw import draw
 from trainables.views.normalise import normalise
 from trainables.views.params import ViewParams
@@ -30,7 +31,8 @@ class Workbench:
 
     Rendered views (uint8), and as much again of teacher signals, are kept as long as they fit in
     `render_budget_bytes`, since every trial of a search trains on the same views; beyond that a batch is
-    rendered, or gathered from the cache's files, when it is needed.
+    rendered, or gathered from the cache's files, when it is needed. Images that are larger than that budget
+    themselves stay in the host's memory when the device is a GPU.
     """
 
     def __init__(
@@ -56,7 +58,8 @@ class Workbench:
         self.labels_N = data.train.labels.to(device)
         self._view_seed = view_seed
         self._cache = cache
-        self._images_NCHW = data.train.images.to(device)
+        fits = device.type == "cpu" or data.train.images.nbytes <= render_budget_bytes
+        self._images_NCHW = data.train.images.to(device if fits else "cpu")
         self._rendered: dict[tuple[str, int], Tensor] = {}
         self._params: dict[tuple[str, int], ViewParams] = {}
         self._signals: dict[tuple[str, int], TeacherSignal] = {}
@@ -86,13 +89,17 @@ class Workbench:
         return (epoch - 1) % self.views.bank(bank).views
 
     def images(self, bank: str, epoch: int, rows_B: Tensor) -> Tensor:
-        """Normalised float32 BCHW images of these rows, as the epoch's view of the bank shows them."""
+        """Normalised float32 BCHW images of these rows, as the epoch's view of the bank shows them.
+
+        Rows on the CPU are best: then nothing that lies there waits for a GPU.
+        """
         view = self.view_of(bank, epoch)
         rendered = self._rendered_view(bank, view)
         if rendered is None:
-            batch = render(self._images_NCHW[rows_B], self._view_params(bank, view).take(rows_B))
+            shown = self._view_params(bank, view).take(to_device(rows_B, self.device))
+            batch = render(self._originals(rows_B), shown)
         else:
-            batch = rendered[rows_B]
+            batch = rendered[to_device(rows_B, self.device)]
         return normalise(batch, self.data.mean, self.data.std)
 
     def teacher(self, bank: str, epoch: int, rows_B: Tensor) -> TeacherSignal:
@@ -107,8 +114,15 @@ class Workbench:
         whole = self._whole_signal(self._cache, bank, view)
         if whole is None:
             part = self._cache.signal(bank, view, rows_B)
-            return TeacherSignal(part.logits_BC.to(self.device), part.confidence_B.to(self.device))
+            return TeacherSignal(
+                to_device(part.logits_BC, self.device), to_device(part.confidence_B, self.device)
+            )
+        rows_B = to_device(rows_B, self.device)
         return TeacherSignal(whole.logits_BC[rows_B].float(), whole.confidence_B[rows_B])
+
+    def labels(self, rows_B: Tensor) -> Tensor:
+        """int64 class indices of these rows."""
+        return self.labels_N[to_device(rows_B, self.device)]
 
     def evaluate(self, model: nn.Module, split: ImageSplit, *, batch_size: int) -> dict[str, float]:
         """Accuracy and other figures of a model on clean images of a split."""
@@ -161,10 +175,14 @@ class Workbench:
             return rendered
         params = self._view_params(bank, view)
         chunks = torch.split(torch.arange(self.n_train, device=self.device), RENDER_CHUNK)
-        rendered = torch.cat([render(self._images_NCHW[rows], params.take(rows)) for rows in chunks])
+        rendered = torch.cat([render(self._originals(rows), params.take(rows)) for rows in chunks])
         self._rendered[bank, view] = rendered
         self._free_bytes -= size
         return rendered
+
+    def _originals(self, rows_B: Tensor) -> Tensor:
+        """Images of these rows as the data has them, on the device."""
+        return to_device(self._images_NCHW[rows_B.to(self._images_NCHW.device)], self.device)
 
 
 def render_budget(device: torch.device) -> int:
