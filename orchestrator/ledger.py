@@ -71,6 +71,8 @@ class Ledger:
         self._trials: dict[str, TrialRecord] = {}
         self._size = 0
         self._tail_is_cut = False
+        self.trouble: StillhouseError | None = None
+        """Why an event could not be written, when one could not."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             # Unbuffered: what a full disk refused must not be written by a later event.
@@ -96,10 +98,11 @@ class Ledger:
             try:
                 self._write(line)
             except OSError as error:
-                raise StillhouseError(
+                self.trouble = StillhouseError(
                     f"cannot write the ledger {self.path}: {error}; what was there is intact; "
                     "free space and run again"
-                ) from error
+                )
+                raise self.trouble from error
             self._fold(event)
             return event
 

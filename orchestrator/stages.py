@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 from orchestrator.console import Console
 from orchestrator.ledger import Ledger
+from trainables.errors import StillhouseError
+
+_STORAGE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 class Stages:
@@ -33,6 +39,9 @@ class Stages:
         """The stage's result: from the ledger when it was finished before and is valid, else from `action`.
 
         An exception or Ctrl-C is noted in the ledger and passed on.
+
+        Raises:
+            StillhouseError: storage takes no more, whoever met that first.
         """
         done = self._ledger.finished(stage, key)
         if done is not None and still_valid(done["result"]):
@@ -47,12 +56,46 @@ class Stages:
         except BaseException as error:
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             spent = time.monotonic() - began
-            self._ledger.append(
-                "stage", stage=stage, key=key, status=status, seconds=spent, reason=str(error)[:2000]
-            )
+            with contextlib.suppress(StillhouseError):  # of a ledger that takes no more: told below
+                self._ledger.append(
+                    "stage", stage=stage, key=key, status=status, seconds=spent, reason=str(error)[:2000]
+                )
+            self._raise_for_storage(stage, error)
             raise
         self.seconds[stage] = time.monotonic() - began
         self._ledger.append(
             "stage", stage=stage, key=key, status="finished", seconds=self.seconds[stage], result=result
         )
         return result
+
+    def _raise_for_storage(self, stage: str, error: BaseException) -> None:
+        """One line instead of what Tune, Ray and MLflow make of a full disk."""
+        if isinstance(error, StillhouseError | KeyboardInterrupt):
+            return
+        if self._ledger.trouble is not None:  # Tune passes on the text of an error, not the error
+            raise self._ledger.trouble from error
+        reason = _storage_reason(error)
+        if reason is not None:
+            raise StillhouseError(
+                f"{stage}: storage takes no more: {reason}; what was there is intact; "
+                "free space and run again"
+            ) from error
+
+
+def _storage_reason(error: BaseException) -> str | None:
+    """What an error, or one behind it, says of storage; errors of other processes are known by their text."""
+    for each in _chain(error):
+        if isinstance(each, OSError) and each.errno in _STORAGE:
+            return str(each)
+        for number in _STORAGE:
+            if f"[Errno {number}] {os.strerror(number)}" in str(each):
+                return os.strerror(number)
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = getattr(error, "cause", None) or error.__cause__ or error.__context__

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from orchestrator.console import Console
 from orchestrator.ledger import Ledger
 from orchestrator.stages import Stages
+from tests.unit.full_disk import largest_file
 from trainables.errors import StillhouseError
 
 
@@ -103,3 +105,44 @@ def test_what_stops_a_stage_is_noted_and_passed_on(
     assert ledger.events()[1]["reason"] == "no room"
     assert not stages.is_finished("cache", "k")
     assert stages.run("cache", "k", Work()) == {"time": 1}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "student.pt"),
+        RuntimeError("in a worker: OSError: [Errno 28] No space left on device: 'x'"),
+        OSError(errno.EROFS, "Read-only file system"),
+    ],
+)
+def test_storage_that_takes_no_more_is_one_line_whoever_met_it(stages: Stages, error: Exception) -> None:
+    with pytest.raises(
+        StillhouseError, match=r"^cache: storage takes no more: .*; free space and run again$"
+    ):
+        stages.run("cache", "k", Work(error))
+
+
+def test_behind_other_errors_storage_is_found_too(stages: Stages) -> None:
+    outer = ValueError("the worker said no")
+    outer.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(StillhouseError, match="No space left on device"):
+        stages.run("cache", "k", Work(outer))
+
+
+def test_a_ledger_that_takes_no_more_is_told_as_such(stages: Stages, ledger: Ledger) -> None:
+    def work() -> dict[str, Any]:
+        try:
+            ledger.append("epoch", trial="t" * 10_000)
+        except StillhouseError as error:
+            raise RuntimeError(f"Tune's word for it: {error}") from None
+        return {}
+
+    stages.run("teacher", "k", Work())
+    with (
+        largest_file(ledger.path.stat().st_size + 500),
+        pytest.raises(
+            StillhouseError, match=r"^cannot write the ledger .*; what was there is intact; free space"
+        ),
+    ):
+        stages.run("search", "k", work)
+    assert len(Ledger(ledger.path.parent).events()) >= 3
