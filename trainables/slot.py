@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -175,8 +177,17 @@ def do_lease(lease: Lease, bench: Bench, broker: Any, team: Team = SOLO) -> None
             log.exception("%s failed", job.job_id)
             out_of_storage = isinstance(error, StorageError)
             send(Message(end=End.FAILED, reason=_reason(error), hopeless=out_of_storage))
+            let_go(error)
             if together:
                 raise
+
+
+def let_go(error: Exception) -> None:
+    """Free what a failed job still holds: the frames of its error keep student, optimiser and batch."""
+    traceback.clear_frames(error.__traceback__)
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # so that a student of another shape finds room
 
 
 def _reason(error: Exception) -> str:
