@@ -16,7 +16,7 @@ from trainables.errors import CheckpointError, TrialFailed
 from trainables.layout import memory_format
 from trainables.objectives import build_objective
 from trainables.objectives.divergences import at_least_fp32
-from trainables.optimisers import build_optimizer, learning_rate, set_learning_rate
+from trainables.optimisers import build_optimizer, learning_rate, restore_optimizer, set_learning_rate
 from trainables.precision import autocast
 from trainables.seeds import derive_seed
 from trainables.signals import Losses, Objective, Signals
@@ -140,7 +140,7 @@ class _Run:
 
     def restore(self, state: TrainingState) -> None:
         self.model.load_state_dict(state.model)
-        self.optimizer.load_state_dict(state.optimizer)
+        restore_optimizer(self.optimizer, state.optimizer)
         self.precision = TrainingPrecision(state.precision)
         self.epoch, self.history = state.epoch, state.history
         self.best_epoch, self.best, self.best_model = state.best_epoch, state.best_metrics, state.best_model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -36,6 +36,18 @@ def build_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.O
 
 def _can_be_fused(parameters: Sequence[nn.Parameter]) -> bool:
     return all(p.device.type in FUSED_DEVICES and torch.is_floating_point(p) for p in parameters)
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take over what an optimiser has gathered, momenta and counts; the recipe's own numbers stay.
+
+    torch restores momentum and weight decay too, so that a trial that forks off from another with other
+    numbers would train with those of its origin.
+    """
+    own = [{name: group[name] for name in group if name != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, numbers in zip(optimizer.param_groups, own, strict=True):
+        group.update(numbers)
 
 
 def learning_rate(training: TrainingConfig, progress_epochs: float) -> float:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from trainables.config import OptimizerName, ScheduleName, TrainingConfig
-from trainables.optimisers import build_optimizer, learning_rate, set_learning_rate
+from trainables.optimisers import build_optimizer, learning_rate, restore_optimizer, set_learning_rate
 
 CRD = TrainingConfig(epochs=240, lr=0.05, schedule=ScheduleName.STEP, milestones=(150, 180, 210), gamma=0.1)
 """The recipe of Contrastive Representation Distillation (Tian et al., ICLR 2020)."""
@@ -116,6 +116,23 @@ def test_the_fused_optimiser_does_what_the_plain_one_does(optimizer: OptimizerNa
 def test_parameters_that_no_fused_kernel_takes_get_the_plain_optimiser() -> None:
     odd = nn.Linear(2, 2, dtype=torch.complex64)
     assert not build_optimizer(odd, TrainingConfig()).defaults["fused"]
+
+
+@pytest.mark.parametrize("optimizer", OptimizerName)
+def test_a_trial_that_forks_off_takes_the_momenta_and_keeps_its_own_numbers(optimizer: OptimizerName) -> None:
+    origin = TrainingConfig(optimizer=optimizer, lr=0.1, momentum=0.9, weight_decay=0.1)
+    fork = origin.with_overrides(momentum=0.5, weight_decay=0.3)
+    model = nn.Linear(2, 2)
+    first = build_optimizer(model, origin)
+    model(torch.ones(1, 2)).sum().backward()
+    first.step()
+    second = build_optimizer(model, fork)
+    numbers = [second.param_groups[0][name] for name in ("lr", "weight_decay", "fused")]
+    restore_optimizer(second, first.state_dict())
+    assert [second.param_groups[0][name] for name in ("lr", "weight_decay", "fused")] == numbers
+    assert second.param_groups[0].get("momentum", 0.5) == 0.5
+    for parameter in model.parameters():
+        assert str(second.state[parameter]) == str(first.state[parameter]) != "{}"
 
 
 def test_a_rate_is_given_to_every_group() -> None:
