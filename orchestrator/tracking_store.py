@@ -65,8 +65,9 @@ def prepare_mlflow() -> None:
         os.environ.setdefault(name, value)
     # MLflow makes its telemetry client at import, before anyone can ask it not to.
     set_telemetry_client()  # type: ignore[no-untyped-call]
-    for name in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # It logs each refusal of a database with its traceback; the recorder says so in one line.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def checked_tracking_uri(uri: str) -> str:
