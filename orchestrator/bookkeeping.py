@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from orchestrator.ledger import Ledger
-from trainables.config import Role
+from trainables.config import Fork, Role
 from trainables.jobs import End, Message, TrainJob
 
 
@@ -69,6 +69,10 @@ class Bookkeeper:
         if self._is_running(trial):
             self._ended(trial, "pruned", reason=reason)
 
+    def replaced(self, trial: str, by: str, fork: Fork) -> None:
+        """The place of a student in its population was taken by a fork of another."""
+        self.pruned(trial, f"replaced by {by}, which forked from {fork.trial_id} after epoch {fork.epoch}")
+
     def failed(self, trial: str, reason: str) -> None:
         """A student cannot go on."""
         if self._is_running(trial):
@@ -122,9 +126,10 @@ class Bookkeeper:
         )
 
 
-def history(ledger: Ledger, *, search: str) -> dict[str, list[dict[str, Any]]]:
+def history(ledger: Ledger, *, search: str, stops: bool = True) -> dict[str, list[dict[str, Any]]]:
     """By trial, what an earlier run heard of it, as messages; those of a finished trial have an end.
 
+    Without `stops` a pruned trial has none: its scheduler hears what it heard, and decides the same again.
     The end of a failed trial is a message of its own, as it was then; the others end with their last epoch.
     """
     messages: dict[str, list[dict[str, Any]]] = {
@@ -136,7 +141,7 @@ def history(ledger: Ledger, *, search: str) -> dict[str, list[dict[str, Any]]]:
             continue
         if event["kind"] == "epoch":
             heard.append({"epoch": event["epoch"], "metrics": event["metrics"]})
-        elif event["kind"] == "trial_ended":
+        elif event["kind"] == "trial_ended" and (stops or event["status"] != "pruned"):
             last = heard.pop() if heard and event["status"] != "failed" else {}
             names = ("reason", "best_epoch", "best", "checkpoint")
             heard.append({**last, "end": _ENDS[event["status"]], **{name: event[name] for name in names}})

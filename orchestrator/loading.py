@@ -17,7 +17,7 @@ from orchestrator.explain import Problem, as_error, build, shown
 from orchestrator.schema_words import did_you_mean
 from orchestrator.yaml_lines import Document, KeyPath, read_yaml
 from search_spaces.sections import Section
-from search_spaces.space import AshaScheduler, SpaceConfig
+from search_spaces.space import SpaceConfig
 from trainables.config import Config
 from trainables.errors import ConfigError
 
@@ -210,10 +210,10 @@ def _check_together(
         for corner in dimensions.corners():
             _check_corner(base, corner, space_document, section)
     epochs = max_epochs(config, space)
-    asha = space.scheduler
-    if isinstance(asha, AshaScheduler) and asha.grace_period > epochs:
-        text = f"found {asha.grace_period}; allowed: at most {epochs}, the epochs of a trial of {config.name}"
-        raise as_error(space_document, [Problem(("scheduler", "grace_period"), text)])
+    key, first = space.scheduler.first_decision()
+    if first > epochs:
+        text = f"found {first}; allowed: at most {epochs}, the epochs of a trial of {config.name}"
+        raise as_error(space_document, [Problem(("scheduler", key), text)])
     if space.search.algorithm == "grid" and (size := len(space.grid())) > config.budget.trials:
         text = f"found {config.budget.trials}; the grid of space {space.name} has {size} points: allow them"
         raise as_error(document, [Problem(("budget", "trials"), text)])

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.experiment import ExperimentConfig
 from search_spaces.space import Choice, SpaceConfig
-from trainables.config import BenchSpec, CeConfig, Role, TrialSpec, digest_of
+from trainables.config import BenchSpec, CeConfig, Fork, Role, TrialSpec, digest_of
 from trainables.jobs import TrainJob
 from trainables.seeds import derive_seed
 
@@ -24,12 +24,15 @@ class Composer:
     bench: BenchSpec
     search: str
 
-    def __call__(self, sampled: Mapping[str, Any]) -> TrainJob:
-        """The job of one proposal."""
+    def __call__(self, sampled: Mapping[str, Any], fork: Fork | None = None) -> TrainJob:
+        """The job of one proposal; that of a fork begins with another trial's state."""
         choice = self.choice(sampled)
         student = self.experiment.student.with_overrides(**choice.student)
         training = self.experiment.training.with_overrides(**choice.training)
-        content = [choice.objective, student.plain(), training.plain()]
+        scheduler = self.space.scheduler
+        if scheduler.pauses:  # what is paused, or forked from, goes on from a state of that very epoch
+            training = training.with_overrides(checkpoint_every=1)
+        content = [choice.objective, student.plain(), training.plain(), *([fork.plain()] if fork else [])]
         digest = digest_of([self.search, content])
         spec = TrialSpec.from_plain(
             {
@@ -39,6 +42,8 @@ class Composer:
                 "student": student.plain(),
                 "training": training.plain(),
                 "seed": derive_seed(self.experiment.seed, "search", digest_of(content)),
+                "fork": fork and fork.plain(),
+                "keep_states": scheduler.name == "pbt",
             }
         )
         return TrainJob(bench=self.bench, trial=spec)
@@ -58,6 +63,8 @@ def repeat_jobs(
             trial=spec.with_overrides(
                 trial_id=f"{spec.trial_id}-seed{number}",
                 role=role,
+                fork=None,
+                keep_states=False,
                 seed=derive_seed(experiment.seed, "repeat", number),
             ),
         )

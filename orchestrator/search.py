@@ -18,11 +18,11 @@ from orchestrator.loading import max_epochs
 from orchestrator.proposals import Composer
 from orchestrator.search_progress import SearchProgress, search_progress
 from search_spaces.domains import METRIC, MODE, SearchPlan, search_plan
-from trainables.config import Role
+from trainables.config import Fork, Role
 from trainables.errors import StillhouseError
-from trainables.jobs import End, Message
+from trainables.jobs import End, Message, TrainJob
 from trainables.line import briefed
-from trainables.trial import StudentTrial
+from trainables.trial import StudentTrial, sampled_values
 
 # A Tune trial is a proxy that must never compete with slots for CPUs; Tune refuses an empty request.
 PROXY_MEMORY_BYTES = 1 << 20
@@ -76,6 +76,8 @@ class SearchFollower(tune.Callback, tune.Stopper):
         self._max_failed = task.composer.experiment.budget.max_failed_trials
         self._books = books
         self._progress = progress
+        self._jobs: dict[str, str] = {}
+        """By Tune's trial, the student that it is now: a fork is a student of its own."""
         self.broken: str | None = None
         """Why no trial at all can go on; those that were running stay so, for the next run."""
 
@@ -90,32 +92,46 @@ class SearchFollower(tune.Callback, tune.Stopper):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note a trial before its first report."""
-        job = self._composer(trial.config)
-        choice = self._composer.choice(trial.config)
-        self._books.started(job, parameters=choice.parameters, sampled=_sampled(trial.config))
-        self._progress.started(trial, job)
+        if trial.trial_id in self._jobs:
+            return  # it was paused; should it have become a fork, its first report says so
+        job = self._composer(sampled_values(trial.config))
+        self._note_start(trial, job, trial.config)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Note an epoch."""
+        """Note an epoch, and before a fork's first the fork."""
+        known = self._jobs[trial.trial_id]
+        if result["trial"] != known and result["fork"]:
+            # Not from `trial.config`: the scheduler, which comes first, may have changed it by now.
+            fork = Fork.from_plain(result["fork"])
+            self._books.replaced(known, result["trial"], fork)
+            self._note_start(trial, self._composer(result["sampled"], fork), result["sampled"])
         message = Message.from_plain(result["message"])
         self._books.reported(result["trial"], message)
         self._progress.reported(trial.trial_id, message)
 
+    def on_checkpoint(
+        self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any
+    ) -> None:
+        """A trial that is paused gives its slot to another at once; its pointer is kept by now."""
+        if trial.status == "PAUSED":
+            self._broker.cancel.remote(self._jobs[trial.trial_id], trial.trial_id)
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note an end; a trial whose last message had no end was stopped by the scheduler."""
-        job_id = self._composer(trial.config).job_id
+        job_id = self._jobs[trial.trial_id]
         epoch = (trial.last_result or {}).get("epoch", 0)
         # At once, and also where the proxy is dead: the slot need not wait for the next trial to know.
         self._broker.cancel.remote(job_id, trial.trial_id)
         if not self.stop_all():  # what a search that ends early leaves behind is for the next run
-            self._books.pruned(job_id, f"stopped by the scheduler after epoch {epoch}")
+            scheduler = self._composer.space.scheduler.name
+            self._books.pruned(job_id, f"stopped by {scheduler} after epoch {epoch}")
         self._progress.ended(trial.trial_id, self._books.status(job_id))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note a failure and its reason."""
-        job_id = self._composer(trial.config).job_id
+        job_id = self._jobs[trial.trial_id]
         self.broken = ray.get(self._broker.failure.remote())
         if self.broken is None and not self._note_failure(job_id):
             self._broker.cancel.remote(job_id, trial.trial_id)
@@ -125,7 +141,7 @@ class SearchFollower(tune.Callback, tune.Stopper):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tune tries a trial again whose proxy died; one that failed by itself would only fail again."""
         self.broken = ray.get(self._broker.failure.remote())
-        if self._note_failure(self._composer(trial.config).job_id):
+        if self._note_failure(self._jobs[trial.trial_id]):
             trial.max_failures = 0
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -139,6 +155,12 @@ class SearchFollower(tune.Callback, tune.Stopper):
     def stop_all(self) -> bool:
         """End a search in which too many trials fail."""
         return self.too_many_failures or self.broken is not None
+
+    def _note_start(self, trial: Any, job: TrainJob, sampled: Mapping[str, Any]) -> None:
+        self._jobs[trial.trial_id] = job.job_id
+        choice = self._composer.choice(sampled)
+        self._books.started(job, parameters=choice.parameters, sampled=sampled_values(sampled))
+        self._progress.started(trial, job)
 
     def _note_failure(self, job_id: str) -> bool:
         """Note the reason of a trial that failed by itself; false when its proxy alone is dead."""
@@ -178,7 +200,7 @@ def _tune(task: SearchTask, plan: SearchPlan, follower: SearchFollower) -> None:
             search_alg=plan.searcher,
             scheduler=plan.scheduler,
             num_samples=plan.num_samples,
-            max_concurrent_trials=task.slots,
+            max_concurrent_trials=plan.concurrent,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
@@ -193,9 +215,6 @@ def _tune(task: SearchTask, plan: SearchPlan, follower: SearchFollower) -> None:
 
 
 def _replay(task: SearchTask, ledger: Ledger) -> None:
-    heard = history(ledger, search=task.composer.search)
+    stops = not task.composer.space.scheduler.pauses
+    heard = history(ledger, search=task.composer.search, stops=stops)
     ray.get([task.broker.replay.remote(trial, messages) for trial, messages in heard.items()])
-
-
-def _sampled(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if not key.startswith("__")}

@@ -1,42 +1,26 @@
-"""A search space as Ray Tune's domains, searcher and scheduler; the one module here that imports Ray."""
+"""A search space as Ray Tune's searcher, and all together as the plan of a search."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Final
 
 import optuna
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import BasicVariantGenerator, Searcher
 from ray.tune.search.optuna import OptunaSearch
-from ray.tune.search.sample import Domain as TuneDomain
-from ray.tune.search.sample import Float
-from ray.tune.search.sample import Normal as NormalSampler
 
-from search_spaces.kinds import N_SD, Bell, Domain, Listed, Range
-from search_spaces.space import GRID_KEY, AshaScheduler, SpaceConfig, matches
+from search_spaces.kinds import Domain, Range
+from search_spaces.space import GRID_KEY, SpaceConfig, matches
+from search_spaces.tune_domains import tune_domain
+from search_spaces.tune_schedulers import scheduler
 from trainables.errors import ConfigError
 
 METRIC: Final = "selection/accuracy"
 MODE: Final = "max"
-TIME_ATTR: Final = "epoch"
-
-_TUNE: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
-    {
-        "uniform": tune.uniform,
-        "quniform": tune.quniform,
-        "loguniform": tune.loguniform,
-        "qloguniform": tune.qloguniform,
-        "randint": tune.randint,
-        "qrandint": tune.qrandint,
-        "lograndint": tune.lograndint,
-        "qlograndint": tune.qlograndint,
-    }
-)
 
 
 def param_space(space: SpaceConfig) -> dict[str, Any]:
@@ -54,7 +38,7 @@ def param_space(space: SpaceConfig) -> dict[str, Any]:
         drawn["objective"] = tune.choice(list(space.objective_names))
     for objective in space.objective_names:
         for (section, name), domain in space.domains(objective).items():
-            drawn.setdefault(section, {})[name] = _tune_domain(domain)
+            drawn.setdefault(section, {})[name] = tune_domain(domain)
     return drawn
 
 
@@ -108,28 +92,6 @@ def searcher(
     )
 
 
-def scheduler(space: SpaceConfig, *, max_epochs: int) -> TrialScheduler:
-    """The scheduler, on the metric and mode of `TuneConfig` (Tune refuses them in both places).
-
-    Raises:
-        ConfigError: the grace period is longer than a trial.
-    """
-    asha = space.scheduler
-    if not isinstance(asha, AshaScheduler):
-        return FIFOScheduler()  # type: ignore[no-untyped-call]
-    if asha.grace_period > max_epochs:
-        raise ConfigError(
-            f"scheduler.grace_period of space {space.name} is {asha.grace_period}; "
-            f"allowed: at most {max_epochs}, the epochs of a trial"
-        )
-    return ASHAScheduler(
-        time_attr=TIME_ATTR,
-        max_t=max_epochs,
-        grace_period=asha.grace_period,
-        reduction_factor=asha.reduction_factor,
-    )
-
-
 @dataclass(frozen=True)
 class SearchPlan:
     """What a Tuner needs to walk through a space."""
@@ -139,6 +101,8 @@ class SearchPlan:
     scheduler: TrialScheduler
     num_samples: int
     """`TuneConfig.num_samples`."""
+    concurrent: int | None
+    """`TuneConfig.max_concurrent_trials`; none where the scheduler pauses trials, which would count too."""
     trials: int
     """Students that will be proposed: the budget, or the whole grid."""
 
@@ -159,35 +123,18 @@ def search_plan(
     """
     return SearchPlan(
         param_space=param_space(space),
-        searcher=searcher(space, trials=trials, seed=seed, proposed=proposed, concurrent=concurrent),
-        scheduler=scheduler(space, max_epochs=max_epochs),
+        searcher=searcher(
+            space,
+            trials=trials,
+            seed=seed,
+            proposed=proposed,
+            concurrent=0 if space.scheduler.pauses else concurrent,
+        ),
+        scheduler=scheduler(space, max_epochs=max_epochs, seed=seed),
         num_samples=n_samples(space, trials=trials),
+        concurrent=None if space.scheduler.pauses else concurrent or None,
         trials=len(space.grid()) if space.search.algorithm == "grid" else trials,
     )
-
-
-class _NormalWithin(NormalSampler):
-    """Draws again what lies too far out; Tune's own sampler has no bounds."""
-
-    def sample(
-        self, domain: TuneDomain, config: Any = None, size: int = 1, random_state: Any = None
-    ) -> float | list[float]:
-        values: list[float] = []
-        while len(values) < size:
-            value = float(random_state.normal(self.mean, self.sd))
-            if abs(value - self.mean) <= N_SD * self.sd:
-                values.append(value)
-        return values if size > 1 else values[0]
-
-
-def _tune_domain(domain: Domain) -> Any:
-    if isinstance(domain, Listed):
-        return tune.choice(list(domain.arguments))
-    if isinstance(domain, Bell):
-        bell = Float(None, None)
-        bell.set_sampler(_NormalWithin(domain.mean, domain.sd))  # type: ignore[no-untyped-call]
-        return bell
-    return _TUNE[domain.kind](*domain.arguments)
 
 
 def _suggest(space: SpaceConfig, trial: Any) -> dict[str, Any]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, create_model, model_serializer, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from search_spaces.kinds import Bell, Domain, GridSearch, Listed
-from search_spaces.sections import OBJECTIVE_SECTIONS, Section, StudentSection, TrainingSection
+from search_spaces.objective_sections import Objectives
+from search_spaces.schedulers import UNPERTURBED, FifoScheduler, PbtScheduler, Scheduler
+from search_spaces.sections import Section, StudentSection, TrainingSection
 from trainables.config.base import Config, Scalar
 from trainables.config.objectives import OBJECTIVE_CONFIGS
 from trainables.errors import ConfigError
@@ -36,20 +38,6 @@ class Choice:
     """The searched values alone, flat: temperature, student.width, training.lr; objective when it varies."""
 
 
-class FifoScheduler(Config):
-    """Every trial runs all its epochs."""
-
-    name: Literal["fifo"]
-
-
-class AshaScheduler(Config):
-    """Asynchronous successive halving (Li et al., 2020): weak trials stop early."""
-
-    name: Literal["asha"]
-    grace_period: int = Field(1, ge=1, description="epochs that every trial is given")
-    reduction_factor: int = Field(4, ge=2, description="one in so many goes on at each rung")
-
-
 def _points_tag(value: object) -> str:
     return "list" if isinstance(value, list | tuple) else "word"
 
@@ -69,40 +57,6 @@ class SearchConfig(Config):
     )
 
 
-class ObjectivesBase(Config):
-    """The objectives of a space, one field for each that Stillhouse knows."""
-
-    @model_serializer(mode="plain")
-    def _given_only(self) -> dict[str, Any]:
-        return {name: section.plain() for name, section in self.given().items()}
-
-    def given(self) -> dict[str, Section]:
-        """The objectives that the file names."""
-        names = self.model_fields_set
-        return {name: getattr(self, name) for name in type(self).model_fields if name in names}
-
-
-if TYPE_CHECKING:
-    Objectives = ObjectivesBase
-else:
-    Objectives = create_model(
-        "Objectives",
-        __base__=ObjectivesBase,
-        __doc__="One or several objectives, each with the domains of its hyper-parameters.",
-        **{
-            name: (
-                section,
-                Field(
-                    None,
-                    description=OBJECTIVE_CONFIGS[name].__doc__,
-                    json_schema_extra=lambda schema: schema.pop("default"),
-                ),
-            )
-            for name, section in OBJECTIVE_SECTIONS.items()
-        },
-    )
-
-
 class SpaceConfig(Config):
     """What may vary, and how the search walks through it."""
 
@@ -111,9 +65,7 @@ class SpaceConfig(Config):
     student: StudentSection = Field(StudentSection(), description="overrides of the experiment's student")
     training: TrainingSection = Field(TrainingSection(), description="overrides of the experiment's recipe")
     search: SearchConfig = SearchConfig()
-    scheduler: Annotated[FifoScheduler | AshaScheduler, Field(discriminator="name")] = FifoScheduler(
-        name="fifo"
-    )
+    scheduler: Scheduler = FifoScheduler(name="fifo")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """As plain data: Tune pickles its searcher, and the section classes have no name to be found by."""
@@ -136,6 +88,15 @@ class SpaceConfig(Config):
             for section, dimensions in sections.items()
             for name, domain in dimensions.domains().items()
         }
+
+    def perturbed(self) -> list[tuple[str, str, Domain]]:
+        """What population based training may change in a fork: section, parameter, domain."""
+        return [
+            (section, name, domain)
+            for objective in self.objective_names
+            for (section, name), domain in self.domains(objective).items()
+            if section == objective or (section == "training" and name not in UNPERTURBED)
+        ]
 
     def default_points(self) -> list[dict[str, Any]]:
         """The papers' defaults of what is searched, one point for each objective, in the form of a sample.
@@ -217,6 +178,23 @@ class SpaceConfig(Config):
         for path, section in sections.items():
             for name, domain in section.domains().items():
                 self._suits_algorithm((*path, name), domain)
+        return self
+
+    @model_validator(mode="after")
+    def _suits_scheduler(self) -> Self:
+        name, algorithm = self.scheduler.name, self.search.algorithm
+        allowed = ("random",) if isinstance(self.scheduler, PbtScheduler) else ("random", "grid")
+        if self.scheduler.pauses and algorithm not in allowed:
+            raise _problem(
+                ("search", "algorithm"),
+                f"{name} needs all trials before the first of them ends, so {algorithm} could learn nothing; "
+                f"with {name} allowed: {', '.join(allowed)}",
+            )
+        if isinstance(self.scheduler, PbtScheduler) and not self.perturbed():
+            raise _problem(
+                ("scheduler", "name"),
+                "pbt perturbs hyper-parameters of objectives and recipe, and none of them has a domain here",
+            )
         return self
 
     def _suits_algorithm(self, path: tuple[str, ...], domain: Domain) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -36,10 +36,18 @@ class TrainingState:
 
 
 class CheckpointFolder:
-    """`last.pt` (to go on from) and `best.safetensors` (the student) of a trial, replaced atomically."""
+    """`last.pt` (to go on from) and `best.safetensors` (the student) of a trial, replaced atomically.
 
-    def __init__(self, folder: Path, *, spec_digest: str) -> None:
+    With `keep_all` each state stays as `state-<epoch>.pt` as well. A trial that has no state of its own
+    begins with the one in `origin`, another trial's, if that is given.
+    """
+
+    def __init__(
+        self, folder: Path, *, spec_digest: str, keep_all: bool = False, origin: Path | None = None
+    ) -> None:
         self.folder = folder
+        self._keep_all = keep_all
+        self._origin = origin
         self.best_path = folder / "best.safetensors"
         self._last_path = folder / "last.pt"
         self._spec_digest = spec_digest
@@ -58,6 +66,10 @@ class CheckpointFolder:
                 torch.save(document, file)
                 file.flush()
                 os.fsync(file.fileno())
+            if self._keep_all:
+                kept = kept_state(self.folder, state.epoch)
+                kept.unlink(missing_ok=True)
+                kept.hardlink_to(beside)
             beside.replace(self._last_path)
         except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
             with contextlib.suppress(OSError):  # where the folder itself is the trouble, there is no file
@@ -65,22 +77,21 @@ class CheckpointFolder:
             raise _cannot_write(self._last_path, error) from error
 
     def load_state(self) -> TrainingState | None:
-        """The last state kept, or none when there is none for this very spec.
+        """The last state kept for this very spec, else that of the origin, else none.
 
         Raises:
-            CheckpointError: the file is damaged.
+            CheckpointError: a file is damaged, or the origin's is gone.
         """
-        if not self._last_path.exists():
+        own = _read(self._last_path) if self._last_path.exists() else None
+        if own is not None and own[0] == self._spec_digest:
+            return own[1]
+        if self._origin is None:
             return None
-        try:
-            document = torch.load(self._last_path, map_location="cpu", weights_only=True)
-            if (document["version"], document["spec"]) != (STATE_VERSION, self._spec_digest):
-                return None
-            return TrainingState(**{field.name: document[field.name] for field in fields(TrainingState)})
-        except Exception as error:  # torch raises many kinds for a damaged file, with long advice
-            raise CheckpointError(
-                f"{self._last_path} is damaged ({type(error).__name__}); delete it and run again"
-            ) from error
+        inherited = _read(self._origin) if self._origin.exists() else None
+        if inherited is None:
+            raise CheckpointError(f"{self._origin}, the state that this trial begins with, is gone")
+        # Weights and optimiser are inherited, the merits of the other trial are not.
+        return replace(inherited[1], best_epoch=0, best_metrics={}, best_model={})
 
     def save_best(self, model: nn.Module, metadata: Mapping[str, str]) -> Path:
         """Write the student's weights; what they are is in the metadata.
@@ -100,6 +111,31 @@ class CheckpointFolder:
         self._last_path.unlink(missing_ok=True)
         for left_over in self.folder.glob(".last-*.tmp"):  # of a process that was killed while it wrote
             left_over.unlink(missing_ok=True)
+
+
+def kept_state(folder: Path, epoch: int) -> Path:
+    """Where a trial keeps the state after an epoch for trials that fork off."""
+    return folder / f"state-{epoch:06d}.pt"
+
+
+def sweep_states(folder: Path) -> None:
+    """Delete all states of a trial that neither goes on nor is forked from; its best weights stay."""
+    for state in (*folder.glob("state-*.pt"), folder / "last.pt"):
+        state.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> tuple[str, TrainingState] | None:
+    """The digest of a state's spec, and the state; none when another version wrote it."""
+    try:
+        document = torch.load(path, map_location="cpu", weights_only=True)
+        if document["version"] != STATE_VERSION:
+            return None
+        state = TrainingState(**{field.name: document[field.name] for field in fields(TrainingState)})
+        return str(document["spec"]), state
+    except Exception as error:  # torch raises many kinds for a damaged file, with long advice
+        raise CheckpointError(
+            f"{path} is damaged ({type(error).__name__}); delete it and run again"
+        ) from error
 
 
 def _cannot_write(path: Path, error: Exception) -> StorageError:

@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from ray.train.torch import get_device
 
 from trainables.benches import Agree, Bench
 from trainables.broker import CLOSED
-from trainables.checkpoints import CheckpointFolder
+from trainables.checkpoints import CheckpointFolder, kept_state
 from trainables.config import DataConfig, Split
 from trainables.data import load_test
 from trainables.errors import StillhouseError, StorageError, TrialFailed
@@ -31,6 +32,9 @@ from trainables.team import SOLO, Team, lost_a_rank, team_here
 from trainables.weights import load_weights
 
 TAKE_WAIT_S = 5.0
+# A trial tells of an epoch before it keeps the epoch's state.
+ORIGIN_WAIT_S = 60.0
+ORIGIN_LOOK_S = 0.05
 WATCH_WAIT_S = 30.0
 
 log = logging.getLogger(__name__)
@@ -55,7 +59,7 @@ def train_job(job: TrainJob, bench: Bench, line: Line) -> None:
     Every rank of the team trains; rank 0 alone tells and keeps.
     """
     spec = job.trial
-    files = CheckpointFolder(Path(job.bench.checkpoints) / spec.trial_id, spec_digest=spec.digest())
+    files = _files(job, line)
     course = replace(bench.course(spec, job.bench), team=line.team)
     last: dict[str, Any] = {}
 
@@ -72,7 +76,7 @@ def train_job(job: TrainJob, bench: Bench, line: Line) -> None:
         on_epoch=on_epoch,
         should_stop=line.should_stop,
         files=files,
-        heard=line.heard,
+        heard=max(line.heard, spec.fork.epoch if spec.fork else 0),
     )
     if line.team.rank > 0:
         return
@@ -86,6 +90,18 @@ def train_job(job: TrainJob, bench: Bench, line: Line) -> None:
     )
     if line.send(end):  # an end that nobody heard is told by the next attempt, which starts from the state
         files.drop_state()
+
+
+def _files(job: TrainJob, line: Line) -> CheckpointFolder:
+    """The trial's files; those of a fork begin with another trial's state, which may still be written."""
+    spec, folder = job.trial, Path(job.bench.checkpoints)
+    origin = kept_state(folder / spec.fork.trial_id, spec.fork.epoch) if spec.fork else None
+    deadline = time.monotonic() + ORIGIN_WAIT_S
+    while origin and not origin.exists() and time.monotonic() < deadline and not line.should_stop():
+        time.sleep(ORIGIN_LOOK_S)
+    return CheckpointFolder(
+        folder / spec.trial_id, spec_digest=spec.digest(), keep_all=spec.keep_states, origin=origin
+    )
 
 
 def evaluate_job(job: EvaluateJob, bench: Bench, line: Line) -> None:

@@ -15,7 +15,7 @@ from trainables.config.objectives import (
     ObjectiveConfig,
 )
 from trainables.config.training import OptimizerName, ScheduleName, TrainingConfig, TrainingPrecision
-from trainables.config.trial import BenchSpec, Role, TrialSpec
+from trainables.config.trial import BenchSpec, Fork, Role, TrialSpec
 from trainables.config.views import (
     BankConfig,
     CropFlipStep,
@@ -40,6 +40,7 @@ __all__ = [
     "DataConfig",
     "DataName",
     "DkdConfig",
+    "Fork",
     "Gate",
     "KdConfig",
     "ModelConfig",

@@ -33,6 +33,13 @@ class BenchSpec(Config):
     checkpoints: str = Field(description="folder below which each trial keeps its checkpoints")
 
 
+class Fork(Config):
+    """Where a trial of population based training begins: another trial's weights and optimiser state."""
+
+    trial_id: str
+    epoch: int = Field(ge=1, description="the last epoch that the other trial had finished")
+
+
 class TrialSpec(Config):
     """One student to train."""
 
@@ -42,3 +49,5 @@ class TrialSpec(Config):
     student: ModelConfig
     training: TrainingConfig
     seed: int = Field(ge=0, description="of weights and batch order; finalists and control share theirs")
+    fork: Fork | None = Field(None, description="goes on from another trial instead of from fresh weights")
+    keep_states: bool = Field(False, description="keep each state that is saved, for trials that fork off")

@@ -1,0 +1,176 @@
+"""Every scheduler on warm slots, with real training; its decisions stand in the ledger."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cluster.session import connect
+from orchestrator.console import Console
+from orchestrator.experiment import ExperimentConfig
+from orchestrator.ledger import Ledger, TrialRecord
+from orchestrator.proposals import Composer
+from orchestrator.search import SearchTask, run_search
+from orchestrator.workers import Workers
+from search_spaces.space import SpaceConfig
+from trainables.benches import Bench
+from trainables.checkpoints import CheckpointFolder, kept_state
+from trainables.config import BenchSpec, TrialSpec
+from trainables.loop import train
+
+pytestmark = pytest.mark.ray
+
+TRIALS, EPOCHS = 6, 9
+FORKED = re.compile(r"replaced by (\S+), which forked from (\S+) after epoch (\d+)")
+
+
+def experiment() -> ExperimentConfig:
+    return ExperimentConfig.from_plain(
+        {
+            "name": "schedulers",
+            "data": {"name": "digits", "train_limit": 200, "selection_fraction": 0.2},
+            "teacher": {"model": {"name": "mlp"}},
+            "student": {"name": "mlp", "width": 8},
+            "views": {},
+            "training": {"epochs": EPOCHS, "batch_size": 32, "precision": "fp32"},
+            "space": "written below",
+            "budget": {"trials": TRIALS},
+            "cluster": {"slots": 2, "gpus_per_worker": 0},
+        }
+    )
+
+
+def space(scheduler: dict[str, Any]) -> SpaceConfig:
+    return SpaceConfig.from_plain(
+        {
+            "name": "rates",
+            "objectives": {"ce": {}},
+            "training": {"lr": {"loguniform": [1e-4, 1e-1]}},
+            "search": {"algorithm": "random", "points_to_evaluate": []},
+            "scheduler": scheduler,
+        }
+    )
+
+
+@dataclass
+class Lab:
+    workers: Workers
+    folder: Path
+
+    def search(self, scheduler: dict[str, Any], ledger: Ledger) -> dict[str, Any]:
+        name = str(scheduler["name"])
+        task = SearchTask(
+            Composer(experiment(), space(scheduler), self.bench(), name),
+            self.workers.broker,
+            self.workers.plan.slots,
+            self.folder / "tune",
+        )
+        return run_search(task, ledger, Console())
+
+    def bench(self) -> BenchSpec:
+        config = experiment()
+        return BenchSpec(
+            data=config.data,
+            views=config.views,
+            view_seed=0,
+            cache_uri=None,
+            cache_manifest=None,
+            checkpoints=str(self.folder / "students"),
+        )
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    folder = tmp_path_factory.mktemp("schedulers")
+    with connect("local", cpus=2), Workers(experiment(), folder, Console()) as workers:
+        workers.start_slots()
+        yield Lab(workers, folder)
+
+
+def epochs_told(ledger: Ledger, trial: str) -> list[int]:
+    return [e["epoch"] for e in ledger.events() if e["kind"] == "epoch" and e["trial"] == trial]
+
+
+def test_median_stopping_names_itself_and_the_epoch(lab: Lab, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ended = lab.search({"name": "median", "grace_period": 2, "min_samples_required": 1}, ledger)
+    assert ended["completed"] + ended["pruned"] == TRIALS
+    stopped = [r for r in ledger.trials() if r.status == "pruned"]
+    assert stopped
+    for record in stopped:
+        assert record.reason == f"stopped by median after epoch {record.epochs}"
+        assert 2 <= record.epochs < EPOCHS
+
+
+def test_hyperband_pauses_halves_and_tells_every_epoch_once(lab: Lab, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ended = lab.search({"name": "hyperband", "reduction_factor": 3}, ledger)
+    assert ended["failed"] == 0
+    assert ended["completed"] >= 1
+    assert ended["pruned"] >= 1
+    for record in ledger.trials():
+        assert epochs_told(ledger, record.trial) == list(range(1, record.epochs + 1))
+        if record.status == "pruned":
+            assert record.reason == f"stopped by hyperband after epoch {record.epochs}"
+
+
+def test_pbt_forks_weights_and_optimiser_and_makes_the_same_forks_again(lab: Lab, tmp_path: Path) -> None:
+    scheduler = {"name": "pbt", "perturbation_interval": 3, "quantile_fraction": 0.34}
+    ledger = Ledger(tmp_path / "first")
+    ended = lab.search(scheduler, ledger)
+    assert ended["failed"] == 0
+    assert 2 <= ended["completed"] <= TRIALS  # forks that are equal in all are one student
+    records = {record.trial: record for record in ledger.trials()}
+    forks = [record for record in records.values() if record.spec["fork"]]
+    assert forks
+    for record in forks:
+        epoch = record.spec["fork"]["epoch"]
+        assert epoch % 3 == 0
+        assert epochs_told(ledger, record.trial) == list(range(epoch + 1, record.epochs + 1))
+        assert record.spec["fork"]["trial_id"] in records
+    replaced = [FORKED.fullmatch(r.reason or "") for r in records.values() if r.status == "pruned"]
+    assert {m[1] for m in replaced if m} == {record.trial for record in forks}
+
+    finished = next(record for record in forks if record.status == "completed")
+    assert_is_the_same_alone(lab, records, finished, tmp_path / "alone")
+
+    # The driver is gone after the first meetings: the next one hears what the ledger has, and forks alike.
+    lines = ledger.path.read_bytes().splitlines(keepends=True)
+    at = next(n for n, event in enumerate(ledger.events()) if event.get("spec", {}).get("fork")) + 1
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / "ledger.jsonl").write_bytes(b"".join(lines[:at]))
+    again = Ledger(tmp_path / "again")
+    lab.search(scheduler, again)
+    assert {r.trial: r.status for r in again.trials()} == {t: r.status for t, r in records.items()}
+    assert {r.trial: r.final.get("selection/accuracy") for r in again.trials()} == {
+        t: r.final.get("selection/accuracy") for t, r in records.items()
+    }
+
+
+def assert_is_the_same_alone(
+    lab: Lab, records: dict[str, TrialRecord], fork: TrialRecord, folder: Path
+) -> None:
+    """A fork, trained again here after its ancestors, ends with the same accuracy."""
+    line = [fork]
+    while line[0].spec["fork"]:
+        line.insert(0, records[line[0].spec["fork"]["trial_id"]])
+    torch.set_num_threads(1)
+    bench, told = Bench(torch.device("cpu")), dict[int, dict[str, float]]()
+    for record in line:
+        spec = TrialSpec.from_plain(record.spec)
+        origin = kept_state(folder / spec.fork.trial_id, spec.fork.epoch) if spec.fork else None
+        train(
+            bench.course(spec, lab.bench()),
+            bench.workbench(lab.bench()),
+            on_epoch=told.__setitem__,
+            files=CheckpointFolder(
+                folder / spec.trial_id, spec_digest=spec.digest(), keep_all=True, origin=origin
+            ),
+        )
+    assert told[EPOCHS]["selection/accuracy"] == fork.final["selection/accuracy"]
