@@ -88,7 +88,8 @@ def _storage_reason(error: BaseException) -> str | None:
         if isinstance(each, OSError) and each.errno in _STORAGE:
             return str(each)
         for number in _STORAGE:
-            if f"[Errno {number}] {os.strerror(number)}" in str(each):
+            # Arrow says "[Errno 28] Error writing bytes to file. Detail: [errno 28] No space left on device".
+            if f"[errno {number}] {os.strerror(number)}".lower() in str(each).lower():
                 return os.strerror(number)
     return None
 

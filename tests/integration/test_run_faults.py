@@ -162,6 +162,13 @@ def fill(filler: Path) -> None:
                     break
 
 
+def error_of(ended: subprocess.CompletedProcess[str]) -> str:
+    """The one line that says what went wrong."""
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, ended.stderr
+    return lines[0]
+
+
 def assert_readable(task: Task) -> None:
     """Every line of the ledger is whole, and so is every Parquet file."""
     text = (task.out / "ledger.jsonl").read_text()
@@ -182,7 +189,7 @@ def test_full_and_read_only_storage_are_said_and_harm_nothing(tmp_path: Path) ->
         fill(filler)
         ended = finish(process, 120)
         assert ended.returncode == 1, ended
-        (error,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+        error = error_of(ended)
         assert "No space left on device" in error
         assert "free space" in error
         assert "Traceback" not in ended.stderr
@@ -201,6 +208,6 @@ def test_full_and_read_only_storage_are_said_and_harm_nothing(tmp_path: Path) ->
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
         read_only = finish(task.start("--trials", "7"), 60)
         assert read_only.returncode == 1, read_only
-        (error,) = [line for line in read_only.stderr.splitlines() if line.startswith("error: ")]
+        error = error_of(read_only)
         assert "Read-only file system" in error
         assert_readable(task)

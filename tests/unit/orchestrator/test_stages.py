@@ -113,6 +113,7 @@ def test_what_stops_a_stage_is_noted_and_passed_on(
         OSError(errno.ENOSPC, "No space left on device", "student.pt"),
         RuntimeError("in a worker: OSError: [Errno 28] No space left on device: 'x'"),
         OSError(errno.EROFS, "Read-only file system"),
+        RuntimeError("OSError: [Errno 28] Error writing bytes. Detail: [errno 28] No space left on device"),
     ],
 )
 def test_storage_that_takes_no_more_is_one_line_whoever_met_it(stages: Stages, error: Exception) -> None:
