@@ -12,12 +12,13 @@ DEV := $(subst .run-,.dev-,$(RUN))
 # PyTorch starts a thread for each core in each process; on a busy machine that is slower, not faster.
 TEST_THREADS ?= 2
 PYTEST := OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest
+FAULTS := $(wildcard tests/integration/test_*_faults.py)
 PACKAGES := orchestrator trainables search_spaces cluster
 SOURCES := $(PACKAGES) tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check unit numerics integration bench pins clean distclean
+.PHONY: help setup demo test check unit numerics integration faults bench pins clean distclean
 .NOTPARALLEL:
 
 help: ## this list
@@ -53,7 +54,11 @@ numerics: $(DEV) ## tests of the mathematics against worked numbers
 
 integration: $(DEV) ## tests with real Ray and real MLflow: many minutes
 	@echo; echo "== integration"
-	$(PYTEST) tests/integration
+	$(PYTEST) tests/integration $(FAULTS:%=--ignore=%)
+
+faults: $(DEV) ## tests that kill workers, nodes, brokers and drivers: a quarter of an hour on a quiet machine
+	@echo; echo "== faults"
+	$(PYTEST) $(FAULTS)
 
 bench: $(DEV) ## measurements; ONLY=name for one of them
 	$(BIN)/python -m tests.benchmarks $(ONLY)
