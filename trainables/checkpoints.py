@@ -118,12 +118,6 @@ def kept_state(folder: Path, epoch: int) -> Path:
     return folder / f"state-{epoch:06d}.pt"
 
 
-def sweep_states(folder: Path) -> None:
-    """Delete all states of a trial that neither goes on nor is forked from; its best weights stay."""
-    for state in (*folder.glob("state-*.pt"), folder / "last.pt"):
-        state.unlink(missing_ok=True)
-
-
 def _read(path: Path) -> tuple[str, TrainingState] | None:
     """The digest of a state's spec, and the state; none when another version wrote it."""
     try:
