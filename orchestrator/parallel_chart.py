@@ -63,7 +63,8 @@ def search_chart(records: Sequence[TrialRecord]) -> go.Figure | None:
     for record in pruned:
         _add_trial(chart, axes, record, QUIET_COLOUR, width=1.0)
     for record in reversed(completed):  # the best are drawn last, on top
-        height = axes[-1].height(_row(record)[axes[-1].name])
+        # Where all score the same, or one alone was completed, there is no axis of scores.
+        height = axes[-1].height(_row(record)[SCORE]) if axes[-1].name == SCORE else 1.0
         colour = sample_colorscale("Viridis_r", [height])[0]
         _add_trial(chart, axes, record, colour, width=4.0 if record is completed[0] else 2.0)
     for place, axis in enumerate(axes):

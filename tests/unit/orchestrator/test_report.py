@@ -160,3 +160,19 @@ def test_a_search_of_one_point_has_no_chart(make_record: MakeRecord, summary: Su
 def test_the_verdict_follows_the_interval(low: float | None, high: float | None, words: str) -> None:
     gain = PairedDifference(n=3, mean=0.01, std=None, low=low, high=high)
     assert words in verdict(gain)
+
+
+@pytest.mark.parametrize("accuracies", [[0.9], [0.9, 0.9]])
+def test_a_search_whose_scores_are_all_equal_has_a_chart_without_them(
+    make_record: MakeRecord, accuracies: list[float]
+) -> None:
+    values: list[dict[str, Any]] = [{"temperature": 1.0, "beta": 2.0}, {"temperature": 4.0}]
+    records = [make_record(f"t{n}", accuracy, parameters=values[n]) for n, accuracy in enumerate(accuracies)]
+    records += [
+        make_record("stopped", 0.5, parameters={"temperature": 2.0, "beta": 8.0}).model_copy(
+            update={"status": "pruned"}
+        )
+    ]
+    chart = search_chart(records)
+    assert chart is not None
+    assert len(chart.data) == len(records)
