@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
 
-# B = samples in the batch, C = classes
+# B = samples in the batch, C = classes, K = images that are mixed into one, its own first
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,16 @@ class TeacherSignal:
 
 
 @dataclass(frozen=True)
+class Mixing:
+    """Of which samples the images of one bank are made, where its recipe mixes them (mixup, cutmix)."""
+
+    labels_BK: Tensor
+    """int64 class indices; the first column holds the samples' own."""
+    shares_BK: Tensor
+    """fp32; how much of each image is whose. A row sums to 1."""
+
+
+@dataclass(frozen=True)
 class Signals:
     """One training step's signals, by bank (`weak`, `strong`)."""
 
@@ -29,9 +39,15 @@ class Signals:
     """Student logits BxC of each bank that the objective names."""
     teacher: Mapping[str, TeacherSignal]
     labels_B: Tensor
-    """int64 class indices."""
+    """int64 class indices of the samples themselves; a mixed bank shows other samples too, see `mixed`."""
     epoch: int
     """Counted from 1."""
+    mixed: Mapping[str, Mixing] = field(default_factory=dict)
+    """What the banks show whose recipe mixes samples; the others are absent.
+
+    `cross_entropy(..., mixing=mixed.get(bank))` hears of it; an objective that uses `labels_B` in any other
+    way names the bank in `unmixed_banks` of its configuration.
+    """
 
 
 @dataclass(frozen=True)

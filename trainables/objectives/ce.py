@@ -17,5 +17,5 @@ class CeObjective:
 
     def __call__(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient."""
-        ce = cross_entropy(signals.student["weak"], signals.labels_B)
+        ce = cross_entropy(signals.student["weak"], signals.labels_B, signals.mixed.get("weak"))
         return Losses(total=ce, terms={"ce": ce.detach()}, gauges={})

@@ -35,8 +35,8 @@ class CrldObjective:
     def __call__(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient."""
         config = self.config
-        ce_weak = cross_entropy(signals.student["weak"], signals.labels_B)
-        ce_strong = cross_entropy(signals.student["strong"], signals.labels_B)
+        ce_weak = cross_entropy(signals.student["weak"], signals.labels_B, signals.mixed.get("weak"))
+        ce_strong = cross_entropy(signals.student["strong"], signals.labels_B, signals.mixed.get("strong"))
         keep_weak_B = _at_least(signals.teacher["weak"], config.weak_threshold)
         keep_strong_B = _at_least(signals.teacher["strong"], config.strong_threshold)
         within, cross = self._consistency(signals, keep_weak_B, keep_strong_B)

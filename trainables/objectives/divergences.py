@@ -4,7 +4,7 @@ Every function takes the student first and never lets gradient reach the teacher
 promoted to fp32 before any softmax, so the values do not change under autocast; float64 stays float64.
 """
 
-# B = samples in the batch, C = classes
+# B = samples in the batch, C = classes, K = images that are mixed into one
 
 from __future__ import annotations
 
@@ -12,15 +12,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainables.signals import Mixing
+
 
 def at_least_fp32(values: Tensor) -> Tensor:
     """The same values in fp32, or in float64 when they come so."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def cross_entropy(student_BC: Tensor, labels_B: Tensor) -> Tensor:
-    """Mean over samples of -log softmax(student)[label]."""
-    return F.cross_entropy(at_least_fp32(student_BC), labels_B)
+def cross_entropy(student_BC: Tensor, labels_B: Tensor, mixing: Mixing | None = None) -> Tensor:
+    """Mean over samples of -log softmax(student)[label].
+
+    Where the images are mixed, the labels are too, and `labels_B` is not looked at: the mean over samples of
+    -Σ_k share_k log softmax(student)[label_k] (Zhang et al., "mixup", ICLR 2018, arXiv 1710.09412).
+    """
+    if mixing is None:
+        return F.cross_entropy(at_least_fp32(student_BC), labels_B)
+    log_BC = F.log_softmax(at_least_fp32(student_BC), dim=-1)
+    return -(mixing.shares_BK * log_BC.gather(-1, mixing.labels_BK)).sum(dim=-1).mean()
 
 
 def confidence_B(logits_BC: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ class DkdObjective:
         config = self.config
         student_BC = signals.student["weak"]
         teacher_BC = signals.teacher["weak"].logits_BC
-        ce = cross_entropy(student_BC, signals.labels_B)
+        ce = cross_entropy(student_BC, signals.labels_B, signals.mixed.get("weak"))
         tckd_B, nckd_B = dkd_parts_B(student_BC, teacher_BC, signals.labels_B, temperature=config.temperature)
         tckd, nckd = tckd_B.mean(), nckd_B.mean()
         warmup = min(signals.epoch / config.warmup_epochs, 1.0)

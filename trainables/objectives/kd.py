@@ -20,7 +20,7 @@ class KdObjective:
         config = self.config
         student_BC = signals.student["weak"]
         teacher_BC = signals.teacher["weak"].logits_BC
-        ce = cross_entropy(student_BC, signals.labels_B)
+        ce = cross_entropy(student_BC, signals.labels_B, signals.mixed.get("weak"))
         kd = kd_divergence_B(student_BC, teacher_BC, temperature=config.temperature).mean()
         total = config.ce_weight * ce + config.kd_weight * kd
         return Losses(total=total, terms={"ce": ce.detach(), "kd": kd.detach()}, gauges={})
