@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -14,9 +14,13 @@ from trainables.jobs import End, Message, TrainJob
 class Bookkeeper:
     """Writes what students report into the ledger; what the ledger knows already is passed over."""
 
-    def __init__(self, ledger: Ledger, *, search: str) -> None:
+    def __init__(
+        self, ledger: Ledger, *, search: str, agreements: Callable[[], Mapping[str, str]] = dict
+    ) -> None:
+        """`agreements` gives what slots measured and agreed on; it is kept before a trial's first epoch."""
         self._ledger = ledger
         self._search = search
+        self._agreements = agreements
 
     def started(
         self,
@@ -50,6 +54,8 @@ class Bookkeeper:
         record = self._ledger.trial(trial)
         if record is None or record.status != "running":
             return
+        if record.epochs == 0:
+            self._agreed(self._agreements())
         if message.epoch > record.epochs and message.metrics:
             self._ledger.append("epoch", trial=trial, epoch=message.epoch, metrics=message.metrics)
         if message.end is End.COMPLETED:
@@ -107,6 +113,12 @@ class Bookkeeper:
         n_failed = sum(map(len, by_reason.values()))
         return f"{n_failed} trials failed: {'; '.join(told) or 'none'}; see the ledger {self._ledger.path}"
 
+    def _agreed(self, found: Mapping[str, str]) -> None:
+        known = agreements(self._ledger)
+        for key, value in found.items():
+            if key not in known:
+                self._ledger.append("agreed", key=key, value=value)
+
     def _is_running(self, trial: str) -> bool:
         record = self._ledger.trial(trial)
         return record is not None and record.status == "running"
@@ -124,6 +136,11 @@ class Bookkeeper:
         self._ledger.append(
             "trial_ended", trial=trial, status=status, epochs=record.epochs, final=record.final, **fields
         )
+
+
+def agreements(ledger: Ledger) -> dict[str, str]:
+    """What slots measured once and agreed on, by key, so that a later run goes on with it."""
+    return {event["key"]: event["value"] for event in ledger.events() if event["kind"] == "agreed"}
 
 
 def history(ledger: Ledger, *, search: str, stops: bool = True) -> dict[str, list[dict[str, Any]]]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.bookkeeping import Bookkeeper
+import ray
+
+from orchestrator.bookkeeping import Bookkeeper, agreements
 from orchestrator.constraints import Constraint, parse_constraints
 from orchestrator.errands import Errand, run_errands
 from orchestrator.ledger import TrialRecord
@@ -97,12 +99,14 @@ def chosen_finalists(run: Run, records: Sequence[TrialRecord], figures: Figures)
 
 def _train(run: Run, search: str, jobs: Sequence[TrainJob], parameters: dict[str, dict[str, Any]]) -> None:
     """Train what the ledger does not have yet."""
-    books = Bookkeeper(run.ledger, search=search)
     finished = {r.trial for r in run.ledger.trials(search=search) if r.status == "completed"}
     missing = [job for job in jobs if job.job_id not in finished]
     if not missing:
         return
     run.workers.start_slots()
+    broker = run.workers.broker
+    ray.get([broker.agree.remote(key, value) for key, value in agreements(run.ledger).items()])
+    books = Bookkeeper(run.ledger, search=search, agreements=lambda: ray.get(broker.agreements.remote()))
     for job in missing:
         books.started(job, parameters=parameters[job.job_id])
     with run.console.progress("finalists", len(jobs)) as progress:
@@ -113,7 +117,7 @@ def _train(run: Run, search: str, jobs: Sequence[TrainJob], parameters: dict[str
             done = sum(r.status == "completed" for r in map(run.ledger.trial, parameters) if r)
             progress.update(done, job.job_id)
 
-        run_errands(run.workers.broker, missing, on_message)
+        run_errands(broker, missing, on_message)
 
 
 def _records(run: Run, jobs: Sequence[TrainJob]) -> list[TrialRecord]:

@@ -55,6 +55,7 @@ class Ledger:
         trial_started   trial, role, search, objective, parameters, spec, sampled
         epoch           trial, epoch (1-based), metrics
         trial_ended     trial, status, reason, epochs, best_epoch, best, final, checkpoint
+        agreed          key, value: what a slot measured for all of them, as the precision of a student
     A line cut short by a crash is passed over when the file is opened again, and cut off before the next
     event: whoever only reads never alters the file, since a run may be writing it at that moment.
     """

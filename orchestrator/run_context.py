@@ -66,9 +66,11 @@ class Run:
     def search_key(self, teacher: TeacherFacts, cache: CacheSummary | None) -> str:
         """Fingerprint of all that a proposal's result depends on; the budget of trials is not in it.
 
-        So a search goes on where it was when its budget is raised.
+        So a search goes on where it was when its budget is raised. A population is another one then: who
+        forks off whom depends on all of its members.
         """
         experiment = self.experiment
+        is_population = self.space.scheduler.name == "pbt"
         return digest_of(
             {
                 "teacher": teacher.fingerprint,
@@ -79,5 +81,6 @@ class Run:
                 "training": experiment.training.plain(),
                 "space": self.space.plain(),
                 "seed": experiment.seed,
+                **({"population": experiment.budget.trials} if is_population else {}),
             }
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,18 @@ from typing import Any
 import ray
 from ray import tune
 
-from orchestrator.bookkeeping import Bookkeeper, history
+from orchestrator.bookkeeping import Bookkeeper, agreements, history
 from orchestrator.console import Console
 from orchestrator.ledger import Ledger
 from orchestrator.loading import max_epochs
 from orchestrator.proposals import Composer
 from orchestrator.search_progress import SearchProgress, search_progress
-from search_spaces.domains import METRIC, MODE, SearchPlan, search_plan
+from search_spaces.domains import SearchPlan, search_plan
 from trainables.config import Fork, Role
 from trainables.errors import StillhouseError
 from trainables.jobs import End, Message, TrainJob
 from trainables.line import briefed
+from trainables.state_files import drop_states
 from trainables.trial import StudentTrial, sampled_values
 
 # A Tune trial is a proxy that must never compete with slots for CPUs; Tune refuses an empty request.
@@ -46,13 +47,17 @@ def run_search(task: SearchTask, ledger: Ledger, console: Console) -> dict[str, 
     Raises:
         StillhouseError: too many trials failed, or none was completed.
     """
-    books = Bookkeeper(ledger, search=task.composer.search)
+    books = Bookkeeper(
+        ledger,
+        search=task.composer.search,
+        agreements=lambda: ray.get(task.broker.agreements.remote()),
+    )
     plan = _plan(task, ledger)
     epochs = max_epochs(task.composer.experiment, task.composer.space)
     with search_progress(
         console, task.broker, trials=plan.trials, epochs=epochs, slots=task.slots
     ) as progress:
-        follower = SearchFollower(task, books, progress)
+        follower = SearchFollower(task, books, progress, widen=plan.widen)
         with briefed(task.broker, lambda: _replay(task, ledger)):
             _tune(task, plan, follower)
     if follower.broken is not None:
@@ -64,18 +69,24 @@ def run_search(task: SearchTask, ledger: Ledger, console: Console) -> dict[str, 
         )
     if books.count("completed") == 0:
         raise StillhouseError(f"no trial was completed: {books.failures()}")
+    for record in ledger.trials(search=task.composer.search, role=Role.SEARCH):
+        drop_states(Path(task.composer.bench.checkpoints) / record.trial, keep_for_forks=False)
     return {status: books.count(status) for status in ("completed", "pruned", "failed")}
 
 
 class SearchFollower(tune.Callback, tune.Stopper):
     """Passes what Tune sees to the ledger and the progress line, and ends a search that only fails."""
 
-    def __init__(self, task: SearchTask, books: Bookkeeper, progress: SearchProgress) -> None:
+    def __init__(
+        self, task: SearchTask, books: Bookkeeper, progress: SearchProgress, *, widen: Callable[[int], None]
+    ) -> None:
+        """`widen` lets so many trials live at once; it is told how many slots are up."""
         self._composer = task.composer
         self._broker = task.broker
         self._max_failed = task.composer.experiment.budget.max_failed_trials
         self._books = books
         self._progress = progress
+        self._widen = widen
         self._jobs: dict[str, str] = {}
         """By Tune's trial, the student that it is now: a fork is a student of its own."""
         self.broken: str | None = None
@@ -146,7 +157,9 @@ class SearchFollower(tune.Callback, tune.Stopper):
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Tune's loop went round, which it does several times a second."""
-        self._progress.tick()
+        slots = self._progress.tick()
+        if slots is not None:
+            self._widen(slots.up)  # nodes that came bring slots, which are to have trials
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Never stop a single trial: that is the scheduler's business."""
@@ -195,12 +208,11 @@ def _tune(task: SearchTask, plan: SearchPlan, follower: SearchFollower) -> None:
         trainable,
         param_space=plan.param_space,
         tune_config=tune.TuneConfig(
-            metric=METRIC,
-            mode=MODE,
+            metric=plan.metric,
+            mode=plan.mode,
             search_alg=plan.searcher,
             scheduler=plan.scheduler,
             num_samples=plan.num_samples,
-            max_concurrent_trials=plan.concurrent,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
@@ -217,4 +229,6 @@ def _tune(task: SearchTask, plan: SearchPlan, follower: SearchFollower) -> None:
 def _replay(task: SearchTask, ledger: Ledger) -> None:
     stops = not task.composer.space.scheduler.pauses
     heard = history(ledger, search=task.composer.search, stops=stops)
-    ray.get([task.broker.replay.remote(trial, messages) for trial, messages in heard.items()])
+    told = [task.broker.replay.remote(trial, messages) for trial, messages in heard.items()]
+    told += [task.broker.agree.remote(key, value) for key, value in agreements(ledger).items()]
+    ray.get(told)

@@ -67,10 +67,11 @@ class SearchProgress:
         """Tune's trial of that id is completed, pruned or failed."""
         self._board.ended(trial_id, status)
 
-    def tick(self) -> None:
-        """To be called often, also while nothing happens."""
+    def tick(self) -> Slots | None:
+        """To be called often, also while nothing happens; the slots that are up, as far as is known."""
         self._board.slots = self._watch.look()
         self._show()
+        return self._board.slots
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,7 +11,7 @@ from typing import Any, Final
 import optuna
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
-from ray.tune.search import BasicVariantGenerator, Searcher
+from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
 from search_spaces.kinds import Domain, Range
@@ -21,6 +22,23 @@ from trainables.errors import ConfigError
 
 METRIC: Final = "selection/accuracy"
 MODE: Final = "max"
+
+Proposer = BasicVariantGenerator | ConcurrencyLimiter | OptunaSearch
+
+
+class CostAwareOptuna(OptunaSearch):
+    """Optuna's multi-objective mode; a student that ended without one of the figures counts as failed.
+
+    Tune's own tells the study a list with a hole, which the study refuses: the student would stay unfinished.
+    """
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell the study all figures of the last epoch, or that there are none."""
+        if result and not all(math.isfinite(result.get(name, math.nan)) for name in self.metric):
+            result, error = None, True
+        super().on_trial_complete(trial_id, result, error)
 
 
 def param_space(space: SpaceConfig) -> dict[str, Any]:
@@ -54,14 +72,13 @@ def searcher(
     seed: int,
     proposed: Sequence[Mapping[str, Any]] = (),
     concurrent: int = 0,
-) -> Searcher | BasicVariantGenerator:
+) -> Proposer:
     """The search algorithm, which proposes the points to evaluate first; the same seed gives the same draws.
 
     `proposed` holds the samples of an interrupted run of this search, in their order: they come first
     again. Random draws and grids repeat themselves from the seed and need none of it. Points beyond the
-    budget of trials are left out. Give `TuneConfig` the same METRIC and MODE, and as
-    `max_concurrent_trials` the number `concurrent` of trials that may live at once, 0 for all: Tune itself
-    would let random draws and grids start every trial, each in a process of its own.
+    budget of trials are left out. Give `TuneConfig` metric and mode of the plan. `concurrent` trials may live
+    at once, 0 for all: Tune itself would start every trial of a grid, each in a process of its own.
 
     Raises:
         ConfigError: a grid has more points than the budget has trials.
@@ -80,16 +97,20 @@ def searcher(
         )
     again = [dict(sample) for sample in proposed]
     points = again + [point for point in points if not any(matches(sample, point) for sample in again)]
+    # What is proposed again draws nothing: with the old seed its successors would repeat it.
+    study = _study(space, points[:trials], seed=seed + len(again))
+    return ConcurrencyLimiter(study, max_concurrent=concurrent) if concurrent else study
+
+
+def _study(space: SpaceConfig, points: Sequence[Mapping[str, Any]], *, seed: int) -> OptunaSearch:
     # It would announce, beside the progress that people see, a study that they never named.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return OptunaSearch(
-        functools.partial(_suggest, space),
-        metric=METRIC,
-        mode=MODE,
-        points_to_evaluate=[_flat(point) for point in points[:trials]],
-        # What is proposed again draws nothing: with the old seed its successors would repeat it.
-        seed=seed + len(again),
-    )
+    draw, first = functools.partial(_suggest, space), [_flat(point) for point in points]
+    costs = [cost.metric for cost in space.search.minimise]
+    if not costs:
+        return OptunaSearch(draw, metric=METRIC, mode=MODE, points_to_evaluate=first, seed=seed)
+    metrics, modes = [METRIC, *costs], [MODE, *("min" for _ in costs)]
+    return CostAwareOptuna(draw, metric=metrics, mode=modes, points_to_evaluate=first, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -97,14 +118,21 @@ class SearchPlan:
     """What a Tuner needs to walk through a space."""
 
     param_space: dict[str, Any]
-    searcher: Searcher | BasicVariantGenerator
+    searcher: Proposer
     scheduler: TrialScheduler
     num_samples: int
     """`TuneConfig.num_samples`."""
-    concurrent: int | None
-    """`TuneConfig.max_concurrent_trials`; none where the scheduler pauses trials, which would count too."""
     trials: int
     """Students that will be proposed: the budget, or the whole grid."""
+    metric: str | None
+    """`TuneConfig.metric`; none where the searcher weighs several, which it then knows alone."""
+    mode: str | None
+    """`TuneConfig.mode`, none likewise."""
+
+    def widen(self, concurrent: int) -> None:
+        """Let so many trials live at once, when that is more than now: there are new slots."""
+        if not isinstance(self.searcher, OptunaSearch) and 0 < self.searcher.max_concurrent < concurrent:
+            self.searcher.max_concurrent = concurrent
 
 
 def search_plan(
@@ -117,6 +145,8 @@ def search_plan(
     concurrent: int = 0,
 ) -> SearchPlan:
     """Domains, searcher and scheduler together; arguments and errors are those of the functions above.
+
+    Where the scheduler pauses trials there is no limit to those that live: paused ones would count too.
 
     Raises:
         ConfigError: the budget does not hold the grid, or the grace period is longer than a trial.
@@ -132,8 +162,9 @@ def search_plan(
         ),
         scheduler=scheduler(space, max_epochs=max_epochs, seed=seed),
         num_samples=n_samples(space, trials=trials),
-        concurrent=None if space.scheduler.pauses else concurrent or None,
         trials=len(space.grid()) if space.search.algorithm == "grid" else trials,
+        metric=None if space.search.minimise else METRIC,
+        mode=None if space.search.minimise else MODE,
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.errors import CheckpointError, StorageError
+from trainables.state_files import LAST, drop_states, kept_state, state_beside
 from trainables.weights import save_weights
 
 STATE_VERSION = 3
@@ -49,7 +50,7 @@ class CheckpointFolder:
         self._keep_all = keep_all
         self._origin = origin
         self.best_path = folder / "best.safetensors"
-        self._last_path = folder / "last.pt"
+        self._last_path = folder / LAST
         self._spec_digest = spec_digest
 
     def save_state(self, state: TrainingState) -> None:
@@ -59,7 +60,7 @@ class CheckpointFolder:
             StorageError: the folder cannot be written; the previous state stays.
         """
         document = {"version": STATE_VERSION, "spec": self._spec_digest, **vars(state)}
-        beside = self._last_path.with_name(f".last-{uuid4().hex}.tmp")
+        beside = state_beside(self.folder, uuid4().hex)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with beside.open("wb") as file:
@@ -108,14 +109,7 @@ class CheckpointFolder:
 
     def drop_state(self) -> None:
         """Delete the state of a trial that will not go on; its best weights stay."""
-        self._last_path.unlink(missing_ok=True)
-        for left_over in self.folder.glob(".last-*.tmp"):  # of a process that was killed while it wrote
-            left_over.unlink(missing_ok=True)
-
-
-def kept_state(folder: Path, epoch: int) -> Path:
-    """Where a trial keeps the state after an epoch for trials that fork off."""
-    return folder / f"state-{epoch:06d}.pt"
+        drop_states(self.folder, keep_for_forks=True)
 
 
 def _read(path: Path) -> tuple[str, TrainingState] | None:

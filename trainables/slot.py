@@ -21,13 +21,14 @@ from ray.train.torch import get_device
 
 from trainables.benches import Agree, Bench
 from trainables.broker import CLOSED
-from trainables.checkpoints import CheckpointFolder, kept_state
+from trainables.checkpoints import CheckpointFolder
 from trainables.config import DataConfig, Split
 from trainables.data import load_test
 from trainables.errors import StillhouseError, StorageError, TrialFailed
 from trainables.jobs import JOB_KINDS, End, EvaluateJob, Lease, Message, ProfileJob, TrainJob
 from trainables.loop import train
 from trainables.profiling import profile_student
+from trainables.state_files import kept_state
 from trainables.team import SOLO, Team, lost_a_rank, team_here
 from trainables.weights import load_weights
 
@@ -61,6 +62,8 @@ def train_job(job: TrainJob, bench: Bench, line: Line) -> None:
     spec = job.trial
     files = _files(job, line)
     course = replace(bench.course(spec, job.bench), team=line.team)
+    if line.team.rank == 0:  # the others tell nothing, so they need not measure
+        course = replace(course, costs=bench.costs(spec.student, job.bench, job.costs))
     last: dict[str, Any] = {}
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:

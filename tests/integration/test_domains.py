@@ -14,7 +14,7 @@ from ray import tune
 from ray.tune.experiment import Experiment
 from ray.tune.registry import register_trainable
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
-from ray.tune.search import BasicVariantGenerator
+from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
 from cluster.session import connect
@@ -191,6 +191,29 @@ def test_random_draws_and_grids_let_no_more_trials_live_than_there_are_slots(alg
     assert alive[0] is not None
     plan.searcher.on_trial_complete(alive[0].trial_id)
     assert len(list(iter(plan.searcher.next_trial, None))) == 1
+    plan.widen(5)
+    assert len(list(iter(plan.searcher.next_trial, None))) == 3
+    plan.widen(1)
+    plan.searcher.on_trial_complete(alive[0].trial_id)
+    assert len(list(iter(plan.searcher.next_trial, None))) == 0
+
+
+def test_optuna_lets_more_trials_live_when_there_are_more_slots() -> None:
+    plan = search_plan(load_space("digits"), trials=10, seed=0, max_epochs=20, concurrent=2)
+    assert isinstance(plan.searcher, ConcurrencyLimiter)
+    plan.searcher.set_search_properties(METRIC, "max", {})
+    suggest = plan.searcher.suggest
+    assert [suggest(name) is None for name in "abc"] == [False, False, True]
+    plan.widen(3)
+    assert [suggest(name) is None for name in "cd"] == [False, True]
+
+
+def test_a_population_lives_as_a_whole() -> None:
+    space = load_space("kd").with_overrides(scheduler={"name": "pbt"})
+    plan = search_plan(space, trials=10, seed=0, max_epochs=20, concurrent=2)
+    plan.widen(3)
+    assert isinstance(plan.searcher, BasicVariantGenerator)
+    assert plan.searcher.max_concurrent == 0
 
 
 @pytest.mark.ray

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from orchestrator.search import SearchTask, run_search
 from orchestrator.workers import Workers
 from search_spaces.space import SpaceConfig
 from trainables.benches import Bench
-from trainables.checkpoints import CheckpointFolder, kept_state
+from trainables.checkpoints import CheckpointFolder
 from trainables.config import BenchSpec, TrialSpec
 from trainables.loop import train
+from trainables.state_files import kept_state
 
 pytestmark = pytest.mark.ray
 
@@ -118,12 +119,15 @@ def test_hyperband_pauses_halves_and_tells_every_epoch_once(lab: Lab, tmp_path: 
         assert epochs_told(ledger, record.trial) == list(range(1, record.epochs + 1))
         if record.status == "pruned":
             assert record.reason == f"stopped by hyperband after epoch {record.epochs}"
+    assert states_of(lab, [record.trial for record in ledger.trials()]) == []
 
 
 def test_pbt_forks_weights_and_optimiser_and_makes_the_same_forks_again(lab: Lab, tmp_path: Path) -> None:
     scheduler = {"name": "pbt", "perturbation_interval": 3, "quantile_fraction": 0.34}
     ledger = Ledger(tmp_path / "first")
-    ended = lab.search(scheduler, ledger)
+    with pytest.MonkeyPatch.context() as killed:  # a driver that dies in its search sweeps nothing away
+        killed.setattr("orchestrator.search.drop_states", lambda *_, **__: 0)
+        ended = lab.search(scheduler, ledger)
     assert ended["failed"] == 0
     assert 2 <= ended["completed"] <= TRIALS  # forks that are equal in all are one student
     records = {record.trial: record for record in ledger.trials()}
@@ -151,6 +155,11 @@ def test_pbt_forks_weights_and_optimiser_and_makes_the_same_forks_again(lab: Lab
     assert {r.trial: r.final.get("selection/accuracy") for r in again.trials()} == {
         t: r.final.get("selection/accuracy") for t, r in records.items()
     }
+    assert states_of(lab, records) == []
+
+
+def states_of(lab: Lab, trials: Iterable[str]) -> list[Path]:
+    return [path for trial in trials for path in (lab.folder / "students" / trial).glob("*.pt")]
 
 
 def assert_is_the_same_alone(

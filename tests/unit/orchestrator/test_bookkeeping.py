@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.bookkeeping import Bookkeeper, history
+from orchestrator.bookkeeping import Bookkeeper, agreements, history
 from orchestrator.ledger import Ledger, TrialRecord
 from trainables.broker import Broker
 from trainables.config import (
@@ -99,6 +99,20 @@ def heard_by_a_broker(ledger: Ledger, trial: str = "t") -> tuple[list[dict[str, 
         return heard, await broker.queued()
 
     return asyncio.run(replay())
+
+
+def test_what_slots_agreed_on_is_kept_once_and_before_the_first_epoch(ledger: Ledger) -> None:
+    agreed = {"precision/cpu": "bf16"}
+    books = Bookkeeper(ledger, search="s", agreements=lambda: agreed)
+    start(books)
+    books.reported("t", epoch(1))
+    agreed["precision/gpu"] = "fp32"
+    books.reported("t", epoch(2))
+    assert kinds(ledger) == ["trial_started", "agreed", "epoch", "epoch"]
+    start(books, "u")
+    books.reported("u", epoch(1))
+    assert kinds(ledger)[4:] == ["trial_started", "agreed", "epoch"]
+    assert agreements(Ledger(ledger.path.parent)) == {"precision/cpu": "bf16", "precision/gpu": "fp32"}
 
 
 def test_a_start_is_noted_with_all_that_it_takes_to_repeat_it(books: Bookkeeper, ledger: Ledger) -> None:

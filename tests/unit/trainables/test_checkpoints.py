@@ -12,6 +12,7 @@ from tests.unit.full_disk import largest_file
 from tests.unit.trainables.course_lab import same_weights, small_student, weights_of
 from trainables.checkpoints import CheckpointFolder, TrainingState
 from trainables.errors import CheckpointError
+from trainables.state_files import drop_states
 from trainables.weights import load_weights
 
 
@@ -120,6 +121,21 @@ def test_a_dropped_state_leaves_the_best_weights_alone(files: CheckpointFolder) 
     files.drop_state()
     assert [path.name for path in files.folder.iterdir()] == ["best.safetensors"]
     files.drop_state()
+
+
+@pytest.mark.parametrize("keep_for_forks", [True, False])
+def test_sweeping_spares_the_best_weights_and_tells_what_it_freed(
+    tmp_path: Path, keep_for_forks: bool
+) -> None:
+    files = CheckpointFolder(tmp_path, spec_digest="a" * 64, keep_all=True)
+    files.save_state(some_state(epoch=2))
+    files.save_state(some_state(epoch=3))
+    files.save_best(nn.Linear(1, 1), {})
+    size = (tmp_path / "last.pt").stat().st_size
+    assert drop_states(tmp_path, keep_for_forks=keep_for_forks) == (0 if keep_for_forks else 2 * size)
+    kept = ["state-000002.pt", "state-000003.pt"] if keep_for_forks else []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", *kept]
+    assert drop_states(tmp_path / "nowhere", keep_for_forks=False) == 0
 
 
 def test_the_last_state_replaces_the_one_before(files: CheckpointFolder) -> None:
