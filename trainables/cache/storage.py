@@ -5,19 +5,30 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 from filelock import FileLock
 from pyarrow import fs
 
+from trainables.config.cache import holds_credentials
 from trainables.errors import CacheError
 
 _HAS_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
+_SECRETS: Final = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
+_REFUSED: Final = (
+    "ACCESS_DENIED",
+    "INVALID_ACCESS_KEY_ID",
+    "SIGNATURE_DOES_NOT_MATCH",
+    "TOKEN",
+    "UNRECOGNIZED_CLIENT",
+)
+_CUT: Final = ("NETWORK_CONNECTION", "REQUEST_TIMEOUT", "curlCode")
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,7 @@ class Place:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise CacheError(f"cannot read {self.path(name)}: {error}") from error
+            raise CacheError(f"cannot read {self.path(name)}: {told(error)}") from error
 
     def write(self, name: str, data: bytes | pa.Buffer) -> None:
         """Write a file whole: it appears complete or not at all, and is on disk on return.
@@ -69,7 +80,7 @@ class Place:
                 with self.filesystem.open_output_stream(self.path(name)) as stream:
                     stream.write(data)
         except OSError as error:
-            raise CacheError(f"cannot write {self.path(name)}: {error}") from error
+            raise CacheError(f"cannot write {self.path(name)}: {told(error)}") from error
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
@@ -78,7 +89,7 @@ class Place:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise CacheError(f"cannot remove {self.path(name)}: {error}") from error
+            raise CacheError(f"cannot remove {self.path(name)}: {told(error)}") from error
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -101,13 +112,22 @@ class Place:
         finally:
             lock.release()
 
+    def free_bytes(self) -> int | None:
+        """Bytes that still fit where a local folder is or will be; none where storage has no such limit."""
+        if not self.is_local:
+            return None
+        folder = Path(self.root)
+        while not folder.is_dir():
+            folder = folder.parent
+        return shutil.disk_usage(folder).free
+
     def sizes(self) -> dict[str, int]:
         """Bytes of every file below the folder by relative name; hidden (unfinished) files are left out."""
         selector = fs.FileSelector(self.root, recursive=True, allow_not_found=True)
         try:
             found = self.filesystem.get_file_info(selector)
         except OSError as error:
-            raise CacheError(f"cannot list {self.uri}: {error}") from error
+            raise CacheError(f"cannot list {self.uri}: {told(error)}") from error
         names = {
             str(PurePosixPath(info.path).relative_to(PurePosixPath(self.root))): info
             for info in found
@@ -122,8 +142,13 @@ def open_place(uri: str) -> Place:
     """The folder of a path or a URI such as `s3://bucket/folder`; nothing is created.
 
     Raises:
-        CacheError: the URI names no file system that pyarrow knows.
+        CacheError: the URI names no file system that pyarrow knows, or holds credentials.
     """
+    if holds_credentials(uri):  # it would stand in the ledger, in MLflow and in every message
+        raise CacheError(
+            "the URI of the teacher cache holds credentials; leave them out and give them in "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in a profile below ~/.aws"
+        )
     if not _HAS_SCHEME.match(uri):
         path = str(Path(uri).expanduser().absolute())
         return Place(path, fs.LocalFileSystem(), path)
@@ -131,9 +156,27 @@ def open_place(uri: str) -> Place:
         filesystem, root = fs.FileSystem.from_uri(uri)
     except (pa.ArrowInvalid, OSError) as error:
         raise CacheError(
-            f"cannot open {uri!r}: {error}; give a path, or a URI such as s3://bucket/folder"
+            f"cannot open {uri!r}: {told(error)}; give a path, or a URI such as s3://bucket/folder"
         ) from error
     return Place(uri, filesystem, root.rstrip("/"))
+
+
+def told(error: Exception) -> str:
+    """What a file system says went wrong, without secrets, and what to do where its own words do not tell."""
+    text = str(error)
+    for name in _SECRETS:
+        if value := os.environ.get(name):
+            text = text.replace(value, f"<{name}>")
+    if "AWS Error" not in text:
+        return text
+    if any(word in text for word in _REFUSED):
+        return (
+            f"{text}; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the profile below ~/.aws), and "
+            "that this user may list, read and write there"
+        )
+    if any(word in text for word in _CUT):
+        return f"{text}; finished files are kept: run again when the storage can be reached"
+    return text
 
 
 def _replace_file(path: Path, data: bytes | pa.Buffer) -> None:

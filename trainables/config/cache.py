@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trainables.config.base import Config
 
@@ -26,6 +27,16 @@ class CacheConfig(Config):
     batch_size: int = Field(512, ge=1, le=65_536, description="samples in a teacher forward")
     rows_per_shard: int = Field(65_536, ge=16, description="samples in one Parquet file")
 
+    @model_validator(mode="after")
+    def _no_credentials(self) -> Self:
+        # On the whole section, since an error about the key would show what stands there.
+        if self.uri is not None and holds_credentials(self.uri):
+            raise ValueError(
+                "`uri` holds credentials; leave them out and give them in AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, or in a profile below ~/.aws"
+            )
+        return self
+
 
 class CacheIdentity(Config):
     """All that the teacher's answer to a view depends on; two caches are the same when this is."""
@@ -38,3 +49,9 @@ class CacheIdentity(Config):
     seed: int = Field(description="seed of the views")
     n_classes: int = Field(ge=2)
     dtype: Precision
+
+
+def holds_credentials(uri: str) -> bool:
+    """Whether the URI of an object store names a user, as in `s3://key:secret@bucket`."""
+    scheme, separator, rest = uri.partition("://")
+    return bool(separator) and scheme.lower() != "file" and "@" in rest

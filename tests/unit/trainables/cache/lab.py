@@ -58,10 +58,11 @@ class CacheLab:
     precision: Precision = Precision.FP16
     teacher_digest: str = "a" * 64
     rows_per_shard: int = 16
+    at: str | None = None
 
     @property
     def uri(self) -> str:
-        return str(self.folder / "cache")
+        return self.at or str(self.folder / "cache")
 
     def origin(self, banks: tuple[str, ...]) -> Origin:
         identity = make_identity(self.teacher_digest, self.facts, seed=self.seed, precision=self.precision)
