@@ -46,7 +46,7 @@ class Composer:
                 "keep_states": scheduler.name == "pbt",
             }
         )
-        return TrainJob(bench=self.bench, trial=spec)
+        return TrainJob(bench=self.bench, trial=spec, costs=self.space.search.minimise)
 
     def choice(self, sampled: Mapping[str, Any]) -> Choice:
         """What the proposal means in terms of the space."""

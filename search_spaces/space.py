@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Any, Final, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from search_spaces.kinds import Bell, Domain, GridSearch, Listed
 from search_spaces.objective_sections import Objectives
 from search_spaces.schedulers import UNPERTURBED, FifoScheduler, PbtScheduler, Scheduler
+from search_spaces.searchers import SearchConfig, why_not_minimised
 from search_spaces.sections import Section, StudentSection, TrainingSection
 from trainables.config.base import Config, Scalar
 from trainables.config.objectives import OBJECTIVE_CONFIGS
@@ -20,8 +21,6 @@ from trainables.errors import ConfigError
 
 GRID_KEY: Final = "grid"
 """Where a sampled configuration of a grid holds its point."""
-
-Point = Annotated[dict[str, Scalar], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -36,25 +35,6 @@ class Choice:
     """Overrides of the experiment's recipe."""
     parameters: dict[str, Scalar]
     """The searched values alone, flat: temperature, student.width, training.lr; objective when it varies."""
-
-
-def _points_tag(value: object) -> str:
-    return "list" if isinstance(value, list | tuple) else "word"
-
-
-class SearchConfig(Config):
-    """How points are proposed."""
-
-    algorithm: Literal["random", "grid", "optuna"] = Field(
-        "random", description="random draws, every combination, or Optuna's TPE"
-    )
-    points_to_evaluate: Annotated[
-        Annotated[Literal["defaults"], Tag("word")] | Annotated[tuple[Point, ...], Tag("list")],
-        Discriminator(_points_tag),
-    ] = Field(
-        "defaults",
-        description="tried first: the papers' defaults, or a list, as [{temperature: 4, student.width: 8}]",
-    )
 
 
 class SpaceConfig(Config):
@@ -182,6 +162,9 @@ class SpaceConfig(Config):
 
     @model_validator(mode="after")
     def _suits_scheduler(self) -> Self:
+        refusal = why_not_minimised(self.search, self.scheduler)
+        if refusal is not None:
+            raise _problem(*refusal)
         name, algorithm = self.scheduler.name, self.search.algorithm
         allowed = ("random",) if isinstance(self.scheduler, PbtScheduler) else ("random", "grid")
         if self.scheduler.pauses and algorithm not in allowed:

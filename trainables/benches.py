@@ -1,22 +1,31 @@
-"""What a slot keeps loaded between its jobs: data, workbenches, compiled students, agreed precisions."""
+"""What a slot keeps loaded between its jobs: data, workbenches, compiled students, agreed measurements."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
 from trainables.cache.reader import open_cache
 from trainables.compiling import CompiledStudents
-from trainables.config import BenchSpec, DataConfig, ModelConfig, TrainingPrecision, TrialSpec, digest_of
+from trainables.config import (
+    BenchSpec,
+    Cost,
+    DataConfig,
+    ModelConfig,
+    TrainingPrecision,
+    TrialSpec,
+    digest_of,
+)
 from trainables.data import TrainingData, load_training
 from trainables.kept import Kept
 from trainables.loop import Course
 from trainables.models import build_model
 from trainables.precision import has_fast_bf16, measure_precision
-from trainables.profiling import device_name
+from trainables.profiling import device_name, profile_student
 from trainables.seeds import derive_seed
+from trainables.weights import count_parameters
 from trainables.workbench import Workbench, render_budget
 
 MAX_BENCHES = 4
@@ -47,6 +56,7 @@ class Bench:
         )
         self._students = CompiledStudents()
         self._precisions: dict[str, TrainingPrecision] = {}
+        self._latencies_ms: dict[str, float] = {}
 
     def data(self, config: DataConfig) -> TrainingData:
         """Training data, loaded once."""
@@ -100,6 +110,37 @@ class Bench:
 
             self._precisions[key] = TrainingPrecision(self._agree(key, find))
         return self._precisions[key]
+
+    def costs(self, student: ModelConfig, spec: BenchSpec, wanted: Sequence[Cost]) -> dict[str, float]:
+        """What a search weighs against this student's accuracy, under the names of metrics.
+
+        Raises:
+            StillhouseError: the network cannot take such an input.
+        """
+        measures = {
+            Cost.PARAMS: lambda: float(count_parameters(self.build(student, spec))),
+            Cost.LATENCY_MS: lambda: self._latency_ms(student, spec),
+        }
+        return {cost.metric: measures[cost]() for cost in wanted}
+
+    def _latency_ms(self, student: ModelConfig, spec: BenchSpec) -> float:
+        """Measured once per architecture, agreed by all: a second measurement would differ by its noise.
+
+        On one kind of device only, whichever it is: latencies of two kinds do not compare anyway.
+        """
+        data = self.data(spec.data)
+        images = list(data.train.images.shape[1:])
+        key = f"latency_ms/{digest_of([student.plain(), len(data.classes), images])[:16]}"
+        if key not in self._latencies_ms:
+
+            def find() -> str:
+                with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
+                    model = self.build(student, spec).to(self._device)
+                    figures = profile_student(model, input_shape=self.workbench(spec).input_shape)
+                return repr(figures.latency_ms)
+
+            self._latencies_ms[key] = float(self._agree(key, find))
+        return self._latencies_ms[key]
 
     def _open(self, spec: BenchSpec) -> Workbench:
         cache = open_cache(spec.cache_uri, manifest_sha=spec.cache_manifest) if spec.cache_uri else None

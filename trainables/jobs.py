@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from trainables.config import BenchSpec, Config, ModelConfig, Split, TrialSpec
+from trainables.config import BenchSpec, Config, Cost, ModelConfig, Split, TrialSpec
 
 
 class TrainJob(Config):
@@ -16,6 +16,7 @@ class TrainJob(Config):
     kind: Literal["train"] = "train"
     bench: BenchSpec
     trial: TrialSpec
+    costs: tuple[Cost, ...] = Field((), description="of the student, told with every epoch's metrics")
 
     @property
     def job_id(self) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,8 @@ class Course:
     """The model's forward pass in training where that is compiled; it must share the model's weights."""
     team: Team = SOLO
     """The ranks that train it together."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """Metrics of the network itself, the same in every epoch."""
 
     def resolved_precision(self) -> TrainingPrecision:
         """fp32 or bf16: never auto, which only a measurement can decide."""
@@ -164,6 +166,7 @@ class _Run:
         metrics = means.result(self.team)
         _refuse_non_finite(metrics, epoch)
         metrics["train/images_per_s"] = sum(map(len, batches)) / (time.perf_counter() - began)
+        metrics.update(self.course.costs)
         settle(self.model, self.team)
         self._select(epoch, metrics)
         metrics["seconds"] = time.perf_counter() - began

@@ -15,7 +15,7 @@ from trainables.config.objectives import (
     ObjectiveConfig,
 )
 from trainables.config.training import OptimizerName, ScheduleName, TrainingConfig, TrainingPrecision
-from trainables.config.trial import BenchSpec, Fork, Role, TrialSpec
+from trainables.config.trial import BenchSpec, Cost, Fork, Role, TrialSpec
 from trainables.config.views import (
     BankConfig,
     CropFlipStep,
@@ -34,6 +34,7 @@ __all__ = [
     "CacheIdentity",
     "CeConfig",
     "Config",
+    "Cost",
     "CrldConfig",
     "CropFlipStep",
     "CutoutStep",

@@ -22,6 +22,18 @@ class Role(StrEnum):
     BASELINE = "baseline"
 
 
+class Cost(StrEnum):
+    """What a student costs where it is used, and what a search may weigh against its accuracy."""
+
+    PARAMS = "params"
+    LATENCY_MS = "latency_ms"
+
+    @property
+    def metric(self) -> str:
+        """Its name among the metrics of an epoch."""
+        return f"student/{self.value}"
+
+
 class BenchSpec(Config):
     """What every trial of a search shares: data, views and the teacher's cache."""
 

@@ -1,0 +1,67 @@
+"""How a search space lets its points be proposed: the searcher, its first points, and what it weighs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator
+
+from search_spaces.schedulers import FifoScheduler, SchedulerBase
+from trainables.config import Config, Cost
+from trainables.config.base import Scalar
+
+Point = Annotated[dict[str, Scalar], Field(min_length=1)]
+
+
+def _points_tag(value: object) -> str:
+    return "list" if isinstance(value, list | tuple) else "word"
+
+
+def _are_none(costs: Sequence[Cost]) -> bool:
+    return not costs
+
+
+class SearchConfig(Config):
+    """How points are proposed."""
+
+    algorithm: Literal["random", "grid", "optuna"] = Field(
+        "random", description="random draws, every combination, or Optuna's TPE"
+    )
+    points_to_evaluate: Annotated[
+        Annotated[Literal["defaults"], Tag("word")] | Annotated[tuple[Point, ...], Tag("list")],
+        Discriminator(_points_tag),
+    ] = Field(
+        "defaults",
+        description="tried first: the papers' defaults, or a list, as [{temperature: 4, student.width: 8}]",
+    )
+    minimise: tuple[Cost, ...] = Field(
+        (),
+        # Left out of plain data where there are none: other searches keep the ids that they had before.
+        exclude_if=_are_none,
+        description="costs that optuna weighs against accuracy, as [params] or [latency_ms, params]",
+    )
+
+    @field_validator("minimise")
+    @classmethod
+    def _each_once(cls, costs: tuple[Cost, ...]) -> tuple[Cost, ...]:
+        for cost in costs:
+            if costs.count(cost) > 1:
+                raise ValueError(f"the list holds {cost.value!r} twice")
+        return costs
+
+
+def why_not_minimised(search: SearchConfig, scheduler: SchedulerBase) -> tuple[tuple[str, str], str] | None:
+    """The key, and the reason, for which searcher or scheduler cannot weigh costs; none where they can."""
+    if search.minimise and search.algorithm != "optuna":
+        return (
+            ("search", "algorithm"),
+            f"{search.algorithm} weighs no costs against accuracy; with search.minimise allowed: optuna",
+        )
+    if search.minimise and not isinstance(scheduler, FifoScheduler):
+        return (
+            ("scheduler", "name"),
+            "it judges trials by accuracy alone, so it would stop the small students that search.minimise "
+            "asks for; with search.minimise allowed: fifo",
+        )
+    return None

@@ -1,0 +1,151 @@
+"""What a student costs, told with every epoch when the search asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.unit.trainables.course_lab import CPU, same_weights
+from trainables.benches import Bench
+from trainables.config import (
+    BenchSpec,
+    CeConfig,
+    Cost,
+    DataConfig,
+    DataName,
+    ModelConfig,
+    ModelName,
+    Role,
+    TrainingConfig,
+    TrialSpec,
+    ViewsConfig,
+)
+from trainables.errors import StillhouseError
+from trainables.jobs import End, Message, TrainJob
+from trainables.slot import Line, train_job
+from trainables.team import Solo
+from trainables.weights import count_parameters, load_weights
+
+NARROW, WIDE = (ModelConfig(name=ModelName.MLP, width=width) for width in (4, 8))
+
+
+class Agreements:
+    """What slots agreed on, and how often one of them had to measure."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self.measured: list[str] = []
+
+    def __call__(self, key: str, find: Callable[[], str]) -> str:
+        if key not in self.values:
+            self.measured.append(key)
+            self.values[key] = find()
+        return self.values[key]
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> BenchSpec:
+    return BenchSpec(
+        data=DataConfig(name=DataName.DIGITS, train_limit=60),
+        views=ViewsConfig(),
+        view_seed=1,
+        cache_uri=None,
+        cache_manifest=None,
+        checkpoints=str(tmp_path),
+    )
+
+
+def job_of(spec: BenchSpec, *costs: Cost, trial_id: str = "ce-1", student: ModelConfig = NARROW) -> TrainJob:
+    training = TrainingConfig(epochs=3, batch_size=20, checkpoint_every=1)
+    trial = TrialSpec(
+        trial_id=trial_id, role=Role.SEARCH, objective=CeConfig(), student=student, training=training, seed=3
+    )
+    return TrainJob(bench=spec, trial=trial, costs=costs)
+
+
+def told(job: TrainJob, bench: Bench, *, tired_at: int = 99, heard: int = 0, rank: int = 0) -> list[Message]:
+    messages: list[Message] = []
+
+    def send(message: Message) -> bool:
+        messages.append(message)
+        return True
+
+    line = Line(send, lambda: len(messages) >= tired_at, heard, Solo(rank=rank))
+    train_job(job, bench, line)
+    return messages
+
+
+def test_costs_are_told_with_every_epoch_and_with_the_best(spec: BenchSpec) -> None:
+    agreements = Agreements()
+    bench = Bench(CPU, agree=agreements)
+    messages = told(job_of(spec, Cost.PARAMS, Cost.LATENCY_MS), bench)
+    (latency_ms,) = map(float, agreements.values.values())
+    costs = {
+        "student/params": count_parameters(bench.build(NARROW, spec)),
+        "student/latency_ms": latency_ms,
+    }
+    assert latency_ms > 0
+    assert len(messages) == 3
+    assert messages[-1].end is End.COMPLETED
+    for metrics in (*(message.metrics for message in messages), messages[-1].best):
+        assert metrics.items() >= costs.items()
+
+
+def test_a_student_of_which_no_costs_are_wanted_tells_none_and_trains_the_same(spec: BenchSpec) -> None:
+    weights = []
+    for trial_id, costs in (("with", [Cost.LATENCY_MS]), ("without", [])):
+        job = job_of(spec, *costs, trial_id=trial_id)
+        last = told(job, Bench(CPU))[-1]
+        assert any(name.startswith("student/") for name in last.metrics) == bool(costs)
+        model = Bench(CPU).build(NARROW, spec)
+        load_weights(model, Path(last.checkpoint or ""))
+        weights.append(model.state_dict())
+    assert same_weights(*weights)
+
+
+def test_latency_is_measured_once_for_each_architecture_whichever_slot_asks(spec: BenchSpec) -> None:
+    agreements = Agreements()
+    slots = [Bench(CPU, agree=agreements) for _ in range(2)]
+    narrow = [slot.costs(NARROW, spec, [Cost.LATENCY_MS]) for slot in slots for _ in range(2)]
+    assert all(costs == narrow[0] for costs in narrow)
+    assert len(agreements.measured) == 1
+    slots[1].costs(WIDE, spec, [Cost.LATENCY_MS])
+    slots[1].costs(NARROW, spec.with_overrides(view_seed=2), [Cost.LATENCY_MS, Cost.PARAMS])
+    assert len(agreements.measured) == 2
+
+
+def test_a_trial_that_goes_on_elsewhere_tells_the_costs_that_were_agreed(spec: BenchSpec) -> None:
+    agreements = Agreements()
+    job = job_of(spec, Cost.LATENCY_MS)
+    first = told(job, Bench(CPU, agree=agreements), tired_at=1)
+    rest = told(job, Bench(CPU, agree=agreements), heard=1)
+    assert [message.epoch for message in rest] == [2, 3]
+    assert {m.metrics["student/latency_ms"] for m in (first[0], *rest)} == {
+        float(value) for value in agreements.values.values()
+    }
+
+
+def test_measuring_leaves_the_random_state_as_it_was(spec: BenchSpec) -> None:
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    Bench(CPU).costs(NARROW, spec, [Cost.LATENCY_MS, Cost.PARAMS])
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_only_the_first_rank_measures(spec: BenchSpec) -> None:
+    agreements = Agreements()
+    told(job_of(spec, Cost.LATENCY_MS), Bench(CPU, agree=agreements), rank=1)
+    assert not agreements.measured
+
+
+def test_a_student_that_takes_no_such_images_says_so(spec: BenchSpec) -> None:
+    student = ModelConfig(factory="tests.unit.trainables.test_costs:misfit")
+    with pytest.raises(StillhouseError, match=r"cannot take an input of shape \(1, 8, 8\)"):
+        Bench(CPU).costs(student, spec, [Cost.LATENCY_MS])
+
+
+def misfit(n_classes: int) -> torch.nn.Module:
+    return torch.nn.Linear(5, n_classes)
