@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 import search_spaces
 from orchestrator.checkpoint_files import why_unreadable
+from orchestrator.checks import Both, check_together
 from orchestrator.constraints import parse_constraints
 from orchestrator.experiment import ExperimentConfig
 from orchestrator.explain import Problem, as_error, build, shown
 from orchestrator.schema_words import did_you_mean
 from orchestrator.yaml_lines import Document, KeyPath, read_yaml
-from search_spaces.sections import Section
 from search_spaces.space import SpaceConfig
-from trainables.config import Config
 from trainables.errors import ConfigError
 
 EXPERIMENTS_FOLDER: Final = Path(__file__).parent / "experiments"
@@ -68,7 +65,7 @@ def load_experiment(
     space_document = _space_document(config, document, overrides)
     space = build(SpaceConfig, space_document)
     config = _overridden(config, overrides, space_document)
-    _check_together(config, space, document, space_document)
+    check_together(Both(config, space, document, space_document))
     return LoadedExperiment(config, space, source, Path(space_document.file))
 
 
@@ -195,41 +192,3 @@ def _absent(path: KeyPath, resolved: str, kind: str, document: Document) -> Prob
     found = document.value(path)
     there = "" if found == resolved else f", not {resolved}"
     return Problem(path, f"found {shown(found)}; allowed: an existing {kind}{there}")
-
-
-def _check_together(
-    config: ExperimentConfig, space: SpaceConfig, document: Document, space_document: Document
-) -> None:
-    """What only experiment and space together can tell.
-
-    Raises:
-        ConfigError: a combination that cannot run.
-    """
-    for section, base in (("student", config.student), ("training", config.training)):
-        dimensions: Section = getattr(space, section)
-        for corner in dimensions.corners():
-            _check_corner(base, corner, space_document, section)
-    epochs = max_epochs(config, space)
-    key, first = space.scheduler.first_decision()
-    if first > epochs:
-        text = f"found {first}; allowed: at most {epochs}, the epochs of a trial of {config.name}"
-        raise as_error(space_document, [Problem(("scheduler", key), text)])
-    if space.search.algorithm == "grid" and (size := len(space.grid())) > config.budget.trials:
-        text = f"found {config.budget.trials}; the grid of space {space.name} has {size} points: allow them"
-        raise as_error(document, [Problem(("budget", "trials"), text)])
-
-
-def max_epochs(config: ExperimentConfig, space: SpaceConfig) -> int:
-    """The most epochs that a trial can have."""
-    epochs = [int(corner.get("epochs", config.training.epochs)) for corner in space.training.corners()]
-    return max(epochs)
-
-
-def _check_corner(base: Config, corner: dict[str, Any], document: Document, section: str) -> None:
-    try:
-        base.with_overrides(**corner)
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        values = ", ".join(f"{name} {value!r}" for name, value in corner.items())
-        text = f"{values} does not fit the experiment: {reason}"
-        raise as_error(document, [Problem((section,), text)]) from error

@@ -12,9 +12,9 @@ import ray
 from ray import tune
 
 from orchestrator.bookkeeping import Bookkeeper, agreements, history
+from orchestrator.checks import max_epochs
 from orchestrator.console import Console
 from orchestrator.ledger import Ledger
-from orchestrator.loading import max_epochs
 from orchestrator.proposals import Composer
 from orchestrator.search_progress import SearchProgress, search_progress
 from search_spaces.domains import SearchPlan, search_plan

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.checks import max_epochs
 from orchestrator.loading import (
     EXPERIMENTS_FOLDER,
     SPACES_FOLDER,
     Overrides,
     load_experiment,
     load_space,
-    max_epochs,
     shipped,
 )
 from trainables.errors import ConfigError
@@ -491,6 +491,20 @@ def test_an_override_that_the_student_cannot_take_is_refused(tmp_path: Path) -> 
     path.write_text(path.read_text().replace("{name: resnet8, width: 4}", "{factory: 'a:b'}"))
     with pytest.raises(ConfigError, match=r"space.yaml:13: student: width 4 does not fit .*`width` is for"):
         load_experiment(str(path))
+
+
+@pytest.mark.parametrize(("workers", "fits"), [(1, True), (3, True), (4, False)])
+def test_each_worker_of_a_slot_needs_two_samples_of_the_smallest_batch(
+    workers: int, fits: bool, tmp_path: Path
+) -> None:
+    path = _with_space(tmp_path, SPACE + "training: {batch_size: {choice: [6, 64]}}\n")
+    path.write_text(path.read_text() + f"cluster: {{workers_per_slot: {workers}}}\n")
+    if fits:
+        load_experiment(str(path))
+    else:
+        wanted = r"mine.yaml:15: cluster.workers_per_slot: found 4, which share batches of 6 .* at most 3"
+        with pytest.raises(ConfigError, match=wanted):
+            load_experiment(str(path))
 
 
 def test_the_longest_trial_counts_where_epochs_are_searched(tmp_path: Path) -> None:

@@ -1,0 +1,98 @@
+"""What only experiment and search space together can tell: combinations that cannot run are refused here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from orchestrator.experiment import ExperimentConfig
+from orchestrator.explain import Problem, as_error
+from orchestrator.yaml_lines import Document
+from search_spaces.sections import Section
+from search_spaces.space import SpaceConfig
+from trainables.config import Config
+
+ROWS_PER_WORKER: Final = 2
+"""The fewest that batch statistics of a worker's own share can be taken of."""
+
+
+@dataclass(frozen=True)
+class Both:
+    """An experiment and its space, and the files that they were read from."""
+
+    config: ExperimentConfig
+    space: SpaceConfig
+    document: Document
+    space_document: Document
+
+
+def check_together(both: Both) -> None:
+    """Try every check.
+
+    Raises:
+        ConfigError: a combination that cannot run, with file, line and key.
+    """
+    for check in CHECKS:
+        check(both)
+
+
+def max_epochs(config: ExperimentConfig, space: SpaceConfig) -> int:
+    """The most epochs that a trial can have."""
+    epochs = [int(corner.get("epochs", config.training.epochs)) for corner in space.training.corners()]
+    return max(epochs)
+
+
+def _overrides_fit(both: Both) -> None:
+    bases = {"student": both.config.student, "training": both.config.training}
+    for section, base in bases.items():
+        dimensions: Section = getattr(both.space, section)
+        for corner in dimensions.corners():
+            _check_corner(base, corner, both.space_document, section)
+
+
+def _scheduler_decides_in_time(both: Both) -> None:
+    epochs = max_epochs(both.config, both.space)
+    key, first = both.space.scheduler.first_decision()
+    if first > epochs:
+        text = f"found {first}; allowed: at most {epochs}, the epochs of a trial of {both.config.name}"
+        raise as_error(both.space_document, [Problem(("scheduler", key), text)])
+
+
+def _budget_holds_the_grid(both: Both) -> None:
+    space, trials = both.space, both.config.budget.trials
+    if space.search.algorithm == "grid" and (size := len(space.grid())) > trials:
+        text = f"found {trials}; the grid of space {space.name} has {size} points: allow them"
+        raise as_error(both.document, [Problem(("budget", "trials"), text)])
+
+
+def _workers_share_a_batch(both: Both) -> None:
+    workers = both.config.cluster.workers_per_slot
+    own = both.config.training.batch_size
+    sizes = [int(corner.get("batch_size", own)) for corner in both.space.training.corners()]
+    if workers > 1 and min(sizes) < ROWS_PER_WORKER * workers:
+        text = (
+            f"found {workers}, which share batches of {min(sizes)} samples; allowed: at most "
+            f"{min(sizes) // ROWS_PER_WORKER or 1}, so that each has {ROWS_PER_WORKER} samples or more"
+        )
+        raise as_error(both.document, [Problem(("cluster", "workers_per_slot"), text)])
+
+
+CHECKS: Final[tuple[Callable[[Both], None], ...]] = (
+    _overrides_fit,
+    _scheduler_decides_in_time,
+    _budget_holds_the_grid,
+    _workers_share_a_batch,
+)
+
+
+def _check_corner(base: Config, corner: dict[str, Any], document: Document, section: str) -> None:
+    try:
+        base.with_overrides(**corner)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        values = ", ".join(f"{name} {value!r}" for name, value in corner.items())
+        text = f"{values} does not fit the experiment: {reason}"
+        raise as_error(document, [Problem((section,), text)]) from error
