@@ -14,6 +14,7 @@ from plotly.subplots import make_subplots
 from orchestrator.ledger import Event, TrialRecord
 from orchestrator.picking import ACCURACY, Figures, pareto_front
 from orchestrator.summary import Students, Summary, is_champion
+from trainables.config import Cost
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; the control is always dark grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -43,12 +44,16 @@ def groups_of(summary: Summary) -> list[tuple[str, str, Students]]:
 
 
 def cost_chart(summary: Summary, records: Sequence[TrialRecord], figures: Figures) -> go.Figure:
-    """Selection accuracy against latency and parameters, with the Pareto front of finalists and control."""
+    """Selection accuracy against latency and parameters, with the Pareto front of finalists and control.
+
+    Where the search itself weighed costs, the trials that no other beats in all that it weighed are ringed.
+    """
     chart = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.06)
     searched = [r for r in records if r.status == "completed" and ACCURACY in r.best and r.trial in figures]
     for column, (field, title) in enumerate(COSTS.items(), start=1):
         costs = [figures[record.trial][field] for record in searched]
         _add_searched(chart, searched, costs, column)
+        _add_unbeaten(chart, searched, figures, field, column)
         _add_front(chart, summary, field, column)
         for name, colour, students in groups_of(summary):
             _add_group(chart, name, colour, students, field, column)
@@ -108,6 +113,27 @@ def _add_searched(
         marker={"color": QUIET_COLOUR, "size": 7},
         name="trials of the search (one seed)",
         showlegend=column == 1 and bool(searched),
+        row=1,
+        col=column,
+    )
+
+
+def _add_unbeaten(
+    chart: go.Figure, searched: Sequence[TrialRecord], figures: Figures, field: str, column: int
+) -> None:
+    weighed = [cost for cost in Cost if any(cost.metric in record.best for record in searched)]
+    if not weighed:
+        return
+    points = {r.trial: {**figures[r.trial], "selection_accuracy": r.best[ACCURACY]} for r in searched}
+    front = sorted((points[name][field], name) for name in pareto_front(points, minimise=weighed))
+    chart.add_scatter(
+        x=[cost for cost, _ in front],
+        y=[100 * points[name]["selection_accuracy"] for _, name in front],
+        mode="markers",
+        marker={"symbol": "circle-open", "color": CONTROL_COLOUR, "size": 12, "line": {"width": 1.5}},
+        name=f"unbeaten trials: accuracy, {', '.join(weighed)}",
+        showlegend=column == 1,
+        hoverinfo="skip",
         row=1,
         col=column,
     )

@@ -59,7 +59,8 @@ PAGE: Final = """<!doctype html>
 <section><h2>Students</h2>$students<p class="note">$curse</p></section>
 <section><h2>Accuracy and cost</h2>$cost
 <p class="note">Points are means over seeds, bars one standard deviation; the dashed line joins the
-students that no other beats in both.</p></section>
+students that no other beats in both. Where the search weighed costs, rings mark its trials that no other
+beats in all that it weighed.</p></section>
 <section><h2>Learning curves</h2>$curves
 <p class="note">Thin lines are single seeds, thick lines their mean. The first quarter of the training may lie
 below the picture; a double click shows it.</p></section>

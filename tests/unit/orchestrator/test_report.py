@@ -13,6 +13,7 @@ from orchestrator.parallel_chart import search_chart
 from orchestrator.picking import PairedDifference
 from orchestrator.report import report_html, verdict, write_report
 from orchestrator.summary import Summary
+from trainables.config import Cost
 
 MakeRecord = Callable[..., TrialRecord]
 
@@ -123,6 +124,39 @@ def test_the_chart_of_costs_shows_the_profiled_trials(
     assert [(list(t.x), list(t.y)) for t in trials] == [([0.5], [95.0]), ([5e6], [95.0])]
     assert chart.layout.xaxis2.type == "log"
     assert sum(t.name == "teacher" for t in chart.data) == 1  # its latency is not known
+
+
+def test_trials_that_none_beats_in_what_the_search_weighed_are_ringed(
+    summary: Summary, make_record: MakeRecord
+) -> None:
+    # Of b and c the one is faster, the other smaller; a beats d in all, and e in all but latency.
+    students = {
+        "a": (0.90, 300, 2.0),
+        "b": (0.80, 200, 1.0),
+        "c": (0.80, 100, 3.0),
+        "d": (0.85, 400, 2.5),
+        "e": (0.85, 350, 1.5),
+    }
+    figures = {
+        name: {"params": float(params), "size_bytes": 1.0, "latency_ms": latency_ms}
+        for name, (_, params, latency_ms) in students.items()
+    }
+
+    def ringed(*weighed: Cost) -> list[tuple[list[float], list[float]]]:
+        records = [make_record(name, accuracy) for name, (accuracy, _, _) in students.items()]
+        told = [
+            record.model_copy(update={"best": record.best | {cost.metric: 9.0 for cost in weighed}})
+            for record in records
+        ]
+        traces = [t for t in cost_chart(summary, told, figures).data if "unbeaten" in (t.name or "")]
+        assert {t.name for t in traces} <= {f"unbeaten trials: accuracy, {', '.join(weighed)}"}
+        return [(list(t.x), [round(y) for y in t.y]) for t in traces]
+
+    assert ringed(Cost.PARAMS) == [([2.0, 3.0], [90, 80]), ([100.0, 300.0], [80, 90])]
+    by_latency, by_params = ringed(Cost.PARAMS, Cost.LATENCY_MS)
+    assert by_latency == ([1.0, 1.5, 2.0, 3.0], [80, 85, 90, 80])
+    assert by_params == ([100.0, 200.0, 300.0, 350.0], [80, 80, 90, 85])
+    assert not ringed()
 
 
 def test_the_search_chart_leaves_out_what_never_varied(make_record: MakeRecord) -> None:
