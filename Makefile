@@ -29,7 +29,7 @@ setup: $(DEV) ## make .venv with all that development needs
 demo: $(RUN) ## from nothing to a champion: the shipped experiment "digits", no download of data
 	$(BIN)/stillhouse run digits
 
-test: check unit numerics integration ## all checks and all tests, as in CI; stops at the first failure
+test: check unit numerics integration ## all checks and all tests but those of `make faults`; stops at the first failure
 	@echo; echo "== all passed"
 
 check: $(DEV) ## format, lint, types, import contracts, size budgets
@@ -56,7 +56,7 @@ integration: $(DEV) ## tests with real Ray and real MLflow: many minutes
 	@echo; echo "== integration"
 	$(PYTEST) tests/integration $(FAULTS:%=--ignore=%)
 
-faults: $(DEV) ## tests that kill workers, nodes, brokers and drivers: a quarter of an hour on a quiet machine
+faults: $(DEV) ## tests that kill workers, nodes, brokers and drivers, in CI too: about ten minutes
 	@echo; echo "== faults"
 	$(PYTEST) $(FAULTS)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from ray.cluster_utils import Cluster
 from ray.util.state import list_actors
 
 from cluster.session import connect
+from orchestrator.ledger import Event
 from orchestrator.workers import Workers
 from tests.integration.fault_lab import (
     Search,
@@ -23,9 +26,9 @@ from tests.integration.fault_lab import (
     meanwhile,
     space_of,
     wait_for_epochs,
-    wait_until,
 )
 from tests.integration.slot_lab import EPOCHS, WORKER, shaped, slots_of
+from trainables.slots import SlotPool
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -38,7 +41,6 @@ def three_nodes() -> Iterator[Cluster]:
         port = int(probe.getsockname()[1])
     head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": port}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("RAY_API_SERVER_ADDRESS", f"http://127.0.0.1:{port}")
         patch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
         cluster = Cluster(initialize_head=True, head_node_args=head)
@@ -61,26 +63,55 @@ def slots_that_are_up(workers: Workers) -> int:
     return len(ray.get(workers.broker.slots.remote()))
 
 
-def test_slots_move_off_a_lost_node_and_onto_a_new_one(tmp_path: Path) -> None:
-    lost, grown = tmp_path / "lost", tmp_path / "grown"
-    with three_nodes() as nodes:
-        experiment = shaped(0.2, slots=1)
-        with slots_of(experiment, lost) as workers:
-            search = Search(workers, experiment, space_of(batch_size=[50, 64]), lost)
+def most_at_once(events: list[Event]) -> int:
+    """Trials that were running together, at most."""
+    changes = {"trial_started": 1, "trial_ended": -1}
+    return max(itertools.accumulate(changes.get(event["kind"], 0) for event in events))
 
-            def lose_a_node() -> None:
-                wait_for_epochs(lost, 3)
-                nodes.remove_node(node_of_the_slot(nodes), allow_graceful=False)
-                assert not ends_of(events_in(lost)), "the node was lost too late to matter"
 
-            with meanwhile(lose_a_node):
-                events = search.run()
-        assert [end["status"] for end in ends_of(events).values()] == ["completed"] * 2
-        assert set(epochs_of(events).values()) == {1}
-        assert len(epochs_of(events)) == 2 * EPOCHS
-        assert len(set(search.told_to_tune)) == len(search.told_to_tune)
-        with slots_of(shaped(), grown) as workers:
-            assert workers.plan.slots == 1
-            wait_until(lambda: slots_that_are_up(workers) == 1, "the first slot")
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Cluster]:
+    with three_nodes() as cluster:
+        yield cluster
+
+
+def test_slots_move_off_a_lost_node_which_is_no_fault_of_theirs(
+    nodes: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A slot that is to blame for its end would not be started again.
+    monkeypatch.setattr("orchestrator.workers.SlotPool", partial(SlotPool, max_restarts=0))
+    experiment = shaped(0.2, slots=1)
+    with slots_of(experiment, tmp_path) as workers:
+        search = Search(workers, experiment, space_of(batch_size=[50, 64]), tmp_path)
+
+        def lose_a_node() -> None:
+            wait_for_epochs(tmp_path, 3)
+            nodes.remove_node(node_of_the_slot(nodes), allow_graceful=False)
+            assert not ends_of(events_in(tmp_path)), "the node was lost too late to matter"
+
+        with meanwhile(lose_a_node):
+            events = search.run()
+    assert [end["status"] for end in ends_of(events).values()] == ["completed"] * 2
+    assert set(epochs_of(events).values()) == {1}
+    assert len(epochs_of(events)) == 2 * EPOCHS
+    assert len(set(search.told_to_tune)) == len(search.told_to_tune)
+
+
+def test_a_new_node_gets_a_slot_and_the_slot_trials(nodes: Cluster, tmp_path: Path) -> None:
+    assert len(nodes.worker_nodes) == 1
+    experiment = shaped(0.4).with_overrides(budget={"trials": 6})
+    with slots_of(experiment, tmp_path) as workers:
+        assert workers.plan.slots == 1
+        space = space_of(batch_size=[50, 64, 80, 100, 132, 200])
+        search = Search(workers, experiment, space, tmp_path)
+
+        def add_a_node() -> None:
+            wait_for_epochs(tmp_path, 1)
+            assert slots_that_are_up(workers) == 1
             nodes.add_node(num_cpus=1)
-            wait_until(lambda: slots_that_are_up(workers) == 2, "a slot on the new node")
+
+        with meanwhile(add_a_node):
+            events = search.run()
+        assert slots_that_are_up(workers) == 2
+    assert [end["status"] for end in ends_of(events).values()] == ["completed"] * 6
+    assert most_at_once(events) == 2

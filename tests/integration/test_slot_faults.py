@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from cluster.session import connect
 from orchestrator.console import Console
 from orchestrator.experiment import ExperimentConfig
 from orchestrator.workers import Workers
-from tests.integration.fault_lab import pids_of, wait_until
+from tests.integration.fault_lab import Search, ends_of, events_in, pids_of, space_of, wait_until
 from tests.integration.slot_lab import CONTROLLER, EPOCHS, WORKER, shaped, slots_of
 from tests.unit.trainables.course_lab import same_weights
 from trainables.config import BenchSpec, CeConfig, Role, TrialSpec
+from trainables.errors import StillhouseError
 from trainables.jobs import End, Message, TrainJob
 from trainables.line import Follower
 from trainables.slots import SlotPool, SlotShape
@@ -165,5 +167,11 @@ def test_a_slot_that_cannot_be_placed_ends_and_says_so(
             reason = ray.get(workers.broker.failure.remote())
             assert "no slot is left" in reason
             assert "the cluster has no room for it any more" in reason
+            search = Search(workers, shaped(), space_of(batch_size=[50]), tmp_path / "search")
+            with pytest.raises(StillhouseError, match=r"the search stopped: no slot is left.*run again"):
+                search.run()
+            assert not ends_of(events_in(search.folder)), "a trial is not to blame for the slots"
         finally:
             pool.close(5.0)
+    events = replace(search, workers=single).run()
+    assert [end["status"] for end in ends_of(events).values()] == ["completed"]
