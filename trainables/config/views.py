@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from trainables.config.base import Config, FiniteFloat
 
 Probability = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Level = Annotated[int, Field(ge=0, le=255)]
+
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"the lower bound comes first, not {bounds[0]:g} before {bounds[1]:g}")
+    return bounds
+
+
+Share = Annotated[FiniteFloat, Field(gt=0, le=1)]
+Aspect = Annotated[FiniteFloat, Field(ge=0.1, le=10)]
 
 
 class CropFlipStep(Config):
@@ -35,7 +46,70 @@ class CutoutStep(Config):
     fill: tuple[Level, Level, Level] = Field((125, 123, 114), description="grey images use the mean")
 
 
-Step = Annotated[CropFlipStep | RandAugmentStep | CutoutStep, Field(discriminator="op")]
+class RandomResizedCropStep(Config):
+    """Cut out a box of random area and aspect, and stretch it (bilinear) to the size of the image."""
+
+    op: Literal["random_resized_crop"]
+    scale: Annotated[tuple[Share, Share], AfterValidator(_ascending)] = Field(
+        (0.08, 1.0), description="bounds of the box's area, as a fraction of the image's"
+    )
+    ratio: Annotated[tuple[Aspect, Aspect], AfterValidator(_ascending)] = Field(
+        (3 / 4, 4 / 3), description="bounds of the box's width over its height, in pixels"
+    )
+
+
+class TrivialAugmentStep(Config):
+    """TrivialAugment (wide): one operation of 14, its magnitude one of 31 evenly spaced ones."""
+
+    op: Literal["trivial_augment"]
+
+
+class TurnBy(StrEnum):
+    """What decides by how much a rotation turns an image."""
+
+    VIEW = "view"
+    RANDOM = "random"
+
+
+class RotationStep(Config):
+    """Turn square images by 0, 90, 180 or 270 degrees anticlockwise."""
+
+    op: Literal["rotation"]
+    by: TurnBy = Field(TurnBy.VIEW, description="view v turns by 90 v degrees, or each image at random")
+
+
+class MixingStep(Config):
+    """A step that makes an image of a sample and of another one, and its label of theirs."""
+
+    alpha: FiniteFloat = Field(
+        1.0, ge=0.01, le=32, description="the sample's own share is drawn from Beta(alpha, alpha)"
+    )
+    probability: Probability = Field(1.0, description="chance that a sample is mixed at all")
+
+
+class MixupStep(MixingStep):
+    """Blend the image with another sample's (Zhang et al., 2018)."""
+
+    op: Literal["mixup"]
+
+
+class CutmixStep(MixingStep):
+    """Replace a box of the image by another sample's pixels (Yun et al., 2019)."""
+
+    op: Literal["cutmix"]
+
+
+Step = Annotated[
+    CropFlipStep
+    | RandAugmentStep
+    | CutoutStep
+    | RandomResizedCropStep
+    | TrivialAugmentStep
+    | RotationStep
+    | MixupStep
+    | CutmixStep,
+    Field(discriminator="op"),
+]
 Recipe = tuple[Step, ...]
 
 
@@ -44,6 +118,11 @@ class BankConfig(Config):
 
     recipe: Recipe = Field((), description="steps in order; an empty list shows the image unchanged")
     views: int = Field(1, ge=1, le=9999, description="distinct views of each sample")
+
+    @property
+    def mixes(self) -> str | None:
+        """The first step that mixes samples, by its name; none where every image shows one sample."""
+        return next((step.op for step in self.recipe if isinstance(step, MixupStep | CutmixStep)), None)
 
 
 class ViewsConfig(Config):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trainables.config.views import CropFlipStep
 from trainables.views.geometry import crop_and_mirror
-from trainables.views.params import Part
+from trainables.views.params import Frame, Part
 from trainables.views.uniforms import Uniforms
 
 # B = samples, C = channels, H = height, W = width
@@ -34,8 +34,8 @@ class CropFlipPart(Part):
         )
 
 
-def draw_crop_flip(step: CropFlipStep, uniforms: Uniforms, size: tuple[int, int]) -> CropFlipPart:
-    """Crops and mirrors for each sample (fields 0 top, 1 left, 2 mirror); no part depends on the size."""
+def draw_crop_flip(step: CropFlipStep, uniforms: Uniforms, frame: Frame) -> CropFlipPart:
+    """Crops and mirrors for each sample (fields 0 top, 1 left, 2 mirror); no part depends on the frame."""
     places = 2 * step.padding + 1
     return CropFlipPart(
         padding=step.padding,

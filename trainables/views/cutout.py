@@ -10,7 +10,8 @@ from torch import Tensor
 
 from trainables.config.views import CutoutStep
 from trainables.views.choose import choose
-from trainables.views.params import Part
+from trainables.views.geometry import inside_boxes
+from trainables.views.params import Frame, Part
 from trainables.views.uniforms import Uniforms
 
 # B = samples, C = channels, H = height, W = width
@@ -27,25 +28,20 @@ class CutoutPart(Part):
     def apply(self, images_BCHW: Tensor) -> Tensor:
         """The images with their boxes filled; a grey image takes the mean of the fill, rounded."""
         channels, height, width = images_BCHW.shape[1:]
-        rows_H = torch.arange(height, device=images_BCHW.device)
-        columns_W = torch.arange(width, device=images_BCHW.device)
-        left, top, right, bottom = self.box_B4[:, :, None].unbind(1)
-        in_rows_BH = (rows_H >= top) & (rows_H < bottom)
-        in_columns_BW = (columns_W >= left) & (columns_W < right)
-        box_BHW = in_rows_BH[:, :, None] & in_columns_BW[:, None, :]
+        box_BHW = inside_boxes(self.box_B4, (height, width))
         fill = self.fill if channels == 3 else (round(sum(self.fill) / 3),)
         fill_C11 = torch.tensor(fill, dtype=torch.uint8, device=images_BCHW.device)[:, None, None]
         return choose(box_BHW[:, None], fill_C11, images_BCHW)
 
 
-def draw_cutout(step: CutoutStep, uniforms: Uniforms, size: tuple[int, int]) -> CutoutPart:
+def draw_cutout(step: CutoutStep, uniforms: Uniforms, frame: Frame) -> CutoutPart:
     """Boxes for each sample (fields 0 side, 1 centre's column, 2 centre's row).
 
     The side is v · width pixels, v uniform in [0, max_fraction]; the centre is uniform in the image. The
     box begins at floor(max(0, centre - side / 2)), so that the left and top edges shift it, and ends
     ceil(side) pixels on or at the right or bottom edge, which cut it.
     """
-    height, width = size
+    height, width, _ = frame
     side_B = uniforms.unit(0) * step.max_fraction * width
     whole_B = np.ceil(side_B)
     left_B = np.floor(np.maximum(0.0, uniforms.unit(1) * width - side_B / 2))

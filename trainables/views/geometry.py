@@ -109,5 +109,56 @@ def crop_and_mirror(
     return choose(mirror_B[:, None], cropped.flip(-1).flatten(1), cropped.flatten(1)).view(cropped.shape)
 
 
+def stretch(images_BCHW: Tensor, box_B4: Tensor) -> Tensor:
+    """The boxes (int64 top, left, height, width) of the images, each brought to the size of the whole.
+
+    Bilinear, as `v2.functional.resized_crop`: with output pixel j of a side of n pixels, the source is
+    (j + 1/2) · box side / n - 1/2, held within the box. No box is larger than its output, so that with
+    torchvision's antialiasing, which is on by default, the filter is the same. Weights are whole numbers of
+    1 / (2 n) and sums are whole numbers; only the result is rounded, halves up.
+    """
+    count, channels, height, width = images_BCHW.shape
+    top, left, box_height, box_width = box_B4[:, :, None].unbind(1)
+    upper_BH, lower_BH, down_BH = _taps(box_height, height)
+    first_BW, second_BW, right_BW = _taps(box_width, width)
+    whole = torch.int32 if 4 * height * width * 255 < 2**31 else torch.int64
+
+    rows = images_BCHW.contiguous().view(count * channels * height, width)
+    plane_BC1 = torch.arange(count * channels, device=images_BCHW.device).view(count, channels, 1) * height
+
+    def rows_at(places_BH: Tensor) -> Tensor:
+        picked = (plane_BC1 + (top + places_BH)[:, None]).flatten()
+        return rows.index_select(0, picked).view(images_BCHW.shape).to(whole)
+
+    down = down_BH[:, None, :, None].to(whole)
+    tall = rows_at(upper_BH) * (2 * height - down) + rows_at(lower_BH) * down
+
+    def columns_at(places_BW: Tensor) -> Tensor:
+        return tall.gather(3, (left + places_BW)[:, None, None].expand_as(tall))
+
+    right = right_BW[:, None, None].to(whole)
+    total = columns_at(first_BW) * (2 * width - right) + columns_at(second_BW) * right
+    return total.add_(2 * height * width).div_(4 * height * width, rounding_mode="floor").to(torch.uint8)
+
+
+def _taps(box_B1: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For each output pixel: both source pixels in the box, and the second's weight in 1 / (2 side)."""
+    twice_B = (2 * torch.arange(side, device=box_B1.device) + 1) * box_B1 - side
+    twice_B = twice_B.clamp_(min=0)
+    first_B = twice_B // (2 * side)
+    return first_B, torch.minimum(first_B + 1, box_B1 - 1), twice_B - first_B * (2 * side)
+
+
+def inside_boxes(box_B4: Tensor, size: tuple[int, int]) -> Tensor:
+    """bool BxHxW: which pixels lie in the boxes (int64 left, top, right, bottom; the last two outside)."""
+    height, width = size
+    rows_H = torch.arange(height, device=box_B4.device)
+    columns_W = torch.arange(width, device=box_B4.device)
+    left, top, right, bottom = box_B4[:, :, None].unbind(1)
+    in_rows_BH = (rows_H >= top) & (rows_H < bottom)
+    in_columns_BW = (columns_W >= left) & (columns_W < right)
+    return in_rows_BH[:, :, None] & in_columns_BW[:, None, :]
+
+
 def _fixed(values_B: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.rint(values_B * 2.0**FRACTION_BITS).astype(np.int64)

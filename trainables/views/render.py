@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from trainables.errors import DataError
-from trainables.views.params import ViewParams
+from trainables.views.params import MixingPart, ViewParams
 
 # B = samples, C = channels (1 or 3), H = height, W = width
 
+Originals = Callable[[Tensor], Tensor]
+"""From places among the training samples, in the order of their ids, to their images as the data has them."""
 
-def render(images_BCHW: Tensor, params: ViewParams) -> Tensor:
+
+def render(images_BCHW: Tensor, params: ViewParams, originals: Originals | None = None) -> Tensor:
     """The view of each image: uint8 BxCxHxW, on the device of the images, where `params` must be too.
 
     Row b of the result depends on row b of the arguments alone. Without steps, the images themselves come
-    back; they are never written to.
+    back; they are never written to. Where samples are mixed, `originals` gives the partners' images, on the
+    same device.
 
     Raises:
         DataError: if the images are not uint8 with 1 or 3 channels.
-        ValueError: if the parameters were drawn for another number of samples or another size.
+        ValueError: if the parameters were drawn for another number of samples or another size, or samples are
+            mixed and `originals` is missing.
     """
     if images_BCHW.dtype != torch.uint8 or images_BCHW.ndim != 4 or images_BCHW.shape[1] not in (1, 3):
         raise DataError(
@@ -34,5 +41,14 @@ def render(images_BCHW: Tensor, params: ViewParams) -> Tensor:
     if len(params) == 0:
         return images_BCHW
     for part in params.parts:
-        images_BCHW = part.apply(images_BCHW)
+        if isinstance(part, MixingPart):
+            images_BCHW = part.mix(images_BCHW, _partners(part, originals))
+        else:
+            images_BCHW = part.apply(images_BCHW)
     return images_BCHW
+
+
+def _partners(part: MixingPart, originals: Originals | None) -> Tensor:
+    if originals is None:
+        raise ValueError("this view mixes samples; give render the images of the training samples to mix in")
+    return render(originals(part.partner_row_B), part.partners, originals)

@@ -15,8 +15,9 @@ from trainables.config.views import CropFlipStep, CutoutStep, RandAugmentStep, R
 from trainables.views.crop_flip import CropFlipPart
 from trainables.views.cutout import CutoutPart
 from trainables.views.draw import draw
+from trainables.views.operations import Operation, OperationsPart
 from trainables.views.params import ViewParams
-from trainables.views.randaugment import RANGES, Operation, RandAugmentPart
+from trainables.views.randaugment import RANGES
 from trainables.views.render import render
 from trainables.views.uniforms import FIELDS_PER_STEP, Uniforms, mix, view_key
 
@@ -48,9 +49,9 @@ def crop(recipe: Recipe = WEAK, n: int = 20_000, seed: int = 1, view: int = 0) -
     return part
 
 
-def augment(step: RandAugmentStep, n: int, size: tuple[int, int] = SIZE) -> RandAugmentPart:
+def augment(step: RandAugmentStep, n: int, size: tuple[int, int] = SIZE) -> OperationsPart:
     (part,) = draw((step,), np.arange(n), seed=1, view=0, size=size).parts
-    assert isinstance(part, RandAugmentPart)
+    assert isinstance(part, OperationsPart)
     return part
 
 
@@ -266,7 +267,7 @@ def test_these_numbers_never_change() -> None:
     params = draw(STRONG, np.array([0, 1, 2, 10**12]), seed=7, view=3, size=SIZE)
     cropped, augmented, cut = params.parts
     assert isinstance(cropped, CropFlipPart)
-    assert isinstance(augmented, RandAugmentPart)
+    assert isinstance(augmented, OperationsPart)
     assert isinstance(cut, CutoutPart)
 
     assert view_key(STRONG, seed=7, view=3) == 0xA0F5A2CA3914F00D

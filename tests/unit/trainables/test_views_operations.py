@@ -14,7 +14,7 @@ from torch import Tensor
 from trainables.config.views import RandAugmentStep
 from trainables.views import colour, geometry
 from trainables.views.draw import draw
-from trainables.views.randaugment import Operation, RandAugmentPart
+from trainables.views.operations import Operation, OperationsPart
 from trainables.views.render import render
 
 SIZES = [(32, 32), (28, 28), (20, 44), (7, 12)]
@@ -257,7 +257,7 @@ def test_randaugment_does_to_each_sample_what_the_table_says(channels: int) -> N
     recipe = (RandAugmentStep(op="randaugment", operations=1),)
     params = draw(recipe, np.arange(300), seed=3, view=0, size=size)
     (part,) = params.parts
-    assert isinstance(part, RandAugmentPart)
+    assert isinstance(part, OperationsPart)
     batch = images(300, channels, size)
     result = render(batch, params)
     seen = set()

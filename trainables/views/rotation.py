@@ -1,0 +1,50 @@
+"""The step `rotation`: quarter turns, which move pixels and change none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables.config.views import RotationStep, TurnBy
+from trainables.errors import DataError
+from trainables.views.choose import choose
+from trainables.views.params import Frame, Part
+from trainables.views.uniforms import Uniforms
+
+# B = samples, C = channels, H = height, W = width
+
+
+@dataclass(frozen=True)
+class RotationPart(Part):
+    """By how much each image is turned."""
+
+    quarters_B: Tensor
+    """int64 quarter turns anticlockwise, 0 to 3."""
+
+    def apply(self, images_BCHW: Tensor) -> Tensor:
+        """The turned images: those that turn by one or three quarters first, then halves."""
+        odd_B111 = (self.quarters_B % 2 == 1)[:, None, None, None]
+        half_B111 = (self.quarters_B >= 2)[:, None, None, None]
+        turned = choose(odd_B111, images_BCHW.rot90(1, (2, 3)), images_BCHW)
+        return choose(half_B111, turned.flip(2, 3), turned).contiguous()
+
+
+def draw_rotation(step: RotationStep, uniforms: Uniforms, frame: Frame) -> RotationPart:
+    """The view's turn, v mod 4 quarters in view v, or one of the four at random (field 0).
+
+    Raises:
+        DataError: the images are not square, so that a quarter turn would change their size.
+    """
+    if frame.height != frame.width:
+        raise DataError(
+            f"the step rotation needs square images, these have {frame.height} x {frame.width} pixels; "
+            "set data.image_size, or take the step out of the recipe"
+        )
+    if step.by is TurnBy.VIEW:
+        quarters_B = np.full(len(uniforms.state_B), frame.view % 4, dtype=np.int64)
+    else:
+        quarters_B = uniforms.below(0, 4)
+    return RotationPart(torch.from_numpy(quarters_B))
