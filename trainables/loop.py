@@ -194,7 +194,9 @@ class _Run:
         # Softmax, divergences and masks in fp32, whatever the network computed in.
         student = {bank: at_least_fp32(logits_BC) for bank, logits_BC in student.items()}
         teacher = {bank: bench.teacher(bank, epoch, rows_B) for bank in config.teacher_banks}
-        losses = self.objective(Signals(student, teacher, bench.labels(rows_B), epoch))
+        mixings = {bank: bench.mixing(bank, epoch, rows_B) for bank in config.banks}
+        mixed = {bank: mixing for bank, mixing in mixings.items() if mixing is not None}
+        losses = self.objective(Signals(student, teacher, bench.labels(rows_B), epoch, mixed))
         self.optimizer.zero_grad(set_to_none=True)
         # Ranks' gradients are averaged, so each weighs as many ranks as its share of the batch is worth.
         _scaled(losses.total, share.part * self.team.size).backward()  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ from trainables.config import ViewsConfig
 from trainables.data import ImageSplit, TrainingData
 from trainables.errors import CacheError
 from trainables.evaluation import evaluate
-from trainables.signals import TeacherSignal
+from trainables.signals import Mixing, TeacherSignal
 from trainables.transfer import to_device
 from trainables.views.draw import draw
 from trainables.views.normalise import normalise
@@ -62,6 +62,7 @@ class Workbench:
         self._images_NCHW = data.train.images.to(device if fits else "cpu")
         self._rendered: dict[tuple[str, int], Tensor] = {}
         self._params: dict[tuple[str, int], ViewParams] = {}
+        self._mixings: dict[tuple[str, int], Mixing] = {}
         self._signals: dict[tuple[str, int], TeacherSignal] = {}
         self._free_bytes = render_budget_bytes
         self._free_signal_bytes = render_budget_bytes
@@ -97,7 +98,7 @@ class Workbench:
         rendered = self._rendered_view(bank, view)
         if rendered is None:
             shown = self._view_params(bank, view).take(to_device(rows_B, self.device))
-            batch = render(self._originals(rows_B), shown)
+            batch = render(self._originals(rows_B), shown, self._originals)
         else:
             batch = rendered[to_device(rows_B, self.device)]
         return normalise(batch, self.data.mean, self.data.std)
@@ -119,6 +120,19 @@ class Workbench:
             )
         rows_B = to_device(rows_B, self.device)
         return TeacherSignal(whole.logits_BC[rows_B].float(), whole.confidence_B[rows_B])
+
+    def mixing(self, bank: str, epoch: int, rows_B: Tensor) -> Mixing | None:
+        """Of which samples the epoch's view of these rows is made; None where a bank mixes none."""
+        if self.views.bank(bank).mixes is None:
+            return None
+        view = self.view_of(bank, epoch)
+        whole = self._mixings.get((bank, view))
+        if whole is None:
+            rows_N = torch.arange(self.n_train, device=self.device)
+            sources_NK, shares_NK = self._view_params(bank, view).sources(rows_N)
+            whole = self._mixings[bank, view] = Mixing(self.labels_N[sources_NK], shares_NK)
+        rows_B = to_device(rows_B, self.device)
+        return Mixing(whole.labels_BK[rows_B], whole.shares_BK[rows_B])
 
     def labels(self, rows_B: Tensor) -> Tensor:
         """int64 class indices of these rows."""
@@ -158,12 +172,14 @@ class Workbench:
         params = self._params.get((bank, view))
         if params is None:
             _, height, width = self.input_shape
+            ids_N = self.data.train.ids.numpy()
             params = draw(
                 self.views.bank(bank).recipe,
-                self.data.train.ids.numpy(),
+                ids_N,
                 seed=self._view_seed,
                 view=view,
                 size=(height, width),
+                population=ids_N,
             ).to(self.device)
             self._params[bank, view] = params
         return params
@@ -175,7 +191,9 @@ class Workbench:
             return rendered
         params = self._view_params(bank, view)
         chunks = torch.split(torch.arange(self.n_train, device=self.device), RENDER_CHUNK)
-        rendered = torch.cat([render(self._originals(rows), params.take(rows)) for rows in chunks])
+        rendered = torch.cat(
+            [render(self._originals(rows), params.take(rows), self._originals) for rows in chunks]
+        )
         self._rendered[bank, view] = rendered
         self._free_bytes -= size
         return rendered

@@ -14,9 +14,8 @@ from trainables.cache.storage import Place
 from trainables.config import Recipe
 from trainables.data import TrainingData
 from trainables.errors import CacheError
-from trainables.views.draw import draw
 from trainables.views.normalise import normalise
-from trainables.views.render import render
+from trainables.views.showing import show
 
 # B = rows, C = classes
 
@@ -50,10 +49,7 @@ class LiveTeacher:
         return torch.cat(chunks)
 
     def _forward(self, recipe: Recipe, view: int, rows_B: Tensor) -> Tensor:
-        train = self._data.train
-        height, width = (int(side) for side in train.images.shape[2:])
-        params = draw(recipe, train.ids[rows_B].numpy(), seed=self._seed, view=view, size=(height, width))
-        images = render(train.images[rows_B].to(self._device), params.to(self._device))
+        images = show(self._data.train, rows_B, recipe, seed=self._seed, view=view, device=self._device)
         batch = normalise(images, self._data.mean, self._data.std)
         logits_BC: Tensor = self._module(batch.contiguous(memory_format=torch.channels_last))
         wanted = (len(rows_B), len(self._data.classes))
