@@ -10,13 +10,24 @@ from trainables.config.objectives import ObjectiveBase
 from trainables.errors import ConfigError
 from trainables.objectives.ce import CeObjective
 from trainables.objectives.crld import CrldObjective
+from trainables.objectives.dist import DistObjective
 from trainables.objectives.dkd import DkdObjective
 from trainables.objectives.kd import KdObjective
+from trainables.objectives.ls import LsObjective
+from trainables.objectives.mlld import MlldObjective
 from trainables.signals import Objective
 
 # Each class takes the configuration that OBJECTIVE_CONFIGS holds under the same name.
 OBJECTIVES: Final[Mapping[str, Callable[[Any], Objective]]] = MappingProxyType(
-    {"ce": CeObjective, "kd": KdObjective, "dkd": DkdObjective, "crld": CrldObjective}
+    {
+        "ce": CeObjective,
+        "ls": LsObjective,
+        "kd": KdObjective,
+        "dkd": DkdObjective,
+        "dist": DistObjective,
+        "mlld": MlldObjective,
+        "crld": CrldObjective,
+    }
 )
 
 
@@ -37,4 +48,14 @@ def build_objective(config: ObjectiveBase) -> Objective:
     return builder(config)
 
 
-__all__ = ["OBJECTIVES", "CeObjective", "CrldObjective", "DkdObjective", "KdObjective", "build_objective"]
+__all__ = [
+    "OBJECTIVES",
+    "CeObjective",
+    "CrldObjective",
+    "DistObjective",
+    "DkdObjective",
+    "KdObjective",
+    "LsObjective",
+    "MlldObjective",
+    "build_objective",
+]

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from trainables.config.objectives import CrldConfig, Gate
-from trainables.objectives.divergences import at_least_fp32, cross_entropy, kd_divergence_B
+from trainables.objectives.comparisons import compare
+from trainables.objectives.divergences import at_least_fp32, cross_entropy
 from trainables.signals import Losses, Signals, TeacherSignal
 
 
@@ -27,6 +27,17 @@ class CrldObjective:
 
     Means divide by all samples, not by those kept. The confidence knows no label: a teacher that is wrong and
     sure passes. `released` is the authors' code; `own_view` is inferred from the paper's framework figure.
+
+    `base` puts another loss in the place of K, with its papers' weights. What follows is inferred, since only
+    K and DKD have a value for each sample that a threshold could drop:
+
+        dkd     T² (alpha TCKD + beta NCKD) of each sample, without warm-up
+        dist    T² (1 - correlation) of each sample, and DIST's class term over the samples kept, multiplied
+                by their fraction
+        mlld    K_T and MLLD's batch and class terms, summed over 2, 3, `temperature`, 5, 6; samples that are
+                not kept count as 0 in both networks, and MLLD's own masks give way to the thresholds
+
+    With `standardise` the logits of kd, dkd and mlld's K_T are standardised (LSKD, arXiv 2403.01427).
     Terms: `ce_weak`, `ce_strong`, `within`, `cross`. Gauges: `kept_weak`, `kept_strong` (fractions).
     """
 
@@ -63,31 +74,19 @@ class CrldObjective:
         self, signals: Signals, keep_weak_B: Tensor, keep_strong_B: Tensor
     ) -> tuple[Tensor, Tensor]:
         """(within, cross), before their weights."""
-        weak_from_weak_B = self._divergence_B(signals, student="weak", teacher="weak")
-        strong_from_strong_B = self._divergence_B(signals, student="strong", teacher="strong")
-        strong_from_weak_B = self._divergence_B(signals, student="strong", teacher="weak")
-        weak_from_strong_B = self._divergence_B(signals, student="weak", teacher="strong")
-        if self.config.gate is Gate.RELEASED:
-            within_B = _kept_B(keep_weak_B, weak_from_weak_B + strong_from_strong_B)
-            cross_B = _kept_B(keep_strong_B, strong_from_weak_B + weak_from_strong_B)
-        else:
-            within_B = _kept_B(keep_weak_B, weak_from_weak_B) + _kept_B(keep_strong_B, strong_from_strong_B)
-            cross_B = _kept_B(keep_weak_B, strong_from_weak_B) + _kept_B(keep_strong_B, weak_from_strong_B)
-        return within_B.mean(), cross_B.mean()
+        released = self.config.gate is Gate.RELEASED
+        weak_within, strong_within = keep_weak_B, keep_weak_B if released else keep_strong_B
+        strong_from_weak, weak_from_strong = keep_strong_B if released else keep_weak_B, keep_strong_B
+        within = self._compare(signals, "weak", "weak", weak_within)
+        within = within + self._compare(signals, "strong", "strong", strong_within)
+        cross = self._compare(signals, "strong", "weak", strong_from_weak)
+        return within, cross + self._compare(signals, "weak", "strong", weak_from_strong)
 
-    def _divergence_B(self, signals: Signals, *, student: str, teacher: str) -> Tensor:
-        return kd_divergence_B(
-            signals.student[student],
-            signals.teacher[teacher].logits_BC,
-            temperature=self.config.temperature,
-        )
+    def _compare(self, signals: Signals, student: str, teacher: str, keep_B: Tensor) -> Tensor:
+        teacher_BC = signals.teacher[teacher].logits_BC
+        return compare(signals.student[student], teacher_BC, signals.labels_B, keep_B, self.config)
 
 
 def _at_least(teacher: TeacherSignal, threshold: float) -> Tensor:
     """Whether each sample's confidence reaches the threshold; a sample at the threshold is kept."""
     return at_least_fp32(teacher.confidence_B) >= threshold
-
-
-def _kept_B(keep_B: Tensor, value_B: Tensor) -> Tensor:
-    # where, not a product: a dropped row counts exactly 0 even if its divergence is infinite.
-    return torch.where(keep_B, value_B, 0.0)

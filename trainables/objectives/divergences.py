@@ -8,11 +8,16 @@ promoted to fp32 before any softmax, so the values do not change under autocast;
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.signals import Mixing
+
+_LEAST_DEVIATION: Final = 1e-4
+"""Below it a row counts as flat: dividing by less turns the rounding of equal logits into large gradients."""
 
 
 def at_least_fp32(values: Tensor) -> Tensor:
@@ -20,16 +25,20 @@ def at_least_fp32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def cross_entropy(student_BC: Tensor, labels_B: Tensor, mixing: Mixing | None = None) -> Tensor:
+def cross_entropy(
+    student_BC: Tensor, labels_B: Tensor, mixing: Mixing | None = None, *, smoothing: float = 0.0
+) -> Tensor:
     """Mean over samples of -log softmax(student)[label].
 
     Where the images are mixed, the labels are too, and `labels_B` is not looked at: the mean over samples of
     -Σ_k share_k log softmax(student)[label_k] (Zhang et al., "mixup", ICLR 2018, arXiv 1710.09412).
+    With smoothing, that part of each label is spread evenly over all classes, its own included.
     """
     if mixing is None:
-        return F.cross_entropy(at_least_fp32(student_BC), labels_B)
+        return F.cross_entropy(at_least_fp32(student_BC), labels_B, label_smoothing=smoothing)
     log_BC = F.log_softmax(at_least_fp32(student_BC), dim=-1)
-    return -(mixing.shares_BK * log_BC.gather(-1, mixing.labels_BK)).sum(dim=-1).mean()
+    mixed = -(mixing.shares_BK * log_BC.gather(-1, mixing.labels_BK)).sum(dim=-1).mean()
+    return (1 - smoothing) * mixed - smoothing * log_BC.mean() if smoothing else mixed
 
 
 def confidence_B(logits_BC: Tensor) -> Tensor:
@@ -40,13 +49,27 @@ def confidence_B(logits_BC: Tensor) -> Tensor:
     return at_least_fp32(logits_BC.detach()).softmax(dim=-1).amax(dim=-1)
 
 
+def standardised(logits_BC: Tensor) -> Tensor:
+    """(z - mean z) / (1e-7 + deviation of z) of each row, in fp32 (LSKD: Sun et al., arXiv 2403.01427).
+
+    The deviation is the unbiased one (C - 1), and gradient flows through it. A row whose deviation is below
+    1e-4 is divided by 1e-4.
+    """
+    logits_BC = at_least_fp32(logits_BC)
+    centred_BC = logits_BC - logits_BC.mean(dim=-1, keepdim=True)
+    # A norm and not std(): its gradient at a row of equal logits is 0 instead of NaN.
+    norm_B1 = torch.linalg.vector_norm(centred_BC, dim=-1, keepdim=True)
+    deviation_B1 = norm_B1 / (logits_BC.shape[-1] - 1) ** 0.5
+    return centred_BC / (1e-7 + deviation_B1.clamp(min=_LEAST_DEVIATION))
+
+
 def kd_divergence_B(student_BC: Tensor, teacher_BC: Tensor, *, temperature: float) -> Tensor:
     """T² · KL(teacher ‖ student) of each row, both softened by T (Hinton et al., 2015, arXiv 1503.02531).
 
     Raises:
         ValueError: student and teacher differ in shape.
     """
-    _check_same_shape(student_BC, teacher_BC)
+    check_same_shape(student_BC, teacher_BC)
     student_log_BC = F.log_softmax(at_least_fp32(student_BC) / temperature, dim=-1)
     teacher_log_BC = F.log_softmax(at_least_fp32(teacher_BC.detach()) / temperature, dim=-1)
     return temperature**2 * _kl_B(student_log_BC, teacher_log_BC)
@@ -64,7 +87,7 @@ def dkd_parts_B(
     Raises:
         ValueError: student and teacher differ in shape.
     """
-    _check_same_shape(student_BC, teacher_BC)
+    check_same_shape(student_BC, teacher_BC)
     student_odds_B, student_rest_BC = _split_target(student_BC, labels_B, temperature)
     teacher_odds_B, teacher_rest_BC = _split_target(teacher_BC.detach(), labels_B, temperature)
     tckd_B = _binary_kl_B(student_odds_B, teacher_odds_B)
@@ -95,7 +118,12 @@ def _kl_B(student_log_BC: Tensor, teacher_log_BC: Tensor) -> Tensor:
     return F.kl_div(student_log_BC, teacher_log_BC, reduction="none", log_target=True).sum(dim=-1)
 
 
-def _check_same_shape(student_BC: Tensor, teacher_BC: Tensor) -> None:
+def check_same_shape(student_BC: Tensor, teacher_BC: Tensor) -> None:
+    """Refuse a teacher of other samples or classes.
+
+    Raises:
+        ValueError: student and teacher differ in shape.
+    """
     # Without this a teacher of one row or one class would be broadcast in silence.
     if student_BC.shape != teacher_BC.shape:
         raise ValueError(

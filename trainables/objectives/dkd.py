@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainables.config.objectives import DkdConfig
-from trainables.objectives.divergences import cross_entropy, dkd_parts_B
+from trainables.objectives.divergences import cross_entropy, dkd_parts_B, standardised
 from trainables.signals import Losses, Signals
 
 
@@ -14,6 +14,8 @@ class DkdObjective:
     """ce_weight · CE + warmup(epoch) · mean over samples of T² (alpha · TCKD + beta · NCKD).
 
     warmup(epoch) = min(epoch / warmup_epochs, 1), with the first epoch counted as 1.
+    With `standardise` both parts are of standardised logits (LSKD, arXiv 2403.01427); its defaults are T = 2,
+    alpha 9 and beta 9 times the pair's own.
     Terms: `ce`, `tckd`, `nckd` (without the warm-up). Gauges: `warmup`.
     """
 
@@ -25,6 +27,8 @@ class DkdObjective:
         student_BC = signals.student["weak"]
         teacher_BC = signals.teacher["weak"].logits_BC
         ce = cross_entropy(student_BC, signals.labels_B, signals.mixed.get("weak"))
+        if config.standardise:
+            student_BC, teacher_BC = standardised(student_BC), standardised(teacher_BC)
         tckd_B, nckd_B = dkd_parts_B(student_BC, teacher_BC, signals.labels_B, temperature=config.temperature)
         tckd, nckd = tckd_B.mean(), nckd_B.mean()
         warmup = min(signals.epoch / config.warmup_epochs, 1.0)

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainables.config.objectives import KdConfig
-from trainables.objectives.divergences import cross_entropy, kd_divergence_B
+from trainables.objectives.divergences import cross_entropy, kd_divergence_B, standardised
 from trainables.signals import Losses, Signals
 
 
 @dataclass(frozen=True)
 class KdObjective:
-    """ce_weight · CE + kd_weight · mean over samples of T² KL(teacher ‖ student). Terms: `ce`, `kd`."""
+    """ce_weight · CE + kd_weight · mean over samples of T² KL(teacher ‖ student).
+
+    With `standardise` the divergence is of standardised logits: LSKD (Sun et al., CVPR 2024, arXiv
+    2403.01427), whose defaults are T = 2 and kd_weight 9. Terms: `ce`, `kd`.
+    """
 
     config: KdConfig
 
@@ -21,6 +25,8 @@ class KdObjective:
         student_BC = signals.student["weak"]
         teacher_BC = signals.teacher["weak"].logits_BC
         ce = cross_entropy(student_BC, signals.labels_B, signals.mixed.get("weak"))
+        if config.standardise:
+            student_BC, teacher_BC = standardised(student_BC), standardised(teacher_BC)
         kd = kd_divergence_B(student_BC, teacher_BC, temperature=config.temperature).mean()
         total = config.ce_weight * ce + config.kd_weight * kd
         return Losses(total=total, terms={"ce": ce.detach(), "kd": kd.detach()}, gauges={})

@@ -177,7 +177,7 @@ BAD_EXPERIMENTS = {
         "space: kd", "space: kd\npick: {where: small}", 15, "pick.where: found 'small'", "FIGURE <= NUMBER"
     ),
     "unknown shipped space": bad(
-        "space: kd", "space: kdd", 14, "space: no shipped search space 'kdd'", "crld, digits, dkd, kd", "mean"
+        "space: kd", "space: kdd", 14, "space: no shipped search space 'kdd'", "allowed: ", "mean"
     ),
     "space file that does not exist": bad(
         "space: kd", "space: my_space.yaml", 14, "space: found 'my_space.yaml'", "an existing file"

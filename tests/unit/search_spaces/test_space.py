@@ -39,7 +39,7 @@ def test_every_corner_of_a_shipped_space_builds_its_configurations(name: str) ->
     assert n_corners > 1
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name != "lskd"])
 def test_a_shipped_space_tries_the_papers_values_first(name: str) -> None:
     space = load_space(name)
     points = space.first_points()
@@ -50,6 +50,13 @@ def test_a_shipped_space_tries_the_papers_values_first(name: str) -> None:
         searched = set(chosen.parameters) - {"objective"}
         assert chosen.objective["name"] == objective
         assert {key: chosen.objective[key] for key in searched} == {key: default[key] for key in searched}
+
+
+def test_the_space_of_standardised_logits_tries_its_own_papers_values_first() -> None:
+    space = load_space("lskd")
+    (point,) = space.first_points()
+    objective = {"name": "kd", "standardise": True, "temperature": 2, "kd_weight": 9.0, "ce_weight": 0.1}
+    assert space.resolve(point).objective == objective
 
 
 @pytest.mark.parametrize("name", SHIPPED)
