@@ -8,7 +8,7 @@ import pytest
 from orchestrator.experiment import ExperimentConfig
 from orchestrator.loading import load_experiment
 from orchestrator.proposals import Composer, control_spec, repeat_jobs
-from trainables.config import BenchSpec, CeConfig, Role, TrialSpec
+from trainables.config import BenchSpec, CeConfig, Cost, Role, TrialSpec
 
 DKD = {"objective": "dkd", "dkd": {"temperature": 2.0, "alpha": 1.0, "beta": 4.0}}
 
@@ -68,6 +68,18 @@ def test_another_search_gives_another_id_to_the_same_student(composer: Composer)
 def test_another_experiment_seed_gives_other_seeds(composer: Composer) -> None:
     other = replace(composer, experiment=composer.experiment.with_overrides(seed=1))
     assert composer(DKD).trial.seed != other(DKD).trial.seed
+
+
+def test_a_job_asks_for_the_costs_that_its_search_minimises(composer: Composer) -> None:
+    space = composer.space.with_overrides(
+        search={"algorithm": "optuna", "minimise": ["latency_ms"]}, scheduler={"name": "fifo"}
+    )
+    job = replace(composer, space=space)(DKD)
+    assert job.costs == (Cost.LATENCY_MS,)
+    assert composer(DKD).costs == ()
+    assert job.trial == composer(DKD).trial  # what is told of a student is no part of it
+    again = repeat_jobs(job.trial, experiment=composer.experiment, bench=job.bench, role=Role.FINALIST)
+    assert [repeat.costs for repeat in again] == [()] * len(again)
 
 
 def test_ids_of_many_proposals_differ(composer: Composer) -> None:

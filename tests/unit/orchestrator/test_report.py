@@ -142,7 +142,7 @@ def test_trials_that_none_beats_in_what_the_search_weighed_are_ringed(
         for name, (_, params, latency_ms) in students.items()
     }
 
-    def ringed(*weighed: Cost) -> list[tuple[list[float], list[float]]]:
+    def ringed(*weighed: Cost) -> list[tuple[list[float], list[int]]]:
         records = [make_record(name, accuracy) for name, (accuracy, _, _) in students.items()]
         told = [
             record.model_copy(update={"best": record.best | {cost.metric: 9.0 for cost in weighed}})
