@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.state import list_actors
 
-from cluster.session import connect
 from orchestrator.ledger import Event
 from orchestrator.workers import Workers
+from tests.integration.cluster_lab import three_nodes
 from tests.integration.fault_lab import (
     Search,
     ends_of,
@@ -31,26 +30,6 @@ from tests.integration.slot_lab import EPOCHS, WORKER, shaped, slots_of
 from trainables.slots import SlotPool
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-
-@contextmanager
-def three_nodes() -> Iterator[Cluster]:
-    """A head that holds no slot, and two nodes that hold one each."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": port}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_API_SERVER_ADDRESS", f"http://127.0.0.1:{port}")
-        patch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
-        cluster = Cluster(initialize_head=True, head_node_args=head)
-        try:
-            cluster.add_node(num_cpus=1)
-            cluster.add_node(num_cpus=1)
-            with connect(cluster.address):
-                yield cluster
-        finally:
-            cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 def node_of_the_slot(cluster: Cluster) -> Any:
@@ -104,14 +83,12 @@ def test_a_new_node_gets_a_slot_and_the_slot_trials(nodes: Cluster, tmp_path: Pa
         assert workers.plan.slots == 1
         space = space_of(batch_size=[50, 64, 80, 100, 132, 200])
         search = Search(workers, experiment, space, tmp_path)
-
-        def add_a_node() -> None:
+        with ThreadPoolExecutor(1) as beside:
+            searching = beside.submit(search.run)
             wait_for_epochs(tmp_path, 1)
             assert slots_that_are_up(workers) == 1
-            nodes.add_node(num_cpus=1)
-
-        with meanwhile(add_a_node):
-            events = search.run()
+            nodes.add_node(num_cpus=1)  # which Ray does in the main thread only
+            events = searching.result()
         assert slots_that_are_up(workers) == 2
     assert [end["status"] for end in ends_of(events).values()] == ["completed"] * 6
     assert most_at_once(events) == 2

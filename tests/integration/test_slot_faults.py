@@ -168,7 +168,7 @@ def test_a_slot_that_cannot_be_placed_ends_and_says_so(
             assert "no slot is left" in reason
             assert "the cluster has no room for it any more" in reason
             search = Search(workers, shaped(), space_of(batch_size=[50]), tmp_path / "search")
-            with pytest.raises(StillhouseError, match=r"the search stopped: no slot is left.*run again"):
+            with pytest.raises(StillhouseError, match=r"(?s)the search stopped: no slot is left.*run again"):
                 search.run()
             assert not ends_of(events_in(search.folder)), "a trial is not to blame for the slots"
         finally:
