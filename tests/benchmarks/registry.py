@@ -23,6 +23,8 @@ BENCHMARKS: Final[Mapping[str, str]] = MappingProxyType(
         "online_step_over_ce": "tests.benchmarks.steps:online_step_over_ce",
         "loop_over_plain_torch": "tests.benchmarks.loops:loop_over_plain_torch",
         "auto_precision_gain": "tests.benchmarks.loops:auto_precision_gain",
+        "render_crop_flip_speedup": "tests.benchmarks.rendering:render_crop_flip_speedup",
+        "render_randaugment_speedup": "tests.benchmarks.rendering:render_randaugment_speedup",
     }
 )
 

@@ -123,22 +123,23 @@ def stretch(images_BCHW: Tensor, box_B4: Tensor) -> Tensor:
     first_BW, second_BW, right_BW = _taps(box_width, width)
     whole = torch.int32 if 4 * height * width * 255 < 2**31 else torch.int64
 
-    rows = images_BCHW.contiguous().view(count * channels * height, width)
+    # Columns first: levels of one byte are gathered several times as fast as sums of four.
+    def columns_at(places_BW: Tensor) -> Tensor:
+        return images_BCHW.gather(3, (left + places_BW)[:, None, None].expand_as(images_BCHW)).to(whole)
+
+    right = right_BW[:, None, None].to(whole)
+    wide = columns_at(first_BW).mul_(2 * width - right).add_(columns_at(second_BW).mul_(right))
+    rows = wide.view(count * channels * height, width)
     plane_BC1 = torch.arange(count * channels, device=images_BCHW.device).view(count, channels, 1) * height
 
     def rows_at(places_BH: Tensor) -> Tensor:
         picked = (plane_BC1 + (top + places_BH)[:, None]).flatten()
-        return rows.index_select(0, picked).view(images_BCHW.shape).to(whole)
+        return rows.index_select(0, picked).view(images_BCHW.shape)
 
     down = down_BH[:, None, :, None].to(whole)
-    tall = rows_at(upper_BH) * (2 * height - down) + rows_at(lower_BH) * down
-
-    def columns_at(places_BW: Tensor) -> Tensor:
-        return tall.gather(3, (left + places_BW)[:, None, None].expand_as(tall))
-
-    right = right_BW[:, None, None].to(whole)
-    total = columns_at(first_BW) * (2 * width - right) + columns_at(second_BW) * right
-    return total.add_(2 * height * width).div_(4 * height * width, rounding_mode="floor").to(torch.uint8)
+    total = rows_at(upper_BH).mul_(2 * height - down).add_(rows_at(lower_BH).mul_(down))
+    halves_up = total.add_(2 * height * width)
+    return halves_up.div_(4 * height * width, rounding_mode="trunc").to(torch.uint8)
 
 
 def _taps(box_B1: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:

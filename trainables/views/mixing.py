@@ -13,7 +13,7 @@ from trainables.config.views import CutmixStep, MixingStep, MixupStep
 from trainables.views.choose import choose
 from trainables.views.geometry import inside_boxes
 from trainables.views.params import Frame, MixingPart, ViewParams
-from trainables.views.portable import SHARE_STEPS, beta_steps
+from trainables.views.portable import SHARE_BITS, SHARE_STEPS, beta_steps
 from trainables.views.uniforms import Uniforms
 
 # B = samples, C = channels, H = height, W = width
@@ -33,8 +33,8 @@ class MixupPart(MixingPart):
     def mix(self, images_BCHW: Tensor, partners_BCHW: Tensor) -> Tensor:
         """share · image + (1 - share) · partner, rounded to whole levels, halves up."""
         steps = self.steps_B[:, None, None, None]
-        total = images_BCHW * steps + partners_BCHW * (SHARE_STEPS - steps)
-        return ((total + SHARE_STEPS // 2) // SHARE_STEPS).to(torch.uint8)
+        total = (images_BCHW * steps).add_(partners_BCHW * (SHARE_STEPS - steps)).add_(SHARE_STEPS // 2)
+        return total.bitwise_right_shift_(SHARE_BITS).to(torch.uint8)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 # B = samples, Q = steps in which a share is counted
 
-SHARE_STEPS: Final = 1024
+SHARE_BITS: Final = 10
+SHARE_STEPS: Final = 1 << SHARE_BITS
 """A share of an image is a whole number of 1024ths: four for each level."""
 EXP_TERMS: Final = 32
 LARGEST_EXPONENT: Final = 3.0

@@ -62,13 +62,16 @@ def _sides(
     height_B = np.zeros(len(uniforms.state_B), dtype=np.int64)
     width_B = np.zeros_like(height_B)
     for attempt in range(ATTEMPTS):
-        share_B = step.scale[0] + uniforms.unit(2 * attempt) * (step.scale[1] - step.scale[0])
-        aspect_B = portable.exp(first + uniforms.unit(2 * attempt + 1) * (last - first))
+        open_B = np.flatnonzero(height_B == 0)
+        if not len(open_B):
+            break
+        still = uniforms.of_rows(open_B)
+        share_B = step.scale[0] + still.unit(2 * attempt) * (step.scale[1] - step.scale[0])
+        aspect_B = portable.exp(first + still.unit(2 * attempt + 1) * (last - first))
         tall_B = np.rint(np.sqrt(area * share_B / aspect_B)).astype(np.int64)
         wide_B = np.rint(np.sqrt(area * share_B * aspect_B)).astype(np.int64)
         fits_B = (tall_B > 0) & (tall_B <= frame.height) & (wide_B > 0) & (wide_B <= frame.width)
-        fresh_B = fits_B & (height_B == 0)
-        height_B[fresh_B], width_B[fresh_B] = tall_B[fresh_B], wide_B[fresh_B]
+        height_B[open_B[fits_B]], width_B[open_B[fits_B]] = tall_B[fits_B], wide_B[fits_B]
     return height_B, width_B
 
 

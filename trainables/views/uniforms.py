@@ -57,6 +57,10 @@ class Uniforms:
         """The numbers of another step of the same view."""
         return Uniforms(self.state_B, step)
 
+    def of_rows(self, rows: NDArray[np.int64]) -> Uniforms:
+        """The numbers of some of the samples: those at these places."""
+        return Uniforms(self.state_B[rows], self.step)
+
     def unit(self, field: int) -> NDArray[np.float64]:
         """One number in [0, 1) for each sample.
 
