@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,7 +17,7 @@ from trainables.errors import CheckpointError, StorageError
 from trainables.state_files import LAST, drop_states, kept_state, state_beside
 from trainables.weights import save_weights
 
-STATE_VERSION = 3
+STATE_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class TrainingState:
     """Metrics of every epoch so far, for a listener that missed some."""
     precision: str = "fp32"
     """Of the epochs so far: a course goes on as it began, also on a device that would choose another."""
+    objective: dict[str, Tensor] = field(default_factory=dict)
+    """Parameters and tables of the objective itself; empty for most."""
 
 
 class CheckpointFolder:

@@ -15,11 +15,17 @@ from trainables.config import ObjectiveBase, TrainingConfig, TrainingPrecision
 from trainables.errors import CheckpointError, TrialFailed
 from trainables.layout import memory_format
 from trainables.objectives import build_objective
-from trainables.objectives.divergences import at_least_fp32
+from trainables.objectives.state import (
+    average_gradients,
+    on_device,
+    restore_state,
+    state_of,
+    trained_with,
+)
 from trainables.optimisers import build_optimizer, learning_rate, restore_optimizer, set_learning_rate
-from trainables.precision import autocast
 from trainables.seeds import derive_seed
-from trainables.signals import Losses, Objective, Signals
+from trainables.serving import Serving, needs_plain_forward
+from trainables.signals import Losses, Setting
 from trainables.team import SOLO, Forward, Share, Team, any_rank, settle
 from trainables.workbench import Workbench
 
@@ -118,10 +124,13 @@ class _Run:
         self.team = team = course.team
         self.layout = memory_format(course.model)
         self.model = course.model.to(bench.device, memory_format=self.layout)  # type: ignore[call-overload]
-        self.forward = team.wrap(self.model, course.forward or self.model)
+        forward = None if needs_plain_forward(course.objective) else course.forward
+        self.forward = team.wrap(self.model, forward or self.model)
+        self.serving = Serving(course.objective, bench, self.model, team)
         self.precision = course.resolved_precision()
-        self.objective: Objective = build_objective(course.objective)
-        self.optimizer = build_optimizer(self.model, course.training)
+        setting = Setting(bench.n_train, len(bench.data.classes), course.training.epochs)
+        self.objective = on_device(build_objective(course.objective, setting), bench.device)
+        self.optimizer = build_optimizer(trained_with(self.model, self.objective), course.training)
         self.epoch = 0
         self.best_epoch = 0
         self.best: dict[str, float] = {}
@@ -138,10 +147,12 @@ class _Run:
             best_model=self.best_model,
             history=self.history,
             precision=self.precision.value,
+            objective=state_of(self.objective),
         )
 
     def restore(self, state: TrainingState) -> None:
         self.model.load_state_dict(state.model)
+        restore_state(self.objective, state.objective)
         restore_optimizer(self.optimizer, state.optimizer)
         self.precision = TrainingPrecision(state.precision)
         self.epoch, self.history = state.epoch, state.history
@@ -183,23 +194,14 @@ class _Run:
         return batches[:-1] if len(batches) > 1 and len(batches[-1]) < size else batches
 
     def _step(self, epoch: int, share: Share) -> Losses:
-        config, bench, rows_B = self.course.objective, self.bench, share.rows_B
-        # One forward pass a bank: batch statistics are per view, as in the released CRLD.
-        images = {
-            bank: bench.images(bank, epoch, rows_B).contiguous(memory_format=self.layout)
-            for bank in config.banks
-        }
-        with autocast(self.precision, bench.device):
-            student = {bank: self.forward(shown) for bank, shown in images.items()}
-        # Softmax, divergences and masks in fp32, whatever the network computed in.
-        student = {bank: at_least_fp32(logits_BC) for bank, logits_BC in student.items()}
-        teacher = {bank: bench.teacher(bank, epoch, rows_B) for bank in config.teacher_banks}
-        mixings = {bank: bench.mixing(bank, epoch, rows_B) for bank in config.banks}
-        mixed = {bank: mixing for bank, mixing in mixings.items() if mixing is not None}
-        losses = self.objective(Signals(student, teacher, bench.labels(rows_B), epoch, mixed))
+        signals = self.serving.signals(
+            self.forward, epoch, share.rows_B, precision=self.precision, layout=self.layout
+        )
+        losses = self.objective(signals)
         self.optimizer.zero_grad(set_to_none=True)
         # Ranks' gradients are averaged, so each weighs as many ranks as its share of the batch is worth.
         _scaled(losses.total, share.part * self.team.size).backward()  # type: ignore[no-untyped-call]
+        average_gradients(self.objective, self.team)
         self.optimizer.step()
         return losses
 

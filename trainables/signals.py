@@ -48,6 +48,11 @@ class Signals:
     `cross_entropy(..., mixing=mixed.get(bank))` hears of it; an objective that uses `labels_B` in any other
     way names the bank in `unmixed_banks` of its configuration.
     """
+    rows_B: Tensor | None = None
+    """int64 rows of the training split, for objectives that need them (`Need.ROWS`)."""
+    dense: Mapping[str, Tensor] = field(default_factory=dict)
+    """By bank, the student's classifier at each position of its last feature map, BxCxHxW, without gradient;
+    for objectives that need it (`Need.DENSE_LOGITS`)."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,23 @@ class Losses:
     """Named scalars that are no losses, such as the fraction of samples kept by a threshold."""
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What an objective with a state of its own is made for."""
+
+    n_samples: int
+    """Of the training split."""
+    n_classes: int
+    epochs: int
+    """Of the whole course."""
+
+
 class Objective(Protocol):
-    """A distillation objective: a pure function of the signals."""
+    """A distillation objective: a pure function of the signals, or a module with a state of its own.
+
+    A module's parameters are trained together with the student; parameters and buffers are part of the state
+    that a course goes on from.
+    """
 
     def __call__(self, signals: Signals) -> Losses:
         """The losses of one step."""

@@ -64,6 +64,7 @@ class Workbench:
         self._params: dict[tuple[str, int], ViewParams] = {}
         self._mixings: dict[tuple[str, int], Mixing] = {}
         self._signals: dict[tuple[str, int], TeacherSignal] = {}
+        self._largest: dict[tuple[str, int], Tensor] = {}
         self._free_bytes = render_budget_bytes
         self._free_signal_bytes = render_budget_bytes
 
@@ -120,6 +121,21 @@ class Workbench:
             )
         rows_B = to_device(rows_B, self.device)
         return TeacherSignal(whole.logits_BC[rows_B].float(), whole.confidence_B[rows_B])
+
+    def largest_logits(self, bank: str, epoch: int, rows_B: Tensor) -> Tensor | None:
+        """The teacher's largest logit of each row, fp32, which an fp16 cache takes off; None without a cache.
+
+        Raises:
+            CacheError: the cache has not these views.
+        """
+        if self._cache is None:
+            return None
+        view = self.view_of(bank, epoch)
+        whole_N = self._largest.get((bank, view))
+        if whole_N is None:
+            whole_N = self._cache.logit_max(bank, view, torch.arange(self.n_train)).to(self.device)
+            self._largest[bank, view] = whole_N
+        return whole_N[to_device(rows_B, self.device)]
 
     def mixing(self, bank: str, epoch: int, rows_B: Tensor) -> Mixing | None:
         """Of which samples the epoch's view of these rows is made; None where a bank mixes none."""

@@ -15,7 +15,7 @@ from trainables.objectives.dkd import DkdObjective
 from trainables.objectives.kd import KdObjective
 from trainables.objectives.ls import LsObjective
 from trainables.objectives.mlld import MlldObjective
-from trainables.signals import Objective
+from trainables.signals import Objective, Setting
 
 # Each class takes the configuration that OBJECTIVE_CONFIGS holds under the same name.
 OBJECTIVES: Final[Mapping[str, Callable[[Any], Objective]]] = MappingProxyType(
@@ -31,16 +31,26 @@ OBJECTIVES: Final[Mapping[str, Callable[[Any], Objective]]] = MappingProxyType(
 )
 
 
-def build_objective(config: ObjectiveBase) -> Objective:
-    """The objective that the configuration describes.
+# These have a state of their own, which they are made for.
+STATEFUL_OBJECTIVES: Final[Mapping[str, Callable[[Any, Setting], Objective]]] = MappingProxyType({})
+
+
+def build_objective(config: ObjectiveBase, setting: Setting | None = None) -> Objective:
+    """The objective that the configuration describes; the setting is for those with a state of their own.
 
     Raises:
         ConfigError: no objective has the configuration's name.
+        ValueError: it has a state of its own, and there is no setting.
     """
     name = getattr(config, "name", None)
+    stateful = STATEFUL_OBJECTIVES.get(name) if isinstance(name, str) else None
+    if stateful is not None:
+        if setting is None:
+            raise ValueError(f"{name} has a state of its own; give the setting that it is made for")
+        return stateful(config, setting)
     builder = OBJECTIVES.get(name) if isinstance(name, str) else None
     if builder is None:
-        known = ", ".join(sorted(OBJECTIVES))
+        known = ", ".join(sorted({*OBJECTIVES, *STATEFUL_OBJECTIVES}))
         raise ConfigError(
             f"unknown objective {name!r} ({type(config).__name__}); known: {known}; "
             "add a new one to OBJECTIVES in trainables/objectives/__init__.py"
@@ -50,6 +60,7 @@ def build_objective(config: ObjectiveBase) -> Objective:
 
 __all__ = [
     "OBJECTIVES",
+    "STATEFUL_OBJECTIVES",
     "CeObjective",
     "CrldObjective",
     "DistObjective",

@@ -1,0 +1,92 @@
+"""What an objective is given in each step: the answers of student and teacher, and what else it needs."""
+
+# B = samples in the batch, C = classes
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from trainables.config import Need, ObjectiveBase, TrainingPrecision
+from trainables.dense import DenseLogits
+from trainables.errors import TrialFailed
+from trainables.objectives.divergences import at_least_fp32
+from trainables.precision import autocast
+from trainables.signals import Signals, TeacherSignal
+from trainables.team import Forward, Team
+from trainables.transfer import to_device
+from trainables.workbench import Workbench
+
+
+def needs_plain_forward(config: ObjectiveBase) -> bool:
+    """Whether an objective looks into the network, so that it cannot be called in a compiled form."""
+    return Need.DENSE_LOGITS in config.needed
+
+
+class Serving:
+    """Serves an objective the signals of a batch, from bench, student and cache."""
+
+    def __init__(self, config: ObjectiveBase, bench: Workbench, model: nn.Module, team: Team) -> None:
+        """The model is on the bench's device.
+
+        Raises:
+            TrialFailed: the student, or the number of ranks, cannot give what the objective needs.
+        """
+        self._config = config
+        self._bench = bench
+        self._needed = config.needed
+        if Need.ROWS in self._needed and team.size > 1:
+            raise TrialFailed(
+                "this objective keeps a table of every sample's last answer, which the "
+                f"{team.size} workers of a slot would fill apart from each other; give a slot one worker"
+            )
+        self._dense: DenseLogits | None = None
+        if Need.DENSE_LOGITS in self._needed:
+            self._dense = DenseLogits(model, input_shape=bench.input_shape, device=bench.device)
+
+    def signals(
+        self,
+        forward: Forward,
+        epoch: int,
+        rows_B: Tensor,
+        *,
+        precision: TrainingPrecision,
+        layout: torch.memory_format,
+    ) -> Signals:
+        """The signals of these rows in an epoch; gradient flows through the student's logits alone."""
+        config, bench = self._config, self._bench
+        # One forward pass a bank: batch statistics are per view, as in the released CRLD.
+        images = {
+            bank: bench.images(bank, epoch, rows_B).contiguous(memory_format=layout) for bank in config.banks
+        }
+        with autocast(precision, bench.device):
+            answers = {bank: self._answer(forward, shown) for bank, shown in images.items()}
+        mixings = {bank: bench.mixing(bank, epoch, rows_B) for bank in config.banks}
+        return Signals(
+            # Softmax, divergences and masks in fp32, whatever the network computed in.
+            student={bank: at_least_fp32(logits_BC) for bank, (logits_BC, _) in answers.items()},
+            teacher={bank: self._teacher(bank, epoch, rows_B) for bank in config.teacher_banks},
+            labels_B=bench.labels(rows_B),
+            epoch=epoch,
+            mixed={bank: mixing for bank, mixing in mixings.items() if mixing is not None},
+            rows_B=to_device(rows_B, bench.device) if Need.ROWS in self._needed else None,
+            dense={bank: dense for bank, (_, dense) in answers.items() if dense is not None},
+        )
+
+    def _answer(self, forward: Forward, images_BCHW: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self._dense is None:
+            return forward(images_BCHW), None
+        return self._dense.during(lambda: forward(images_BCHW))
+
+    def _teacher(self, bank: str, epoch: int, rows_B: Tensor) -> TeacherSignal:
+        signal = self._bench.teacher(bank, epoch, rows_B)
+        if Need.UNSHIFTED not in self._needed:
+            return signal
+        largest_B = self._bench.largest_logits(bank, epoch, rows_B)
+        if largest_B is None:  # a teacher that runs beside the student says its logits as they are
+            return signal
+        logits_BC = signal.logits_BC
+        missing_B = largest_B - logits_BC.amax(dim=-1)  # 0 where the cache keeps the logits themselves
+        return replace(signal, logits_BC=logits_BC + missing_B[:, None])
