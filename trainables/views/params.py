@@ -28,17 +28,20 @@ class Drawn:
 
     def take(self, rows: Tensor) -> Self:
         """The rows at these int64 places, in this order."""
-        return self._each(lambda column: column.index_select(0, rows))
+        return self._each(lambda column: column.index_select(0, rows), lambda view: view.take(rows))
 
     def to(self, device: torch.device | str) -> Self:
         """The same numbers on another device."""
-        return self._each(lambda column: column.to(device))
+        return self._each(lambda column: column.to(device), lambda view: view.to(device))
 
-    def _each(self, change: Callable[[Any], Any]) -> Self:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        changed: dict[str, Any] = {
-            name: change(value) for name, value in values.items() if isinstance(value, Tensor | ViewParams)
-        }
+    def _each(self, column: Callable[[Tensor], Tensor], view: Callable[[ViewParams], ViewParams]) -> Self:
+        changed: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                changed[field.name] = column(value)
+            elif isinstance(value, ViewParams):
+                changed[field.name] = view(value)
         return replace(self, **changed)
 
 
