@@ -8,7 +8,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-# B = samples in the batch, C = classes, K = images that are mixed into one, its own first
+# B = samples in the batch, C = classes, D = numbers in an embedding
+# K = images that are mixed into one, its own first
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class TeacherSignal:
     """fp32; from a cache up to a constant per row (z - max z when it keeps fp16)."""
     confidence_B: Tensor
     """fp32; largest softmax probability at temperature 1, of the logits as kept."""
+    embedding_BD: Tensor | None = None
+    """fp32; what the teacher's last linear layer was given. None where nobody kept it."""
 
 
 @dataclass(frozen=True)

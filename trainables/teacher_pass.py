@@ -22,7 +22,7 @@ from torch import nn
 
 from trainables.cache.identity import SplitFacts, folder_name, make_identity, require_identity, split_facts
 from trainables.cache.manifest import Origin, Shard, ShardRecord, read_manifest
-from trainables.cache.planning import Plan, claim_folder, plan_shards, publish
+from trainables.cache.planning import Plan, claim_folder, plan_shards, publish, together
 from trainables.cache.producer import LiveTeacher, ShardProducer
 from trainables.cache.storage import Place, open_place
 from trainables.config import (
@@ -70,7 +70,11 @@ class CacheRequest(Config):
     def identity(self) -> CacheIdentity:
         """What the cache is made from."""
         return make_identity(
-            self.teacher_digest, self.facts, seed=self.view_seed, precision=self.cache.precision
+            self.teacher_digest,
+            self.facts,
+            seed=self.view_seed,
+            precision=self.cache.precision,
+            top_k=self.cache.top_k,
         )
 
     @property
@@ -82,6 +86,7 @@ class CacheRequest(Config):
             classes=self.facts.classes,
             rows_per_shard=self.cache.rows_per_shard,
             recipes={bank: self.views.bank(bank).recipe for bank in self.banks},
+            embedding=self.cache.embedding,
         )
 
     @property
@@ -154,19 +159,19 @@ class TeacherWorker:
         self._origin = Origin.from_plain(origin)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        """JSON of the commit records of the shards in `shard` (JSON too), or of what went wrong."""
-        return {"answer": [self._answer(text) for text in batch["shard"]]}
+        """JSON of the commit records of the shards in `shards` (a JSON list too), or of what went wrong."""
+        return {"answer": [self._answer(text) for text in batch["shards"]]}
 
     def _answer(self, text: str) -> str:
         # An error travels as data: as an exception it would arrive inside Ray's own, with two tracebacks.
         try:
-            record = self._producer.produce(Shard.model_validate_json(text))
+            records = self._producer.produce_together([Shard.from_plain(plain) for plain in json.loads(text)])
         except StillhouseError as error:
             return json.dumps({"error": str(error)})
         except Exception as error:  # a user's network may raise anything
             logger.exception("the teacher pass failed")
             return json.dumps({"error": f"{type(error).__name__}: {error}"})
-        return record.model_dump_json()
+        return json.dumps([record.plain() for record in records])
 
     @cached_property
     def _producer(self) -> ShardProducer:
@@ -180,6 +185,7 @@ class TeacherWorker:
             split_facts(data),
             seed=request.view_seed,
             precision=request.cache.precision,
+            top_k=request.cache.top_k,
         )
         # A node with other files than the driver's must not add to this cache.
         require_identity(self._place.uri, self._origin.identity, loaded)
@@ -209,14 +215,14 @@ def _compute(request: CacheRequest, place: Place, plan: Plan, progress: Progress
 
     An actor that dies (memory, a node that goes) ends the run of Ray Data; what is left is tried again.
     """
-    todo = sum(shard.rows for shard in plan.missing)
+    todo = _rows(plan.missing)
     missing = plan.missing
     for attempt in range(1, ATTEMPTS + 1):
-        done = todo - sum(shard.rows for shard in missing)
+        done = todo - _rows(missing)
         progress(done, todo, time.monotonic() - began)
         try:
-            for record in _records(request, place, plan.origin, missing):
-                done += record.shard.rows
+            for records in _records(request, place, plan.origin, missing):
+                done += records[0].shard.rows
                 progress(done, todo, time.monotonic() - began)
         except RayError as error:
             if attempt == ATTEMPTS:
@@ -232,8 +238,9 @@ def _compute(request: CacheRequest, place: Place, plan: Plan, progress: Progress
 
 def _records(
     request: CacheRequest, place: Place, origin: Origin, missing: tuple[Shard, ...]
-) -> Iterator[ShardRecord]:
-    work = [{"shard": shard.model_dump_json()} for shard in missing]
+) -> Iterator[list[ShardRecord]]:
+    """The commit records of the parts of one range of rows after the other, as they are finished."""
+    work = [{"shards": json.dumps([shard.plain() for shard in group])} for group in together(missing)]
     if not work:
         return
     with _quiet_ray_data():
@@ -248,14 +255,19 @@ def _records(
             max_restarts=0,
         )
         for row in answers.iter_rows():
-            yield _record(row["answer"])
+            yield _told_records(row["answer"])
 
 
-def _record(answer: str) -> ShardRecord:
+def _told_records(answer: str) -> list[ShardRecord]:
     fields = json.loads(answer)
     if "error" in fields:
         raise CacheError(f"the teacher pass stopped: {fields['error']}")
-    return ShardRecord.from_plain(fields)
+    return [ShardRecord.from_plain(plain) for plain in fields]
+
+
+def _rows(shards: tuple[Shard, ...]) -> int:
+    """Answers of the teacher that shards need: logits and embedding of a row are one."""
+    return sum(group[0].rows for group in together(shards))
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -82,9 +84,13 @@ class Workbench:
     @property
     def held_bytes(self) -> int:
         """What this bench holds in memory: images, rendered views and signals."""
-        signals = (part for kept in self._signals.values() for part in (kept.logits_BC, kept.confidence_B))
+        signals = (
+            part
+            for kept in self._signals.values()
+            for part in (kept.logits_BC, kept.confidence_B, kept.embedding_BD)
+        )
         held = (self._images_NCHW, *self._rendered.values(), *signals)
-        return sum(tensor.nbytes for tensor in held)
+        return sum(tensor.nbytes for tensor in held if tensor is not None)
 
     def view_of(self, bank: str, epoch: int) -> int:
         """The view on which an epoch (counted from 1) trains: (epoch - 1) mod the bank's views."""
@@ -115,12 +121,9 @@ class Workbench:
         view = self.view_of(bank, epoch)
         whole = self._whole_signal(self._cache, bank, view)
         if whole is None:
-            part = self._cache.signal(bank, view, rows_B)
-            return TeacherSignal(
-                to_device(part.logits_BC, self.device), to_device(part.confidence_B, self.device)
-            )
+            return _each(self._cache.signal(bank, view, rows_B), lambda part: to_device(part, self.device))
         rows_B = to_device(rows_B, self.device)
-        return TeacherSignal(whole.logits_BC[rows_B].float(), whole.confidence_B[rows_B])
+        return _each(whole, lambda part: part[rows_B].float())
 
     def largest_logits(self, bank: str, epoch: int, rows_B: Tensor) -> Tensor | None:
         """The teacher's largest logit of each row, fp32, which an fp16 cache takes off; None without a cache.
@@ -174,12 +177,10 @@ class Workbench:
             raise CacheError(
                 f"{cache.uri} shows bank {bank} by another recipe than this bench; run the cache stage again"
             )
-        arrays = cache.arrays(bank, view)
-        size = arrays.logits[view].nbytes + arrays.confidence[view].nbytes
+        size = cache.view_bytes(bank, view)
         if size > self._free_signal_bytes:
             return None
-        logits_NC, confidence_N = cache.view_tensors(bank, view)
-        signal = TeacherSignal(logits_NC.to(self.device), confidence_N.to(self.device))
+        signal = _each(cache.whole_view(bank, view), lambda part: part.to(self.device))
         self._signals[bank, view] = signal
         self._free_signal_bytes -= size
         return signal
@@ -229,5 +230,15 @@ def render_budget(device: torch.device) -> int:
 
 def _refuse_foreign(cache: CacheReader, data: TrainingData, view_seed: int) -> None:
     own = cache.identity
-    mine = make_identity(own.teacher, split_facts(data), seed=view_seed, precision=own.dtype)
+    mine = make_identity(own.teacher, split_facts(data), seed=view_seed, precision=own.dtype, top_k=own.top_k)
     require_identity(cache.uri, own, mine)
+
+
+def _each(signal: TeacherSignal, change: Callable[[Tensor], Tensor]) -> TeacherSignal:
+    """The signal with each of its tensors changed."""
+    embedding_BD = signal.embedding_BD
+    return TeacherSignal(
+        change(signal.logits_BC),
+        change(signal.confidence_B),
+        None if embedding_BD is None else change(embedding_BD),
+    )

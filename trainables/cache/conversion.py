@@ -17,15 +17,15 @@ import numpy.typing as npt
 import pyarrow as pa
 from filelock import FileLock
 
-from trainables.cache.keeping import DTYPES
-from trainables.cache.manifest import DamagedCache, Manifest, Shard, ShardRecord
-from trainables.cache.shards import logits_of, read_shard
+from trainables.cache.keeping import Array, columns_of
+from trainables.cache.manifest import DamagedCache, Manifest, Part, Shard, ShardRecord
+from trainables.cache.shards import array_of, read_shard, values_of
 from trainables.cache.storage import Place, sync_folder
 from trainables.errors import CacheError
 
-# V = views, N = training samples, C = classes
+# V = views, N = training samples, D = numbers in an embedding
 
-Array = npt.NDArray[Any]
+EMBEDDING: Final = "embedding"
 
 SCALARS: Final[Mapping[str, tuple[str, npt.DTypeLike]]] = MappingProxyType(
     {
@@ -41,16 +41,18 @@ SCALARS: Final[Mapping[str, tuple[str, npt.DTypeLike]]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class BankArrays:
-    """The arrays of one bank, memory-mapped and read-only."""
+    """The arrays of one bank, memory-mapped and read-only: the processes of a node share their pages."""
 
-    logits: Array
-    """VxNxC, float16 or float32 as the cache keeps them."""
+    values: Mapping[str, Array]
+    """VxN or VxNx... of each column that `value_columns` names for the precision of the cache."""
     confidence: Array
     logit_max: Array
     top1: Array
     labels: Array
     ids: Array
     """VxN like the others: each view states the sample ids of its rows itself."""
+    embedding: Array | None
+    """VxNxD float16; none when the cache keeps no embeddings."""
 
 
 def default_scratch(manifest_sha: str) -> Path:
@@ -90,8 +92,13 @@ def open_bank(place: Place, manifest: Manifest, bank: str, scratch: Path) -> Ban
 
 def _shapes(manifest: Manifest, bank: str) -> dict[str, tuple[tuple[int, ...], npt.DTypeLike]]:
     size = (manifest.banks[bank].views, manifest.n_rows)
-    logits = ((*size, manifest.identity.n_classes), DTYPES[manifest.identity.dtype])
-    return {"logits": logits, **{name: (size, dtype) for name, (_, dtype) in SCALARS.items()}}
+    shapes: dict[str, tuple[tuple[int, ...], npt.DTypeLike]] = {
+        name: (size if column.width is None else (*size, column.width), column.dtype)
+        for name, column in columns_of(manifest.identity).items()
+    }
+    if manifest.embedding_width is not None:
+        shapes[EMBEDDING] = ((*size, manifest.embedding_width), np.float16)
+    return shapes | {name: (size, dtype) for name, (_, dtype) in SCALARS.items()}
 
 
 def _map(manifest: Manifest, bank: str, folder: Path) -> BankArrays | None:
@@ -99,13 +106,15 @@ def _map(manifest: Manifest, bank: str, folder: Path) -> BankArrays | None:
     arrays: dict[str, Array] = {}
     for name, (shape, dtype) in _shapes(manifest, bank).items():
         try:
-            array = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            # As plain arrays: the class of memory maps makes each gather two to three times as slow.
+            array = np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
         except (FileNotFoundError, ValueError, EOFError):
             return None
         if array.shape != shape or array.dtype != dtype:
             return None
         arrays[name] = array
-    return BankArrays(**arrays)
+    scalars = {name: arrays.pop(name) for name in SCALARS}
+    return BankArrays(embedding=arrays.pop(EMBEDDING, None), values=MappingProxyType(arrays), **scalars)
 
 
 def _convert(place: Place, manifest: Manifest, bank: str, folder: Path) -> BankArrays:
@@ -143,9 +152,13 @@ def _fill(place: Place, manifest: Manifest, bank: str, arrays: Mapping[str, Arra
             damaged[shard] = table
             continue
         rows = slice(shard.first, shard.first + shard.rows)
-        arrays["logits"][shard.view, rows] = logits_of(table)
+        if shard.part is Part.EMBEDDING:
+            arrays[EMBEDDING][shard.view, rows] = array_of(table, "embedding")
+            continue
+        for name, values in values_of(table).items():
+            arrays[name][shard.view, rows] = values
         for name, (column, _) in SCALARS.items():
-            arrays[name][shard.view, rows] = table.column(column).to_numpy()
+            arrays[name][shard.view, rows] = array_of(table, column)
     if damaged:
         named = "; ".join(list(damaged.values())[:5])
         raise DamagedCache(

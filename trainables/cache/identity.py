@@ -44,10 +44,15 @@ def split_facts(data: TrainingData) -> SplitFacts:
     )
 
 
-def make_identity(teacher: str, facts: SplitFacts, *, seed: int, precision: Precision) -> CacheIdentity:
+def make_identity(
+    teacher: str, facts: SplitFacts, *, seed: int, precision: Precision, top_k: int | None = None
+) -> CacheIdentity:
     """The identity of the cache of a teacher (given by its digest) over a training split.
 
-    `seed` is that of the views.
+    `seed` is that of the views; `top_k` counts for precision topk alone.
+
+    Raises:
+        CacheError: a top-k that would keep every class.
     """
     return CacheIdentity(
         schema_version=SCHEMA_VERSION,
@@ -58,7 +63,22 @@ def make_identity(teacher: str, facts: SplitFacts, *, seed: int, precision: Prec
         seed=seed,
         n_classes=len(facts.classes),
         dtype=precision,
+        top_k=require_top_k(top_k, len(facts.classes)) if precision is Precision.TOPK else None,
     )
+
+
+def require_top_k(top_k: int | None, n_classes: int) -> int:
+    """K, which must be below the number of classes.
+
+    Raises:
+        CacheError: it is not.
+    """
+    if top_k is None or not 1 <= top_k < n_classes:
+        raise CacheError(
+            f"cache.top_k is {top_k}, but the data set has {n_classes} classes; allowed: "
+            f"1 to {n_classes - 1}, or another cache.precision"
+        )
+    return top_k
 
 
 def fingerprint(identity: CacheIdentity) -> str:
@@ -100,6 +120,7 @@ _CLAUSES: Final[Mapping[str, Callable[[Any, Any], str]]] = MappingProxyType(
         "seed": lambda a, b: f"cache shows views of seed {a}, this experiment uses seed {b}",
         "n_classes": lambda a, b: f"cache has {a} classes, this experiment has {b}",
         "dtype": lambda a, b: f"cache keeps {a.value}, this experiment asks for {b.value}",
+        "top_k": lambda a, b: f"cache keeps the largest {a} logits, this experiment asks for {b}",
     }
 )
 

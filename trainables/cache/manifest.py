@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Final, TypeVar
+from enum import StrEnum
+from typing import Final, Self, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from trainables.cache.identity import SCHEMA_VERSION, refuse
 from trainables.cache.storage import Place
@@ -17,6 +18,8 @@ from trainables.errors import CacheError
 # The names begin with `_`, because Parquet readers skip such files when they are given the folder.
 MANIFEST: Final = "_manifest.json"
 ORIGIN: Final = "_identity.json"
+EMBEDDINGS: Final = "_embedding"
+KEPT_MANIFESTS: Final = "_manifests/"
 
 RecordT = TypeVar("RecordT", bound=Config)
 
@@ -29,6 +32,13 @@ class DamagedCache(CacheError):
         self.shards = shards
 
 
+class Part(StrEnum):
+    """What a file holds of the teacher's answers."""
+
+    LOGITS = "logits"
+    EMBEDDING = "embedding"
+
+
 class Shard(Config):
     """One Parquet file: a contiguous range of rows of the training split, in one view of a bank."""
 
@@ -37,16 +47,23 @@ class Shard(Config):
     index: int = Field(ge=0, description="number of the shard in its view")
     first: int = Field(ge=0, description="row of the training split that comes first")
     rows: int = Field(ge=1)
+    part: Part = Field(
+        Part.LOGITS,
+        # Left out of records of logits, which therefore read as they did before there were embeddings.
+        exclude_if=lambda part: part is Part.LOGITS,
+    )
 
     @property
     def file(self) -> str:
-        """Name of the Parquet file in the cache's folder."""
-        return f"bank={self.bank}/view={self.view:04d}/shard-{self.index:05d}.parquet"
+        """Name of the Parquet file in the cache's folder; readers of that folder skip embeddings (`_`)."""
+        name = f"bank={self.bank}/view={self.view:04d}/shard-{self.index:05d}.parquet"
+        return name if self.part is Part.LOGITS else f"{EMBEDDINGS}/{name}"
 
     @property
     def commit(self) -> str:
         """Name of the commit record in the cache's folder."""
-        return f"_commits/{self.bank}-{self.view:04d}-{self.index:05d}.json"
+        name = f"{self.bank}-{self.view:04d}-{self.index:05d}"
+        return f"_commits/{name}.json" if self.part is Part.LOGITS else f"_commits/{name}.embedding.json"
 
 
 class ShardRecord(Config):
@@ -58,8 +75,11 @@ class ShardRecord(Config):
     last_id: int = Field(description="sample id of the last row")
     bytes: int
     sha256: str = Field(description="of the whole file")
-    correct: int = Field(description="rows whose teacher_top1 is their label")
+    correct: int = Field(description="rows whose teacher_top1 is their label; 0 for embeddings")
     fingerprint: str = Field(description="of the identity and the bank's recipe")
+    embedding_width: int | None = Field(
+        None, ge=1, description="numbers in an embedding", exclude_if=lambda width: width is None
+    )
 
 
 class Origin(Config):
@@ -70,6 +90,11 @@ class Origin(Config):
     classes: tuple[str, ...] = Field(description="class names in the order of the logits")
     rows_per_shard: int = Field(ge=1)
     recipes: dict[str, Recipe] = Field(description="of each bank")
+    embedding: bool = Field(
+        False,
+        description="whether the teacher's embeddings are kept beside its logits",
+        exclude_if=lambda embedding: not embedding,
+    )
 
 
 class Manifest(Config):
@@ -80,13 +105,54 @@ class Manifest(Config):
     classes: tuple[str, ...]
     banks: dict[str, BankConfig]
     shards: tuple[ShardRecord, ...]
-    rows: int = Field(description="of all shards: samples x views")
+    rows: int = Field(description="answers: samples x views of all banks")
     bytes: int = Field(description="of all shards")
     versions: dict[str, str] = Field(description="of the libraries that wrote it")
 
-    def shards_of(self, bank: str, view: int) -> tuple[ShardRecord, ...]:
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        """The shards of each view and part cover every row once, and the totals are theirs."""
+        covered: dict[tuple[str, int, Part], int] = {}
+        for record in self.shards:
+            shard = record.shard
+            key = (shard.bank, shard.view, shard.part)
+            if shard.first != covered.get(key, 0):
+                raise ValueError(f"{shard.file} begins at row {shard.first} instead of {covered.get(key, 0)}")
+            covered[key] = shard.first + shard.rows
+        parts = {part for _, _, part in covered} | {Part.LOGITS}
+        wanted = {
+            (name, view, part): self.n_rows
+            for name, bank in self.banks.items()
+            for view in range(bank.views)
+            for part in parts
+        }
+        if covered != wanted:
+            raise ValueError("the shards do not cover every row of every view of every bank exactly once")
+        rows = self.n_rows * sum(bank.views for bank in self.banks.values())
+        size = sum(record.bytes for record in self.shards)
+        if (self.rows, self.bytes) != (rows, size):
+            raise ValueError(
+                f"{self.rows} rows and {self.bytes} bytes are recorded instead of {rows} and {size}"
+            )
+        if len(self.classes) != self.identity.n_classes:
+            raise ValueError(f"{len(self.classes)} class names for {self.identity.n_classes} classes")
+        if len(self._embedding_widths) > 1:
+            raise ValueError("the embeddings differ in their width")
+        return self
+
+    @property
+    def _embedding_widths(self) -> set[int | None]:
+        return {record.embedding_width for record in self.shards if record.shard.part is Part.EMBEDDING}
+
+    @property
+    def embedding_width(self) -> int | None:
+        """Numbers in an embedding; none when the cache keeps no embeddings."""
+        return next(iter(self._embedding_widths), None)
+
+    def shards_of(self, bank: str, view: int, part: Part = Part.LOGITS) -> tuple[ShardRecord, ...]:
         """The shards of one view, in the order of their rows."""
-        return tuple(r for r in self.shards if r.shard.bank == bank and r.shard.view == view)
+        wanted = (bank, view, part)
+        return tuple(r for r in self.shards if (r.shard.bank, r.shard.view, r.shard.part) == wanted)
 
     def correct(self, bank: str, view: int) -> int:
         """How many samples of one view the teacher got right, as recorded when it was written."""
@@ -119,7 +185,7 @@ def write_manifest(place: Place, manifest: Manifest) -> str:
     """
     data = _encode(manifest)
     sha256 = hashlib.sha256(data).hexdigest()
-    place.write(_kept_manifest(sha256), data)
+    place.write(kept_manifest(sha256), data)
     place.write(MANIFEST, data)
     return sha256
 
@@ -131,7 +197,7 @@ def read_manifest(place: Place, sha256: str | None = None) -> tuple[Manifest, st
         CacheError: there is none, it is damaged, or it has another format.
     """
     data = manifest_bytes(place, sha256)
-    path = place.path(MANIFEST if sha256 is None else _kept_manifest(sha256))
+    path = place.path(MANIFEST if sha256 is None else kept_manifest(sha256))
     return parse_manifest(data, path), hashlib.sha256(data).hexdigest()
 
 
@@ -141,7 +207,7 @@ def manifest_bytes(place: Place, sha256: str | None = None) -> bytes:
     Raises:
         CacheError: there is none, or it was altered.
     """
-    name = MANIFEST if sha256 is None else _kept_manifest(sha256)
+    name = MANIFEST if sha256 is None else kept_manifest(sha256)
     try:
         data: bytes = place.read(name).to_pybytes()
     except FileNotFoundError as error:
@@ -176,12 +242,14 @@ def discard_shards(place: Place, shards: tuple[Shard, ...]) -> None:
 
 
 def totals(records: Mapping[Shard, ShardRecord]) -> tuple[int, int]:
-    """Rows and bytes of shards."""
-    return sum(shard.rows for shard in records), sum(record.bytes for record in records.values())
+    """Rows (those of embeddings are the same ones) and bytes of shards."""
+    rows = sum(shard.rows for shard in records if shard.part is Part.LOGITS)
+    return rows, sum(record.bytes for record in records.values())
 
 
-def _kept_manifest(sha256: str) -> str:
-    return f"_manifests/{sha256}.json"
+def kept_manifest(sha256: str) -> str:
+    """Name under which a manifest is kept for those who began with it."""
+    return f"{KEPT_MANIFESTS}{sha256}.json"
 
 
 def _encode(record: Config) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from trainables.cache.identity import bank_fingerprint, differences, plain_recipe, refuse
@@ -11,8 +11,10 @@ from trainables.cache.manifest import (
     ORIGIN,
     Manifest,
     Origin,
+    Part,
     Shard,
     ShardRecord,
+    kept_manifest,
     read_manifest,
     read_record,
     totals,
@@ -37,14 +39,29 @@ class Plan:
 def claim_folder(place: Place, wanted: Origin) -> Origin:
     """Say what the folder is for, or refuse it when it is for something else.
 
-    New banks are added to what the folder holds. The shard size of an existing folder stands.
+    New banks and embeddings are added to what the folder holds. The shard size of an existing folder stands.
 
     Raises:
         CacheError: naming each part that differs.
     """
     found = read_record(place, ORIGIN, Origin)
+    merged = _merged(place, found, wanted)
+    if merged != found:
+        write_record(place, ORIGIN, merged)
+    return merged
+
+
+def agreed_origin(place: Place, wanted: Origin) -> Origin:
+    """What `claim_folder` would make of the folder; nothing is written.
+
+    Raises:
+        CacheError: as for `claim_folder`.
+    """
+    return _merged(place, read_record(place, ORIGIN, Origin), wanted)
+
+
+def _merged(place: Place, found: Origin | None, wanted: Origin) -> Origin:
     if found is None:
-        write_record(place, ORIGIN, wanted)
         return wanted
     clauses = differences(found.identity, wanted.identity)
     for bank, recipe in wanted.recipes.items():
@@ -55,10 +72,10 @@ def claim_folder(place: Place, wanted: Origin) -> Origin:
                 f"this experiment uses {plain_recipe(recipe)}"
             )
     refuse(place.uri, clauses)
-    merged = found.with_overrides(recipes={**wanted.plain()["recipes"], **found.plain()["recipes"]})
-    if merged != found:
-        write_record(place, ORIGIN, merged)
-    return merged
+    return found.with_overrides(
+        recipes={**wanted.plain()["recipes"], **found.plain()["recipes"]},
+        embedding=found.embedding or wanted.embedding,
+    )
 
 
 def plan_shards(place: Place, origin: Origin, banks: Mapping[str, BankConfig]) -> Plan:
@@ -77,7 +94,7 @@ def plan_shards(place: Place, origin: Origin, banks: Mapping[str, BankConfig]) -
     missing: list[Shard] = []
     for name, bank in banks.items():
         wanted = bank_fingerprint(origin.identity, bank.recipe)
-        for shard in shards_of(name, bank.views, n_rows=origin.n_rows, rows_per_shard=origin.rows_per_shard):
+        for shard in _shards(origin, name, bank.views):
             record = read_record(place, shard.commit, ShardRecord) if shard.commit in sizes else None
             if record is not None and _is_valid(record, shard, wanted, sizes):
                 committed[shard] = record
@@ -110,9 +127,11 @@ def publish(place: Place, plan: Plan, versions: Mapping[str, str]) -> str:
         bytes=size,
         versions=dict(versions),
     )
-    if MANIFEST in place.sizes():
+    sizes = place.sizes()
+    if MANIFEST in sizes:
         found, sha256 = read_manifest(place)
-        if found == manifest.with_overrides(versions=found.versions):
+        is_kept = sizes.get(kept_manifest(sha256)) == sizes[MANIFEST]
+        if is_kept and found == manifest.with_overrides(versions=found.versions):
             return sha256
     return write_manifest(place, manifest)
 
@@ -123,6 +142,21 @@ def shards_of(bank: str, views: int, *, n_rows: int, rows_per_shard: int) -> Ite
         for index, first in enumerate(range(0, n_rows, rows_per_shard)):
             rows = min(rows_per_shard, n_rows - first)
             yield Shard(bank=bank, view=view, index=index, first=first, rows=rows)
+
+
+def together(shards: Iterable[Shard]) -> list[tuple[Shard, ...]]:
+    """Shards in groups of the same rows of the same view: one pass of the teacher gives all parts of them."""
+    groups: dict[tuple[str, int, int], list[Shard]] = {}
+    for shard in shards:
+        groups.setdefault((shard.bank, shard.view, shard.index), []).append(shard)
+    return [tuple(group) for group in groups.values()]
+
+
+def _shards(origin: Origin, bank: str, views: int) -> Iterator[Shard]:
+    for shard in shards_of(bank, views, n_rows=origin.n_rows, rows_per_shard=origin.rows_per_shard):
+        yield shard
+        if origin.embedding:
+            yield shard.with_overrides(part=Part.EMBEDDING)
 
 
 def _larger(wanted: BankConfig | None, promised: BankConfig | None) -> BankConfig:

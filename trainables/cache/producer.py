@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trainables.cache.embedding import EmbeddingTap
 from trainables.cache.identity import bank_fingerprint
-from trainables.cache.keeping import keep_logits
-from trainables.cache.manifest import Origin, Shard, ShardRecord
-from trainables.cache.shards import ShardRows, write_shard
+from trainables.cache.keeping import Int64s, keep_logits
+from trainables.cache.manifest import Origin, Part, Shard, ShardRecord
+from trainables.cache.shards import ShardRows, write_embedding, write_shard
 from trainables.cache.storage import Place
 from trainables.config import Recipe
 from trainables.data import TrainingData
@@ -17,7 +22,17 @@ from trainables.errors import CacheError
 from trainables.views.normalise import normalise
 from trainables.views.showing import show
 
-# B = rows, C = classes
+# B = rows, C = classes, D = numbers in an embedding
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the teacher says about rows of a view, on the CPU."""
+
+    logits_BC: Tensor
+    """fp32."""
+    embedding_BD: Tensor | None = None
+    """fp32; what its classifier is given. None when nobody asked."""
 
 
 class LiveTeacher:
@@ -43,10 +58,31 @@ class LiveTeacher:
         Raises:
             CacheError: the teacher's output is not one logit per class.
         """
+        return self.answers(recipe, view, rows_B).logits_BC
+
+    def answers(self, recipe: Recipe, view: int, rows_B: Tensor, *, embedding: bool = False) -> Answers:
+        """Logits, and the embeddings when they are asked for, of the same pass.
+
+        Raises:
+            CacheError: the teacher's output is not one logit per class, or it has no linear classifier whose
+                input could be its embedding.
+        """
+        tap = EmbeddingTap(self._module, len(self._data.classes)) if embedding else None
+        # Filled in place: a list of chunks would be joined at twice the memory.
+        logits_BC = torch.empty(len(rows_B), len(self._data.classes))
+        embedding_BD: Tensor | None = None
         # TF32 rounds every factor to eleven bits; over a deep network that costs more than fp16 in the cache.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            chunks = [self._forward(recipe, view, chunk) for chunk in torch.split(rows_B, self._batch_size)]
-        return torch.cat(chunks)
+            for first in range(0, len(rows_B), self._batch_size):
+                part = slice(first, first + self._batch_size)
+                with tap or nullcontext():
+                    logits_BC[part] = self._forward(recipe, view, rows_B[part])
+                if tap is not None:
+                    given = tap.taken(len(rows_B[part]))
+                    if embedding_BD is None:
+                        embedding_BD = torch.empty(len(rows_B), given.shape[1])
+                    embedding_BD[part] = given
+        return Answers(logits_BC, embedding_BD)
 
     def _forward(self, recipe: Recipe, view: int, rows_B: Tensor) -> Tensor:
         images = show(self._data.train, rows_B, recipe, seed=self._seed, view=view, device=self._device)
@@ -76,19 +112,43 @@ class ShardProducer:
         Raises:
             CacheError: logits that cannot be kept, or a folder that cannot be written.
         """
-        identity = self._origin.identity
-        recipe = self._origin.recipes[shard.bank]
-        rows_B = torch.arange(shard.first, shard.first + shard.rows)
-        logits_BC = self._teacher.logits(recipe, shard.view, rows_B)
+        (record,) = self.produce_together((shard,))
+        return record
+
+    def produce_together(self, shards: Sequence[Shard]) -> list[ShardRecord]:
+        """The same for shards of the same rows (logits and embedding), from one pass of the teacher.
+
+        Raises:
+            CacheError: as for `produce`.
+        """
+        rows_B = torch.arange(shards[0].first, shards[0].first + shards[0].rows)
+        recipe = self._origin.recipes[shards[0].bank]
+        asked = any(shard.part is Part.EMBEDDING for shard in shards)
+        answers = self._teacher.answers(recipe, shards[0].view, rows_B, embedding=asked)
         ids_B = self._data.train.ids[rows_B].numpy()
+        fingerprint = bank_fingerprint(self._origin.identity, recipe)
+        return [self._write(shard, answers, ids_B, fingerprint) for shard in shards]
+
+    def _write(self, shard: Shard, answers: Answers, ids_B: Int64s, fingerprint: str) -> ShardRecord:
+        if shard.part is Part.EMBEDDING:
+            if answers.embedding_BD is None:
+                raise CacheError(f"no embedding was computed for {shard.file}; run the cache stage again")
+            embedding_BD = answers.embedding_BD.numpy()
+            return write_embedding(self._place, shard, ids_B, embedding_BD, fingerprint=fingerprint)
+        identity = self._origin.identity
         kept = keep_logits(
-            logits_BC.numpy(), ids_B, identity.dtype, where=f"bank {shard.bank}, view {shard.view}"
+            answers.logits_BC.numpy(),
+            ids_B,
+            identity.dtype,
+            where=f"bank {shard.bank}, view {shard.view}",
+            top_k=identity.top_k,
         )
-        labels_B = self._data.train.labels[rows_B].numpy().astype(np.int64)
+        rows = slice(shard.first, shard.first + shard.rows)
+        labels_B = self._data.train.labels[rows].numpy().astype(np.int64)
         return write_shard(
             self._place,
             shard,
             ShardRows(ids_B, labels_B, kept),
-            fingerprint=bank_fingerprint(identity, recipe),
+            fingerprint=fingerprint,
             classes=self._origin.classes,
         )

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.cache.conversion import Array, BankArrays, default_scratch, open_bank
+from trainables.cache.conversion import BankArrays, default_scratch, open_bank
+from trainables.cache.keeping import Array, Int64s, decode
 from trainables.cache.manifest import MANIFEST, Manifest, manifest_bytes, parse_manifest
 from trainables.cache.storage import Place, open_place
-from trainables.config import BankConfig, CacheIdentity
+from trainables.config import BankConfig, CacheIdentity, Precision
 from trainables.errors import CacheError
 from trainables.signals import TeacherSignal
 
@@ -89,8 +90,23 @@ class CacheReader:
             CacheError: the cache has no such bank, view or row.
         """
         arrays = self.arrays(bank, view)
-        logits_BC = torch.from_numpy(self._gather(arrays.logits[view], rows_B)).float()
-        return TeacherSignal(logits_BC, torch.from_numpy(self._gather(arrays.confidence[view], rows_B)))
+        rows = self._known_rows(rows_B)
+        logits_BC = self._decoded(self.values(bank, view, rows_B))
+        confidence_B = torch.from_numpy(arrays.confidence[view].take(rows))
+        embedding_BD = None
+        if arrays.embedding is not None:
+            embedding_BD = torch.from_numpy(arrays.embedding[view].take(rows, axis=0)).float()
+        return TeacherSignal(logits_BC, confidence_B, embedding_BD)
+
+    def values(self, bank: str, view: int, rows_B: Tensor) -> dict[str, Array]:
+        """What is kept of these rows, by column, as `value_columns` says.
+
+        Raises:
+            CacheError: the cache has no such bank, view or row.
+        """
+        arrays = self.arrays(bank, view)
+        rows = self._known_rows(rows_B)
+        return {name: array[view].take(rows, axis=0) for name, array in arrays.values.items()}
 
     def logit_max(self, bank: str, view: int, rows_B: Tensor) -> Tensor:
         """The largest logit of each row, float32; added to fp16 logits it gives the teacher's own back.
@@ -98,18 +114,38 @@ class CacheReader:
         Raises:
             CacheError: the cache has no such bank, view or row.
         """
-        return torch.from_numpy(self._gather(self.arrays(bank, view).logit_max[view], rows_B))
+        return torch.from_numpy(self.arrays(bank, view).logit_max[view].take(self._known_rows(rows_B)))
 
-    def view_tensors(self, bank: str, view: int) -> tuple[Tensor, Tensor]:
-        """A whole view in memory of its own: NxC logits in the dtype that is kept, and N confidences.
+    def view_bytes(self, bank: str, view: int) -> int:
+        """Bytes of what `whole_view` gives.
 
         Raises:
             CacheError: the cache has no such bank or view.
         """
         arrays = self.arrays(bank, view)
-        return torch.from_numpy(np.array(arrays.logits[view])), torch.from_numpy(
-            np.array(arrays.confidence[view])
-        )
+        identity = self.manifest.identity
+        logit_bytes = 2 if identity.dtype is Precision.FP16 else 4
+        width = arrays.embedding.shape[2] if arrays.embedding is not None else 0
+        return self.manifest.n_rows * (identity.n_classes * logit_bytes + 4 + 2 * width)
+
+    def whole_view(self, bank: str, view: int) -> TeacherSignal:
+        """A whole view in memory of its own, for gathers on a device.
+
+        Logits are fp16 where the cache keeps them so, else fp32 (int8 and top-k are decoded); embeddings are
+        fp16. As fp32 they are what `signal` gives.
+
+        Raises:
+            CacheError: the cache has no such bank or view.
+        """
+        arrays = self.arrays(bank, view)
+        values = {name: array[view] for name, array in arrays.values.items()}
+        is_plain = values.keys() == {"logits"}
+        logits_NC = np.array(values["logits"]) if is_plain else decode(values, self.identity.n_classes)
+        embedding_ND = None
+        if arrays.embedding is not None:
+            embedding_ND = torch.from_numpy(np.array(arrays.embedding[view]))
+        confidence_N = torch.from_numpy(np.array(arrays.confidence[view]))
+        return TeacherSignal(torch.from_numpy(logits_NC), confidence_N, embedding_ND)
 
     def arrays(self, bank: str, view: int = 0) -> BankArrays:
         """The memory-mapped arrays of a bank; converts them when this node has not yet.
@@ -131,14 +167,20 @@ class CacheReader:
             self._arrays[bank] = open_bank(self.place, self.manifest, bank, self._scratch)
         return self._arrays[bank]
 
-    def _gather(self, array: Array, rows_B: Tensor) -> Array:
-        rows = rows_B.numpy(force=True)
+    def _decoded(self, values: dict[str, Array]) -> Tensor:
+        if values.keys() == {"logits"}:  # torch widens float16 ten times as fast as numpy
+            return torch.from_numpy(values["logits"]).float()
+        return torch.from_numpy(decode(values, self.identity.n_classes))
+
+    def _known_rows(self, rows_B: Tensor) -> Int64s:
+        rows: Int64s = rows_B.numpy(force=True)
+        n_rows = self.manifest.n_rows
         # A negative index would silently count from the end and give another sample's logits.
-        if len(rows) and (rows.min() < 0 or rows.max() >= len(array)):
+        if len(rows) and (rows.min() < 0 or rows.max() >= n_rows):
             raise CacheError(
-                f"rows {rows.min()} to {rows.max()} were asked for; the cache has rows 0 to {len(array) - 1}"
+                f"rows {rows.min()} to {rows.max()} were asked for; the cache has rows 0 to {n_rows - 1}"
             )
-        return array.take(rows, axis=0)
+        return rows
 
 
 def _copied_manifest(scratch: Path, manifest_sha: str) -> bytes | None:

@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainables.cache.keeping import Int64s, Kept
+from trainables.cache.keeping import Array, Floats, Int64s, Kept, decode, to_half
 from trainables.cache.manifest import Shard, ShardRecord, write_record
 from trainables.cache.storage import Place
 
+# B = rows, C = classes, K = classes that top-k keeps, D = numbers in an embedding
+
 ROW_GROUP_BYTES: Final = 16 * 1024 * 1024
 MAX_GROUP_ROWS: Final = 65_536
+VALUE_NAMES: Final = ("logits", "logit_scale", "top_logits", "top_classes", "residual_logsumexp")
+"""Columns that may keep logits, over all precisions."""
+DECODING: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "logit_scale": "z - max(z) = (logits - 127) * logit_scale",
+        "top_logits": (
+            "z - max(z) of top_classes = top_logits; log-sum-exp of z - max(z) over all other classes = "
+            "residual_logsumexp"
+        ),
+    }
+)
+"""What columns mean, for whoever opens a file without this program; by a column that tells the precision."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +60,45 @@ def write_shard(
         CacheError: the folder cannot be written.
     """
     data = encode_shard(shard, rows, fingerprint=fingerprint, classes=classes)
+    return _commit(place, shard, data, rows.ids_B, {"correct": rows.correct, "fingerprint": fingerprint})
+
+
+def write_embedding(
+    place: Place, shard: Shard, ids_B: Int64s, embedding_BD: Floats, *, fingerprint: str
+) -> ShardRecord:
+    """Write the file of embeddings of a shard, as float16, then its commit record.
+
+    Raises:
+        CacheError: the folder cannot be written, or embeddings that are not finite in float16.
+    """
+    where = f"bank {shard.bank}, view {shard.view}"
+    half_BD = to_half(embedding_BD, ids_B, f"{where}: embeddings are not finite in fp16")
+    table = _as_table(
+        {"sample_id": pa.array(ids_B, pa.int64()), "embedding": _column(half_BD)},
+        {
+            "dtype": str(half_BD.dtype),
+            "shape": json.dumps(half_BD.shape),
+            "bank": shard.bank,
+            "view": str(shard.view),
+            "fingerprint": fingerprint,
+        },
+    )
+    width = half_BD.shape[1]
+    facts = {"correct": 0, "fingerprint": fingerprint, "embedding_width": width}
+    return _commit(place, shard, _encode(table, row_group_rows([half_BD])), ids_B, facts)
+
+
+def _commit(
+    place: Place, shard: Shard, data: pa.Buffer, ids_B: Int64s, facts: Mapping[str, Any]
+) -> ShardRecord:
     record = ShardRecord(
         shard=shard,
         file=shard.file,
-        first_id=int(rows.ids_B[0]),
-        last_id=int(rows.ids_B[-1]),
+        first_id=int(ids_B[0]),
+        last_id=int(ids_B[-1]),
         bytes=data.size,
         sha256=hashlib.sha256(data).hexdigest(),
-        correct=rows.correct,
-        fingerprint=fingerprint,
+        **facts,
     )
     place.write(shard.file, data)
     write_record(place, shard.commit, record)
@@ -61,13 +106,17 @@ def write_shard(
 
 
 def encode_shard(shard: Shard, rows: ShardRows, *, fingerprint: str, classes: tuple[str, ...]) -> pa.Buffer:
-    """The bytes of the Parquet file.
+    """The bytes of the Parquet file."""
+    table = _table(shard, rows, fingerprint=fingerprint, classes=classes)
+    return _encode(table, row_group_rows(rows.kept.values.values()))
+
+
+def _encode(table: pa.Table, group_rows: int) -> pa.Buffer:
+    """The bytes of a Parquet file.
 
     A dictionary would make reads of lists of float16 23 to 65 times slower, and codecs save next to
     nothing on logits, so both are off. Page checksums are on: Parquet notices no flipped bit without.
     """
-    table = _table(shard, rows, fingerprint=fingerprint, classes=classes)
-    logits_BC = rows.kept.logits_BC
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
         sink,
@@ -78,7 +127,7 @@ def encode_shard(shard: Shard, rows: ShardRows, *, fingerprint: str, classes: tu
         column_encoding={"sample_id": "DELTA_BINARY_PACKED"},
         write_page_checksum=True,
     ) as writer:
-        writer.write_table(table, row_group_size=row_group_rows(logits_BC.shape[1], logits_BC.dtype.itemsize))
+        writer.write_table(table, row_group_size=group_rows)
     return sink.getvalue()
 
 
@@ -92,27 +141,40 @@ def read_shard(data: pa.Buffer) -> pa.Table:
         return file.read()
 
 
-def logits_of(table: pa.Table) -> npt.NDArray[np.floating[Any]]:
-    """The logits of a table as a BxC array in the dtype that the file keeps."""
-    column = table.column("logits").combine_chunks()
-    return np.asarray(column.flatten()).reshape(len(column), column.type.list_size)
+def logits_of(table: pa.Table) -> Floats:
+    """The logits of a table, BxC: in the dtype that is kept, or float32 decoded from int8 or top-k."""
+    values = values_of(table)
+    if values.keys() == {"logits"}:
+        return values["logits"]
+    return decode(values, json.loads(table.schema.metadata[b"shape"])[1])
 
 
-def row_group_rows(n_classes: int, itemsize: int) -> int:
-    """Rows of a row group: a power of two, at most 65,536 and at most 16 MiB of logits."""
-    fitting = max(ROW_GROUP_BYTES // (n_classes * itemsize), 1)
+def values_of(table: pa.Table) -> dict[str, Array]:
+    """What a table keeps of logits, by column: lists of numbers as BxC or BxK, scalars as B."""
+    return {name: array_of(table, name) for name in VALUE_NAMES if name in table.column_names}
+
+
+def array_of(table: pa.Table, name: str) -> Array:
+    """One column as an array, without a copy where it is one chunk."""
+    column = table.column(name).combine_chunks()
+    if pa.types.is_fixed_size_list(column.type):
+        return np.asarray(column.flatten()).reshape(len(column), column.type.list_size)
+    return np.asarray(column)
+
+
+def row_group_rows(arrays: Iterable[Array]) -> int:
+    """Rows of a row group: a power of two, at most 65,536 and at most 16 MiB of these values by row."""
+    row_bytes = sum(array.itemsize * (array.shape[1] if array.ndim > 1 else 1) for array in arrays)
+    fitting = max(ROW_GROUP_BYTES // row_bytes, 1)
     return min(1 << (fitting.bit_length() - 1), MAX_GROUP_ROWS)
 
 
 def _table(shard: Shard, rows: ShardRows, *, fingerprint: str, classes: tuple[str, ...]) -> pa.Table:
     kept = rows.kept
-    n_rows, n_classes = kept.logits_BC.shape
-    value_type = pa.from_numpy_dtype(kept.logits_BC.dtype)
-    list_type = pa.list_(pa.field("element", value_type, nullable=False), n_classes)
-    values = pa.array(np.ascontiguousarray(kept.logits_BC).reshape(-1))
+    values = kept.values
     columns = {
         "sample_id": pa.array(rows.ids_B, pa.int64()),
-        "logits": pa.FixedSizeListArray.from_arrays(values, type=list_type),
+        **{name: _column(array) for name, array in values.items()},
         "logit_max": pa.array(kept.logit_max_B),
         "label": pa.array(rows.labels_B.astype(np.int32)),
         "teacher_top1": pa.array(kept.top1_B),
@@ -120,12 +182,26 @@ def _table(shard: Shard, rows: ShardRows, *, fingerprint: str, classes: tuple[st
         "teacher_entropy": pa.array(kept.entropy_B),
     }
     metadata = {
-        "dtype": str(kept.logits_BC.dtype),
-        "shape": json.dumps([n_rows, n_classes]),
+        "dtype": str(next(iter(values.values())).dtype),
+        "shape": json.dumps([len(rows.ids_B), len(classes)]),
         "bank": shard.bank,
         "view": str(shard.view),
         "fingerprint": fingerprint,
         "classes": json.dumps(classes),
     }
+    formula = next((text for name, text in DECODING.items() if name in values), None)
+    return _as_table(columns, metadata if formula is None else {**metadata, "decode": formula})
+
+
+def _column(array: Array) -> pa.Array:
+    """Scalars, or lists of a fixed size; pandas, DuckDB and Polars open the latter as arrays."""
+    if array.ndim == 1:
+        return pa.array(array)
+    element = pa.field("element", pa.from_numpy_dtype(array.dtype), nullable=False)
+    values = pa.array(np.ascontiguousarray(array).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(values, type=pa.list_(element, array.shape[1]))
+
+
+def _as_table(columns: Mapping[str, pa.Array], metadata: Mapping[str, str]) -> pa.Table:
     fields = [pa.field(name, column.type, nullable=False) for name, column in columns.items()]
-    return pa.Table.from_arrays(list(columns.values()), schema=pa.schema(fields, metadata))
+    return pa.Table.from_arrays(list(columns.values()), schema=pa.schema(fields, dict(metadata)))

@@ -11,10 +11,14 @@ from trainables.config.base import Config
 
 
 class Precision(StrEnum):
-    """How a logit is kept: fp16 of z - max(z) with the maximum beside it, or fp32."""
+    """How logits are kept; all but fp32 are z - max(z), with the maximum beside it."""
 
     FP16 = "fp16"
     FP32 = "fp32"
+    INT8 = "int8"
+    """256 steps between the smallest and the largest logit of a row."""
+    TOPK = "topk"
+    """The largest logits in fp16, and the log-sum-exp of all others."""
 
 
 class CacheConfig(Config):
@@ -23,7 +27,14 @@ class CacheConfig(Config):
     uri: str | None = Field(
         None, description="folder or s3:// of one cache; default: addressed by fingerprint below `out`"
     )
-    precision: Precision = Field(Precision.FP16, description="fp16 or fp32")
+    precision: Precision = Field(
+        Precision.FP16, description="fp16, fp32, int8 (half the bytes of fp16), or topk (the largest logits)"
+    )
+    top_k: int = Field(100, ge=1, description="logits of each row that precision topk keeps")
+    embedding: bool = Field(
+        False,
+        description="also keep what the teacher's last linear layer is given, as fp16 in files of its own",
+    )
     batch_size: int = Field(512, ge=1, le=65_536, description="samples in a teacher forward")
     rows_per_shard: int = Field(65_536, ge=16, description="samples in one Parquet file")
 
@@ -49,6 +60,12 @@ class CacheIdentity(Config):
     seed: int = Field(description="seed of the views")
     n_classes: int = Field(ge=2)
     dtype: Precision
+    top_k: int | None = Field(
+        None,
+        description="logits of each row that precision topk keeps",
+        # Left out where it says nothing, so that other caches keep the fingerprints that they always had.
+        exclude_if=lambda top_k: top_k is None,
+    )
 
 
 def holds_credentials(uri: str) -> bool:

@@ -10,7 +10,7 @@ from torch import nn
 
 from trainables.cache.identity import SplitFacts, make_identity
 from trainables.cache.manifest import Origin, Shard
-from trainables.cache.planning import claim_folder, plan_shards, publish
+from trainables.cache.planning import claim_folder, plan_shards, publish, together
 from trainables.cache.producer import LiveTeacher, ShardProducer
 from trainables.cache.reader import CacheReader, open_cache
 from trainables.cache.storage import open_place
@@ -59,19 +59,24 @@ class CacheLab:
     teacher_digest: str = "a" * 64
     rows_per_shard: int = 16
     at: str | None = None
+    top_k: int = 2
+    embedding: bool = False
 
     @property
     def uri(self) -> str:
         return self.at or str(self.folder / "cache")
 
     def origin(self, banks: tuple[str, ...]) -> Origin:
-        identity = make_identity(self.teacher_digest, self.facts, seed=self.seed, precision=self.precision)
+        identity = make_identity(
+            self.teacher_digest, self.facts, seed=self.seed, precision=self.precision, top_k=self.top_k
+        )
         return Origin(
             identity=identity,
             n_rows=self.facts.n_train,
             classes=self.facts.classes,
             rows_per_shard=self.rows_per_shard,
             recipes={bank: self.views.bank(bank).recipe for bank in banks},
+            embedding=self.embedding,
         )
 
     def build(self, banks: tuple[str, ...] = ("weak", "strong"), *, stop_after: int = 10_000) -> list[Shard]:
@@ -82,8 +87,8 @@ class CacheLab:
         live = LiveTeacher(self.teacher, self.data, seed=self.seed, batch_size=7, device=torch.device("cpu"))
         producer = ShardProducer(place, origin, live, self.data)
         computed = list(plan_shards(place, origin, wanted).missing)[:stop_after]
-        for shard in computed:
-            producer.produce(shard)
+        for group in together(computed):
+            producer.produce_together(group)
         plan = plan_shards(place, origin, wanted)
         if not plan.missing:
             publish(place, plan, {"stillhouse": "test"})

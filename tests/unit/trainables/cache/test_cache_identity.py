@@ -43,6 +43,7 @@ PARTS: list[tuple[dict[str, Any], str]] = [
     ({"seed": 2}, "views of seed 1, this experiment uses seed 2"),
     ({"n_classes": 3}, "has 2 classes, this experiment has 3"),
     ({"dtype": "fp32"}, "keeps fp16, this experiment asks for fp32"),
+    ({"top_k": 5}, "keeps the largest None logits, this experiment asks for 5"),
 ]
 
 
