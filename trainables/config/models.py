@@ -29,6 +29,10 @@ class ModelName(StrEnum):
     WRN_40_2 = "wrn_40_2"
     VGG8 = "vgg8"
     VGG13 = "vgg13"
+    RESNET50 = "resnet50"
+    MOBILENETV2 = "mobilenetv2"
+    SHUFFLENETV1 = "shufflenetv1"
+    SHUFFLENETV2 = "shufflenetv2"
     TORCHVISION = "torchvision"
 
 

@@ -13,8 +13,12 @@ from torch import Tensor, nn
 from trainables.config.models import ModelConfig, ModelName
 from trainables.errors import ConfigError
 from trainables.factories import call_factory
+from trainables.models.bottleneck_resnet import bottleneck_resnet
+from trainables.models.mobilenet_v2 import mobilenet_v2
 from trainables.models.resized import resized
 from trainables.models.resnet import resnet, resnet_x4
+from trainables.models.shufflenet_v1 import shufflenet_v1
+from trainables.models.shufflenet_v2 import shufflenet_v2
 from trainables.models.small import convnet, mlp
 from trainables.models.vgg import vgg
 from trainables.models.wide_resnet import wide_resnet
@@ -40,6 +44,10 @@ MODELS: Final[Mapping[ModelName, ModelBuilder]] = MappingProxyType(
         ModelName.WRN_40_2: wide_resnet(40, 2),
         ModelName.VGG8: vgg(1),
         ModelName.VGG13: vgg(2),
+        ModelName.RESNET50: bottleneck_resnet(3, 4, 6, 3),
+        ModelName.MOBILENETV2: mobilenet_v2,
+        ModelName.SHUFFLENETV1: shufflenet_v1,
+        ModelName.SHUFFLENETV2: shufflenet_v2,
     }
 )
 

@@ -17,6 +17,7 @@ from trainables.errors import ConfigError
 from trainables.models import MODELS, build_model, check_logits
 from trainables.models.resized import Resize
 from trainables.models.resnet import BasicBlock
+from trainables.models.shuffle import ChannelShuffle
 from trainables.models.wide_resnet import WideBlock
 from trainables.weights import count_parameters
 
@@ -34,11 +35,19 @@ PARAMETERS = {
     ModelName.WRN_40_2: 2_255_156,
     ModelName.VGG8: 3_965_028,
     ModelName.VGG13: 9_462_180,
+    ModelName.RESNET50: 23_705_252,
+    ModelName.MOBILENETV2: 812_836,
+    ModelName.SHUFFLENETV1: 949_258,
+    ModelName.SHUFFLENETV2: 1_355_528,
 }
 
 FAMILIES = (
     *(ModelName.MLP, ModelName.CONVNET, ModelName.RESNET8, ModelName.RESNET8X4, ModelName.WRN_16_2),
     *(ModelName.VGG8, ModelName.VGG13),
+)
+DEEP_FAMILIES = (
+    *(ModelName.RESNET50, ModelName.MOBILENETV2),
+    *(ModelName.SHUFFLENETV1, ModelName.SHUFFLENETV2),
 )
 
 
@@ -68,6 +77,13 @@ def test_every_family_takes_images_of_every_size(name: ModelName) -> None:
     network = built(name, width=4)
     for side in (8, 9, 14, 28, 32, 64):
         check_logits(network, torch.zeros(2, 3, side, side), n_classes=10)
+
+
+@pytest.mark.parametrize("name", DEEP_FAMILIES)
+def test_deep_families_take_images_of_odd_and_of_larger_size(name: ModelName) -> None:
+    network = built(name, width=2)
+    for side in (9, 40):
+        assert network(torch.zeros(2, 3, side, side)).shape == (2, 10)
 
 
 @pytest.mark.parametrize("name", [ModelName.MLP, ModelName.CONVNET, ModelName.RESNET8, ModelName.VGG8])
@@ -109,11 +125,104 @@ def test_a_width_is_that_of_the_first_stage_and_the_others_follow(name: ModelNam
     assert seen == stages
 
 
-def test_the_width_of_the_paper_is_the_default() -> None:
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [
+        *((ModelName.WRN_16_2, 32), (ModelName.RESNET50, 64), (ModelName.MOBILENETV2, 8)),
+        *((ModelName.SHUFFLENETV1, 240), (ModelName.SHUFFLENETV2, 116)),
+    ],
+)
+def test_the_width_of_the_paper_is_the_default(name: ModelName, width: int) -> None:
     with torch.device("meta"):
-        assert count_parameters(built(ModelName.WRN_16_2, width=32)) == count_parameters(
-            built(ModelName.WRN_16_2)
+        assert count_parameters(built(name, width=width)) == count_parameters(built(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "stages"),
+    [
+        (ModelName.RESNET50, 16, [64, 128, 256, 512]),
+        (ModelName.MOBILENETV2, 4, [4, 6, 8, 16, 24, 40, 80]),
+        (ModelName.SHUFFLENETV1, 60, [60, 120, 240]),
+        (ModelName.SHUFFLENETV1, 61, [60, 120, 240]),
+        (ModelName.SHUFFLENETV1, 1, [9, 18, 36]),
+        (ModelName.SHUFFLENETV2, 48, [48, 96, 192]),
+        (ModelName.SHUFFLENETV2, 47, [48, 96, 192]),
+    ],
+)
+def test_stages_of_deep_families_follow_the_width_in_whole_groups(
+    name: ModelName, width: int, stages: list[int]
+) -> None:
+    with torch.device("meta"):
+        network: Any = built(name, width=width)
+        found = network.blocks if name is ModelName.MOBILENETV2 else _stages(network)
+        images, seen = torch.zeros(2, 3, 16, 16), []
+        for module in found:
+            module.register_forward_hook(lambda _, inputs, output: seen.append(output.shape[1]))
+        network(images)
+    assert seen == stages
+
+
+def _stages(network: Any) -> list[nn.Module]:
+    return [module for name, module in network.named_children() if name.startswith("layer")]
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "count"),
+    [
+        (ModelName.MOBILENETV2, 4, 1280),
+        (ModelName.MOBILENETV2, 32, 2560),
+        (ModelName.SHUFFLENETV2, 48, 1024),
+        (ModelName.SHUFFLENETV2, 244, 2048),
+    ],
+)
+def test_heads_grow_only_in_networks_wider_than_the_papers(name: ModelName, width: int, count: int) -> None:
+    with torch.device("meta"):
+        network = built(name, width=width)
+    assert [module.in_features for module in network.modules() if isinstance(module, nn.Linear)] == [count]
+
+
+def test_mobilenetv2_at_full_width_is_the_papers_but_for_its_first_block() -> None:
+    """torchvision's network is the paper's, 3.4 million parameters; the stem is the same."""
+    with torch.device("meta"):
+        ours = count_parameters(built(ModelName.MOBILENETV2, n_classes=1000, width=16))
+        papers = count_parameters(
+            build_model(torchvision_config("mobilenet_v2"), n_classes=1000, in_channels=3)
         )
+    first_expansion = 32 * 32 + 2 * 32
+    assert ours == papers + first_expansion
+
+
+def test_shufflenetv2_is_the_papers_but_for_its_stem() -> None:
+    with torch.device("meta"):
+        ours = count_parameters(built(ModelName.SHUFFLENETV2, n_classes=1000))
+        papers = count_parameters(
+            build_model(torchvision_config("shufflenet_v2_x1_0"), n_classes=1000, in_channels=3)
+        )
+    assert ours == papers - 24 * 3 * (3 * 3 - 1)
+
+
+def test_resnet50_is_the_papers_but_for_its_stem() -> None:
+    with torch.device("meta"):
+        ours = count_parameters(built(ModelName.RESNET50, n_classes=1000))
+        papers = count_parameters(build_model(torchvision_config("resnet50"), n_classes=1000, in_channels=3))
+    assert ours == papers - 64 * 3 * (7 * 7 - 3 * 3)
+
+
+def test_a_shuffle_deals_each_group_out_to_all_new_groups() -> None:
+    channels = torch.arange(6.0).view(1, 6, 1, 1)
+    assert ChannelShuffle(3)(channels).flatten().tolist() == [0, 2, 4, 1, 3, 5]
+    assert torch.equal(ChannelShuffle(2)(ChannelShuffle(3)(channels)), channels)
+
+
+def test_a_shufflenet_mixes_the_groups() -> None:
+    """Without the shuffle a group of the second unit's output would hear of its own third alone."""
+    torch.manual_seed(0)
+    network: Any = built(ModelName.SHUFFLENETV1, width=36).eval()
+    images = torch.rand(1, 36, 4, 4, requires_grad=True)
+    unit = network.layer1[1]
+    branch = unit.bn3(unit.conv3(unit.bn2(unit.conv2(unit.shuffle(unit.bn1(unit.conv1(images)))))))
+    (gradient,) = torch.autograd.grad(branch[:, :12].square().sum(), images)
+    assert (gradient.abs().sum(dim=(0, 2, 3)) > 0).all()
 
 
 @pytest.mark.parametrize(("side", "resolution"), [(8, 12), (28, 20), (9, 8), (8, 8)])
@@ -154,6 +263,7 @@ def test_parameters_are_named_as_in_the_published_checkpoints() -> None:
         resnet = set(built(ModelName.RESNET8X4).state_dict())
         wide = set(built(ModelName.WRN_16_2).state_dict())
         vgg = set(built(ModelName.VGG13).state_dict())
+        deep = {name: set(built(name).state_dict()) for name in DEEP_FAMILIES}
     assert {"conv1.weight", "layer1.0.downsample.0.weight", "layer3.0.bn2.running_var", "fc.bias"} <= resnet
     assert {
         "block1.layer.0.convShortcut.weight",
@@ -162,6 +272,16 @@ def test_parameters_are_named_as_in_the_published_checkpoints() -> None:
         "fc.weight",
     } <= wide
     assert {"block0.0.bias", "block0.1.running_mean", "block4.3.weight", "classifier.weight"} <= vgg
+    assert {"layer1.0.shortcut.0.weight", "layer4.2.bn3.bias", "linear.bias"} <= deep[ModelName.RESNET50]
+    assert {
+        "conv1.0.weight",
+        "blocks.0.0.conv.7.running_var",
+        "blocks.6.0.conv.6.weight",
+        "conv2.1.bias",
+        "classifier.0.weight",
+    } <= deep[ModelName.MOBILENETV2]
+    assert {"layer1.0.conv3.weight", "layer2.7.bn2.weight", "linear.bias"} <= deep[ModelName.SHUFFLENETV1]
+    assert {"layer1.0.conv5.weight", "layer2.7.bn3.weight", "conv2.weight"} <= deep[ModelName.SHUFFLENETV2]
 
 
 def test_a_residual_block_passes_its_input_on_when_its_branch_is_silent() -> None:
