@@ -13,7 +13,7 @@ from orchestrator.explain import Problem, as_error
 from orchestrator.yaml_lines import Document
 from search_spaces.sections import Section
 from search_spaces.space import SpaceConfig
-from trainables.config import Config
+from trainables.config import OBJECTIVE_CONFIGS, Config
 
 ROWS_PER_WORKER: Final = 2
 """The fewest that batch statistics of a worker's own share can be taken of."""
@@ -80,11 +80,27 @@ def _workers_share_a_batch(both: Both) -> None:
         raise as_error(both.document, [Problem(("cluster", "workers_per_slot"), text)])
 
 
+def _unmixed_banks_mix_nothing(both: Both) -> None:
+    """Mixed images have several labels, and a partner that another view of the sample does not have."""
+    for name in both.space.objective_names:
+        for bank in OBJECTIVE_CONFIGS[name].unmixed_banks:
+            steps = [step.op for step in both.config.views.bank(bank).recipe]
+            mixing = both.config.views.bank(bank).mixes
+            if mixing is not None:
+                text = (
+                    f"found {mixing!r}; objective {name} of space {both.space.name} takes each image to show "
+                    "one sample with one label: take the step out, or the objective out of the space"
+                )
+                place = ("views", bank, "recipe", steps.index(mixing), "op")
+                raise as_error(both.document, [Problem(place, text)])
+
+
 CHECKS: Final[tuple[Callable[[Both], None], ...]] = (
     _overrides_fit,
     _scheduler_decides_in_time,
     _budget_holds_the_grid,
     _workers_share_a_batch,
+    _unmixed_banks_mix_nothing,
 )
 
 

@@ -21,7 +21,7 @@ from orchestrator.loading import (
 )
 from trainables.config import OBJECTIVE_CONFIGS
 from trainables.errors import ConfigError
-from trainables.views.draw import STEPS
+from trainables.views.draw import MIXING_STEPS, STEPS
 
 EXPERIMENT = """\
 name: mine
@@ -57,7 +57,7 @@ scheduler: {name: fifo}
 
 
 EVERY_OBJECTIVE = ", ".join(OBJECTIVE_CONFIGS)
-EVERY_STEP = ", ".join(sorted(STEPS))
+EVERY_STEP = ", ".join(sorted({*STEPS, *MIXING_STEPS}))
 EMPTY_SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
 
 
@@ -509,6 +509,22 @@ def test_each_worker_of_a_slot_needs_two_samples_of_the_smallest_batch(
         wanted = r"mine.yaml:15: cluster.workers_per_slot: found 4, which share batches of 6 .* at most 3"
         with pytest.raises(ConfigError, match=wanted):
             load_experiment(str(path))
+
+
+def test_a_recipe_that_mixes_samples_is_refused_with_an_objective_that_needs_one_label(
+    tmp_path: Path,
+) -> None:
+    path = _with_space(tmp_path, SPACE)
+    mixed = "      - {op: crop_flip, padding: 1}\n      - {op: mixup, alpha: 0.2}\n"
+    path.write_text(path.read_text().replace("      - {op: crop_flip, padding: 1}\n", mixed))
+    wanted = (
+        r"mine.yaml:13: views.weak.recipe\[1\].op: found 'mixup'; objective dkd of space mine .* one label"
+    )
+    with pytest.raises(ConfigError, match=wanted):
+        load_experiment(str(path))
+    kd_alone = SPACE.replace("  dkd:\n    beta:\n      choice: [1, 8]\n", "")
+    (tmp_path / "space.yaml").write_text(kd_alone)
+    assert load_experiment(str(path)).config.views.weak.mixes == "mixup"
 
 
 def test_the_longest_trial_counts_where_epochs_are_searched(tmp_path: Path) -> None:
