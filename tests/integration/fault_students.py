@@ -54,9 +54,27 @@ class Moody(nn.Module):
         return logits
 
 
+class Ponderous(nn.Module):
+    """A linear teacher that takes its time for each batch that it is asked about."""
+
+    def __init__(self, n_classes: int, seconds: float) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, n_classes))
+        self._seconds = seconds
+
+    def forward(self, images: Tensor) -> Tensor:
+        time.sleep(self._seconds)
+        logits: Tensor = self.body(images)
+        return logits
+
+
 def slow(n_classes: int, seconds: float = 0.05, diary: str = "") -> nn.Module:
     return Slow(n_classes, seconds, diary)
 
 
 def moody(n_classes: int) -> nn.Module:
     return Moody(n_classes)
+
+
+def ponderous(n_classes: int, seconds: float = 0.2) -> nn.Module:
+    return Ponderous(n_classes, seconds)
