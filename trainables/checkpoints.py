@@ -17,7 +17,7 @@ from trainables.errors import CheckpointError, StorageError
 from trainables.state_files import LAST, drop_states, kept_state, state_beside
 from trainables.weights import save_weights
 
-STATE_VERSION = 4
+STATE_VERSION = 5
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,10 @@ class TrainingState:
     """Of the epochs so far: a course goes on as it began, also on a device that would choose another."""
     objective: dict[str, Tensor] = field(default_factory=dict)
     """Parameters and tables of the objective itself; empty for most."""
+    average: dict[str, Tensor] = field(default_factory=dict)
+    """The running mean of the weights; empty where the recipe has none."""
+    average_steps: int = 0
+    """Steps that the mean has taken in."""
 
 
 class CheckpointFolder:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
+from trainables.averaging import WeightAverage
 from trainables.checkpoints import CheckpointFolder, TrainingState
 from trainables.config import ObjectiveBase, TrainingConfig, TrainingPrecision
 from trainables.errors import CheckpointError, TrialFailed
@@ -22,7 +23,13 @@ from trainables.objectives.state import (
     state_of,
     trained_with,
 )
-from trainables.optimisers import build_optimizer, learning_rate, restore_optimizer, set_learning_rate
+from trainables.optimisers import (
+    build_optimizer,
+    clip_gradients,
+    learning_rate,
+    restore_optimizer,
+    set_learning_rate,
+)
 from trainables.seeds import derive_seed
 from trainables.serving import Serving, needs_plain_forward
 from trainables.signals import Losses, Setting
@@ -124,6 +131,8 @@ class _Run:
         self.team = team = course.team
         self.layout = memory_format(course.model)
         self.model = course.model.to(bench.device, memory_format=self.layout)  # type: ignore[call-overload]
+        decay = course.training.ema
+        self.average = WeightAverage(self.model, decay) if decay is not None else None
         forward = None if needs_plain_forward(course.objective) else course.forward
         self.forward = team.wrap(self.model, forward or self.model)
         self.serving = Serving(course.objective, bench, self.model, team)
@@ -148,10 +157,14 @@ class _Run:
             history=self.history,
             precision=self.precision.value,
             objective=state_of(self.objective),
+            average=self.average.state() if self.average else {},
+            average_steps=self.average.steps if self.average else 0,
         )
 
     def restore(self, state: TrainingState) -> None:
         self.model.load_state_dict(state.model)
+        if self.average is not None:  # a trial may fork off from one that kept no mean
+            self.average.restore(state.average or state.model, state.average_steps)
         restore_state(self.objective, state.objective)
         restore_optimizer(self.optimizer, state.optimizer)
         self.precision = TrainingPrecision(state.precision)
@@ -179,6 +192,8 @@ class _Run:
         metrics["train/images_per_s"] = sum(map(len, batches)) / (time.perf_counter() - began)
         metrics.update(self.course.costs)
         settle(self.model, self.team)
+        if self.average is not None:
+            settle(self.average.model, self.team)
         self._select(epoch, metrics)
         metrics["seconds"] = time.perf_counter() - began
         self.epoch = epoch
@@ -202,19 +217,23 @@ class _Run:
         # Ranks' gradients are averaged, so each weighs as many ranks as its share of the batch is worth.
         _scaled(losses.total, share.part * self.team.size).backward()  # type: ignore[no-untyped-call]
         average_gradients(self.objective, self.team)
+        if self.course.training.clip_norm is not None:
+            norm = clip_gradients(self.optimizer, self.course.training.clip_norm)
+            losses = replace(losses, gauges={**losses.gauges, "gradient_norm": norm})
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.model)
         return losses
 
     def _select(self, epoch: int, metrics: dict[str, float]) -> None:
+        model = self.average.model if self.average else self.model
         figures = self.bench.evaluate(
-            self.model, self.bench.data.selection, batch_size=self.course.training.eval_batch_size
+            model, self.bench.data.selection, batch_size=self.course.training.eval_batch_size
         )
         metrics.update({f"selection/{name}": value for name, value in figures.items()})
         if figures["accuracy"] > self.best.get("selection/accuracy", -1.0):
             self.best_epoch, self.best = epoch, dict(metrics)
-            self.best_model = {
-                name: value.detach().clone() for name, value in self.model.state_dict().items()
-            }
+            self.best_model = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 class _Means:

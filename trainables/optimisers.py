@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainables.config import OptimizerName, ScheduleName, TrainingConfig
 
@@ -36,6 +36,12 @@ def build_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.O
 
 def _can_be_fused(parameters: Sequence[nn.Parameter]) -> bool:
     return all(p.device.type in FUSED_DEVICES and torch.is_floating_point(p) for p in parameters)
+
+
+def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> Tensor:
+    """Scales the gradient of all that the optimiser trains down to this norm; gives the norm that it had."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return nn.utils.clip_grad_norm_(parameters, max_norm)
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

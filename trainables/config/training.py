@@ -50,6 +50,16 @@ class TrainingConfig(Config):
         tuple[int, ...], Field(description="epochs after which a step schedule decays")
     ] = ()
     gamma: FiniteFloat = Field(0.1, gt=0, le=1, description="factor at each milestone")
+    clip_norm: FiniteFloat | None = Field(
+        None, gt=0, description="largest norm of a step's gradient, which is scaled down to it; default: any"
+    )
+    ema: FiniteFloat | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="decay, per step, of a running mean of the weights; the mean is then what is evaluated, "
+        "selected and kept; default: the weights themselves",
+    )
     checkpoint_every: int = Field(5, ge=1, description="epochs between checkpoints to resume from")
     precision: TrainingPrecision = Field(
         TrainingPrecision.AUTO,

@@ -23,8 +23,8 @@ def some_state(epoch: int = 2) -> TrainingState:
     optimizer.step()
     best = {"selection/accuracy": 0.5}
     weights, state = weights_of(model), optimizer.state_dict()
-    table = {"table": torch.eye(3)}
-    return TrainingState(epoch, weights, state, 1, best, weights, [best] * epoch, "bf16", table)
+    table, mean = {"table": torch.eye(3)}, weights_of(small_student(seed=1))
+    return TrainingState(epoch, weights, state, 1, best, weights, [best] * epoch, "bf16", table, mean, 7)
 
 
 @pytest.fixture
@@ -41,7 +41,8 @@ def test_a_state_comes_back_as_it_was(files: CheckpointFolder) -> None:
     assert same_weights(back.best_model, state.best_model)
     assert str(back.optimizer) == str(state.optimizer)
     assert same_weights(back.objective, state.objective)
-    tensors = ("model", "best_model", "optimizer", "objective")
+    assert same_weights(back.average, state.average)
+    tensors = ("model", "best_model", "optimizer", "objective", "average")
     plain = [field.name for field in fields(TrainingState) if field.name not in tensors]
     assert [getattr(back, name) for name in plain] == [
         2,
@@ -49,6 +50,7 @@ def test_a_state_comes_back_as_it_was(files: CheckpointFolder) -> None:
         *[state.best_metrics],
         state.history,
         "bf16",
+        7,
     ]
 
 

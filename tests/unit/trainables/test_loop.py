@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tests.unit.trainables.cache.lab import CacheLab
 from tests.unit.trainables.course_lab import (
@@ -34,9 +35,11 @@ from trainables.config import (
 )
 from trainables.errors import TrialFailed
 from trainables.loop import Course, Outcome, train
+from trainables.state_files import kept_state
 
 ADAMW = SHORT.with_overrides(optimizer=OptimizerName.ADAMW, lr=0.01)
-RECIPES = {"sgd": SHORT, "adamw": ADAMW}
+MEAN = SHORT.with_overrides(ema=0.9, clip_norm=0.5)
+RECIPES = {"sgd": SHORT, "adamw": ADAMW, "mean of weights": MEAN}
 BATCHES = 44 // SHORT.batch_size
 
 Told = list[tuple[int, dict[str, float]]]
@@ -197,6 +200,66 @@ def test_the_weights_kept_are_those_of_the_best_selection_epoch() -> None:
     assert outcome.best["selection/accuracy"] == max(accuracies.values())
     assert same_weights(weights_of(course.model), kept[outcome.best_epoch])
     assert not same_weights(kept[outcome.best_epoch], kept[SHORT.epochs])
+
+
+def weights_after_each_step(course: Course) -> list[dict[str, Tensor]]:
+    """The course is trained."""
+    steps: list[dict[str, Tensor]] = []
+    hook = register_optimizer_step_post_hook(lambda *_: steps.append(weights_of(course.model)))
+    try:
+        run(course)
+    finally:
+        hook.remove()
+    return steps
+
+
+def test_with_a_mean_of_the_weights_the_mean_is_what_is_evaluated_selected_and_kept() -> None:
+    """The mean is made again here from the weights after each step of the same course without it."""
+    mean = weights_of(small_course().model)
+    steps = weights_after_each_step(small_course())
+    means = []
+    for step, weights in enumerate(steps):
+        decay = min(0.9, (1 + step) / (10 + step))
+        mean = {
+            name: decay * value + (1 - decay) * weights[name] if value.is_floating_point() else weights[name]
+            for name, value in mean.items()
+        }
+        means.append(mean)
+    course = small_course(SHORT.with_overrides(ema=0.9))
+    outcome, _ = run(course)
+    expected = means[outcome.best_epoch * BATCHES - 1]
+    for name, value in weights_of(course.model).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
+    bench = small_bench()
+    figures = bench.evaluate(course.model, bench.data.selection, batch_size=30)
+    assert {name: outcome.best[f"selection/{name}"] for name in figures} == figures
+    assert not same_weights(weights_of(course.model), steps[outcome.best_epoch * BATCHES - 1])
+
+
+def test_a_course_that_goes_on_from_one_without_a_mean_starts_it_there(tmp_path: Path) -> None:
+    origin, forked = CheckpointFolder(tmp_path / "a", spec_digest="a", keep_all=True), tmp_path / "b"
+    run(small_course(SHORT.with_overrides(epochs=3)), origin)
+    state = kept_state(origin.folder, 2)
+    course = small_course(SHORT.with_overrides(ema=0.5, epochs=3, lr=1e-9, momentum=0.0, weight_decay=0.0))
+    run(course, CheckpointFolder(forked, spec_digest="b", origin=state))
+    begun = torch.load(state, weights_only=True)["model"]
+    for name, parameter in course.model.named_parameters():
+        torch.testing.assert_close(parameter, begun[name], rtol=1e-5, atol=1e-5)
+
+
+def test_a_gradient_that_is_clipped_moves_the_weights_less_and_its_norm_is_told() -> None:
+    plain, clipped = (
+        small_course(SHORT.with_overrides(epochs=1, momentum=0.0, weight_decay=0.0, clip_norm=norm))
+        for norm in (None, 1e-3)
+    )
+    before = weights_of(plain.model)
+    run(plain)
+    _, ((_, metrics),) = run(clipped)
+    assert metrics["train/gradient_norm"] > 0.1
+    moved = {name: float((value - before[name]).norm()) for name, value in clipped.model.named_parameters()}
+    # Each step moves all weights together by lr times the norm at most.
+    assert 0 < max(moved.values()) <= BATCHES * SHORT.lr * 1e-3 * 1.001
+    assert not same_weights(weights_of(plain.model), weights_of(clipped.model))
 
 
 def test_a_student_learns_what_there_is_to_learn() -> None:

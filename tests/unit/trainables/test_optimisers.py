@@ -9,7 +9,13 @@ import torch
 from torch import nn
 
 from trainables.config import OptimizerName, ScheduleName, TrainingConfig
-from trainables.optimisers import build_optimizer, learning_rate, restore_optimizer, set_learning_rate
+from trainables.optimisers import (
+    build_optimizer,
+    clip_gradients,
+    learning_rate,
+    restore_optimizer,
+    set_learning_rate,
+)
 
 CRD = TrainingConfig(epochs=240, lr=0.05, schedule=ScheduleName.STEP, milestones=(150, 180, 210), gamma=0.1)
 """The recipe of Contrastive Representation Distillation (Tian et al., ICLR 2020)."""
@@ -133,6 +139,16 @@ def test_a_trial_that_forks_off_takes_the_momenta_and_keeps_its_own_numbers(opti
     assert second.param_groups[0].get("momentum", 0.5) == 0.5
     for parameter in model.parameters():
         assert str(second.state[parameter]) == str(first.state[parameter]) != "{}"
+
+
+@pytest.mark.parametrize(("max_norm", "left"), [(1.0, 1.0), (5.0, 5.0), (9.0, 5.0)])
+def test_gradients_of_all_groups_are_scaled_together_down_to_a_norm(max_norm: float, left: float) -> None:
+    parameters = [nn.Parameter(torch.zeros(2)) for _ in range(2)]
+    optimizer = torch.optim.SGD([{"params": [parameter]} for parameter in parameters], lr=1.0)
+    parameters[0].grad, parameters[1].grad = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0])
+    assert float(clip_gradients(optimizer, max_norm)) == pytest.approx(5.0)
+    found = [float(parameter.grad.norm()) for parameter in parameters if parameter.grad is not None]
+    assert found == pytest.approx([left * 3 / 5, left * 4 / 5], rel=1e-5)
 
 
 def test_a_rate_is_given_to_every_group() -> None:

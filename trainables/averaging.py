@@ -1,0 +1,53 @@
+"""A running mean of a student's weights, which is often a better student than the weights themselves."""
+
+from __future__ import annotations
+
+import copy
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+_HEAD_START: Final = 10
+
+
+class WeightAverage:
+    """The exponential moving average of a network's parameters and statistics (Polyak and Juditsky, 1992).
+
+    At step t, counted from 0: mean ← d · mean + (1 - d) · weights, with d = min(decay, (1 + t) / (10 + t)).
+    So the mean forgets the weights that training began with, however short it is. Running statistics of
+    batch norm are averaged like weights; whole numbers, such as counters, are copied.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        """It starts as the network is; `decay` lies in [0, 1)."""
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        self.steps = 0
+        self._decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in the network after a step."""
+        decay = min(self._decay, (1 + self.steps) / (_HEAD_START + self.steps))
+        means, values = _by_name(self.model), _by_name(model)
+        real = [name for name, mean in means.items() if mean.is_floating_point()]
+        averaging = get_ema_multi_avg_fn(decay)
+        averaging([means[name] for name in real], [values[name] for name in real], self.steps)
+        for name in means.keys() - set(real):
+            means[name].copy_(values[name])
+        self.steps += 1
+
+    def state(self) -> dict[str, Tensor]:
+        """The mean, by the names of the network's own state dict."""
+        return self.model.state_dict()
+
+    def restore(self, state: dict[str, Tensor], steps: int) -> None:
+        """Go on from what `state` and `steps` were."""
+        self.model.load_state_dict(state)
+        self.steps = steps
+
+
+def _by_name(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, also those that are in no state dict."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
