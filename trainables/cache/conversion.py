@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ from filelock import FileLock
 
 from trainables.cache.keeping import Array, columns_of
 from trainables.cache.manifest import DamagedCache, Manifest, Part, Shard, ShardRecord
+from trainables.cache.scratch import make_room
 from trainables.cache.shards import array_of, read_shard, values_of
 from trainables.cache.storage import Place, sync_folder
 from trainables.errors import CacheError
@@ -53,19 +55,6 @@ class BankArrays:
     """VxN like the others: each view states the sample ids of its rows itself."""
     embedding: Array | None
     """VxNxD float16; none when the cache keeps no embeddings."""
-
-
-def default_scratch(manifest_sha: str) -> Path:
-    """Where this node keeps the arrays of a manifest; the folder is the user's alone.
-
-    Raises:
-        CacheError: the folder belongs to someone else.
-    """
-    base = Path(tempfile.gettempdir()) / f"stillhouse-{os.getuid()}"
-    base.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if base.is_symlink() or base.stat().st_uid != os.getuid():
-        raise CacheError(f"{base} belongs to another user; remove it, or set TMPDIR to a folder of your own")
-    return base / "cache" / manifest_sha
 
 
 def open_bank(place: Place, manifest: Manifest, bank: str, scratch: Path) -> BankArrays:
@@ -122,12 +111,11 @@ def _convert(place: Place, manifest: Manifest, bank: str, folder: Path) -> BankA
     leftovers = [folder, *folder.parent.glob(f".{bank}.*")]  # of a process that was killed; we hold the lock
     for leftover in leftovers:
         shutil.rmtree(leftover, ignore_errors=True)
+    shapes = _shapes(manifest, bank)
+    make_room(folder.parent.parent, sum(_bytes(shape, dtype) for shape, dtype in shapes.values()))
     hidden = Path(tempfile.mkdtemp(prefix=f".{bank}.", dir=folder.parent))
     try:
-        arrays: dict[str, np.memmap[Any, Any]] = {
-            name: np.lib.format.open_memmap(hidden / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
-            for name, (shape, dtype) in _shapes(manifest, bank).items()
-        }
+        arrays = {name: _new_array(hidden / f"{name}.npy", *shape) for name, shape in shapes.items()}
         _fill(place, manifest, bank, arrays)
         for array in arrays.values():
             array.flush()
@@ -139,6 +127,18 @@ def _convert(place: Place, manifest: Manifest, bank: str, folder: Path) -> BankA
     if converted is None:
         raise CacheError(f"{folder} vanished while it was being written; set TMPDIR to a folder that is kept")
     return converted
+
+
+def _new_array(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.memmap[Any, Any]:
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    with path.open("r+b") as file:
+        # Without its blocks the file is a promise: on a full disk a write through the map kills the process.
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
+def _bytes(shape: tuple[int, ...], dtype: npt.DTypeLike) -> int:
+    return math.prod(shape) * np.dtype(dtype).itemsize
 
 
 def _fill(place: Place, manifest: Manifest, bank: str, arrays: Mapping[str, Array]) -> None:

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.cache.conversion import BankArrays, default_scratch, open_bank
+from trainables.cache.conversion import BankArrays, open_bank
 from trainables.cache.keeping import Array, Int64s, decode
 from trainables.cache.manifest import MANIFEST, Manifest, manifest_bytes, parse_manifest
+from trainables.cache.scratch import NodeScratch, default_scratch
 from trainables.cache.storage import Place, open_place
 from trainables.config import BankConfig, CacheIdentity, Precision
 from trainables.errors import CacheError
@@ -41,22 +42,21 @@ def open_cache(uri: str, *, manifest_sha: str | None = None, scratch: Path | Non
         CacheError: there is no complete cache, or not the one of that manifest.
     """
     place = open_place(uri)
-    copied = (
-        _copied_manifest(scratch or default_scratch(manifest_sha), manifest_sha) if manifest_sha else None
-    )
-    data = copied or manifest_bytes(place, manifest_sha)
+    current = manifest_bytes(place) if manifest_sha is None else None
+    sha256 = manifest_sha or hashlib.sha256(current or b"").hexdigest()
+    copy = NodeScratch(scratch or default_scratch(sha256))
+    copied = _copied_manifest(copy.folder, sha256)
+    data = current or copied or manifest_bytes(place, sha256)
     manifest = parse_manifest(data, place.path(MANIFEST))
-    found_sha = hashlib.sha256(data).hexdigest()
-    scratch = scratch or default_scratch(found_sha)
     if copied is None:  # so that the next process on this node opens the cache without its network
-        open_place(str(scratch)).write(_COPY_NAME, data)
-    return CacheReader(place, manifest, found_sha, scratch)
+        open_place(str(copy.folder)).write(_COPY_NAME, data)
+    return CacheReader(place, manifest, sha256, copy)
 
 
 class CacheReader:
     """The teacher's answers by bank, view and row of the training split, whose ids ascend."""
 
-    def __init__(self, place: Place, manifest: Manifest, manifest_sha: str, scratch: Path) -> None:
+    def __init__(self, place: Place, manifest: Manifest, manifest_sha: str, scratch: NodeScratch) -> None:
         self.manifest = manifest
         self.manifest_sha = manifest_sha
         self.place = place
@@ -164,7 +164,7 @@ class CacheReader:
                 "run the cache stage with more"
             )
         if bank not in self._arrays:
-            self._arrays[bank] = open_bank(self.place, self.manifest, bank, self._scratch)
+            self._arrays[bank] = open_bank(self.place, self.manifest, bank, self._scratch.folder)
         return self._arrays[bank]
 
     def _decoded(self, values: dict[str, Array]) -> Tensor:
