@@ -11,12 +11,21 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from trainables.config.views import CropFlipStep, CutoutStep, RandAugmentStep, Recipe
+from trainables.config.views import (
+    CropFlipStep,
+    CutmixStep,
+    CutoutStep,
+    MixupStep,
+    RandAugmentStep,
+    RandomResizedCropStep,
+    Recipe,
+    TrivialAugmentStep,
+)
 from trainables.views.crop_flip import CropFlipPart
 from trainables.views.cutout import CutoutPart
 from trainables.views.draw import draw
 from trainables.views.operations import Operation, OperationsPart
-from trainables.views.params import ViewParams
+from trainables.views.params import MixingPart, ViewParams
 from trainables.views.randaugment import RANGES
 from trainables.views.render import render
 from trainables.views.uniforms import FIELDS_PER_STEP, Uniforms, mix, view_key
@@ -28,7 +37,14 @@ WEAK: Recipe = (CROP,)
 STRONG: Recipe = (CROP, AUGMENT, CUT)
 SIZE = (32, 32)
 
-recipes = st.sampled_from([(), WEAK, STRONG, (CUT, CUT), (AUGMENT, CROP)])
+MIXED: Recipe = (
+    RandomResizedCropStep(op="random_resized_crop"),
+    CutmixStep(op="cutmix"),
+    TrivialAugmentStep(op="trivial_augment"),
+    MixupStep(op="mixup"),
+)
+
+recipes = st.sampled_from([(), WEAK, STRONG, (CUT, CUT), (AUGMENT, CROP), MIXED])
 sample_id_lists = st.lists(st.integers(0, 2**62), min_size=1, max_size=20)
 
 
@@ -36,6 +52,7 @@ def tensors(params: ViewParams) -> list[Tensor]:
     columns = [params.sample_ids_B]
     for part in params.parts:
         columns += [value for value in vars(part).values() if isinstance(value, Tensor)]
+        columns += tensors(part.partners) if isinstance(part, MixingPart) else []
     return columns
 
 
@@ -67,9 +84,11 @@ def test_some_ids_draw_what_they_draw_among_all(
     recipe: Recipe, sample_ids: list[int], data: st.DataObject
 ) -> None:
     rows = data.draw(st.lists(st.integers(0, len(sample_ids) - 1), max_size=30))
-    every = draw(recipe, np.array(sample_ids, dtype=np.int64), seed=9, view=2, size=(28, 20))
-    chosen = np.array(sample_ids, dtype=np.int64)[np.array(rows, dtype=np.int64)]
-    some = draw(recipe, chosen, seed=9, view=2, size=(28, 20))
+    ids = np.array(sample_ids, dtype=np.int64)
+    population = np.unique(ids)
+    every = draw(recipe, ids, seed=9, view=2, size=(28, 20), population=population)
+    chosen = ids[np.array(rows, dtype=np.int64)]
+    some = draw(recipe, chosen, seed=9, view=2, size=(28, 20), population=population)
     assert len(some) == len(rows)
     assert same(some, every.take(torch.tensor(rows, dtype=torch.int64)))
 
@@ -77,14 +96,16 @@ def test_some_ids_draw_what_they_draw_among_all(
 @settings(deadline=None)
 @given(recipe=recipes, seed=st.integers(0, 2**63), view=st.integers(0, 9999))
 def test_a_view_is_drawn_again_the_same(recipe: Recipe, seed: int, view: int) -> None:
-    first, again = (draw(recipe, np.arange(5), seed=seed, view=view, size=SIZE) for _ in range(2))
+    ids = np.arange(5)
+    first, again = (draw(recipe, ids, seed=seed, view=view, size=SIZE, population=ids) for _ in range(2))
     assert same(first, again)
 
 
 def test_drawing_takes_nothing_from_the_global_generators() -> None:
     torch_before = torch.random.get_rng_state()
     numpy_before = np.random.get_state(legacy=False)["state"]["key"].copy()
-    draw(STRONG, np.arange(100), seed=1, view=0, size=SIZE)
+    for recipe in (STRONG, MIXED):
+        draw(recipe, np.arange(100), seed=1, view=0, size=SIZE, population=np.arange(100))
     assert torch.equal(torch_before, torch.random.get_rng_state())
     assert np.array_equal(numpy_before, np.random.get_state(legacy=False)["state"]["key"])
 
@@ -224,7 +245,7 @@ def test_grey_images_are_cut_with_the_mean_of_the_fill() -> None:
 
 
 def test_parameters_move_and_keep_their_rows() -> None:
-    params = draw(STRONG, np.arange(6), seed=1, view=0, size=SIZE)
+    params = draw((*STRONG, *MIXED), np.arange(6), seed=1, view=0, size=SIZE, population=np.arange(6))
     moved = params.to("meta")
     assert all(column.device.type == "meta" for column in tensors(moved))
     assert len(moved.take(torch.tensor([1, 2], device="meta"))) == 2

@@ -11,7 +11,7 @@ import torch
 import torchvision.transforms.v2.functional as reference
 from torch import Tensor
 
-from trainables.config.views import RandAugmentStep
+from trainables.config.views import RandAugmentStep, Step, TrivialAugmentStep
 from trainables.views import colour, geometry
 from trainables.views.draw import draw
 from trainables.views.operations import Operation, OperationsPart
@@ -62,7 +62,7 @@ def levels_apart(a: Tensor, b: Tensor) -> int:
     ],
     ids=["brightness", "saturation", "contrast", "sharpness"],
 )
-@pytest.mark.parametrize(("low", "high"), [(0.05, 0.95), (0.0, 1.0), (1.0, 1.8)])
+@pytest.mark.parametrize(("low", "high"), [(0.05, 0.95), (0.0, 1.0), (1.0, 1.99)])
 def test_blends_are_torchvisions_to_one_level(
     ours: Kernel, theirs: One, low: float, high: float, channels: int, size: tuple[int, int]
 ) -> None:
@@ -172,8 +172,11 @@ def on_a_border(maps: Tensor, size: tuple[int, int]) -> Tensor:
         (geometry.rotation_map, rotated, 30.0),
         (geometry.shear_x_map, sheared_x, 0.3),
         (geometry.shear_y_map, sheared_y, 0.3),
+        (geometry.rotation_map, rotated, 135.0),
+        (geometry.shear_x_map, sheared_x, 0.99),
+        (geometry.shear_y_map, sheared_y, 0.99),
     ],
-    ids=["rotate", "shear_x", "shear_y"],
+    ids=["rotate", "shear_x", "shear_y", "rotate wide", "shear_x wide", "shear_y wide"],
 )
 def test_turns_and_shears_pick_torchvisions_pixels(
     maps: Callable[..., np.ndarray], theirs: One, limit: float, channels: int, size: tuple[int, int]
@@ -183,7 +186,8 @@ def test_turns_and_shears_pick_torchvisions_pixels(
     inverse = torch.from_numpy(maps(values.numpy(), size))
     result, expected = geometry.warp(batch, inverse), one_by_one(batch, values, theirs)
     undecided = on_a_border(inverse, size)
-    assert undecided.float().mean() < 0.002
+    # At 135 degrees both diagonals of an image fall on borders.
+    assert undecided.float().mean() < (0.002 if limit < 90 else 0.005)
     differs = (result != expected).any(dim=1)
     assert not (differs & ~undecided).any()
     assert torch.equal(result[0], batch[0])
@@ -251,11 +255,15 @@ SINGLE: dict[Operation, One] = {
 }
 
 
+@pytest.mark.parametrize(
+    "step",
+    [RandAugmentStep(op="randaugment", operations=1), TrivialAugmentStep(op="trivial_augment")],
+    ids=lambda step: step.op,
+)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_randaugment_does_to_each_sample_what_the_table_says(channels: int) -> None:
+def test_each_sample_gets_what_the_table_says(step: Step, channels: int) -> None:
     size = (20, 44)
-    recipe = (RandAugmentStep(op="randaugment", operations=1),)
-    params = draw(recipe, np.arange(300), seed=3, view=0, size=size)
+    params = draw((step,), np.arange(300), seed=3, view=0, size=size)
     (part,) = params.parts
     assert isinstance(part, OperationsPart)
     batch = images(300, channels, size)
