@@ -76,7 +76,7 @@ def _stages(run: Run, recorder: MlflowRecorder, *, search_must_exist: bool) -> S
     teacher = teacher_stage(run)
     over = run.ledger.finished(STAGE, run_key(run.loaded)) is not None
     cache = cache_stage(run, teacher, needed=not over)
-    bench = run.bench(cache)
+    bench = run.bench(cache, weights=teacher.weights)
     search = run.search_key(teacher, cache)
     _search_stage(run, bench, search, must_exist=search_must_exist)
     records = run.ledger.trials(search=search, role=Role.SEARCH)

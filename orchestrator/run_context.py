@@ -12,7 +12,7 @@ from orchestrator.loading import LoadedExperiment
 from orchestrator.stages import Stages
 from orchestrator.workers import Workers
 from search_spaces.space import SpaceConfig
-from trainables.config import OBJECTIVE_CONFIGS, BenchSpec, digest_of
+from trainables.config import OBJECTIVE_CONFIGS, BenchSpec, OnlineSpec, digest_of
 from trainables.seeds import derive_seed
 from trainables.teacher import TeacherFacts
 from trainables.teacher_pass import CacheSummary
@@ -52,14 +52,23 @@ class Run:
         }
         return tuple(sorted(wanted, reverse=True))
 
-    def bench(self, cache: CacheSummary | None) -> BenchSpec:
-        """The bench on which all students of this run are trained."""
+    def bench(self, cache: CacheSummary | None, *, weights: str | None = None) -> BenchSpec:
+        """The bench on which all students are trained; `weights` are those of a teacher that is online."""
+        config, online = self.experiment.cache, None
+        if config.online and weights is not None:
+            online = OnlineSpec(
+                model=self.experiment.teacher.network,
+                weights=weights,
+                batch_size=config.batch_size,
+                embedding=config.embedding,
+            )
         return BenchSpec(
             data=self.experiment.data,
             views=self.experiment.views,
             view_seed=self.view_seed,
             cache_uri=cache.uri if cache else None,
             cache_manifest=cache.manifest if cache else None,
+            online=online,
             checkpoints=str(self.out / "students"),
         )
 

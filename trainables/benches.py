@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
 
-from trainables.cache.reader import open_cache
+from trainables.cache.producer import LiveTeacher
+from trainables.cache.reader import CacheReader, open_cache
 from trainables.compiling import CompiledStudents
 from trainables.config import (
     BenchSpec,
     Cost,
     DataConfig,
     ModelConfig,
+    OnlineSpec,
     TrainingPrecision,
     TrialSpec,
     digest_of,
@@ -22,10 +25,11 @@ from trainables.data import TrainingData, load_training
 from trainables.kept import Kept
 from trainables.loop import Course
 from trainables.models import build_model
+from trainables.online import OnlineTeacher
 from trainables.precision import has_fast_bf16, measure_precision
 from trainables.profiling import device_name, profile_student
 from trainables.seeds import derive_seed
-from trainables.weights import count_parameters
+from trainables.weights import count_parameters, load_weights
 from trainables.workbench import Workbench, render_budget
 
 MAX_BENCHES = 4
@@ -143,7 +147,11 @@ class Bench:
         return self._latencies_ms[key]
 
     def _open(self, spec: BenchSpec) -> Workbench:
-        cache = open_cache(spec.cache_uri, manifest_sha=spec.cache_manifest) if spec.cache_uri else None
+        cache: CacheReader | OnlineTeacher | None = None
+        if spec.cache_uri:
+            cache = open_cache(spec.cache_uri, manifest_sha=spec.cache_manifest)
+        elif spec.online is not None:
+            cache = self._online(spec.online, spec)
         return Workbench(
             self.data(spec.data),
             spec.views,
@@ -152,6 +160,18 @@ class Bench:
             cache=cache,
             render_budget_bytes=render_budget(self._device),
         )
+
+    def _online(self, teacher: OnlineSpec, spec: BenchSpec) -> OnlineTeacher:
+        module = self.build(teacher.model, spec)
+        load_weights(module, Path(teacher.weights))
+        live = LiveTeacher(
+            module,
+            self.data(spec.data),
+            seed=spec.view_seed,
+            batch_size=teacher.batch_size,
+            device=self._device,
+        )
+        return OnlineTeacher(live, spec.views, embedding=teacher.embedding)
 
     def _shape_digest(self, trial: TrialSpec, spec: BenchSpec) -> str:
         """Of all that a step's speed depends on: the student, its classes, the batch and the images."""

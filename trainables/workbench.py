@@ -13,6 +13,7 @@ from trainables.config import ViewsConfig
 from trainables.data import ImageSplit, TrainingData
 from trainables.errors import CacheError
 from trainables.evaluation import evaluate
+from trainables.online import OnlineTeacher
 from trainables.signals import Mixing, TeacherSignal
 from trainables.transfer import to_device
 from trainables.views.draw import draw
@@ -44,14 +45,18 @@ class Workbench:
         *,
         view_seed: int,
         device: torch.device,
-        cache: CacheReader | None = None,
+        cache: CacheReader | OnlineTeacher | None = None,
         render_budget_bytes: int = RENDER_BUDGET_BYTES,
     ) -> None:
         """Put the data on the device; views and signals follow when they are first asked for.
 
+        An online teacher stands in for the cache, and is asked anew each time.
+
         Raises:
             CacheError: the cache was made for other data or other views, so its rows are other images.
         """
+        online = cache if isinstance(cache, OnlineTeacher) else None
+        cache = None if isinstance(cache, OnlineTeacher) else cache
         if cache is not None:
             _refuse_foreign(cache, data, view_seed)
         self.data = data
@@ -60,6 +65,7 @@ class Workbench:
         self.labels_N = data.train.labels.to(device)
         self._view_seed = view_seed
         self._cache = cache
+        self._online = online
         fits = device.type == "cpu" or data.train.images.nbytes <= render_budget_bytes
         self._images_NCHW = data.train.images.to(device if fits else "cpu")
         self._rendered: dict[tuple[str, int], Tensor] = {}
@@ -116,9 +122,11 @@ class Workbench:
         Raises:
             CacheError: the bench has no cache, or one without these views.
         """
+        view = self.view_of(bank, epoch)
+        if self._online is not None:
+            return _each(self._online.signal(bank, view, rows_B), lambda part: to_device(part, self.device))
         if self._cache is None:
             raise CacheError("this objective needs the teacher's logits, but the bench has no cache")
-        view = self.view_of(bank, epoch)
         whole = self._whole_signal(self._cache, bank, view)
         if whole is None:
             return _each(self._cache.signal(bank, view, rows_B), lambda part: to_device(part, self.device))

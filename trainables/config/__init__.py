@@ -21,7 +21,7 @@ from trainables.config.objectives import (
     ObjectiveConfig,
 )
 from trainables.config.training import OptimizerName, ScheduleName, TrainingConfig, TrainingPrecision
-from trainables.config.trial import BenchSpec, Cost, Fork, Role, TrialSpec
+from trainables.config.trial import BenchSpec, Cost, Fork, OnlineSpec, Role, TrialSpec
 from trainables.config.views import (
     BankConfig,
     CropFlipStep,
@@ -60,6 +60,7 @@ __all__ = [
     "Need",
     "ObjectiveBase",
     "ObjectiveConfig",
+    "OnlineSpec",
     "OptimizerName",
     "Precision",
     "RandAugmentStep",

@@ -35,6 +35,10 @@ class CacheConfig(Config):
         False,
         description="also keep what the teacher's last linear layer is given, as fp16 in files of its own",
     )
+    online: bool = Field(
+        False,
+        description="no cache: each trial asks the teacher anew about every batch; for comparison",
+    )
     batch_size: int = Field(512, ge=1, le=65_536, description="samples in a teacher forward")
     rows_per_shard: int = Field(65_536, ge=16, description="samples in one Parquet file")
 

@@ -34,6 +34,15 @@ class Cost(StrEnum):
         return f"student/{self.value}"
 
 
+class OnlineSpec(Config):
+    """A teacher that answers in each trial, in the place of a cache."""
+
+    model: ModelConfig
+    weights: str = Field(description="safetensors file, on every node")
+    batch_size: int = Field(ge=1, description="samples in a forward pass of it")
+    embedding: bool = Field(False, description="also say what its last linear layer is given")
+
+
 class BenchSpec(Config):
     """What every trial of a search shares: data, views and the teacher's cache."""
 
@@ -42,6 +51,7 @@ class BenchSpec(Config):
     view_seed: int
     cache_uri: str | None = Field(description="the verified teacher cache; none for runs without a teacher")
     cache_manifest: str | None = Field(description="sha256 of its manifest, the key of the node's copy")
+    online: OnlineSpec | None = Field(None, description="the teacher, where there is to be no cache")
     checkpoints: str = Field(description="folder below which each trial keeps its checkpoints")
 
 

@@ -18,6 +18,7 @@ from trainables.config import BankConfig, CropFlipStep, Precision, RandAugmentSt
 from trainables.data import ImageSplit, TrainingData
 
 CLASSES = ("ant", "bee", "cat", "dog", "eel")
+CPU = torch.device("cpu")
 
 
 def random_data(n_train: int = 40) -> TrainingData:
@@ -61,6 +62,7 @@ class CacheLab:
     at: str | None = None
     top_k: int = 2
     embedding: bool = False
+    batch_size: int = 7
 
     @property
     def uri(self) -> str:
@@ -84,7 +86,7 @@ class CacheLab:
         place = open_place(self.uri)
         origin = claim_folder(place, self.origin(banks))
         wanted = {bank: self.views.bank(bank) for bank in banks}
-        live = LiveTeacher(self.teacher, self.data, seed=self.seed, batch_size=7, device=torch.device("cpu"))
+        live = LiveTeacher(self.teacher, self.data, seed=self.seed, batch_size=self.batch_size, device=CPU)
         producer = ShardProducer(place, origin, live, self.data)
         computed = list(plan_shards(place, origin, wanted).missing)[:stop_after]
         for group in together(computed):

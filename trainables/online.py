@@ -1,0 +1,37 @@
+"""The teacher in the place of a cache: it answers for each batch when the batch is trained on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trainables.cache.keeping import keep_logits
+from trainables.cache.producer import LiveTeacher
+from trainables.config import Precision, ViewsConfig
+from trainables.signals import TeacherSignal
+
+# B = samples in the batch
+
+
+class OnlineTeacher:
+    """Says of each view what an fp32 cache of the same teacher would say; each answer costs a pass."""
+
+    def __init__(self, live: LiveTeacher, views: ViewsConfig, *, embedding: bool = False) -> None:
+        """`views` are those that the student sees; with `embedding` signals hold embeddings too."""
+        self._live = live
+        self._views = views
+        self._embedding = embedding
+
+    def signal(self, bank: str, view: int, rows_B: Tensor) -> TeacherSignal:
+        """What the teacher says about these rows (int64) of the training split, on the CPU.
+
+        Raises:
+            CacheError: the teacher's output is not one logit per class, or not finite.
+        """
+        recipe = self._views.bank(bank).recipe
+        answers = self._live.answers(recipe, view, rows_B.cpu(), embedding=self._embedding)
+        # By the cache's own sums: a last bit could carry a sample across a threshold.
+        kept = keep_logits(
+            answers.logits_BC.numpy(), rows_B.cpu().numpy(), Precision.FP32, where=f"bank {bank}, view {view}"
+        )
+        return TeacherSignal(answers.logits_BC, torch.from_numpy(kept.confidence_B), answers.embedding_BD)
