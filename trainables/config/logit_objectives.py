@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Literal
 
 from pydantic import Field
 
+from trainables.config.base import FiniteFloat
 from trainables.config.objective_base import Epochs, Need, ObjectiveBase, Standardise, Temperature, Weight
 
 
@@ -61,3 +63,105 @@ class DistConfig(ObjectiveBase):
     dist_weight: Weight = Field(2.0, description="weight of both correlations")
     beta: Weight = Field(1.0, description="weight of the correlation of each sample over classes")
     gamma: Weight = Field(1.0, description="weight of the correlation of each class over the batch")
+
+
+class CkdConfig(ObjectiveBase):
+    """CKD (Zhu et al., 2024): in a batch, the teacher's answer to a sample is to find the student's."""
+
+    banks = ("weak",)
+    teacher_banks = ("weak",)
+    needs = frozenset({Need.ALL_CLASSES, Need.UNSHIFTED})
+    paper = "Zhu et al., 2024, arXiv 2404.14109"
+
+    name: Literal["ckd"] = "ckd"
+    temperature: Temperature = Field(1.0, description="divides the cosines of the contrast")
+    ce_weight: Weight = 1.0
+    contrast_weight: Weight = Field(100.0, description="weight of the contrast; ImageNet 10")
+
+
+class Covariance(StrEnum):
+    """Whose covariance CLKD compares."""
+
+    CLASS = "class"
+    SAMPLE = "sample"
+
+
+class ClkdConfig(ObjectiveBase):
+    """CLKD (Zhang et al., 2022): logits compared by sample, by class, and in their covariance."""
+
+    banks = ("weak",)
+    teacher_banks = ("weak",)
+    needs = frozenset({Need.ALL_CLASSES, Need.UNSHIFTED})
+    paper = "Zhang et al., 2022, arXiv 2211.14773"
+
+    name: Literal["clkd"] = "clkd"
+    ce_weight: Weight = 0.1
+    logit_weight: Weight = Field(0.5, description="weight of the parts by sample and by class")
+    beta: Weight = Field(2.0, description="weight of the part by class in them")
+    covariance_weight: Weight = 0.4
+    covariance: Covariance = Field(
+        Covariance.CLASS, description="class (over the batch) or sample (over the classes); both are inferred"
+    )
+
+
+class AektForm(StrEnum):
+    """Which form of AEKT is meant: the published formula was not available."""
+
+    RECONSTRUCTION = "reconstruction"
+
+
+class AektConfig(ObjectiveBase):
+    """AEKT (Park and Lee, 2024), reconstructed: DKD whose target part is weighted by teacher over student."""
+
+    banks = ("weak",)
+    teacher_banks = ("weak",)
+    unmixed_banks = ("weak",)
+    needs = frozenset({Need.ALL_CLASSES})
+    paper = "Park and Lee, 2024, arXiv 2409.01679 (reconstruction)"
+
+    name: Literal["aekt"] = "aekt"
+    form: AektForm = Field(
+        AektForm.RECONSTRUCTION, description="the only one: inferred, not the paper's loss"
+    )
+    temperature: Temperature = 4.0
+    ce_weight: Weight = 1.0
+    alpha: Weight = Field(1.0, description="weight of the target-class part")
+    beta: Weight = Field(8.0, description="weight of the non-target part")
+    max_ratio: FiniteFloat = Field(
+        5.0, ge=1, le=1000, description="largest ratio of the teacher's to the student's target probability"
+    )
+
+
+class CtkdBase(StrEnum):
+    """The loss whose temperature CTKD learns."""
+
+    KD = "kd"
+    DKD = "dkd"
+
+
+class CtkdConfig(ObjectiveBase):
+    """CTKD (Li et al., AAAI 2023): the temperature is learned, against the student, ever more strongly."""
+
+    banks = ("weak",)
+    teacher_banks = ("weak",)
+    unmixed_banks = ("weak",)
+    needs = frozenset({Need.ALL_CLASSES})
+    paper = "Li et al., AAAI 2023, arXiv 2211.16231"
+
+    name: Literal["ctkd"] = "ctkd"
+    ce_weight: Weight = 0.1
+    kd_weight: Weight = 0.9
+    base: CtkdBase = Field(CtkdBase.KD, description="kd or dkd, at the learned temperature")
+    alpha: Weight = Field(1.0, description="base dkd: weight of the target-class part")
+    beta: Weight = Field(2.0, description="base dkd: weight of the non-target part")
+    least_temperature: Temperature = Field(1.0, description="the temperature lies above it")
+    temperature_range: Temperature = Field(20.0, description="and at most so much above it")
+    curriculum_epochs: Epochs = Field(10, description="epochs in which the reversal reaches its strength")
+    reversal: FiniteFloat = Field(
+        1.0, ge=0, le=100, description="strength of the gradient against the student"
+    )
+
+    @property
+    def needed(self) -> frozenset[Need]:
+        """All classes with DKD."""
+        return self.needs if self.base is CtkdBase.DKD else frozenset()

@@ -11,8 +11,19 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from trainables.config.label_objectives import CeConfig, LsConfig
-from trainables.config.logit_objectives import DistConfig, DkdConfig, KdConfig
+from trainables.config.label_objectives import CeConfig, Growth, LsConfig, PskdConfig, ZipfConfig
+from trainables.config.logit_objectives import (
+    AektConfig,
+    AektForm,
+    CkdConfig,
+    ClkdConfig,
+    Covariance,
+    CtkdBase,
+    CtkdConfig,
+    DistConfig,
+    DkdConfig,
+    KdConfig,
+)
 from trainables.config.objective_base import Need, ObjectiveBase
 from trainables.config.view_objectives import (
     CrldBase,
@@ -24,7 +35,19 @@ from trainables.config.view_objectives import (
 )
 
 ObjectiveConfig = Annotated[
-    CeConfig | LsConfig | KdConfig | DkdConfig | DistConfig | MlldConfig | CrldConfig,
+    CeConfig
+    | LsConfig
+    | ZipfConfig
+    | PskdConfig
+    | KdConfig
+    | DkdConfig
+    | DistConfig
+    | CtkdConfig
+    | AektConfig
+    | ClkdConfig
+    | CkdConfig
+    | MlldConfig
+    | CrldConfig,
     Field(discriminator="name"),
 ]
 
@@ -32,9 +55,15 @@ OBJECTIVE_CONFIGS: Final[Mapping[str, type[ObjectiveBase]]] = MappingProxyType(
     {
         "ce": CeConfig,
         "ls": LsConfig,
+        "zipf": ZipfConfig,
+        "pskd": PskdConfig,
         "kd": KdConfig,
         "dkd": DkdConfig,
         "dist": DistConfig,
+        "ctkd": CtkdConfig,
+        "aekt": AektConfig,
+        "clkd": ClkdConfig,
+        "ckd": CkdConfig,
         "mlld": MlldConfig,
         "crld": CrldConfig,
     }
@@ -42,12 +71,20 @@ OBJECTIVE_CONFIGS: Final[Mapping[str, type[ObjectiveBase]]] = MappingProxyType(
 
 __all__ = [
     "OBJECTIVE_CONFIGS",
+    "AektConfig",
+    "AektForm",
     "CeConfig",
+    "CkdConfig",
+    "ClkdConfig",
+    "Covariance",
     "CrldBase",
     "CrldConfig",
+    "CtkdBase",
+    "CtkdConfig",
     "DistConfig",
     "DkdConfig",
     "Gate",
+    "Growth",
     "KdConfig",
     "LsConfig",
     "MlldConfig",
@@ -56,4 +93,6 @@ __all__ = [
     "Need",
     "ObjectiveBase",
     "ObjectiveConfig",
+    "PskdConfig",
+    "ZipfConfig",
 ]

@@ -8,13 +8,19 @@ from typing import Any, Final
 
 from trainables.config.objectives import ObjectiveBase
 from trainables.errors import ConfigError
+from trainables.objectives.aekt import AektObjective
 from trainables.objectives.ce import CeObjective
+from trainables.objectives.ckd import CkdObjective
+from trainables.objectives.clkd import ClkdObjective
 from trainables.objectives.crld import CrldObjective
+from trainables.objectives.ctkd import CtkdObjective
 from trainables.objectives.dist import DistObjective
 from trainables.objectives.dkd import DkdObjective
 from trainables.objectives.kd import KdObjective
 from trainables.objectives.ls import LsObjective
 from trainables.objectives.mlld import MlldObjective
+from trainables.objectives.pskd import PskdObjective
+from trainables.objectives.zipf import ZipfObjective
 from trainables.signals import Objective, Setting
 
 # Each class takes the configuration that OBJECTIVE_CONFIGS holds under the same name.
@@ -22,9 +28,13 @@ OBJECTIVES: Final[Mapping[str, Callable[[Any], Objective]]] = MappingProxyType(
     {
         "ce": CeObjective,
         "ls": LsObjective,
+        "zipf": ZipfObjective,
         "kd": KdObjective,
         "dkd": DkdObjective,
         "dist": DistObjective,
+        "aekt": AektObjective,
+        "clkd": ClkdObjective,
+        "ckd": CkdObjective,
         "mlld": MlldObjective,
         "crld": CrldObjective,
     }
@@ -32,7 +42,9 @@ OBJECTIVES: Final[Mapping[str, Callable[[Any], Objective]]] = MappingProxyType(
 
 
 # These have a state of their own, which they are made for.
-STATEFUL_OBJECTIVES: Final[Mapping[str, Callable[[Any, Setting], Objective]]] = MappingProxyType({})
+STATEFUL_OBJECTIVES: Final[Mapping[str, Callable[[Any, Setting], Objective]]] = MappingProxyType(
+    {"ctkd": CtkdObjective, "pskd": PskdObjective}
+)
 
 
 def build_objective(config: ObjectiveBase, setting: Setting | None = None) -> Objective:
@@ -61,12 +73,18 @@ def build_objective(config: ObjectiveBase, setting: Setting | None = None) -> Ob
 __all__ = [
     "OBJECTIVES",
     "STATEFUL_OBJECTIVES",
+    "AektObjective",
     "CeObjective",
+    "CkdObjective",
+    "ClkdObjective",
     "CrldObjective",
+    "CtkdObjective",
     "DistObjective",
     "DkdObjective",
     "KdObjective",
     "LsObjective",
     "MlldObjective",
+    "PskdObjective",
+    "ZipfObjective",
     "build_objective",
 ]

@@ -55,7 +55,7 @@ def _softened(student_BC: Tensor, teacher_BC: Tensor, temperature: float) -> tup
 def _correlation(one: Tensor, other: Tensor, *, dim: int, weight: Tensor | None = None) -> Tensor:
     one, other = _centred(one, dim, weight), _centred(other, dim, weight)
     # The norm's gradient at 0 is 0 in torch, so that a constant row or column gives 0 / eps and no NaN.
-    norms = torch.linalg.vector_norm(one, dim=dim) * torch.linalg.vector_norm(other, dim=dim)
+    norms: Tensor = torch.linalg.vector_norm(one, dim=dim) * torch.linalg.vector_norm(other, dim=dim)
     return (one * other).sum(dim=dim) / (norms + _EPS)
 
 

@@ -58,13 +58,15 @@ def standardised(logits_BC: Tensor) -> Tensor:
     logits_BC = at_least_fp32(logits_BC)
     centred_BC = logits_BC - logits_BC.mean(dim=-1, keepdim=True)
     # A norm and not std(): its gradient at a row of equal logits is 0 instead of NaN.
-    norm_B1 = torch.linalg.vector_norm(centred_BC, dim=-1, keepdim=True)
+    norm_B1: Tensor = torch.linalg.vector_norm(centred_BC, dim=-1, keepdim=True)
     deviation_B1 = norm_B1 / (logits_BC.shape[-1] - 1) ** 0.5
     return centred_BC / (1e-7 + deviation_B1.clamp(min=_LEAST_DEVIATION))
 
 
-def kd_divergence_B(student_BC: Tensor, teacher_BC: Tensor, *, temperature: float) -> Tensor:
+def kd_divergence_B(student_BC: Tensor, teacher_BC: Tensor, *, temperature: float | Tensor) -> Tensor:
     """T² · KL(teacher ‖ student) of each row, both softened by T (Hinton et al., 2015, arXiv 1503.02531).
+
+    A temperature that is a tensor gets its gradient too.
 
     Raises:
         ValueError: student and teacher differ in shape.
@@ -76,7 +78,7 @@ def kd_divergence_B(student_BC: Tensor, teacher_BC: Tensor, *, temperature: floa
 
 
 def dkd_parts_B(
-    student_BC: Tensor, teacher_BC: Tensor, labels_B: Tensor, *, temperature: float
+    student_BC: Tensor, teacher_BC: Tensor, labels_B: Tensor, *, temperature: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """(TCKD, NCKD) of each row, each times T² (Zhao et al., CVPR 2022, arXiv 2203.08679).
 
@@ -88,15 +90,20 @@ def dkd_parts_B(
         ValueError: student and teacher differ in shape.
     """
     check_same_shape(student_BC, teacher_BC)
-    student_odds_B, student_rest_BC = _split_target(student_BC, labels_B, temperature)
-    teacher_odds_B, teacher_rest_BC = _split_target(teacher_BC.detach(), labels_B, temperature)
+    student_odds_B, student_rest_BC = split_target(student_BC, labels_B, temperature=temperature)
+    teacher_odds_B, teacher_rest_BC = split_target(teacher_BC.detach(), labels_B, temperature=temperature)
     tckd_B = _binary_kl_B(student_odds_B, teacher_odds_B)
     nckd_B = _kl_B(student_rest_BC, teacher_rest_BC)
     return temperature**2 * tckd_B, temperature**2 * nckd_B
 
 
-def _split_target(logits_BC: Tensor, labels_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """(log-odds of the label against the rest, log-probabilities among the rest), softened by T."""
+def split_target(
+    logits_BC: Tensor, labels_B: Tensor, *, temperature: float | Tensor
+) -> tuple[Tensor, Tensor]:
+    """(B log-odds of the label against the rest, BxC log-probabilities among the rest), softened by T.
+
+    The label's own log-probability among the rest is the lowest finite number.
+    """
     scaled_BC = at_least_fp32(logits_BC) / temperature
     is_target_BC = torch.arange(scaled_BC.shape[-1], device=scaled_BC.device) == labels_B[:, None]
     # The lowest finite number, not -inf: its probability and its gradient are exactly 0 as well,

@@ -1,0 +1,168 @@
+"""Every objective through the one loop, from a cache; and those with a state of their own, interrupted."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.unit.trainables.cache.lab import CacheLab
+from tests.unit.trainables.course_lab import (
+    SHORT,
+    VIEWS,
+    same_weights,
+    separable_data,
+    small_bench,
+    small_course,
+    small_student,
+    untimed,
+    weights_of,
+)
+from trainables.cache.identity import split_facts
+from trainables.checkpoints import CheckpointFolder
+from trainables.config import OBJECTIVE_CONFIGS, CrldConfig, KdConfig, MlldConfig, ObjectiveBase
+from trainables.config.objectives import CtkdConfig, PskdConfig
+from trainables.errors import CheckpointError
+from trainables.loop import Course, train
+from trainables.objectives import STATEFUL_OBJECTIVES, build_objective
+from trainables.objectives.state import restore_state, state_of, trained_with
+from trainables.signals import Setting
+from trainables.workbench import Workbench
+
+ONE = SHORT.with_overrides(epochs=1)
+Told = list[dict[str, float]]
+
+
+class Lost(Exception):
+    """A worker that dies."""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Sums in a fixed order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+    data = separable_data()
+    lab = CacheLab(
+        tmp_path_factory.mktemp("lab"), data, small_student(seed=9), split_facts(data), views=VIEWS
+    )
+    lab.build()
+    return small_bench(lab.data, cache=lab.open())
+
+
+def averaging_student() -> nn.Module:
+    """A network with a last feature map, which Zipf's label smoothing asks for."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4, 3),
+        )
+
+
+def course_of(objective: ObjectiveBase, **changes: Any) -> Course:
+    return replace(small_course(SHORT, objective=objective), model=averaging_student(), **changes)
+
+
+VARIANTS: dict[str, ObjectiveBase] = {
+    **{name: config() for name, config in OBJECTIVE_CONFIGS.items()},
+    "lskd": KdConfig(standardise=True, temperature=2.0, kd_weight=9.0),
+    "mlld per sample": MlldConfig(mask="per_sample", standardise=True),
+    **{f"crld {base}": CrldConfig(base=base, weak_threshold=0.4) for base in ("dkd", "dist", "mlld")},
+    "ctkd dkd": CtkdConfig(base="dkd"),
+}
+
+
+@pytest.mark.parametrize("objective", VARIANTS.values(), ids=VARIANTS)
+def test_every_objective_trains_a_student_from_the_cache(bench: Workbench, objective: ObjectiveBase) -> None:
+    told: Told = []
+    course = course_of(objective, training=ONE)
+    before = weights_of(course.model)
+    train(course, bench, on_epoch=lambda _, metrics: told.append(metrics))
+    (metrics,) = told
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert len([name for name in metrics if name.startswith("train/")]) >= 3
+    assert not same_weights(before, weights_of(course.model))
+
+
+STATEFUL: dict[str, ObjectiveBase] = {
+    "ctkd": CtkdConfig(curriculum_epochs=3),
+    "pskd": PskdConfig(),
+    "pskd half": PskdConfig(half=True),
+}
+
+
+@pytest.mark.parametrize("dies_in", [3, 4])
+@pytest.mark.parametrize("objective", STATEFUL.values(), ids=STATEFUL)
+def test_a_killed_course_goes_on_with_the_objectives_state_to_the_same_end(
+    tmp_path: Path, bench: Workbench, objective: ObjectiveBase, dies_in: int
+) -> None:
+    whole, expected = course_of(objective), list[dict[str, float]]()
+    train(whole, bench, on_epoch=lambda _, metrics: expected.append(untimed(metrics)))
+    files, told = CheckpointFolder(tmp_path, spec_digest="a"), dict[int, dict[str, float]]()
+
+    def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+        if epoch == dies_in:
+            raise Lost
+        told[epoch] = untimed(metrics)
+
+    with pytest.raises(Lost):
+        train(course_of(objective), bench, on_epoch=on_epoch, files=files)
+    course = course_of(objective)
+    train(course, bench, on_epoch=lambda epoch, m: told.update({epoch: untimed(m)}), files=files)
+    assert [told[epoch] for epoch in sorted(told)] == expected
+    assert same_weights(weights_of(course.model), weights_of(whole.model))
+
+
+def test_the_temperature_is_learned_and_stays_out_of_the_student(bench: Workbench) -> None:
+    told: Told = []
+    course = course_of(CtkdConfig(curriculum_epochs=1))
+    train(course, bench, on_epoch=lambda _, metrics: told.append(metrics))
+    temperatures = [metrics["train/temperature"] for metrics in told]
+    assert len(set(temperatures)) == len(temperatures)
+    assert weights_of(course.model).keys() == weights_of(averaging_student()).keys()
+
+
+def test_every_sample_of_full_batches_has_answered_after_an_epoch(bench: Workbench) -> None:
+    told: Told = []
+    train(course_of(PskdConfig()), bench, on_epoch=lambda _, metrics: told.append(metrics))
+    answered = [metrics["train/answered"] for metrics in told]
+    assert answered[0] == 0.0
+    assert all(later >= earlier for earlier, later in itertools.pairwise(answered))
+    assert answered[1] > 0.8
+    assert [metrics["train/trust"] for metrics in told] == pytest.approx([0.16, 0.32, 0.48, 0.64, 0.8])
+
+
+def test_a_state_of_other_data_is_refused() -> None:
+    one, other = (build_objective(PskdConfig(), Setting(n, 3, epochs=5)) for n in (44, 45))
+    with pytest.raises(CheckpointError, match=r"\(44, 3\).*but this one has.*\(45, 3\)"):
+        restore_state(other, state_of(one))
+    with pytest.raises(CheckpointError, match="but this one has nothing"):
+        restore_state(build_objective(KdConfig()), state_of(one))
+
+
+def test_an_optimiser_trains_the_parameters_of_objectives_that_have_some() -> None:
+    model, setting = averaging_student(), Setting(44, 3, epochs=5)
+    n_own = len(list(model.parameters()))
+    extra = {
+        name: len(list(trained_with(model, build_objective(VARIANTS[name], setting)).parameters())) - n_own
+        for name in (*STATEFUL_OBJECTIVES, "kd")
+    }
+    assert extra == {"ctkd": 1, "pskd": 0, "kd": 0}
