@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 
 from orchestrator.constraints import parse_constraints
+from orchestrator.pairs import Pairs
 from trainables.config import (
     CacheConfig,
     Config,
@@ -93,6 +94,17 @@ class ExperimentConfig(Config):
     cluster: ClusterConfig = ClusterConfig()
     pick: PickConfig = PickConfig()
     record: RecordConfig = RecordConfig()
+    pair: str | None = Field(
+        None,
+        description="which of `pairs` it is about; default: teacher and student as they stand in the file",
+        # Left out where it says nothing, so that other experiments keep the fingerprints that they had.
+        exclude_if=lambda pair: pair is None,
+    )
+    pairs: Pairs = Field(
+        {},
+        description="by name, pairs of teacher and student that share the rest of the file",
+        exclude_if=lambda pairs: not pairs,
+    )
 
     @property
     def out_folder(self) -> str:

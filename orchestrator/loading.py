@@ -13,6 +13,7 @@ from orchestrator.checks import Both, check_together
 from orchestrator.constraints import parse_constraints
 from orchestrator.experiment import ExperimentConfig
 from orchestrator.explain import Problem, as_error, build, shown
+from orchestrator.pairs import chosen, with_pair
 from orchestrator.schema_words import did_you_mean
 from orchestrator.yaml_lines import Document, KeyPath, read_yaml
 from search_spaces.space import SpaceConfig
@@ -44,6 +45,8 @@ class Overrides:
     out: str | None = None
     trials: int | None = None
     where: str | None = None
+    pair: str | None = None
+    """A name from the file's `pairs`."""
 
 
 def load_experiment(
@@ -58,7 +61,7 @@ def load_experiment(
     """
     overrides = overrides or Overrides()
     source = _find(ref, EXPERIMENTS_FOLDER, kind="experiment")
-    document = read_yaml(source)
+    document = _paired(read_yaml(source), overrides.pair)
     config = _resolved(build(ExperimentConfig, document), folder=source.resolve().parent)
     if check_paths:
         _check_paths(config, document)
@@ -118,6 +121,16 @@ def _find(ref: str, folder: Path, *, kind: str) -> Path:
 
 def _is_path(ref: str) -> bool:
     return "/" in ref or Path(ref).suffix in _SUFFIXES
+
+
+def _paired(document: Document, wanted: str | None) -> Document:
+    """The document of the chosen pair; every other pair of the file must make a valid experiment too."""
+    if wanted is None and not {"pair", "pairs"} & document.data.keys():
+        return document
+    build(ExperimentConfig, document)
+    for name in document.data.get("pairs") or {}:
+        build(ExperimentConfig, with_pair(document, name))
+    return with_pair(document, chosen(document, wanted))
 
 
 def _space_document(config: ExperimentConfig, document: Document, overrides: Overrides) -> Document:

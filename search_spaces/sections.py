@@ -28,6 +28,8 @@ TRAINING_FIELDS: Final = (
     "schedule",
     "warmup_epochs",
     "gamma",
+    "clip_norm",
+    "ema",
 )
 MAX_CORNERS: Final = 4096
 

@@ -33,6 +33,11 @@ class TrainingPrecision(StrEnum):
     BF16 = "bf16"
 
 
+def _is_none(value: object) -> bool:
+    """Left out where it says nothing, so that trials keep the ids that they had."""
+    return value is None
+
+
 class TrainingConfig(Config):
     """Budget and optimiser; the same record serves teacher, students and the control."""
 
@@ -51,7 +56,10 @@ class TrainingConfig(Config):
     ] = ()
     gamma: FiniteFloat = Field(0.1, gt=0, le=1, description="factor at each milestone")
     clip_norm: FiniteFloat | None = Field(
-        None, gt=0, description="largest norm of a step's gradient, which is scaled down to it; default: any"
+        None,
+        gt=0,
+        description="largest norm of a step's gradient, which is scaled down to it; default: any",
+        exclude_if=_is_none,
     )
     ema: FiniteFloat | None = Field(
         None,
@@ -59,6 +67,7 @@ class TrainingConfig(Config):
         lt=1,
         description="decay, per step, of a running mean of the weights; the mean is then what is evaluated, "
         "selected and kept; default: the weights themselves",
+        exclude_if=_is_none,
     )
     checkpoint_every: int = Field(5, ge=1, description="epochs between checkpoints to resume from")
     precision: TrainingPrecision = Field(

@@ -48,7 +48,7 @@ def test_a_wrong_experiment_stops_a_run_before_anything_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "[]\n")
-    assert done.stderr.startswith("error: no shipped experiment 'digit'; allowed: digits")
+    assert done.stderr.startswith("error: no shipped experiment 'digit'; allowed: cifar100, digits")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,0 +1,105 @@
+"""Pairs of teacher and student that share the rest of an experiment: one file for a paper's whole table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, Field
+
+from orchestrator.explain import Problem, as_error, shown
+from orchestrator.schema_words import did_you_mean
+from orchestrator.yaml_lines import Document, KeyPath
+from trainables.config import Config, ModelConfig
+from trainables.config.base import Scalar
+from trainables.errors import ConfigError
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
+
+
+class PairConfig(Config):
+    """Another teacher and another student, for the same experiment."""
+
+    teacher: ModelConfig
+    student: ModelConfig
+    checkpoint: str | None = Field(None, description="of the teacher; without it the teacher is trained")
+    training: dict[str, Scalar] = Field({}, description="what is other in the student's recipe")
+
+
+def _well_named(pairs: dict[str, PairConfig]) -> dict[str, PairConfig]:
+    for name in pairs:
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                f"the name of pair {name!r}: allowed are up to 60 letters, digits, dots, - and _, beginning "
+                "with a letter or digit"
+            )
+    return pairs
+
+
+Pairs = Annotated[dict[str, PairConfig], AfterValidator(_well_named)]
+
+
+def chosen(document: Document, wanted: str | None) -> str | None:
+    """The pair that the command line wants, else the file's `pair`, else none.
+
+    Raises:
+        ConfigError: the file, a valid one, has no such pair; it names those that it has.
+    """
+    name = wanted or document.data.get("pair")
+    pairs = document.data.get("pairs") or {}
+    if name is None or name in pairs:
+        return name
+    allowed = f"allowed: {', '.join(pairs)}" if pairs else "the file has no `pairs` to choose from"
+    text = f"{allowed}{did_you_mean(name, pairs)}"
+    if wanted is not None:
+        raise ConfigError(f"--pair: {document.file} has no pair {name!r}; {text}")
+    raise as_error(document, [Problem(("pair",), f"found {shown(name)}; {text}")])
+
+
+def with_pair(document: Document, name: str | None) -> Document:
+    """The experiment as if the pair stood in the place of teacher and student, and there were no pairs.
+
+    Teacher and student are the pair's altogether; its `training` is laid over the file's. The name is that
+    of the experiment and of the pair, so that each pair has an output folder and a record of its own.
+    """
+    data = {key: value for key, value in document.data.items() if key not in ("pair", "pairs")}
+    if name is None:
+        return replace(document, data=data)
+    pair, base = document.data["pairs"][name], ("pairs", name)
+    moved: dict[KeyPath, KeyPath] = {
+        ("teacher", "model"): (*base, "teacher"),
+        ("teacher", "checkpoint"): (*base, "checkpoint"),
+        ("student",): (*base, "student"),
+        **{("training", key): (*base, "training", key) for key in pair.get("training") or {}},
+    }
+    data["name"] = f"{data['name']}-{name}"
+    data["teacher"] = {
+        "model": pair["teacher"],
+        "checkpoint": pair.get("checkpoint"),
+        **_recipe(data["teacher"]),
+    }
+    data["student"] = pair["student"]
+    data["training"] = {**(data.get("training") or {}), **(pair.get("training") or {})}
+    return replace(document, data=data, lines=_lines(document.lines, moved))
+
+
+def _recipe(teacher: Mapping[str, Any]) -> dict[str, Any]:
+    return {"training": teacher["training"]} if "training" in teacher else {}
+
+
+def _lines(lines: Mapping[KeyPath, int], moved: Mapping[KeyPath, KeyPath]) -> dict[KeyPath, int]:
+    """The lines of what stays, and of what came from elsewhere under its new path."""
+    stay = {path: line for path, line in lines.items() if not any(_below(path, new) for new in moved)}
+    came = {
+        (*new, *path[len(old) :]): line
+        for new, old in moved.items()
+        for path, line in lines.items()
+        if _below(path, old)
+    }
+    return stay | came
+
+
+def _below(path: KeyPath, root: KeyPath) -> bool:
+    return path[: len(root)] == root
