@@ -84,7 +84,7 @@ def _unmixed_banks_mix_nothing(both: Both) -> None:
     """Mixed images have several labels, and a partner that another view of the sample does not have."""
     for name in both.space.objective_names:
         for bank in OBJECTIVE_CONFIGS[name].unmixed_banks:
-            steps = [step.op for step in both.config.views.bank(bank).recipe]
+            steps: list[str] = [step.op for step in both.config.views.bank(bank).recipe]
             mixing = both.config.views.bank(bank).mixes
             if mixing is not None:
                 text = (

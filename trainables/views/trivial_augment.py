@@ -60,7 +60,7 @@ def draw_trivial_augment(step: TrivialAugmentStep, uniforms: Uniforms, frame: Fr
 def magnitudes() -> NDArray[np.float64]:
     """The 31 magnitudes of each operation, before their sign: a row for each number of `Operation`."""
     first, last = np.array([RANGES[operation] for operation in Operation]).T[:, :, None]
-    table = first + (last - first) * np.arange(BINS) / (BINS - 1)
+    table: NDArray[np.float64] = first + (last - first) * np.arange(BINS) / (BINS - 1)
     table[Operation.POSTERIZE] = np.rint(table[Operation.POSTERIZE])
     for operation in (Operation.TRANSLATE_X, Operation.TRANSLATE_Y):
         table[operation] = np.floor(table[operation])

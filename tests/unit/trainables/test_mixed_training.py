@@ -76,7 +76,8 @@ class OnlineBench(Workbench):
 
     def teacher(self, bank: str, epoch: int, rows_B: Tensor) -> TeacherSignal:
         # Shards of 16 rows, in batches of 7.
-        batches = [part for shard in torch.arange(self.n_train).split(16) for part in shard.split(7)]
+        shards = torch.split(torch.arange(self.n_train), 16)
+        batches = [part for shard in shards for part in torch.split(shard, 7)]
         shown = [
             self.images(bank, epoch, rows).contiguous(memory_format=torch.channels_last) for rows in batches
         ]

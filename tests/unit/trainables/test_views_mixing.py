@@ -128,11 +128,10 @@ def test_an_unmixed_view_is_made_of_its_own_sample() -> None:
     assert torch.equal(shares, torch.ones(N, 1))
 
 
-@pytest.mark.parametrize("op", ["mixup", "cutmix"])
+@pytest.mark.parametrize("step", [MIXUP, CUTMIX], ids=lambda step: step.op)
 @pytest.mark.parametrize("probability", [0.0, 0.3])
-def test_samples_are_mixed_at_their_rate(op: str, probability: float) -> None:
-    kinds = {"mixup": MixupStep, "cutmix": CutmixStep}
-    batch, params = pictures(), drawn((kinds[op](op=op, probability=probability, alpha=8.0),))
+def test_samples_are_mixed_at_their_rate(step: MixupStep | CutmixStep, probability: float) -> None:
+    batch, params = pictures(), drawn((step.with_overrides(probability=probability, alpha=8.0),))
     part = mixing_of(params)
     whole = part.share_B == 1
     assert float((~whole).float().mean()) == pytest.approx(probability, abs=0.13)

@@ -26,6 +26,7 @@ from trainables.config.views import (
     TurnBy,
 )
 from trainables.errors import DataError
+from trainables.views.cutout import CutoutPart
 from trainables.views.draw import draw
 from trainables.views.normalise import normalise
 from trainables.views.params import Part
@@ -159,7 +160,9 @@ def test_steps_run_in_the_order_of_the_recipe() -> None:
             expected = part.apply(expected)
         result = render(batch, params)
         assert torch.equal(result, expected)
-        boxes = params.parts[place].box_B4  # type: ignore[attr-defined]
+        cut = params.parts[place]
+        assert isinstance(cut, CutoutPart)
+        boxes = cut.box_B4
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         filled = (result[:, 0] == 125).sum(dim=(1, 2))
         assert torch.equal(filled, area) is (place == 1)
