@@ -12,6 +12,7 @@ import ray
 from orchestrator.console import Console
 from orchestrator.search_board import Proposal, SearchBoard, Slots
 from trainables.jobs import Message, TrainJob
+from trainables.masks import few_kept
 
 LOOK_EVERY_S: Final = 3.0
 """Seconds between two questions to the broker about its slots."""
@@ -49,19 +50,30 @@ class SlotWatch:
 class SearchProgress:
     """What the search tells people, from the callbacks of Tune."""
 
-    def __init__(self, board: SearchBoard, watch: SlotWatch, show: Callable[[], None]) -> None:
-        """`show` says what is due to be said."""
+    def __init__(
+        self, board: SearchBoard, watch: SlotWatch, show: Callable[[], None], say: Callable[[str], None]
+    ) -> None:
+        """`show` says what is due to be said, `say` one line at once."""
         self._board = board
         self._watch = watch
         self._show = show
+        self._say = say
+        self._jobs: dict[str, TrainJob] = {}
+        self._warned: set[str] = set()
 
     def started(self, proposal: Proposal, job: TrainJob) -> None:
         """A trial starts or goes on."""
+        self._jobs[proposal.trial_id] = job
         self._board.started(proposal, job)
 
     def reported(self, trial_id: str, message: Message) -> None:
-        """An epoch of Tune's trial of that id."""
+        """An epoch of Tune's trial of that id; a mask that keeps next to nothing is told once per student."""
         self._board.reported(trial_id, message)
+        trial = self._jobs[trial_id].trial
+        word = few_kept(trial.objective.name, message.epoch, message.metrics)
+        if word is not None and trial.trial_id not in self._warned:
+            self._warned.add(trial.trial_id)
+            self._say(f"{trial.trial_id}: {word}")
 
     def ended(self, trial_id: str, status: str) -> None:
         """Tune's trial of that id is completed, pruned or failed."""
@@ -81,4 +93,4 @@ def search_progress(
     """The progress of one search of `trials` trials with at most `epochs` epochs each."""
     board = SearchBoard(trials=trials, epochs=epochs, slots=slots, clock=console.clock)
     with console.live(board) as show:
-        yield SearchProgress(board, SlotWatch(broker, console.clock), show)
+        yield SearchProgress(board, SlotWatch(broker, console.clock), show, console.info)

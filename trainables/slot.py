@@ -27,6 +27,7 @@ from trainables.data import load_test
 from trainables.errors import StillhouseError, StorageError, TrialFailed
 from trainables.jobs import JOB_KINDS, End, EvaluateJob, Lease, Message, ProfileJob, TrainJob
 from trainables.loop import train
+from trainables.masks import few_kept
 from trainables.profiling import profile_student
 from trainables.state_files import kept_state
 from trainables.team import SOLO, Team, lost_a_rank, team_here
@@ -67,6 +68,8 @@ def train_job(job: TrainJob, bench: Bench, line: Line) -> None:
     last: dict[str, Any] = {}
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+        if word := few_kept(spec.objective.name, epoch, metrics):
+            log.warning("%s: %s", spec.trial_id, word)
         # The last epoch travels with the end, so that nobody can see a finished trial without its weights.
         if epoch < spec.training.epochs:
             line.send(Message(epoch=epoch, metrics=metrics))

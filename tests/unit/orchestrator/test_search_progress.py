@@ -1,0 +1,86 @@
+"""What a search tells of a mask that keeps next to nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from orchestrator.search_board import SearchBoard
+from orchestrator.search_progress import SearchProgress, SlotWatch
+from trainables.config import (
+    BenchSpec,
+    CrldConfig,
+    DataConfig,
+    DataName,
+    ModelConfig,
+    ModelName,
+    Role,
+    TrainingConfig,
+    TrialSpec,
+    ViewsConfig,
+)
+from trainables.jobs import Message, TrainJob
+
+
+@dataclass
+class Proposal:
+    trial_id: str
+    status: str = "RUNNING"
+
+
+def job(name: str) -> TrainJob:
+    bench = BenchSpec(
+        data=DataConfig(name=DataName.DIGITS),
+        views=ViewsConfig(),
+        view_seed=1,
+        cache_uri=None,
+        cache_manifest=None,
+        checkpoints="students",
+    )
+    trial = TrialSpec(
+        trial_id=name,
+        role=Role.SEARCH,
+        objective=CrldConfig(),
+        student=ModelConfig(name=ModelName.MLP),
+        training=TrainingConfig(epochs=10),
+        seed=3,
+    )
+    return TrainJob(bench=bench, trial=trial)
+
+
+def told(kept: float, epoch: int) -> Message:
+    return Message(epoch=epoch, metrics={"train/kept_weak": kept, "selection/accuracy": 0.5})
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def progress(said: list[str]) -> SearchProgress:
+    board = SearchBoard(trials=3, epochs=10, slots=1)
+    return SearchProgress(board, SlotWatch(None), lambda: None, said.append)
+
+
+def test_a_mask_that_keeps_next_to_nothing_is_told_once_per_student(
+    progress: SearchProgress, said: list[str]
+) -> None:
+    progress.started(Proposal("t1"), job("crld-1"))
+    progress.started(Proposal("t2"), job("crld-2"))
+    for epoch in (1, 2, 3):
+        progress.reported("t1", told(0.002, epoch))
+        progress.reported("t2", told(0.5, epoch))
+    progress.reported("t2", told(0.0, 4))
+    assert [line.split(", so")[0] for line in said] == [
+        "crld-1: crld kept next to nothing in epoch 1 (kept_weak 0.20%)",
+        "crld-2: crld kept next to nothing in epoch 4 (kept_weak 0.00%)",
+    ]
+
+
+def test_a_proposal_that_becomes_a_fork_is_another_student(progress: SearchProgress, said: list[str]) -> None:
+    for name in ("crld-1", "crld-2"):
+        progress.started(Proposal("t1"), job(name))
+        progress.reported("t1", told(0.0, 1))
+    assert [line.split(":")[0] for line in said] == ["crld-1", "crld-2"]

@@ -1,0 +1,64 @@
+"""A word where masks keep next to nothing: what it says, and who says it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainables.benches import Bench
+from trainables.config import (
+    BenchSpec,
+    DataConfig,
+    DataName,
+    ModelConfig,
+    ModelName,
+    Role,
+    TrainingConfig,
+    TrialSpec,
+    ViewsConfig,
+)
+from trainables.config.objectives import ZipfConfig
+from trainables.jobs import TrainJob
+from trainables.masks import few_kept
+from trainables.slot import Line, train_job
+
+
+def test_the_word_names_the_objective_and_the_masks_that_kept_less_than_one_in_a_hundred() -> None:
+    metrics = {"train/kept_weak": 0.0012, "train/kept_strong": 0.5, "train/loss": 0.0, "selection/kept": 0.0}
+    word = few_kept("crld", 3, metrics)
+    assert word is not None
+    assert word.startswith("crld kept next to nothing in epoch 3 (kept_weak 0.12%), ")
+
+
+@pytest.mark.parametrize("kept", [0.01, 1.0])
+def test_a_mask_that_keeps_one_in_a_hundred_is_passed_over(kept: float) -> None:
+    assert few_kept("crld", 3, {"train/kept_weak": kept, "train/loss": 0.0}) is None
+
+
+def test_the_slots_log_tells_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("trainables.masks.FEW", 1.1)
+    bench = BenchSpec(
+        data=DataConfig(name=DataName.DIGITS, train_limit=40),
+        views=ViewsConfig(),
+        view_seed=1,
+        cache_uri=None,
+        cache_manifest=None,
+        checkpoints=str(tmp_path),
+    )
+    trial = TrialSpec(
+        trial_id="zipf-1",
+        role=Role.SEARCH,
+        objective=ZipfConfig(correct_only=True),
+        student=ModelConfig(name=ModelName.CONVNET, width=2),
+        training=TrainingConfig(epochs=1, batch_size=20),
+        seed=3,
+    )
+    with caplog.at_level(logging.WARNING, logger="trainables.slot"):
+        train_job(TrainJob(bench=bench, trial=trial), Bench(torch.device("cpu")), Line(lambda _: True, bool))
+    said = [record.message for record in caplog.records if record.name == "trainables.slot"]
+    assert [line.split(" (")[0] for line in said] == ["zipf-1: zipf kept next to nothing in epoch 1"]
