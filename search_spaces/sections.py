@@ -28,6 +28,7 @@ TRAINING_FIELDS: Final = (
     "schedule",
     "warmup_epochs",
     "gamma",
+    "label_smoothing",
     "clip_norm",
     "ema",
 )

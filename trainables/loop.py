@@ -132,10 +132,11 @@ class _Run:
         self.layout = memory_format(course.model)
         self.model = course.model.to(bench.device, memory_format=self.layout)  # type: ignore[call-overload]
         decay = course.training.ema
-        self.average = WeightAverage(self.model, decay) if decay is not None else None
+        self.average = WeightAverage(self.model, decay) if decay else None
         forward = None if needs_plain_forward(course.objective) else course.forward
         self.forward = team.wrap(self.model, forward or self.model)
-        self.serving = Serving(course.objective, bench, self.model, team)
+        smoothing = course.training.label_smoothing
+        self.serving = Serving(course.objective, bench, self.model, team, label_smoothing=smoothing)
         self.precision = course.resolved_precision()
         setting = Setting(bench.n_train, len(bench.data.classes), course.training.epochs)
         self.objective = on_device(build_objective(course.objective, setting), bench.device)

@@ -28,14 +28,23 @@ def needs_plain_forward(config: ObjectiveBase) -> bool:
 class Serving:
     """Serves an objective the signals of a batch, from bench, student and cache."""
 
-    def __init__(self, config: ObjectiveBase, bench: Workbench, model: nn.Module, team: Team) -> None:
-        """The model is on the bench's device.
+    def __init__(
+        self,
+        config: ObjectiveBase,
+        bench: Workbench,
+        model: nn.Module,
+        team: Team,
+        *,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        """The model is on the bench's device; the smoothing is the recipe's.
 
         Raises:
             TrialFailed: the student, or the number of ranks, cannot give what the objective needs.
         """
         self._config = config
         self._bench = bench
+        self._label_smoothing = label_smoothing
         self._needed = config.needed
         if Need.ROWS in self._needed and team.size > 1:
             raise TrialFailed(
@@ -73,6 +82,7 @@ class Serving:
             mixed={bank: mixing for bank, mixing in mixings.items() if mixing is not None},
             rows_B=to_device(rows_B, bench.device) if Need.ROWS in self._needed else None,
             dense={bank: dense for bank, (_, dense) in answers.items() if dense is not None},
+            label_smoothing=self._label_smoothing,
         )
 
     def _answer(self, forward: Forward, images_BCHW: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -48,7 +48,7 @@ class Signals:
     mixed: Mapping[str, Mixing] = field(default_factory=dict)
     """What the banks show whose recipe mixes samples; the others are absent.
 
-    `cross_entropy(..., mixing=mixed.get(bank))` hears of it; an objective that uses `labels_B` in any other
+    `label_loss(signals, bank)` hears of it; an objective that uses `labels_B` in any other
     way names the bank in `unmixed_banks` of its configuration.
     """
     rows_B: Tensor | None = None
@@ -56,6 +56,8 @@ class Signals:
     dense: Mapping[str, Tensor] = field(default_factory=dict)
     """By bank, the student's classifier at each position of its last feature map, BxCxHxW, without gradient;
     for objectives that need it (`Need.DENSE_LOGITS`)."""
+    label_smoothing: float = 0.0
+    """The recipe's; `label_loss(signals, bank)` smooths the labels by it."""
 
 
 @dataclass(frozen=True)

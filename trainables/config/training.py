@@ -33,9 +33,9 @@ class TrainingPrecision(StrEnum):
     BF16 = "bf16"
 
 
-def _is_none(value: object) -> bool:
+def _is_nothing(value: object) -> bool:
     """Left out where it says nothing, so that trials keep the ids that they had."""
-    return value is None
+    return value is None or value == 0
 
 
 class TrainingConfig(Config):
@@ -55,19 +55,27 @@ class TrainingConfig(Config):
         tuple[int, ...], Field(description="epochs after which a step schedule decays")
     ] = ()
     gamma: FiniteFloat = Field(0.1, gt=0, le=1, description="factor at each milestone")
+    label_smoothing: FiniteFloat = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="part of each label that is spread evenly over all classes, in the cross-entropy with "
+        "the labels of every objective but ls, which has a smoothing of its own",
+        exclude_if=_is_nothing,
+    )
     clip_norm: FiniteFloat | None = Field(
         None,
         gt=0,
         description="largest norm of a step's gradient, which is scaled down to it; default: any",
-        exclude_if=_is_none,
+        exclude_if=_is_nothing,
     )
     ema: FiniteFloat | None = Field(
         None,
         ge=0,
         lt=1,
         description="decay, per step, of a running mean of the weights; the mean is then what is evaluated, "
-        "selected and kept; default: the weights themselves",
-        exclude_if=_is_none,
+        "selected and kept; default, and with 0: the weights themselves",
+        exclude_if=_is_nothing,
     )
     checkpoint_every: int = Field(5, ge=1, description="epochs between checkpoints to resume from")
     precision: TrainingPrecision = Field(

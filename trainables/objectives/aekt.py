@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from trainables.config.objectives import AektConfig
-from trainables.objectives.divergences import at_least_fp32, cross_entropy, dkd_parts_B
+from trainables.objectives.divergences import at_least_fp32, dkd_parts_B, label_loss
 from trainables.signals import Losses, Signals
 
 
@@ -32,7 +32,7 @@ class AektObjective:
         config = self.config
         student_BC = signals.student["weak"]
         teacher_BC, labels_B = signals.teacher["weak"].logits_BC, signals.labels_B
-        ce = cross_entropy(student_BC, labels_B, signals.mixed.get("weak"))
+        ce = label_loss(signals, "weak")
         tckd_B, nckd_B = dkd_parts_B(student_BC, teacher_BC, labels_B, temperature=config.temperature)
         ratio_B = self._ratio_B(student_BC.detach(), teacher_BC.detach(), labels_B)
         tckd, nckd = (ratio_B * tckd_B).mean(), nckd_B.mean()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainables.config.objectives import CeConfig
-from trainables.objectives.divergences import cross_entropy
+from trainables.objectives.divergences import label_loss
 from trainables.signals import Losses, Signals
 
 
@@ -17,5 +17,5 @@ class CeObjective:
 
     def __call__(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient."""
-        ce = cross_entropy(signals.student["weak"], signals.labels_B, signals.mixed.get("weak"))
+        ce = label_loss(signals, "weak")
         return Losses(total=ce, terms={"ce": ce.detach()}, gauges={})

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainables.config.objectives import CkdConfig
 from trainables.objectives.directions import directions
-from trainables.objectives.divergences import check_same_shape, cross_entropy
+from trainables.objectives.divergences import check_same_shape, label_loss
 from trainables.signals import Losses, Signals
 
 
@@ -32,7 +32,7 @@ class CkdObjective:
         """The losses of one step; only `total` carries gradient."""
         config = self.config
         student_BC = signals.student["weak"]
-        ce = cross_entropy(student_BC, signals.labels_B, signals.mixed.get("weak"))
+        ce = label_loss(signals, "weak")
         contrast = contrast_of(student_BC, signals.teacher["weak"].logits_BC, temperature=config.temperature)
         total = config.ce_weight * ce + config.contrast_weight * contrast
         return Losses(total=total, terms={"ce": ce.detach(), "contrast": contrast.detach()}, gauges={})

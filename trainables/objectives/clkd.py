@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainables.config.objectives import ClkdConfig, Covariance
 from trainables.objectives.directions import directions
-from trainables.objectives.divergences import at_least_fp32, check_same_shape, cross_entropy
+from trainables.objectives.divergences import at_least_fp32, check_same_shape, label_loss
 from trainables.signals import Losses, Signals
 
 
@@ -39,7 +39,7 @@ class ClkdObjective:
         student_BC = at_least_fp32(signals.student["weak"])
         teacher_BC = at_least_fp32(signals.teacher["weak"].logits_BC.detach())
         check_same_shape(student_BC, teacher_BC)
-        ce = cross_entropy(student_BC, signals.labels_B, signals.mixed.get("weak"))
+        ce = label_loss(signals, "weak")
         by_sample = (directions(student_BC, dim=-1) - directions(teacher_BC, dim=-1)).square().mean()
         by_class = (directions(student_BC, dim=0) - directions(teacher_BC, dim=0)).square().mean()
         difference = self._covariance(student_BC) - self._covariance(teacher_BC)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trainables.config.objectives import CrldConfig, Gate
 from trainables.objectives.comparisons import compare
-from trainables.objectives.divergences import at_least_fp32, cross_entropy
+from trainables.objectives.divergences import at_least_fp32, label_loss
 from trainables.signals import Losses, Signals, TeacherSignal
 
 
@@ -46,8 +46,8 @@ class CrldObjective:
     def __call__(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient."""
         config = self.config
-        ce_weak = cross_entropy(signals.student["weak"], signals.labels_B, signals.mixed.get("weak"))
-        ce_strong = cross_entropy(signals.student["strong"], signals.labels_B, signals.mixed.get("strong"))
+        ce_weak = label_loss(signals, "weak")
+        ce_strong = label_loss(signals, "strong")
         keep_weak_B = _at_least(signals.teacher["weak"], config.weak_threshold)
         keep_strong_B = _at_least(signals.teacher["strong"], config.strong_threshold)
         within, cross = self._consistency(signals, keep_weak_B, keep_strong_B)

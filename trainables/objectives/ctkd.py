@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config.objectives import CtkdBase, CtkdConfig
-from trainables.objectives.divergences import cross_entropy, dkd_parts_B, kd_divergence_B
+from trainables.objectives.divergences import dkd_parts_B, kd_divergence_B, label_loss
 from trainables.signals import Losses, Setting, Signals
 
 
@@ -38,8 +38,7 @@ class CtkdObjective(nn.Module):
         strength = reversal_strength(config, signals.epoch)
         theta: Tensor = _Reversed.apply(self.theta, strength)  # type: ignore[no-untyped-call]
         temperature = config.least_temperature + config.temperature_range * theta.sigmoid()
-        student_BC, labels_B = signals.student["weak"], signals.labels_B
-        ce = cross_entropy(student_BC, labels_B, signals.mixed.get("weak"))
+        ce = label_loss(signals, "weak")
         kd = self._divergence_B(signals, temperature).mean()
         return Losses(
             total=config.ce_weight * ce + config.kd_weight * kd,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from trainables.config.objectives import DistConfig
 from trainables.objectives.correlations import class_distance, sample_distance_B
-from trainables.objectives.divergences import cross_entropy
+from trainables.objectives.divergences import label_loss
 from trainables.signals import Losses, Signals
 
 
@@ -25,7 +25,7 @@ class DistObjective:
         """The losses of one step; only `total` carries gradient."""
         config = self.config
         student_BC, teacher_BC = signals.student["weak"], signals.teacher["weak"].logits_BC
-        ce = cross_entropy(student_BC, signals.labels_B, signals.mixed.get("weak"))
+        ce = label_loss(signals, "weak")
         inter = sample_distance_B(student_BC, teacher_BC, temperature=config.temperature).mean()
         intra = class_distance(student_BC, teacher_BC, temperature=config.temperature)
         total = config.ce_weight * ce + config.dist_weight * (config.beta * inter + config.gamma * intra)

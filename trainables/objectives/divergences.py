@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.signals import Mixing
+from trainables.signals import Mixing, Signals
 
 _LEAST_DEVIATION: Final = 1e-4
 """Below it a row counts as flat: dividing by less turns the rounding of equal logits into large gradients."""
@@ -39,6 +39,16 @@ def cross_entropy(
     log_BC = F.log_softmax(at_least_fp32(student_BC), dim=-1)
     mixed = -(mixing.shares_BK * log_BC.gather(-1, mixing.labels_BK)).sum(dim=-1).mean()
     return (1 - smoothing) * mixed - smoothing * log_BC.mean() if smoothing else mixed
+
+
+def label_loss(signals: Signals, bank: str) -> Tensor:
+    """`cross_entropy` of the student on a bank, by the labels of what it shows, smoothed by the recipe."""
+    return cross_entropy(
+        signals.student[bank],
+        signals.labels_B,
+        signals.mixed.get(bank),
+        smoothing=signals.label_smoothing,
+    )
 
 
 def confidence_B(logits_BC: Tensor) -> Tensor:

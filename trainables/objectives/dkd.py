@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainables.config.objectives import DkdConfig
-from trainables.objectives.divergences import cross_entropy, dkd_parts_B, standardised
+from trainables.objectives.divergences import dkd_parts_B, label_loss, standardised
 from trainables.signals import Losses, Signals
 
 
@@ -26,7 +26,7 @@ class DkdObjective:
         config = self.config
         student_BC = signals.student["weak"]
         teacher_BC = signals.teacher["weak"].logits_BC
-        ce = cross_entropy(student_BC, signals.labels_B, signals.mixed.get("weak"))
+        ce = label_loss(signals, "weak")
         if config.standardise:
             student_BC, teacher_BC = standardised(student_BC), standardised(teacher_BC)
         tckd_B, nckd_B = dkd_parts_B(student_BC, teacher_BC, signals.labels_B, temperature=config.temperature)

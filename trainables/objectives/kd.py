@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainables.config.objectives import KdConfig
-from trainables.objectives.divergences import cross_entropy, kd_divergence_B, standardised
+from trainables.objectives.divergences import kd_divergence_B, label_loss, standardised
 from trainables.signals import Losses, Signals
 
 
@@ -24,7 +24,7 @@ class KdObjective:
         config = self.config
         student_BC = signals.student["weak"]
         teacher_BC = signals.teacher["weak"].logits_BC
-        ce = cross_entropy(student_BC, signals.labels_B, signals.mixed.get("weak"))
+        ce = label_loss(signals, "weak")
         if config.standardise:
             student_BC, teacher_BC = standardised(student_BC), standardised(teacher_BC)
         kd = kd_divergence_B(student_BC, teacher_BC, temperature=config.temperature).mean()

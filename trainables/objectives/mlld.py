@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trainables.config.objectives import MlldConfig, MlldMask, MlldTemperatures
-from trainables.objectives.divergences import at_least_fp32, cross_entropy, kd_divergence_B, standardised
+from trainables.objectives.divergences import at_least_fp32, kd_divergence_B, label_loss, standardised
 from trainables.objectives.relations import batch_gap_B, class_gap_C
 from trainables.signals import Losses, Signals, TeacherSignal
 
@@ -49,8 +49,8 @@ class MlldObjective:
     def __call__(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient."""
         config = self.config
-        ce_weak = cross_entropy(signals.student["weak"], signals.labels_B, signals.mixed.get("weak"))
-        ce_strong = cross_entropy(signals.student["strong"], signals.labels_B, signals.mixed.get("strong"))
+        ce_weak = label_loss(signals, "weak")
+        ce_strong = label_loss(signals, "strong")
         kept_B, kept_C = self._kept(signals.teacher["weak"])
         kd_weak, kd_strong = self._instances(signals, kept_B)
         by_class, batch = self._relations(signals, kept_B, kept_C)

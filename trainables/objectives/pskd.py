@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables.config.objectives import Growth, PskdConfig
-from trainables.objectives.divergences import at_least_fp32, cross_entropy
+from trainables.objectives.divergences import at_least_fp32, label_loss
 from trainables.signals import Losses, Setting, Signals
 
 
@@ -49,7 +49,7 @@ class PskdObjective(nn.Module):
         log_BC = F.log_softmax(student_BC, dim=-1)
         trust = trust_of(self.config, signals.epoch, self._epochs)
         answered_B = self.answered_N[rows_B]
-        ce = cross_entropy(student_BC, signals.labels_B, signals.mixed.get("weak"))
+        ce = label_loss(signals, "weak")
         one_hot_BC = F.one_hot(signals.labels_B, log_BC.shape[-1]).to(log_BC.dtype)
         target_BC = torch.where(answered_B[:, None], self.answers_NC[rows_B].to(log_BC.dtype), one_hot_BC)
         own = -(target_BC * log_BC).sum(dim=-1).mean()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.config.objectives import ZipfConfig
-from trainables.objectives.divergences import at_least_fp32, cross_entropy, split_target
+from trainables.objectives.divergences import at_least_fp32, label_loss, split_target
 from trainables.signals import Losses, Signals
 
 
@@ -38,7 +38,7 @@ class ZipfObjective:
         student_BC, labels_B = signals.student["weak"], signals.labels_B
         if "weak" not in signals.dense:
             raise ValueError("zipf needs the student's dense logits; serve it signals with them")
-        ce = cross_entropy(student_BC, labels_B, signals.mixed.get("weak"))
+        ce = label_loss(signals, "weak")
         votes_BC = votes(signals.dense["weak"], upsample=config.upsample)
         divergence_B = zipf_divergence_B(student_BC, votes_BC, labels_B, power=config.power)
         gauges = {}

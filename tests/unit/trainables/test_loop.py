@@ -29,6 +29,7 @@ from trainables.config import (
     CrldConfig,
     DkdConfig,
     KdConfig,
+    LsConfig,
     ObjectiveBase,
     OptimizerName,
     TrainingConfig,
@@ -256,10 +257,21 @@ def test_a_gradient_that_is_clipped_moves_the_weights_less_and_its_norm_is_told(
     run(plain)
     _, ((_, metrics),) = run(clipped)
     assert metrics["train/gradient_norm"] > 0.1
-    moved = {name: float((value - before[name]).norm()) for name, value in clipped.model.named_parameters()}
+    moved = {
+        name: float((value.detach() - before[name]).norm())
+        for name, value in clipped.model.named_parameters()
+    }
     # Each step moves all weights together by lr times the norm at most.
     assert 0 < max(moved.values()) <= BATCHES * SHORT.lr * 1e-3 * 1.001
     assert not same_weights(weights_of(plain.model), weights_of(clipped.model))
+
+
+def test_the_recipes_label_smoothing_is_that_of_the_objective_of_that_name() -> None:
+    by_recipe = small_course(SHORT.with_overrides(epochs=1, label_smoothing=0.2))
+    by_objective = small_course(SHORT.with_overrides(epochs=1), objective=LsConfig(smoothing=0.2))
+    (_, ((_, one),)), (_, ((_, other),)) = run(by_recipe), run(by_objective)
+    assert one["train/loss"] == other["train/loss"]
+    assert same_weights(weights_of(by_recipe.model), weights_of(by_objective.model))
 
 
 def test_a_student_learns_what_there_is_to_learn() -> None:
