@@ -245,6 +245,20 @@ def spaces(json_only: Json = False) -> None:
     _list("spaces", SPACES_FOLDER, json_only)
 
 
+@app.command(epilog="Example: stillhouse objectives --json")
+def objectives(json_only: Json = False) -> None:
+    """List the objectives: what each needs, its paper, and its defaults."""
+    from dataclasses import asdict
+
+    from orchestrator.console import Console
+    from orchestrator.objective_list import COLUMNS, objective_facts
+
+    console = Console(json_only=json_only)
+    facts = objective_facts()
+    console.table("objectives", COLUMNS, [fact.row() for fact in facts])
+    console.result({fact.name: asdict(fact) for fact in facts})
+
+
 def _list(title: str, folder: Path, json_only: bool) -> None:
     from orchestrator.console import Console
 

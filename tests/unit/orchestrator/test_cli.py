@@ -16,7 +16,8 @@ from orchestrator.loading import EXPERIMENTS_FOLDER, SPACES_FOLDER, load_experim
 
 SLOW = ("torch", "ray", "mlflow", "pandas", "numpy")
 COMMANDS = (
-    "run", "pick", "ui", "submit", "doctor", "validate", "init", "schema", "experiments", "spaces"
+    "run", "pick", "ui", "submit", "doctor", "validate", "init", "schema", "experiments", "spaces",
+    "objectives",
 )  # fmt: skip
 
 

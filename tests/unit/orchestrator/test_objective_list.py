@@ -1,0 +1,52 @@
+"""The list of objectives: complete, honest about what each asks for, and instant."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from typer.testing import CliRunner
+
+from orchestrator.cli import app
+from orchestrator.objective_list import COLUMNS, NEED_WORDS, objective_facts
+from trainables.config import OBJECTIVE_CONFIGS
+
+
+def test_every_objective_is_listed_with_its_papers_defaults() -> None:
+    facts = {fact.name: fact for fact in objective_facts()}
+    assert facts.keys() == OBJECTIVE_CONFIGS.keys()
+    for name, config in OBJECTIVE_CONFIGS.items():
+        assert {"name": name, **facts[name].defaults} == config().plain()
+        assert facts[name].paper == config.paper
+        assert facts[name].what
+
+
+def test_every_need_has_its_words() -> None:
+    assert set(NEED_WORDS) >= {need for config in OBJECTIVE_CONFIGS.values() for need in config.needs}
+
+
+def test_needs_are_those_at_the_defaults_and_those_of_some_options() -> None:
+    needs = {fact.name: fact.needs for fact in objective_facts()}
+    assert needs["ce"] == ("no teacher",)
+    assert needs["kd"] == ("teacher's logits (weak)", "of all classes with some options")
+    assert needs["ckd"] == ("teacher's logits (weak)", "of all classes", "unshifted")
+    assert needs["mlld"] == ("teacher's logits (weak, strong)", "of all classes")
+    assert needs["pskd"] == ("no teacher", "a table by sample")
+
+
+def test_people_see_a_table_and_programs_read_json() -> None:
+    shown = CliRunner().invoke(app, ["objectives"]).stdout.splitlines()
+    assert shown[1].split() == " ".join(COLUMNS).split()
+    assert [line.split()[0] for line in shown[2:]] == list(OBJECTIVE_CONFIGS)
+    told = json.loads(CliRunner().invoke(app, ["objectives", "--json"]).stdout)
+    assert told["kd"]["defaults"]["temperature"] == 4.0
+    assert told["crld"]["teacher_banks"] == ["weak", "strong"]
+
+
+def test_the_list_needs_no_library_that_is_slow() -> None:
+    code = (
+        "import sys, orchestrator.objective_list; "
+        "sys.exit(any(n in sys.modules for n in ('torch', 'ray', 'mlflow')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
