@@ -43,10 +43,10 @@ class TeacherRequest(Config):
 class TeacherFacts(Config):
     """The finished teacher."""
 
-    weights: str = Field(description="safetensors file")
-    fingerprint: str = Field(description="sha256 of architecture and weights")
-    params: int
-    selection_accuracy: float
+    weights: str | None = Field(description="safetensors file; none when only its logits are known")
+    fingerprint: str = Field(description="sha256 of architecture and weights, or of imported logits")
+    params: int | None = Field(description="none when only its logits are known")
+    selection_accuracy: float | None = Field(description="none when its logits there are not known")
     split: SplitFacts = Field(description="the training split that it was made on")
 
 

@@ -20,18 +20,17 @@ from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 from torch import nn
 
-from trainables.cache.identity import SplitFacts, folder_name, make_identity, require_identity, split_facts
+from trainables.cache.identity import make_identity, require_identity, split_facts
 from trainables.cache.manifest import Origin, Shard, ShardRecord, read_manifest
-from trainables.cache.planning import Plan, claim_folder, plan_shards, publish, together
+from trainables.cache.planning import Plan, answers_of, claim_folder, plan_shards, publish, together
 from trainables.cache.producer import LiveTeacher, ShardProducer
+from trainables.cache.room import require_room
 from trainables.cache.storage import Place, open_place
+from trainables.cache_request import CacheRequest, embedding_width
 from trainables.config import (
-    CacheConfig,
     CacheIdentity,
     Config,
-    DataConfig,
     ModelConfig,
-    ViewsConfig,
     digest_of,
 )
 from trainables.data import TrainingData, load_training
@@ -46,56 +45,6 @@ ATTEMPTS: Final = 3
 
 Progress = Callable[[int, int, float], None]
 """Called with (answers done, answers to do, seconds since the start); an answer is a (sample, view) pair."""
-
-
-class CacheRequest(Config):
-    """Which cache, and what may be used to build it."""
-
-    data: DataConfig
-    facts: SplitFacts
-    teacher: ModelConfig
-    weights: str = Field(description="safetensors file with the teacher's weights, on every node")
-    teacher_digest: str = Field(description="sha256 of the teacher's architecture and weights")
-    views: ViewsConfig
-    banks: tuple[str, ...] = Field(min_length=1, description="banks that the experiment needs")
-    view_seed: int
-    cache: CacheConfig
-    folder: str = Field(description="caches lie below it by fingerprint, when cache.uri is not given")
-    actors: int = Field(1, ge=1, description="teachers that run side by side")
-    cpus_per_actor: float = Field(0, ge=0, description="0 runs beside slots that hold all CPUs")
-    gpus_per_actor: float = Field(0, ge=0)
-    threads_per_actor: int = Field(1, ge=1, description="of torch, in each actor")
-
-    @property
-    def identity(self) -> CacheIdentity:
-        """What the cache is made from."""
-        return make_identity(
-            self.teacher_digest,
-            self.facts,
-            seed=self.view_seed,
-            precision=self.cache.precision,
-            top_k=self.cache.top_k,
-        )
-
-    @property
-    def origin(self) -> Origin:
-        """What the cache's folder is for."""
-        return Origin(
-            identity=self.identity,
-            n_rows=self.facts.n_train,
-            classes=self.facts.classes,
-            rows_per_shard=self.cache.rows_per_shard,
-            recipes={bank: self.views.bank(bank).recipe for bank in self.banks},
-            embedding=self.cache.embedding,
-        )
-
-    @property
-    def uri(self) -> str:
-        """Where the cache lies: cache.uri, or a folder named by all that the answers depend on."""
-        if self.cache.uri is not None:
-            return self.cache.uri
-        recipes = {"weak": self.views.weak.recipe, "strong": self.views.strong.recipe}
-        return f"{self.folder.rstrip('/')}/{folder_name(self.identity, recipes)}"
 
 
 class CacheSummary(Config):
@@ -119,8 +68,8 @@ def build_cache(request: CacheRequest, *, progress: Progress) -> CacheSummary:
     folder waits for it.
 
     Raises:
-        CacheError: the folder is another cache's or cannot be written, an actor cannot load the data or the
-            teacher, or the teacher's logits cannot be kept.
+        CacheError: the folder is another cache's, cannot be written or has no room, an actor cannot load the
+            data or the teacher, or the teacher's logits cannot be kept.
     """
     place = open_place(request.uri)
     with place.exclusive():
@@ -134,6 +83,8 @@ def _build(request: CacheRequest, place: Place, progress: Progress) -> CacheSumm
     plan = plan_shards(place, origin, banks)
     computed = len(plan.missing)
     if plan.missing:
+        _ = request.network
+        require_room(place, plan, embedding_width=embedding_width(request, plan))
         _compute(request, place, plan, progress, began)
         plan = plan_shards(place, origin, banks)
     sha256 = publish(place, plan, {name: version(name) for name in WRITERS})
@@ -179,9 +130,10 @@ class TeacherWorker:
         torch.set_num_threads(request.threads_per_actor)
         on_gpu = request.gpus_per_actor > 0 and torch.cuda.is_available()
         data = load_training(request.data)
-        teacher = load_teacher(request.teacher, request.weights, data)
+        config, weights = request.network
+        teacher = load_teacher(config, weights, data)
         loaded = make_identity(
-            digest_of([request.teacher.plain(), weights_digest(teacher)]),
+            digest_of([config.plain(), weights_digest(teacher)]),
             split_facts(data),
             seed=request.view_seed,
             precision=request.cache.precision,
@@ -215,10 +167,10 @@ def _compute(request: CacheRequest, place: Place, plan: Plan, progress: Progress
 
     An actor that dies (memory, a node that goes) ends the run of Ray Data; what is left is tried again.
     """
-    todo = _rows(plan.missing)
+    todo = answers_of(plan.missing)
     missing = plan.missing
     for attempt in range(1, ATTEMPTS + 1):
-        done = todo - _rows(missing)
+        done = todo - answers_of(missing)
         progress(done, todo, time.monotonic() - began)
         try:
             for records in _records(request, place, plan.origin, missing):
@@ -263,11 +215,6 @@ def _told_records(answer: str) -> list[ShardRecord]:
     if "error" in fields:
         raise CacheError(f"the teacher pass stopped: {fields['error']}")
     return [ShardRecord.from_plain(plain) for plain in fields]
-
-
-def _rows(shards: tuple[Shard, ...]) -> int:
-    """Answers of the teacher that shards need: logits and embedding of a row are one."""
-    return sum(group[0].rows for group in together(shards))
 
 
 @contextmanager

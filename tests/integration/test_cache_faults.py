@@ -17,8 +17,9 @@ from tests.integration.cluster_lab import three_nodes
 from tests.integration.fault_lab import meanwhile, wait_until
 from trainables.cache.proof import prove_alignment
 from trainables.cache.reader import open_cache
+from trainables.cache_request import CacheRequest
 from trainables.data import load_training
-from trainables.teacher_pass import CacheRequest, CacheSummary, build_cache, load_teacher
+from trainables.teacher_pass import CacheSummary, build_cache, load_teacher
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -36,8 +37,9 @@ def assert_is_right(request: CacheRequest, summary: CacheSummary, kept: Files) -
     torch.set_num_threads(1)
     reader = open_cache(summary.uri, manifest_sha=summary.manifest, scratch=Path(request.folder) / "scratch")
     data = load_training(request.data)
-    fast = request.teacher.with_overrides(arguments={"seconds": 0.0})
-    teacher = load_teacher(fast, request.weights, data)
+    config, weights = request.network
+    fast = config.with_overrides(arguments={"seconds": 0.0})
+    teacher = load_teacher(fast, weights, data)
     proof = prove_alignment(reader, data, teacher, request.views, request.view_seed, banks=request.banks)
     assert proof.pairs == 64
 

@@ -11,6 +11,7 @@ import torch
 from trainables.cache.identity import split_facts
 from trainables.cache.proof import prove_alignment
 from trainables.cache.reader import open_cache
+from trainables.cache_request import CacheRequest
 from trainables.config import (
     BankConfig,
     CacheConfig,
@@ -24,7 +25,7 @@ from trainables.config import (
 )
 from trainables.data import load_training
 from trainables.models import build_model
-from trainables.teacher_pass import CacheRequest, build_cache, load_teacher
+from trainables.teacher_pass import build_cache, load_teacher
 from trainables.weights import save_weights, weights_digest
 
 pytestmark = pytest.mark.ray
@@ -95,7 +96,5 @@ def test_a_cache_is_built_beside_busy_cpus_extended_and_left_alone(
 
     reader = open_cache(third.uri, manifest_sha=third.manifest, scratch=Path(more.folder) / "scratch")
     data = load_training(DATA)
-    summary = prove_alignment(
-        reader, data, load_teacher(TEACHER, more.weights, data), views, 3, banks=["weak"]
-    )
+    summary = prove_alignment(reader, data, load_teacher(*more.network, data), views, 3, banks=["weak"])
     assert summary.pairs == 64

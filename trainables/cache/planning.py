@@ -152,6 +152,11 @@ def together(shards: Iterable[Shard]) -> list[tuple[Shard, ...]]:
     return [tuple(group) for group in groups.values()]
 
 
+def answers_of(shards: Iterable[Shard]) -> int:
+    """Answers of the teacher that shards need; logits and embedding of a row are one."""
+    return sum(group[0].rows for group in together(shards))
+
+
 def _shards(origin: Origin, bank: str, views: int) -> Iterator[Shard]:
     for shard in shards_of(bank, views, n_rows=origin.n_rows, rows_per_shard=origin.rows_per_shard):
         yield shard

@@ -19,6 +19,8 @@ from pyarrow import fs
 from trainables.config.cache import holds_credentials
 from trainables.errors import CacheError
 
+LOCK: Final = "_build.lock"
+
 _HAS_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 _SECRETS: Final = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
 _REFUSED: Final = (
@@ -101,7 +103,7 @@ class Place:
         if not self.is_local:
             yield
             return
-        lock = FileLock(self.path("_build.lock"))
+        lock = FileLock(self.path(LOCK))
         try:
             Path(self.root).mkdir(parents=True, exist_ok=True)
             lock.acquire()

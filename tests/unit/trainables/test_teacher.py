@@ -76,6 +76,8 @@ def test_a_teacher_whose_training_was_killed_goes_on_to_the_same_weights(
     told = Told()
     again = make_teacher(request, lambda *news: told.append(news))
     assert [epoch for epoch, _ in told] == [3, 4, 5]
+    assert again.weights is not None
+    assert whole.weights is not None
     assert same_weights(weights_in(again.weights), weights_in(whole.weights))
     assert again.fingerprint == whole.fingerprint
 

@@ -11,6 +11,7 @@ from trainables.cache.identity import split_facts
 from trainables.cache.manifest import Shard, ShardRecord
 from trainables.cache.planning import claim_folder, plan_shards
 from trainables.cache.storage import open_place
+from trainables.cache_request import CacheRequest
 from trainables.config import (
     CacheConfig,
     DataConfig,
@@ -22,7 +23,7 @@ from trainables.config import (
 )
 from trainables.data import load_training
 from trainables.models import build_model
-from trainables.teacher_pass import CacheRequest, TeacherWorker, build_cache
+from trainables.teacher_pass import TeacherWorker, build_cache
 from trainables.weights import save_weights, weights_digest
 
 SHARD = Shard(bank="weak", view=0, index=0, first=0, rows=20)

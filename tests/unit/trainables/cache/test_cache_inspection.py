@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.unit.trainables.cache.lab import CacheLab
+from trainables.cache.inspection import Fault, Inspection, inspect_cache
+from trainables.cache.manifest import MANIFEST, ORIGIN, kept_manifest, read_manifest
+from trainables.cache.mending import publish_again, withdraw
+from trainables.cache.storage import open_place
+from trainables.errors import CacheError
+
+FILE = "bank=weak/view=0001/shard-00002.parquet"
+COMMIT = "_commits/weak-0001-00002.json"
+
+
+def inspect(lab: CacheLab, *, deep: bool = False) -> Inspection:
+    return inspect_cache(open_place(lab.uri), deep=deep)
+
+
+def faults(lab: CacheLab, *, deep: bool = False) -> list[tuple[Fault, str]]:
+    return [(finding.fault, finding.file) for finding in inspect(lab, deep=deep).findings]
+
+
+def mended(lab: CacheLab, *, deep: bool = False) -> list[str]:
+    """Repair, and give the files that were computed again; nothing may be left to find."""
+    withdraw(open_place(lab.uri), inspect(lab, deep=deep))
+    computed = [shard.file for shard in lab.build()]
+    assert faults(lab, deep=True) == []
+    return computed
+
+
+def path_of(lab: CacheLab, name: str) -> Path:
+    return Path(lab.uri) / name
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_sound_cache_has_no_findings(lab: CacheLab, deep: bool) -> None:
+    lab.build()
+    seen: list[tuple[int, int]] = []
+    found = inspect_cache(open_place(lab.uri), deep=deep, progress=lambda *step: seen.append(step))
+    assert (found.findings, found.files, seen[-1]) == ((), 9, (9, 9))
+
+
+def test_a_flipped_bit_is_found_by_a_deep_look_and_its_file_rebuilt_alone(lab: CacheLab) -> None:
+    lab.build()
+    data = bytearray(path_of(lab, FILE).read_bytes())
+    data[60] ^= 4
+    path_of(lab, FILE).write_bytes(data)
+    assert faults(lab) == []
+    assert faults(lab, deep=True) == [(Fault.ALTERED, FILE)]
+    assert mended(lab, deep=True) == [FILE]
+
+
+def test_a_truncated_file_is_named_with_its_sizes_and_rebuilt_alone(lab: CacheLab) -> None:
+    lab.build()
+    whole = path_of(lab, FILE).stat().st_size
+    path_of(lab, FILE).write_bytes(path_of(lab, FILE).read_bytes()[:100])
+    (finding,) = inspect(lab).findings
+    assert finding.sentence() == f"wrong size: {FILE}: has 100 bytes instead of {whole}"
+    assert mended(lab) == [FILE]
+
+
+def test_a_missing_file_is_named_and_rebuilt_alone(lab: CacheLab) -> None:
+    lab.build()
+    path_of(lab, FILE).unlink()
+    assert faults(lab) == [(Fault.MISSING, FILE)]
+    assert mended(lab) == [FILE]
+
+
+def test_a_missing_commit_record_is_named_and_its_file_rebuilt_alone(lab: CacheLab) -> None:
+    lab.build()
+    path_of(lab, COMMIT).unlink()
+    assert faults(lab) == [(Fault.UNCOMMITTED, COMMIT)]
+    assert mended(lab) == [FILE]
+
+
+@pytest.mark.parametrize("text", ["{", '{"shard": 1}'])
+def test_a_commit_record_that_cannot_be_read_is_one_more_damage(lab: CacheLab, text: str) -> None:
+    lab.build()
+    path_of(lab, COMMIT).write_text(text)
+    assert faults(lab) == [(Fault.UNCOMMITTED, COMMIT)]
+    assert mended(lab) == [FILE]
+
+
+def test_the_file_of_another_view_in_its_place_is_found(lab: CacheLab) -> None:
+    lab.build()
+    for kind, name in (
+        ("bank=weak/view=0000/shard-00002.parquet", FILE),
+        ("_commits/weak-0000-00002.json", COMMIT),
+    ):
+        shutil.copy(path_of(lab, kind), path_of(lab, name))
+    assert faults(lab) == [(Fault.UNCOMMITTED, COMMIT)]
+    assert mended(lab) == [FILE]
+
+
+def test_a_file_with_another_number_of_rows_is_found_without_reading_it(lab: CacheLab) -> None:
+    lab.build()
+    other = path_of(lab, "bank=weak/view=0001/shard-00001.parquet").read_bytes()  # 16 rows instead of 8
+    path_of(lab, FILE).write_bytes(other)
+    record = json.loads(path_of(lab, COMMIT).read_text())
+    path_of(lab, COMMIT).write_text(json.dumps({**record, "bytes": len(other)}))
+    (finding,) = inspect(lab).findings
+    assert (finding.fault, finding.detail) == (Fault.ALTERED, "has 16 rows instead of 8")
+
+
+def test_a_stale_manifest_is_found_and_written_again_without_computing_anything(lab: CacheLab) -> None:
+    lab.build()
+    record = json.loads(path_of(lab, COMMIT).read_text())
+    path_of(lab, COMMIT).write_text(json.dumps({**record, "correct": record["correct"] + 1}))
+    found = inspect(lab)
+    assert [(f.fault, f.file, FILE in f.detail) for f in found.findings] == [(Fault.STALE, MANIFEST, True)]
+    assert found.is_stale
+    publish_again(open_place(lab.uri), found)
+    assert faults(lab, deep=True) == []
+    manifest, _ = read_manifest(open_place(lab.uri))
+    assert [r.correct for r in manifest.shards if r.file == FILE] == [record["correct"] + 1]
+
+
+def test_a_manifest_that_cannot_be_read_is_written_again_by_a_build(lab: CacheLab) -> None:
+    lab.build()
+    path_of(lab, MANIFEST).write_text('{"rows": 1')
+    assert faults(lab) == [(Fault.STALE, MANIFEST)]
+    with pytest.raises(CacheError, match=r"give the experiment instead of the place"):
+        publish_again(open_place(lab.uri), inspect(lab))
+    assert mended(lab) == []
+
+
+@pytest.mark.parametrize("damage", ["gone", "unreadable"])
+def test_a_lost_identity_is_restored_from_the_manifest(lab: CacheLab, damage: str) -> None:
+    lab.build()
+    before = path_of(lab, ORIGIN).read_bytes()
+    path_of(lab, ORIGIN).unlink() if damage == "gone" else path_of(lab, ORIGIN).write_text("{")
+    assert faults(lab) == [(Fault.STALE, ORIGIN)]
+    publish_again(open_place(lab.uri), inspect(lab))
+    assert faults(lab, deep=True) == []
+    assert path_of(lab, ORIGIN).read_bytes() == before
+
+
+def test_the_manifest_that_running_searches_need_is_restored(lab: CacheLab) -> None:
+    lab.build()
+    sha = read_manifest(open_place(lab.uri))[1]
+    path_of(lab, kept_manifest(sha)).unlink()
+    assert faults(lab) == [(Fault.STALE, kept_manifest(sha))]
+    assert publish_again(open_place(lab.uri), inspect(lab)) == sha
+    assert faults(lab) == []
+
+
+def test_a_foreign_file_is_named_and_left_alone(lab: CacheLab) -> None:
+    lab.build()
+    stray = "bank=weak/view=0001/shard-00009.parquet"
+    shutil.copy(path_of(lab, FILE), path_of(lab, stray))
+    path_of(lab, "notes.txt").write_text("mine")
+    assert faults(lab) == [(Fault.FOREIGN, stray), (Fault.FOREIGN, "notes.txt")]
+    withdraw(open_place(lab.uri), inspect(lab))
+    assert lab.build() == []
+    assert path_of(lab, "notes.txt").read_text() == "mine"
+
+
+def test_views_that_a_build_has_not_published_yet_are_no_findings(lab: CacheLab) -> None:
+    lab.build()
+    more = lab.views.with_overrides(weak=lab.views.weak.with_overrides(views=4))
+    lab.but(views=more).build(stop_after=4)
+    assert faults(lab, deep=True) == []
+    assert len(lab.but(views=more).build()) == 2
+
+
+def test_everything_that_is_wrong_is_found_at_once(lab: CacheLab) -> None:
+    lab.build()
+    path_of(lab, FILE).unlink()
+    path_of(lab, "_commits/strong-0000-00001.json").unlink()
+    path_of(lab, "stray.parquet").write_bytes(b"")
+    assert {fault for fault, _ in faults(lab)} == {Fault.MISSING, Fault.UNCOMMITTED, Fault.FOREIGN}
+    withdraw(open_place(lab.uri), inspect(lab))
+    assert {shard.bank for shard in lab.build()} == {"weak", "strong"}
+
+
+def test_damage_without_the_teacher_is_not_repaired(lab: CacheLab) -> None:
+    lab.build()
+    path_of(lab, FILE).unlink()
+    with pytest.raises(
+        CacheError, match=r"only be repaired with the teacher .*cache verify EXPERIMENT --repair"
+    ):
+        publish_again(open_place(lab.uri), inspect(lab))
+
+
+def test_a_folder_without_a_cache_is_said_to_be_one(tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match=r"no teacher cache at .*give another place"):
+        inspect_cache(open_place(str(tmp_path)))
+
+
+def test_a_foreign_parquet_file_would_have_been_read_by_pandas(lab: CacheLab) -> None:
+    lab.build(("weak",))
+    rows = len(pd.read_parquet(lab.uri))
+    shutil.copy(path_of(lab, FILE), path_of(lab, "bank=weak/view=0001/copy.parquet"))
+    assert len(pd.read_parquet(lab.uri)) == rows + 8
+    assert [fault for fault, _ in faults(lab)] == [Fault.FOREIGN]

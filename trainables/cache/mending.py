@@ -1,0 +1,72 @@
+"""What is done about damage: withdraw what is wrong, so that the next build computes that alone."""
+
+from __future__ import annotations
+
+from trainables.cache.inspection import Inspection
+from trainables.cache.manifest import (
+    MANIFEST,
+    ORIGIN,
+    Manifest,
+    Origin,
+    discard_shards,
+    read_record,
+    write_record,
+)
+from trainables.cache.planning import plan_shards, publish
+from trainables.cache.storage import Place
+from trainables.errors import CacheError
+
+
+def withdraw(place: Place, inspection: Inspection) -> int:
+    """Withdraw the commit records of damaged shards, and a manifest that cannot be read; gives the shards.
+
+    Foreign files are left to whoever put them there. The manifest goes on promising the views that it did, so
+    the next build completes them all.
+
+    Raises:
+        CacheError: the folder cannot be written.
+    """
+    discard_shards(place, inspection.damaged)
+    if inspection.manifest is None:
+        place.remove(MANIFEST)
+    elif not _has_origin(place):
+        write_record(place, ORIGIN, _origin_of(inspection.manifest))
+    return len(inspection.damaged)
+
+
+def publish_again(place: Place, inspection: Inspection) -> str:
+    """Write a manifest that says what the commit records say, and return its sha256.
+
+    Raises:
+        CacheError: shards are missing, or the manifest cannot be read: only a build by the experiment, which
+            knows the teacher and the banks, helps then.
+    """
+    manifest = inspection.manifest
+    if manifest is None or inspection.damaged:
+        raise CacheError(
+            f"{place.uri} can only be repaired with the teacher that made it; give the experiment instead of "
+            "the place: stillhouse cache verify EXPERIMENT --repair"
+        )
+    with place.exclusive():
+        withdraw(place, inspection)
+        origin = read_record(place, ORIGIN, Origin) or _origin_of(manifest)
+        return publish(place, plan_shards(place, origin, manifest.banks), manifest.versions)
+
+
+def _has_origin(place: Place) -> bool:
+    try:
+        return read_record(place, ORIGIN, Origin) is not None
+    except CacheError:
+        return False
+
+
+def _origin_of(manifest: Manifest) -> Origin:
+    """What the folder is for, as far as its manifest tells."""
+    return Origin(
+        identity=manifest.identity,
+        n_rows=manifest.n_rows,
+        classes=manifest.classes,
+        rows_per_shard=max(record.shard.rows for record in manifest.shards),
+        recipes={name: bank.recipe for name, bank in manifest.banks.items()},
+        embedding=manifest.embedding_width is not None,
+    )

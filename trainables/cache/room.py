@@ -1,0 +1,79 @@
+"""How many bytes a cache will take, and whether they fit where it lies; asked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+
+from trainables.cache.keeping import keep_logits
+from trainables.cache.manifest import Origin, Part, Shard
+from trainables.cache.planning import Plan
+from trainables.cache.shards import ShardRows, encode_shard
+from trainables.cache.storage import Place
+from trainables.errors import CacheError
+
+SAMPLE_ROWS: Final = 256
+HALF_BYTES: Final = 2
+ID_BYTES: Final = 8
+RESERVE: Final = 0.02
+"""Of what is needed, for row groups, commit records, the manifest, and the file system's own blocks."""
+
+
+def expected_bytes(origin: Origin, shards: Iterable[Shard], *, embedding_width: int | None = None) -> int:
+    """Bytes that these shards will take on disk.
+
+    Two small shards are encoded as they would be written, and tell what a file costs and what a row costs.
+    Embeddings of unknown width count as nothing.
+    """
+    first, second = (_encoded_bytes(origin, rows) for rows in (SAMPLE_ROWS, 2 * SAMPLE_ROWS))
+    per_row = (second - first) / SAMPLE_ROWS
+    per_file = first - per_row * SAMPLE_ROWS
+    embedding_row = HALF_BYTES * embedding_width + ID_BYTES if embedding_width else 0
+    total = 0.0
+    for shard in shards:
+        total += per_file + shard.rows * (embedding_row if shard.part is Part.EMBEDDING else per_row)
+    return round(total)
+
+
+def require_room(place: Place, plan: Plan, *, embedding_width: int | None = None) -> int:
+    """The bytes that a build of what is missing will take; an object store takes any number.
+
+    Raises:
+        CacheError: the disk has less than that; it says how much, and what would take less.
+    """
+    needed = expected_bytes(plan.origin, plan.missing, embedding_width=embedding_width)
+    free = place.free_bytes()
+    if free is not None and needed * (1 + RESERVE) > free:
+        raise CacheError(
+            f"the teacher cache needs {bytes_in_words(needed)} more for {len(plan.missing)} files, and "
+            f"{place.uri} has {bytes_in_words(free)} free; free some space, point cache.uri at a larger disk "
+            "or at s3://, or ask for fewer views or a smaller cache.precision (now "
+            f"{plan.origin.identity.dtype.value})"
+        )
+    return needed
+
+
+def bytes_in_words(count: int) -> str:
+    """A number of bytes as people read it, in powers of ten."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def _encoded_bytes(origin: Origin, n_rows: int) -> int:
+    identity = origin.identity
+    bank = next(iter(origin.recipes))
+    logits_BC = np.random.default_rng(0).normal(size=(n_rows, identity.n_classes)).astype(np.float32)
+    ids_B = np.arange(n_rows, dtype=np.int64)
+    kept = keep_logits(logits_BC, ids_B, identity.dtype, where="sample", top_k=identity.top_k)
+    shard = Shard(bank=bank, view=0, index=0, first=0, rows=n_rows)
+    data = encode_shard(
+        shard,
+        ShardRows(ids_B, ids_B % identity.n_classes, kept),
+        fingerprint="0" * 64,
+        classes=origin.classes,
+    )
+    return int(data.size)

@@ -1,0 +1,90 @@
+"""Which cache an experiment needs, and what may be used to build it."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from trainables.cache.embedding import classifier_of
+from trainables.cache.identity import SplitFacts, folder_name, make_identity
+from trainables.cache.manifest import Origin, Part
+from trainables.cache.planning import Plan
+from trainables.config import CacheConfig, CacheIdentity, Config, DataConfig, ModelConfig, ViewsConfig
+from trainables.errors import CacheError
+from trainables.models import build_model
+
+
+class CacheRequest(Config):
+    """Which cache, and what may be used to build it."""
+
+    data: DataConfig
+    facts: SplitFacts
+    teacher: ModelConfig | None = Field(description="none when only its logits are known")
+    weights: str | None = Field(description="safetensors file with the teacher's weights, on every node")
+    teacher_digest: str = Field(description="sha256 of its architecture and weights, or of imported logits")
+    views: ViewsConfig
+    banks: tuple[str, ...] = Field(min_length=1, description="banks that the experiment needs")
+    view_seed: int
+    cache: CacheConfig
+    folder: str = Field(description="caches lie below it by fingerprint, when cache.uri is not given")
+    actors: int = Field(1, ge=1, description="teachers that run side by side")
+    cpus_per_actor: float = Field(0, ge=0, description="0 runs beside slots that hold all CPUs")
+    gpus_per_actor: float = Field(0, ge=0)
+    threads_per_actor: int = Field(1, ge=1, description="of torch, in each actor")
+
+    @property
+    def identity(self) -> CacheIdentity:
+        """What the cache is made from."""
+        return make_identity(
+            self.teacher_digest,
+            self.facts,
+            seed=self.view_seed,
+            precision=self.cache.precision,
+            top_k=self.cache.top_k,
+        )
+
+    @property
+    def origin(self) -> Origin:
+        """What the cache's folder is for."""
+        return Origin(
+            identity=self.identity,
+            n_rows=self.facts.n_train,
+            classes=self.facts.classes,
+            rows_per_shard=self.cache.rows_per_shard,
+            recipes={bank: self.views.bank(bank).recipe for bank in self.banks},
+            embedding=self.cache.embedding,
+        )
+
+    @property
+    def uri(self) -> str:
+        """Where the cache lies: cache.uri, or a folder named by all that the answers depend on."""
+        if self.cache.uri is not None:
+            return self.cache.uri
+        recipes = {"weak": self.views.weak.recipe, "strong": self.views.strong.recipe}
+        return f"{self.folder.rstrip('/')}/{folder_name(self.identity, recipes)}"
+
+    @property
+    def network(self) -> tuple[ModelConfig, str]:
+        """The teacher and the file with its weights.
+
+        Raises:
+            CacheError: its logits were imported, so nothing can be computed.
+        """
+        if self.teacher is None or self.weights is None:
+            raise CacheError(
+                f"{self.uri} lacks answers, and its teacher has no network here: its logits were imported; "
+                "bring them again, which writes only what is missing: stillhouse cache import FILE EXPERIMENT"
+            )
+        return self.teacher, self.weights
+
+
+def embedding_width(request: CacheRequest, plan: Plan) -> int | None:
+    """Numbers in an embedding of the teacher, where a plan still needs embeddings.
+
+    Raises:
+        CacheError: the teacher has no linear classifier.
+    """
+    if request.teacher is None or all(shard.part is Part.LOGITS for shard in plan.missing):
+        return None
+    n_classes = len(request.facts.classes)
+    model = build_model(request.teacher, n_classes=n_classes, in_channels=request.facts.input_shape[0])
+    return classifier_of(model, n_classes).in_features
