@@ -59,8 +59,7 @@ def cost_chart(summary: Summary, records: Sequence[TrialRecord], figures: Figure
             _add_group(chart, name, colour, students, field, column)
             costs.append(float(getattr(students, field)))
         if field == "params":
-            _add_teacher(chart, summary, column)
-            costs.append(float(summary.teacher.params))
+            costs += _add_teacher(chart, summary, column)
         chart.update_xaxes(title=title, **_axis(costs), row=1, col=column)
     chart.update_layout(**LAYOUT, height=420)
     chart.update_yaxes(gridcolor=GRID_COLOUR, zeroline=False)
@@ -85,17 +84,19 @@ def curves_chart(summary: Summary, events: Iterable[Event]) -> go.Figure:
             mean = {epoch: sum(curve[epoch] for curve in seeds) / len(seeds) for epoch in shared}
             _add_line(chart, mean, colour, name, thin=False)
             means.append(mean)
-    chart.add_hline(
-        y=100 * summary.teacher.selection_accuracy,
-        line={"dash": "dot", "color": TEACHER_COLOUR, "width": 1.5},
-        annotation={"text": "teacher", "font": {"color": TEACHER_COLOUR}},
-        annotation_position="top left",
-    )
+    reached = summary.teacher.selection_accuracy
+    if reached is not None:
+        chart.add_hline(
+            y=100 * reached,
+            line={"dash": "dot", "color": TEACHER_COLOUR, "width": 1.5},
+            annotation={"text": "teacher", "font": {"color": TEACHER_COLOUR}},
+            annotation_position="top left",
+        )
     chart.update_layout(**LAYOUT, height=420)
     chart.update_xaxes(title="epoch", gridcolor=GRID_COLOUR, zeroline=False)
     heights = [v for mean in means for v in list(mean.values())[len(mean) // 4 :]]
     if heights:
-        heights.append(summary.teacher.selection_accuracy)
+        heights += [] if reached is None else [reached]
         pad = max(0.08 * (max(heights) - min(heights)), 1e-3)
         chart.update_yaxes(range=[100 * (min(heights) - pad), 100 * (max(heights) + pad)])
     chart.update_yaxes(title="selection accuracy, %", gridcolor=GRID_COLOUR, zeroline=False)
@@ -139,16 +140,21 @@ def _add_unbeaten(
     )
 
 
-def _add_teacher(chart: go.Figure, summary: Summary, column: int) -> None:
+def _add_teacher(chart: go.Figure, summary: Summary, column: int) -> list[float]:
+    """Its point, where it is known, and how far to the right that lies."""
+    teacher = summary.teacher
+    if teacher.params is None or teacher.selection_accuracy is None:
+        return []
     chart.add_scatter(
-        x=[summary.teacher.params],
-        y=[100 * summary.teacher.selection_accuracy],
+        x=[teacher.params],
+        y=[100 * teacher.selection_accuracy],
         mode="markers",
         marker={"symbol": "diamond", "size": 11, "color": TEACHER_COLOUR},
         name="teacher",
         row=1,
         col=column,
     )
+    return [float(teacher.params)]
 
 
 def _add_front(chart: go.Figure, summary: Summary, field: str, column: int) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Final, Literal
 import typer
 
 from cluster.errors import ClusterError
-from orchestrator import __version__
+from orchestrator import __version__, cache_commands
 from orchestrator.experiment import ExperimentConfig
 from orchestrator.loading import (
     EXPERIMENTS_FOLDER,
@@ -26,6 +26,7 @@ from orchestrator.loading import (
     shipped,
     shipped_file,
 )
+from orchestrator.options import Address, Experiment, Json, Out, Space, Trials, Where
 from search_spaces.space import SpaceConfig
 from trainables.errors import ConfigError, StillhouseError
 
@@ -38,14 +39,7 @@ app = typer.Typer(
     help="Finds the best small student for a trained teacher.",
     epilog="Example: stillhouse run digits",
 )
-
-Experiment = Annotated[str, typer.Argument(help="A shipped experiment by name, or the path of a .yaml file.")]
-Space = Annotated[str | None, typer.Option(help="Another search space: a shipped name or a path.")]
-Out = Annotated[Path | None, typer.Option(help="Output folder, instead of the file's.")]
-Trials = Annotated[int | None, typer.Option(min=1, help="Budget of trials, instead of the file's.")]
-Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
-Where = Annotated[str | None, typer.Option(help='Constraints, as "latency_ms <= 2 and params <= 1e6".')]
-Address = Annotated[str | None, typer.Option(help="The cluster's job server, as http://head:8265.")]
+app.add_typer(cache_commands.app)
 
 _NAME_LINE: Final = re.compile(r"^name:.*$", re.MULTILINE)
 _FOREIGN: Final = re.compile(r"[^A-Za-z0-9_.-]+")

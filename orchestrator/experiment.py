@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
 
 from orchestrator.constraints import parse_constraints
 from orchestrator.pairs import Pairs
@@ -14,16 +16,39 @@ from trainables.config import (
     TrainingConfig,
     ViewsConfig,
 )
+from trainables.errors import ConfigError
 
 
 class TeacherConfig(Config):
-    """A teacher that is trained here, or loaded from a checkpoint."""
+    """A teacher that is trained here, or loaded from a checkpoint, or of which only logits are known."""
 
-    model: ModelConfig
+    model: ModelConfig | None = None
     checkpoint: str | None = Field(
         None, description=".safetensors, or .pt read with weights_only; without it the teacher is trained"
     )
+    imported: bool = Field(
+        False, description="no network: its logits were brought by `stillhouse cache import`"
+    )
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.imported == (self.model is not None):
+            raise ValueError("give a `model`, or `imported: true` where only its logits are known, not both")
+        if self.imported and self.checkpoint is not None:
+            raise ValueError("`checkpoint` goes with a `model`; imported logits have no network")
+        return self
+
+    @property
+    def network(self) -> ModelConfig:
+        """The model.
+
+        Raises:
+            ConfigError: the teacher's logits were imported.
+        """
+        if self.model is None:
+            raise ConfigError("the teacher has no network: its logits were imported")
+        return self.model
 
 
 class BudgetConfig(Config):

@@ -76,12 +76,17 @@ def finalists_stage(
 def test_stage(
     run: Run, bench: BenchSpec, teacher: TeacherFacts, records: Sequence[TrialRecord]
 ) -> dict[str, float]:
-    """Test accuracies of finalists, control and teacher by trial id; the only reader of the test split."""
+    """Test accuracies of finalists, control and teacher (where there is a network) by trial id.
+
+    This is the only reader of the test split.
+    """
     jobs = [
         _evaluation(record.trial, TrialSpec.from_plain(record.spec).student, record.checkpoint, bench)
         for record in records
     ]
-    jobs.append(_evaluation("teacher", run.experiment.teacher.model, teacher.weights, bench))
+    if teacher.weights is not None:  # else its logits were imported, and nobody knows what it says here
+        network = run.experiment.teacher.network
+        jobs.append(_evaluation("teacher", network, teacher.weights, bench))
 
     def evaluate() -> dict[str, Any]:
         run.workers.start_slots()

@@ -7,7 +7,7 @@ from pathlib import Path
 from orchestrator.console import Console
 from orchestrator.ledger import Ledger
 from orchestrator.loading import LoadedExperiment
-from orchestrator.places import out_folder
+from orchestrator.places import imported_file, out_folder
 from orchestrator.summary import Summary, read_summary, students_table
 from trainables.config import digest_of
 from trainables.errors import ConfigError
@@ -16,11 +16,12 @@ STAGE = "summary"
 
 
 def run_key(loaded: LoadedExperiment) -> str:
-    """Fingerprint of both files; the contents of a teacher's checkpoint count too, by size and time."""
-    checkpoint = loaded.config.teacher.checkpoint
+    """Fingerprint of both files; a teacher's checkpoint, or its logits, count too, by size and time."""
+    teacher = loaded.config.teacher
+    file = str(imported_file(loaded)) if teacher.imported else teacher.checkpoint
     stamp: list[int] = []
-    if checkpoint is not None and Path(checkpoint).exists():
-        status = Path(checkpoint).stat()
+    if file is not None and Path(file).exists():
+        status = Path(file).stat()
         stamp = [status.st_size, status.st_mtime_ns]
     return digest_of([loaded.config.plain(), loaded.space.plain(), stamp])
 

@@ -6,36 +6,29 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from orchestrator.imported_teacher import imported_facts, read_imported
 from orchestrator.run_context import Run
+from orchestrator.summary import percent
 from trainables.cache.manifest import DamagedCache, discard_shards
 from trainables.cache.proof import prove_alignment
 from trainables.cache.reader import open_cache
 from trainables.cache.storage import open_place
+from trainables.cache_request import CacheRequest
 from trainables.config import ViewsConfig, digest_of
 from trainables.data import load_training
 from trainables.seeds import derive_seed
 from trainables.teacher import TeacherFacts, TeacherRequest
-from trainables.teacher_pass import CacheRequest, CacheSummary, build_cache, load_teacher
+from trainables.teacher_pass import CacheSummary, build_cache, load_teacher
 
 ROWS_PER_ACTOR = 50_000
 
 
 def teacher_stage(run: Run) -> TeacherFacts:
     """The teacher: trained or loaded once, then known by the digest of its weights."""
-    experiment = run.experiment
-    config = experiment.teacher
-    request = TeacherRequest(
-        data=experiment.data,
-        model=config.model,
-        checkpoint=config.checkpoint,
-        training=config.training,
-        views=ViewsConfig(weak=experiment.views.weak),
-        seed=derive_seed(experiment.seed, "teacher"),
-        folder=str(run.out / "teacher"),
-        threads=experiment.cluster.cpus_per_worker,
-    )
-    inputs = request.model_dump(mode="json", exclude={"folder", "threads", "checkpoint"})
-    key = digest_of([inputs, _file_digest(config.checkpoint)])
+    config = run.experiment.teacher
+    if config.imported:
+        return _imported_stage(run)
+    request, key = _teacher_request(run)
 
     def make() -> dict[str, Any]:
         run.workers.start_slots_early()
@@ -52,10 +45,61 @@ def teacher_stage(run: Run) -> TeacherFacts:
 
     facts = TeacherFacts.from_plain(run.stages.run("teacher", key, make, still_valid=is_there))
     run.console.info(
-        f"teacher {facts.fingerprint[:8]}: {facts.params:,} parameters, "
-        f"selection {100 * facts.selection_accuracy:.2f} %"
+        f"teacher {facts.fingerprint[:8]}: {facts.params or 0:,} parameters, "
+        f"selection {percent(facts.selection_accuracy)} %"
     )
     return facts
+
+
+def _teacher_request(run: Run) -> tuple[TeacherRequest, str]:
+    """What the stage is asked for, and the key under which the ledger keeps its result."""
+    experiment = run.experiment
+    config = experiment.teacher
+    request = TeacherRequest(
+        data=experiment.data,
+        model=config.network,
+        checkpoint=config.checkpoint,
+        training=config.training,
+        views=ViewsConfig(weak=experiment.views.weak),
+        seed=derive_seed(experiment.seed, "teacher"),
+        folder=str(run.out / "teacher"),
+        threads=experiment.cluster.cpus_per_worker,
+    )
+    inputs = request.model_dump(mode="json", exclude={"folder", "threads", "checkpoint"})
+    key = digest_of([inputs, _file_digest(config.checkpoint)])
+    return request, key
+
+
+def _imported_stage(run: Run) -> TeacherFacts:
+    """What is known of a teacher whose logits were brought; there is nothing to train or to load."""
+    record = read_imported(run.loaded)
+    key = digest_of([record.plain(), run.experiment.data.plain()])
+
+    def make() -> dict[str, Any]:
+        return imported_facts(record, load_training(run.experiment.data)).plain()
+
+    facts = TeacherFacts.from_plain(run.stages.run("teacher", key, make))
+    run.console.info(
+        f"teacher {facts.fingerprint[:8]}: logits from {record.source}, right on "
+        f"{100 * record.accuracy:.2f} % of the training split; no network here to prove them against"
+    )
+    return facts
+
+
+def known_teacher(run: Run) -> TeacherFacts | None:
+    """The teacher of this experiment as the ledger knows it; none when it was not made yet.
+
+    Raises:
+        ConfigError: its logits are still to be imported.
+    """
+    if run.experiment.teacher.imported:
+        return imported_facts(read_imported(run.loaded), load_training(run.experiment.data))
+    _, key = _teacher_request(run)
+    done = run.ledger.finished("teacher", key)
+    if done is None:
+        return None
+    facts = TeacherFacts.from_plain(done["result"])
+    return facts if facts.weights is not None and Path(facts.weights).is_file() else None
 
 
 def cache_stage(run: Run, teacher: TeacherFacts, *, needed: bool) -> CacheSummary | None:
@@ -63,21 +107,32 @@ def cache_stage(run: Run, teacher: TeacherFacts, *, needed: bool) -> CacheSummar
 
     With `needed` false (every student is trained already) the ledger's word is enough.
     """
-    if not run.teacher_banks:
+    if not run.teacher_banks or run.experiment.cache.online:
         return None
-    request = _cache_request(run, teacher)
+    request = cache_request(run, teacher)
     banks = {bank: run.experiment.views.bank(bank).views for bank in request.banks}
     key = digest_of([request.identity.plain(), request.uri, request.origin.plain(), banks])
 
     def build() -> dict[str, Any]:
         run.workers.start_slots_early()
-        cpus, gpus = run.workers.stage_resources()
-        actors = _actors(run, teacher, sum(banks.values()))
-        sized = request.with_overrides(actors=actors, cpus_per_actor=cpus, gpus_per_actor=gpus)
-        return _built_and_proved(run, sized).plain()
+        return complete_cache(run, teacher).plain()
 
     result = run.stages.run("cache", key, build, still_valid=lambda _: not needed)
     return CacheSummary.from_plain(result)
+
+
+def complete_cache(run: Run, teacher: TeacherFacts) -> CacheSummary:
+    """Compute what the cache lacks on the workers of the run, and prove all of it against the live teacher.
+
+    Raises:
+        CacheError: it has no room, cannot be computed, or is not what the teacher says.
+    """
+    request = cache_request(run, teacher)
+    cpus, gpus = run.workers.stage_resources()
+    views = sum(run.experiment.views.bank(bank).views for bank in request.banks)
+    actors = _actors(run, teacher, views)
+    sized = request.with_overrides(actors=actors, cpus_per_actor=cpus, gpus_per_actor=gpus)
+    return _built_and_proved(run, sized)
 
 
 def _built_and_proved(run: Run, request: CacheRequest) -> CacheSummary:
@@ -100,7 +155,8 @@ def _built(run: Run, request: CacheRequest) -> CacheSummary:
         )
 
 
-def _cache_request(run: Run, teacher: TeacherFacts) -> CacheRequest:
+def cache_request(run: Run, teacher: TeacherFacts) -> CacheRequest:
+    """Which cache the experiment needs of this teacher."""
     return CacheRequest(
         data=run.experiment.data,
         facts=teacher.split,
@@ -125,7 +181,7 @@ def _actors(run: Run, teacher: TeacherFacts, views: int) -> int:
 
 def _prove(run: Run, request: CacheRequest, summary: CacheSummary) -> None:
     data = load_training(request.data)
-    model = load_teacher(request.teacher, request.weights, data)
+    model = load_teacher(*request.network, data) if request.teacher is not None else None
     reader = open_cache(summary.uri, manifest_sha=summary.manifest)
     proof = prove_alignment(reader, data, model, request.views, request.view_seed, banks=request.banks)
     run.console.info(

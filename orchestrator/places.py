@@ -26,6 +26,11 @@ def out_folder(loaded: LoadedExperiment, environment: Mapping[str, str] = os.env
     return folder.absolute()
 
 
+def imported_file(loaded: LoadedExperiment) -> Path:
+    """Where it is kept what is known of a teacher whose logits were imported."""
+    return out_folder(loaded) / "teacher" / "imported.json"
+
+
 def default_tracking_uri(out: Path) -> str:
     """SQLite in the output folder, as an absolute URI."""
     return f"sqlite:///{out.absolute() / 'mlflow.db'}"

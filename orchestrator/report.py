@@ -19,6 +19,7 @@ from orchestrator.parallel_chart import search_chart
 from orchestrator.picking import Figures, PairedDifference
 from orchestrator.report_page import PAGE, STYLE
 from orchestrator.summary import (
+    UNKNOWN,
     Finalist,
     Summary,
     is_champion,
@@ -100,17 +101,19 @@ def verdict(gain: PairedDifference) -> str:
 
 def _tiles(summary: Summary, champion: Finalist) -> str:
     teacher, own = summary.teacher, summary.champion
-    retained = 100 * own.test_accuracy / teacher.test_accuracy if teacher.test_accuracy else 0.0
+    kept = ""
+    if teacher.test_accuracy:
+        kept = f"; {100 * own.test_accuracy / teacher.test_accuracy:.1f} % of the teacher's"
     seeds = _plural(len(champion.seeds), "seed")
     spread = seeds if champion.test_std is None else f"± {percent(champion.test_std)} over {seeds}"
     tiles = (
         ("Champion", own.objective, short_parameters(own.hyper_parameters) or "the paper's defaults"),
-        ("Test accuracy", f"{percent(own.test_accuracy)} %", f"{spread}; {retained:.1f} % of the teacher's"),
+        ("Test accuracy", f"{percent(own.test_accuracy)} %", f"{spread}{kept}"),
         ("Gain over CE", f"{100 * champion.test_gain.mean:+.2f} points", _interval(champion.test_gain)),
         (
             "Parameters",
             f"{own.params:,}",
-            f"teacher: {teacher.params:,}, {teacher.params / max(own.params, 1):.1f} times as many",
+            _times_as_many(teacher.params, own.params),
         ),
         ("Latency", f"{own.latency_ms:.3f} ms", "one image, median"),
         ("Size", f"{own.size_bytes / 1024:,.0f} KiB", "safetensors"),
@@ -119,6 +122,12 @@ def _tiles(summary: Summary, champion: Finalist) -> str:
         f'<div class="tile"><span>{_text(name)}</span><strong>{_text(value)}</strong>'
         f"<small>{_text(note)}</small></div>"
         for name, value, note in tiles
+    )
+
+
+def _times_as_many(teacher: int | None, own: int) -> str:
+    return (
+        f"teacher: {teacher:,}, {teacher / max(own, 1):.1f} times as many" if teacher else "teacher: unknown"
     )
 
 
@@ -167,10 +176,11 @@ def _test_split(summary: Summary) -> str:
     groups = len(summary.finalists)
     students = sum(len(finalist.trials) for finalist in summary.finalists)
     controls = len(summary.baseline.trials)
+    teacher = "" if summary.teacher.test_accuracy is None else ", and the teacher"
     return (
         f"The search, early stopping, the choice of the finalists and that of the champion saw the selection "
         f"split only. The test split was read once, after those choices, by {_plural(students, 'student')} "
-        f"of {_plural(groups, 'finalist')}, {_plural(controls, 'student')} of the control, and the teacher. "
+        f"of {_plural(groups, 'finalist')}, {_plural(controls, 'student')} of the control{teacher}. "
         f"Every accuracy is a mean over seeds ± the sample's standard deviation; a gain is the mean of the "
         f"differences to the control with the same seeds, with its 95 % t-interval. The control learns from "
         f"the labels alone, with the same training budget."
@@ -190,9 +200,9 @@ def _counts(records: Sequence[TrialRecord]) -> str:
 def _teacher(summary: Summary) -> dict[str, str]:
     teacher, cache = summary.teacher, summary.cache
     facts = {
-        "parameters": f"{teacher.params:,}",
-        "selection accuracy": f"{percent(teacher.selection_accuracy)} %",
-        "test accuracy": f"{percent(teacher.test_accuracy)} %",
+        "parameters": UNKNOWN if teacher.params is None else f"{teacher.params:,}",
+        "selection accuracy, %": percent(teacher.selection_accuracy),
+        "test accuracy, %": percent(teacher.test_accuracy),
     }
     if cache is None:
         return facts | {"cache": "none; no objective asked for the teacher's logits"}

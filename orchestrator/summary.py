@@ -30,12 +30,15 @@ COLUMNS = (
 )
 
 
-class TeacherFigures(Config):
-    """What the teacher can do."""
+UNKNOWN = "unknown"
 
-    params: int
-    selection_accuracy: float
-    test_accuracy: float
+
+class TeacherFigures(Config):
+    """What the teacher can do; none is what logits that were imported do not tell."""
+
+    params: int | None
+    selection_accuracy: float | None
+    test_accuracy: float | None
 
 
 class CacheFigures(Config):
@@ -217,17 +220,10 @@ def read_summary(path: Path) -> Summary:
 def students_table(summary: Summary) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Columns and rows for a terminal: teacher, control, then the finalists; rounded, as text."""
     teacher = summary.teacher
+    reached = percent(teacher.selection_accuracy), percent(teacher.test_accuracy)
+    params = UNKNOWN if teacher.params is None else f"{teacher.params:,}"
     rows: list[tuple[str, ...]] = [
-        (
-            "teacher",
-            "",
-            percent(teacher.selection_accuracy),
-            percent(teacher.test_accuracy),
-            "",
-            f"{teacher.params:,}",
-            "",
-            "",
-        ),
+        ("teacher", "", *reached, "", params, "", ""),
         _row("control", summary.baseline, "", ""),
     ]
     for number, finalist in enumerate(summary.finalists, start=1):
@@ -243,8 +239,10 @@ def is_champion(summary: Summary, students: Students) -> bool:
     return summary.champion.trial_id in students.trials
 
 
-def percent(mean: float, std: float | None = None) -> str:
+def percent(mean: float | None, std: float | None = None) -> str:
     """A fraction in percent with two decimals, and its spread where there is one."""
+    if mean is None:
+        return UNKNOWN
     return f"{100 * mean:.2f}" if std is None else f"{100 * mean:.2f} ± {100 * std:.2f}"
 
 

@@ -131,7 +131,7 @@ def _summary(
         teacher=TeacherFigures(
             params=outcome.teacher.params,
             selection_accuracy=outcome.teacher.selection_accuracy,
-            test_accuracy=outcome.tests["teacher"],
+            test_accuracy=outcome.tests.get("teacher"),
         ),
         cache=_cache_figures(outcome.cache),
         trials=tuple(trial_row(record) for record in outcome.records),

@@ -129,7 +129,7 @@ BAD_EXPERIMENTS = {
     "empty value": bad("{name: resnet8, width: 4}", "", 8, "student: found nothing", "name, factory"),
     "missing key": bad("data:\n  name: digits\n", "", 1, "data: found nothing", "a mapping", "name, factory"),
     "missing nested key": bad(
-        "model: {name: resnet20}\n  training", "training", 4, "teacher.model: found nothing; needed"
+        "model: {name: resnet20}\n  training", "training", 4, "teacher: give a `model`, or `imported: true`"
     ),
     "text in place of a mapping": bad(
         "{name: resnet20}", "resnet20", 5, "teacher.model: found 'resnet20'", "mapping"
@@ -525,6 +525,35 @@ def test_a_recipe_that_mixes_samples_is_refused_with_an_objective_that_needs_one
     kd_alone = SPACE.replace("  dkd:\n    beta:\n      choice: [1, 8]\n", "")
     (tmp_path / "space.yaml").write_text(kd_alone)
     assert load_experiment(str(path)).config.views.weak.mixes == "mixup"
+
+
+@pytest.mark.parametrize(
+    ("objectives", "refused"),
+    [
+        ("kd: {temperature: {uniform: [1, 8]}}", None),
+        ("crld: {temperature: {uniform: [1, 8]}}", None),
+        ("kd: {temperature: {uniform: [1, 8]}, standardise: true}", "kd"),
+        ("kd: {temperature: {uniform: [1, 8]}, standardise: {choice: [false, true]}}", "kd"),
+        ("{kd: {}, dkd: {beta: {choice: [1, 8]}}}", "dkd"),
+        ("dist: {temperature: {uniform: [1, 8]}}", "dist"),
+    ],
+)
+def test_a_top_k_cache_is_refused_with_an_objective_that_needs_every_class(
+    objectives: str, refused: str | None, tmp_path: Path
+) -> None:
+    path = _with_space(tmp_path, f"name: mine\nobjectives:\n  {objectives}\n")
+    path.write_text(path.read_text() + "cache:\n  precision: topk\n")
+    if refused is None:
+        assert load_experiment(str(path)).config.cache.top_k == 100
+        return
+    wanted = (
+        rf"mine.yaml:16: cache.precision: found 'topk'; objective {refused} of space mine needs .* of every "
+        "class; allowed: fp16, fp32, int8, or a space without it"
+    )
+    with pytest.raises(ConfigError, match=wanted):
+        load_experiment(str(path))
+    path.write_text(path.read_text().replace("topk", "int8"))
+    load_experiment(str(path))
 
 
 def test_the_longest_trial_counts_where_epochs_are_searched(tmp_path: Path) -> None:

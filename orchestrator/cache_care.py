@@ -1,0 +1,152 @@
+"""Looking after a cache that exists: verify and repair, tell what is in it, clean up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.cache_subject import Belonging, Subject
+from orchestrator.console import Console
+from orchestrator.groundwork import complete_cache
+from trainables.cache.inspection import Inspection, inspect_cache
+from trainables.cache.manifest import read_manifest
+from trainables.cache.mending import publish_again, withdraw
+from trainables.cache.proof import ProofSummary, prove_alignment
+from trainables.cache.reader import open_cache
+from trainables.cache.room import bytes_in_words
+from trainables.cache.statistics import BankFigures, bank_figures
+from trainables.cache.storage import Place
+from trainables.data import load_training
+from trainables.teacher_pass import load_teacher
+
+
+def verify_cache(subject: Subject, console: Console, *, deep: bool, repair: bool) -> dict[str, Any]:
+    """Look at every file; with `deep` read them whole and have the teacher answer a random sample again.
+
+    With `repair`, what is damaged is computed again, alone. In the result `ok` says whether nothing is left.
+
+    Raises:
+        CacheError: there is no cache, rows are not what the teacher says, or nothing can repair it.
+    """
+    place, belonging = subject.place, subject.belonging
+    inspection = _inspected(place, console, deep=deep)
+    found = [_plain(inspection)]
+    if repair and (inspection.damaged or inspection.is_stale):
+        _repair(subject, inspection)
+        inspection = _inspected(place, console, deep=deep)
+        found.append(_plain(inspection))
+    proof = None
+    if deep and belonging is not None and not inspection.damaged and inspection.manifest is not None:
+        proof = _proved(belonging, console)
+    return {
+        "uri": place.uri,
+        "ok": not inspection.findings,
+        "files": inspection.files,
+        "findings": found[0],
+        "left": found[-1],
+        "proof": proof.plain() if proof else None,
+    }
+
+
+def tell_of_cache(subject: Subject, console: Console, *, by_view: bool) -> dict[str, Any]:
+    """The table of a cache's banks, with the teacher's accuracy, confidence and entropy in each.
+
+    Raises:
+        CacheError: there is no complete cache, or a file cannot be read.
+    """
+    place = subject.place
+    manifest, sha256 = read_manifest(place)
+    with console.progress("reading", len(manifest.shards)) as progress:
+        figures = bank_figures(
+            place, manifest, progress=lambda done, total: progress.update(done, total=total)
+        )
+    identity = manifest.identity
+    kept = identity.dtype.value if identity.top_k is None else f"{identity.dtype.value} {identity.top_k}"
+    console.info(f"{place.uri}")
+    console.info(
+        f"teacher {identity.teacher[:8]}, data {identity.data[:8]}, {manifest.n_rows:,} samples, "
+        f"{identity.n_classes} classes, kept as {kept}, {bytes_in_words(manifest.bytes)}"
+    )
+    rows = [row for bank in figures for row in _rows(bank, by_view=by_view)]
+    columns = ("bank", "views", "recipe", "rows", "size", "teacher right, %", "confidence", "entropy, nats")
+    console.table("banks", columns, rows)
+    return {
+        "uri": place.uri,
+        "manifest": sha256,
+        "identity": identity.plain(),
+        "bytes": manifest.bytes,
+        "embedding_width": manifest.embedding_width,
+        "banks": [
+            {
+                **bank.plain(),
+                "rows": bank.rows,
+                **{name: bank.mean(name) for name in ("accuracy", "confidence", "entropy")},
+            }
+            for bank in figures
+        ],
+    }
+
+
+def _inspected(place: Place, console: Console, *, deep: bool) -> Inspection:
+    with console.progress("reading" if deep else "looking") as progress:
+        inspection = inspect_cache(
+            place, deep=deep, progress=lambda done, total: progress.update(done, "files", total=total)
+        )
+    for finding in inspection.findings:
+        console.info(finding.sentence())
+    if not inspection.findings:
+        console.info(
+            f"{place.uri}: {inspection.files} files are what the records say"
+            f"{'' if deep else ' by size and rows; --deep reads them whole'}"
+        )
+    return inspection
+
+
+def _repair(subject: Subject, inspection: Inspection) -> None:
+    if subject.belonging is None or not (inspection.damaged or inspection.manifest is None):
+        publish_again(subject.place, inspection)
+        return
+    with subject.place.exclusive():
+        withdraw(subject.place, inspection)
+    complete_cache(subject.belonging.run, subject.belonging.teacher)
+
+
+def _proved(belonging: Belonging, console: Console) -> ProofSummary:
+    request = belonging.request
+    console.info("asking the teacher about a random sample again")
+    data = load_training(request.data)
+    model = load_teacher(*request.network, data) if request.teacher is not None else None
+    reader = open_cache(request.uri)
+    proof = prove_alignment(reader, data, model, request.views, request.view_seed, banks=request.banks)
+    console.info(
+        f"{proof.pairs} answers agree with the live teacher, largest difference of a logit "
+        f"{proof.largest_difference:.2g}"
+        if model is not None
+        else "imported logits: labels and accuracy are those on record, and no network is here to ask"
+    )
+    return proof
+
+
+def _plain(inspection: Inspection) -> list[dict[str, str]]:
+    return [
+        {"fault": str(finding.fault), "file": finding.file, "detail": finding.detail}
+        for finding in inspection.findings
+    ]
+
+
+def _rows(bank: BankFigures, *, by_view: bool) -> list[tuple[str, ...]]:
+    recipe = ", ".join(bank.steps) or "unaltered"
+    total = (
+        bank.bank,
+        str(len(bank.views)),
+        recipe,
+        f"{bank.rows:,}",
+        bytes_in_words(bank.bytes),
+        f"{100 * bank.mean('accuracy'):.2f}",
+        f"{bank.mean('confidence'):.3f}",
+        f"{bank.mean('entropy'):.3f}",
+    )
+    lines: list[tuple[str, ...]] = [total]
+    for number, view in enumerate(bank.views if by_view else ()):
+        figures = (f"{100 * view.accuracy:.2f}", f"{view.confidence:.3f}", f"{view.entropy:.3f}")
+        lines.append(("", f"view {number}", "", f"{view.rows:,}", "", *figures))
+    return lines

@@ -1,0 +1,104 @@
+"""Into a cache and out of it: logits that someone brings, plain tables, and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.cache_subject import Subject, quiet_run, require_teacher_banks
+from orchestrator.console import Console
+from orchestrator.groundwork import cache_request
+from orchestrator.imported_teacher import imported_facts, keep_imported
+from orchestrator.loading import LoadedExperiment
+from trainables.cache.foreign_logits import read_logits
+from trainables.cache.imported import check_logits, import_logits
+from trainables.cache.manifest import read_manifest
+from trainables.cache.picture import draw_picture, views_of_sample
+from trainables.cache.plain_copy import export_plain, require_suffix
+from trainables.cache.proof import prove_alignment
+from trainables.cache.reader import open_cache
+from trainables.cache.room import bytes_in_words
+from trainables.cache.storage import open_place
+from trainables.data import load_training
+from trainables.errors import ConfigError
+
+
+def import_file(file: Path, loaded: LoadedExperiment, console: Console) -> dict[str, Any]:
+    """Make the cache of an experiment from logits in a file, for its runs to use instead of a teacher.
+
+    Raises:
+        ConfigError: the experiment has a network as its teacher, or no cache.
+        DataError: the file cannot be read, or its logits do not fit the training split.
+        CacheError: the cache cannot be written.
+    """
+    if not loaded.config.teacher.imported:
+        raise ConfigError(
+            f"{loaded.source} has a network as its teacher, and nothing tells whether the logits are its "
+            "own; write `teacher: {imported: true}` in its place"
+        )
+    data = load_training(loaded.config.data)
+    brought = check_logits(file, *read_logits(file), data)
+    with quiet_run(loaded, console) as run:
+        require_teacher_banks(run)
+        request = cache_request(run, imported_facts(brought.record, data))
+    place = open_place(request.uri)
+    banks = {name: request.views.bank(name) for name in request.banks}
+    written = import_logits(place, request.origin, banks, brought, data)
+    reader = open_cache(request.uri)
+    prove_alignment(reader, data, None, request.views, request.view_seed, banks=request.banks)
+    keep_imported(loaded, brought.record)
+    record = brought.record
+    console.info(
+        f"{file}: {len(data.train.ids):,} answers, right on {100 * record.accuracy:.2f} % of the training "
+        f"split (by chance {100 * record.chance:.2f} %); {len(written)} files written to {place.uri}"
+    )
+    console.info(f"next: stillhouse run {loaded.source}")
+    return {"uri": place.uri, "files": len(written), **record.plain()}
+
+
+def export_file(subject: Subject, file: Path, banks: Sequence[str], console: Console) -> dict[str, Any]:
+    """Write the cache, or some banks of it, as one Parquet or CSV file of plain columns.
+
+    Raises:
+        ConfigError: another suffix than .parquet or .csv, or an unknown bank.
+        CacheError: there is no complete cache, or a file cannot be read or written.
+    """
+    require_suffix(file)
+    manifest, _ = read_manifest(subject.place)
+    with console.progress("export") as progress:
+        rows = export_plain(
+            subject.place,
+            manifest,
+            file,
+            banks=tuple(banks) or tuple(manifest.banks),
+            progress=lambda done, total: progress.update(done, "rows", total=total),
+        )
+    size = file.stat().st_size
+    console.info(f"{file}: {rows:,} rows, {bytes_in_words(size)}")
+    return {"file": str(file), "rows": rows, "bytes": size}
+
+
+def show_sample(subject: Subject, sample: int, file: Path | None, console: Console) -> dict[str, Any]:
+    """Draw a sample's views, with the teacher's most probable classes under each.
+
+    Raises:
+        ConfigError: only a place was given, or the training split has no such sample.
+        CacheError: there is no complete cache, or a file cannot be read or written.
+    """
+    belonging = subject.belonging
+    if belonging is None:
+        raise ConfigError("a cache holds no images; give the experiment: stillhouse cache show EXPERIMENT")
+    request = belonging.request
+    manifest, _ = read_manifest(subject.place)
+    data = load_training(request.data)
+    views = views_of_sample(
+        subject.place, manifest, data, request.views, sample=sample, seed=request.view_seed
+    )
+    file = file or Path(f"sample-{sample}.png")
+    row = data.train.ids.tolist().index(sample)
+    label = data.classes[int(data.train.labels[row])]
+    draw_picture(views, file, title=f"sample {sample}: {label}", label=label)
+    console.info(f"{file}: {len(views)} views of sample {sample}, whose label is {label}")
+    said = [{"bank": view.bank, "view": view.view, "top": dict(view.top)} for view in views]
+    return {"file": str(file), "sample": sample, "label": label, "views": said}

@@ -1,0 +1,171 @@
+"""What a cache will cost, before anything runs: rows, bytes, time, and what each precision loses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+from orchestrator.cache_subject import require_teacher_banks
+from orchestrator.console import Console
+from orchestrator.groundwork import cache_request, known_teacher
+from orchestrator.run_context import Run
+from trainables.cache.fidelity import FidelityRow, fidelity
+from trainables.cache.identity import split_facts
+from trainables.cache.planning import Plan, agreed_origin, answers_of, plan_shards
+from trainables.cache.producer import LiveTeacher
+from trainables.cache.room import bytes_in_words, expected_bytes, require_room
+from trainables.cache.sampling import TeacherSample, sample_teacher
+from trainables.cache.storage import Place, open_place
+from trainables.cache_request import CacheRequest, embedding_width
+from trainables.data import TrainingData, load_training
+from trainables.teacher import TeacherFacts
+from trainables.teacher_pass import load_teacher
+
+NO_TEACHER: Final = "0" * 64
+"""Stands for a teacher that is not made yet, whose cache therefore has no file yet."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What is still to do."""
+
+    plan: Plan
+    bytes: int
+    sample: TeacherSample | None
+
+
+def plan_cache(run: Run, console: Console) -> dict[str, Any]:
+    """Tell what the cache of an experiment needs, and refuse one that has no room.
+
+    Raises:
+        ConfigError: the experiment has no cache.
+        CacheError: the disk cannot hold it (after the table was shown), or the folder is another cache's.
+    """
+    require_teacher_banks(run)
+    data = load_training(run.experiment.data)
+    teacher = known_teacher(run)
+    request = cache_request(run, teacher or _unmade(run, data))
+    place = open_place(request.uri if teacher or request.cache.uri else request.folder)
+    cost = _cost(request, place, data, is_made=teacher is not None)
+    console.info(f"cache at {request.uri if teacher else place.uri}")
+    _show_banks(request, cost, console)
+    _show_time(cost, console, is_made=teacher is not None)
+    losses = _show_losses(request, cost, console)
+    require_room(place, cost.plan, embedding_width=embedding_width(request, cost.plan))
+    return _result(place, cost, losses)
+
+
+def _unmade(run: Run, data: TrainingData) -> TeacherFacts:
+    return TeacherFacts(
+        weights=None, fingerprint=NO_TEACHER, params=None, selection_accuracy=None, split=split_facts(data)
+    )
+
+
+def _cost(request: CacheRequest, place: Place, data: TrainingData, *, is_made: bool) -> Cost:
+    banks = {name: request.views.bank(name) for name in request.banks}
+    origin = agreed_origin(place, request.origin) if is_made else request.origin
+    plan = plan_shards(place, origin, banks)
+    size = expected_bytes(origin, plan.missing, embedding_width=embedding_width(request, plan))
+    sample = _sampled(request, data) if is_made and request.weights is not None else None
+    return Cost(plan, size, sample)
+
+
+def _sampled(request: CacheRequest, data: TrainingData) -> TeacherSample:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(request.threads_per_actor)
+    live = LiveTeacher(
+        load_teacher(*request.network, data),
+        data,
+        seed=request.view_seed,
+        batch_size=request.cache.batch_size,
+        device=device,
+    )
+    recipe = request.views.bank(request.banks[0]).recipe
+    return sample_teacher(live, recipe, n_rows=len(data.train.ids), batch_size=request.cache.batch_size)
+
+
+def _show_banks(request: CacheRequest, cost: Cost, console: Console) -> None:
+    plan = cost.plan
+    rows = []
+    for name, bank in plan.banks.items():
+        missing = [shard for shard in plan.missing if shard.bank == name]
+        rows.append(
+            (
+                name,
+                str(bank.views),
+                f"{plan.origin.n_rows * bank.views:,}",
+                f"{answers_of(missing):,}",
+                bytes_in_words(expected_bytes(plan.origin, missing)),
+            )
+        )
+    there = sum(record.bytes for record in plan.committed.values())
+    console.table("banks", ("bank", "views", "rows", "rows to compute", "bytes to write"), rows)
+    console.info(f"{bytes_in_words(cost.bytes)} to write, {bytes_in_words(there)} there")
+
+
+def _show_time(cost: Cost, console: Console, *, is_made: bool) -> None:
+    todo = answers_of(cost.plan.missing)
+    if cost.sample is not None:
+        speed = cost.sample.images_per_s
+        device = "this machine's GPU" if torch.cuda.is_available() else "this machine's CPU"
+        console.info(
+            f"teacher: {speed:,.0f} images/s on {device}, so {_duration(todo / speed)} for {todo:,} rows by "
+            "one teacher; a cluster divides that by its devices"
+        )
+    elif not is_made:
+        console.info(
+            f"teacher: not made yet, so its time for {todo:,} rows is not known; plan again once "
+            "stillhouse run has made it"
+        )
+    else:
+        console.info("teacher: its logits were imported, so it takes no time")
+
+
+def _show_losses(request: CacheRequest, cost: Cost, console: Console) -> list[FidelityRow]:
+    if cost.sample is None:
+        console.info("what each precision loses is not known without the teacher")
+        return []
+    losses = fidelity(cost.sample.logits_BC.numpy(), top_k=request.cache.top_k)
+    by_precision: dict[str, list[FidelityRow]] = {}
+    for row in losses:
+        by_precision.setdefault(row.precision.value, []).append(row)
+    own = request.cache.precision.value
+    rows = [
+        (
+            f"{name}{' (asked for)' if name == own else ''}",
+            str(found[0].row_bytes),
+            *(f"{row.mean_kl:.1e}" for row in found),
+        )
+        for name, found in by_precision.items()
+    ]
+    temperatures = [f"KL at T = {row.temperature:g}" for row in next(iter(by_precision.values()))]
+    console.table(
+        f"what each precision loses, nats, mean over {len(cost.sample.logits_BC):,} samples",
+        ("precision", "bytes a row", *temperatures),
+        rows,
+    )
+    return losses
+
+
+def _result(place: Place, cost: Cost, losses: list[FidelityRow]) -> dict[str, Any]:
+    todo = answers_of(cost.plan.missing)
+    speed = cost.sample.images_per_s if cost.sample else None
+    return {
+        "uri": place.uri,
+        "rows": sum(cost.plan.origin.n_rows * bank.views for bank in cost.plan.banks.values()),
+        "rows_to_compute": todo,
+        "bytes_to_write": cost.bytes,
+        "free_bytes": place.free_bytes(),
+        "teacher_images_per_s": speed,
+        "teacher_s": todo / speed if speed else None,
+        "precisions": [row.plain() for row in losses],
+    }
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

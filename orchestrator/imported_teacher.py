@@ -1,0 +1,59 @@
+"""A teacher of which only logits are known: what an import left, and what a run makes of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from orchestrator.loading import LoadedExperiment
+from orchestrator.places import imported_file
+from orchestrator.writing import replace_text
+from trainables.cache.identity import split_facts
+from trainables.cache.imported import ImportedTeacher
+from trainables.data import TrainingData
+from trainables.errors import ConfigError
+from trainables.teacher import TeacherFacts
+
+
+def read_imported(loaded: LoadedExperiment) -> ImportedTeacher:
+    """What the import kept.
+
+    Raises:
+        ConfigError: nothing was imported yet, or the record is damaged; it names the command.
+    """
+    path = imported_file(loaded)
+    command = f"stillhouse cache import FILE {loaded.source}"
+    try:
+        return ImportedTeacher.from_plain(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{loaded.config.name} has `teacher: {{imported: true}}`, but no logits were imported ({path} is "
+            f"not there); bring them: {command}"
+        ) from error
+    except ValidationError as error:
+        raise ConfigError(
+            f"{path} is not of this version ({error.errors()[0]['msg']}); import the logits again: {command}"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}; import the logits again: {command}") from error
+
+
+def keep_imported(loaded: LoadedExperiment, record: ImportedTeacher) -> Path:
+    """Keep what is known of the teacher, for the runs that follow."""
+    path = imported_file(loaded)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(path, record.model_dump_json(indent=1))
+    return path
+
+
+def imported_facts(record: ImportedTeacher, data: TrainingData) -> TeacherFacts:
+    """The facts of a teacher without a network: its answers are its identity."""
+    return TeacherFacts(
+        weights=None,
+        fingerprint=record.teacher,
+        params=None,
+        selection_accuracy=record.selection_accuracy,
+        split=split_facts(data),
+    )
