@@ -101,10 +101,11 @@ def cache_gather_over_index_select() -> Figure:
             rounds=ROUNDS,
         )
     how = (
-        f"{BATCH} random rows of {GATHERED_ROWS:,} x {CLASSES} in {CONFIG.precision.value}, 1 thread, medians "
-        f"of {ROUNDS - DROPPED} in turns: `CacheReader.values` from a warm memory map, bounds check included "
-        f"({1e3 * mapped_s:.3f} ms), beside `index_select` on a resident tensor ({1e3 * resident_s:.3f} ms); "
-        f"as a signal, with float32 and confidences, {1e3 * signal_s:.3f} ms beside {1e3 * widened_s:.3f} ms; "
+        f"{BATCH} random rows of {GATHERED_ROWS:,} x {CLASSES} in {CONFIG.precision.value}, 1 thread, "
+        f"medians of {ROUNDS - DROPPED} in turns: `CacheReader.values` from a warm memory map, bounds check "
+        f"included ({1e3 * mapped_s:.3f} ms), beside `index_select` on a resident tensor "
+        f"({1e3 * resident_s:.3f} ms); "
+        f"as float32, and with confidences, {1e3 * signal_s:.3f} ms beside {1e3 * widened_s:.3f} ms; "
         f"{surroundings('torch', 'numpy')}"
     )
     return Figure(resident_s / mapped_s, "x", how, GATHER)

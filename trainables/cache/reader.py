@@ -91,11 +91,11 @@ class CacheReader:
         """
         arrays = self.arrays(bank, view)
         rows = self._known_rows(rows_B)
-        logits_BC = self._decoded(self.values(bank, view, rows_B))
-        confidence_B = torch.from_numpy(arrays.confidence[view].take(rows))
+        logits_BC = self._decoded(_taken(arrays.values, view, rows))
+        confidence_B = torch.from_numpy(_take(arrays.confidence[view], rows))
         embedding_BD = None
         if arrays.embedding is not None:
-            embedding_BD = torch.from_numpy(arrays.embedding[view].take(rows, axis=0)).float()
+            embedding_BD = torch.from_numpy(_take(arrays.embedding[view], rows)).float()
         return TeacherSignal(logits_BC, confidence_B, embedding_BD)
 
     def values(self, bank: str, view: int, rows_B: Tensor) -> dict[str, Array]:
@@ -104,9 +104,7 @@ class CacheReader:
         Raises:
             CacheError: the cache has no such bank, view or row.
         """
-        arrays = self.arrays(bank, view)
-        rows = self._known_rows(rows_B)
-        return {name: array[view].take(rows, axis=0) for name, array in arrays.values.items()}
+        return _taken(self.arrays(bank, view).values, view, self._known_rows(rows_B))
 
     def logit_max(self, bank: str, view: int, rows_B: Tensor) -> Tensor:
         """The largest logit of each row, float32; added to fp16 logits it gives the teacher's own back.
@@ -114,7 +112,7 @@ class CacheReader:
         Raises:
             CacheError: the cache has no such bank, view or row.
         """
-        return torch.from_numpy(self.arrays(bank, view).logit_max[view].take(self._known_rows(rows_B)))
+        return torch.from_numpy(_take(self.arrays(bank, view).logit_max[view], self._known_rows(rows_B)))
 
     def view_bytes(self, bank: str, view: int) -> int:
         """Bytes of what `whole_view` gives.
@@ -173,14 +171,23 @@ class CacheReader:
         return torch.from_numpy(decode(values, self.identity.n_classes))
 
     def _known_rows(self, rows_B: Tensor) -> Int64s:
-        rows: Int64s = rows_B.numpy(force=True)
+        rows: Int64s = np.ascontiguousarray(rows_B.numpy(force=True), np.int64)
         n_rows = self.manifest.n_rows
-        # A negative index would silently count from the end and give another sample's logits.
-        if len(rows) and (rows.min() < 0 or rows.max() >= n_rows):
+        # Unsigned, a negative row is beyond all others: it would give the logits of another sample.
+        if len(rows) and rows.view(np.uint64).max() >= n_rows:
             raise CacheError(
                 f"rows {rows.min()} to {rows.max()} were asked for; the cache has rows 0 to {n_rows - 1}"
             )
         return rows
+
+
+def _taken(arrays: Mapping[str, Array], view: int, rows: Int64s) -> dict[str, Array]:
+    return {name: _take(array[view], rows) for name, array in arrays.items()}
+
+
+def _take(array: Array, rows: Int64s) -> Array:
+    # The rows are checked already; numpy's own check would cost another pass and a buffer.
+    return array.take(rows, axis=0, mode="clip")
 
 
 def _copied_manifest(scratch: Path, manifest_sha: str) -> bytes | None:
