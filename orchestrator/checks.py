@@ -102,8 +102,8 @@ def _tables_have_one_worker(both: Both) -> None:
     for name in both.space.objective_names:
         if workers > 1 and Need.ROWS in OBJECTIVE_CONFIGS[name].needs:
             text = (
-                f"found {workers}; allowed: 1, since objective {name} of space {both.space.name} keeps a table "
-                "of every sample's last answer, which one worker has to fill"
+                f"found {workers}; allowed: 1, since objective {name} of space {both.space.name} keeps a "
+                "table of every sample's last answer, which one worker has to fill"
             )
             raise as_error(both.document, [Problem(("cluster", "workers_per_slot"), text)])
 
