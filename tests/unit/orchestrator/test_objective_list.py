@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
+from orchestrator.loading import EXPERIMENTS_FOLDER, load_experiment, shipped_file
 from orchestrator.objective_list import COLUMNS, NEED_WORDS, objective_facts
 from trainables.config import OBJECTIVE_CONFIGS
+from trainables.errors import ConfigError
 
 
 def test_every_objective_is_listed_with_its_papers_defaults() -> None:
@@ -50,3 +54,20 @@ def test_the_list_needs_no_library_that_is_slow() -> None:
         "sys.exit(any(n in sys.modules for n in ('torch', 'ray', 'mlflow')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("space", "workers", "fits"), [("pskd", 2, False), ("pskd", 1, True), ("ls", 2, True)]
+)
+def test_a_table_by_sample_is_refused_where_slots_have_several_workers(
+    space: str, workers: int, fits: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.yaml"
+    text = shipped_file("digits", EXPERIMENTS_FOLDER, kind="experiment").read_text()
+    text = text.replace("space: digits", f"space: {space}")
+    path.write_text(f"{text}\ncluster: {{workers_per_slot: {workers}}}\n")
+    if fits:
+        load_experiment(str(path))
+        return
+    with pytest.raises(ConfigError, match=r"cluster.workers_per_slot: found 2; allowed: 1, .* pskd"):
+        load_experiment(str(path))
