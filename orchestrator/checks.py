@@ -13,7 +13,7 @@ from orchestrator.explain import Problem, as_error
 from orchestrator.yaml_lines import Document
 from search_spaces.sections import Section
 from search_spaces.space import SpaceConfig
-from trainables.config import OBJECTIVE_CONFIGS, Config, Need
+from trainables.config import OBJECTIVE_CONFIGS, Config, Need, Precision
 
 ROWS_PER_WORKER: Final = 2
 """The fewest that batch statistics of a worker's own share can be taken of."""
@@ -80,6 +80,22 @@ def _workers_share_a_batch(both: Both) -> None:
         raise as_error(both.document, [Problem(("cluster", "workers_per_slot"), text)])
 
 
+def _imported_logits_suffice(both: Both) -> None:
+    """Brought logits are of the clean view, and there is no network to ask for anything else."""
+    if not both.config.teacher.imported:
+        return
+    for name in both.space.objective_names:
+        for bank in OBJECTIVE_CONFIGS[name].teacher_banks:
+            config = both.config.views.bank(bank)
+            if config.recipe or config.views != 1:
+                text = (
+                    f"found {config.views} views by {len(config.recipe)} steps; allowed: `recipe: []` and "
+                    f"`views: 1`, since imported logits are of unaltered images, and objective {name} asks "
+                    f"the teacher about the {bank} bank"
+                )
+                raise as_error(both.document, [Problem(("views", bank), text)])
+
+
 def _tables_have_one_worker(both: Both) -> None:
     """A table by sample is filled by the worker that sees all samples."""
     workers = both.config.cluster.workers_per_slot
@@ -107,6 +123,28 @@ def _unmixed_banks_mix_nothing(both: Both) -> None:
                 raise as_error(both.document, [Problem(place, text)])
 
 
+def _cache_keeps_enough_classes(both: Both) -> None:
+    """What top-k leaves out is known in sum alone, which is not enough for every objective."""
+    cache = both.config.cache
+    if cache.precision is not Precision.TOPK or cache.online:
+        return
+    for name, section in both.space.objectives.given().items():
+        configs = (OBJECTIVE_CONFIGS[name].from_plain(corner) for corner in section.corners())
+        if any(Need.ALL_CLASSES in config.needed for config in configs):
+            enough = ", ".join(kind.value for kind in Precision if kind is not Precision.TOPK)
+            text = (
+                f"found 'topk'; objective {name} of space {both.space.name} needs the teacher's logits of "
+                f"every class; allowed: {enough}, or a space without it"
+            )
+            raise as_error(both.document, [Problem(("cache", "precision"), text)])
+
+
+def _online_needs_a_network(both: Both) -> None:
+    if both.config.cache.online and both.config.teacher.imported:
+        text = "found true; imported logits have no network that could answer: leave it out"
+        raise as_error(both.document, [Problem(("cache", "online"), text)])
+
+
 CHECKS: Final[tuple[Callable[[Both], None], ...]] = (
     _overrides_fit,
     _scheduler_decides_in_time,
@@ -114,6 +152,9 @@ CHECKS: Final[tuple[Callable[[Both], None], ...]] = (
     _workers_share_a_batch,
     _tables_have_one_worker,
     _unmixed_banks_mix_nothing,
+    _imported_logits_suffice,
+    _cache_keeps_enough_classes,
+    _online_needs_a_network,
 )
 
 
