@@ -39,7 +39,7 @@ def evaluate(
     if len(split.labels) == 0:
         raise DataError("cannot evaluate on an empty split; give it at least one sample")
     with evaluating(model), torch.inference_mode():
-        batches = torch.split(split.images, batch_size)
+        batches = split.batches(batch_size)
         logits_NC = torch.cat([_logits(model, batch.to(device), mean, std) for batch in batches])
         return figures_of(logits_NC, split.labels.to(device))
 

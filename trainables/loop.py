@@ -179,14 +179,16 @@ class _Run:
         rank = [self.team.rank] if self.team.rank else []
         torch.manual_seed(derive_seed(self.course.seed, "forward", epoch, *rank))
         batches = self._batches(epoch)
+        shares = [self.team.share(rows_B) for rows_B in batches]
         means = _Means()
         self.model.train()
-        for step, rows_B in enumerate(batches):
+        for step, share in enumerate(shares):
             if any_rank(self.team, should_stop()):
                 return None
+            for following in shares[step + 1 : step + 2]:
+                self.bench.expect(self.course.objective.banks, epoch, following.rows_B)
             progress = epoch - 1 + step / len(batches)
             set_learning_rate(self.optimizer, learning_rate(self.course.training, progress))
-            share = self.team.share(rows_B)
             means.add(self._step(epoch, share), share.part)
         metrics = means.result(self.team)
         _refuse_non_finite(metrics, epoch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from trainables.config import ViewsConfig
 from trainables.data import ImageSplit, TrainingData
 from trainables.errors import CacheError
 from trainables.evaluation import evaluate
+from trainables.file_views import FileViews
 from trainables.online import OnlineTeacher
 from trainables.signals import Mixing, TeacherSignal
 from trainables.transfer import to_device
@@ -35,7 +36,8 @@ class Workbench:
     Rendered views (uint8), and as much again of teacher signals, are kept as long as they fit in
     `render_budget_bytes`, since every trial of a search trains on the same views; beyond that a batch is
     rendered, or gathered from the cache's files, when it is needed. Images that are larger than that budget
-    themselves stay in the host's memory when the device is a GPU.
+    themselves stay in the host's memory when the device is a GPU. Images that lie in files stay there: their
+    views are decoded and rendered for each batch.
     """
 
     def __init__(
@@ -66,10 +68,12 @@ class Workbench:
         self._view_seed = view_seed
         self._cache = cache
         self._online = online
-        fits = device.type == "cpu" or data.train.images.nbytes <= render_budget_bytes
-        self._images_NCHW = data.train.images.to(device if fits else "cpu")
+        in_files = data.train.files is not None
+        self._files = FileViews(data.train, views, seed=view_seed, device=device) if in_files else None
+        held_NCHW = data.train.images[: 0 if in_files else None]
+        fits = device.type == "cpu" or held_NCHW.nbytes <= render_budget_bytes
+        self._images_NCHW = held_NCHW.to(device if fits else "cpu")
         self._rendered: dict[tuple[str, int], Tensor] = {}
-        self._params: dict[tuple[str, int], ViewParams] = {}
         self._mixings: dict[tuple[str, int], Mixing] = {}
         self._signals: dict[tuple[str, int], TeacherSignal] = {}
         self._largest: dict[tuple[str, int], Tensor] = {}
@@ -108,13 +112,19 @@ class Workbench:
         Rows on the CPU are best: then nothing that lies there waits for a GPU.
         """
         view = self.view_of(bank, epoch)
+        if self._files is not None:
+            return normalise(self._files.images(bank, view, rows_B), self.data.mean, self.data.std)
         rendered = self._rendered_view(bank, view)
         if rendered is None:
-            shown = self._view_params(bank, view).take(to_device(rows_B, self.device))
-            batch = render(self._originals(rows_B), shown, self._originals)
+            batch = self._render_rows(bank, view, rows_B)
         else:
             batch = rendered[to_device(rows_B, self.device)]
         return normalise(batch, self.data.mean, self.data.std)
+
+    def expect(self, banks: Iterable[str], epoch: int, rows_B: Tensor) -> None:
+        """Say which rows (on the CPU) will be asked for next: images that lie in files are decoded meanwhile."""
+        if self._files is not None:
+            self._files.expect([(bank, self.view_of(bank, epoch)) for bank in banks], rows_B)
 
     def teacher(self, bank: str, epoch: int, rows_B: Tensor) -> TeacherSignal:
         """What the teacher said about exactly these views.
@@ -153,11 +163,13 @@ class Workbench:
         if self.views.bank(bank).mixes is None:
             return None
         view = self.view_of(bank, epoch)
+        if self._files is not None:
+            return self._files.mixing(bank, view, rows_B, self.labels_N)
+        if (bank, view) not in self._rendered:
+            return self._mixing_of(bank, view, rows_B)
         whole = self._mixings.get((bank, view))
         if whole is None:
-            rows_N = torch.arange(self.n_train, device=self.device)
-            sources_NK, shares_NK = self._view_params(bank, view).sources(rows_N)
-            whole = self._mixings[bank, view] = Mixing(self.labels_N[sources_NK], shares_NK)
+            whole = self._mixings[bank, view] = self._mixing_of(bank, view, torch.arange(self.n_train))
         rows_B = to_device(rows_B, self.device)
         return Mixing(whole.labels_BK[rows_B], whole.shares_BK[rows_B])
 
@@ -193,32 +205,37 @@ class Workbench:
         self._free_signal_bytes -= size
         return signal
 
-    def _view_params(self, bank: str, view: int) -> ViewParams:
-        params = self._params.get((bank, view))
-        if params is None:
-            _, height, width = self.input_shape
-            ids_N = self.data.train.ids.numpy()
-            params = draw(
-                self.views.bank(bank).recipe,
-                ids_N,
-                seed=self._view_seed,
-                view=view,
-                size=(height, width),
-                population=ids_N,
-            ).to(self.device)
-            self._params[bank, view] = params
-        return params
+    def _drawn(self, bank: str, view: int, rows_B: Tensor) -> ViewParams:
+        """What the view does to these rows, on the device.
+
+        It is drawn anew each time, which costs little beside rendering: kept for all views of a large split,
+        it would be larger than the images.
+        """
+        _, height, width = self.input_shape
+        ids_N = self.data.train.ids.numpy()
+        return draw(
+            self.views.bank(bank).recipe,
+            ids_N[rows_B.cpu().numpy()],
+            seed=self._view_seed,
+            view=view,
+            size=(height, width),
+            population=ids_N,
+        ).to(self.device)
+
+    def _render_rows(self, bank: str, view: int, rows_B: Tensor) -> Tensor:
+        return render(self._originals(rows_B), self._drawn(bank, view, rows_B), self._originals)
+
+    def _mixing_of(self, bank: str, view: int, rows_B: Tensor) -> Mixing:
+        sources_BK, shares_BK = self._drawn(bank, view, rows_B).sources(to_device(rows_B, self.device))
+        return Mixing(self.labels_N[sources_BK], shares_BK)
 
     def _rendered_view(self, bank: str, view: int) -> Tensor | None:
         rendered = self._rendered.get((bank, view))
         size = self._images_NCHW.nbytes
         if rendered is not None or size > self._free_bytes:
             return rendered
-        params = self._view_params(bank, view)
-        chunks = torch.split(torch.arange(self.n_train, device=self.device), RENDER_CHUNK)
-        rendered = torch.cat(
-            [render(self._originals(rows), params.take(rows), self._originals) for rows in chunks]
-        )
+        chunks = torch.split(torch.arange(self.n_train), RENDER_CHUNK)
+        rendered = torch.cat([self._render_rows(bank, view, rows) for rows in chunks])
         self._rendered[bank, view] = rendered
         self._free_bytes -= size
         return rendered

@@ -111,7 +111,7 @@ class _PlainLoop:
         self.layout = memory_format(self.model)
         self.model.to(memory_format=self.layout)  # type: ignore[call-overload]
         data = bench.data
-        images = normalise(data.train.images, data.mean, data.std)
+        images = normalise(data.train.images[:], data.mean, data.std)
         self.images_NCHW = images.contiguous(memory_format=self.layout)
         self.labels_N = bench.labels_N
         config = recipe()

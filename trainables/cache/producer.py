@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -73,22 +73,32 @@ class LiveTeacher:
         embedding_BD: Tensor | None = None
         # TF32 rounds every factor to eleven bits; over a deep network that costs more than fp16 in the cache.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            for first in range(0, len(rows_B), self._batch_size):
+            for first, images in zip(
+                range(0, len(rows_B), self._batch_size), self._shown(recipe, view, rows_B), strict=True
+            ):
                 part = slice(first, first + self._batch_size)
                 with tap or nullcontext():
-                    logits_BC[part] = self._forward(recipe, view, rows_B[part])
+                    logits_BC[part] = self._forward(images)
                 if tap is not None:
-                    given = tap.taken(len(rows_B[part]))
+                    given = tap.taken(len(images))
                     if embedding_BD is None:
                         embedding_BD = torch.empty(len(rows_B), given.shape[1])
                     embedding_BD[part] = given
         return Answers(logits_BC, embedding_BD)
 
-    def _forward(self, recipe: Recipe, view: int, rows_B: Tensor) -> Tensor:
-        images = show(self._data.train, rows_B, recipe, seed=self._seed, view=view, device=self._device)
-        batch = normalise(images, self._data.mean, self._data.std)
+    def _shown(self, recipe: Recipe, view: int, rows_B: Tensor) -> Iterator[Tensor]:
+        """The view's images, batch by batch."""
+        split = self._data.train
+
+        def shown(chunk_B: Tensor) -> Tensor:
+            return show(split, chunk_B, recipe, seed=self._seed, view=view, device=self._device)
+
+        return split.each(shown, torch.split(rows_B, self._batch_size))
+
+    def _forward(self, images_BCHW: Tensor) -> Tensor:
+        batch = normalise(images_BCHW, self._data.mean, self._data.std)
         logits_BC: Tensor = self._module(batch.contiguous(memory_format=torch.channels_last))
-        wanted = (len(rows_B), len(self._data.classes))
+        wanted = (len(images_BCHW), len(self._data.classes))
         if logits_BC.shape != wanted:
             raise CacheError(
                 f"the teacher gives an output of shape {tuple(logits_BC.shape)} for {wanted[0]} images; "

@@ -44,6 +44,15 @@ class DataConfig(Config):
     root: str | None = Field(None, description="folder that holds the files")
     download: bool = Field(False, description="let torchvision fetch the files into `root`")
     image_size: int | None = Field(None, ge=4, le=1024, description="side in pixels after resizing")
+    memory_gb: FiniteFloat = Field(
+        4.0,
+        ge=0,
+        description="image_folder: parts that take more than so many 10^9 bytes when decoded stay on disk; "
+        "their images are decoded batch by batch",
+    )
+    skip_unreadable: bool = Field(
+        False, description="image_folder: leave images out that cannot be decoded, instead of stopping"
+    )
     train_limit: int | None = Field(
         None, ge=1, description="keep only so many training samples (the first by hashed id)"
     )
@@ -63,6 +72,8 @@ class DataConfig(Config):
             raise ValueError(f"data set {self.name} needs `root`, the folder with its files")
         if self.name is DataName.IMAGE_FOLDER and self.image_size is None:
             raise ValueError("image_folder needs `image_size`, the side to resize to")
+        if self.skip_unreadable and self.name is not DataName.IMAGE_FOLDER:
+            raise ValueError("`skip_unreadable` is for data set image_folder")
         if (self.mean is None) != (self.std is None):
             raise ValueError("give `mean` and `std` together or neither")
         return self

@@ -2,116 +2,130 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
-from trainables.config.data import DataConfig
+from trainables.config.data import DataConfig, DataName
+from trainables.data.folder_images import CHANNELS, FolderImages
+from trainables.data.folder_index import Told, index_of
+from trainables.data.folder_listing import LAYOUT, MAX_THREADS, Listing, list_part
+from trainables.data.pictures import NAMED, UNREADABLE, read_square, unreadable
 from trainables.data.records import SourceImages, SourcePart
-from trainables.data.resizing import eight_bit, squared
 from trainables.data.roots import root_of
 from trainables.errors import DataError
 
-SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-_MAX_THREADS: Final = 16
-_NAMED: Final = 5
-_LAYOUT: Final = "expected train/<class>/<image> and test/<class>/<image> below `root`"
+logger = logging.getLogger(__name__)
+
+GB: Final = 10**9
+
+# N = images
 
 
 def read_image_folder(config: DataConfig, part: SourcePart) -> SourceImages:
-    """RGB images of one part, `image_size` on each side.
+    """RGB images of one part, `image_size` on each side: in memory, or in their files if they take too much.
 
     Classes are the sorted names of the folders in root/train. Images are in the order of their sorted paths
-    relative to the part's folder (compared as text with /), so a sample's id changes when files are added
-    before it. Hidden files and other suffixes than `SUFFIXES` are passed over.
+    relative to the part's folder (compared as text with /), and a sample's id is its place among them, those
+    that are left out included; so it changes when files are added before it. Hidden files and other suffixes
+    than `SUFFIXES` are passed over.
+
+    Images that cannot be read stop everything, or are left out if `skip_unreadable` says so. Of a part that
+    stays in its files, those whose header or end is sound are found only when they are decoded; with
+    `skip_unreadable` each image is therefore decoded once when a node first sees it.
 
     Raises:
         DataError: a folder is missing or empty, test has other classes than train, or images cannot be read.
+        StorageError: the node's scratch folder cannot be written.
     """
-    if config.image_size is None:
-        raise DataError("image_folder needs `image_size`, the side in pixels to resize to")
-    root = root_of(config, remedy=_LAYOUT)
-    classes = _class_names(root / SourcePart.TRAIN.value)
-    folder = root / part.value
-    if part is SourcePart.TEST:
-        _refuse_other_classes(folder, classes)
-    paths = _image_paths(folder, classes)
-    label_of = {name: label for label, name in enumerate(classes)}
-    labels = [label_of[path.relative_to(folder).parts[0]] for path in paths]
+    listing, side = _listing(config, part), _side(config)
+    images: torch.Tensor | FolderImages
+    if stays_in_files(config, len(listing)):
+        index = index_of(listing, decode=config.skip_unreadable)
+        rows_N = _readable(config, listing, index.faults)
+        images = FolderImages(index, rows_N, side)
+    else:
+        decoded, faults = _decoded(listing, side)
+        rows_N = _readable(config, listing, faults)
+        images = torch.from_numpy(decoded[rows_N] if faults else decoded)
     return SourceImages(
-        images=torch.from_numpy(_decoded(paths, config.image_size)),
-        labels=torch.tensor(labels, dtype=torch.int64),
-        classes=classes,
+        images=images,
+        labels=torch.from_numpy(listing.labels_N[rows_N]),
+        classes=listing.classes,
+        ids=torch.from_numpy(rows_N),
+        left_out=len(listing) - len(rows_N),
     )
 
 
-def _class_names(folder: Path) -> tuple[str, ...]:
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; {_LAYOUT}")
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if not names:
-        raise DataError(f"{folder} holds no folder, and so no class; {_LAYOUT}")
-    return tuple(names)
+def index_folder(config: DataConfig, told: Told) -> None:
+    """Look at the training images of a large folder now, so that loading finds them looked at.
+
+    Nothing happens for other data sets, and folders that fit in memory. `told` is called with (images done,
+    images to look at), in this thread.
+
+    Raises:
+        DataError: as for `read_image_folder`, except for unreadable images.
+        StorageError: the node's scratch folder cannot be written.
+    """
+    if config.name is not DataName.IMAGE_FOLDER:
+        return
+    listing = _listing(config, SourcePart.TRAIN)
+    if stays_in_files(config, len(listing)):
+        index_of(listing, decode=config.skip_unreadable, told=told)
 
 
-def _refuse_other_classes(folder: Path, classes: Sequence[str]) -> None:
-    found = set(_class_names(folder))
-    if found != set(classes):
-        lacking = sorted(set(classes) - found)
-        extra = sorted(found - set(classes))
-        raise DataError(
-            f"{folder} has other classes than train: missing {lacking[:_NAMED]} ({len(lacking)}), "
-            f"unknown {extra[:_NAMED]} ({len(extra)}); both need the same class folders"
+def stays_in_files(config: DataConfig, count: int) -> bool:
+    """Whether so many images take more memory than the configuration allows; the same on every machine."""
+    return count * CHANNELS * _side(config) ** 2 > config.memory_gb * GB
+
+
+def _listing(config: DataConfig, part: SourcePart) -> Listing:
+    return list_part(root_of(config, remedy=LAYOUT), part)
+
+
+def _side(config: DataConfig) -> int:
+    if config.image_size is None:
+        raise DataError("image_folder needs `image_size`, the side in pixels to resize to")
+    return config.image_size
+
+
+def _readable(config: DataConfig, listing: Listing, faults: Mapping[int, str]) -> NDArray[np.int64]:
+    """The rows of all images without a fault."""
+    failures = [f"{listing.path(row)} ({faults[row]})" for row in sorted(faults)]
+    if failures and not config.skip_unreadable:
+        raise unreadable(failures, len(listing))
+    if failures:
+        more = ", ..." if len(failures) > NAMED else ""
+        logger.warning(
+            "%d of %d images cannot be read and are left out: %s%s",
+            len(failures),
+            len(listing),
+            "; ".join(failures[:NAMED]),
+            more,
         )
+    return np.setdiff1d(np.arange(len(listing)), np.array(sorted(faults), dtype=np.int64))
 
 
-def _image_paths(folder: Path, classes: Sequence[str]) -> list[Path]:
-    paths = []
-    for name in classes:
-        of_class = [
-            path
-            for path in (folder / name).rglob("*")
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-        ]
-        if not of_class:
-            raise DataError(
-                f"{folder / name} holds no image ({', '.join(sorted(SUFFIXES))}); "
-                "add some, or remove the class"
-            )
-        paths += of_class
-    return sorted(paths, key=lambda path: path.relative_to(folder).as_posix())
+def _decoded(listing: Listing, side: int) -> tuple[NDArray[np.uint8], dict[int, str]]:
+    """uint8 NxCxHxW, and why some rows are not filled.
 
-
-def _decoded(paths: Sequence[Path], side: int) -> NDArray[np.uint8]:
-    """uint8 NxCxHxW; decoded in threads, since Pillow lets go of the interpreter while it works."""
-    images = np.empty((len(paths), 3, side, side), dtype=np.uint8)
+    Decoded in threads, since Pillow lets go of the interpreter while it works.
+    """
+    images = np.empty((len(listing), CHANNELS, side, side), dtype=np.uint8)
 
     def decode(row: int) -> str | None:
         try:
-            images[row] = _read_rgb(paths[row], side)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            return f"{paths[row]} ({error})"
+            images[row] = read_square(listing.path(row), side)
+        except UNREADABLE as error:
+            return str(error)
         return None
 
-    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        failures = [failure for failure in pool.map(decode, range(len(paths))) if failure]
-    if failures:
-        more = f" and {len(failures) - _NAMED} more" if len(failures) > _NAMED else ""
-        raise DataError(
-            f"{len(failures)} of {len(paths)} images cannot be read: {'; '.join(failures[:_NAMED])}{more}; "
-            "repair or remove them"
-        )
-    return images
-
-
-def _read_rgb(path: Path, side: int) -> NDArray[np.uint8]:
-    with Image.open(path) as image:
-        pixels = np.asarray(squared(eight_bit(image, "RGB"), side))
-    return pixels.transpose(2, 0, 1)
+    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
+        faults = {row: fault for row, fault in enumerate(pool.map(decode, range(len(listing)))) if fault}
+    return images, faults

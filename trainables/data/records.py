@@ -1,13 +1,23 @@
-"""What data looks like in memory: whole splits as tensors, each sample under a stable id."""
+"""What data looks like: whole splits, each sample under a stable id, its images in memory or in files."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING, TypeVar
 
 from torch import Tensor
 
-# N = samples, C = channels, H, W = height and width in pixels
+from trainables.ahead import one_ahead
+
+if TYPE_CHECKING:  # most data sets are no image folders
+    from trainables.data.folder_images import FolderImages
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+# N = samples, B = samples of a batch, C = channels, H, W = height and width in pixels
 
 
 class SourcePart(StrEnum):
@@ -19,26 +29,47 @@ class SourcePart(StrEnum):
 
 @dataclass(frozen=True)
 class SourceImages:
-    """One part of a data set as its source holds it, before any split; a sample's id is its row."""
+    """One part of a data set as its source holds it, before any split."""
 
-    images: Tensor
+    images: Tensor | FolderImages
     """uint8, NxCxHxW."""
     labels: Tensor
     """int64, N."""
     classes: tuple[str, ...] | None
     """Names in the order of the labels; none where the source does not know them."""
+    ids: Tensor | None = None
+    """int64, N, strictly ascending; none where a sample's id is its row."""
+    left_out: int = 0
+    """Images that cannot be read, and are not among these."""
 
 
 @dataclass(frozen=True)
 class ImageSplit:
-    """The images of one split, wholly in memory."""
+    """The images of one split: in memory as a tensor, or in their files, decoded when they are indexed."""
 
-    images: Tensor
-    """uint8, NxCxHxW."""
+    images: Tensor | FolderImages
+    """uint8, NxCxHxW; both kinds give a tensor for a slice, or for an int64 tensor of rows."""
     labels: Tensor
     """int64, N; 0 to the number of classes less one."""
     ids: Tensor
     """int64, N, strictly ascending: the sample's row in its part (train or test) of the source."""
+
+    @property
+    def files(self) -> FolderImages | None:
+        """The images, where they lie in files; none where they are in memory."""
+        return None if isinstance(self.images, Tensor) else self.images
+
+    def batches(self, batch_size: int) -> Iterator[Tensor]:
+        """The images in order, uint8 BxCxHxW each; where they lie in files, one batch is decoded ahead."""
+        count = len(self.labels)
+        return self.each(
+            self.images.__getitem__,
+            [slice(first, first + batch_size) for first in range(0, count, batch_size)],
+        )
+
+    def each(self, make: Callable[[K], V], items: Sequence[K]) -> Iterator[V]:
+        """`map` for what is made of these images: ahead of its use, in a thread, where they lie in files."""
+        return map(make, items) if self.files is None else one_ahead(make, items)
 
 
 @dataclass(frozen=True)
@@ -54,4 +85,7 @@ class TrainingData:
     std: tuple[float, ...]
     """Per channel, of train pixels in [0, 1]; above 0."""
     digest: str
-    """Hex sha256 of the train split's images, labels and ids, with their shapes."""
+    """Hex sha256 of the train split's images, labels and ids, with their shapes; of images that lie in files,
+    their paths, sizes and contents as they are on disk stand for the pixels."""
+    left_out: int = 0
+    """Images of the training part that cannot be read and are in neither split."""

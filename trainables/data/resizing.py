@@ -20,9 +20,18 @@ def eight_bit(image: Image.Image, mode: str) -> Image.Image:
     Raises:
         ValueError: it has more than 8 bits per channel, which Pillow would clip at 255 without a word.
     """
-    if image.mode not in _EIGHT_BIT_MODES:
-        raise ValueError(f"mode {image.mode} has more than 8 bits per channel; convert it to 8 bits")
+    require_eight_bits(image.mode)
     return image.convert(mode)
+
+
+def require_eight_bits(mode: str) -> None:
+    """Refuse images of this mode where it has more than 8 bits per channel.
+
+    Raises:
+        ValueError: it has.
+    """
+    if mode not in _EIGHT_BIT_MODES:
+        raise ValueError(f"mode {mode} has more than 8 bits per channel; convert it to 8 bits")
 
 
 def squared(image: Image.Image, side: int) -> Image.Image:

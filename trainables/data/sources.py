@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
+
+from torch import Tensor
 
 from trainables.config.data import DataConfig, DataName
 from trainables.data.records import SourceImages, SourcePart
@@ -45,9 +48,9 @@ def read_source(config: DataConfig, part: SourcePart) -> SourceImages:
     reader = read_factory if config.name is None else reader_of(config.name)
     source = reader(config, part)
     _refuse_bad_labels(source, part)
-    if config.image_size is None:
+    if config.image_size is None or not isinstance(source.images, Tensor):  # files are decoded to that size
         return source
-    return SourceImages(resized(source.images, config.image_size), source.labels, source.classes)
+    return replace(source, images=resized(source.images, config.image_size))
 
 
 def _refuse_bad_labels(source: SourceImages, part: SourcePart) -> None:

@@ -10,14 +10,15 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from trainables.config.views import Recipe
+from trainables.config.views import RandomResizedCropStep, Recipe
 from trainables.views.crop_flip import draw_crop_flip
 from trainables.views.cutout import draw_cutout
 from trainables.views.mixing import Partners, draw_cutmix, draw_mixup, partner_rows
 from trainables.views.params import Frame, MixingPart, Part, ViewParams
 from trainables.views.randaugment import draw_randaugment
-from trainables.views.resized_crop import draw_resized_crop
+from trainables.views.resized_crop import boxes, draw_resized_crop
 from trainables.views.rotation import draw_rotation
 from trainables.views.trivial_augment import draw_trivial_augment
 from trainables.views.uniforms import Uniforms, view_key
@@ -73,6 +74,26 @@ def draw(
         raise ValueError(f"size is (height, width) in pixels, both at least 1; got {size}")
     steps = _Steps(recipe, view_key(recipe, seed=seed, view=view), Frame(*size, view), population)
     return steps.draw(ids.astype(np.int64), len(recipe))
+
+
+def draw_boxes(
+    recipe: Recipe,
+    sample_ids: NDArray[np.int64],
+    *,
+    seed: int,
+    view: int,
+    sides_B2: NDArray[np.int32],
+) -> Tensor | None:
+    """What a view cuts out of images of any sizes (heights and widths in pixels), where its recipe begins so.
+
+    int64 Bx4: top, left, height, width of the boxes of a first step `random_resized_crop`; none for recipes
+    that begin with another step. For images of the size that `draw` was told, they are its boxes.
+    """
+    if not recipe or not isinstance(recipe[0], RandomResizedCropStep):
+        return None
+    uniforms = Uniforms.of(view_key(recipe, seed=seed, view=view), sample_ids)
+    height_B, width_B = sides_B2.astype(np.int64).T
+    return torch.from_numpy(boxes(recipe[0], uniforms, height_B, width_B))
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,10 @@ class ViewParams:
         ids_B = self.sample_ids_B.index_select(0, rows)
         return ViewParams(ids_B, self.size, tuple(part.take(rows) for part in self.parts))
 
+    def without_first(self) -> ViewParams:
+        """The view without its first step, of the samples and of their partners."""
+        return ViewParams(self.sample_ids_B, self.size, tuple(_after_first(part) for part in self.parts[1:]))
+
     def sources(self, rows_B: Tensor) -> tuple[Tensor, Tensor]:
         """Of which training samples each image is made: places BxK and float32 shares BxK, its own first.
 
@@ -110,3 +114,7 @@ class ViewParams:
         return ViewParams(
             self.sample_ids_B.to(device), self.size, tuple(part.to(device) for part in self.parts)
         )
+
+
+def _after_first(part: Part | MixingPart) -> Part | MixingPart:
+    return replace(part, partners=part.partners.without_first()) if isinstance(part, MixingPart) else part

@@ -55,9 +55,9 @@ def test_images_keep_their_order_and_planes(
 ) -> None:
     root, train, test = tiny_cifar
     data = load_training(config_of(root))
-    assert torch.equal(data.train.images, torch.from_numpy(train)[data.train.ids])
+    assert torch.equal(data.train.images[:], torch.from_numpy(train)[data.train.ids])
     assert torch.equal(data.train.labels, data.train.ids)
-    assert torch.equal(load_test(config_of(root)).images, torch.from_numpy(test))
+    assert torch.equal(load_test(config_of(root)).images[:], torch.from_numpy(test))
     assert data.classes[99] == "class 99"
     assert len(data.mean) == 3
 
@@ -68,8 +68,8 @@ def test_a_dataset_object_of_torchvision_is_converted(
     root, _, test = tiny_cifar
     dataset = CIFAR100(root, train=False)
     source = from_torchvision(dataset)
-    assert np.array_equal(np.asarray(dataset[3][0]).transpose(2, 0, 1), source.images[3].numpy())
-    assert np.array_equal(source.images.numpy(), test)
+    assert np.array_equal(np.asarray(dataset[3][0]).transpose(2, 0, 1), source.images[:][3].numpy())
+    assert np.array_equal(source.images[:].numpy(), test)
 
 
 def test_a_file_that_is_not_the_published_one_is_never_unpickled(

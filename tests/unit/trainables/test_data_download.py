@@ -68,7 +68,7 @@ def test_fashion_mnist_is_fetched_into_an_empty_folder(
     )
     config = config_of(DataName.FASHION_MNIST, tmp_path / "new")
     data = load_training(config)
-    assert torch.equal(data.train.images[:, 0, 0, 0], data.train.ids)
+    assert torch.equal(data.train.images[:][:, 0, 0, 0], data.train.ids)
     assert load_test(config).labels.tolist() == [0, 1, 2, 3, 4, 5]
 
 
@@ -90,7 +90,7 @@ def test_cifar_is_fetched_into_an_empty_folder(
     monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": md5(folder / "batches.meta")})
     config = config_of(DataName.CIFAR10, tmp_path / "new")
     data = load_training(config)
-    assert torch.equal(data.train.images[:, 2, 31, 31], data.train.ids)
+    assert torch.equal(data.train.images[:][:, 2, 31, 31], data.train.ids)
     assert load_test(config).labels.tolist() == [0, 1, 2, 3, 4, 5]
 
 

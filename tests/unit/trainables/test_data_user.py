@@ -67,8 +67,8 @@ def samples(*images: object, labels: tuple[object, ...] = (0, 1)) -> list[tuple[
 )
 def test_every_allowed_image_becomes_bytes(provide: Provide, image: object, expected: Any) -> None:
     data = load_training(provide(samples(image)))
-    assert data.train.images.dtype == torch.uint8
-    assert np.array_equal(data.train.images[0].numpy(), expected)
+    assert data.train.images[:].dtype == torch.uint8
+    assert np.array_equal(data.train.images[:][0].numpy(), expected)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,8 @@ def test_the_factory_is_told_the_part_and_the_arguments(provide: Provide) -> Non
     config = provide(
         lambda split, side: samples(np.full((side, side), 7 if split == "test" else 9, np.uint8))
     ).with_overrides(arguments={"side": 8})
-    assert load_training(config).train.images[0, 0, 0].tolist() == [9] * 8
-    assert load_test(config).images[0, 0, 0].tolist() == [7] * 8
+    assert load_training(config).train.images[:][0, 0, 0].tolist() == [9] * 8
+    assert load_test(config).images[:][0, 0, 0].tolist() == [7] * 8
     assert load_test(config).images.shape == (40, 1, 8, 8)
 
 

@@ -55,7 +55,9 @@ def test_figures_equal_those_counted_by_hand() -> None:
     with torch.no_grad():
         model[5].get_parameter("weight").mul_(4)  # some confident, some not
     mean, std = (0.4, 0.6), (0.2, 0.3)
-    images = (split.images.numpy() / 255.0 - np.reshape(mean, (1, 2, 1, 1))) / np.reshape(std, (1, 2, 1, 1))
+    images = (split.images[:].numpy() / 255.0 - np.reshape(mean, (1, 2, 1, 1))) / np.reshape(
+        std, (1, 2, 1, 1)
+    )
     model.eval()
     with torch.no_grad():
         logits = model(torch.tensor(images, dtype=torch.float32)).double().tolist()
@@ -108,7 +110,7 @@ class HalfPrecision(nn.Module):
 def test_half_precision_logits_are_measured_in_single_precision() -> None:
     split = random_split()
     found = evaluate(HalfPrecision(), split, mean=(0.5, 0.5), std=(0.3, 0.3), batch_size=16, device=CPU)
-    logits = ((split.images / 255 - 0.5) / 0.3).flatten(1)[:, :5].bfloat16().double()
+    logits = ((split.images[:] / 255 - 0.5) / 0.3).flatten(1)[:, :5].bfloat16().double()
     expected = brute_force(logits.tolist(), split.labels.tolist())
     assert found["nll"] == pytest.approx(expected["nll"], abs=1e-6)
 

@@ -1,0 +1,126 @@
+"""The images of a folder as they are needed: decoded in threads, batch by batch, and not kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainables.data.folder_index import FolderIndex
+from trainables.data.folder_listing import MAX_THREADS
+from trainables.data.pictures import UNREADABLE, Box, read_cut, read_square, unreadable
+
+CHANNELS: Final = 3
+DIGEST_FORMAT: Final = 1
+"""Goes up when the same files give other pixels."""
+
+# N = images, B = images of a batch, S = side in pixels, C = channels
+
+
+class FolderImages:
+    """uint8 NxCxSxS images that lie in files; indexing them decodes.
+
+    Every image is brought to S pixels on its shorter side and cut to its centre, as when a folder is loaded
+    whole; only JPEGs at least four times as large as that are decoded at a part of their size.
+    """
+
+    def __init__(self, index: FolderIndex, rows_N: NDArray[np.int64], side: int) -> None:
+        """The images of these rows of an index, none of which has a fault."""
+        self._index = index
+        self._rows_N = rows_N
+        self._side = side
+
+    def __len__(self) -> int:
+        return len(self._rows_N)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Images, channels, height, width."""
+        return len(self), CHANNELS, self._side, self._side
+
+    @property
+    def nbytes(self) -> int:
+        """What they would hold if they were in memory."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def sides(self, rows_B: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Bx2: height and width in pixels of these images in their files."""
+        return self._index.sides_N2[self._rows_N[rows_B]]
+
+    def subset(self, rows: NDArray[np.int64]) -> FolderImages:
+        """Some of the images, in this order; nothing is decoded."""
+        return FolderImages(self._index, self._rows_N[rows], self._side)
+
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        """uint8 BxCxSxS on the CPU: the images of int64 rows, or of a slice.
+
+        Raises:
+            DataError: images cannot be decoded; their files are named.
+        """
+        chosen_B = self._rows_N[rows if isinstance(rows, slice) else rows.cpu().numpy()]
+        return self._decoded(
+            chosen_B, lambda place: read_square(self._path(chosen_B[place]), self._side, draft=True)
+        )
+
+    def cut(self, rows_B: Tensor, box_B4: Tensor) -> Tensor:
+        """uint8 BxCxSxS on the CPU: a box of each image, in pixels of its file, brought to S x S.
+
+        Boxes are top, left, height, width.
+
+        Raises:
+            DataError: images cannot be decoded, or have another size than the folder's index says.
+        """
+        chosen_B = self._rows_N[rows_B.cpu().numpy()]
+        boxes: Sequence[Box] = [tuple(box) for box in box_B4.tolist()]
+
+        def read(place: int) -> NDArray[np.uint8]:
+            height, width = self._index.sides_N2[chosen_B[place]].tolist()
+            return read_cut(self._path(chosen_B[place]), boxes[place], self._side, size=(height, width))
+
+        return self._decoded(chosen_B, read)
+
+    def digest(self, labels_N: Tensor, ids_N: Tensor) -> str:
+        """Hex sha256 of the side, and of path, size, content, label and id of each image's file."""
+        listing = self._index.listing
+        digest = hashlib.sha256(json.dumps(["image_folder", DIGEST_FORMAT, *self.shape]).encode())
+        for row in self._rows_N.tolist():
+            digest.update(listing.names.encoded(row))
+        for array in (listing.bytes_N[self._rows_N], self._index.sha256_NB[self._rows_N]):
+            digest.update(np.ascontiguousarray(array).data)
+        for tensor in (labels_N, ids_N):
+            digest.update(np.ascontiguousarray(tensor.numpy()).data)
+        return digest.hexdigest()
+
+    def _path(self, row: np.int64) -> Path:
+        return self._index.listing.path(int(row))
+
+    def _decoded(self, rows_B: NDArray[np.int64], read: Callable[[int], NDArray[np.uint8]]) -> Tensor:
+        """What `read` gives for each place in the batch, side by side."""
+        images = np.empty((len(rows_B), *self.shape[1:]), dtype=np.uint8)
+
+        def decode(place: int) -> str | None:
+            try:
+                images[place] = read(place)
+            except UNREADABLE as error:
+                return f"{self._path(rows_B[place])} ({error})"
+            return None
+
+        failures = [failure for failure in self._pool.map(decode, range(len(rows_B))) if failure]
+        if failures:
+            raise unreadable(failures, len(rows_B))
+        return torch.from_numpy(images)
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        # As many as this process may compute with: a node may hold several that decode.
+        n_threads = min(MAX_THREADS, torch.get_num_threads())
+        return ThreadPoolExecutor(n_threads, thread_name_prefix="decode")

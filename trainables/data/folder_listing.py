@@ -1,0 +1,150 @@
+"""Which image files a part of an image folder holds: names and sizes, and nothing of what is in them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.data.records import SourcePart
+from trainables.errors import DataError
+
+SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+LAYOUT: Final = "expected train/<class>/<image> and test/<class>/<image> below `root`"
+MAX_THREADS: Final = 16
+_NAMED: Final = 5
+_END: Final = b"\0"  # the one byte that no path can hold
+
+# N = image files
+
+
+class Names(Sequence[str]):
+    """Many paths in little memory: one after the other in one block of bytes."""
+
+    def __init__(self, block: bytes) -> None:
+        """Paths as `os.fsencode` gives them, each with a zero byte behind it."""
+        self.block = block
+        ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == 0)
+        self._edges = np.concatenate([[0], ends + 1])
+
+    @classmethod
+    def of(cls, paths: Sequence[str]) -> Names:
+        """These paths."""
+        return cls(b"".join(os.fsencode(path) + _END for path in paths))
+
+    def __len__(self) -> int:
+        return len(self._edges) - 1
+
+    def __getitem__(self, row: int) -> str:  # type: ignore[override]  # no slices
+        return os.fsdecode(self.encoded(row)[:-1])
+
+    def encoded(self, row: int) -> bytes:
+        """The bytes of one path, with the zero byte behind it."""
+        return self.block[self._edges[row] : self._edges[row + 1]]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The image files of a part, in the order of their paths in its folder, compared as text with /."""
+
+    folder: Path
+    names: Names
+    labels_N: NDArray[np.int64]
+    bytes_N: NDArray[np.int64]
+    changed_ns_N: NDArray[np.int64]
+    """When file or directory entry were last changed, in ns since the epoch; no program can set it back."""
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def path(self, row: int) -> Path:
+        """The file of a row."""
+        return self.folder / self.names[row]
+
+
+def list_part(root: Path, part: SourcePart) -> Listing:
+    """The image files of one part; classes are the sorted names of the folders in root/train.
+
+    Hidden files and other suffixes than `SUFFIXES` are passed over.
+
+    Raises:
+        DataError: a folder is missing or empty, or test has other classes than train.
+    """
+    classes = _class_names(root / SourcePart.TRAIN.value)
+    folder = root / part.value
+    if part is SourcePart.TEST:
+        _refuse_other_classes(folder, classes)
+    # The order of whole paths: a class's name counts with the slash behind it.
+    order = sorted(range(len(classes)), key=lambda label: f"{classes[label]}/")
+    with ThreadPoolExecutor(min(MAX_THREADS, len(classes))) as pool:
+        found = list(pool.map(lambda label: _list_class(folder, classes[label]), order))
+    counts = [len(sizes_2N[0]) for _, sizes_2N in found]
+    sizes_2N = np.concatenate([sizes for _, sizes in found], axis=1)
+    return Listing(
+        folder=folder,
+        names=Names(b"".join(names.block for names, _ in found)),
+        labels_N=np.repeat(np.array(order, dtype=np.int64), counts),
+        bytes_N=sizes_2N[0],
+        changed_ns_N=sizes_2N[1],
+        classes=classes,
+    )
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; {LAYOUT}")
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not names:
+        raise DataError(f"{folder} holds no folder, and so no class; {LAYOUT}")
+    return tuple(names)
+
+
+def _refuse_other_classes(folder: Path, classes: Sequence[str]) -> None:
+    found = set(_class_names(folder))
+    if found != set(classes):
+        lacking = sorted(set(classes) - found)
+        extra = sorted(found - set(classes))
+        raise DataError(
+            f"{folder} has other classes than train: missing {lacking[:_NAMED]} ({len(lacking)}), "
+            f"unknown {extra[:_NAMED]} ({len(extra)}); both need the same class folders"
+        )
+
+
+def _list_class(folder: Path, name: str) -> tuple[Names, NDArray[np.int64]]:
+    """Relative paths of a class's images in order, and 2xN: their bytes, and when they were changed."""
+    try:
+        files = sorted(_image_files(folder, name))
+    except OSError as error:
+        raise DataError(f"cannot list {folder / name}: {error}") from error
+    if not files:
+        raise DataError(
+            f"{folder / name} holds no image ({', '.join(sorted(SUFFIXES))}); add some, or remove the class"
+        )
+    sizes_N2 = np.array([sizes for _, *sizes in files], dtype=np.int64)
+    return Names.of([path for path, *_ in files]), sizes_N2.T
+
+
+def _image_files(folder: Path, name: str) -> Iterator[tuple[str, int, int]]:
+    """Path relative to the folder, bytes and time of change of each image file below folder/name."""
+    waiting = [name]
+    while waiting:
+        inner = waiting.pop()
+        with os.scandir(folder / inner) as entries:
+            for entry in entries:
+                path = f"{inner}/{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(path)
+                elif _is_image(entry):
+                    facts = entry.stat()
+                    yield path, facts.st_size, facts.st_ctime_ns
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    return Path(entry.name).suffix.lower() in SUFFIXES and not entry.name.startswith(".") and entry.is_file()
