@@ -25,10 +25,6 @@ BENCHMARKS: Final[Mapping[str, str]] = MappingProxyType(
         "auto_precision_gain": "tests.benchmarks.loops:auto_precision_gain",
         "render_crop_flip_speedup": "tests.benchmarks.rendering:render_crop_flip_speedup",
         "render_randaugment_speedup": "tests.benchmarks.rendering:render_randaugment_speedup",
-        "cache_bytes_per_row_1000": "tests.benchmarks.cache_files:cache_bytes_per_row_1000",
-        "cache_gather_over_index_select": "tests.benchmarks.cache_files:cache_gather_over_index_select",
-        "cache_open_second_ms": "tests.benchmarks.cache_files:cache_open_second_ms",
-        "cache_build_memory_gb": "tests.benchmarks.cache_files:cache_build_memory_gb",
     }
 )
 
