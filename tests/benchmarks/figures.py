@@ -43,7 +43,7 @@ class Figure:
     def line(self, name: str) -> str:
         """Name, value, unit, bound and verdict."""
         bound = "no bound" if self.bound is None else str(self.bound)
-        return f"{name:<26} {self.value:>9.3f} {self.unit:<4} {bound:<9} {'ok' if self.ok else 'BROKEN'}"
+        return f"{name:<32} {self.value:>9.3f} {self.unit:<4} {bound:<9} {'ok' if self.ok else 'BROKEN'}"
 
     def plain(self) -> dict[str, Any]:
         """Plain data for the file; `ok` tells on which side of the bound the value must lie."""

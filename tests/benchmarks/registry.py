@@ -9,9 +9,11 @@ from types import MappingProxyType
 from typing import Final
 
 from tests.benchmarks.figures import Figure
+from trainables.config import OBJECTIVE_CONFIGS
 from trainables.factories import load_factory
 
-# By name and not imported: each runs in a fresh process, where nothing is loaded but what it loads itself.
+# By name, with an argument where several share a function, and not imported: each runs in a fresh process,
+# where nothing is loaded but what it loads itself.
 BENCHMARKS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "trial_overhead_ratio": "tests.benchmarks.searches:trial_overhead_ratio",
@@ -25,6 +27,17 @@ BENCHMARKS: Final[Mapping[str, str]] = MappingProxyType(
         "auto_precision_gain": "tests.benchmarks.loops:auto_precision_gain",
         "render_crop_flip_speedup": "tests.benchmarks.rendering:render_crop_flip_speedup",
         "render_randaugment_speedup": "tests.benchmarks.rendering:render_randaugment_speedup",
+        "cache_build_over_teacher": "tests.benchmarks.teachers:cache_build_over_teacher",
+        "search_online_over_cached": "tests.benchmarks.teachers:search_online_over_cached",
+        "cache_bytes_per_row_1000": "tests.benchmarks.cache_files:cache_bytes_per_row_1000",
+        "cache_gather_over_index_select": "tests.benchmarks.cache_files:cache_gather_over_index_select",
+        "cache_open_second_ms": "tests.benchmarks.cache_files:cache_open_second_ms",
+        "cache_build_memory_gb": "tests.benchmarks.cache_files:cache_build_memory_gb",
+        **{
+            f"objective_step_over_ce.{name}": f"tests.benchmarks.objectives:objective_step_over_ce {name}"
+            for name in OBJECTIVE_CONFIGS
+            if name != "ce"
+        },
     }
 )
 
@@ -36,7 +49,8 @@ def measure(name: str) -> Figure:
 
 
 def _figure(path: str) -> Figure:
-    figure = load_factory(path)()
+    function, *arguments = path.split()
+    figure = load_factory(function)(*arguments)
     if not isinstance(figure, Figure):
         raise TypeError(f"{path} returned a {type(figure).__name__}; a benchmark returns a Figure")
     return figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -84,8 +84,12 @@ class Search:
             time.sleep(0.1)
         return time.monotonic() - began
 
-    def run(self, space: SpaceConfig = SPACE, *, name: str = "benchmark") -> float:
+    def run(
+        self, space: SpaceConfig = SPACE, *, name: str = "benchmark", teacher: Mapping[str, Any] | None = None
+    ) -> float:
         """The wall seconds of the search; another name makes it another search of other students.
+
+        `teacher` holds fields of `BenchSpec` that say where the teacher's answers come from.
 
         Raises:
             RuntimeError: not every trial was completed.
@@ -95,8 +99,7 @@ class Search:
             data=experiment.data,
             views=experiment.views,
             view_seed=0,
-            cache_uri=None,
-            cache_manifest=None,
+            **{"cache_uri": None, "cache_manifest": None, **(teacher or {})},
             checkpoints=str(self.folder / "students"),
         )
         composer = Composer(experiment, space, bench, name)

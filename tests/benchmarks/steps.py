@@ -23,7 +23,7 @@ from tests.benchmarks.figures import Bound, Figure
 from tests.benchmarks.surroundings import surroundings
 from trainables.cache.identity import make_identity, split_facts
 from trainables.cache.manifest import Origin
-from trainables.cache.planning import claim_folder, plan_shards, publish
+from trainables.cache.planning import claim_folder, plan_shards, publish, together
 from trainables.cache.producer import LiveTeacher, ShardProducer
 from trainables.cache.reader import CacheReader, open_cache
 from trainables.cache.storage import open_place
@@ -70,7 +70,7 @@ def kd_step_over_ce(rounds: int = 50) -> Figure:
     """Median time of a step with KD from the cache, over that of a step with cross-entropy alone."""
     data, teacher = random_data(), network(TEACHER)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        cache = _cache(Path(folder), data, teacher)
+        cache = cache_of(Path(folder), data, teacher, VIEWS)
         bench = Workbench(data, VIEWS, view_seed=VIEW_SEED, device=CPU, cache=cache)
         return _over_ce(bench, "KD, the teacher's logits gathered from a cache of fp16", rounds, KD_OVER_CE)
 
@@ -176,8 +176,11 @@ def random_data() -> TrainingData:
     return TrainingData(split, split, classes, (0.5,), (0.25,), digest_of("random images"))
 
 
-def _cache(folder: Path, data: TrainingData, teacher: nn.Module) -> CacheReader:
-    """A cache as a run has it, built here without Ray."""
+def cache_of(
+    folder: Path, data: TrainingData, teacher: nn.Module, views: ViewsConfig, *, embedding: bool = False
+) -> CacheReader:
+    """A cache as a run has it, of all views of both banks, built here without Ray."""
+    banks = {"weak": views.weak, "strong": views.strong}
     facts = split_facts(data)
     digest = digest_of([TEACHER.plain(), weights_digest(teacher)])
     place = open_place(str(folder / "cache"))
@@ -186,13 +189,13 @@ def _cache(folder: Path, data: TrainingData, teacher: nn.Module) -> CacheReader:
         n_rows=facts.n_train,
         classes=facts.classes,
         rows_per_shard=N_TRAIN,
-        recipes={"weak": VIEWS.weak.recipe},
+        recipes={name: bank.recipe for name, bank in banks.items()},
+        embedding=embedding,
     )
     origin = claim_folder(place, wanted)
-    banks = {"weak": VIEWS.weak}
     live = LiveTeacher(teacher, data, seed=VIEW_SEED, batch_size=512, device=CPU)
     producer = ShardProducer(place, origin, live, data)
-    for shard in plan_shards(place, origin, banks).missing:
-        producer.produce(shard)
+    for shards in together(plan_shards(place, origin, banks).missing):
+        producer.produce_together(shards)
     manifest = publish(place, plan_shards(place, origin, banks), {"torch": version("torch")})
     return open_cache(place.uri, manifest_sha=manifest, scratch=folder / "scratch")

@@ -1,0 +1,73 @@
+"""What a training step costs by objective, over cross-entropy alone, with the teacher's answers cached."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+import torch
+
+from tests.benchmarks.figures import Bound, Figure
+from tests.benchmarks.steps import (
+    BATCH,
+    CLASSES,
+    CPU,
+    SIDE,
+    STEPS_KEPT,
+    STUDENT,
+    TEACHER,
+    VIEW_SEED,
+    cache_of,
+    interleaved,
+    network,
+    random_data,
+    recipe,
+)
+from tests.benchmarks.surroundings import surroundings
+from trainables.config import (
+    OBJECTIVE_CONFIGS,
+    BankConfig,
+    CeConfig,
+    CropFlipStep,
+    RandAugmentStep,
+    ViewsConfig,
+)
+from trainables.loop import Course
+from trainables.workbench import Workbench
+
+CROP: Final = CropFlipStep(op="crop_flip", padding=2)
+# One view each: rendered ahead, so that the figure is the objective's cost and not the pictures'.
+VIEWS: Final = ViewsConfig(
+    weak=BankConfig(recipe=(CROP,), views=1),
+    strong=BankConfig(recipe=(CROP, RandAugmentStep(op="randaugment")), views=1),
+)
+BOUNDS: Final[Mapping[str, Bound]] = MappingProxyType({"crld": Bound(2.3)})
+
+
+def objective_step_over_ce(name: str, rounds: int = 12) -> Figure:
+    """Median time of a step with this objective at its defaults, over that of a step with cross-entropy."""
+    torch.set_num_threads(1)
+    config, data, teacher = OBJECTIVE_CONFIGS[name](), random_data(), network(TEACHER)
+    models = {"ce": network(STUDENT), name: network(STUDENT)}
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        cache = cache_of(Path(folder), data, teacher, VIEWS, embedding=True)
+        bench = Workbench(data, VIEWS, view_seed=VIEW_SEED, device=CPU, cache=cache)
+        courses = {
+            "ce": lambda seed: Course(models["ce"], CeConfig(), recipe(), seed),
+            name: lambda seed: Course(models[name], config, recipe(), seed),
+        }
+        times_s = interleaved(bench, courses, rounds)
+    ce_s, own_s = (statistics.median(times_s[one]) for one in ("ce", name))
+    views = "two views" if len(config.banks) > 1 else "one view"
+    how = (
+        f"median of {len(times_s[name])} training steps with {name} at its defaults ({views} a sample, "
+        f"{1000 * own_s:.2f} ms), over as many with cross-entropy alone ({1000 * ce_s:.2f} ms), taken in "
+        f"turns of {STEPS_KEPT} in one process with 1 thread, student {STUDENT.name} of width "
+        f"{STUDENT.width}, fp32, batch {BATCH} of {SIDE}x{SIDE} grey images, {CLASSES} classes; "
+        f"{surroundings('torch')}"
+    )
+    return Figure(own_s / ce_s, "x", how, BOUNDS.get(name))
