@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.unit.trainables.cache.lab import CacheLab
+from trainables.cache.embedding import EmbeddingTap, classifier_of
+from trainables.cache.manifest import DamagedCache, Part, discard_shards, read_manifest
+from trainables.cache.producer import LiveTeacher
+from trainables.cache.storage import open_place
+from trainables.config import ModelConfig, ModelName
+from trainables.errors import CacheError
+from trainables.models import build_model
+
+
+class Counting(nn.Module):
+    """Counts the images that go through."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.images = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.images += len(images)
+        logits: Tensor = self.network(images)
+        return logits
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        flat = images.flatten(1)
+        logits: Tensor = self.head(flat) + self.head(flat.flip(1))
+        return logits
+
+
+def files_of(folder: str) -> dict[str, bytes]:
+    """Every file of the cache that holds teacher's answers or their records."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in Path(folder).rglob("*")
+        if path.suffix == ".parquet" or path.parent.name == "_commits"
+    }
+
+
+def test_the_embedding_is_what_the_classifier_is_given(lab: CacheLab) -> None:
+    kitchen = lab.but(embedding=True)
+    kitchen.build()
+    rows = torch.tensor([39, 0, 17, 0])
+    signal = kitchen.open().signal("weak", 1, rows)
+    assert signal.embedding_BD is not None
+    assert signal.embedding_BD.shape == (4, 288)
+    assert signal.embedding_BD.dtype == torch.float32
+    live = LiveTeacher(lab.teacher, lab.data, seed=lab.seed, batch_size=64, device=torch.device("cpu"))
+    answers = live.answers(lab.views.weak.recipe, 1, rows, embedding=True)
+    assert answers.embedding_BD is not None
+    torch.testing.assert_close(signal.embedding_BD, answers.embedding_BD, atol=1e-3, rtol=1e-3)
+    with torch.inference_mode():
+        logits = classifier_of(lab.teacher, 5)(answers.embedding_BD)
+    torch.testing.assert_close(logits, answers.logits_BC, atol=1e-5, rtol=1e-5)
+
+
+def test_a_cache_without_embeddings_says_so(lab: CacheLab) -> None:
+    lab.build()
+    reader = lab.open()
+    assert reader.signal("weak", 0, torch.arange(3)).embedding_BD is None
+    assert reader.whole_view("weak", 0).embedding_BD is None
+    assert reader.manifest.embedding_width is None
+
+
+def test_growing_by_the_embedding_computes_its_files_alone_and_alters_no_other(lab: CacheLab) -> None:
+    lab.build()
+    before, first = files_of(lab.uri), read_manifest(open_place(lab.uri))[0]
+    computed = lab.but(embedding=True).build()
+    assert len(computed) == 9
+    assert {shard.part for shard in computed} == {Part.EMBEDDING}
+    after, second = files_of(lab.uri), read_manifest(open_place(lab.uri))[0]
+    assert before.items() <= after.items()
+    assert {Path(name).parts[0] for name in after.keys() - before.keys()} == {"_embedding", "_commits"}
+    logits = [record for record in second.shards if record.shard.part is Part.LOGITS]
+    assert logits == list(first.shards)
+    assert (second.rows, second.embedding_width) == (first.rows, 288)
+    assert second.bytes == sum(len(data) for name, data in after.items() if name.endswith(".parquet"))
+
+
+def test_logits_and_embeddings_of_the_same_rows_take_one_pass_of_the_teacher(lab: CacheLab) -> None:
+    teacher = Counting(lab.teacher)
+    lab.but(teacher=teacher, embedding=True).build()
+    assert teacher.images == 120
+
+
+def test_who_does_not_ask_for_embeddings_leaves_them_and_new_views_get_theirs(lab: CacheLab) -> None:
+    lab.but(embedding=True).build()
+    assert lab.build() == []
+    views = lab.views.with_overrides(weak=lab.views.weak.with_overrides(views=3))
+    computed = lab.but(views=views).build()
+    assert {(shard.view, shard.part) for shard in computed} == {(2, Part.LOGITS), (2, Part.EMBEDDING)}
+
+
+def test_the_files_open_as_arrays_and_readers_of_the_folder_see_logits_alone(lab: CacheLab) -> None:
+    lab.but(embedding=True).build()
+    frame = pd.read_parquet(Path(lab.uri) / "_embedding")
+    assert len(frame) == 120
+    assert set(frame.columns) == {"sample_id", "embedding", "bank", "view"}
+    assert frame["embedding"].iloc[0].dtype == np.float16
+    assert frame["embedding"].iloc[0].shape == (288,)
+    whole = pd.read_parquet(lab.uri)
+    assert len(whole) == 120
+    assert "embedding" not in whole.columns
+
+
+def test_a_damaged_file_of_embeddings_is_named_and_rebuilt_alone(lab: CacheLab) -> None:
+    kitchen = lab.but(embedding=True)
+    kitchen.build()
+    path = Path(lab.uri) / "_embedding/bank=weak/view=0001/shard-00002.parquet"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DamagedCache, match=r"_embedding/.*shard-00002.parquet was altered") as raised:
+        kitchen.open().arrays("weak")
+    discard_shards(open_place(lab.uri), raised.value.shards)
+    assert [shard.file for shard in kitchen.build()] == [str(path.relative_to(lab.uri))]
+
+
+def test_a_teacher_without_a_linear_classifier_is_refused(lab: CacheLab) -> None:
+    teacher = nn.Sequential(nn.Conv2d(1, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(CacheError, match=r"Sequential\) has no linear layer with 5 outputs.*cache.embedding"):
+        lab.but(teacher=teacher, embedding=True).build()
+
+
+def test_a_classifier_that_runs_twice_is_refused(lab: CacheLab) -> None:
+    with pytest.raises(CacheError, match=r"given inputs of shapes \[\(7, 64\), \(7, 64\)\] for 7 images"):
+        lab.but(teacher=Twice(), embedding=True).build()
+
+
+def test_embeddings_that_float16_cannot_hold_are_counted_and_refused(lab: CacheLab) -> None:
+    layer = nn.Linear(64, 5)
+    nn.init.normal_(layer.weight, std=1e-6)
+    teacher = nn.Sequential(nn.Flatten(), nn.Hardtanh(-1, 1), Scaled(), layer)
+    message = (
+        r"bank \w+, view 0: embeddings are not finite in fp16 in \d+ of \d+ rows \(sample ids .*embedding to"
+    )
+    with pytest.raises(CacheError, match=message):
+        lab.but(teacher=teacher, embedding=True).build()
+
+
+class Scaled(nn.Module):
+    def forward(self, values: Tensor) -> Tensor:
+        return values * 1e5
+
+
+ONE_OF_EACH_FAMILY = (
+    ModelName.MLP,
+    ModelName.CONVNET,
+    ModelName.RESNET8,
+    ModelName.RESNET8X4,
+    ModelName.WRN_16_1,
+    ModelName.VGG8,
+)
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH_FAMILY)
+def test_every_family_of_networks_has_an_embedding(name: ModelName) -> None:
+    model = build_model(ModelConfig(name=name), n_classes=7, in_channels=3).eval()
+    tap, layer = EmbeddingTap(model, 7), classifier_of(model, 7)
+    with torch.inference_mode():
+        with tap:
+            logits = model(torch.zeros(2, 3, 32, 32))
+        embedding = tap.taken(2)
+        assert embedding.shape == (2, layer.in_features)
+        torch.testing.assert_close(layer(embedding), logits)
+        model(torch.zeros(3, 3, 32, 32))  # nobody listens any more
+    assert len(tap.taken(2)) == 2
