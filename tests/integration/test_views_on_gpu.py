@@ -5,45 +5,36 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from trainables.config.views import (
-    CropFlipStep,
-    CutmixStep,
-    CutoutStep,
-    MixupStep,
-    RandAugmentStep,
-    RandomResizedCropStep,
-    Recipe,
-    RotationStep,
-    TrivialAugmentStep,
-    TurnBy,
-)
+from tests.unit.trainables.views_lab import STEPS, N, chains, channels, pictures_for, view_of
+from trainables.config.views import Recipe, Step
 from trainables.views.draw import draw
 from trainables.views.render import render
 
-RECIPES: dict[str, Recipe] = {
-    "strong": (CropFlipStep(op="crop_flip"), RandAugmentStep(op="randaugment"), CutoutStep(op="cutout")),
-    "mixed": (
-        RandomResizedCropStep(op="random_resized_crop"),
-        TrivialAugmentStep(op="trivial_augment"),
-        RotationStep(op="rotation", by=TurnBy.RANDOM),
-        CutmixStep(op="cutmix"),
-        MixupStep(op="mixup"),
-    ),
-}
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+]
 IDS = np.arange(500)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.op)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_gpu_shows_the_very_view_that_the_cpu_shows(recipe: Recipe, channels: int) -> None:
+def test_a_gpu_shows_the_very_view_that_the_cpu_shows(step: Step, channels: int) -> None:
     generator = torch.Generator().manual_seed(channels)
     batch = torch.randint(0, 256, (500, channels, 32, 32), generator=generator, dtype=torch.uint8)
+    on_gpu = batch.cuda()
     for view in range(20):
-        params = draw(recipe, IDS, seed=1, view=view, size=(32, 32), population=IDS)
+        params = draw((step,), IDS, seed=1, view=view, size=(32, 32), population=IDS)
         here = render(batch, params, lambda rows: batch[rows])
-        on_gpu = batch.cuda()
-        there = render(on_gpu, params.to("cuda"), lambda rows: on_gpu[rows])  # noqa: B023 - used at once
+        there = render(on_gpu, params.to("cuda"), lambda rows: on_gpu[rows])
         assert torch.equal(there.cpu(), here)
+
+
+@settings(deadline=None, max_examples=50)
+@given(recipe=chains, channels=channels, view=st.integers(0, 99))
+def test_a_view_does_not_depend_on_the_device(recipe: Recipe, channels: int, view: int) -> None:
+    batch, rows = pictures_for(recipe, channels), torch.arange(N)
+    assert torch.equal(view_of(recipe, batch.cuda(), rows, view).cpu(), view_of(recipe, batch, rows, view))

@@ -12,19 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trainables.config.views import (
-    CropFlipStep,
-    CutmixStep,
-    CutoutStep,
-    MixupStep,
-    RandAugmentStep,
-    RandomResizedCropStep,
-    Recipe,
-    RotationStep,
-    Step,
-    TrivialAugmentStep,
-    TurnBy,
+from tests.unit.trainables.views_lab import (
+    AUGMENT,
+    CROP,
+    CUT,
+    IDS,
+    SIZE,
+    STEPS,
+    N,
+    chains,
+    channels,
+    pictures,
+    pictures_for,
+    view_of,
 )
+from trainables.config.views import CutoutStep, Recipe, Step
 from trainables.errors import DataError
 from trainables.views.cutout import CutoutPart
 from trainables.views.draw import draw
@@ -32,48 +34,7 @@ from trainables.views.normalise import normalise
 from trainables.views.params import Part
 from trainables.views.render import render
 
-CROP = CropFlipStep(op="crop_flip", padding=3)
-AUGMENT = RandAugmentStep(op="randaugment")
-CUT = CutoutStep(op="cutout")
 STRONG: Recipe = (CROP, AUGMENT, CUT)
-SIZE = (12, 15)
-N = 40
-
-
-def pictures(channels: int) -> Tensor:
-    generator = torch.Generator().manual_seed(channels)
-    return torch.randint(0, 256, (N, channels, *SIZE), generator=generator, dtype=torch.uint8)
-
-
-# Ids that are no places: a step that mistook one for the other would not find its partners.
-IDS = 3 * np.arange(N) + 1
-STEPS: list[Step] = [
-    CROP,
-    AUGMENT,
-    CUT,
-    RandomResizedCropStep(op="random_resized_crop"),
-    TrivialAugmentStep(op="trivial_augment"),
-    RotationStep(op="rotation"),
-    RotationStep(op="rotation", by=TurnBy.RANDOM),
-    MixupStep(op="mixup", alpha=0.5),
-    CutmixStep(op="cutmix", probability=0.8),
-]
-chains = st.lists(st.sampled_from(STEPS), min_size=1, max_size=4).map(tuple)
-channels = st.sampled_from([1, 3])
-
-
-def view_of(recipe: Recipe, batch: Tensor, rows: Tensor, view: int) -> Tensor:
-    """One view of some of the pictures, drawn for these alone, as a worker would that has no others."""
-    size = (int(batch.shape[2]), int(batch.shape[3]))
-    params = draw(recipe, IDS[rows.numpy()], seed=1, view=view, size=size, population=IDS)
-    return render(batch[rows], params, lambda places: batch[places])
-
-
-def pictures_for(recipe: Recipe, channels: int) -> Tensor:
-    """Square ones for recipes that turn them."""
-    return (
-        pictures(channels)[..., :12] if any(step.op == "rotation" for step in recipe) else pictures(channels)
-    )
 
 
 @settings(deadline=None, max_examples=25)
@@ -115,6 +76,20 @@ def test_a_view_does_not_depend_on_the_number_of_workers(
     for worker in range(workers):
         rows = torch.arange(worker, N, workers)
         assert torch.equal(view_of(recipe, batch, rows, view), whole[rows])
+
+
+@settings(deadline=None, max_examples=10)
+@given(recipe=chains, channels=channels, view=st.integers(0, 99))
+def test_a_view_does_not_depend_on_the_number_of_threads(recipe: Recipe, channels: int, view: int) -> None:
+    batch, before = pictures_for(recipe, channels), torch.get_num_threads()
+    shown = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            shown.append(view_of(recipe, batch, torch.arange(N), view))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*shown)
 
 
 @settings(deadline=None, max_examples=10)
