@@ -14,7 +14,7 @@ from orchestrator.ledger import TrialRecord
 from orchestrator.picking import choose_finalists
 from orchestrator.proposals import control_spec, repeat_jobs
 from orchestrator.run_context import Run
-from trainables.config import BenchSpec, ModelConfig, Role, Split, TrialSpec, digest_of
+from trainables.config import BenchSpec, ModelConfig, OnlineSpec, Role, Split, TrialSpec, digest_of
 from trainables.jobs import EvaluateJob, Message, ProfileJob, TrainJob
 from trainables.teacher import TeacherFacts
 
@@ -73,27 +73,33 @@ def finalists_stage(
     return _records(run, final_jobs), _records(run, control_jobs)
 
 
-def test_stage(
-    run: Run, bench: BenchSpec, teacher: TeacherFacts, records: Sequence[TrialRecord]
-) -> dict[str, float]:
-    """Test accuracies of finalists, control and teacher (where there is a network) by trial id.
+def test_stage(run: Run, bench: BenchSpec, teacher: TeacherFacts, records: Sequence[TrialRecord]) -> Figures:
+    """By trial id, `accuracy`, `nll`, `ece` and `agreement` with the teacher, on the test split.
 
-    This is the only reader of the test split.
+    Finalists and control have them, and the teacher itself; where its logits were imported there is no
+    network that could be asked about this split. This is the only reader of it.
     """
     jobs = [
         _evaluation(record.trial, TrialSpec.from_plain(record.spec).student, record.checkpoint, bench)
         for record in records
     ]
-    if teacher.weights is not None:  # else its logits were imported, and nobody knows what it says here
-        network = run.experiment.teacher.network
+    if teacher.weights is not None:
+        network, size = run.experiment.teacher.network, run.experiment.cache.batch_size
+        beside = OnlineSpec(model=network, weights=teacher.weights, batch_size=size)
+        jobs = [job.with_overrides(teacher=beside) for job in jobs]
         jobs.append(_evaluation("teacher", network, teacher.weights, bench))
 
     def evaluate() -> dict[str, Any]:
         run.workers.start_slots()
         ends = run_errands(run.workers.broker, jobs)
-        return {job.job_id.removeprefix("test-"): ends[job.job_id].metrics["test/accuracy"] for job in jobs}
+        return {
+            job.job_id.removeprefix("test-"): {
+                name.removeprefix("test/"): value for name, value in ends[job.job_id].metrics.items()
+            }
+            for job in jobs
+        }
 
-    key = digest_of([[job.job_id, job.checkpoint] for job in jobs])
+    key = digest_of([[job.job_id, job.checkpoint, job.teacher and job.teacher.weights] for job in jobs])
     return run.stages.run("test", key, evaluate)
 
 

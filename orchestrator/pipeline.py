@@ -86,7 +86,7 @@ def _stages(run: Run, recorder: MlflowRecorder, *, search_must_exist: bool) -> S
         origin = record.trial.rpartition("-seed")[0]
         figures[record.trial] = figures.get(origin, figures["control"])
     choice = choose_champion(group_trials(finalists), figures, constraints_of(run))
-    tests = test_stage(run, bench, teacher, [*finalists, *control])
+    tested = test_stage(run, bench, teacher, [*finalists, *control])
     outcome = Outcome(
         teacher=teacher,
         cache=cache,
@@ -95,7 +95,7 @@ def _stages(run: Run, recorder: MlflowRecorder, *, search_must_exist: bool) -> S
         control=control,
         choice=choice,
         figures=figures,
-        tests=tests,
+        tested=tested,
     )
     outcome.record_figures(recorder, run.ledger)
     identity = cache.identity.digest() if cache else None

@@ -31,7 +31,7 @@ _KINDS: Final[Mapping[Role, str]] = {
     Role.BASELINE: "baseline",
 }
 # The runs table sorts its columns by name and cuts heads at about 14 characters.
-_SHORT: Final[Mapping[str, str]] = {"accuracy": "acc", "agreement": "agree"}
+SHORT: Final[Mapping[str, str]] = {"accuracy": "acc", "agreement": "agree"}
 _SELECTION: Final = "selection/"
 
 
@@ -132,7 +132,7 @@ def summary_figures(
     for name, value in best.items():
         if name.startswith(_SELECTION):
             tail = name.removeprefix(_SELECTION)
-            figures[_SHORT.get(tail, tail)] = rounded(value)
+            figures[SHORT.get(tail, tail)] = rounded(value)
     if f"{_SELECTION}accuracy" in final:
         figures["acc_final"] = rounded(final[f"{_SELECTION}accuracy"])
     return figures

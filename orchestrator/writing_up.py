@@ -26,7 +26,7 @@ from orchestrator.summary import (
     write_summary,
 )
 from orchestrator.tracking import MlflowRecorder
-from orchestrator.tracking_names import ranked_runs_url
+from orchestrator.tracking_names import SHORT, ranked_runs_url
 from trainables.errors import StillhouseError
 from trainables.teacher import TeacherFacts
 from trainables.teacher_pass import CacheSummary
@@ -46,7 +46,13 @@ class Outcome:
     control: Sequence[TrialRecord]
     choice: Choice
     figures: Figures
-    tests: Mapping[str, float]
+    tested: Figures
+    """Of the test split, by trial id."""
+
+    @property
+    def tests(self) -> dict[str, float]:
+        """Test accuracies by trial id."""
+        return {trial: figures["accuracy"] for trial, figures in self.tested.items()}
 
     def champion_metrics(self) -> dict[str, float]:
         """The claims of the champion: means over its seeds; fractions."""
@@ -77,7 +83,8 @@ class Outcome:
         for record in [*students, *self.finalists, *self.control]:
             figures = dict(self.figures[record.trial])
             if record.trial in self.tests:
-                figures["test_acc"] = self.tests[record.trial]
+                tested = self.tested[record.trial]
+                figures |= {f"test_{SHORT.get(name, name)}": value for name, value in tested.items()}
             if known.get(record.trial) != figures:
                 recorder.record_figures(record.trial, figures)
 

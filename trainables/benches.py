@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainables.cache.producer import LiveTeacher
 from trainables.cache.reader import CacheReader, open_cache
@@ -21,7 +21,7 @@ from trainables.config import (
     TrialSpec,
     digest_of,
 )
-from trainables.data import TrainingData, load_training
+from trainables.data import ImageSplit, TrainingData, load_training
 from trainables.kept import Kept
 from trainables.loop import Course
 from trainables.models import build_model
@@ -59,6 +59,7 @@ class Bench:
             max_benches, max_bytes=IDLE_BYTES, size=lambda bench: bench.held_bytes
         )
         self._students = CompiledStudents()
+        self._answers: Kept[str, Tensor] = Kept(max_benches)
         self._precisions: dict[str, TrainingPrecision] = {}
         self._latencies_ms: dict[str, float] = {}
 
@@ -161,11 +162,23 @@ class Bench:
             render_budget_bytes=render_budget(self._device),
         )
 
-    def _online(self, teacher: OnlineSpec, spec: BenchSpec) -> OnlineTeacher:
+    def teacher_answers(self, teacher: OnlineSpec, spec: BenchSpec, split: ImageSplit) -> Tensor:
+        """The class (int64, on the CPU) that the teacher gives each clean image; found out once a split."""
+
+        def find() -> Tensor:
+            module = self._loaded(teacher, spec).to(self._device)
+            return self.workbench(spec).classes(module, split, batch_size=teacher.batch_size)
+
+        return self._answers.get(digest_of([teacher.plain(), spec.data.plain(), split.ids.tolist()]), find)
+
+    def _loaded(self, teacher: OnlineSpec, spec: BenchSpec) -> nn.Module:
         module = self.build(teacher.model, spec)
         load_weights(module, Path(teacher.weights))
+        return module
+
+    def _online(self, teacher: OnlineSpec, spec: BenchSpec) -> OnlineTeacher:
         live = LiveTeacher(
-            module,
+            self._loaded(teacher, spec),
             self.data(spec.data),
             seed=spec.view_seed,
             batch_size=teacher.batch_size,

@@ -44,6 +44,22 @@ def evaluate(
         return figures_of(logits_NC, split.labels.to(device))
 
 
+def answers(
+    model: nn.Module,
+    split: ImageSplit,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    batch_size: int,
+    device: torch.device,
+) -> Tensor:
+    """The class (int64, N of them, on the CPU) that a network gives each unaltered image of a split."""
+    with evaluating(model), torch.inference_mode():
+        batches = split.batches(batch_size)
+        classes = [_logits(model, batch.to(device), mean, std).argmax(dim=-1).cpu() for batch in batches]
+    return torch.cat(classes)
+
+
 def figures_of(logits_NC: Tensor, labels_N: Tensor) -> dict[str, float]:
     """Accuracy, nll and ece of fp32 logits; see `evaluate`."""
     if not bool(torch.isfinite(logits_NC).all()):

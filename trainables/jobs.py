@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from trainables.config import BenchSpec, Config, Cost, ModelConfig, Split, TrialSpec
+from trainables.config import BenchSpec, Config, Cost, ModelConfig, OnlineSpec, Split, TrialSpec
 
 
 class TrainJob(Config):
@@ -33,6 +33,7 @@ class EvaluateJob(Config):
     student: ModelConfig
     checkpoint: str
     split: Split
+    teacher: OnlineSpec | None = Field(None, description="whom the answers are compared with, if anybody")
 
 
 class ProfileJob(Config):

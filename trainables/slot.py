@@ -38,6 +38,7 @@ TAKE_WAIT_S = 5.0
 ORIGIN_WAIT_S = 60.0
 ORIGIN_LOOK_S = 0.05
 WATCH_WAIT_S = 30.0
+EVALUATED_TOGETHER = 512
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,10 @@ def _files(job: TrainJob, line: Line) -> CheckpointFolder:
 
 
 def evaluate_job(job: EvaluateJob, bench: Bench, line: Line) -> None:
-    """Evaluate kept weights; the test split is loaded here and nowhere else."""
+    """Evaluate kept weights; the test split is loaded here and nowhere else.
+
+    With a teacher, `agreement` is the fraction of images that both give the same class.
+    """
     model = bench.build(job.student, job.bench)
     load_weights(model, Path(job.checkpoint))
     workbench = bench.workbench(job.bench)
@@ -122,7 +126,12 @@ def evaluate_job(job: EvaluateJob, bench: Bench, line: Line) -> None:
         Split.SELECTION: lambda: data.selection,
         Split.TEST: lambda: load_test(job.bench.data),
     }
-    figures = workbench.evaluate(model, splits[job.split](), batch_size=512)
+    split = splits[job.split]()
+    figures = workbench.evaluate(model, split, batch_size=EVALUATED_TOGETHER)
+    if job.teacher is not None:
+        own_N = workbench.classes(model, split, batch_size=EVALUATED_TOGETHER)
+        same_N = own_N == bench.teacher_answers(job.teacher, job.bench, split)
+        figures["agreement"] = float(same_N.double().mean())
     line.send(Message(metrics={f"{job.split}/{n}": v for n, v in figures.items()}, end=End.COMPLETED))
 
 

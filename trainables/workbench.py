@@ -12,7 +12,7 @@ from trainables.cache.reader import CacheReader
 from trainables.config import ViewsConfig
 from trainables.data import ImageSplit, TrainingData
 from trainables.errors import CacheError
-from trainables.evaluation import evaluate
+from trainables.evaluation import answers, evaluate
 from trainables.file_views import FileViews
 from trainables.online import OnlineTeacher
 from trainables.signals import Mixing, TeacherSignal
@@ -187,6 +187,11 @@ class Workbench:
             batch_size=batch_size,
             device=self.device,
         )
+
+    def classes(self, model: nn.Module, split: ImageSplit, *, batch_size: int) -> Tensor:
+        """The class that a model gives each clean image of a split; see `evaluation.answers`."""
+        data = self.data
+        return answers(model, split, mean=data.mean, std=data.std, batch_size=batch_size, device=self.device)
 
     def _whole_signal(self, cache: CacheReader, bank: str, view: int) -> TeacherSignal | None:
         signal = self._signals.get((bank, view))

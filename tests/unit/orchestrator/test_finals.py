@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,7 +71,7 @@ class Scene:
         jobs = repeat_jobs(spec, experiment=self.run.experiment, bench=self.bench, role=role)
         return [self.trained(job, accuracy) for job in jobs]
 
-    def finish(self, stage: str, key: str, result: dict[str, object]) -> None:
+    def finish(self, stage: str, key: str, result: Mapping[str, object]) -> None:
         self.run.ledger.append("stage", stage=stage, key=key, status="finished", seconds=1.0, result=result)
 
 
@@ -125,6 +125,8 @@ def test_finalists_and_control_that_are_trained_already_are_only_found(scene: Sc
 
 def test_the_test_split_is_read_once(scene: Scene) -> None:
     record = scene.searched(2.0, 0.9)
-    jobs = [[f"test-{record.trial}", record.checkpoint], ["test-teacher", TEACHER.weights]]
-    scene.finish("test", digest_of(jobs), {record.trial: 0.7, "teacher": 0.8})
-    assert finals.test_stage(scene.run, scene.bench, TEACHER, [record]) == {record.trial: 0.7, "teacher": 0.8}
+    weights = TEACHER.weights
+    jobs = [[f"test-{record.trial}", record.checkpoint, weights], ["test-teacher", weights, None]]
+    found = {record.trial: {"accuracy": 0.7, "agreement": 0.9}, "teacher": {"accuracy": 0.8}}
+    scene.finish("test", digest_of(jobs), found)
+    assert finals.test_stage(scene.run, scene.bench, TEACHER, [record]) == found

@@ -18,6 +18,7 @@ from trainables.config import (
     KdConfig,
     ModelConfig,
     ModelName,
+    OnlineSpec,
     Role,
     Split,
     TrainingConfig,
@@ -147,6 +148,35 @@ def test_the_test_split_is_evaluated_on_its_own_images(bench: Bench, spec: Bench
     load_weights(model, Path(checkpoint))
     expected = bench.workbench(spec).evaluate(model, load_test(DATA), batch_size=512)
     assert evaluated.messages[0].metrics == {f"test/{name}": value for name, value in expected.items()}
+
+
+def test_a_student_is_compared_with_the_teacher_image_by_image(bench: Bench, spec: BenchSpec) -> None:
+    checkpoints = []
+    for seed in (1, 2):
+        trained = Listener()
+        train_job(job_of(spec, trial_id=f"ce-{seed}", seed=seed), bench, trained.line())
+        checkpoints.append(trained.messages[-1].checkpoint or "")
+    own, theirs = checkpoints
+    split = load_test(DATA)
+    classes = []
+    for checkpoint in checkpoints:
+        model = bench.build(STUDENT, spec)
+        load_weights(model, Path(checkpoint))
+        classes.append(bench.workbench(spec).classes(model, split, batch_size=100))
+    expected = float((classes[0] == classes[1]).double().mean())
+    assert 0 < expected < 1
+    for teacher, agreement in ((theirs, expected), (own, 1.0)):
+        evaluated = Listener()
+        job = EvaluateJob(
+            job_id="e",
+            bench=spec,
+            student=STUDENT,
+            checkpoint=own,
+            split=Split.TEST,
+            teacher=OnlineSpec(model=STUDENT, weights=teacher, batch_size=64),
+        )
+        evaluate_job(job, bench, evaluated.line())
+        assert evaluated.messages[0].metrics["test/agreement"] == agreement
 
 
 def test_weights_that_are_gone_are_named(bench: Bench, spec: BenchSpec) -> None:
