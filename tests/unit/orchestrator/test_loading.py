@@ -94,6 +94,13 @@ BAD_EXPERIMENTS = {
         f"allowed: {EVERY_STEP}",
         "mean 'crop_flip'",
     ),
+    "bounds in the wrong order": bad(
+        "op: crop_flip, padding: 1",
+        "op: random_resized_crop, scale: [1, 0.5]",
+        12,
+        "views.weak.recipe[0].scale: found [1, 0.5]",
+        "the lower bound comes first",
+    ),
     "step without its name": bad(
         "op: crop_flip, ", "", 12, "views.weak.recipe[0].op: found nothing", EVERY_STEP
     ),
