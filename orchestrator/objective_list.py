@@ -15,6 +15,7 @@ NEED_WORDS: Final[Mapping[Need, str]] = MappingProxyType(
         Need.UNSHIFTED: "unshifted",
         Need.DENSE_LOGITS: "student's last feature map",
         Need.ROWS: "a table by sample",
+        Need.ATTACK: "adversarial images",
     }
 )
 COLUMNS: Final = ("name", "needs", "student sees", "paper", "defaults")

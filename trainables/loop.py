@@ -234,6 +234,7 @@ class _Run:
             model, self.bench.data.selection, batch_size=self.course.training.eval_batch_size
         )
         metrics.update({f"selection/{name}": value for name, value in figures.items()})
+        metrics.update(self.serving.robustness(model, batch_size=self.course.training.eval_batch_size))
         if figures["accuracy"] > self.best.get("selection/accuracy", -1.0):
             self.best_epoch, self.best = epoch, dict(metrics)
             self.best_model = {name: value.detach().clone() for name, value in model.state_dict().items()}

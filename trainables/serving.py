@@ -9,9 +9,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from trainables.attacks import Attacker, accuracy_under_attack, attack_target
 from trainables.config import Need, ObjectiveBase, TrainingPrecision
 from trainables.dense import DenseLogits
 from trainables.errors import TrialFailed
+from trainables.evaluation import evaluating
 from trainables.objectives.divergences import at_least_fp32
 from trainables.precision import autocast
 from trainables.signals import Signals, TeacherSignal
@@ -51,6 +53,11 @@ class Serving:
                 "this objective keeps a table of every sample's last answer, which the "
                 f"{team.size} workers of a slot would fill apart from each other; give a slot one worker"
             )
+        self._model = model
+        self._attacker: Attacker | None = None
+        if config.attack is not None:
+            data = bench.data
+            self._attacker = Attacker(config.attack, mean=data.mean, std=data.std, device=bench.device)
         self._dense: DenseLogits | None = None
         if Need.DENSE_LOGITS in self._needed:
             self._dense = DenseLogits(model, input_shape=bench.input_shape, device=bench.device)
@@ -65,25 +72,70 @@ class Serving:
         layout: torch.memory_format,
     ) -> Signals:
         """The signals of these rows in an epoch; gradient flows through the student's logits alone."""
-        config, bench = self._config, self._bench
+        config, bench, labels_B = self._config, self._bench, self._bench.labels(rows_B)
         # One forward pass a bank: batch statistics are per view, as in the released CRLD.
         images = {
             bank: bench.images(bank, epoch, rows_B).contiguous(memory_format=layout) for bank in config.banks
         }
+        teacher = {bank: self._teacher(bank, epoch, rows_B) for bank in config.teacher_banks}
+        if self._attacker is not None:
+            images = {
+                bank: self._attacked(self._attacker, shown, labels_B, teacher.get(bank), precision)
+                for bank, shown in images.items()
+            }
         with autocast(precision, bench.device):
             answers = {bank: self._answer(forward, shown) for bank, shown in images.items()}
         mixings = {bank: bench.mixing(bank, epoch, rows_B) for bank in config.banks}
         return Signals(
             # Softmax, divergences and masks in fp32, whatever the network computed in.
             student={bank: at_least_fp32(logits_BC) for bank, (logits_BC, _) in answers.items()},
-            teacher={bank: self._teacher(bank, epoch, rows_B) for bank in config.teacher_banks},
-            labels_B=bench.labels(rows_B),
+            teacher=teacher,
+            labels_B=labels_B,
             epoch=epoch,
             mixed={bank: mixing for bank, mixing in mixings.items() if mixing is not None},
             rows_B=to_device(rows_B, bench.device) if Need.ROWS in self._needed else None,
             dense={bank: dense for bank, (_, dense) in answers.items() if dense is not None},
             label_smoothing=self._label_smoothing,
         )
+
+    def robustness(self, model: nn.Module, *, batch_size: int) -> dict[str, float]:
+        """Accuracy on the selection split under the objective's own attack; nothing where it has none."""
+        if self._attacker is None:
+            return {}
+        data = self._bench.data
+        accuracy = accuracy_under_attack(
+            model,
+            data.selection,
+            self._attacker.attack,
+            mean=data.mean,
+            std=data.std,
+            batch_size=batch_size,
+        )
+        return {"selection/accuracy_under_attack": accuracy}
+
+    def _attacked(
+        self,
+        attacker: Attacker,
+        images_BCHW: Tensor,
+        labels_B: Tensor,
+        teacher: TeacherSignal | None,
+        precision: TrainingPrecision,
+    ) -> Tensor:
+        target_BC = attack_target(
+            labels_B,
+            teacher.logits_BC if teacher else None,
+            share=attacker.attack.teacher_share,
+            n_classes=len(self._bench.data.classes),
+        )
+
+        def network(shown_BCHW: Tensor) -> Tensor:
+            with autocast(precision, images_BCHW.device):
+                logits_BC: Tensor = self._model(shown_BCHW)
+            return logits_BC
+
+        # Batch statistics of images on their way would enter the running ones: the network's mode is fixed.
+        with evaluating(self._model):
+            return attacker.attacked(network, images_BCHW, target_BC)
 
     def _answer(self, forward: Forward, images_BCHW: Tensor) -> tuple[Tensor, Tensor | None]:
         if self._dense is None:

@@ -33,6 +33,7 @@ TERMS: Final = {
     "aekt": {"ce", "tckd", "nckd"},
     "clkd": {"ce", "sample", "class", "covariance"},
     "ckd": {"ce", "contrast"},
+    "akd": {"ce", "soft"},
     "mlld": {"ce_weak", "ce_strong", "kd_weak", "kd_strong", "class", "batch"},
     "crld": {"ce_weak", "ce_strong", "within", "cross"},
 }
@@ -53,11 +54,12 @@ FLAT: Final = {
     ("dist", "inter"): 16.0,
     ("dist", "intra"): 16.0,
     ("ckd", "contrast"): math.log(3),
+    ("akd", "soft"): math.log(5),
     # All positions vote for class 0. One of the labels is another: the rest share 0.4 and thrice 0.2.
     ("zipf", "zipf"): (0.4 * math.log(1.6) + 0.6 * math.log(0.8)) / 3,
 }
 # These gain by other than equal logits.
-NEVER_ZERO: Final = {"ckd"}
+NEVER_ZERO: Final = {"ckd", "akd"}
 
 
 def signals_of(students: dict[str, Tensor], teachers: dict[str, Tensor], labels_B: Tensor) -> Signals:
@@ -143,7 +145,7 @@ class NamelessConfig(ObjectiveBase):
     ids=["unlisted", "nameless"],
 )
 def test_an_unknown_objective_is_refused_with_the_known_names(config: ObjectiveBase, name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"unknown objective {name} .*known: aekt, ce, .*zipf"):
+    with pytest.raises(ConfigError, match=rf"unknown objective {name} .*known: aekt, .*kd, .*zipf"):
         build_objective(config)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
@@ -40,6 +41,19 @@ class Need(StrEnum):
     """The student sees adversarial images, which the loop makes in each step."""
 
 
+@dataclass(frozen=True)
+class Attack:
+    """Projected gradient ascent within a ball of the maximum norm; sizes are of pixels in [0, 1]."""
+
+    epsilon: float
+    """Radius of the ball."""
+    step: float
+    steps: int
+    random_start: bool
+    teacher_share: float = 0.0
+    """Of the teacher's answer in what the student is led away from; the rest is the label."""
+
+
 class ObjectiveBase(Config):
     """What every objective states beside its hyper-parameters."""
 
@@ -58,3 +72,8 @@ class ObjectiveBase(Config):
     def needed(self) -> frozenset[Need]:
         """What this objective asks for with these hyper-parameters."""
         return self.needs
+
+    @property
+    def attack(self) -> Attack | None:
+        """How the student's images are made adversarial, in every bank; none where they stay as they are."""
+        return None

@@ -24,7 +24,8 @@ from trainables.config.logit_objectives import (
     DkdConfig,
     KdConfig,
 )
-from trainables.config.objective_base import Need, ObjectiveBase
+from trainables.config.objective_base import Attack, Need, ObjectiveBase
+from trainables.config.robust_objectives import AkdConfig, AttackTarget
 from trainables.config.view_objectives import (
     CrldBase,
     CrldConfig,
@@ -46,6 +47,7 @@ ObjectiveConfig = Annotated[
     | AektConfig
     | ClkdConfig
     | CkdConfig
+    | AkdConfig
     | MlldConfig
     | CrldConfig,
     Field(discriminator="name"),
@@ -64,6 +66,7 @@ OBJECTIVE_CONFIGS: Final[Mapping[str, type[ObjectiveBase]]] = MappingProxyType(
         "aekt": AektConfig,
         "clkd": ClkdConfig,
         "ckd": CkdConfig,
+        "akd": AkdConfig,
         "mlld": MlldConfig,
         "crld": CrldConfig,
     }
@@ -73,6 +76,9 @@ __all__ = [
     "OBJECTIVE_CONFIGS",
     "AektConfig",
     "AektForm",
+    "AkdConfig",
+    "Attack",
+    "AttackTarget",
     "CeConfig",
     "CkdConfig",
     "ClkdConfig",

@@ -9,6 +9,7 @@ from typing import Any, Final
 from trainables.config.objectives import ObjectiveBase
 from trainables.errors import ConfigError
 from trainables.objectives.aekt import AektObjective
+from trainables.objectives.akd import AkdObjective
 from trainables.objectives.ce import CeObjective
 from trainables.objectives.ckd import CkdObjective
 from trainables.objectives.clkd import ClkdObjective
@@ -35,6 +36,7 @@ OBJECTIVES: Final[Mapping[str, Callable[[Any], Objective]]] = MappingProxyType(
         "aekt": AektObjective,
         "clkd": ClkdObjective,
         "ckd": CkdObjective,
+        "akd": AkdObjective,
         "mlld": MlldObjective,
         "crld": CrldObjective,
     }
@@ -74,6 +76,7 @@ __all__ = [
     "OBJECTIVES",
     "STATEFUL_OBJECTIVES",
     "AektObjective",
+    "AkdObjective",
     "CeObjective",
     "CkdObjective",
     "ClkdObjective",

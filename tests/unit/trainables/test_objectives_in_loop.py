@@ -28,7 +28,7 @@ from tests.unit.trainables.course_lab import (
 from trainables.cache.identity import split_facts
 from trainables.checkpoints import CheckpointFolder
 from trainables.config import OBJECTIVE_CONFIGS, CrldConfig, KdConfig, MlldConfig, ObjectiveBase
-from trainables.config.objectives import CtkdConfig, PskdConfig
+from trainables.config.objectives import AkdConfig, CtkdConfig, PskdConfig
 from trainables.errors import CheckpointError
 from trainables.loop import Course, train
 from trainables.objectives import STATEFUL_OBJECTIVES, build_objective
@@ -106,6 +106,7 @@ STATEFUL: dict[str, ObjectiveBase] = {
     "ctkd": CtkdConfig(curriculum_epochs=3),
     "pskd": PskdConfig(),
     "pskd half": PskdConfig(half=True),
+    "akd": AkdConfig(steps=2, attack_target="mixture"),
 }
 
 
@@ -138,6 +139,20 @@ def test_the_temperature_is_learned_and_stays_out_of_the_student(bench: Workbenc
     temperatures = [metrics["train/temperature"] for metrics in told]
     assert len(set(temperatures)) == len(temperatures)
     assert weights_of(course.model).keys() == weights_of(averaging_student()).keys()
+
+
+def test_a_student_that_sees_adversarial_images_is_measured_under_attack(bench: Workbench) -> None:
+    told: Told = []
+    course = course_of(AkdConfig(epsilon=64.0, step=32.0, steps=3), training=ONE)
+    train(course, bench, on_epoch=lambda _, metrics: told.append(metrics))
+    (metrics,) = told
+    assert 0.0 <= metrics["selection/accuracy_under_attack"] <= metrics["selection/accuracy"]
+    # The attack runs in evaluation mode: one update of the batch statistics a step, not one a forward pass.
+    n_updates = course.model.get_buffer("1.num_batches_tracked").item()
+    assert n_updates == 44 // SHORT.batch_size
+    other: Told = []
+    train(course_of(KdConfig(), training=ONE), bench, on_epoch=lambda _, metrics: other.append(metrics))
+    assert "selection/accuracy_under_attack" not in other[0]
 
 
 def test_every_sample_of_full_batches_has_answered_after_an_epoch(bench: Workbench) -> None:

@@ -1,0 +1,51 @@
+"""Adversarial training on labels and teacher (AKD: Maroto et al., 2022, arXiv 2203.07159)."""
+
+# B = samples in the batch, C = classes
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainables.config.objectives import AkdConfig
+from trainables.objectives.divergences import at_least_fp32, check_same_shape, label_loss
+from trainables.signals import Losses, Signals
+
+
+@dataclass(frozen=True)
+class AkdObjective:
+    """(1 - teacher_share) · CE(labels) + teacher_share · CE(the teacher's probabilities), of the student's
+    answer to an adversarial image.
+
+    The loop makes the images, by the attack of the configuration. The teacher answers to the view before the
+    attack, so a cache serves it; a teacher that sees the adversarial image, which would have to run beside
+    the student, is left out. That the idea works is from the paper's summary; this formula, the attack and
+    its defaults are inferred. Temperature is 1. Terms: `ce`, `soft`.
+    """
+
+    config: AkdConfig
+
+    def __call__(self, signals: Signals) -> Losses:
+        """The losses of one step; only `total` carries gradient.
+
+        Raises:
+            ValueError: student and teacher differ in shape.
+        """
+        share = self.config.teacher_share
+        ce = label_loss(signals, "weak")
+        soft = soft_cross_entropy(signals.student["weak"], signals.teacher["weak"].logits_BC)
+        terms = {"ce": ce.detach(), "soft": soft.detach()}
+        return Losses(total=(1 - share) * ce + share * soft, terms=terms, gauges={})
+
+
+def soft_cross_entropy(student_BC: Tensor, teacher_BC: Tensor) -> Tensor:
+    """Mean over samples of -Σ p(teacher) log p(student): their divergence and the teacher's entropy.
+
+    Raises:
+        ValueError: student and teacher differ in shape.
+    """
+    check_same_shape(student_BC, teacher_BC)
+    target_BC = at_least_fp32(teacher_BC.detach()).softmax(dim=-1)
+    return -(target_BC * F.log_softmax(at_least_fp32(student_BC), dim=-1)).sum(dim=-1).mean()
