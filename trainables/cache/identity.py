@@ -28,6 +28,7 @@ class SplitFacts(Config):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     input_shape: tuple[int, int, int] = Field(description="channels, height, width")
+    left_out: int = Field(0, description="unreadable images that are in neither training nor selection split")
 
 
 def split_facts(data: TrainingData) -> SplitFacts:
@@ -41,6 +42,7 @@ def split_facts(data: TrainingData) -> SplitFacts:
         mean=data.mean,
         std=data.std,
         input_shape=(channels, height, width),
+        left_out=data.left_out,
     )
 
 

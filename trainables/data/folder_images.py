@@ -68,7 +68,7 @@ class FolderImages:
         """
         chosen_B = self._rows_N[rows if isinstance(rows, slice) else rows.cpu().numpy()]
         return self._decoded(
-            chosen_B, lambda place: read_square(self._path(chosen_B[place]), self._side, draft=True)
+            chosen_B, lambda place: read_square(self._file(chosen_B[place]), self._side, draft=True)
         )
 
     def cut(self, rows_B: Tensor, box_B4: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class FolderImages:
 
         def read(place: int) -> NDArray[np.uint8]:
             height, width = self._index.sides_N2[chosen_B[place]].tolist()
-            return read_cut(self._path(chosen_B[place]), boxes[place], self._side, size=(height, width))
+            return read_cut(self._file(chosen_B[place]), boxes[place], self._side, size=(height, width))
 
         return self._decoded(chosen_B, read)
 
@@ -100,7 +100,11 @@ class FolderImages:
             digest.update(np.ascontiguousarray(tensor.numpy()).data)
         return digest.hexdigest()
 
-    def _path(self, row: np.int64) -> Path:
+    def path(self, row: int) -> Path:
+        """The file of an image."""
+        return self._file(self._rows_N[row])
+
+    def _file(self, row: np.int64) -> Path:
         return self._index.listing.path(int(row))
 
     def _decoded(self, rows_B: NDArray[np.int64], read: Callable[[int], NDArray[np.uint8]]) -> Tensor:
@@ -111,7 +115,7 @@ class FolderImages:
             try:
                 images[place] = read(place)
             except UNREADABLE as error:
-                return f"{self._path(rows_B[place])} ({error})"
+                return f"{self._file(rows_B[place])} ({error})"
             return None
 
         failures = [failure for failure in self._pool.map(decode, range(len(rows_B))) if failure]

@@ -37,7 +37,7 @@ FORMAT: Final = 1
 """Goes up when the columns change, or what they mean."""
 TELL_EVERY_S: Final = 10.0
 SAVE_EVERY_S: Final = 60.0
-_BLOCK: Final = 256
+BLOCK: Final = 256
 
 # N = image files
 
@@ -119,7 +119,7 @@ def _look(listing: Listing, columns: _Columns, rows: Sequence[int], *, decode: b
     """Fill the columns of these rows; gives how many are done after each block."""
     waiting, done = iter(rows), 0
     with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
-        while block := list(islice(waiting, _BLOCK)):
+        while block := list(islice(waiting, BLOCK)):
             pictures = pool.map(lambda row: examine(listing.path(row), decode=decode), block)
             for row, picture in zip(block, pictures, strict=True):
                 columns.learn(row, picture, decoded=decode)

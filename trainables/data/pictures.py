@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from trainables.data.resizing import eight_bit, require_eight_bits, squared
+from trainables.data.resizing import centred, eight_bit, require_eight_bits, scaled, squared
 from trainables.errors import DataError
 
 UNREADABLE: Final = (
@@ -79,10 +79,14 @@ def read_square(path: Path, side: int, *, draft: bool = False) -> NDArray[np.uin
     With `draft`, a JPEG that is four times as large or more is decoded at a part of its size.
     """
     with Image.open(path) as image:
-        if draft:
-            _draft(image, min(image.size) // side)
-        pixels = np.asarray(squared(eight_bit(image, "RGB"), side))
-    return pixels.transpose(2, 0, 1)
+        width, height = image.size
+        scale = _draft(image, min(image.size) // side) if draft else 1
+        rgb = eight_bit(image, "RGB")
+    if scale == 1:
+        return np.asarray(squared(rgb, side)).transpose(2, 0, 1)
+    edges = (0, 0, width / scale, height / scale)
+    small = rgb.resize(scaled((width, height), side), Image.Resampling.BILINEAR, box=edges)
+    return np.asarray(centred(small, side)).transpose(2, 0, 1)
 
 
 def read_cut(path: Path, box: Box, side: int, *, size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -39,11 +39,19 @@ def squared(image: Image.Image, side: int) -> Image.Image:
 
     The same pixels as torchvision's Resize(side) and CenterCrop(side) give for a Pillow image.
     """
-    width, height = image.size
-    shorter = min(width, height)
-    if (width, height) != (side, side):
-        scaled = (side * width // shorter, side * height // shorter)
-        image = image.resize(scaled, Image.Resampling.BILINEAR)
+    if image.size != (side, side):
+        image = image.resize(scaled(image.size, side), Image.Resampling.BILINEAR)
+    return centred(image, side)
+
+
+def scaled(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Width and height of which the shorter one is `side` pixels, and the other as much larger as before."""
+    shorter = min(size)
+    return side * size[0] // shorter, side * size[1] // shorter
+
+
+def centred(image: Image.Image, side: int) -> Image.Image:
+    """The square of `side` pixels in the middle of an image."""
     left = round((image.width - side) / 2)
     top = round((image.height - side) / 2)
     return image.crop((left, top, left + side, top + side))

@@ -1,0 +1,140 @@
+"""From a folder that stays in its files to students: teacher pass, proof, cache and training, without Ray."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.unit.trainables.cache.lab import CacheLab
+from tests.unit.trainables.course_lab import CPU, same_weights, untimed, weights_of
+from tests.unit.trainables.folder_lab import config_of, write_folder
+from trainables.cache.identity import split_facts
+from trainables.cache.producer import LiveTeacher
+from trainables.cache.proof import prove_alignment
+from trainables.cache.reader import CacheReader
+from trainables.config import (
+    BankConfig,
+    CeConfig,
+    CropFlipStep,
+    KdConfig,
+    ObjectiveBase,
+    Precision,
+    TrainingConfig,
+    ViewsConfig,
+)
+from trainables.config.views import MixupStep, RandomResizedCropStep
+from trainables.data import TrainingData, load_training
+from trainables.errors import CacheError
+from trainables.loop import Course, train
+from trainables.online import OnlineTeacher
+from trainables.workbench import Workbench
+
+SEED, EPOCHS = 7, 3
+CROP = CropFlipStep(op="crop_flip", padding=1)
+CUT = (
+    RandomResizedCropStep(op="random_resized_crop", scale=(0.3, 1.0)),
+    CROP,
+    MixupStep(op="mixup", alpha=0.4),
+)
+TRAINING = TrainingConfig(epochs=EPOCHS, batch_size=5, lr=0.05, eval_batch_size=3)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Sums in a fixed order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = write_folder(tmp_path_factory.mktemp("pictures"), per_class=16)
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    yield folder
+    tempfile.tempdir = before
+
+
+def colour_student(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(256, 2)
+        )
+
+
+def views_of(*recipe: object) -> ViewsConfig:
+    """As many views as epochs: none is seen twice."""
+    return ViewsConfig(weak=BankConfig(recipe=recipe, views=EPOCHS))  # type: ignore[arg-type]
+
+
+def trained(
+    data: TrainingData,
+    views: ViewsConfig,
+    objective: ObjectiveBase,
+    teacher: CacheReader | OnlineTeacher | None = None,
+) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
+    bench = Workbench(data, views, view_seed=SEED, device=CPU, cache=teacher)
+    course, told = Course(colour_student(), objective, TRAINING, 3), list[dict[str, float]]()
+    train(course, bench, on_epoch=lambda _, metrics: told.append(untimed(metrics)))
+    return weights_of(course.model), told
+
+
+@pytest.fixture(scope="module")
+def lab(root: Path, tmp_path_factory: pytest.TempPathFactory) -> CacheLab:
+    """The fp32 cache of views whose boxes are cut out of files; asked about one sample at a time."""
+    data, folder = load_training(config_of(root)), tmp_path_factory.mktemp("lab")
+    lab = CacheLab(folder, data, colour_student(9), split_facts(data), views_of(*CUT), SEED, Precision.FP32)
+    lab = lab.but(batch_size=1)
+    lab.build(("weak",))
+    return lab
+
+
+def test_training_from_files_is_training_from_memory_bit_for_bit(root: Path) -> None:
+    views = views_of(CROP, MixupStep(op="mixup"))
+    in_files, whole = load_training(config_of(root)), load_training(config_of(root, memory_gb=1))
+    weights, told = trained(in_files, views, CeConfig())
+    other_weights, other_told = trained(whole, views, CeConfig())
+    assert same_weights(weights, other_weights)
+    assert told == other_told
+    assert len(told) == EPOCHS
+
+
+def test_cached_training_from_files_is_online_training_bit_for_bit(lab: CacheLab) -> None:
+    live = LiveTeacher(lab.teacher, lab.data, seed=SEED, batch_size=1, device=CPU)
+    weights, told = trained(lab.data, lab.views, KdConfig(), lab.open())
+    other_weights, other_told = trained(lab.data, lab.views, KdConfig(), OnlineTeacher(live, lab.views))
+    assert same_weights(weights, other_weights)
+    assert told == other_told
+
+
+def test_the_cache_of_a_folder_in_files_is_proved_against_the_live_teacher(lab: CacheLab) -> None:
+    proof = prove_alignment(lab.open(), lab.data, lab.teacher, lab.views, SEED, banks=("weak",))
+    assert proof.largest_difference == pytest.approx(0, abs=1e-5)
+
+
+def test_a_cache_of_the_folder_in_memory_is_another_cache(lab: CacheLab, root: Path) -> None:
+    whole = load_training(config_of(root, memory_gb=1))
+    with pytest.raises(CacheError, match="cache was made from data"):
+        Workbench(whole, lab.views, view_seed=SEED, device=CPU, cache=lab.open())
+
+
+def test_the_proof_sees_boxes_that_were_drawn_for_other_sizes(lab: CacheLab, root: Path) -> None:
+    """As if a cache of images in memory, cropped at the data set's size, were taken for one of files."""
+    whole = replace(load_training(config_of(root, memory_gb=1)), digest=lab.data.digest)
+    with pytest.raises(CacheError, match=r"rows of .* are not what the live teacher says"):
+        prove_alignment(lab.open(), whole, lab.teacher, lab.views, SEED, banks=("weak",))
+
+
+def test_what_was_left_out_is_on_record(root: Path, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "pictures")
+    (folder / "train/rose/4.tif").write_bytes(b"")
+    data = load_training(config_of(folder, skip_unreadable=True))
+    assert split_facts(data).left_out == 1
