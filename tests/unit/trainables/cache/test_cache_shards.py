@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from trainables.cache.keeping import keep_logits
+from trainables.cache.keeping import decode, keep_logits
 from trainables.cache.manifest import Shard
 from trainables.cache.shards import (
     ShardRows,
@@ -55,6 +55,69 @@ def test_the_schema_is_the_format(precision: Precision, value: pa.DataType) -> N
         ]
     )
     assert not schema.field("logits").type.value_field.nullable
+
+
+def list_of(value: pa.DataType, width: int) -> pa.DataType:
+    return pa.list_(pa.field("element", value, nullable=False), width)
+
+
+@pytest.mark.parametrize(
+    ("precision", "kept", "formula"),
+    [
+        (
+            Precision.INT8,
+            {"logits": list_of(pa.int8(), 3), "logit_scale": pa.float32()},
+            b"z - max(z) = (logits - 127) * logit_scale",
+        ),
+        (
+            Precision.TOPK,
+            {
+                "top_logits": list_of(pa.float16(), 2),
+                "top_classes": list_of(pa.int32(), 2),
+                "residual_logsumexp": pa.float32(),
+            },
+            b"z - max(z) of top_classes = top_logits; log-sum-exp of z - max(z) over all other classes = "
+            b"residual_logsumexp",
+        ),
+    ],
+)
+def test_other_precisions_have_columns_of_their_own_and_say_how_to_decode_them(
+    precision: Precision, kept: dict[str, pa.DataType], formula: bytes
+) -> None:
+    schema = read_shard(encoded(precision)).schema
+    first = list(schema)[1 : 1 + len(kept)]
+    assert [(field.name, field.type, field.nullable) for field in first] == [
+        (name, kind, False) for name, kind in kept.items()
+    ]
+    assert [field.name for field in schema if field not in first] == [
+        "sample_id",
+        "logit_max",
+        "label",
+        "teacher_top1",
+        "teacher_confidence",
+        "teacher_entropy",
+    ]
+    assert schema.metadata[b"decode"] == formula
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+def test_pandas_gives_arrays_from_which_anyone_can_decode(precision: Precision) -> None:
+    rows = rows_of(precision)
+    frame = pq.read_table(pa.BufferReader(encoded(precision))).to_pandas()
+    expected = decode(rows.kept.values, len(CLASSES))
+    found = np.empty_like(expected)
+    for index, row in frame.iterrows():
+        match precision:
+            case Precision.INT8:
+                logits = (row["logits"].astype(np.float32) - 127) * row["logit_scale"]
+            case Precision.TOPK:
+                logits = np.full(3, row["residual_logsumexp"] - np.log(1), np.float32)
+                logits[row["top_classes"]] = row["top_logits"]
+            case _:
+                logits = row["logits"]
+        found[index] = logits
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+    assert np.array_equal(logits_of(read_shard(encoded(precision))), expected)
 
 
 def test_the_metadata_say_what_the_file_is() -> None:
