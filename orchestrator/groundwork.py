@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.imported_teacher import imported_facts, read_imported
+from orchestrator.looking import look_at_images
 from orchestrator.run_context import Run
 from orchestrator.summary import percent
 from trainables.cache.manifest import DamagedCache, discard_shards
@@ -31,6 +32,7 @@ def teacher_stage(run: Run) -> TeacherFacts:
     request, key = _teacher_request(run)
 
     def make() -> dict[str, Any]:
+        look_at_images(run.experiment.data, run.console)
         run.workers.start_slots_early()
         epochs = config.training.epochs if config.checkpoint is None else None
         with run.console.progress("teacher", epochs) as progress:
@@ -48,6 +50,8 @@ def teacher_stage(run: Run) -> TeacherFacts:
         f"teacher {facts.fingerprint[:8]}: {facts.params or 0:,} parameters, "
         f"selection {percent(facts.selection_accuracy)} %"
     )
+    if facts.split.left_out:
+        run.console.info(f"{facts.split.left_out:,} unreadable images are left out (data.skip_unreadable)")
     return facts
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -66,14 +67,14 @@ def read_image_folder(config: DataConfig, part: SourcePart) -> SourceImages:
 def index_folder(config: DataConfig, told: Told) -> None:
     """Look at the training images of a large folder now, so that loading finds them looked at.
 
-    Nothing happens for other data sets, and folders that fit in memory. `told` is called with (images done,
-    images to look at), in this thread.
+    Nothing happens for other data sets, for folders that fit in memory, and for those that are not on this
+    machine, which is for whoever loads them to say. `told` is called with (images done, images to look at).
 
     Raises:
         DataError: as for `read_image_folder`, except for unreadable images.
         StorageError: the node's scratch folder cannot be written.
     """
-    if config.name is not DataName.IMAGE_FOLDER:
+    if config.name is not DataName.IMAGE_FOLDER or not Path(str(config.root)).expanduser().is_dir():
         return
     listing = _listing(config, SourcePart.TRAIN)
     if stays_in_files(config, len(listing)):

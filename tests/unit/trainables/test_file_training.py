@@ -28,7 +28,7 @@ from trainables.config import (
     TrainingConfig,
     ViewsConfig,
 )
-from trainables.config.views import MixupStep, RandomResizedCropStep
+from trainables.config.views import MixupStep, RandomResizedCropStep, Step
 from trainables.data import TrainingData, load_training
 from trainables.errors import CacheError
 from trainables.loop import Course, train
@@ -70,9 +70,9 @@ def colour_student(seed: int = 0) -> nn.Module:
         )
 
 
-def views_of(*recipe: object) -> ViewsConfig:
+def views_of(*recipe: Step) -> ViewsConfig:
     """As many views as epochs: none is seen twice."""
-    return ViewsConfig(weak=BankConfig(recipe=recipe, views=EPOCHS))  # type: ignore[arg-type]
+    return ViewsConfig(weak=BankConfig(recipe=recipe, views=EPOCHS))
 
 
 def trained(

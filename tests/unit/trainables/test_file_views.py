@@ -83,7 +83,7 @@ def test_views_of_files_are_those_of_images_in_memory(
 def test_boxes_of_files_of_one_size_are_those_of_images_of_that_size() -> None:
     ids, recipe = np.arange(40), (BOX, CROP)
     drawn = draw(recipe, ids, seed=3, view=2, size=(21, 34)).parts[0]
-    boxes = draw_boxes(recipe, ids, seed=3, view=2, sides_B2=np.tile(np.int32([21, 34]), (40, 1)))
+    boxes = draw_boxes(recipe, ids, seed=3, view=2, sides_B2=np.full((40, 2), (21, 34), dtype=np.int32))
     assert boxes is not None
     assert isinstance(drawn, ResizedCropPart)
     assert torch.equal(boxes, drawn.box_B4)
