@@ -11,7 +11,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from orchestrator.loading import LoadedExperiment, Overrides, load_experiment
-from orchestrator.options import CachePlace, Experiment, Json, Out, Space
+from orchestrator.options import CachePlace, Experiment, Json, Out, Space, takes_pair
+from orchestrator.pairs import split_pair
 
 app: Final = typer.Typer(
     name="cache",
@@ -25,6 +26,7 @@ YAML: Final = (".yaml", ".yml")
 
 
 @app.command(epilog="Example: stillhouse cache plan digits --space crld")
+@takes_pair()
 def plan(experiment: Experiment, space: Space = None, out: Out = None, json_only: Json = False) -> None:
     """Tell what a cache will cost before anything runs.
 
@@ -41,6 +43,7 @@ def plan(experiment: Experiment, space: Space = None, out: Out = None, json_only
 
 
 @app.command(epilog="Example: stillhouse cache verify digits --deep --repair")
+@takes_pair("cache")
 def verify(
     cache: CachePlace,
     deep: Annotated[
@@ -66,6 +69,7 @@ def verify(
 
 
 @app.command(epilog="Example: stillhouse cache info digits --views")
+@takes_pair("cache")
 def info(
     cache: CachePlace,
     views: Annotated[bool, typer.Option("--views", help="One line for each view too.")] = False,
@@ -84,6 +88,7 @@ def info(
 
 
 @app.command(epilog="Example: stillhouse cache show digits --sample 17 --to seventeen.png")
+@takes_pair()
 def show(
     experiment: Experiment,
     sample: Annotated[int, typer.Option(help="The sample's id: its row in the training part of the data.")],
@@ -103,6 +108,7 @@ def show(
 
 
 @app.command(epilog="Example: stillhouse cache export digits answers.parquet --bank weak")
+@takes_pair("cache")
 def export(
     cache: CachePlace,
     file: Annotated[Path, typer.Argument(help="The .parquet or .csv file to write.")],
@@ -119,6 +125,24 @@ def export(
         from orchestrator.cache_moves import export_file
 
         console.result(export_file(subject, file, bank or [], console))
+
+
+@app.command(epilog="Example: stillhouse cache gc --unused-days 1 --dry-run")
+def gc(
+    unused_days: Annotated[float, typer.Option(min=0, help="Copies not used for so many days go.")] = 7.0,
+    keep_gb: Annotated[float | None, typer.Option(min=0, help="Beyond so many GB the oldest go too.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would go.")] = False,
+    json_only: Json = False,
+) -> None:
+    """Remove this node's copies of caches that nobody uses.
+
+    Caches themselves are not touched, and copies that a process reads are left.
+    """
+    from orchestrator.cache_gc import clean_node
+    from orchestrator.console import Console
+
+    console = Console(json_only=json_only)
+    console.result(clean_node(console, unused_days=unused_days, keep_gb=keep_gb, dry_run=dry_run))
 
 
 @app.command(name="import", epilog="Example: stillhouse cache import logits.npz my.yaml")
@@ -163,4 +187,4 @@ def _subject(ref: str, space: str | None, out: Path | None, *, json_only: bool) 
 
 def _names_a_place(ref: str) -> bool:
     """Whether a folder or a URI is meant, and not an experiment."""
-    return "://" in ref or Path(ref).is_dir() or ("/" in ref and Path(ref).suffix not in YAML)
+    return "://" in ref or Path(ref).is_dir() or ("/" in ref and Path(split_pair(ref)[0]).suffix not in YAML)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,11 +23,11 @@ from orchestrator.loading import (
     load_experiment,
     load_space,
     shipped,
-    shipped_file,
 )
-from orchestrator.options import Address, Experiment, Json, Out, Space, Trials, Where
+from orchestrator.options import Address, Experiment, Json, Out, Pair, Space, Trials, Where, takes_pair
+from orchestrator.starting import start_file
 from search_spaces.space import SpaceConfig
-from trainables.errors import ConfigError, StillhouseError
+from trainables.errors import StillhouseError
 
 app = typer.Typer(
     name="stillhouse",
@@ -40,9 +39,6 @@ app = typer.Typer(
     epilog="Example: stillhouse run digits",
 )
 app.add_typer(cache_commands.app)
-
-_NAME_LINE: Final = re.compile(r"^name:.*$", re.MULTILINE)
-_FOREIGN: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True)
@@ -90,6 +86,7 @@ def _options(
 
 
 @app.command(epilog="Example: stillhouse run digits --space crld --trials 30")
+@takes_pair()
 def run(
     experiment: Experiment,
     space: Space = None,
@@ -103,6 +100,7 @@ def run(
 
 
 @app.command(epilog='Example: stillhouse pick digits --where "params <= 20000"')
+@takes_pair()
 def pick(
     experiment: Experiment,
     where: Where = None,
@@ -117,6 +115,7 @@ def pick(
 
 
 @app.command(epilog="Example: stillhouse ui digits")
+@takes_pair()
 def ui(
     experiment: Experiment = "digits",
     out: Out = None,
@@ -132,6 +131,7 @@ def ui(
 
 
 @app.command(epilog="Example: stillhouse submit my.yaml --address http://head:8265")
+@takes_pair()
 def submit(
     experiment: Experiment,
     address: Address = None,
@@ -187,7 +187,8 @@ def validate(
         text, data = _described(space), {"space": space.plain()}
     else:
         loaded = load_experiment(file, check_paths=paths)
-        text = f"experiment {loaded.config.name} with {_described(loaded.space)}"
+        pairs = f"; pairs: {', '.join(loaded.pairs)}" if loaded.pairs else ""
+        text = f"experiment {loaded.config.name} with {_described(loaded.space)}{pairs}"
         data = {"experiment": loaded.config.plain(), "space": loaded.space.plain()}
     typer.echo(json.dumps(data, indent=2) if json_only else f"{file}: ok, {text}")
 
@@ -196,25 +197,12 @@ def validate(
 def init(
     path: Annotated[Path, typer.Argument(help="The file to write.")],
     source: Annotated[str, typer.Option("--from", help="The shipped experiment to start from.")] = "digits",
+    pair: Pair = None,
     space: Annotated[str | None, typer.Option("--from-space", help="A shipped search space instead.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
 ) -> None:
     """Write a commented experiment or search-space file to start from."""
-    if space is not None:
-        original = shipped_file(space, SPACES_FOLDER, kind="search space")
-    else:
-        original = shipped_file(source, EXPERIMENTS_FOLDER, kind="experiment")
-    if path.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"{path}: found suffix {path.suffix!r}; allowed: .yaml or .yml")
-    name = _FOREIGN.sub("-", path.stem).lstrip("_.-") or original.stem
-    text = _NAME_LINE.sub(f"name: {name}", original.read_text(encoding="utf-8"), count=1)
-    try:
-        with path.open("w" if force else "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError as error:
-        raise ConfigError(f"{path} exists; give another name, or --force to replace it") from error
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+    start_file(path, experiment=source, pair=pair, space=space, force=force)
     typer.echo(f"wrote {path}; next: stillhouse validate {path}")
 
 

@@ -13,7 +13,7 @@ from orchestrator.checks import Both, check_together
 from orchestrator.constraints import parse_constraints
 from orchestrator.experiment import ExperimentConfig
 from orchestrator.explain import Problem, as_error, build, shown
-from orchestrator.pairs import chosen, with_pair
+from orchestrator.pairs import chosen, split_pair, with_pair
 from orchestrator.schema_words import did_you_mean
 from orchestrator.yaml_lines import Document, KeyPath, read_yaml
 from search_spaces.space import SpaceConfig
@@ -34,6 +34,8 @@ class LoadedExperiment:
     source: Path
     """The experiment's file."""
     space_source: Path
+    pairs: tuple[str, ...] = ()
+    """Names of all pairs of the file."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,6 @@ class Overrides:
     out: str | None = None
     trials: int | None = None
     where: str | None = None
-    pair: str | None = None
-    """A name from the file's `pairs`."""
 
 
 def load_experiment(
@@ -54,14 +54,17 @@ def load_experiment(
 ) -> LoadedExperiment:
     """The experiment that a shipped name or a path names, with its space.
 
-    `check_paths=False` leaves out whether data and checkpoint exist: another machine may hold them.
+    Behind either may stand which of its pairs it is about: `cifar100:vgg13-vgg8`. `check_paths=False` leaves
+    out whether data and checkpoint exist: another machine may hold them.
 
     Raises:
         ConfigError: one line with file, line, key, what was found and what is allowed.
     """
     overrides = overrides or Overrides()
-    source = _find(ref, EXPERIMENTS_FOLDER, kind="experiment")
-    document = _paired(read_yaml(source), overrides.pair)
+    name, pair = split_pair(ref)
+    source = _find(name, EXPERIMENTS_FOLDER, kind="experiment")
+    whole = read_yaml(source)
+    document = _paired(whole, pair)
     config = _resolved(build(ExperimentConfig, document), folder=source.resolve().parent)
     if check_paths:
         _check_paths(config, document)
@@ -69,7 +72,8 @@ def load_experiment(
     space = build(SpaceConfig, space_document)
     config = _overridden(config, overrides, space_document)
     check_together(Both(config, space, document, space_document))
-    return LoadedExperiment(config, space, source, Path(space_document.file))
+    pairs = tuple(whole.data.get("pairs") or ())
+    return LoadedExperiment(config, space, source, Path(space_document.file), pairs)
 
 
 def load_space(ref: str) -> SpaceConfig:
@@ -87,7 +91,8 @@ def is_space_file(ref: str) -> bool:
     Raises:
         ConfigError: a path to a file that cannot be read.
     """
-    return _is_path(ref) and "objectives" in read_yaml(Path(ref).expanduser()).data
+    name, _ = split_pair(ref)
+    return _is_path(name) and "objectives" in read_yaml(Path(name).expanduser()).data
 
 
 def shipped(folder: Path) -> dict[str, str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +16,31 @@ Out = Annotated[Path | None, typer.Option(help="Output folder, instead of the fi
 Trials = Annotated[int | None, typer.Option(min=1, help="Budget of trials, instead of the file's.")]
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
 Where = Annotated[str | None, typer.Option(help='Constraints, as "latency_ms <= 2 and params <= 1e6".')]
+Pair = Annotated[str | None, typer.Option("--pair", help="One of the file's pairs of teacher and student.")]
 Address = Annotated[str | None, typer.Option(help="The cluster's job server, as http://head:8265.")]
 CachePlace = Annotated[
     str, typer.Argument(help="An experiment (name or .yaml file), or a cache's folder or s3:// URI.")
 ]
+
+Command = Callable[..., None]
+
+
+def takes_pair(argument: str = "experiment") -> Callable[[Command], Command]:
+    """Gives a command the option --pair, which reaches it behind its experiment: EXPERIMENT:PAIR."""
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def joined(*, pair: str | None = None, **given: Any) -> None:
+            if pair is not None:
+                given[argument] = f"{given[argument]}:{pair}"
+            command(**given)
+
+        # Typer reads a command's options off its signature.
+        signature = inspect.signature(command, eval_str=True)
+        option = inspect.Parameter("pair", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Pair)
+        parameters = [*signature.parameters.values(), option]
+        joined.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        joined.__annotations__ = {each.name: each.annotation for each in parameters}
+        return joined
+
+    return decorate

@@ -41,20 +41,28 @@ def _well_named(pairs: dict[str, PairConfig]) -> dict[str, PairConfig]:
 Pairs = Annotated[dict[str, PairConfig], AfterValidator(_well_named)]
 
 
+def split_pair(ref: str) -> tuple[str, str | None]:
+    """An experiment's name or path, and the pair that may stand behind it: EXPERIMENT:PAIR."""
+    experiment, _, pair = ref.rpartition(":")
+    if experiment and "/" not in pair and not pair.endswith((".yaml", ".yml")):
+        return experiment, pair
+    return ref, None
+
+
 def chosen(document: Document, wanted: str | None) -> str | None:
-    """The pair that the command line wants, else the file's `pair`, else none.
+    """The pair that is wanted from outside, else the file's `pair`, else none.
 
     Raises:
         ConfigError: the file, a valid one, has no such pair; it names those that it has.
     """
-    name = wanted or document.data.get("pair")
+    name = document.data.get("pair") if wanted is None else wanted
     pairs = document.data.get("pairs") or {}
     if name is None or name in pairs:
         return name
     allowed = f"allowed: {', '.join(pairs)}" if pairs else "the file has no `pairs` to choose from"
     text = f"{allowed}{did_you_mean(name, pairs)}"
     if wanted is not None:
-        raise ConfigError(f"--pair: {document.file} has no pair {name!r}; {text}")
+        raise ConfigError(f"{document.file} has no pair {name!r}; {text}")
     raise as_error(document, [Problem(("pair",), f"found {shown(name)}; {text}")])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator.loading import EXPERIMENTS_FOLDER, Overrides, load_experiment
+from orchestrator.loading import EXPERIMENTS_FOLDER, load_experiment
 from orchestrator.yaml_lines import read_yaml
 from tests.integration.recipe_lab import (
     CPU,
@@ -70,7 +70,7 @@ def assert_trained(course: Trained, *, lr: float, terms: set[str]) -> None:
 def test_teacher_and_student_of_each_pair_train_by_the_recipe(
     pair: str, cifar: TrainingData, benches: Benches, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    config = load_experiment("cifar100", overrides=Overrides(pair=pair), check_paths=False).config
+    config = load_experiment(f"cifar100:{pair}", check_paths=False).config
     views, model = few_views(config.views), config.teacher.model
     assert model is not None
     if model.digest() not in benches:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from orchestrator import __version__
 from orchestrator.cli import app
 from orchestrator.loading import EXPERIMENTS_FOLDER, SPACES_FOLDER, load_experiment, load_space, shipped
+from trainables.errors import ConfigError
 
 SLOW = ("torch", "ray", "mlflow", "pandas", "numpy")
 COMMANDS = (
@@ -78,6 +79,49 @@ def test_a_file_to_start_from_is_valid_and_named_after_itself(name: str, tmp_pat
     shipped_one = load_experiment(name, check_paths=False).config
     assert loaded.config == shipped_one.with_overrides(name="my-first")
     assert path.read_text().count("#") == (EXPERIMENTS_FOLDER / f"{name}.yaml").read_text().count("#")
+
+
+def test_a_file_to_start_from_may_choose_a_pair(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    words = ["init", str(path), "--from", "cifar100", "--pair", "resnet56-resnet20"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    config = load_experiment(str(path), check_paths=False).config
+    assert config == load_experiment("cifar100:resnet56-resnet20", check_paths=False).config.with_overrides(
+        name="mine-resnet56-resnet20"
+    )
+
+
+def test_a_pair_that_there_is_not_writes_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    words = ["init", str(path), "--from", "cifar100", "--pair", "resnet56-resnet22"]
+    wanted = r"cifar100\.yaml has no pair 'resnet56-resnet22'; allowed: wrn_40.* mean 'resnet56-resnet20'\?$"
+    with pytest.raises(ConfigError, match=wanted):
+        CliRunner().invoke(app, words, catch_exceptions=False)
+    assert not path.exists()
+    done = CliRunner().invoke(app, ["init", str(path), "--from-space", "kd", "--pair", "a-b"])
+    assert "a search space has no pairs" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["run", "digits"], ["pick", "digits"], ["submit", "digits"], ["ui", "digits"], ["ui"]),
+        *(["cache", "plan", "digits"], ["cache", "verify", "digits"], ["cache", "info", "digits"]),
+        *(["cache", "show", "digits", "--sample", "1"], ["cache", "export", "digits", "a.csv"]),
+    ],
+    ids=" ".join,
+)
+def test_every_command_about_an_experiment_takes_one_of_its_pairs(words: list[str]) -> None:
+    """And all pass it on: that digits has none is found out before anything begins."""
+    done = CliRunner().invoke(app, [*words, "--pair", "large-small"])
+    assert isinstance(done.exception, ConfigError), done.output
+    assert "digits.yaml has no pair 'large-small'" in str(done.exception)
+
+
+def test_the_pairs_of_a_file_are_told_when_it_is_checked() -> None:
+    done = CliRunner().invoke(app, ["validate", "cifar100", "--no-paths"])
+    assert done.output.endswith(", resnet32x4-shufflenetv2, wrn_40_2-shufflenetv1\n")
+    assert "; pairs: wrn_40_2-wrn_16_2, " in done.output
 
 
 def test_a_search_space_to_start_from_is_valid(tmp_path: Path) -> None:
