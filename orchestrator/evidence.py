@@ -1,0 +1,162 @@
+"""What a ledger says of each objective: several seeds, beside the control and KD with the same seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from orchestrator.finals import Figures
+from orchestrator.ledger import Ledger, TrialRecord
+from orchestrator.picking import Group, PairedDifference, group_trials, paired_difference, seed_of
+from trainables.config import Role
+from trainables.errors import StillhouseError
+
+KD: Final = "kd"
+PERCENT: Final = 100.0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One objective with one set of hyper-parameters, over its seeds; test accuracies in per cent."""
+
+    objective: str
+    parameters: dict[str, Any]
+    """The searched values; none for an objective at its defaults."""
+    accuracies: tuple[float, ...]
+    """By seed, ascending."""
+    interval: tuple[float, float] | None
+    """95 % t-interval of their mean; none with one seed."""
+    over_ce: PairedDifference | None
+    """In points; none for cross-entropy itself."""
+    over_kd: PairedDifference | None
+    """In points; none for KD itself, and where KD was not among the objectives."""
+    agreement: float | None
+    """Mean share, in per cent, of test images that get the teacher's class."""
+    ece: float
+    """Mean expected calibration error, in per cent."""
+    epoch_over_ce: float
+    """Median seconds of an epoch over the control's."""
+
+    @property
+    def mean(self) -> float:
+        """Mean test accuracy, in per cent."""
+        return statistics.fmean(self.accuracies)
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation (n - 1) of the test accuracies, in points."""
+        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else None
+
+
+@dataclass(frozen=True)
+class SearchEvidence:
+    """One search of the ledger: its control, and what it trained with several seeds, best first."""
+
+    search: str
+    trials: int
+    control: Evidence
+    groups: tuple[Evidence, ...]
+
+
+def evidence_of(ledger: Ledger) -> list[SearchEvidence]:
+    """Every search of the ledger that was finished up to the test split, in the order of their start.
+
+    Raises:
+        StillhouseError: none was.
+    """
+    tested = _tested(ledger)
+    seconds = _epoch_seconds(ledger)
+    searches = dict.fromkeys(record.search for record in ledger.trials())
+    found = [_of_search(ledger, search, tested, seconds) for search in searches]
+    complete = [evidence for evidence in found if evidence is not None]
+    if not complete:
+        raise StillhouseError(
+            f"{ledger.path} holds no search whose finalists were tested; run the experiment to its end first"
+        )
+    return complete
+
+
+def is_significant(difference: PairedDifference) -> bool:
+    """Whether the 95 % interval of a paired difference leaves out 0."""
+    return difference.low is not None and difference.high is not None and difference.low * difference.high > 0
+
+
+def _tested(ledger: Ledger) -> Figures:
+    merged: Figures = {}
+    for event in ledger.events():
+        if event["kind"] == "stage" and event["stage"] == "test" and event["status"] == "finished":
+            merged |= event["result"]
+    return merged
+
+
+def _epoch_seconds(ledger: Ledger) -> dict[str, list[float]]:
+    seconds: dict[str, list[float]] = {}
+    for event in ledger.events():
+        if event["kind"] == "epoch":
+            seconds.setdefault(event["trial"], []).append(event["metrics"]["seconds"])
+    return seconds
+
+
+def _of_search(
+    ledger: Ledger, search: str, tested: Figures, seconds: Mapping[str, Sequence[float]]
+) -> SearchEvidence | None:
+    def groups_of(role: Role) -> list[Group]:
+        records = [r for r in ledger.trials(search=search, role=role) if r.trial in tested]
+        return group_trials(records)
+
+    controls, finalists = groups_of(Role.BASELINE), groups_of(Role.FINALIST)
+    if not controls or not finalists:
+        return None
+    control, n_trials = controls[0], len(ledger.trials(search=search, role=Role.SEARCH))
+    kd = next((group for group in finalists if group.objective == KD), None)
+    judge = _Judge(control, kd, tested, seconds)
+    groups = sorted(map(judge.evidence, finalists), key=lambda evidence: -evidence.mean)
+    return SearchEvidence(search, n_trials, judge.evidence(control), tuple(groups))
+
+
+@dataclass(frozen=True)
+class _Judge:
+    control: Group
+    kd: Group | None
+    tested: Figures
+    seconds: Mapping[str, Sequence[float]]
+
+    def evidence(self, group: Group) -> Evidence:
+        mine = self._by_seed(group, "accuracy")
+        # The mean's own interval is that of its difference to nothing.
+        alone = paired_difference(mine, dict.fromkeys(mine, 0.0))
+        interval = None if alone.low is None or alone.high is None else (alone.low, alone.high)
+        is_control = group is self.control
+        is_kd = self.kd is None or group is self.kd
+        agreement = self._by_seed(group, "agreement")
+        return Evidence(
+            objective=group.objective,
+            parameters={name: value for name, value in group.parameters.items() if name != "objective"},
+            accuracies=tuple(mine[seed] for seed in sorted(mine)),
+            interval=interval,
+            over_ce=None if is_control else paired_difference(mine, self._by_seed(self.control, "accuracy")),
+            over_kd=None if is_kd else paired_difference(mine, self._by_seed(self._kd(), "accuracy")),
+            agreement=statistics.fmean(agreement.values()) if agreement else None,
+            ece=statistics.fmean(self._by_seed(group, "ece").values()),
+            epoch_over_ce=self._epoch_s(group) / self._epoch_s(self.control),
+        )
+
+    def _kd(self) -> Group:
+        assert self.kd is not None  # noqa: S101  asked for only where there is one
+        return self.kd
+
+    def _by_seed(self, group: Group, figure: str) -> dict[int, float]:
+        """In per cent; only of those that have it."""
+        return {
+            seed_of(record): PERCENT * self.tested[record.trial][figure]
+            for record in group.records
+            if figure in self.tested[record.trial]
+        }
+
+    def _epoch_s(self, group: Group) -> float:
+        return statistics.median(second for record in group.records for second in self._seconds(record))
+
+    def _seconds(self, record: TrialRecord) -> Sequence[float]:
+        return self.seconds[record.trial]

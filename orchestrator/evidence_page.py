@@ -1,0 +1,184 @@
+"""The evidence for objectives as a page in Markdown; its numbers come from a ledger and from benchmarks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from orchestrator.evidence import KD, Evidence, SearchEvidence, is_significant
+from orchestrator.experiment import ExperimentConfig
+from orchestrator.ledger import Ledger
+from orchestrator.picking import PairedDifference
+from orchestrator.summary import short_parameters
+from trainables.config import OBJECTIVE_CONFIGS, ModelConfig, Need
+from trainables.errors import StillhouseError
+
+STEP: Final = "objective_step_over_ce."
+DEAR: Final = 1.3
+"""A step that costs so many of cross-entropy's, or more, is explained."""
+HEAD: Final = (
+    "| objective | mean, % | std | 95 % interval | over CE, points | over KD, points "
+    "| agrees with teacher, % | ECE, % | epoch / CE | step / CE |"
+)
+
+
+def methods_page(
+    searches: Sequence[SearchEvidence], *, title: str, facts: str, command: str, steps: Mapping[str, float]
+) -> str:
+    """The page: one table a search, what it says in words, and what a step costs.
+
+    `steps` holds, by objective, the cost of a training step over cross-entropy's.
+    """
+    parts = [f"# {title}", facts, f"Written by `{command}`; no number here was typed by hand."]
+    for evidence in searches:
+        parts += [_heading(evidence), _table(evidence, steps), _words(evidence)]
+    if steps:
+        parts += ["## What a step costs", _costs(steps)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def facts_of(config: ExperimentConfig, ledger: Ledger) -> str:
+    """What was trained on what: the experiment, and the teacher as the ledger knows it."""
+    stages = [
+        event for event in ledger.events() if event["kind"] == "stage" and event["status"] == "finished"
+    ]
+    facts: dict[str, Any] = next((e["result"] for e in stages if e["stage"] == "teacher"), {})
+    tested = next((event["result"].get("teacher") for event in stages if event["stage"] == "test"), None)
+    teacher = [f"{facts['params']:,} parameters"] if facts.get("params") else []
+    teacher += [f"{100 * tested['accuracy']:.2f} % on the test split"] if tested else []
+    data, training = config.data, config.training
+    images = f"{data.train_limit:,} training images" if data.train_limit else "all training images"
+    size = f", at {data.image_size}x{data.image_size} pixels" if data.image_size else ""
+    return (
+        f"Experiment `{config.name}`: {data.name or data.factory}, {images}{size}. Teacher: "
+        f"{_network(config.teacher.model)} ({', '.join(teacher) or 'not in the ledger'}). Student: "
+        f"{_network(config.student)}, {training.epochs} epochs in batches of {training.batch_size}, "
+        f"{config.budget.seeds} seeds for each row."
+    )
+
+
+def _network(model: ModelConfig | None) -> str:
+    if model is None:
+        return "imported logits"
+    width = f" of width {model.width}" if model.width else ""
+    return f"{model.name or model.factory}{width}"
+
+
+def read_steps(path: Path) -> dict[str, float]:
+    """The cost of a step by objective, from a file of benchmarks; none when there is no such file.
+
+    Raises:
+        StillhouseError: the file is no file of benchmarks.
+    """
+    if not path.exists():
+        return {}
+    try:
+        entries: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            name.removeprefix(STEP): float(entry["value"])
+            for name, entry in entries.items()
+            if name.startswith(STEP)
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StillhouseError(
+            f"{path} is no file of benchmarks ({error}); write it with `make bench`"
+        ) from error
+
+
+def _heading(evidence: SearchEvidence) -> str:
+    if evidence_at_defaults(evidence):
+        return f"## {len(evidence.groups)} objectives at their papers' defaults"
+    names = " and ".join(sorted({group.objective for group in evidence.groups}))
+    return f"## After a search of {evidence.trials} trials: {names}"
+
+
+def evidence_at_defaults(evidence: SearchEvidence) -> bool:
+    """Whether nothing but the objective itself was searched."""
+    return not any(group.parameters for group in evidence.groups)
+
+
+def _table(evidence: SearchEvidence, steps: Mapping[str, float]) -> str:
+    rows = [HEAD, "|" + "---|" * (HEAD.count("|") - 1), _row(evidence.control, {"ce": 1.0})]
+    return "\n".join([*rows, *(_row(group, steps) for group in evidence.groups)])
+
+
+def _row(one: Evidence, steps: Mapping[str, float]) -> str:
+    step = steps.get(one.objective)
+    name = f"`{one.objective}`" + (f" ({short_parameters(one.parameters)})" if one.parameters else "")
+    cells = (
+        name,
+        f"{one.mean:.2f}",
+        "" if one.std is None else f"{one.std:.2f}",
+        "" if one.interval is None else f"[{one.interval[0]:.2f}, {one.interval[1]:.2f}]",
+        _difference(one.over_ce),
+        _difference(one.over_kd),
+        "" if one.agreement is None else f"{one.agreement:.1f}",
+        f"{one.ece:.2f}",
+        f"{one.epoch_over_ce:.2f}",
+        "" if step is None else f"{step:.2f}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _difference(difference: PairedDifference | None) -> str:
+    if difference is None:
+        return ""
+    if difference.low is None:
+        return f"{difference.mean:+.2f}"
+    text = f"{difference.mean:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}]"
+    return f"**{text}**" if is_significant(difference) else text
+
+
+def _words(evidence: SearchEvidence) -> str:
+    """Which differences are more than noise, and which are not."""
+    over_ce = [(one.objective, one.over_ce) for one in evidence.groups if one.over_ce]
+    over_kd = [(one.objective, one.over_kd) for one in evidence.groups if one.over_kd]
+    seeds = len(evidence.control.accuracies)
+    lines = [
+        f"Test accuracies of {seeds} seeds each, the same for all. Differences are paired by seed, with 95 % "
+        "t-intervals; bold ones leave out 0. Intervals are not corrected for their number: of twenty true "
+        "zeros one is expected to look like a difference.",
+        _sentence("Better than CE", [n for n, d in over_ce if is_significant(d) and d.mean > 0]),
+        _sentence("Worse than CE", [n for n, d in over_ce if is_significant(d) and d.mean < 0]),
+        _sentence("Not significantly different from CE", [n for n, d in over_ce if not is_significant(d)]),
+        _sentence("Better than KD", [n for n, d in over_kd if is_significant(d) and d.mean > 0]),
+        _sentence("Loses to KD", [n for n, d in over_kd if is_significant(d) and d.mean < 0]),
+        _sentence("Below KD on average, not significantly", _below(over_kd)),
+    ]
+    return "\n".join(f"* {line}" for line in lines if line)
+
+
+def _below(over_kd: Sequence[tuple[str, PairedDifference]]) -> list[str]:
+    return [name for name, d in over_kd if d.mean < 0 and not is_significant(d)]
+
+
+def _sentence(what: str, names: Sequence[str]) -> str:
+    return f"{what}: {', '.join(names) or 'none'}."
+
+
+def _costs(steps: Mapping[str, float]) -> str:
+    dear = {name: cost for name, cost in steps.items() if cost > DEAR}
+    above = f"Above {DEAR:g}:" if dear else f"None is above {DEAR:g}."
+    lines = [
+        "A training step with the teacher's answers from the cache, over one of cross-entropy, as "
+        f"`make bench` measures it (`{STEP}NAME`). {above}"
+    ]
+    lines += [f"* `{name}`, {cost:.2f}: {_why(name)}." for name, cost in dear.items()]
+    return "\n".join(lines)
+
+
+def _why(name: str) -> str:
+    """What makes a step of an objective dear, by what its configuration asks for."""
+    config = OBJECTIVE_CONFIGS[name]()
+    reasons = []
+    if len(config.banks) > 1:
+        reasons.append(f"the student sees {len(config.banks)} views of each sample, each a pass of its own")
+    if Need.ATTACK in config.needed:
+        reasons.append("adversarial images take a pass through the student for each step of the attack")
+    if Need.DENSE_LOGITS in config.needed:
+        reasons.append("the classifier is applied at each position of the last feature map")
+    if Need.ROWS in config.needed:
+        reasons.append("a table of each sample's last answer is read and written")
+    return "; ".join(reasons) or f"its own arithmetic on the logits; {KD} costs less"
