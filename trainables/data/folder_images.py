@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -125,6 +126,8 @@ class FolderImages:
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
-        # As many as this process may compute with: a node may hold several that decode.
-        n_threads = min(MAX_THREADS, torch.get_num_threads())
+        # As many as this process may compute with, since a node may hold several that decode. Whoever has a
+        # GPU computes on that, and the cores beside it have little else to do.
+        n_threads = len(os.sched_getaffinity(0)) if torch.cuda.is_available() else torch.get_num_threads()
+        n_threads = min(MAX_THREADS, n_threads)
         return ThreadPoolExecutor(n_threads, thread_name_prefix="decode")

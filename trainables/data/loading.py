@@ -12,25 +12,22 @@ from torch import Tensor
 
 from trainables.config.data import DataConfig
 from trainables.data.hashing import falls_below, first_by_hash, salt_of
+from trainables.data.long_tail import long_tailed
+from trainables.data.normalisation import Moments, measured, measured_in_files
 from trainables.data.records import ImageSplit, SourceImages, SourcePart, TrainingData
 from trainables.data.sources import read_source
 from trainables.errors import ConfigError, DataError
 
 _SELECTION_SALT: Final = salt_of("data/selection")
 _LIMIT_SALT: Final = salt_of("data/train_limit")
-_SMALLEST_STD: Final = 1 / 255  # one grey level: a channel of one colour must not divide by zero
-_LARGEST_BYTE: Final = 255
-MEASURED_IMAGES: Final = 2048
-"""From how many images in files mean and std are measured: the error of the mean is then some 0.005."""
-_MEASURE_SALT: Final = salt_of("data/measured")
-_MEASURE_CHUNK: Final = 64
 
 
 def load_training(config: DataConfig) -> TrainingData:
     """The train and selection splits; no test image is read.
 
     A sample is held out for selection when the hash of its id falls below `selection_fraction`, so samples
-    that are added at the end move none of the others. `train_limit` shortens the train split alone.
+    that are added at the end move none of the others. `train_limit` and `imbalance` shorten the train split
+    alone.
 
     Raises:
         DataError: the data are missing, unreadable, badly labelled, of one class, or leave a split empty.
@@ -44,6 +41,9 @@ def load_training(config: DataConfig) -> TrainingData:
     train_ids = ids[~held_out]
     if config.train_limit is not None:
         train_ids = first_by_hash(train_ids, config.train_limit, salt=_LIMIT_SALT)
+    if config.imbalance > 1:
+        labels = source.labels.numpy()[np.searchsorted(ids, train_ids)]
+        train_ids = long_tailed(train_ids, labels, n_classes=len(classes), imbalance=config.imbalance)
     train = _split(source, train_ids)
     if len(train.ids) == 0 or len(selection.ids) == 0:
         raise DataError(
@@ -51,8 +51,9 @@ def load_training(config: DataConfig) -> TrainingData:
             f"leaves {len(train.ids)} to train on and {len(selection.ids)} for selection; change the "
             "fraction or add samples"
         )
-    mean, std = _normalisation(config, train)
-    return TrainingData(train, selection, classes, mean, std, _digest(train), source.left_out)
+    digest = _digest(train)
+    mean, std = _normalisation(config, train, digest)
+    return TrainingData(train, selection, classes, mean, std, digest, source.left_out)
 
 
 def load_test(config: DataConfig) -> ImageSplit:
@@ -92,9 +93,9 @@ def _split(source: SourceImages, ids: NDArray[np.int64]) -> ImageSplit:
     return ImageSplit(source.images.subset(rows), labels, torch.from_numpy(ids))
 
 
-def _normalisation(config: DataConfig, train: ImageSplit) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalisation(config: DataConfig, train: ImageSplit, digest: str) -> Moments:
     if config.mean is None or config.std is None:
-        return _measured_in_files(train) if train.files is not None else measured(train.images[:])
+        return measured(train.images[:]) if train.files is None else measured_in_files(train, digest)
     n_channels = train.images.shape[1]
     if len(config.mean) != n_channels or len(config.std) != n_channels:
         raise ConfigError(
@@ -104,41 +105,6 @@ def _normalisation(config: DataConfig, train: ImageSplit) -> tuple[tuple[float, 
     if min(config.std) <= 0:
         raise ConfigError(f"`std` {config.std} must be above 0 in each channel")
     return config.mean, config.std
-
-
-def measured(images_NCHW: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of uint8 images, as of pixels in [0, 1]; std at least 1/255.
-
-    Both come from a histogram in whole numbers, so every machine finds the same digits.
-    """
-    return _moments(_histograms(images_NCHW))
-
-
-def _measured_in_files(train: ImageSplit) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The same of some images, which their ids choose: to decode all would take as long as an epoch."""
-    chosen = first_by_hash(train.ids.numpy(), MEASURED_IMAGES, salt=_MEASURE_SALT)
-    rows = torch.from_numpy(np.searchsorted(train.ids.numpy(), chosen))
-    chunks = train.each(train.images.__getitem__, torch.split(rows, _MEASURE_CHUNK))
-    return _moments(sum((_histograms(chunk) for chunk in chunks), torch.zeros(1, dtype=torch.int64)))
-
-
-def _histograms(images_NCHW: Tensor) -> Tensor:
-    """int64 Cx256: how often each level occurs in each channel."""
-    levels = _LARGEST_BYTE + 1
-    channels = range(images_NCHW.shape[1])
-    return torch.stack([torch.bincount(images_NCHW[:, c].flatten(), minlength=levels) for c in channels])
-
-
-def _moments(histograms_CL: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    means, stds = [], []
-    for histogram in histograms_CL.tolist():
-        count = sum(histogram)
-        total = sum(value * times for value, times in enumerate(histogram))
-        total_squares = sum(value**2 * times for value, times in enumerate(histogram))
-        variance = (count * total_squares - total**2) / count**2
-        means.append(total / count / _LARGEST_BYTE)
-        stds.append(max(variance**0.5 / _LARGEST_BYTE, _SMALLEST_STD))
-    return tuple(means), tuple(stds)
 
 
 def _digest(split: ImageSplit) -> str:

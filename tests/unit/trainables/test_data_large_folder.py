@@ -169,6 +169,22 @@ def test_a_batch_at_a_time_is_held(tmp_path: Path) -> None:
     assert peak > 4 * 3 * 128 * 128  # what numpy holds is traced
 
 
+def test_mean_and_std_of_files_are_measured_on_some_and_remembered(
+    root: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainables.data.normalisation.MEASURED_IMAGES", 5)
+    first = load_training(config_of(root))
+    whole = load_training(config_of(root, memory_gb=1))
+    assert first.mean != whole.mean
+    assert np.allclose(first.mean, whole.mean, atol=0.1)
+    (file,) = scratch.rglob("*-5.json")
+    file.write_text(file.read_text().replace("[[", "[[1"))
+    again = load_training(config_of(root))
+    assert again.mean[0] == float(f"1{first.mean[0]}")
+    file.write_text("damaged")
+    assert load_training(config_of(root)).mean == first.mean
+
+
 UNREADABLE = {"daisy/1.tif": b"", "daisy/4.tif": b"no picture", "rose/5.tif": b"II*\0"}
 
 

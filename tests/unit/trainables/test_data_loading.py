@@ -11,7 +11,7 @@ import torch
 
 from trainables.config.data import DataConfig, DataName
 from trainables.data import load_test, load_training
-from trainables.data.loading import measured
+from trainables.data.normalisation import measured
 from trainables.data.sources import SOURCES
 from trainables.errors import ConfigError, DataError
 
