@@ -55,7 +55,7 @@ def tell_of_cache(subject: Subject, console: Console, *, by_view: bool) -> dict[
     """
     place = subject.place
     manifest, sha256 = read_manifest(place)
-    with console.progress("reading", len(manifest.shards)) as progress:
+    with console.progress("files read") as progress:
         figures = bank_figures(
             place, manifest, progress=lambda done, total: progress.update(done, total=total)
         )
@@ -87,9 +87,9 @@ def tell_of_cache(subject: Subject, console: Console, *, by_view: bool) -> dict[
 
 
 def _inspected(place: Place, console: Console, *, deep: bool) -> Inspection:
-    with console.progress("reading" if deep else "looking") as progress:
+    with console.progress("files read" if deep else "files looked at") as progress:
         inspection = inspect_cache(
-            place, deep=deep, progress=lambda done, total: progress.update(done, "files", total=total)
+            place, deep=deep, progress=lambda done, total: progress.update(done, total=total)
         )
     for finding in inspection.findings:
         console.info(finding.sentence())

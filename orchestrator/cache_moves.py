@@ -66,13 +66,13 @@ def export_file(subject: Subject, file: Path, banks: Sequence[str], console: Con
     """
     require_suffix(file)
     manifest, _ = read_manifest(subject.place)
-    with console.progress("export") as progress:
+    with console.progress("rows") as progress:
         rows = export_plain(
             subject.place,
             manifest,
             file,
             banks=tuple(banks) or tuple(manifest.banks),
-            progress=lambda done, total: progress.update(done, "rows", total=total),
+            progress=lambda done, total: progress.update(done, total=total),
         )
     size = file.stat().st_size
     console.info(f"{file}: {rows:,} rows, {bytes_in_words(size)}")

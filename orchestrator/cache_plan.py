@@ -48,7 +48,8 @@ def plan_cache(run: Run, console: Console) -> dict[str, Any]:
     teacher = known_teacher(run)
     request = cache_request(run, teacher or _unmade(run, data))
     place = open_place(request.uri if teacher or request.cache.uri else request.folder)
-    cost = _cost(request, place, data, is_made=teacher is not None)
+    sample = _sampled(request, data, console) if teacher is not None and teacher.weights is not None else None
+    cost = _cost(request, place, sample, is_made=teacher is not None)
     console.info(f"cache at {request.uri if teacher else place.uri}")
     _show_banks(request, cost, console)
     _show_time(cost, console, is_made=teacher is not None)
@@ -63,16 +64,16 @@ def _unmade(run: Run, data: TrainingData) -> TeacherFacts:
     )
 
 
-def _cost(request: CacheRequest, place: Place, data: TrainingData, *, is_made: bool) -> Cost:
+def _cost(request: CacheRequest, place: Place, sample: TeacherSample | None, *, is_made: bool) -> Cost:
     banks = {name: request.views.bank(name) for name in request.banks}
     origin = agreed_origin(place, request.origin) if is_made else request.origin
     plan = plan_shards(place, origin, banks)
     size = expected_bytes(origin, plan.missing, embedding_width=embedding_width(request, plan))
-    sample = _sampled(request, data) if is_made and request.weights is not None else None
     return Cost(plan, size, sample)
 
 
-def _sampled(request: CacheRequest, data: TrainingData) -> TeacherSample:
+def _sampled(request: CacheRequest, data: TrainingData, console: Console) -> TeacherSample:
+    console.info("timing a few batches of the teacher")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(request.threads_per_actor)
     live = LiveTeacher(
@@ -107,7 +108,9 @@ def _show_banks(request: CacheRequest, cost: Cost, console: Console) -> None:
 
 def _show_time(cost: Cost, console: Console, *, is_made: bool) -> None:
     todo = answers_of(cost.plan.missing)
-    if cost.sample is not None:
+    if not todo:
+        console.info("teacher: nothing is left to ask it, the cache is complete")
+    elif cost.sample is not None:
         speed = cost.sample.images_per_s
         device = "this machine's GPU" if torch.cuda.is_available() else "this machine's CPU"
         console.info(

@@ -28,7 +28,10 @@ from trainables.views.showing import show
 MAX_VIEWS: Final = 8
 COLUMNS: Final = 4
 TOP: Final = 3
-CELL_INCHES: Final = (1.9, 2.5)
+CELL_INCHES: Final = 1.9
+ROW_INCHES: Final = 2.7
+CAPTION: Final = 0.25
+"""Height of a caption, in heights of an image."""
 DPI: Final = 130
 
 
@@ -82,30 +85,38 @@ def draw_picture(shown: Sequence[Shown], path: Path, *, title: str, label: str) 
         for first in range(0, len(views), COLUMNS)
     ]
     columns = max(len(views) for _, views in lines)
-    width, height = CELL_INCHES
-    figure = Figure(figsize=(width * columns + 0.4, height * len(lines) + 0.5), dpi=DPI, layout="constrained")
+    figure = Figure(
+        figsize=(CELL_INCHES * columns, ROW_INCHES * len(lines) + 0.4), dpi=DPI, layout="constrained"
+    )
     figure.suptitle(title, fontsize=10)
-    grid: Any = figure.subplots(len(lines), columns, squeeze=False)
-    for axes_row, (_, views) in zip(grid, lines, strict=True):
-        for number, axes in enumerate(axes_row):
-            axes.set_axis_off()
-            if number < len(views):
-                _draw_view(axes, views[number], label)
+    # Captions have axes of their own, so that the layout leaves room for them.
+    grid: Any = figure.subplots(
+        2 * len(lines), columns, squeeze=False, height_ratios=[1, CAPTION] * len(lines)
+    )
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for number, (_, views) in enumerate(lines):
+        for column, view in enumerate(views):
+            _draw_image(grid[2 * number, column], view)
+            _draw_caption(grid[2 * number + 1, column], view, label)
     try:
         figure.savefig(path, format="png")
     except OSError as error:
         raise CacheError(f"cannot write {path}: {error}; give another place") from error
 
 
-def _draw_view(axes: Axes, shown: Shown, label: str) -> None:
+def _draw_image(axes: Axes, shown: Shown) -> None:
     image = shown.image_HWC if shown.image_HWC.shape[2] == 3 else shown.image_HWC[:, :, 0]
     axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axes.set_title(f"{shown.bank} {shown.view}", fontsize=8)
+    axes.set_title(f"{shown.bank}, view {shown.view}", fontsize=8)
+
+
+def _draw_caption(axes: Axes, shown: Shown, label: str) -> None:
     for line, (name, probability) in enumerate(shown.top):
         axes.text(
             0.5,
-            -0.04 - 0.12 * line,
-            f"{name[:18]} {100 * probability:.1f} %",
+            1 - line / TOP,
+            f"{name[:18]}: {100 * probability:.1f} %",
             transform=axes.transAxes,
             ha="center",
             va="top",
