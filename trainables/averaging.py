@@ -32,7 +32,7 @@ class WeightAverage:
         decay = min(self._decay, (1 + self.steps) / (_HEAD_START + self.steps))
         means, values = _by_name(self.model), _by_name(model)
         real = [name for name, mean in means.items() if mean.is_floating_point()]
-        averaging = get_ema_multi_avg_fn(decay)
+        averaging = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         averaging([means[name] for name in real], [values[name] for name in real], self.steps)
         for name in means.keys() - set(real):
             means[name].copy_(values[name])

@@ -16,7 +16,8 @@ class ChannelShuffle(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """The same channels in another order."""
-        return x_BCHW.unflatten(1, (self.groups, -1)).transpose(1, 2).flatten(1, 2)
+        grouped: Tensor = x_BCHW.unflatten(1, (self.groups, -1))  # type: ignore[no-untyped-call]
+        return grouped.transpose(1, 2).flatten(1, 2)
 
     def extra_repr(self) -> str:
         """For the printed network."""

@@ -28,7 +28,7 @@ def test_the_mean_follows_the_weights_by_the_published_rule() -> None:
     """d = 1/10, 2/11 and then the bound 1/5: 1.7, 1.7 * 2/11 + 2 * 9/11, and a fifth of that plus 4/5 * 3."""
     model = Counted()
     average = WeightAverage(model, 0.2)
-    expected = []
+    expected: list[float] = []
     for value, decay in ((1.0, 1 / 10), (2.0, 2 / 11), (3.0, 1 / 5)):
         expected.append(decay * (expected[-1] if expected else 8.0) + (1 - decay) * value)
         average.update(model.become(value))
