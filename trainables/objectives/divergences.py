@@ -69,7 +69,7 @@ def standardised(logits_BC: Tensor) -> Tensor:
     centred_BC = logits_BC - logits_BC.mean(dim=-1, keepdim=True)
     # A norm and not std(): its gradient at a row of equal logits is 0 instead of NaN.
     norm_B1: Tensor = torch.linalg.vector_norm(centred_BC, dim=-1, keepdim=True)
-    deviation_B1 = norm_B1 / (logits_BC.shape[-1] - 1) ** 0.5
+    deviation_B1: Tensor = norm_B1 / (logits_BC.shape[-1] - 1) ** 0.5
     return centred_BC / (1e-7 + deviation_B1.clamp(min=_LEAST_DEVIATION))
 
 
