@@ -6,25 +6,35 @@ import json
 import shlex
 import sys
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from cluster.errors import ClusterError
-from orchestrator import __version__, cache_commands
+from orchestrator import __version__, cache_commands, evidence_command
+from orchestrator.changes import Changes
 from orchestrator.experiment import ExperimentConfig
 from orchestrator.loading import (
     EXPERIMENTS_FOLDER,
     SPACES_FOLDER,
-    Overrides,
     is_space_file,
     load_experiment,
     load_space,
     shipped,
 )
-from orchestrator.options import Address, Experiment, Json, Out, Pair, Space, Trials, Where, takes_pair
+from orchestrator.options import (
+    Address,
+    Experiment,
+    Finalists,
+    Json,
+    Out,
+    Pair,
+    Space,
+    Trials,
+    Where,
+    takes_pair,
+)
 from orchestrator.starting import start_file
 from search_spaces.space import SpaceConfig
 from trainables.errors import StillhouseError
@@ -39,26 +49,9 @@ app = typer.Typer(
     epilog="Example: stillhouse run digits",
 )
 app.add_typer(cache_commands.app)
-
-
-@dataclass(frozen=True)
-class _Changes:
-    """What the options change in an experiment file."""
-
-    space: str | None = None
-    out: Path | None = None
-    trials: int | None = None
-    where: str | None = None
-
-    def overrides(self) -> Overrides:
-        return Overrides(
-            space=self.space, out=str(self.out) if self.out else None, trials=self.trials, where=self.where
-        )
-
-    def words(self) -> list[str]:
-        """The options as they were written, to say or send them again."""
-        given = {"--space": self.space, "--out": self.out, "--trials": self.trials, "--where": self.where}
-        return [str(word) for name, value in given.items() if value is not None for word in (name, value)]
+app.command(epilog="Example: stillhouse methods methods_fashion_mnist --to docs/methods.md")(
+    takes_pair()(evidence_command.methods)
+)
 
 
 def main() -> None:
@@ -92,10 +85,11 @@ def run(
     space: Space = None,
     out: Out = None,
     trials: Trials = None,
+    finalists: Finalists = None,
     json_only: Json = False,
 ) -> None:
     """Run every stage of an experiment; what an earlier run finished is not done again."""
-    changes = _Changes(space, out, trials)
+    changes = Changes(space, out, trials, finalists=finalists)
     _finish(["run", experiment, *changes.words()], changes, json_only=json_only)
 
 
@@ -110,7 +104,7 @@ def pick(
     json_only: Json = False,
 ) -> None:
     """Pick the champion of a finished search again, under other constraints; register and export it."""
-    changes = _Changes(space, out, trials, where)
+    changes = Changes(space, out, trials, where)
     _finish(["pick", experiment, *changes.words()], changes, json_only=json_only)
 
 
@@ -123,7 +117,7 @@ def ui(
     port: Annotated[int, typer.Option(help="Port; a free one where it is taken.")] = 5000,
 ) -> None:
     """Show the record of an experiment in MLflow, also while it runs, opened at the ranked runs."""
-    loaded = load_experiment(experiment, overrides=_Changes(out=out).overrides(), check_paths=False)
+    loaded = load_experiment(experiment, overrides=Changes(out=out).overrides(), check_paths=False)
     from orchestrator.places import experiment_id, tracking_uri
     from orchestrator.ui import serve_ui
 
@@ -141,7 +135,7 @@ def submit(
     wait: Annotated[bool, typer.Option(help="Follow the log until the job ends.")] = True,
 ) -> None:
     """Run an experiment on a cluster: send this folder as a Ray job and follow its log."""
-    changes = _Changes(space, out, trials)
+    changes = Changes(space, out, trials)
     load_experiment(experiment, overrides=changes.overrides(), check_paths=False)
     from cluster.submit import submit_job
 
@@ -250,7 +244,7 @@ def _list(title: str, folder: Path, json_only: bool) -> None:
     console.result(found)
 
 
-def _finish(words: list[str], changes: _Changes, *, json_only: bool) -> None:
+def _finish(words: list[str], changes: Changes, *, json_only: bool) -> None:
     """Runs what is left of an experiment, and shows what came of it; `words` is the command itself."""
     command, experiment = words[:2]
     loaded = load_experiment(experiment, overrides=changes.overrides())
@@ -270,7 +264,7 @@ def _finish(words: list[str], changes: _Changes, *, json_only: bool) -> None:
                 resume_command=shlex.join(["stillhouse", *words]),
                 search_must_exist=command == "pick",
             )
-    ui_command = shlex.join(["stillhouse", "ui", experiment, *_Changes(out=changes.out).words()])
+    ui_command = shlex.join(["stillhouse", "ui", experiment, *Changes(out=changes.out).words()])
     show(summary, console, ui_command=ui_command)
     console.result(summary.plain())
 

@@ -46,6 +46,7 @@ class Overrides:
     """A shipped name, or a path relative to the working folder."""
     out: str | None = None
     trials: int | None = None
+    finalists: int | None = None
     where: str | None = None
 
 
@@ -163,8 +164,9 @@ def _overridden(config: ExperimentConfig, overrides: Overrides, space_document: 
         changes["space"] = space_document.file if _is_path(overrides.space) else overrides.space
     if overrides.out is not None:
         changes["out"] = overrides.out
-    if overrides.trials is not None:
-        changes["budget"] = config.budget.with_overrides(trials=overrides.trials)
+    budget = {"trials": overrides.trials, "finalists": overrides.finalists}
+    if given := {name: value for name, value in budget.items() if value is not None}:
+        changes["budget"] = config.budget.with_overrides(**given)
     if overrides.where is not None:
         try:
             parse_constraints(overrides.where)

@@ -14,6 +14,7 @@ Experiment = Annotated[str, typer.Argument(help="A shipped experiment by name, o
 Space = Annotated[str | None, typer.Option(help="Another search space: a shipped name or a path.")]
 Out = Annotated[Path | None, typer.Option(help="Output folder, instead of the file's.")]
 Trials = Annotated[int | None, typer.Option(min=1, help="Budget of trials, instead of the file's.")]
+Finalists = Annotated[int | None, typer.Option(min=1, help="Best students that are trained again.")]
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
 Where = Annotated[str | None, typer.Option(help='Constraints, as "latency_ms <= 2 and params <= 1e6".')]
 Pair = Annotated[str | None, typer.Option("--pair", help="One of the file's pairs of teacher and student.")]
