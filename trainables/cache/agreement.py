@@ -35,6 +35,14 @@ def disagreement(
     return difference_P, np.maximum(excess_P, max_excess_P)
 
 
+def embedding_disagreement(kept_PD: Float32s, live_PD: Float32s) -> tuple[Float32s, Float32s]:
+    """The same for embeddings, which are kept as float16."""
+    slack_P = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * np.abs(live_PD).max(axis=1)
+    difference_PD = np.abs(kept_PD - live_PD)
+    excess_PD = difference_PD - _half_units(live_PD) - slack_P[:, None]
+    return difference_PD.max(axis=1), excess_PD.max(axis=1)
+
+
 def _compare_all(
     values: Mapping[str, Array], live_PC: Float32s, slack_P: Float32s
 ) -> tuple[Float32s, Float32s]:

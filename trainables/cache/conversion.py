@@ -143,22 +143,24 @@ def _bytes(shape: tuple[int, ...], dtype: npt.DTypeLike) -> int:
 
 def _fill(place: Place, manifest: Manifest, bank: str, arrays: Mapping[str, Array]) -> None:
     damaged: dict[Shard, str] = {}
-    for record in manifest.shards:
+    records = [record for record in manifest.shards if record.shard.bank == bank]
+    for record in sorted(records, key=lambda record: record.shard.part is Part.EMBEDDING):
         shard = record.shard
-        if shard.bank != bank:
-            continue
         table = _verified(place, record)
         if isinstance(table, str):
             damaged[shard] = table
             continue
-        rows = slice(shard.first, shard.first + shard.rows)
+        here = (shard.view, slice(shard.first, shard.first + shard.rows))
         if shard.part is Part.EMBEDDING:
-            arrays[EMBEDDING][shard.view, rows] = array_of(table, "embedding")
+            # The logits' samples are known by now, since embeddings come last.
+            if not damaged and not np.array_equal(array_of(table, "sample_id"), arrays["ids"][here]):
+                damaged[shard] = f"{place.path(record.file)} is of other samples than its logits"
+            arrays[EMBEDDING][here] = array_of(table, "embedding")
             continue
         for name, values in values_of(table).items():
-            arrays[name][shard.view, rows] = values
+            arrays[name][here] = values
         for name, (column, _) in SCALARS.items():
-            arrays[name][shard.view, rows] = array_of(table, column)
+            arrays[name][here] = array_of(table, column)
     if damaged:
         named = "; ".join(list(damaged.values())[:5])
         raise DamagedCache(

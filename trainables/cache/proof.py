@@ -14,10 +14,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from trainables.cache.agreement import disagreement
+from trainables.cache.agreement import disagreement, embedding_disagreement
 from trainables.cache.identity import plain_recipe
-from trainables.cache.keeping import Int64s
-from trainables.cache.producer import LiveTeacher
+from trainables.cache.keeping import Float32s, Int64s
+from trainables.cache.producer import Answers, LiveTeacher
 from trainables.cache.reader import CacheReader
 from trainables.config import BankConfig, Config, ViewsConfig
 from trainables.data import TrainingData
@@ -145,29 +145,36 @@ def _require_agreement(
     largest, refused = 0.0, []
     for (bank, view), rows in _by_plane(pairs).items():
         rows_P = torch.tensor(rows)
-        live_PC = live.logits(views.bank(bank).recipe, view, rows_P)
-        difference_P, excess_P = _compare(reader, bank, view, rows_P, live_PC)
-        largest = max(largest, float(difference_P.max()))
-        for index in torch.nonzero(~(excess_P <= 0)).flatten().tolist():
-            sample, difference = int(ids_N[rows[index]]), float(difference_P[index])
-            refused.append(f"bank {bank}, view {view}, sample {sample}: {difference:.3g}")
+        has_embedding = reader.manifest.embedding_width is not None
+        answers = live.answers(views.bank(bank).recipe, view, rows_P, embedding=has_embedding)
+        compared = _compare(reader, bank, view, rows_P, answers)
+        largest = max(largest, float(compared["logit"][0].max()))
+        for index, row in enumerate(rows):
+            wrong = [
+                f"{what} {by[index]:.3g}" for what, (by, excess) in compared.items() if not excess[index] <= 0
+            ]
+            if wrong:
+                refused.append(f"bank {bank}, view {view}, sample {int(ids_N[row])}: {', '.join(wrong)}")
     if refused:
         more = ", …" if len(refused) > NAMED_ROWS else ""
         raise CacheError(
             f"{len(refused)} of {len(pairs)} rows of {reader.uri} are not what the live teacher says "
-            f"(largest difference of a logit: {'; '.join(refused[:NAMED_ROWS])}{more}); the cache belongs to "
-            "another teacher, other views or other samples: point cache.uri elsewhere or remove it"
+            f"(largest difference: {'; '.join(refused[:NAMED_ROWS])}{more}); the cache belongs to another "
+            "teacher, other views or other samples: point cache.uri elsewhere or remove it"
         )
     return largest
 
 
 def _compare(
-    reader: CacheReader, bank: str, view: int, rows_P: Tensor, live_PC: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Largest difference of a row, and by how much it passes its bound."""
+    reader: CacheReader, bank: str, view: int, rows_P: Tensor, answers: Answers
+) -> dict[str, tuple[Float32s, Float32s]]:
+    """Largest difference of each row, and by how much it passes its bound: of logits and kept embeddings."""
     values, max_P = reader.values(bank, view, rows_P), reader.logit_max(bank, view, rows_P)
-    difference_P, excess_P = disagreement(values, max_P.numpy(), live_PC.numpy())
-    return torch.from_numpy(difference_P), torch.from_numpy(excess_P)
+    compared = {"logit": disagreement(values, max_P.numpy(), answers.logits_BC.numpy())}
+    kept_PD = reader.signal(bank, view, rows_P).embedding_BD
+    if kept_PD is not None and answers.embedding_BD is not None:
+        compared["embedding"] = embedding_disagreement(kept_PD.numpy(), answers.embedding_BD.numpy())
+    return compared
 
 
 def _by_plane(pairs: list[Pair]) -> Mapping[tuple[str, int], list[int]]:

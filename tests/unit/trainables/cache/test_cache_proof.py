@@ -17,6 +17,11 @@ from trainables.data import TrainingData
 from trainables.errors import CacheError
 
 
+class Flipped(nn.Module):
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return values.flip(1)
+
+
 class PlusOne(nn.Module):
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
         return logits + 1
@@ -78,6 +83,24 @@ def test_views_of_another_seed_are_refused(lab: CacheLab) -> None:
     lab.but(seed=8).build()
     with pytest.raises(CacheError, match=r"are not what the live teacher says"):
         prove(lab)
+
+
+def test_embeddings_of_another_layer_are_refused_and_good_ones_proved(lab: CacheLab) -> None:
+    kitchen = lab.but(embedding=True)
+    kitchen.build()
+    prove(kitchen)
+    for path in (Path(lab.uri) / "_commits").glob("*.embedding.json"):
+        path.unlink()
+    *body, last = lab.teacher.children()
+    assert isinstance(last, nn.Linear)
+    mirrored = nn.Linear(288, 5)
+    mirrored.load_state_dict({"weight": last.weight.flip(1), "bias": last.bias})
+    kitchen.but(teacher=nn.Sequential(*body, Flipped(), mirrored)).build()  # gives the same logits
+    message = r"6\d of 64 rows .*\(largest difference: bank \w+, view \d, sample \d+: embedding \d"
+    with pytest.raises(CacheError, match=message):
+        prove_alignment(
+            kitchen.open("again"), lab.data, lab.teacher, lab.views, lab.seed, banks=("weak", "strong")
+        )
 
 
 @pytest.mark.parametrize("precision", list(Precision))
