@@ -49,9 +49,12 @@ class DataConfig(Config):
         ge=0,
         description="image_folder: parts that take more than so many 10^9 bytes when decoded stay on disk; "
         "their images are decoded batch by batch",
+        exclude_if=lambda value: value == 4,
     )
     skip_unreadable: bool = Field(
-        False, description="image_folder: leave images out that cannot be decoded, instead of stopping"
+        False,
+        description="image_folder: leave images out that cannot be decoded, instead of stopping",
+        exclude_if=lambda value: not value,
     )
     train_limit: int | None = Field(
         None, ge=1, description="keep only so many training samples (the first by hashed id)"

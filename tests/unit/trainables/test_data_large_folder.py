@@ -243,3 +243,10 @@ def test_images_damaged_inside_are_left_out_only_after_they_were_decoded(root: P
 def test_leaving_out_is_for_folders() -> None:
     with pytest.raises(ValueError, match="`skip_unreadable` is for data set image_folder"):
         DataConfig.from_plain({"name": "digits", "skip_unreadable": True})
+
+
+def test_settings_that_nobody_uses_are_not_part_of_what_a_run_is_known_by(root: Path) -> None:
+    plain = config_of(root, memory_gb=4).plain()
+    assert not {"memory_gb", "skip_unreadable"} & plain.keys()
+    assert {"memory_gb", "skip_unreadable"} <= config_of(root, skip_unreadable=True).plain().keys()
+    assert DataConfig.from_plain(plain) == config_of(root, memory_gb=4)
