@@ -139,6 +139,22 @@ def _cache_keeps_enough_classes(both: Both) -> None:
             raise as_error(both.document, [Problem(("cache", "precision"), text)])
 
 
+def _embeddings_are_there(both: Both) -> None:
+    """An objective that compares embeddings needs the teacher's, and a student that has one as wide."""
+    for name in both.space.objective_names:
+        if Need.TEACHER_EMBEDDING not in OBJECTIVE_CONFIGS[name].needs:
+            continue
+        if not both.config.cache.embedding:
+            text = f"found false; objective {name} of space {both.space.name} needs true"
+            raise as_error(both.document, [Problem(("cache", "embedding"), text)])
+        if both.config.student.cosine_head is None:
+            text = (
+                f"found nothing; objective {name} of space {both.space.name} needs the width of the "
+                "teacher's embedding"
+            )
+            raise as_error(both.document, [Problem(("student", "cosine_head"), text)])
+
+
 def _online_needs_a_network(both: Both) -> None:
     if both.config.cache.online and both.config.teacher.imported:
         text = "found true; imported logits have no network that could answer: leave it out"
@@ -154,6 +170,7 @@ CHECKS: Final[tuple[Callable[[Both], None], ...]] = (
     _unmixed_banks_mix_nothing,
     _imported_logits_suffice,
     _cache_keeps_enough_classes,
+    _embeddings_are_there,
     _online_needs_a_network,
 )
 

@@ -13,6 +13,8 @@ NEED_WORDS: Final[Mapping[Need, str]] = MappingProxyType(
     {
         Need.ALL_CLASSES: "of all classes",
         Need.UNSHIFTED: "unshifted",
+        Need.TEACHER_EMBEDDING: "teacher's embedding",
+        Need.STUDENT_EMBEDDING: "student with a cosine head",
         Need.DENSE_LOGITS: "student's last feature map",
         Need.ROWS: "a table by sample",
         Need.ATTACK: "adversarial images",

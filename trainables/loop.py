@@ -30,6 +30,7 @@ from trainables.optimisers import (
     restore_optimizer,
     set_learning_rate,
 )
+from trainables.sampling import epoch_rows
 from trainables.seeds import derive_seed
 from trainables.serving import Serving, needs_plain_forward
 from trainables.signals import Losses, Setting
@@ -205,7 +206,8 @@ class _Run:
 
     def _batches(self, epoch: int) -> list[Tensor]:
         generator = torch.Generator().manual_seed(derive_seed(self.course.seed, "order", epoch))
-        order_N = torch.randperm(self.bench.n_train, generator=generator)
+        labels_N, sampling = self.bench.data.train.labels, self.course.training.sampling
+        order_N = epoch_rows(labels_N, sampling, generator)
         size = self.course.training.batch_size
         batches = list(torch.split(order_N, size))
         # A short last batch gives noisy batch statistics, and one of a single sample fails.

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +17,24 @@ from trainables.evaluation import evaluating
 from trainables.objectives.divergences import at_least_fp32
 from trainables.precision import autocast
 from trainables.signals import Signals, TeacherSignal
+from trainables.tap import EmbeddingTap
 from trainables.team import Forward, Team
 from trainables.transfer import to_device
 from trainables.workbench import Workbench
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """What the student says of a view."""
+
+    logits_BC: Tensor
+    dense_BCHW: Tensor | None = None
+    embedding_BD: Tensor | None = None
+
+
 def needs_plain_forward(config: ObjectiveBase) -> bool:
     """Whether an objective looks into the network, so that it cannot be called in a compiled form."""
-    return Need.DENSE_LOGITS in config.needed
+    return bool({Need.DENSE_LOGITS, Need.STUDENT_EMBEDDING} & config.needed)
 
 
 class Serving:
@@ -61,6 +71,7 @@ class Serving:
         self._dense: DenseLogits | None = None
         if Need.DENSE_LOGITS in self._needed:
             self._dense = DenseLogits(model, input_shape=bench.input_shape, device=bench.device)
+        self._tap = EmbeddingTap(model) if Need.STUDENT_EMBEDDING in self._needed else None
 
     def signals(
         self,
@@ -88,13 +99,14 @@ class Serving:
         mixings = {bank: bench.mixing(bank, epoch, rows_B) for bank in config.banks}
         return Signals(
             # Softmax, divergences and masks in fp32, whatever the network computed in.
-            student={bank: at_least_fp32(logits_BC) for bank, (logits_BC, _) in answers.items()},
+            student={bank: at_least_fp32(answer.logits_BC) for bank, answer in answers.items()},
             teacher=teacher,
             labels_B=labels_B,
             epoch=epoch,
             mixed={bank: mixing for bank, mixing in mixings.items() if mixing is not None},
             rows_B=to_device(rows_B, bench.device) if Need.ROWS in self._needed else None,
-            dense={bank: dense for bank, (_, dense) in answers.items() if dense is not None},
+            dense={bank: a.dense_BCHW for bank, a in answers.items() if a.dense_BCHW is not None},
+            embedding={bank: a.embedding_BD for bank, a in answers.items() if a.embedding_BD is not None},
             label_smoothing=self._label_smoothing,
         )
 
@@ -137,10 +149,14 @@ class Serving:
         with evaluating(self._model):
             return attacker.attacked(network, images_BCHW, target_BC)
 
-    def _answer(self, forward: Forward, images_BCHW: Tensor) -> tuple[Tensor, Tensor | None]:
-        if self._dense is None:
-            return forward(images_BCHW), None
-        return self._dense.during(lambda: forward(images_BCHW))
+    def _answer(self, forward: Forward, images_BCHW: Tensor) -> _Answer:
+        if self._tap is not None:
+            logits_BC, embedding_BD = self._tap.during(lambda: forward(images_BCHW))
+            return _Answer(logits_BC, embedding_BD=embedding_BD)
+        if self._dense is not None:
+            logits_BC, dense_BCHW = self._dense.during(lambda: forward(images_BCHW))
+            return _Answer(logits_BC, dense_BCHW=dense_BCHW)
+        return _Answer(forward(images_BCHW))
 
     def _teacher(self, bank: str, epoch: int, rows_B: Tensor) -> TeacherSignal:
         signal = self._bench.teacher(bank, epoch, rows_B)

@@ -56,6 +56,9 @@ class Signals:
     dense: Mapping[str, Tensor] = field(default_factory=dict)
     """By bank, the student's classifier at each position of its last feature map, BxCxHxW, without gradient;
     for objectives that need it (`Need.DENSE_LOGITS`)."""
+    embedding: Mapping[str, Tensor] = field(default_factory=dict)
+    """By bank, what the student's cosine classifier was given, BxD, with gradient; for objectives that need
+    it (`Need.STUDENT_EMBEDDING`)."""
     label_smoothing: float = 0.0
     """The recipe's; `label_loss(signals, bank)` smooths the labels by it."""
 

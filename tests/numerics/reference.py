@@ -38,17 +38,20 @@ def signals_of(
     labels: list[int],
     **more: Any,
 ) -> Signals:
-    """Signals of one bank, `weak`, or of those given; the confidence is fp32, as a cache gives it."""
+    """Signals of one bank, `weak`, or of those given; the confidence is fp32, as a cache gives it.
+
+    The logits are their own embeddings.
+    """
     students = {"weak": student} if isinstance(student, Tensor) else student
     teachers = {"weak": teacher} if isinstance(teacher, Tensor) else teacher or {}
     return Signals(
         student=students,
         teacher={
-            bank: TeacherSignal(logits_BC=value_BC, confidence_B=confidence_B(value_BC).float())
+            bank: TeacherSignal(value_BC, confidence_B(value_BC).float(), embedding_BD=value_BC)
             for bank, value_BC in teachers.items()
         },
         labels_B=torch.tensor(labels),
-        **{"epoch": 1, **more},
+        **{"epoch": 1, "embedding": students, **more},
     )
 
 

@@ -72,8 +72,8 @@ def test_an_objective_that_takes_mixed_banks_hears_of_their_labels(name: str) ->
     mixed = {bank: random_mixing(4 + place, 2) for place, bank in enumerate(BANKS)}
     students = {bank: random_logits(6 + place) for place, bank in enumerate(BANKS)}
     answers = {bank: random_logits(8 + place) for place, bank in enumerate(BANKS)}
-    teachers = {bank: TeacherSignal(logits, confidence_B(logits)) for bank, logits in answers.items()}
-    losses = build_objective(config)(Signals(students, teachers, labels, 3, mixed))
+    teachers = {bank: TeacherSignal(logits, confidence_B(logits), logits) for bank, logits in answers.items()}
+    losses = build_objective(config)(Signals(students, teachers, labels, 3, mixed, embedding=students))
     terms = {term: value for term, value in losses.terms.items() if term.startswith("ce")}
     for term, value in terms.items():
         bank = term.removeprefix("ce_") if term != "ce" else "weak"

@@ -14,7 +14,7 @@ from torch import Tensor
 from trainables.config import OBJECTIVE_CONFIGS, CrldConfig, DkdConfig, KdConfig, ObjectiveBase
 from trainables.errors import ConfigError
 from trainables.objectives import OBJECTIVES, STATEFUL_OBJECTIVES, CrldObjective, build_objective
-from trainables.objectives.divergences import confidence_B
+from trainables.objectives.divergences import at_least_fp32, confidence_B
 from trainables.signals import Losses, Setting, Signals, TeacherSignal
 
 # B = samples in the batch, C = classes
@@ -34,6 +34,7 @@ TERMS: Final = {
     "clkd": {"ce", "sample", "class", "covariance"},
     "ckd": {"ce", "contrast"},
     "akd": {"ce", "soft"},
+    "cbd": {"ce", "embedding"},
     "mlld": {"ce_weak", "ce_strong", "kd_weak", "kd_strong", "class", "batch"},
     "crld": {"ce_weak", "ce_strong", "within", "cross"},
 }
@@ -46,7 +47,7 @@ GAUGES: Final[dict[str, set[str]]] = {
     "crld": {"kept_weak", "kept_strong"},
 }
 # What is not 0 where student and teacher are equal: DIST's denominator has 1e-8 of its own.
-LEFT_OVER: Final = {"dist": 1e-4}
+LEFT_OVER: Final = {"dist": 1e-4, "cbd": 1e-6}
 # Terms of three samples whose five logits are all equal, where that is neither the entropy nor 0.
 FLAT: Final = {
     ("ls", "smoothed"): math.log(5),
@@ -63,12 +64,17 @@ NEVER_ZERO: Final = {"ckd", "akd"}
 
 
 def signals_of(students: dict[str, Tensor], teachers: dict[str, Tensor], labels_B: Tensor) -> Signals:
-    teacher = {name: TeacherSignal(value_BC, confidence_B(value_BC)) for name, value_BC in teachers.items()}
+    # Embeddings of their own: a row of logits of another scale stands for each.
+    teacher = {
+        name: TeacherSignal(value_BC, confidence_B(value_BC), 1 + at_least_fp32(value_BC).square())
+        for name, value_BC in teachers.items()
+    }
     dense = {
         name: value_BC.detach()[:, :, None, None].expand(-1, -1, 2, 2) for name, value_BC in students.items()
     }
     rows_B = torch.arange(len(labels_B))
-    return Signals(students, teacher, labels_B, epoch=7, rows_B=rows_B, dense=dense)
+    embedding = {name: 1 + at_least_fp32(value_BC).square() for name, value_BC in students.items()}
+    return Signals(students, teacher, labels_B, 7, rows_B=rows_B, dense=dense, embedding=embedding)
 
 
 def random_logits(seed: int, rows: int, classes: int, scale: float = 2.0) -> dict[str, Tensor]:
@@ -179,7 +185,7 @@ def test_an_objective_reads_only_the_banks_that_it_names(name: str) -> None:
 def test_no_gradient_reaches_the_teacher(name: str) -> None:
     students, teachers = with_grad(random_logits(1, 6, 5)), with_grad(random_logits(2, 6, 5, scale=4.0))
     teacher = {
-        bank: TeacherSignal(value_BC, value_BC.softmax(dim=-1).amax(dim=-1))
+        bank: TeacherSignal(value_BC, value_BC.softmax(dim=-1).amax(dim=-1), 1 + value_BC.square())
         for bank, value_BC in teachers.items()
     }
     signals = replace(signals_of(students, {}, random_labels(3, 6, 5)), teacher=teacher)

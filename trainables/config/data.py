@@ -59,6 +59,14 @@ class DataConfig(Config):
     train_limit: int | None = Field(
         None, ge=1, description="keep only so many training samples (the first by hashed id)"
     )
+    imbalance: FiniteFloat = Field(
+        1.0,
+        ge=1,
+        le=1e6,
+        description="long tail: the first class of the training split keeps so many times the samples of the "
+        "last, the others in between; 1 leaves all",
+        exclude_if=lambda value: value == 1,
+    )
     selection_fraction: FiniteFloat = Field(
         0.2, gt=0, lt=0.9, description="part of the training set that is held out to rank students"
     )

@@ -56,6 +56,14 @@ class ModelConfig(Config):
         description="side in pixels to which images are resized before the network, as its first layer, so "
         "that exported files still take the data's own size; default: not resized",
     )
+    cosine_head: int | None = Field(
+        None,
+        ge=1,
+        le=65_536,
+        description="units of a linear layer with ReLU, with a classifier by cosines behind it, in the place "
+        "of the network's linear classifier; for objective cbd, as wide as the teacher's embedding",
+        exclude_if=lambda value: value is None,
+    )
     variant: str | None = Field(None, description="with name torchvision: the builder's name, as resnet18")
 
     @model_validator(mode="after")

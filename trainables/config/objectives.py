@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
+from trainables.config.embedding_objectives import CbdConfig
 from trainables.config.label_objectives import CeConfig, Growth, LsConfig, PskdConfig, ZipfConfig
 from trainables.config.logit_objectives import (
     AektConfig,
@@ -47,6 +48,7 @@ ObjectiveConfig = Annotated[
     | AektConfig
     | ClkdConfig
     | CkdConfig
+    | CbdConfig
     | AkdConfig
     | MlldConfig
     | CrldConfig,
@@ -66,6 +68,7 @@ OBJECTIVE_CONFIGS: Final[Mapping[str, type[ObjectiveBase]]] = MappingProxyType(
         "aekt": AektConfig,
         "clkd": ClkdConfig,
         "ckd": CkdConfig,
+        "cbd": CbdConfig,
         "akd": AkdConfig,
         "mlld": MlldConfig,
         "crld": CrldConfig,
@@ -79,6 +82,7 @@ __all__ = [
     "AkdConfig",
     "Attack",
     "AttackTarget",
+    "CbdConfig",
     "CeConfig",
     "CkdConfig",
     "ClkdConfig",

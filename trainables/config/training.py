@@ -25,6 +25,13 @@ class ScheduleName(StrEnum):
     STEP = "step"
 
 
+class Sampling(StrEnum):
+    """Which samples an epoch goes through."""
+
+    NATURAL = "natural"
+    CLASS_BALANCED = "class_balanced"
+
+
 class TrainingPrecision(StrEnum):
     """Numbers of the student's forward pass and its gradient; weights and losses are fp32 in any case."""
 
@@ -76,6 +83,12 @@ class TrainingConfig(Config):
         description="decay, per step, of a running mean of the weights; the mean is then what is evaluated, "
         "selected and kept; default, and with 0: the weights themselves",
         exclude_if=_is_nothing,
+    )
+    sampling: Sampling = Field(
+        Sampling.NATURAL,
+        description="natural: each sample once an epoch; class_balanced: each class equally often, with "
+        "samples of small classes several times",
+        exclude_if=lambda value: value is Sampling.NATURAL,
     )
     checkpoint_every: int = Field(5, ge=1, description="epochs between checkpoints to resume from")
     precision: TrainingPrecision = Field(

@@ -14,6 +14,7 @@ from trainables.config.models import ModelConfig, ModelName
 from trainables.errors import ConfigError
 from trainables.factories import call_factory
 from trainables.models.bottleneck_resnet import bottleneck_resnet
+from trainables.models.cosine import with_cosine_head
 from trainables.models.mobilenet_v2 import mobilenet_v2
 from trainables.models.resized import resized
 from trainables.models.resnet import resnet, resnet_x4
@@ -60,9 +61,12 @@ def build_model(config: ModelConfig, *, n_classes: int, in_channels: int) -> nn.
     images are for its `arguments`.
 
     Raises:
-        ConfigError: torchvision's variant or the factory cannot be found, or does not give a network.
+        ConfigError: torchvision's variant or the factory cannot be found, or does not give a network; or
+            it has no linear classifier that a cosine head could replace.
     """
     network = _network(config, n_classes, in_channels)
+    if config.cosine_head is not None:
+        network = with_cosine_head(network, config.cosine_head, n_classes)
     return network if config.resolution is None else resized(network, config.resolution)
 
 

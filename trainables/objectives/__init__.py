@@ -10,6 +10,7 @@ from trainables.config.objectives import ObjectiveBase
 from trainables.errors import ConfigError
 from trainables.objectives.aekt import AektObjective
 from trainables.objectives.akd import AkdObjective
+from trainables.objectives.cbd import CbdObjective
 from trainables.objectives.ce import CeObjective
 from trainables.objectives.ckd import CkdObjective
 from trainables.objectives.clkd import ClkdObjective
@@ -36,6 +37,7 @@ OBJECTIVES: Final[Mapping[str, Callable[[Any], Objective]]] = MappingProxyType(
         "aekt": AektObjective,
         "clkd": ClkdObjective,
         "ckd": CkdObjective,
+        "cbd": CbdObjective,
         "akd": AkdObjective,
         "mlld": MlldObjective,
         "crld": CrldObjective,
@@ -77,6 +79,7 @@ __all__ = [
     "STATEFUL_OBJECTIVES",
     "AektObjective",
     "AkdObjective",
+    "CbdObjective",
     "CeObjective",
     "CkdObjective",
     "ClkdObjective",

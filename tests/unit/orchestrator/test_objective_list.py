@@ -71,3 +71,26 @@ def test_a_table_by_sample_is_refused_where_slots_have_several_workers(
         return
     with pytest.raises(ConfigError, match=r"cluster.workers_per_slot: found 2; allowed: 1, .* pskd"):
         load_experiment(str(path))
+
+
+@pytest.mark.parametrize(
+    ("lines", "missing"),
+    [
+        ("", r"cache.embedding: found false; objective cbd of space cbd needs true"),
+        (
+            "cache: {embedding: true}\n",
+            r"student.cosine_head: found nothing; objective cbd .* needs the width",
+        ),
+    ],
+)
+def test_an_objective_of_embeddings_is_refused_without_them(lines: str, missing: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    text = shipped_file("digits", EXPERIMENTS_FOLDER, kind="experiment").read_text()
+    path.write_text(text.replace("space: digits", "space: cbd") + lines)
+    with pytest.raises(ConfigError, match=missing):
+        load_experiment(str(path))
+    whole = text.replace("space: digits", "space: cbd").replace(
+        "student: {name: mlp,", "student: {cosine_head: 64, name: mlp,"
+    )
+    path.write_text(whole + "cache: {embedding: true}\n")
+    assert load_experiment(str(path)).config.student.cosine_head == 64

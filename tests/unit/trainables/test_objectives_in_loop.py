@@ -27,10 +27,11 @@ from tests.unit.trainables.course_lab import (
 )
 from trainables.cache.identity import split_facts
 from trainables.checkpoints import CheckpointFolder
-from trainables.config import OBJECTIVE_CONFIGS, CrldConfig, KdConfig, MlldConfig, ObjectiveBase
-from trainables.config.objectives import AkdConfig, CtkdConfig, PskdConfig
-from trainables.errors import CheckpointError
+from trainables.config import OBJECTIVE_CONFIGS, CrldConfig, KdConfig, MlldConfig, Need, ObjectiveBase
+from trainables.config.objectives import AkdConfig, CbdConfig, CtkdConfig, PskdConfig
+from trainables.errors import CheckpointError, TrialFailed
 from trainables.loop import Course, train
+from trainables.models.cosine import with_cosine_head
 from trainables.objectives import STATEFUL_OBJECTIVES, build_objective
 from trainables.objectives.state import restore_state, state_of, trained_with
 from trainables.signals import Setting
@@ -56,9 +57,8 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     data = separable_data()
-    lab = CacheLab(
-        tmp_path_factory.mktemp("lab"), data, small_student(seed=9), split_facts(data), views=VIEWS
-    )
+    teacher, folder = small_student(seed=9), tmp_path_factory.mktemp("lab")
+    lab = CacheLab(folder, data, teacher, split_facts(data), views=VIEWS, embedding=True)
     lab.build()
     return small_bench(lab.data, cache=lab.open())
 
@@ -77,8 +77,17 @@ def averaging_student() -> nn.Module:
         )
 
 
+def student_for(objective: ObjectiveBase) -> nn.Module:
+    """A head as wide as the teacher's embedding where the objective compares that."""
+    if Need.STUDENT_EMBEDDING not in objective.needed:
+        return averaging_student()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return with_cosine_head(averaging_student(), 256, 3)
+
+
 def course_of(objective: ObjectiveBase, **changes: Any) -> Course:
-    return replace(small_course(SHORT, objective=objective), model=averaging_student(), **changes)
+    return replace(small_course(SHORT, objective=objective), model=student_for(objective), **changes)
 
 
 VARIANTS: dict[str, ObjectiveBase] = {
@@ -153,6 +162,24 @@ def test_a_student_that_sees_adversarial_images_is_measured_under_attack(bench: 
     other: Told = []
     train(course_of(KdConfig(), training=ONE), bench, on_epoch=lambda _, metrics: other.append(metrics))
     assert "selection/accuracy_under_attack" not in other[0]
+
+
+def test_a_balanced_epoch_trains_and_is_the_same_again(bench: Workbench) -> None:
+    training, ends = SHORT.with_overrides(sampling="class_balanced", epochs=2), []
+    for _ in range(2):
+        course = course_of(CbdConfig(), training=training)
+        train(course, bench, on_epoch=lambda *_: None)
+        ends.append(weights_of(course.model))
+    assert same_weights(*ends)
+    natural = course_of(CbdConfig(), training=SHORT.with_overrides(epochs=2))
+    train(natural, bench, on_epoch=lambda *_: None)
+    assert not same_weights(ends[0], weights_of(natural.model))
+
+
+def test_a_student_without_the_teachers_width_fails_with_the_width_to_set(bench: Workbench) -> None:
+    course = replace(course_of(CbdConfig(), training=ONE), model=with_cosine_head(averaging_student(), 5, 3))
+    with pytest.raises(TrialFailed, match=r"set student\.cosine_head to 256"):
+        train(course, bench, on_epoch=lambda *_: None)
 
 
 def test_every_sample_of_full_batches_has_answered_after_an_epoch(bench: Workbench) -> None:

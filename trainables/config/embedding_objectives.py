@@ -1,0 +1,25 @@
+"""Hyper-parameters of the objectives that compare embeddings."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from trainables.config.base import FiniteFloat
+from trainables.config.objective_base import Need, ObjectiveBase, Weight
+
+
+class CbdConfig(ObjectiveBase):
+    """CBD (Iscen et al., BMVC 2021): for long tails; cosine classifier, embedding held to the teacher's."""
+
+    banks = ("weak",)
+    teacher_banks = ("weak",)
+    needs = frozenset({Need.TEACHER_EMBEDDING, Need.STUDENT_EMBEDDING})
+    paper = "Iscen et al., BMVC 2021, arXiv 2104.05279"
+
+    name: Literal["cbd"] = "cbd"
+    alpha: FiniteFloat = Field(
+        0.4, ge=0, le=1, description="share of the embedding's part; the rest is labels"
+    )
+    beta: Weight = Field(100.0, description="weight of the embedding's part in its share")

@@ -1,0 +1,59 @@
+"""Embeddings held to the teacher's, for long-tailed data (CBD: Iscen et al., BMVC 2021, arXiv 2104.05279)."""
+
+# B = samples in the batch, D = numbers in an embedding
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from trainables.config.objectives import CbdConfig
+from trainables.errors import TrialFailed
+from trainables.objectives.directions import directions
+from trainables.objectives.divergences import label_loss
+from trainables.signals import Losses, Signals
+
+
+@dataclass(frozen=True)
+class CbdObjective:
+    """(1 - alpha) · CE + alpha · beta · mean over samples of 1 - cosine(student, teacher) of the embeddings.
+
+    The student has a cosine head (`student.cosine_head`, as wide as the teacher's embedding), whose scale of
+    20 is in the cross-entropy already. The paper trains it with `training.sampling: class_balanced`, on a
+    teacher trained without. One teacher; the paper's ensembles of several are left out.
+    Terms: `ce`, `embedding`.
+    """
+
+    config: CbdConfig
+
+    def __call__(self, signals: Signals) -> Losses:
+        """The losses of one step; only `total` carries gradient.
+
+        Raises:
+            ValueError: the signals hold no embeddings.
+            TrialFailed: the student's embedding is not as wide as the teacher's.
+        """
+        config = self.config
+        given_BD, taught_BD = signals.embedding.get("weak"), signals.teacher["weak"].embedding_BD
+        if given_BD is None or taught_BD is None:
+            raise ValueError("cbd needs the embeddings of student and teacher; serve it signals with both")
+        ce = label_loss(signals, "weak")
+        embedding = embedding_distance(given_BD, taught_BD)
+        total = (1 - config.alpha) * ce + config.alpha * config.beta * embedding
+        return Losses(total=total, terms={"ce": ce.detach(), "embedding": embedding.detach()}, gauges={})
+
+
+def embedding_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
+    """1 - cosine of the embeddings of each sample, mean over samples.
+
+    Raises:
+        TrialFailed: they differ in width.
+    """
+    if student_BD.shape != teacher_BD.shape:
+        raise TrialFailed(
+            f"the student's embedding has {student_BD.shape[-1]} numbers, the teacher's "
+            f"{teacher_BD.shape[-1]}; set student.cosine_head to {teacher_BD.shape[-1]}"
+        )
+    cosine_B = (directions(student_BD, dim=-1) * directions(teacher_BD.detach(), dim=-1)).sum(dim=-1)
+    return (1 - cosine_B).mean()
