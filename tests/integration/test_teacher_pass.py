@@ -98,3 +98,13 @@ def test_a_cache_is_built_beside_busy_cpus_extended_and_left_alone(
     data = load_training(DATA)
     summary = prove_alignment(reader, data, load_teacher(*more.network, data), views, 3, banks=["weak"])
     assert summary.pairs == 64
+
+    seen.clear()
+    grown = more.with_overrides(cache=more.cache.with_overrides(embedding=True))
+    fourth = build_cache(grown, progress=note)
+    assert (fourth.computed, fourth.reused, fourth.rows) == (9, 9, 150)
+    assert (fourth.uri, fourth.identity) == (first.uri, first.identity)
+    assert [(done, total) for done, total, _ in seen][::9] == [(0, 150), (150, 150)]
+    reader = open_cache(fourth.uri, manifest_sha=fourth.manifest, scratch=Path(more.folder) / "grown")
+    assert reader.manifest.embedding_width is not None
+    prove_alignment(reader, data, load_teacher(*more.network, data), views, 3, banks=["weak"])
