@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,8 @@ from trainables.errors import DataError, TrialFailed
 from trainables.views.normalise import normalise
 
 ECE_BINS = 15
+MAX_LOGITS: Final = 1 << 28
+"""More are not held together: so many take a GiB."""
 
 # N = samples of the split, C = classes
 
@@ -39,9 +43,13 @@ def evaluate(
     if len(split.labels) == 0:
         raise DataError("cannot evaluate on an empty split; give it at least one sample")
     with evaluating(model), torch.inference_mode():
-        batches = split.batches(batch_size)
-        logits_NC = torch.cat([_logits(model, batch.to(device), mean, std) for batch in batches])
-        return figures_of(logits_NC, split.labels.to(device))
+        labels_N = split.labels.to(device)
+        batches = (_logits(model, batch.to(device), mean, std) for batch in split.batches(batch_size))
+        first_BC = next(batches)
+        all_batches = itertools.chain([first_BC], batches)
+        if len(labels_N) * first_BC.shape[1] <= MAX_LOGITS:
+            return figures_of(torch.cat(list(all_batches)), labels_N)
+        return _figures_by_batch(all_batches, labels_N)
 
 
 def answers(
@@ -62,14 +70,36 @@ def answers(
 
 def figures_of(logits_NC: Tensor, labels_N: Tensor) -> dict[str, float]:
     """Accuracy, nll and ece of fp32 logits; see `evaluate`."""
-    if not bool(torch.isfinite(logits_NC).all()):
-        raise TrialFailed("the network gives logits that are not finite; a lower learning rate may help")
+    _refuse_non_finite(logits_NC)
     confidence_N, predicted_N = logits_NC.softmax(dim=-1).max(dim=-1)
     correct_N = (predicted_N == labels_N).float()
-    nll = F.cross_entropy(logits_NC, labels_N)
+    return _figures(confidence_N, correct_N, F.cross_entropy(logits_NC, labels_N))
+
+
+def _figures_by_batch(batches: Iterable[Tensor], labels_N: Tensor) -> dict[str, float]:
+    """The same, but for the last bits of nll: three numbers a sample are held instead of one a class."""
+    rows = []
+    first = 0
+    for logits_BC in batches:
+        _refuse_non_finite(logits_BC)
+        labels_B = labels_N[first : first + len(logits_BC)]
+        first += len(logits_BC)
+        confidence_B, predicted_B = logits_BC.softmax(dim=-1).max(dim=-1)
+        nll_B = F.cross_entropy(logits_BC, labels_B, reduction="none")
+        rows.append(torch.stack([confidence_B, (predicted_B == labels_B).float(), nll_B]))
+    confidence_N, correct_N, nll_N = torch.cat(rows, dim=1)
+    return _figures(confidence_N, correct_N, nll_N.mean())
+
+
+def _figures(confidence_N: Tensor, correct_N: Tensor, nll: Tensor) -> dict[str, float]:
     ece = calibration_error(confidence_N, correct_N)
     values = torch.stack([correct_N.mean(), nll, ece]).tolist()  # one copy from the device
     return dict(zip(("accuracy", "nll", "ece"), values, strict=True))
+
+
+def _refuse_non_finite(logits_NC: Tensor) -> None:
+    if not bool(torch.isfinite(logits_NC).all()):
+        raise TrialFailed("the network gives logits that are not finite; a lower learning rate may help")
 
 
 def calibration_error(confidence_N: Tensor, correct_N: Tensor) -> Tensor:

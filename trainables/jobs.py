@@ -71,7 +71,7 @@ class Message(Config):
     best_epoch: int | None = None
     best: dict[str, float] = {}
     checkpoint: str | None = Field(None, description="weights of the best epoch")
-    hopeless: bool = Field(False, description="no job can go on, and none is to blame: storage is full")
+    hopeless: bool = Field(False, description="no job can go on, and none is to blame: storage or data")
 
 
 class Lease(Config):

@@ -24,7 +24,7 @@ from trainables.broker import CLOSED
 from trainables.checkpoints import CheckpointFolder
 from trainables.config import DataConfig, Split
 from trainables.data import load_test
-from trainables.errors import StillhouseError, StorageError, TrialFailed
+from trainables.errors import DataError, StillhouseError, StorageError, TrialFailed
 from trainables.jobs import JOB_KINDS, End, EvaluateJob, Lease, Message, ProfileJob, TrainJob
 from trainables.loop import train
 from trainables.masks import few_kept
@@ -206,8 +206,8 @@ def do_lease(lease: Lease, bench: Bench, broker: Any, team: Team = SOLO) -> None
             if together and lost_a_rank(error):
                 raise  # the job is none the worse: it goes on when the slot is back
             log.exception("%s failed", job.job_id)
-            out_of_storage = isinstance(error, StorageError)
-            send(Message(end=End.FAILED, reason=_reason(error), hopeless=out_of_storage))
+            hopeless = isinstance(error, StorageError | DataError)  # other trials have the same data
+            send(Message(end=End.FAILED, reason=_reason(error), hopeless=hopeless))
             let_go(error)
             if together:
                 raise

@@ -123,3 +123,21 @@ def test_logits_that_are_not_finite_fail_the_trial() -> None:
 def test_an_empty_split_is_refused() -> None:
     with pytest.raises(DataError, match="empty split"):
         evaluate(small_network(), random_split(0), mean=(0.5, 0.5), std=(1.0, 1.0), batch_size=4, device=CPU)
+
+
+def test_logits_that_are_too_many_to_hold_give_the_same_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    split, model = random_split(), small_network()
+
+    def figures() -> dict[str, float]:
+        return evaluate(model, split, mean=(0.4, 0.6), std=(0.2, 0.3), batch_size=8, device=CPU)
+
+    monkeypatch.setattr("trainables.evaluation.MAX_LOGITS", 37 * 5)
+    held = figures()
+    monkeypatch.setattr("trainables.evaluation.MAX_LOGITS", 37 * 5 - 1)
+    by_batch = figures()
+    assert by_batch == pytest.approx(held, abs=1e-6)
+    assert (by_batch["accuracy"], by_batch["ece"]) == (held["accuracy"], held["ece"])
+    with torch.no_grad():
+        model[5].get_parameter("bias")[0] = math.inf
+    with pytest.raises(TrialFailed, match="logits that are not finite"):
+        figures()
