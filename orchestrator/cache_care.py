@@ -16,7 +16,7 @@ from trainables.cache.room import bytes_in_words
 from trainables.cache.statistics import BankFigures, bank_figures
 from trainables.cache.storage import Place
 from trainables.data import load_training
-from trainables.teacher_pass import load_teacher
+from trainables.teacher_pass import teacher_of
 
 
 def verify_cache(subject: Subject, console: Console, *, deep: bool, repair: bool) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def _proved(belonging: Belonging, console: Console) -> ProofSummary:
     request = belonging.request
     console.info("asking the teacher about a random sample again")
     data = load_training(request.data)
-    model = load_teacher(*request.network, data) if request.teacher is not None else None
+    model = teacher_of(request, data) if request.teacher is not None else None
     reader = open_cache(request.uri)
     proof = prove_alignment(reader, data, model, request.views, request.view_seed, banks=request.banks)
     console.info(

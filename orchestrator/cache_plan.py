@@ -21,7 +21,7 @@ from trainables.cache.storage import Place, open_place
 from trainables.cache_request import CacheRequest, embedding_width
 from trainables.data import TrainingData, load_training
 from trainables.teacher import TeacherFacts
-from trainables.teacher_pass import load_teacher
+from trainables.teacher_pass import teacher_of
 
 NO_TEACHER: Final = "0" * 64
 """Stands for a teacher that is not made yet, whose cache therefore has no file yet."""
@@ -77,7 +77,7 @@ def _sampled(request: CacheRequest, data: TrainingData, console: Console) -> Tea
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(request.threads_per_actor)
     live = LiveTeacher(
-        load_teacher(*request.network, data),
+        teacher_of(request, data),
         data,
         seed=request.view_seed,
         batch_size=request.cache.batch_size,

@@ -13,13 +13,14 @@ from orchestrator.summary import percent
 from trainables.cache.manifest import DamagedCache, discard_shards
 from trainables.cache.proof import prove_alignment
 from trainables.cache.reader import open_cache
+from trainables.cache.room import bytes_in_words
 from trainables.cache.storage import open_place
 from trainables.cache_request import CacheRequest
 from trainables.config import ViewsConfig, digest_of
 from trainables.data import load_training
 from trainables.seeds import derive_seed
 from trainables.teacher import TeacherFacts, TeacherRequest
-from trainables.teacher_pass import CacheSummary, build_cache, load_teacher
+from trainables.teacher_pass import CacheSummary, build_cache, teacher_of
 
 ROWS_PER_ACTOR = 50_000
 
@@ -185,12 +186,15 @@ def _actors(run: Run, teacher: TeacherFacts, views: int) -> int:
 
 def _prove(run: Run, request: CacheRequest, summary: CacheSummary) -> None:
     data = load_training(request.data)
-    model = load_teacher(*request.network, data) if request.teacher is not None else None
+    model = teacher_of(request, data) if request.teacher is not None else None
     reader = open_cache(summary.uri, manifest_sha=summary.manifest)
     proof = prove_alignment(reader, data, model, request.views, request.view_seed, banks=request.banks)
+    how = (
+        f"{proof.pairs} answers proved against the live teacher" if model else "ids, labels, accuracy proved"
+    )
     run.console.info(
-        f"cache {summary.identity.digest()[:8]}: {summary.rows:,} answers, {summary.bytes / 1e6:.1f} MB, "
-        f"{summary.reused} files reused; {proof.pairs} answers proved against the live teacher"
+        f"cache {summary.identity.digest()[:8]}: {summary.rows:,} answers, {bytes_in_words(summary.bytes)}, "
+        f"{summary.reused} files reused; {how}"
     )
 
 

@@ -61,6 +61,7 @@ class Run:
                 weights=weights,
                 batch_size=config.batch_size,
                 embedding=config.embedding,
+                autocast=config.autocast,
             )
         return BenchSpec(
             data=self.experiment.data,

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from trainables.autocast_teacher import AutocastTeacher
 from trainables.cache.producer import LiveTeacher
 from trainables.cache.reader import CacheReader, open_cache
 from trainables.compiling import CompiledStudents
@@ -174,7 +175,7 @@ class Bench:
     def _loaded(self, teacher: OnlineSpec, spec: BenchSpec) -> nn.Module:
         module = self.build(teacher.model, spec)
         load_weights(module, Path(teacher.weights))
-        return module
+        return AutocastTeacher(module) if teacher.autocast else module
 
     def _online(self, teacher: OnlineSpec, spec: BenchSpec) -> OnlineTeacher:
         live = LiveTeacher(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from trainables.autocast_teacher import autocast_digest
 from trainables.cache.embedding import classifier_of
 from trainables.cache.identity import SplitFacts, folder_name, make_identity
 from trainables.cache.manifest import Origin, Part
@@ -34,8 +35,9 @@ class CacheRequest(Config):
     @property
     def identity(self) -> CacheIdentity:
         """What the cache is made from."""
+        digest = self.teacher_digest
         return make_identity(
-            self.teacher_digest,
+            autocast_digest(digest) if self.cache.autocast else digest,
             self.facts,
             seed=self.view_seed,
             precision=self.cache.precision,

@@ -20,7 +20,8 @@ from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 from torch import nn
 
-from trainables.cache.identity import make_identity, require_identity, split_facts
+from trainables.autocast_teacher import AutocastTeacher
+from trainables.cache.identity import require_identity, split_facts
 from trainables.cache.manifest import Origin, Shard, ShardRecord, read_manifest
 from trainables.cache.planning import Plan, answers_of, claim_folder, plan_shards, publish, together
 from trainables.cache.producer import LiveTeacher, ShardProducer
@@ -132,15 +133,13 @@ class TeacherWorker:
         data = load_training(request.data)
         config, weights = request.network
         teacher = load_teacher(config, weights, data)
-        loaded = make_identity(
-            digest_of([config.plain(), weights_digest(teacher)]),
-            split_facts(data),
-            seed=request.view_seed,
-            precision=request.cache.precision,
-            top_k=request.cache.top_k,
+        here = request.with_overrides(
+            teacher_digest=digest_of([config.plain(), weights_digest(teacher)]), facts=split_facts(data)
         )
         # A node with other files than the driver's must not add to this cache.
-        require_identity(self._place.uri, self._origin.identity, loaded)
+        require_identity(self._place.uri, self._origin.identity, here.identity)
+        if request.cache.autocast:
+            teacher = AutocastTeacher(teacher)
         live = LiveTeacher(
             teacher,
             data,
@@ -149,6 +148,17 @@ class TeacherWorker:
             device=torch.device("cuda" if on_gpu else "cpu"),
         )
         return ShardProducer(self._place, self._origin, live, data)
+
+
+def teacher_of(request: CacheRequest, data: TrainingData) -> nn.Module:
+    """The teacher that a request's cache is made of, on the CPU.
+
+    Raises:
+        CacheError: its logits were imported.
+        CheckpointError: the weights cannot be read or do not fit.
+    """
+    teacher = load_teacher(*request.network, data)
+    return AutocastTeacher(teacher) if request.cache.autocast else teacher
 
 
 def load_teacher(config: ModelConfig, weights: str, data: TrainingData) -> nn.Module:

@@ -17,15 +17,16 @@ RELATIVE_TOLERANCE: Final = 1e-5
 
 
 def disagreement(
-    values: Mapping[str, Array], logit_max_P: Float32s, live_PC: Float32s
+    values: Mapping[str, Array], logit_max_P: Float32s, live_PC: Float32s, *, tolerance: float = 0.0
 ) -> tuple[Float32s, Float32s]:
     """Largest difference of a kept number of each row, and by how much the row passes its bound.
 
     A row agrees when the second number is at most 0 (it is not when it is no number). `values` are the kept
     rows by column. Of a top-k, the kept classes are compared, and the residual log-sum-exp with that of the
-    teacher's other classes.
+    teacher's other classes. `tolerance`, absolute and of the largest logit, is for a teacher whose own sums
+    are coarse.
     """
-    slack_P = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * np.abs(live_PC).max(axis=1)
+    slack_P = _slack(live_PC, tolerance)
     max_P = live_PC.max(axis=1)
     max_excess_P = np.abs(logit_max_P - max_P) - slack_P
     if "top_logits" in values:
@@ -35,9 +36,11 @@ def disagreement(
     return difference_P, np.maximum(excess_P, max_excess_P)
 
 
-def embedding_disagreement(kept_PD: Float32s, live_PD: Float32s) -> tuple[Float32s, Float32s]:
+def embedding_disagreement(
+    kept_PD: Float32s, live_PD: Float32s, *, tolerance: float = 0.0
+) -> tuple[Float32s, Float32s]:
     """The same for embeddings, which are kept as float16."""
-    slack_P = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * np.abs(live_PD).max(axis=1)
+    slack_P = _slack(live_PD, tolerance)
     difference_PD = np.abs(kept_PD - live_PD)
     excess_PD = difference_PD - _half_units(live_PD) - slack_P[:, None]
     return difference_PD.max(axis=1), excess_PD.max(axis=1)
@@ -67,6 +70,12 @@ def _compare_top(
     excess_P = (difference_PK - _half_units(live_PK)).max(axis=1)
     difference_P = np.maximum(difference_PK.max(axis=1), residual_P)
     return difference_P, np.maximum(excess_P, residual_P) - slack_P
+
+
+def _slack(live_PC: Float32s, tolerance: float) -> Float32s:
+    """How far each row may be off beside its rounding: in absolute terms, and of its largest number."""
+    largest_P: Float32s = np.abs(live_PC).max(axis=1)
+    return ABSOLUTE_TOLERANCE + tolerance + (RELATIVE_TOLERANCE + tolerance) * largest_P
 
 
 def _half_units(values: Float32s) -> Float32s:

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from trainables.autocast_teacher import AutocastTeacher
 from trainables.cache.agreement import disagreement, embedding_disagreement
 from trainables.cache.identity import plain_recipe
 from trainables.cache.keeping import Float32s, Int64s
@@ -28,6 +29,8 @@ from trainables.seeds import derive_seed
 
 N_PAIRS: Final = 64
 NAMED_ROWS: Final = 5
+AUTOCAST_TOLERANCE: Final = 2.0**-5
+"""A bf16 number has eight bits, and sums in a batch of another size may be rounded to a neighbour."""
 
 Pair = tuple[str, int, int]
 """Bank, view, row of the training split."""
@@ -75,7 +78,8 @@ def prove_alignment(
     live = LiveTeacher(teacher, data, seed=seed, batch_size=N_PAIRS, device=device)
     planes = [(name, view) for name in names for view in range(reader.banks[name].views)]
     pairs = _draw_pairs(planes, reader.manifest.n_rows, seed)
-    largest = _require_agreement(reader, live, views, pairs, data.train.ids)
+    tolerance = AUTOCAST_TOLERANCE if isinstance(teacher, AutocastTeacher) else 0.0
+    largest = _require_agreement(reader, live, views, pairs, data.train.ids, tolerance=tolerance)
     return ProofSummary(pairs=len(pairs), largest_difference=largest, accuracy=accuracy)
 
 
@@ -140,14 +144,20 @@ def _draw_pairs(planes: Sequence[tuple[str, int]], n_rows: int, seed: int) -> li
 
 
 def _require_agreement(
-    reader: CacheReader, live: LiveTeacher, views: ViewsConfig, pairs: list[Pair], ids_N: Tensor
+    reader: CacheReader,
+    live: LiveTeacher,
+    views: ViewsConfig,
+    pairs: list[Pair],
+    ids_N: Tensor,
+    *,
+    tolerance: float,
 ) -> float:
     largest, refused = 0.0, []
     for (bank, view), rows in _by_plane(pairs).items():
         rows_P = torch.tensor(rows)
         has_embedding = reader.manifest.embedding_width is not None
         answers = live.answers(views.bank(bank).recipe, view, rows_P, embedding=has_embedding)
-        compared = _compare(reader, bank, view, rows_P, answers)
+        compared = _compare(reader, (bank, view), rows_P, answers, tolerance=tolerance)
         largest = max(largest, float(compared["logit"][0].max()))
         for index, row in enumerate(rows):
             wrong = [
@@ -166,14 +176,14 @@ def _require_agreement(
 
 
 def _compare(
-    reader: CacheReader, bank: str, view: int, rows_P: Tensor, answers: Answers
+    reader: CacheReader, plane: tuple[str, int], rows_P: Tensor, answers: Answers, *, tolerance: float
 ) -> dict[str, tuple[Float32s, Float32s]]:
     """Largest difference of each row, and by how much it passes its bound: of logits and kept embeddings."""
-    values, max_P = reader.values(bank, view, rows_P), reader.logit_max(bank, view, rows_P)
-    compared = {"logit": disagreement(values, max_P.numpy(), answers.logits_BC.numpy())}
-    kept_PD = reader.signal(bank, view, rows_P).embedding_BD
-    if kept_PD is not None and answers.embedding_BD is not None:
-        compared["embedding"] = embedding_disagreement(kept_PD.numpy(), answers.embedding_BD.numpy())
+    values, max_P = reader.values(*plane, rows_P), reader.logit_max(*plane, rows_P).numpy()
+    compared = {"logit": disagreement(values, max_P, answers.logits_BC.numpy(), tolerance=tolerance)}
+    kept_PD, live_PD = reader.signal(*plane, rows_P).embedding_BD, answers.embedding_BD
+    if kept_PD is not None and live_PD is not None:
+        compared["embedding"] = embedding_disagreement(kept_PD.numpy(), live_PD.numpy(), tolerance=tolerance)
     return compared
 
 

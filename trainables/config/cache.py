@@ -35,6 +35,10 @@ class CacheConfig(Config):
         False,
         description="also keep what the teacher's last linear layer is given, as fp16 in files of its own",
     )
+    autocast: bool = Field(
+        False,
+        description="the teacher computes in bf16: faster on GPUs, and logits that differ in the third digit",
+    )
     online: bool = Field(
         False,
         description="no cache: each trial asks the teacher anew about every batch; for comparison",

@@ -41,6 +41,7 @@ class OnlineSpec(Config):
     weights: str = Field(description="safetensors file, on every node")
     batch_size: int = Field(ge=1, description="samples in a forward pass of it")
     embedding: bool = Field(False, description="also say what its last linear layer is given")
+    autocast: bool = Field(False, description="it computes in bf16")
 
 
 class BenchSpec(Config):

@@ -1,0 +1,67 @@
+"""A teacher under bf16 autocast: a teacher of its own, whose cache is proved against it alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.unit.trainables.cache.lab import VIEWS, CacheLab, random_data, tiny_teacher
+from trainables.autocast_teacher import AutocastTeacher, autocast_digest
+from trainables.cache.identity import split_facts
+from trainables.cache.proof import prove_alignment
+from trainables.cache_request import CacheRequest
+from trainables.config import CacheConfig, DataConfig, DataName, Precision
+from trainables.errors import CacheError
+
+DIGEST = "a" * 64
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> CacheLab:
+    data = random_data()
+    lab = CacheLab(
+        tmp_path, data, AutocastTeacher(tiny_teacher()), split_facts(data), precision=Precision.FP32
+    )
+    lab.build()
+    return lab
+
+
+def test_its_logits_are_float32_and_near_those_of_the_network(lab: CacheLab) -> None:
+    images = torch.rand(6, 1, 8, 8)
+    assert isinstance(lab.teacher, AutocastTeacher)
+    with torch.inference_mode():
+        coarse, fine = lab.teacher.eval()(images), lab.teacher.network(images)
+    assert coarse.dtype is torch.float32
+    assert not torch.equal(coarse, fine)
+    torch.testing.assert_close(coarse, fine, atol=0.03, rtol=0.03)
+
+
+def test_its_cache_is_proved_against_it_and_not_against_the_network_in_fp32(lab: CacheLab) -> None:
+    assert isinstance(lab.teacher, AutocastTeacher)
+    assert prove_alignment(lab.open(), lab.data, lab.teacher, VIEWS, lab.seed).pairs == 64
+    with pytest.raises(CacheError, match="are not what the live teacher says"):
+        prove_alignment(lab.open(), lab.data, lab.teacher.network, VIEWS, lab.seed)
+    with pytest.raises(CacheError, match="are not what the live teacher says"):
+        prove_alignment(lab.open(), lab.data, AutocastTeacher(tiny_teacher(seed=1)), VIEWS, lab.seed)
+
+
+def test_a_cache_of_it_is_another_cache_than_that_of_the_network(lab: CacheLab) -> None:
+    def request(cache: CacheConfig) -> CacheRequest:
+        return CacheRequest(
+            data=DataConfig(name=DataName.DIGITS),
+            facts=lab.facts,
+            teacher=None,
+            weights=None,
+            teacher_digest=DIGEST,
+            views=VIEWS,
+            banks=("weak",),
+            view_seed=1,
+            cache=cache,
+            folder=str(lab.folder),
+        )
+
+    plain, autocast = request(CacheConfig()), request(CacheConfig(autocast=True))
+    assert (plain.identity.teacher, autocast.identity.teacher) == (DIGEST, autocast_digest(DIGEST))
+    assert plain.uri != autocast.uri
