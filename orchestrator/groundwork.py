@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.imported_teacher import imported_facts, read_imported
 from orchestrator.looking import look_at_images
 from orchestrator.run_context import Run
+from orchestrator.search_board import duration
 from orchestrator.summary import percent
 from trainables.cache.manifest import DamagedCache, discard_shards
 from trainables.cache.proof import prove_alignment
@@ -156,8 +157,17 @@ def _built_and_proved(run: Run, request: CacheRequest) -> CacheSummary:
 def _built(run: Run, request: CacheRequest) -> CacheSummary:
     with run.console.progress("cache") as progress:
         return build_cache(
-            request, progress=lambda done, total, s: progress.update(done, f"{s:.0f} s", total=total)
+            request,
+            progress=lambda done, total, s: progress.update(done, pace(done, total, s), total=total),
         )
+
+
+def pace(done: int, total: int, seconds: float) -> str:
+    """How fast the teacher answers, and how long it goes on like that; nothing before its first answers."""
+    if done == 0 or seconds <= 0:
+        return ""
+    rate = done / seconds
+    return f"{rate:,.0f} answers/s, {duration((total - done) / rate)} left"
 
 
 def cache_request(run: Run, teacher: TeacherFacts) -> CacheRequest:
