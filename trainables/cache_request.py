@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from trainables.autocast_teacher import autocast_digest
-from trainables.cache.embedding import classifier_of
+from trainables.cache.embedding import embedding_width_of
 from trainables.cache.identity import SplitFacts, folder_name, make_identity
 from trainables.cache.manifest import Origin, Part
 from trainables.cache.planning import Plan
@@ -89,4 +89,4 @@ def embedding_width(request: CacheRequest, plan: Plan) -> int | None:
         return None
     n_classes = len(request.facts.classes)
     model = build_model(request.teacher, n_classes=n_classes, in_channels=request.facts.input_shape[0])
-    return classifier_of(model, n_classes).in_features
+    return embedding_width_of(model, n_classes)

@@ -8,12 +8,13 @@ from typing import Self
 from torch import Tensor, nn
 
 from trainables.errors import CacheError
+from trainables.models.cosine import CosineClassifier
 
 # B = rows, D = numbers in an embedding
 
 
-def classifier_of(module: nn.Module, n_classes: int) -> nn.Linear:
-    """The last linear layer with one output per class, in the order in which the network lists its layers.
+def classifier_of(module: nn.Module, n_classes: int) -> nn.Linear | CosineClassifier:
+    """The last linear or cosine layer with one output per class, as the network lists its layers.
 
     Raises:
         CacheError: there is none.
@@ -21,7 +22,7 @@ def classifier_of(module: nn.Module, n_classes: int) -> nn.Linear:
     layers = [
         layer
         for layer in module.modules()
-        if isinstance(layer, nn.Linear) and layer.out_features == n_classes
+        if isinstance(layer, nn.Linear | CosineClassifier) and len(layer.weight) == n_classes
     ]
     if not layers:
         raise CacheError(
@@ -29,6 +30,15 @@ def classifier_of(module: nn.Module, n_classes: int) -> nn.Linear:
             "is known to be its embedding; set cache.embedding to false, or use a teacher with such a layer"
         )
     return layers[-1]
+
+
+def embedding_width_of(module: nn.Module, n_classes: int) -> int:
+    """Numbers in an embedding of a network.
+
+    Raises:
+        CacheError: it has no linear classifier.
+    """
+    return classifier_of(module, n_classes).weight.shape[1]
 
 
 class EmbeddingTap:

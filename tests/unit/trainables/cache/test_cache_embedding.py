@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.unit.trainables.cache.lab import CacheLab
-from trainables.cache.embedding import EmbeddingTap, classifier_of
+from trainables.cache.embedding import EmbeddingTap, classifier_of, embedding_width_of
 from trainables.cache.manifest import DamagedCache, Part, discard_shards, read_manifest
 from trainables.cache.producer import LiveTeacher
 from trainables.cache.storage import open_place
@@ -158,25 +158,29 @@ class Scaled(nn.Module):
         return values * 1e5
 
 
-ONE_OF_EACH_FAMILY = (
-    ModelName.MLP,
-    ModelName.CONVNET,
-    ModelName.RESNET8,
-    ModelName.RESNET8X4,
-    ModelName.WRN_16_1,
-    ModelName.VGG8,
-)
+ONE_OF_EACH_FAMILY = {
+    "mlp": ModelConfig(name=ModelName.MLP),
+    "convnet": ModelConfig(name=ModelName.CONVNET),
+    "resnet8": ModelConfig(name=ModelName.RESNET8),
+    "resnet8x4": ModelConfig(name=ModelName.RESNET8X4),
+    "wrn": ModelConfig(name=ModelName.WRN_16_1),
+    "vgg": ModelConfig(name=ModelName.VGG8),
+    "mobilenetv2": ModelConfig(name=ModelName.MOBILENETV2),
+    "shufflenetv2": ModelConfig(name=ModelName.SHUFFLENETV2),
+    # As many units before the classifier as classes: the linear layer is not the one that is meant.
+    "cosine head": ModelConfig(name=ModelName.MLP, cosine_head=7),
+}
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH_FAMILY)
-def test_every_family_of_networks_has_an_embedding(name: ModelName) -> None:
-    model = build_model(ModelConfig(name=name), n_classes=7, in_channels=3).eval()
+@pytest.mark.parametrize("family", ONE_OF_EACH_FAMILY)
+def test_every_family_of_networks_has_an_embedding(family: str) -> None:
+    model = build_model(ONE_OF_EACH_FAMILY[family], n_classes=7, in_channels=3).eval()
     tap, layer = EmbeddingTap(model, 7), classifier_of(model, 7)
     with torch.inference_mode():
         with tap:
             logits = model(torch.zeros(2, 3, 32, 32))
         embedding = tap.taken(2)
-        assert embedding.shape == (2, layer.in_features)
+        assert embedding.shape == (2, embedding_width_of(model, 7))
         torch.testing.assert_close(layer(embedding), logits)
         model(torch.zeros(3, 3, 32, 32))  # nobody listens any more
     assert len(tap.taken(2)) == 2
