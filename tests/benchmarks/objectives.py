@@ -28,11 +28,13 @@ from tests.benchmarks.steps import (
     recipe,
 )
 from tests.benchmarks.surroundings import surroundings
+from trainables.cache.embedding import classifier_of
 from trainables.config import (
     OBJECTIVE_CONFIGS,
     BankConfig,
     CeConfig,
     CropFlipStep,
+    Need,
     RandAugmentStep,
     ViewsConfig,
 )
@@ -52,7 +54,10 @@ def objective_step_over_ce(name: str, rounds: int = 12) -> Figure:
     """Median time of a step with this objective at its defaults, over that of a step with cross-entropy."""
     torch.set_num_threads(1)
     config, data, teacher = OBJECTIVE_CONFIGS[name](), random_data(), network(TEACHER)
-    models = {"ce": network(STUDENT), name: network(STUDENT)}
+    student = STUDENT
+    if Need.STUDENT_EMBEDDING in config.needed:
+        student = STUDENT.with_overrides(cosine_head=classifier_of(teacher, CLASSES).in_features)
+    models = {"ce": network(STUDENT), name: network(student)}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         cache = cache_of(Path(folder), data, teacher, VIEWS, embedding=True)
         bench = Workbench(data, VIEWS, view_seed=VIEW_SEED, device=CPU, cache=cache)
