@@ -14,7 +14,7 @@ from tests.unit.trainables.cache.lab import CacheLab, random_data
 from trainables.cache.identity import split_facts
 
 WIDTH = 32_768
-N_ROWS = 300
+N_ROWS = 160
 
 # Without torch, which alone takes seconds to import: gathers are numpy's `take` from these arrays.
 READER = """
@@ -46,7 +46,12 @@ def test_a_second_process_adds_no_memory_of_its_own_for_what_it_reads(lab: Cache
     data = random_data(N_ROWS)
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, WIDTH), nn.Linear(WIDTH, 5))
     kitchen = lab.but(
-        data=data, facts=split_facts(data), teacher=teacher, rows_per_shard=N_ROWS, embedding=True
+        data=data,
+        facts=split_facts(data),
+        teacher=teacher,
+        views=lab.views.with_overrides(weak=lab.views.weak.with_overrides(views=1)),
+        rows_per_shard=N_ROWS,
+        embedding=True,
     )
     kitchen.build(("weak",))
     first = kitchen.open("copy")
