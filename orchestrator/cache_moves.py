@@ -51,7 +51,7 @@ def import_file(file: Path, loaded: LoadedExperiment, console: Console) -> dict[
     record = brought.record
     console.info(
         f"{file}: {len(data.train.ids):,} answers, right on {100 * record.accuracy:.2f} % of the training "
-        f"split (by chance {100 * record.chance:.2f} %); {len(written)} files written to {place.uri}"
+        f"split (by chance {100 * record.chance:.2f} %); files written to {place.uri}: {len(written)}"
     )
     console.info(f"next: stillhouse run {loaded.source}")
     return {"uri": place.uri, "files": len(written), **record.plain()}

@@ -8,12 +8,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import click.testing
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from orchestrator.cache_subject import quiet_run, subject_of
 from orchestrator.cli import app
@@ -60,7 +59,7 @@ def logits(tmp_path: Path) -> Path:
     return tmp_path / "logits.npz"
 
 
-def cache(*words: object) -> click.testing.Result:
+def cache(*words: object) -> Result:
     return CliRunner().invoke(app, ["cache", *map(str, words)])
 
 

@@ -10,8 +10,8 @@ import torch
 from trainables.cache.identity import split_facts
 from trainables.cache.manifest import Shard, ShardRecord
 from trainables.cache.planning import claim_folder, plan_shards
-from trainables.cache.storage import open_place
-from trainables.cache_request import CacheRequest
+from trainables.cache.storage import Place, open_place
+from trainables.cache_request import CacheRequest, embedding_width
 from trainables.config import (
     CacheConfig,
     DataConfig,
@@ -22,6 +22,7 @@ from trainables.config import (
     digest_of,
 )
 from trainables.data import load_training
+from trainables.errors import CacheError
 from trainables.models import build_model
 from trainables.teacher_pass import TeacherWorker, build_cache
 from trainables.weights import save_weights, weights_digest
@@ -77,6 +78,31 @@ def test_a_cache_that_lacks_nothing_is_published_without_progress(request_of_one
     summary = build_cache(request, progress=lambda done, total, seconds: calls.append(done))
     assert (summary.computed, summary.reused, summary.rows, calls) == (0, 1, 20, [])
     assert summary.identity == request.identity
+
+
+def test_a_build_that_has_no_room_is_refused_before_anything_runs(
+    request_of_one_view: CacheRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Place, "free_bytes", lambda _: 3_000)
+    with pytest.raises(CacheError, match=r"needs \d\.\d kB more for 1 files, and .* has 3\.0 kB free"):
+        build_cache(request_of_one_view, progress=lambda *_: None)
+    assert not list(Path(request_of_one_view.folder).rglob("*.parquet"))
+
+
+def test_answers_of_a_teacher_without_a_network_cannot_be_computed(request_of_one_view: CacheRequest) -> None:
+    request = request_of_one_view.with_overrides(teacher=None, weights=None)
+    with pytest.raises(
+        CacheError, match=r"its logits were imported; .*stillhouse cache import FILE EXPERIMENT"
+    ):
+        build_cache(request, progress=lambda *_: None)
+
+
+def test_the_width_of_embeddings_is_known_before_any_is_computed(request_of_one_view: CacheRequest) -> None:
+    request = request_of_one_view.with_overrides(cache=CacheConfig(embedding=True))
+    plan = plan_shards(open_place(request.uri), request.origin, {"weak": request.views.weak})
+    assert embedding_width(request, plan) == 8
+    without = plan_shards(open_place(request.uri), request_of_one_view.origin, {"weak": request.views.weak})
+    assert embedding_width(request, without) is None
 
 
 def test_a_build_waits_for_another_one_in_the_same_folder(request_of_one_view: CacheRequest) -> None:
