@@ -28,6 +28,7 @@ from trainables.team import SOLO, DdpTeam, Team, any_rank
 
 # Six batches of 7 leave 2 rows out; 7 rows are 4 and 3 for two ranks.
 UNEVEN = SHORT.with_overrides(batch_size=7)
+MEAN: dict[str, float] = {"ema": 0.8, "clip_norm": 0.5, "label_smoothing": 0.1}
 
 
 def plain_student() -> nn.Module:
@@ -37,8 +38,8 @@ def plain_student() -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 3))
 
 
-def plain_course(team: Team, batch_size: int = 7) -> Course:
-    training = UNEVEN.with_overrides(batch_size=batch_size)
+def plain_course(team: Team, batch_size: int = 7, **more: float) -> Course:
+    training = UNEVEN.with_overrides(batch_size=batch_size, **more)
     return Course(plain_student(), CeConfig(), training, 3, team=team)
 
 
@@ -55,14 +56,18 @@ def trained(course: Course, **options: Any) -> dict[str, Any]:
     }
 
 
-def train_plainly(folder: Path, batch_size: int) -> None:
-    keep(folder, trained(plain_course(DdpTeam(), batch_size)))
+def train_plainly(folder: Path, batch_size: int, more: dict[str, float]) -> None:
+    keep(folder, trained(plain_course(DdpTeam(), batch_size, **more)))
 
 
-@pytest.mark.parametrize("batch_size", [7, 1], ids=["uneven shares", "fewer rows than ranks"])
-def test_two_ranks_train_what_one_trains(tmp_path: Path, batch_size: int) -> None:
-    ranks = run_ranks(train_plainly, 2, tmp_path, batch_size)
-    alone = trained(plain_course(SOLO, batch_size))
+@pytest.mark.parametrize(
+    ("batch_size", "more"),
+    [(7, {}), (1, {}), (7, MEAN)],
+    ids=["uneven shares", "fewer rows than ranks", "gradients clipped and weights averaged"],
+)
+def test_two_ranks_train_what_one_trains(tmp_path: Path, batch_size: int, more: dict[str, float]) -> None:
+    ranks = run_ranks(train_plainly, 2, tmp_path, batch_size, more)
+    alone = trained(plain_course(SOLO, batch_size, **more))
     assert same_weights(ranks[0]["weights"], ranks[1]["weights"])
     for name, value in alone["weights"].items():
         torch.testing.assert_close(ranks[0]["weights"][name], value, rtol=1e-4, atol=1e-5)
@@ -72,9 +77,13 @@ def test_two_ranks_train_what_one_trains(tmp_path: Path, batch_size: int) -> Non
 
 
 def train_with_interruption(folder: Path) -> None:
-    """Dropout, running statistics, two banks in one step: all that a restart must bring back."""
+    """Dropout, running statistics, a mean of the weights: all that a restart must bring back."""
     team = DdpTeam()
-    whole = trained(replace(small_course(), team=team))
+
+    def course() -> Course:
+        return replace(small_course(SHORT.with_overrides(**MEAN)), team=team)
+
+    whole = trained(course())
     files = CheckpointFolder(folder / "state", spec_digest="x")
     calls = 0
 
@@ -83,11 +92,9 @@ def train_with_interruption(folder: Path) -> None:
         calls += 1
         return team.rank == 1 and calls > 3 * 5 + 2
 
-    first = trained(
-        replace(small_course(), team=team), files=files, should_stop=stops_on_one_rank_in_epoch_four
-    )
+    first = trained(course(), files=files, should_stop=stops_on_one_rank_in_epoch_four)
     any_rank(team, False)  # both have stopped before either reads what rank 0 wrote
-    second = trained(replace(small_course(), team=team), files=files, heard=3)
+    second = trained(course(), files=files, heard=3)
     keep(folder, {"whole": whole, "first": first, "second": second})
 
 
