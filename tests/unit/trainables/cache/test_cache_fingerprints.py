@@ -69,7 +69,7 @@ IDENTITIES = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(IDENTITIES, IDENTITIES, RECIPES, RECIPES)
 def test_fingerprints_are_equal_exactly_when_all_inputs_are(
     one: CacheIdentity, other: CacheIdentity, recipe: Recipe, second: Recipe
@@ -80,7 +80,7 @@ def test_fingerprints_are_equal_exactly_when_all_inputs_are(
     assert (folder_name(one, {"weak": recipe}) == folder_name(other, {"weak": second})) == same
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(IDENTITIES, IDENTITIES, st.sampled_from(sorted(CacheIdentity.model_fields)))
 def test_a_fingerprint_changes_with_each_single_input(
     identity: CacheIdentity, source: CacheIdentity, field: str
@@ -91,7 +91,7 @@ def test_a_fingerprint_changes_with_each_single_input(
     assert (bank_fingerprint(changed, ()) == bank_fingerprint(identity, ())) == is_same
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(IDENTITIES, RECIPES, RECIPES, st.randoms())
 def test_the_order_of_keys_changes_no_fingerprint(
     identity: CacheIdentity, weak: Recipe, strong: Recipe, order: Any
@@ -204,7 +204,7 @@ def manifest_of(size: Size) -> Manifest:
     )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(SIZES)
 def test_a_manifest_comes_back_as_it_was_written(
     tmp_path_factory: pytest.TempPathFactory, size: Size
@@ -221,7 +221,7 @@ def test_a_manifest_comes_back_as_it_was_written(
             assert {record.shard.part for record in shards} == {Part.LOGITS}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(SIZES, st.data())
 def test_a_manifest_that_contradicts_itself_is_refused(size: Size, data: st.DataObject) -> None:
     plain = manifest_of(size).plain()

@@ -43,7 +43,7 @@ def half_unit(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return bound
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(LOGITS)
 def test_fp16_keeps_each_distance_from_the_maximum_within_half_a_unit(logits: Float32s) -> None:
     kept = keep(logits, Precision.FP16)
@@ -53,7 +53,7 @@ def test_fp16_keeps_each_distance_from_the_maximum_within_half_a_unit(logits: Fl
     assert np.array_equal(kept.logit_max_B, logits.max(axis=1))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(LOGITS)
 def test_fp32_keeps_the_logits_themselves(logits: Float32s) -> None:
     kept = keep(logits, Precision.FP32)
@@ -61,7 +61,7 @@ def test_fp32_keeps_the_logits_themselves(logits: Float32s) -> None:
     assert np.array_equal(kept.logit_max_B, logits.max(axis=1))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(LOGITS)
 def test_int8_keeps_each_distance_within_half_a_step_of_which_255_span_the_row(logits: Float32s) -> None:
     kept = keep(logits, Precision.INT8)
@@ -74,7 +74,7 @@ def test_int8_keeps_each_distance_within_half_a_step_of_which_255_span_the_row(l
     assert np.array_equal(kept.logit_max_B, logits.max(axis=1))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(LOGITS, st.integers(1, 5))
 def test_topk_keeps_the_largest_in_order_and_the_mass_of_the_others(logits: Float32s, top_k: int) -> None:
     n_classes = logits.shape[1]
@@ -154,7 +154,7 @@ def test_a_top_k_that_leaves_no_residual_is_refused(top_k: int | None) -> None:
         keep_logits(logits, ids_of(logits), Precision.TOPK, where="here", top_k=top_k)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(LOGITS, st.sampled_from(Precision))
 def test_scalars_are_those_of_the_logits_as_kept(logits: Float32s, precision: Precision) -> None:
     kept = keep(logits, precision)
