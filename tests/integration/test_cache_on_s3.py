@@ -13,10 +13,16 @@ import torch
 from tests.integration.s3_lab import S3, CutLine, running_s3
 from tests.unit.trainables.cache.lab import CacheLab, random_data, tiny_teacher
 from trainables.cache.identity import split_facts
+from trainables.cache.inspection import Fault, inspect_cache
 from trainables.cache.manifest import MANIFEST, read_manifest
+from trainables.cache.mending import withdraw
+from trainables.cache.plain_copy import export_plain
 from trainables.cache.proof import prove_alignment
+from trainables.cache.statistics import bank_figures
 from trainables.cache.storage import open_place
 from trainables.errors import CacheError
+
+SHARD = "bank=weak/view=0001/shard-00002.parquet"
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +56,28 @@ def test_a_cache_on_s3_is_built_proved_grown_and_read(s3: S3, tmp_path: Path) ->
     assert torch.equal(
         lab.open().signal("weak", 1, rows).logits_BC, local.open("other").signal("weak", 1, rows).logits_BC
     )
+
+
+def test_a_cache_on_s3_is_verified_mended_and_told_of(s3: S3, tmp_path: Path) -> None:
+    lab = lab_at(s3.uri("looked-at"), tmp_path)
+    lab.build()
+    place = open_place(lab.uri)
+    assert inspect_cache(place, deep=True).findings == ()
+    place.remove(SHARD)
+    place.write("bank=weak/stray.parquet", b"PAR1")
+    found = inspect_cache(place)
+    assert [(finding.fault, finding.file) for finding in found.findings] == [
+        (Fault.MISSING, SHARD),
+        (Fault.FOREIGN, "bank=weak/stray.parquet"),
+    ]
+    place.remove("bank=weak/stray.parquet")
+    withdraw(place, found)
+    assert [shard.file for shard in lab.build()] == [SHARD]
+    assert inspect_cache(place, deep=True).findings == ()
+    manifest, _ = read_manifest(place)
+    assert {bank.bank: bank.rows for bank in bank_figures(place, manifest)} == {"strong": 40, "weak": 80}
+    assert place.free_bytes() is None
+    assert export_plain(place, manifest, tmp_path / "plain.parquet", banks=["strong"]) == 40
 
 
 @pytest.mark.parametrize(("key", "secret"), [(None, "not-the-secret"), ("AKIAFOREIGN", "not-the-secret")])
