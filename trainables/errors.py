@@ -19,6 +19,10 @@ class DataError(StillhouseError):
     exit_code = 2
 
 
+class UnreadableData(DataError):
+    """Samples that cannot be read: no trial's fault, so no trial ends by it, and the run stops."""
+
+
 class CheckpointError(StillhouseError):
     """A checkpoint that cannot be read or does not fit the model."""
 

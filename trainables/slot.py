@@ -24,7 +24,7 @@ from trainables.broker import CLOSED
 from trainables.checkpoints import CheckpointFolder
 from trainables.config import DataConfig, Split
 from trainables.data import load_test
-from trainables.errors import DataError, StillhouseError, StorageError, TrialFailed
+from trainables.errors import StillhouseError, StorageError, TrialFailed, UnreadableData
 from trainables.jobs import JOB_KINDS, End, EvaluateJob, Lease, Message, ProfileJob, TrainJob
 from trainables.loop import train
 from trainables.masks import few_kept
@@ -168,7 +168,11 @@ def slot_loop(config: Mapping[str, Any]) -> None:
     torch.set_num_threads(config["threads"])
     broker, team = config["broker"], team_here()
     bench = Bench(get_device(), agree=agreement(broker))
-    bench.data(DataConfig.from_plain(config["data"]))
+    try:
+        bench.data(DataConfig.from_plain(config["data"]))
+    except UnreadableData as error:  # started again, it would find the same
+        ray.get(broker.fail.remote(str(error)))
+        return
     while True:
         answer = None
         if team.rank == 0:
@@ -206,7 +210,7 @@ def do_lease(lease: Lease, bench: Bench, broker: Any, team: Team = SOLO) -> None
             if together and lost_a_rank(error):
                 raise  # the job is none the worse: it goes on when the slot is back
             log.exception("%s failed", job.job_id)
-            hopeless = isinstance(error, StorageError | DataError)  # other trials have the same data
+            hopeless = isinstance(error, StorageError | UnreadableData)  # other trials have the same data
             send(Message(end=End.FAILED, reason=_reason(error), hopeless=hopeless))
             let_go(error)
             if together:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from trainables.data.resizing import centred, eight_bit, require_eight_bits, scaled, squared
-from trainables.errors import DataError
+from trainables.errors import UnreadableData
 
 UNREADABLE: Final = (
     OSError,
@@ -117,10 +117,10 @@ def read_cut(path: Path, box: Box, side: int, *, size: tuple[int, int]) -> NDArr
     return pixels.transpose(2, 0, 1)
 
 
-def unreadable(failures: Sequence[str], count: int) -> DataError:
+def unreadable(failures: Sequence[str], count: int) -> UnreadableData:
     """The error about images that cannot be read, `count` of which were wanted; the first few are named."""
     more = f" and {len(failures) - NAMED} more" if len(failures) > NAMED else ""
-    return DataError(
+    return UnreadableData(
         f"{len(failures)} of {count} images cannot be read: {'; '.join(failures[:NAMED])}{more}; "
         "repair or remove them, or set `skip_unreadable: true` to leave them out"
     )
