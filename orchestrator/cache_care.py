@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.cache_subject import Belonging, Subject
+from orchestrator.cache_subject import Subject
 from orchestrator.console import Console
-from orchestrator.groundwork import complete_cache
 from trainables.cache.inspection import Inspection, inspect_cache
 from trainables.cache.manifest import read_manifest
 from trainables.cache.mending import publish_again, withdraw
-from trainables.cache.proof import ProofSummary, prove_alignment
-from trainables.cache.reader import open_cache
 from trainables.cache.room import bytes_in_words
 from trainables.cache.statistics import BankFigures, bank_figures
 from trainables.cache.storage import Place
-from trainables.data import load_training
-from trainables.teacher_pass import teacher_of
 
 
 def verify_cache(subject: Subject, console: Console, *, deep: bool, repair: bool) -> dict[str, Any]:
@@ -36,7 +31,14 @@ def verify_cache(subject: Subject, console: Console, *, deep: bool, repair: bool
         found.append(_plain(inspection))
     proof = None
     if deep and belonging is not None and not inspection.damaged and inspection.manifest is not None:
-        proof = _proved(belonging, console)
+        console.info("asking the teacher about a random sample again")
+        proof = belonging.prove()
+        console.info(
+            f"{proof.pairs} answers agree with the live teacher, largest difference of a logit "
+            f"{proof.largest_difference:.2g}"
+            if proof.pairs
+            else "imported logits: labels and accuracy are those on record, and no network is here to ask"
+        )
     return {
         "uri": place.uri,
         "ok": not inspection.findings,
@@ -107,23 +109,7 @@ def _repair(subject: Subject, inspection: Inspection) -> None:
         return
     with subject.place.exclusive():
         withdraw(subject.place, inspection)
-    complete_cache(subject.belonging.run, subject.belonging.teacher)
-
-
-def _proved(belonging: Belonging, console: Console) -> ProofSummary:
-    request = belonging.request
-    console.info("asking the teacher about a random sample again")
-    data = load_training(request.data)
-    model = teacher_of(request, data) if request.teacher is not None else None
-    reader = open_cache(request.uri)
-    proof = prove_alignment(reader, data, model, request.views, request.view_seed, banks=request.banks)
-    console.info(
-        f"{proof.pairs} answers agree with the live teacher, largest difference of a logit "
-        f"{proof.largest_difference:.2g}"
-        if model is not None
-        else "imported logits: labels and accuracy are those on record, and no network is here to ask"
-    )
-    return proof
+    subject.belonging.complete()
 
 
 def _plain(inspection: Inspection) -> list[dict[str, str]]:

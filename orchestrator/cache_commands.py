@@ -33,8 +33,8 @@ def plan(experiment: Experiment, space: Space = None, out: Out = None, json_only
     Rows, bytes, the teacher's time, and what each precision loses; exit code 1 if the disk is too small.
     """
     loaded = _loaded(experiment, space, out)
+    from orchestrator.cache_owner import quiet_run
     from orchestrator.cache_plan import plan_cache
-    from orchestrator.cache_subject import quiet_run
     from orchestrator.console import Console
 
     console = Console(json_only=json_only)
@@ -174,15 +174,20 @@ def _loaded(experiment: str, space: str | None, out: Path | None) -> LoadedExper
 def _subject(ref: str, space: str | None, out: Path | None, *, json_only: bool) -> Iterator[tuple[Any, Any]]:
     """What the command is about, and its console; Ray writes to standard output, where programs read JSON."""
     loaded = None if _names_a_place(ref) else _loaded(ref, space, out)
-    from orchestrator.cache_subject import subject_of
     from orchestrator.console import Console
 
     console = Console(json_only=json_only, out=sys.stdout)
-    with (
-        redirect_stdout(sys.stderr if json_only else sys.stdout),
-        subject_of(ref, loaded, console) as subject,
-    ):
-        yield subject, console
+    with redirect_stdout(sys.stderr if json_only else sys.stdout):
+        if loaded is None:  # without torch and Ray
+            from orchestrator.cache_subject import Subject
+            from trainables.cache.storage import open_place
+
+            yield Subject(open_place(ref)), console
+            return
+        from orchestrator.cache_owner import subject_of
+
+        with subject_of(loaded, console) as subject:
+            yield subject, console
 
 
 def _names_a_place(ref: str) -> bool:

@@ -1,0 +1,110 @@
+"""The experiment that a cache belongs to: it knows the teacher, and so what the cache should say."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.cache_subject import Subject
+from orchestrator.console import Console
+from orchestrator.groundwork import cache_request, complete_cache, known_teacher
+from orchestrator.ledger import Ledger
+from orchestrator.loading import LoadedExperiment
+from orchestrator.places import out_folder
+from orchestrator.run_context import Run
+from orchestrator.stages import Stages
+from orchestrator.workers import Workers
+from trainables.cache.proof import ProofSummary, prove_alignment
+from trainables.cache.reader import open_cache
+from trainables.cache.storage import open_place
+from trainables.cache_request import CacheRequest
+from trainables.data import load_training
+from trainables.errors import ConfigError
+from trainables.teacher import TeacherFacts
+from trainables.teacher_pass import teacher_of
+
+
+@dataclass(frozen=True)
+class Belonging:
+    """The experiment that a cache belongs to."""
+
+    run: Run
+    teacher: TeacherFacts
+    request: CacheRequest
+
+    def complete(self) -> None:
+        """Compute what the cache lacks, on the workers of the experiment.
+
+        Raises:
+            CacheError: there is no room, or no network that could answer.
+        """
+        complete_cache(self.run, self.teacher)
+
+    def prove(self) -> ProofSummary:
+        """Have the teacher answer a random sample again; for imported logits no pair is asked.
+
+        Raises:
+            CacheError: rows are not what the teacher says.
+        """
+        request = self.request
+        data = load_training(request.data)
+        model = teacher_of(request, data) if request.teacher is not None else None
+        reader = open_cache(request.uri)
+        return prove_alignment(reader, data, model, request.views, request.view_seed, banks=request.banks)
+
+
+@contextmanager
+def subject_of(loaded: LoadedExperiment, console: Console) -> Iterator[Subject]:
+    """The cache of an experiment.
+
+    Raises:
+        ConfigError: the experiment has no cache, or its teacher is not made yet, which the cache is named by.
+    """
+    with quiet_run(loaded, console) as run:
+        belonging = belonging_of(run)
+        yield Subject(open_place(belonging.request.uri), belonging)
+
+
+def belonging_of(run: Run) -> Belonging:
+    """Teacher and cache of an experiment that has made its teacher.
+
+    Raises:
+        ConfigError: it has not, or no objective asks for a cache.
+    """
+    require_teacher_banks(run)
+    teacher = known_teacher(run)
+    if teacher is None:
+        raise ConfigError(
+            f"the teacher of {run.experiment.name} is not made yet in {run.out}, and its cache is named by "
+            f"it; run it first: stillhouse run {run.loaded.source}, or give the cache's folder instead"
+        )
+    return Belonging(run, teacher, cache_request(run, teacher))
+
+
+def require_teacher_banks(run: Run) -> None:
+    """Refuse an experiment without a cache.
+
+    Raises:
+        ConfigError: no objective of its space hears the teacher.
+    """
+    if not run.teacher_banks:
+        names = ", ".join(run.space.objective_names)
+        raise ConfigError(
+            f"{run.experiment.name} has no cache: no objective of its space ({names}) asks for one"
+        )
+
+
+@contextmanager
+def quiet_run(loaded: LoadedExperiment, console: Console) -> Iterator[Run]:
+    """The experiment as stages see it; nothing is started, and no folder is made for one that never ran."""
+    out = out_folder(loaded)
+    with tempfile.TemporaryDirectory() as nowhere:
+        ledger = Ledger(out if (out / "ledger.jsonl").exists() else Path(nowhere))
+        try:
+            with Workers(loaded.config, out, console) as workers:
+                yield Run(loaded, out, ledger, Stages(ledger, console), workers, console)
+        finally:
+            ledger.close()
