@@ -20,7 +20,7 @@ from trainables.cache_request import CacheRequest
 from trainables.config import ViewsConfig, digest_of
 from trainables.data import load_training
 from trainables.seeds import derive_seed
-from trainables.teacher import TeacherFacts, TeacherRequest
+from trainables.teacher import TeacherFacts, TeacherRequest, checkpoint_facts
 from trainables.teacher_pass import CacheSummary, build_cache, teacher_of
 
 ROWS_PER_ACTOR = 50_000
@@ -93,19 +93,23 @@ def _imported_stage(run: Run) -> TeacherFacts:
 
 
 def known_teacher(run: Run) -> TeacherFacts | None:
-    """The teacher of this experiment as the ledger knows it; none when it was not made yet.
+    """The teacher of this experiment as ledger or checkpoint tell; none when it is still to be trained.
 
     Raises:
         ConfigError: its logits are still to be imported.
+        CheckpointError: its checkpoint cannot be read, or does not fit the model.
     """
     if run.experiment.teacher.imported:
         return imported_facts(read_imported(run.loaded), load_training(run.experiment.data))
     _, key = _teacher_request(run)
     done = run.ledger.finished("teacher", key)
-    if done is None:
+    facts = None if done is None else TeacherFacts.from_plain(done["result"])
+    if facts is not None and facts.weights is not None and Path(facts.weights).is_file():
+        return facts
+    config = run.experiment.teacher
+    if config.checkpoint is None:
         return None
-    facts = TeacherFacts.from_plain(done["result"])
-    return facts if facts.weights is not None and Path(facts.weights).is_file() else None
+    return checkpoint_facts(config.network, config.checkpoint, load_training(run.experiment.data))
 
 
 def cache_stage(run: Run, teacher: TeacherFacts, *, needed: bool) -> CacheSummary | None:

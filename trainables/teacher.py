@@ -19,7 +19,7 @@ from trainables.config import (
     ViewsConfig,
     digest_of,
 )
-from trainables.data import load_training
+from trainables.data import TrainingData, load_training
 from trainables.loop import Course, train
 from trainables.models import build_model
 from trainables.seeds import derive_seed
@@ -88,5 +88,22 @@ def make_teacher(request: TeacherRequest, on_epoch: Callable[[int, dict[str, flo
         fingerprint=digest_of([request.model.plain(), weights_digest(model)]),
         params=count_parameters(model),
         selection_accuracy=figures["accuracy"],
+        split=split_facts(data),
+    )
+
+
+def checkpoint_facts(config: ModelConfig, checkpoint: str, data: TrainingData) -> TeacherFacts:
+    """The facts of a teacher that only has to be loaded, but for its accuracy, which nobody measured.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, or does not fit the model.
+    """
+    model = build_model(config, n_classes=len(data.classes), in_channels=int(data.train.images.shape[1]))
+    load_weights(model, Path(checkpoint))
+    return TeacherFacts(
+        weights=checkpoint,
+        fingerprint=digest_of([config.plain(), weights_digest(model)]),
+        params=count_parameters(model),
+        selection_accuracy=None,
         split=split_facts(data),
     )

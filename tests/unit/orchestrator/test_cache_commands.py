@@ -23,9 +23,11 @@ from orchestrator.groundwork import known_teacher
 from orchestrator.loading import load_experiment
 from trainables.cache.reader import open_cache
 from trainables.cache.storage import Place
-from trainables.config import DataConfig, DataName
+from trainables.config import DataConfig, DataName, ModelConfig, ModelName
 from trainables.data import load_training
 from trainables.errors import CacheError, ConfigError, StillhouseError
+from trainables.models import build_model
+from trainables.weights import save_weights
 
 COMMANDS = ("plan", "verify", "info", "show", "export", "gc", "import")
 DATA = DataConfig(name=DataName.DIGITS, train_limit=120)
@@ -168,6 +170,19 @@ def test_a_plan_before_any_run_counts_rows_and_bytes_and_leaves_no_trace(file: s
     assert plan["bytes_to_write"] > 120 * 10 * 2
     assert "not made yet" in cache("plan", file).output
     assert not (Path(file).parent / "out").exists()
+
+
+def test_a_plan_knows_a_teacher_that_only_has_to_be_loaded(file: str, tmp_path: Path) -> None:
+    teacher = build_model(ModelConfig(name=ModelName.MLP, width=8), n_classes=10, in_channels=1)
+    save_weights(teacher, tmp_path / "teacher.safetensors", {})
+    known = f"teacher: {{model: {{name: mlp, width: 8}}, checkpoint: {tmp_path / 'teacher.safetensors'}}}"
+    Path(file).write_text(Path(file).read_text().replace("teacher: {imported: true}", known))
+    plan = told("plan", file)
+    assert (plan["rows_to_compute"], plan["teacher_s"]) == (120, 120 / plan["teacher_images_per_s"])
+    losses = {(row["precision"], row["temperature"]): row["mean_kl"] for row in plan["precisions"]}
+    assert set(losses) == {(name, t) for name in ("fp16", "fp32", "int8") for t in (1.0, 4.0)}
+    assert losses["fp32", 4.0] == 0 < losses["fp16", 4.0] < losses["int8", 4.0]
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_plan_of_what_the_disk_cannot_hold_is_refused(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
