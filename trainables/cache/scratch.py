@@ -12,7 +12,6 @@ import os
 import re
 import secrets
 import shutil
-import tempfile
 import time
 import weakref
 from collections.abc import Iterator
@@ -23,7 +22,8 @@ from typing import Final
 from pydantic import Field
 
 from trainables.config import Config
-from trainables.errors import CacheError
+from trainables.errors import CacheError, StorageError
+from trainables.scratch import node_scratch
 
 IN_USE: Final = "in_use.lock"
 DAY_S: Final = 86_400.0
@@ -78,13 +78,12 @@ def scratch_root() -> Path:
     """Where this node keeps copies; the folder is the user's alone.
 
     Raises:
-        CacheError: the folder belongs to someone else.
+        CacheError: the folder cannot be made, or belongs to someone else.
     """
-    base = Path(tempfile.gettempdir()) / f"stillhouse-{os.getuid()}"
-    base.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if base.is_symlink() or base.stat().st_uid != os.getuid():
-        raise CacheError(f"{base} belongs to another user; remove it, or set TMPDIR to a folder of your own")
-    return base / "cache"
+    try:
+        return node_scratch() / "cache"
+    except StorageError as error:
+        raise CacheError(str(error)) from error
 
 
 def default_scratch(manifest_sha: str) -> Path:
