@@ -35,7 +35,7 @@ from trainables.loop import Course, train
 from trainables.online import OnlineTeacher
 from trainables.workbench import Workbench
 
-SEED, EPOCHS = 7, 3
+SEED, EPOCHS = 7, 2
 CROP = CropFlipStep(op="crop_flip", padding=1)
 CUT = (
     RandomResizedCropStep(op="random_resized_crop", scale=(0.3, 1.0)),
@@ -56,7 +56,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = write_folder(tmp_path_factory.mktemp("pictures"), per_class=16)
+    folder = write_folder(tmp_path_factory.mktemp("pictures"), per_class=10)
     before, tempfile.tempdir = tempfile.tempdir, str(folder)
     yield folder
     tempfile.tempdir = before
@@ -92,7 +92,7 @@ def lab(root: Path, tmp_path_factory: pytest.TempPathFactory) -> CacheLab:
     """The fp32 cache of views whose boxes are cut out of files; asked about one sample at a time."""
     data, folder = load_training(config_of(root)), tmp_path_factory.mktemp("lab")
     lab = CacheLab(folder, data, colour_student(9), split_facts(data), views_of(*CUT), SEED, Precision.FP32)
-    lab = lab.but(batch_size=1)
+    lab = lab.but(batch_size=1, rows_per_shard=64)
     lab.build(("weak",))
     return lab
 
