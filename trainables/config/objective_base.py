@@ -18,8 +18,6 @@ Standardise = Annotated[
     bool,
     Field(
         description="logits of both networks are brought to mean 0 and deviation 1 first (LSKD, CVPR 2024)",
-        # Left out where it says nothing, so that students keep the names and seeds that they always had.
-        exclude_if=lambda standardise: not standardise,
     ),
 ]
 

@@ -43,6 +43,7 @@ def test_a_proposal_becomes_a_job_of_this_experiment(composer: Composer) -> None
         "alpha": 1.0,
         "beta": 4.0,
         "warmup_epochs": composer.space.objectives.given()["dkd"].constants()["warmup_epochs"],
+        "standardise": False,
     }
     assert job.trial.student == composer.experiment.student
     assert job.trial.training == composer.experiment.training
