@@ -27,6 +27,8 @@ class ClkdObjective:
         class     G = Zᵗ Z / (B - 1), CxC, with Z centred over the batch
         sample    G = Z Zᵗ / (C - 1), BxB, with Z centred over the classes
 
+    The covariance grows with the fourth power of the logits. Where those of the teacher are large it drowns
+    all else at its default weight; look at `covariance` beside `ce` in the first epochs.
     It needs the teacher's logits themselves: the first two change with a constant added to a row.
     Terms: `ce`, `sample`, `class`, `covariance`.
     """
