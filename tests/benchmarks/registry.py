@@ -27,6 +27,8 @@ BENCHMARKS: Final[Mapping[str, str]] = MappingProxyType(
         "auto_precision_gain": "tests.benchmarks.loops:auto_precision_gain",
         "render_crop_flip_speedup": "tests.benchmarks.rendering:render_crop_flip_speedup",
         "render_randaugment_speedup": "tests.benchmarks.rendering:render_randaugment_speedup",
+        "folder_view_over_torchvision": "tests.benchmarks.folders:folder_view_over_torchvision",
+        "folder_second_start_share": "tests.benchmarks.folders:folder_second_start_share",
         "cache_build_over_teacher": "tests.benchmarks.teachers:cache_build_over_teacher",
         "search_online_over_cached": "tests.benchmarks.teachers:search_online_over_cached",
         "cache_bytes_per_row_1000": "tests.benchmarks.cache_files:cache_bytes_per_row_1000",
