@@ -63,7 +63,8 @@ def folder_view_over_torchvision(rounds: int = 15) -> Figure:
     how = (
         f"median of the ratios of {rounds} batches of {BATCH} in one process with 1 thread, JPEGs of "
         f"{WIDTH}x{HEIGHT} to random-resized crops of {SIDE}x{SIDE} "
-        f"({statistics.median(speeds):.0f} images/s), over Pillow and torchvision's RandomResizedCrop, image by image; {surroundings('torch', 'pillow')}"
+        f"({statistics.median(speeds):.0f} images/s), over Pillow and torchvision's "
+        f"RandomResizedCrop, image by image; {surroundings('torch', 'pillow')}"
     )
     return Figure(statistics.median(ratios), "x", how, VIEW)
 
