@@ -45,7 +45,15 @@ def import_file(file: Path, loaded: LoadedExperiment, console: Console) -> dict[
         request = cache_request(run, imported_facts(brought.record, data))
     place = open_place(request.uri)
     banks = {name: request.views.bank(name) for name in request.banks}
-    written = import_logits(place, request.origin, banks, brought, data)
+    with console.progress("files written") as progress:
+        written = import_logits(
+            place,
+            request.origin,
+            banks,
+            brought,
+            data,
+            lambda done, total: progress.update(done, total=total),
+        )
     reader = open_cache(request.uri)
     prove_alignment(reader, data, None, request.views, request.view_seed, banks=request.banks)
     keep_imported(loaded, brought.record)

@@ -43,7 +43,7 @@ def read_logits(path: Path) -> tuple[Int64s, Float32s]:
         )
     if ids.dtype.kind not in "iu" or logits.dtype.kind != "f":
         raise DataError(f"{path}: ids are {ids.dtype}, logits {logits.dtype}; allowed: integers and floats")
-    return ids.astype(np.int64), logits.astype(np.float32)
+    return ids.astype(np.int64, copy=False), logits.astype(np.float32, copy=False)
 
 
 def _from_npz(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

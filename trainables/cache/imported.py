@@ -7,6 +7,7 @@ ids and the logits themselves. So other logits are another teacher, and nothing 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,9 @@ from trainables.errors import DataError
 
 CHANCE_DEVIATIONS: Final = 3.0
 NAMED: Final = 5
+
+Progress = Callable[[int, int], None]
+"""Called with (files written, files to write)."""
 
 
 class ImportedTeacher(Config):
@@ -73,9 +77,8 @@ def check_logits(path: Path, ids: Int64s, logits: Float32s, data: TrainingData) 
     bad = ids[~np.isfinite(logits).all(axis=1)]
     if len(bad):
         raise DataError(f"{path}: logits are not finite in {len(bad)} rows (sample ids {_named(bad)})")
-    order = np.argsort(ids, kind="stable")
-    ids, logits = ids[order], logits[order]
-    train_NC = logits[np.searchsorted(ids, data.train.ids.numpy())]
+    order = np.argsort(ids)
+    train_NC = logits[_places(ids, data.train.ids.numpy(), order)]
     accuracy, chance = _accuracy(path, train_NC, data.train)
     record = ImportedTeacher(
         teacher=_digest(data.train.ids.numpy(), train_NC),
@@ -83,13 +86,18 @@ def check_logits(path: Path, ids: Int64s, logits: Float32s, data: TrainingData) 
         source_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         accuracy=accuracy,
         chance=chance,
-        selection_accuracy=_selection_accuracy(ids, logits, data.selection),
+        selection_accuracy=_selection_accuracy(ids, logits, order, data.selection),
     )
     return BroughtLogits(record, train_NC)
 
 
 def import_logits(
-    place: Place, origin: Origin, banks: dict[str, BankConfig], brought: BroughtLogits, data: TrainingData
+    place: Place,
+    origin: Origin,
+    banks: Mapping[str, BankConfig],
+    brought: BroughtLogits,
+    data: TrainingData,
+    progress: Progress = lambda *_: None,
 ) -> list[ShardRecord]:
     """Write the shards that the folder lacks, publish its manifest, and give the records of those written.
 
@@ -101,7 +109,10 @@ def import_logits(
         require_room(place, plan_shards(place, agreed_origin(place, origin), banks))
         origin = claim_folder(place, origin)
         plan = plan_shards(place, origin, banks)
-        written = [_write(place, origin, shard, brought, data) for shard in plan.missing]
+        written = []
+        for shard in plan.missing:
+            written.append(_write(place, origin, shard, brought, data))
+            progress(len(written), len(plan.missing))
         publish(place, plan_shards(place, origin, banks), {"imported": brought.record.source})
     return written
 
@@ -158,11 +169,16 @@ def _accuracy(path: Path, train_NC: Float32s, train: ImageSplit) -> tuple[float,
     return accuracy, chance
 
 
-def _selection_accuracy(ids: Int64s, logits: Float32s, selection: ImageSplit) -> float | None:
+def _places(ids: Int64s, wanted: Int64s, order: Int64s) -> Int64s:
+    """Where the wanted ids, all of them there, stand in the file, whose ids `order` sorts."""
+    return order[np.searchsorted(ids, wanted, sorter=order)]
+
+
+def _selection_accuracy(ids: Int64s, logits: Float32s, order: Int64s, selection: ImageSplit) -> float | None:
     wanted = selection.ids.numpy()
     if not np.isin(wanted, ids).all():
         return None
-    answers = logits[np.searchsorted(ids, wanted)].argmax(axis=1)
+    answers = logits[_places(ids, wanted, order)].argmax(axis=1)
     return float((answers == selection.labels.numpy()).mean())
 
 
