@@ -72,6 +72,18 @@ def test_a_missing_file_is_named_and_rebuilt_alone(lab: CacheLab) -> None:
     assert mended(lab) == [FILE]
 
 
+def test_a_damaged_file_of_embeddings_is_rebuilt_without_the_logits(lab: CacheLab) -> None:
+    kitchen = lab.but(embedding=True)
+    kitchen.build(("weak",))
+    assert faults(kitchen, deep=True) == []
+    file = "_embedding/bank=weak/view=0001/shard-00001.parquet"
+    path_of(kitchen, file).write_bytes(b"PAR1")
+    assert faults(kitchen) == [(Fault.TRUNCATED, file)]
+    withdraw(open_place(kitchen.uri), inspect(kitchen))
+    assert [shard.file for shard in kitchen.build(("weak",))] == [file]
+    assert faults(kitchen, deep=True) == []
+
+
 def test_a_missing_commit_record_is_named_and_its_file_rebuilt_alone(lab: CacheLab) -> None:
     lab.build()
     path_of(lab, COMMIT).unlink()
