@@ -57,7 +57,7 @@ class FolderIndex:
 
 @dataclass
 class _Columns:
-    """What is kept: rows whose `known_N` is 0 were not looked at, with 2 they were decoded too."""
+    """What was found: rows whose `known_N` is 0 were not looked at, with 2 they were decoded too."""
 
     known_N: NDArray[np.int8]
     sides_N2: NDArray[np.int32]
@@ -148,22 +148,15 @@ def _remembered(file: Path, listing: Listing) -> _Columns:
     try:
         with np.load(file, allow_pickle=False) as kept:
             old = {name: kept[name] for name in kept.files}
-        names, faults = Names(old["names"].tobytes()), Names(old["fault_texts"].tobytes())
-        same_N, place_N = _same(listing, names, old)
+        same_N, place_N = _same(listing, Names(old["names"].tobytes()), old)
         columns.known_N[same_N] = old["known"][place_N]
         columns.sides_N2[same_N] = old["sides"][place_N]
         columns.sha256_NB[same_N] = old["sha256"][place_N]
-        text_of = {int(row): faults[number] for number, row in enumerate(old["fault_rows"])}
     except FileNotFoundError:
         return columns
     except (OSError, EOFError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
         logger.warning("%s is damaged (%s); looking at all images again", file, error)
         return _Columns.empty(len(listing))
-    columns.faults = {
-        int(row): text_of[int(place)]
-        for row, place in zip(same_N, place_N, strict=True)
-        if int(place) in text_of
-    }
     return columns
 
 
@@ -185,18 +178,16 @@ def _same(
 
 
 def _save(file: Path, listing: Listing, columns: _Columns) -> None:
+    known_N = columns.known_N.copy()
+    known_N[list(columns.faults)] = 0  # looked at again: storage may have failed, or the file be mended
     hidden = file.with_suffix(".tmp.npz")
     np.savez(
         hidden,
         names=np.frombuffer(listing.names.block, dtype=np.uint8),
         bytes=listing.bytes_N,
         changed_ns=listing.changed_ns_N,
-        known=columns.known_N,
+        known=known_N,
         sides=columns.sides_N2,
         sha256=columns.sha256_NB,
-        fault_rows=np.array(sorted(columns.faults), dtype=np.int64),
-        fault_texts=np.frombuffer(
-            Names.of([columns.faults[row] for row in sorted(columns.faults)]).block, dtype=np.uint8
-        ),
     )
     hidden.replace(file)

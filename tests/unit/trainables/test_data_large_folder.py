@@ -151,6 +151,12 @@ def test_a_look_that_was_broken_off_goes_on(root: Path, monkeypatch: pytest.Monk
     assert looked_at(config_of(root)) == [(10, 18), (18, 18)]
 
 
+def test_a_file_that_could_not_be_used_is_looked_at_again(root: Path) -> None:
+    (root / "train/daisy/2.tif").write_bytes(b"")
+    assert looked_at(config_of(root)) == [(28, 28)]
+    assert looked_at(config_of(root)) == [(1, 1)]
+
+
 def test_a_damaged_index_is_made_again(root: Path, scratch: Path) -> None:
     before = load_training(config_of(root, **GIVEN)).digest
     (index,) = scratch.rglob("*.npz")
