@@ -259,3 +259,13 @@ def test_a_difference_of_values_or_of_the_top_class_is_an_error(name: str) -> No
 def test_a_logit_that_is_not_a_number_is_an_error() -> None:
     with pytest.raises(StillhouseError, match="differs"):
         exporting._difference("onnx", torch.zeros(1, 3), torch.tensor([[0.0, float("nan"), 0.0]]))
+
+
+def test_a_cosine_head_is_exported_in_every_format(images: Tensor, tmp_path: Path) -> None:
+    config = ModelConfig(name=ModelName.CONVNET, width=4, cosine_head=12)
+
+    def build() -> nn.Module:
+        return build_model(config, n_classes=10, in_channels=1)
+
+    summary = export(build(), tmp_path / "champion", images, rebuild=build)
+    assert all(file.max_abs_difference < 1e-4 for file in summary.files.values())
