@@ -155,10 +155,14 @@ def _embeddings_are_there(both: Both) -> None:
             raise as_error(both.document, [Problem(("student", "cosine_head"), text)])
 
 
-def _online_needs_a_network(both: Both) -> None:
-    if both.config.cache.online and both.config.teacher.imported:
-        text = "found true; imported logits have no network that could answer: leave it out"
-        raise as_error(both.document, [Problem(("cache", "online"), text)])
+def _a_network_is_there_to_ask(both: Both) -> None:
+    """What only a network can give is not to be had from imported logits."""
+    cache = both.config.cache
+    asked = {"online": cache.online, "embedding": cache.embedding, "autocast": cache.autocast}
+    for key, is_asked in asked.items():
+        if is_asked and both.config.teacher.imported:
+            text = "found true; imported logits have no network that could answer: leave it out"
+            raise as_error(both.document, [Problem(("cache", key), text)])
 
 
 CHECKS: Final[tuple[Callable[[Both], None], ...]] = (
@@ -171,7 +175,7 @@ CHECKS: Final[tuple[Callable[[Both], None], ...]] = (
     _imported_logits_suffice,
     _cache_keeps_enough_classes,
     _embeddings_are_there,
-    _online_needs_a_network,
+    _a_network_is_there_to_ask,
 )
 
 

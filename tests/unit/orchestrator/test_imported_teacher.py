@@ -58,6 +58,9 @@ def test_an_experiment_may_have_a_teacher_without_a_network(tmp_path: Path) -> N
         ("imported: true", "imported: false", "teacher: give a `model`, or `imported: true`"),
         ("imported: true", "imported: true, checkpoint: x.safetensors", "`checkpoint` goes with a `model`"),
         ("views: 1", "views: 2", r"brought.yaml:5: views.weak: .*allowed: `recipe: \[\]` and `views: 1`"),
+        ("space: kd", "space: kd\ncache: {embedding: true}", "cache.embedding: found true; imported logits"),
+        ("space: kd", "space: kd\ncache: {autocast: true}", "cache.autocast: found true; imported logits"),
+        ("space: kd", "space: kd\ncache: {online: true}", "cache.online: found true; imported logits"),
         ("[]", "[{op: crop_flip}]", r"views.weak: .*objective kd asks the teacher about the weak bank"),
     ],
 )
