@@ -1,4 +1,4 @@
-"""A word where the masks of an objective keep next to nothing, since then it hardly teaches."""
+"""A word where a mask of an objective keeps next to nothing, since what it gates then hardly teaches."""
 
 from __future__ import annotations
 
@@ -23,6 +23,6 @@ def few_kept(objective: str, epoch: int, metrics: Mapping[str, float]) -> str | 
     if not few:
         return None
     return (
-        f"{objective} kept next to nothing in epoch {epoch} ({', '.join(few)}), so it hardly taught; "
-        "lower its thresholds, or look at the teacher's confidence"
+        f"{objective} kept next to nothing in epoch {epoch} ({', '.join(few)}): what that gates hardly "
+        "teaches; lower its threshold, or look at the teacher's confidence"
     )

@@ -30,7 +30,7 @@ def test_the_word_names_the_objective_and_the_masks_that_kept_less_than_one_in_a
     metrics = {"train/kept_weak": 0.0012, "train/kept_strong": 0.5, "train/loss": 0.0, "selection/kept": 0.0}
     word = few_kept("crld", 3, metrics)
     assert word is not None
-    assert word.startswith("crld kept next to nothing in epoch 3 (kept_weak 0.12%), ")
+    assert word.startswith("crld kept next to nothing in epoch 3 (kept_weak 0.12%): ")
 
 
 @pytest.mark.parametrize("kept", [0.01, 1.0])
