@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from filelock import FileLock
 
+from trainables.cache.array_file import ArrayFile
 from trainables.cache.keeping import Array, columns_of
 from trainables.cache.manifest import DamagedCache, Manifest, Part, Shard, ShardRecord
 from trainables.cache.scratch import make_room
@@ -115,10 +116,12 @@ def _convert(place: Place, manifest: Manifest, bank: str, folder: Path) -> BankA
     make_room(folder.parent.parent, sum(_bytes(shape, dtype) for shape, dtype in shapes.values()))
     hidden = Path(tempfile.mkdtemp(prefix=f".{bank}.", dir=folder.parent))
     try:
-        arrays = {name: _new_array(hidden / f"{name}.npy", *shape) for name, shape in shapes.items()}
-        _fill(place, manifest, bank, arrays)
-        for array in arrays.values():
-            array.flush()
+        with ExitStack() as stack:
+            files = {
+                name: stack.enter_context(ArrayFile(hidden / f"{name}.npy", *shape))
+                for name, shape in shapes.items()
+            }
+            _fill(place, manifest, bank, files)
         hidden.rename(folder)
         sync_folder(folder.parent)
     finally:
@@ -129,19 +132,11 @@ def _convert(place: Place, manifest: Manifest, bank: str, folder: Path) -> BankA
     return converted
 
 
-def _new_array(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.memmap[Any, Any]:
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    with path.open("r+b") as file:
-        # Without its blocks the file is a promise: on a full disk a write through the map kills the process.
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return array
-
-
 def _bytes(shape: tuple[int, ...], dtype: npt.DTypeLike) -> int:
     return math.prod(shape) * np.dtype(dtype).itemsize
 
 
-def _fill(place: Place, manifest: Manifest, bank: str, arrays: Mapping[str, Array]) -> None:
+def _fill(place: Place, manifest: Manifest, bank: str, files: Mapping[str, ArrayFile]) -> None:
     damaged: dict[Shard, str] = {}
     records = [record for record in manifest.shards if record.shard.bank == bank]
     for record in sorted(records, key=lambda record: record.shard.part is Part.EMBEDDING):
@@ -150,17 +145,16 @@ def _fill(place: Place, manifest: Manifest, bank: str, arrays: Mapping[str, Arra
         if isinstance(table, str):
             damaged[shard] = table
             continue
-        here = (shard.view, slice(shard.first, shard.first + shard.rows))
         if shard.part is Part.EMBEDDING:
-            # The logits' samples are known by now, since embeddings come last.
-            if not damaged and not np.array_equal(array_of(table, "sample_id"), arrays["ids"][here]):
+            ids = files["ids"].get(shard.view, shard.first, shard.rows)  # of the logits: embeddings come last
+            if not damaged and not np.array_equal(array_of(table, "sample_id"), ids):
                 damaged[shard] = f"{place.path(record.file)} is of other samples than its logits"
-            arrays[EMBEDDING][here] = array_of(table, "embedding")
+            files[EMBEDDING].put(shard.view, shard.first, array_of(table, "embedding"))
             continue
         for name, values in values_of(table).items():
-            arrays[name][here] = values
+            files[name].put(shard.view, shard.first, values)
         for name, (column, _) in SCALARS.items():
-            arrays[name][here] = array_of(table, column)
+            files[name].put(shard.view, shard.first, array_of(table, column))
     if damaged:
         named = "; ".join(list(damaged.values())[:5])
         raise DamagedCache(

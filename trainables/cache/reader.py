@@ -171,7 +171,7 @@ class CacheReader:
         return torch.from_numpy(decode(values, self.identity.n_classes))
 
     def _known_rows(self, rows_B: Tensor) -> Int64s:
-        rows: Int64s = np.ascontiguousarray(rows_B.numpy(force=True), np.int64)
+        rows: Int64s = rows_B.cpu().numpy().astype(np.int64, copy=False)
         n_rows = self.manifest.n_rows
         # Unsigned, a negative row is beyond all others: it would give the logits of another sample.
         if len(rows) and rows.view(np.uint64).max() >= n_rows:
