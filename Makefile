@@ -12,6 +12,9 @@ DEV := $(subst .run-,.dev-,$(RUN))
 # PyTorch starts a thread for each core in each process; on a busy machine that is slower, not faster.
 TEST_THREADS ?= 2
 PYTEST := OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest
+# Tests that share no session run side by side, a file in one process, each with one thread.
+TEST_PROCESSES ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 FAULTS := $(wildcard tests/integration/test_*_faults.py)
 PACKAGES := orchestrator trainables search_spaces cluster
 SOURCES := $(PACKAGES) tests
@@ -46,11 +49,11 @@ check: $(DEV) ## format, lint, types, import contracts, size budgets
 
 unit: $(DEV) ## tests without Ray, network and GPU: under a minute
 	@echo; echo "== unit tests"
-	$(PYTEST) tests/unit
+	$(SIDE_BY_SIDE) tests/unit
 
 numerics: $(DEV) ## tests of the mathematics against worked numbers
 	@echo; echo "== numerics"
-	$(PYTEST) tests/numerics
+	$(SIDE_BY_SIDE) tests/numerics
 
 integration: $(DEV) ## tests with real Ray and real MLflow: many minutes
 	@echo; echo "== integration"

@@ -168,7 +168,7 @@ def test_the_objective_is_given_fp32_logits(monkeypatch: pytest.MonkeyPatch) -> 
         seen.add((signals.student["weak"].dtype, losses.total.dtype))
         return losses
 
-    monkeypatch.setattr(loop, "build_objective", lambda _: noting)
+    monkeypatch.setattr(loop, "build_objective", lambda *_: noting)
     train(small_course(BF16), small_bench(), on_epoch=lambda *_: None)
     assert seen == {(torch.float32, torch.float32)}
 
