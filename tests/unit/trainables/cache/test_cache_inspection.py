@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.unit.trainables.cache.lab import CacheLab
+from tests.unit.trainables.cache.lab import CacheLab, random_data, tiny_teacher
+from trainables.cache.identity import split_facts
 from trainables.cache.inspection import Fault, Inspection, inspect_cache
 from trainables.cache.manifest import MANIFEST, ORIGIN, kept_manifest, read_manifest
 from trainables.cache.mending import publish_again, withdraw
@@ -16,6 +17,22 @@ from trainables.errors import CacheError
 
 FILE = "bank=weak/view=0001/shard-00002.parquet"
 COMMIT = "_commits/weak-0001-00002.json"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> CacheLab:
+    """A cache that is sound; its files are synced one by one, which takes its time."""
+    data = random_data()
+    lab = CacheLab(tmp_path_factory.mktemp("built"), data, tiny_teacher(), split_facts(data))
+    lab.build()
+    return lab
+
+
+@pytest.fixture
+def lab(built: CacheLab, tmp_path: Path) -> CacheLab:
+    """A copy of that cache, to be damaged."""
+    shutil.copytree(built.uri, tmp_path / "cache")
+    return built.but(folder=tmp_path)
 
 
 def inspect(lab: CacheLab, *, deep: bool = False) -> Inspection:
@@ -40,14 +57,12 @@ def path_of(lab: CacheLab, name: str) -> Path:
 
 @pytest.mark.parametrize("deep", [False, True])
 def test_a_sound_cache_has_no_findings(lab: CacheLab, deep: bool) -> None:
-    lab.build()
     seen: list[tuple[int, int]] = []
     found = inspect_cache(open_place(lab.uri), deep=deep, progress=lambda *step: seen.append(step))
     assert (found.findings, found.files, seen[-1]) == ((), 9, (9, 9))
 
 
 def test_a_flipped_bit_is_found_by_a_deep_look_and_its_file_rebuilt_alone(lab: CacheLab) -> None:
-    lab.build()
     data = bytearray(path_of(lab, FILE).read_bytes())
     data[60] ^= 4
     path_of(lab, FILE).write_bytes(data)
@@ -57,7 +72,6 @@ def test_a_flipped_bit_is_found_by_a_deep_look_and_its_file_rebuilt_alone(lab: C
 
 
 def test_a_truncated_file_is_named_with_its_sizes_and_rebuilt_alone(lab: CacheLab) -> None:
-    lab.build()
     whole = path_of(lab, FILE).stat().st_size
     path_of(lab, FILE).write_bytes(path_of(lab, FILE).read_bytes()[:100])
     (finding,) = inspect(lab).findings
@@ -66,14 +80,13 @@ def test_a_truncated_file_is_named_with_its_sizes_and_rebuilt_alone(lab: CacheLa
 
 
 def test_a_missing_file_is_named_and_rebuilt_alone(lab: CacheLab) -> None:
-    lab.build()
     path_of(lab, FILE).unlink()
     assert faults(lab) == [(Fault.MISSING, FILE)]
     assert mended(lab) == [FILE]
 
 
 def test_a_damaged_file_of_embeddings_is_rebuilt_without_the_logits(lab: CacheLab) -> None:
-    kitchen = lab.but(embedding=True)
+    kitchen = lab.but(embedding=True, at=f"{lab.uri}-with-embeddings")
     kitchen.build(("weak",))
     assert faults(kitchen, deep=True) == []
     file = "_embedding/bank=weak/view=0001/shard-00001.parquet"
@@ -85,7 +98,6 @@ def test_a_damaged_file_of_embeddings_is_rebuilt_without_the_logits(lab: CacheLa
 
 
 def test_a_missing_commit_record_is_named_and_its_file_rebuilt_alone(lab: CacheLab) -> None:
-    lab.build()
     path_of(lab, COMMIT).unlink()
     assert faults(lab) == [(Fault.UNCOMMITTED, COMMIT)]
     assert mended(lab) == [FILE]
@@ -93,14 +105,12 @@ def test_a_missing_commit_record_is_named_and_its_file_rebuilt_alone(lab: CacheL
 
 @pytest.mark.parametrize("text", ["{", '{"shard": 1}'])
 def test_a_commit_record_that_cannot_be_read_is_one_more_damage(lab: CacheLab, text: str) -> None:
-    lab.build()
     path_of(lab, COMMIT).write_text(text)
     assert faults(lab) == [(Fault.UNCOMMITTED, COMMIT)]
     assert mended(lab) == [FILE]
 
 
 def test_the_file_of_another_view_in_its_place_is_found(lab: CacheLab) -> None:
-    lab.build()
     for kind, name in (
         ("bank=weak/view=0000/shard-00002.parquet", FILE),
         ("_commits/weak-0000-00002.json", COMMIT),
@@ -111,7 +121,6 @@ def test_the_file_of_another_view_in_its_place_is_found(lab: CacheLab) -> None:
 
 
 def test_a_file_with_another_number_of_rows_is_found_without_reading_it(lab: CacheLab) -> None:
-    lab.build()
     other = path_of(lab, "bank=weak/view=0001/shard-00001.parquet").read_bytes()  # 16 rows instead of 8
     path_of(lab, FILE).write_bytes(other)
     record = json.loads(path_of(lab, COMMIT).read_text())
@@ -121,7 +130,6 @@ def test_a_file_with_another_number_of_rows_is_found_without_reading_it(lab: Cac
 
 
 def test_a_stale_manifest_is_found_and_written_again_without_computing_anything(lab: CacheLab) -> None:
-    lab.build()
     record = json.loads(path_of(lab, COMMIT).read_text())
     path_of(lab, COMMIT).write_text(json.dumps({**record, "correct": record["correct"] + 1}))
     found = inspect(lab)
@@ -134,7 +142,6 @@ def test_a_stale_manifest_is_found_and_written_again_without_computing_anything(
 
 
 def test_a_manifest_that_cannot_be_read_is_written_again_by_a_build(lab: CacheLab) -> None:
-    lab.build()
     path_of(lab, MANIFEST).write_text('{"rows": 1')
     assert faults(lab) == [(Fault.STALE, MANIFEST)]
     with pytest.raises(CacheError, match=r"give the experiment instead of the place"):
@@ -144,7 +151,6 @@ def test_a_manifest_that_cannot_be_read_is_written_again_by_a_build(lab: CacheLa
 
 @pytest.mark.parametrize("damage", ["gone", "unreadable"])
 def test_a_lost_identity_is_restored_from_the_manifest(lab: CacheLab, damage: str) -> None:
-    lab.build()
     before = path_of(lab, ORIGIN).read_bytes()
     path_of(lab, ORIGIN).unlink() if damage == "gone" else path_of(lab, ORIGIN).write_text("{")
     assert faults(lab) == [(Fault.STALE, ORIGIN)]
@@ -154,7 +160,6 @@ def test_a_lost_identity_is_restored_from_the_manifest(lab: CacheLab, damage: st
 
 
 def test_the_manifest_that_running_searches_need_is_restored(lab: CacheLab) -> None:
-    lab.build()
     sha = read_manifest(open_place(lab.uri))[1]
     path_of(lab, kept_manifest(sha)).unlink()
     assert faults(lab) == [(Fault.STALE, kept_manifest(sha))]
@@ -163,7 +168,6 @@ def test_the_manifest_that_running_searches_need_is_restored(lab: CacheLab) -> N
 
 
 def test_a_foreign_file_is_named_and_left_alone(lab: CacheLab) -> None:
-    lab.build()
     stray = "bank=weak/view=0001/shard-00009.parquet"
     shutil.copy(path_of(lab, FILE), path_of(lab, stray))
     path_of(lab, "notes.txt").write_text("mine")
@@ -174,7 +178,6 @@ def test_a_foreign_file_is_named_and_left_alone(lab: CacheLab) -> None:
 
 
 def test_views_that_a_build_has_not_published_yet_are_no_findings(lab: CacheLab) -> None:
-    lab.build()
     more = lab.views.with_overrides(weak=lab.views.weak.with_overrides(views=4))
     lab.but(views=more).build(stop_after=4)
     assert faults(lab, deep=True) == []
@@ -182,7 +185,6 @@ def test_views_that_a_build_has_not_published_yet_are_no_findings(lab: CacheLab)
 
 
 def test_everything_that_is_wrong_is_found_at_once(lab: CacheLab) -> None:
-    lab.build()
     path_of(lab, FILE).unlink()
     path_of(lab, "_commits/strong-0000-00001.json").unlink()
     path_of(lab, "stray.parquet").write_bytes(b"")
@@ -192,7 +194,6 @@ def test_everything_that_is_wrong_is_found_at_once(lab: CacheLab) -> None:
 
 
 def test_damage_without_the_teacher_is_not_repaired(lab: CacheLab) -> None:
-    lab.build()
     path_of(lab, FILE).unlink()
     with pytest.raises(
         CacheError, match=r"only be repaired with the teacher .*cache verify EXPERIMENT --repair"
@@ -206,7 +207,6 @@ def test_a_folder_without_a_cache_is_said_to_be_one(tmp_path: Path) -> None:
 
 
 def test_a_foreign_parquet_file_would_have_been_read_by_pandas(lab: CacheLab) -> None:
-    lab.build(("weak",))
     rows = len(pd.read_parquet(lab.uri))
     shutil.copy(path_of(lab, FILE), path_of(lab, "bank=weak/view=0001/copy.parquet"))
     assert len(pd.read_parquet(lab.uri)) == rows + 8
