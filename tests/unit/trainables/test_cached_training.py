@@ -23,14 +23,33 @@ from tests.unit.trainables.course_lab import (
 )
 from trainables.cache.identity import split_facts
 from trainables.cache.planning import shards_of
-from trainables.config import CeConfig, CrldConfig, DkdConfig, KdConfig, ObjectiveBase, Precision
+from trainables.config import (
+    CeConfig,
+    CrldConfig,
+    DistConfig,
+    DkdConfig,
+    KdConfig,
+    MlldConfig,
+    ObjectiveBase,
+    Precision,
+)
+from trainables.config.objectives import CkdConfig, ClkdConfig, CtkdConfig
 from trainables.evaluation import evaluating
 from trainables.loop import Course, train
 from trainables.objectives.divergences import confidence_B
 from trainables.signals import TeacherSignal
 from trainables.workbench import Workbench
 
-OBJECTIVES = {"kd": KdConfig(temperature=2.0, kd_weight=3.0), "dkd": DkdConfig(), "crld": CrldConfig()}
+OBJECTIVES: dict[str, ObjectiveBase] = {
+    "kd": KdConfig(temperature=2.0, kd_weight=3.0),
+    "dkd": DkdConfig(),
+    "dist": DistConfig(),
+    "ctkd": CtkdConfig(),
+    "clkd": ClkdConfig(covariance_weight=1e-5),
+    "ckd": CkdConfig(contrast_weight=1.0),
+    "mlld": MlldConfig(),
+    "crld": CrldConfig(),
+}
 TOGETHER = 7  # rows in a forward pass of the lab's cache
 
 
