@@ -17,7 +17,7 @@ from trainables.cache.reader import open_cache
 from trainables.cache.room import bytes_in_words
 from trainables.cache.storage import open_place
 from trainables.cache_request import CacheRequest
-from trainables.config import ViewsConfig, digest_of
+from trainables.config import MAX_VIEWS, ViewsConfig, digest_of
 from trainables.data import load_training
 from trainables.seeds import derive_seed
 from trainables.teacher import TeacherFacts, TeacherRequest, checkpoint_facts
@@ -31,7 +31,7 @@ def teacher_stage(run: Run) -> TeacherFacts:
     config = run.experiment.teacher
     if config.imported:
         return _imported_stage(run)
-    request, key = _teacher_request(run)
+    request, key = teacher_request(run)
 
     def make() -> dict[str, Any]:
         look_at_images(run.experiment.data, run.console)
@@ -57,16 +57,18 @@ def teacher_stage(run: Run) -> TeacherFacts:
     return facts
 
 
-def _teacher_request(run: Run) -> tuple[TeacherRequest, str]:
+def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
     """What the stage is asked for, and the key under which the ledger keeps its result."""
     experiment = run.experiment
     config = experiment.teacher
+    # A new view each epoch: how many views are cached for students must not make another teacher.
+    n_views = min(config.training.epochs, MAX_VIEWS)
     request = TeacherRequest(
         data=experiment.data,
         model=config.network,
         checkpoint=config.checkpoint,
         training=config.training,
-        views=ViewsConfig(weak=experiment.views.weak),
+        views=ViewsConfig(weak=experiment.views.weak.with_overrides(views=n_views)),
         seed=derive_seed(experiment.seed, "teacher"),
         folder=str(run.out / "teacher"),
         threads=experiment.cluster.cpus_per_worker,
@@ -101,7 +103,7 @@ def known_teacher(run: Run) -> TeacherFacts | None:
     """
     if run.experiment.teacher.imported:
         return imported_facts(read_imported(run.loaded), load_training(run.experiment.data))
-    _, key = _teacher_request(run)
+    _, key = teacher_request(run)
     done = run.ledger.finished("teacher", key)
     facts = None if done is None else TeacherFacts.from_plain(done["result"])
     if facts is not None and facts.weights is not None and Path(facts.weights).is_file():

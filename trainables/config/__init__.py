@@ -23,6 +23,7 @@ from trainables.config.objectives import (
 from trainables.config.training import OptimizerName, ScheduleName, TrainingConfig, TrainingPrecision
 from trainables.config.trial import BenchSpec, Cost, Fork, OnlineSpec, Role, TrialSpec
 from trainables.config.views import (
+    MAX_VIEWS,
     BankConfig,
     CropFlipStep,
     CutoutStep,
@@ -33,6 +34,7 @@ from trainables.config.views import (
 )
 
 __all__ = [
+    "MAX_VIEWS",
     "OBJECTIVE_CONFIGS",
     "BankConfig",
     "BenchSpec",

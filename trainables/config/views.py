@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 
 from trainables.config.base import Config, FiniteFloat
 
+MAX_VIEWS: Final = 9999
 Probability = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Level = Annotated[int, Field(ge=0, le=255)]
 
@@ -117,7 +118,7 @@ class BankConfig(Config):
     """A recipe and a number of views of it: epoch e trains on view e mod `views` of each sample."""
 
     recipe: Recipe = Field((), description="steps in order; an empty list shows the image unchanged")
-    views: int = Field(1, ge=1, le=9999, description="distinct views of each sample")
+    views: int = Field(1, ge=1, le=MAX_VIEWS, description="distinct views of each sample")
 
     @property
     def mixes(self) -> str | None:
