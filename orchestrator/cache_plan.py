@@ -11,6 +11,7 @@ from orchestrator.cache_owner import require_teacher_banks
 from orchestrator.console import Console
 from orchestrator.groundwork import cache_request, known_teacher
 from orchestrator.run_context import Run
+from orchestrator.search_board import duration
 from trainables.cache.fidelity import FidelityRow, fidelity
 from trainables.cache.identity import split_facts
 from trainables.cache.planning import Plan, agreed_origin, answers_of, plan_shards
@@ -114,7 +115,7 @@ def _show_time(cost: Cost, console: Console, *, is_made: bool) -> None:
         speed = cost.sample.images_per_s
         device = "this machine's GPU" if torch.cuda.is_available() else "this machine's CPU"
         console.info(
-            f"teacher: {speed:,.0f} images/s on {device}, so {_duration(todo / speed)} for {todo:,} rows by "
+            f"teacher: {speed:,.0f} images/s on {device}, so {duration(todo / speed)} for {todo:,} rows by "
             "one teacher; a cluster divides that by its devices"
         )
     elif not is_made:
@@ -165,10 +166,3 @@ def _result(place: Place, cost: Cost, losses: list[FidelityRow]) -> dict[str, An
         "teacher_s": todo / speed if speed else None,
         "precisions": [row.plain() for row in losses],
     }
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
