@@ -35,6 +35,7 @@ BENCHMARKS: Final[Mapping[str, str]] = MappingProxyType(
         "cache_gather_over_index_select": "tests.benchmarks.cache_files:cache_gather_over_index_select",
         "cache_open_second_ms": "tests.benchmarks.cache_files:cache_open_second_ms",
         "cache_build_memory_gb": "tests.benchmarks.cache_files:cache_build_memory_gb",
+        "cached_fp16_weight_drift": "tests.benchmarks.drift:cached_fp16_weight_drift",
         **{
             f"objective_step_over_ce.{name}": f"tests.benchmarks.objectives:objective_step_over_ce {name}"
             for name in OBJECTIVE_CONFIGS

@@ -177,7 +177,13 @@ def random_data() -> TrainingData:
 
 
 def cache_of(
-    folder: Path, data: TrainingData, teacher: nn.Module, views: ViewsConfig, *, embedding: bool = False
+    folder: Path,
+    data: TrainingData,
+    teacher: nn.Module,
+    views: ViewsConfig,
+    *,
+    embedding: bool = False,
+    precision: Precision = Precision.FP16,
 ) -> CacheReader:
     """A cache as a run has it, of all views of both banks, built here without Ray."""
     banks = {"weak": views.weak, "strong": views.strong}
@@ -185,10 +191,10 @@ def cache_of(
     digest = digest_of([TEACHER.plain(), weights_digest(teacher)])
     place = open_place(str(folder / "cache"))
     wanted = Origin(
-        identity=make_identity(digest, facts, seed=VIEW_SEED, precision=Precision.FP16),
+        identity=make_identity(digest, facts, seed=VIEW_SEED, precision=precision),
         n_rows=facts.n_train,
         classes=facts.classes,
-        rows_per_shard=N_TRAIN,
+        rows_per_shard=facts.n_train,
         recipes={name: bank.recipe for name, bank in banks.items()},
         embedding=embedding,
     )
