@@ -122,7 +122,7 @@ class Workbench:
         return normalise(batch, self.data.mean, self.data.std)
 
     def expect(self, banks: Iterable[str], epoch: int, rows_B: Tensor) -> None:
-        """Say which rows (on the CPU) will be asked for next: images that lie in files are decoded meanwhile."""
+        """Say which rows (on the CPU) are asked for next: images that lie in files are decoded meanwhile."""
         if self._files is not None:
             self._files.expect([(bank, self.view_of(bank, epoch)) for bank in banks], rows_B)
 
