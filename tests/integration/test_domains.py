@@ -65,13 +65,13 @@ def ray_local() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", list(shipped(SPACES_FOLDER)))
 @pytest.mark.parametrize("algorithm", ["random", "optuna"])
-def test_every_proposal_resolves_and_the_papers_values_come_first(name: str, algorithm: str) -> None:
+def test_every_proposal_resolves_and_the_points_of_the_file_come_first(name: str, algorithm: str) -> None:
     space = _with(load_space(name), algorithm=algorithm)
     choices = _proposals(space)
     assert len(choices) == N_DRAWS
     for choice in choices:
         TypeAdapter(ObjectiveConfig).validate_python(choice.objective)
-    first = [space.resolve(point) for point in space.default_points()]
+    first = [space.resolve(point) for point in space.first_points()]
     assert [c.parameters for c in choices[: len(first)]] == [c.parameters for c in first]
     assert {c.objective["name"] for c in choices} == set(space.objective_names)
 
