@@ -44,6 +44,7 @@ def running_s3() -> Iterator[S3]:
     port = server.get_host_and_port()[1]
     try:
         _check_requests_after(port, b"inf")
+        _post(port, "reset")  # what an earlier server of this process was told, this one knows too
         made = S3(port, *_make_user(f"http://{HOST}:{port}"))
         _check_requests_after(port, b"0")  # from now on every request is checked
         yield made
@@ -68,8 +69,12 @@ def _make_user(endpoint: str) -> tuple[str, str]:
 
 
 def _check_requests_after(port: int, body: bytes) -> None:
+    _post(port, "reset-auth", body)
+
+
+def _post(port: int, what: str, body: bytes = b"") -> None:
     connection = http.client.HTTPConnection(HOST, port, timeout=10)
-    connection.request("POST", "/moto-api/reset-auth", body, {"Content-Type": "application/octet-stream"})
+    connection.request("POST", f"/moto-api/{what}", body, {"Content-Type": "application/octet-stream"})
     answer = connection.getresponse()
     connection.close()
     assert answer.status == 200
