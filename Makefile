@@ -21,7 +21,7 @@ SOURCES := $(PACKAGES) tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check unit numerics integration faults bench pins clean distclean
+.PHONY: help setup demo test check unit numerics integration slow faults bench pins clean distclean
 .NOTPARALLEL:
 
 help: ## this list
@@ -32,7 +32,7 @@ setup: $(DEV) ## make .venv with all that development needs
 demo: $(RUN) ## from nothing to a champion: the shipped experiment "digits", no download of data
 	$(BIN)/stillhouse run digits
 
-test: check unit numerics integration ## all checks and all tests but those of `make faults`; stops at the first failure
+test: check unit numerics integration ## all checks, and all tests but those of `make slow` and `make faults`
 	@echo; echo "== all passed"
 
 check: $(DEV) ## format, lint, types, import contracts, size budgets
@@ -55,9 +55,13 @@ numerics: $(DEV) ## tests of the mathematics against worked numbers
 	@echo; echo "== numerics"
 	$(SIDE_BY_SIDE) tests/numerics
 
-integration: $(DEV) ## tests with real Ray and real MLflow: many minutes
+integration: $(DEV) ## tests with real Ray and real MLflow that take less than a minute each
 	@echo; echo "== integration"
-	$(PYTEST) tests/integration $(FAULTS:%=--ignore=%)
+	$(PYTEST) -m "not slow" tests/integration $(FAULTS:%=--ignore=%)
+
+slow: $(DEV) ## the longer ones, in CI too: whole runs, jobs on a cluster, every pair of networks
+	@echo; echo "== slow"
+	$(PYTEST) -m slow tests/integration $(FAULTS:%=--ignore=%)
 
 faults: $(DEV) ## tests that kill workers, nodes, brokers and drivers, in CI too: about ten minutes
 	@echo; echo "== faults"

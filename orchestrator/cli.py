@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from contextlib import redirect_stdout
@@ -58,9 +59,21 @@ def main() -> None:
     """Runs a subcommand; what goes wrong for a reason is one line on standard error and an exit code."""
     try:
         app()
+    except SystemExit as end:  # so Typer ends every command
+        _leave(end.code if isinstance(end.code, int) else 0)
     except (StillhouseError, ClusterError) as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        sys.exit(error.exit_code)
+        _leave(error.exit_code)
+
+
+def _leave(exit_code: int) -> None:
+    """End the process; at once where slots were left behind, whose threads must not outlive Ray's session."""
+    workers = sys.modules.get("orchestrator.workers")
+    if workers is not None and workers.is_left_open():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_code)  # Ray's own processes end with this one
+    sys.exit(exit_code)
 
 
 def _print_version(wanted: bool) -> None:

@@ -24,6 +24,8 @@ from trainables.teacher import TeacherFacts, TeacherRequest, make_teacher
 
 CLOSE_S = 30.0
 HURRIED_CLOSE_S = 2.0
+_LEFT_OPEN: list[ExitStack] = []
+"""Sessions that some slot's thread may still call; they end with the process, see `cli.main`."""
 
 
 class Workers:
@@ -37,15 +39,18 @@ class Workers:
         self._broker: Any = None
         self._pool: SlotPool | None = None
         self._plan: SlotPlan | None = None
-        self._close_s = CLOSE_S
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # Whoever presses Ctrl-C should not wait for slots to say goodbye: the session ends them.
-        self._close_s = CLOSE_S if kind is None else HURRIED_CLOSE_S
-        self._stack.close()
+        # Whoever presses Ctrl-C should not wait for slots to say goodbye.
+        hurried = kind is not None and issubclass(kind, KeyboardInterrupt)
+        if self._pool is None or self._pool.close(HURRIED_CLOSE_S if hurried else CLOSE_S):
+            self._stack.close()
+        else:
+            # Ray ends a process, without a word, in which a thread calls it after its session was closed.
+            _LEFT_OPEN.append(self._stack.pop_all())
 
     @property
     def broker(self) -> Any:
@@ -107,13 +112,8 @@ class Workers:
             str(self._folder / "slots" / uuid.uuid4().hex[:8]),
             room=self._room,
         )
-        self._stack.callback(self._close_pool)
         self._console.info(f"starting {plan.described()}")
         self._pool.start(plan.slots)
-
-    def _close_pool(self) -> None:
-        if self._pool is not None:
-            self._pool.close(self._close_s)
 
     def start_slots_early(self) -> None:
         """Start the slots beside teacher and cache where these leave room: a single machine without GPU.
@@ -150,6 +150,11 @@ class Workers:
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
         return TeacherFacts.from_plain(facts)
+
+
+def is_left_open() -> bool:
+    """Whether a session was left to end with the process, since a slot was slow to leave."""
+    return bool(_LEFT_OPEN)
 
 
 def _follow(line: Follower, result: Any, on_epoch: Callable[[int, dict[str, float]], None]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -69,12 +71,18 @@ class SlotPool:
             self._add(slots)
         self._begin(self._watch, "slots")
 
-    def close(self, timeout_s: float = 30.0) -> None:
-        """Send the slots home and wait for them, at most `timeout_s` seconds together."""
+    def close(self, timeout_s: float = 30.0) -> bool:
+        """Send the slots home and wait for them, at most `timeout_s` seconds together; whether all have left.
+
+        While one has not, a thread of this process waits for its answer from Ray.
+        """
+        deadline = time.monotonic() + timeout_s
         self._closing.set()
-        ray.get(self.broker.close.remote())
+        with contextlib.suppress(ray.exceptions.RayError):  # a broker that is gone sends nobody home
+            ray.get(self.broker.close.remote())
         for thread in self._threads:
-            thread.join(timeout_s / max(len(self._threads), 1))
+            thread.join(max(deadline - time.monotonic(), 0.0))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _watch(self) -> None:
         """Look after the cluster until the pool is closed."""
