@@ -185,8 +185,8 @@ def test_full_and_read_only_storage_are_said_and_harm_nothing(tmp_path: Path) ->
         task = Task(tmp_path / "task", place / "out", objective="kd")
         process = task.start()
         task.wait_for(process, lambda events: n_ended(events) >= 1)
-        filler = place / "filler"
-        fill(filler)
+        fillers = [place / "filler", place / "another"]
+        fill(fillers[0])
         ended = finish(process, 120)
         assert ended.returncode == 1, ended
         error = error_of(ended)
@@ -195,18 +195,20 @@ def test_full_and_read_only_storage_are_said_and_harm_nothing(tmp_path: Path) ->
         assert "Traceback" not in ended.stderr
         assert_readable(task)
 
-        refused = finish(task.start(), 60)
+        fill(fillers[1])  # what the run that ended had written half is gone, and its bytes are free
+        refused = finish(task.start(), 120)
         assert refused.returncode == 1, refused
         assert "free space" in refused.stderr
 
-        filler.unlink()
+        for filler in fillers:
+            filler.unlink()
         again = finish(task.start())
         assert again.returncode == 0, again
         assert {e["status"] for e in task.events() if e["kind"] == "trial_ended"} <= {"completed", "pruned"}
         assert_readable(task)
 
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
-        read_only = finish(task.start("--trials", "7"), 60)
+        read_only = finish(task.start("--trials", "7"), 120)
         assert read_only.returncode == 1, read_only
         error = error_of(read_only)
         assert "Read-only file system" in error
