@@ -45,9 +45,9 @@ SHARD_BATCHES: Final = 4
 TRIALS: Final = 16
 EPOCHS: Final = 3
 SLOTS: Final = 2
-# A pass of this teacher takes ten times as long as one of this student, see `how` of the figure.
-TEACHER: Final = ModelConfig.from_plain({"name": "resnet20", "width": 32})
-STUDENT: Final = ModelConfig.from_plain({"name": "resnet8", "width": 16})
+# A pass of this teacher takes some ten times as long as one of this student, see `how` of the figure.
+TEACHER: Final = ModelConfig.from_plain({"name": "resnet20", "width": 24})
+STUDENT: Final = ModelConfig.from_plain({"name": "resnet8", "width": 8})
 SPACE: Final = SpaceConfig.from_plain(
     {
         "name": "benchmark",
