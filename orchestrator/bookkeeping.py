@@ -21,6 +21,7 @@ class Bookkeeper:
         self._ledger = ledger
         self._search = search
         self._agreements = agreements
+        self._known = agreements_in(ledger)
 
     def started(
         self,
@@ -114,9 +115,9 @@ class Bookkeeper:
         return f"{n_failed} trials failed: {'; '.join(told) or 'none'}; see the ledger {self._ledger.path}"
 
     def _agreed(self, found: Mapping[str, str]) -> None:
-        known = agreements(self._ledger)
         for key, value in found.items():
-            if key not in known:
+            if key not in self._known:
+                self._known[key] = value
                 self._ledger.append("agreed", key=key, value=value)
 
     def _is_running(self, trial: str) -> bool:
@@ -138,7 +139,7 @@ class Bookkeeper:
         )
 
 
-def agreements(ledger: Ledger) -> dict[str, str]:
+def agreements_in(ledger: Ledger) -> dict[str, str]:
     """What slots measured once and agreed on, by key, so that a later run goes on with it."""
     return {event["key"]: event["value"] for event in ledger.events() if event["kind"] == "agreed"}
 

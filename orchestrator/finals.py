@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 
-from orchestrator.bookkeeping import Bookkeeper, agreements
+from orchestrator.bookkeeping import Bookkeeper, agreements_in
 from orchestrator.constraints import Constraint, parse_constraints
 from orchestrator.errands import Errand, run_errands
 from orchestrator.ledger import TrialRecord
@@ -116,7 +116,7 @@ def _train(run: Run, search: str, jobs: Sequence[TrainJob], parameters: dict[str
         return
     run.workers.start_slots()
     broker = run.workers.broker
-    ray.get([broker.agree.remote(key, value) for key, value in agreements(run.ledger).items()])
+    ray.get([broker.agree.remote(key, value) for key, value in agreements_in(run.ledger).items()])
     books = Bookkeeper(run.ledger, search=search, agreements=lambda: ray.get(broker.agreements.remote()))
     for job in missing:
         books.started(job, parameters=parameters[job.job_id])

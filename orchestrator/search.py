@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from orchestrator.bookkeeping import Bookkeeper, agreements, history
+from orchestrator.bookkeeping import Bookkeeper, agreements_in, history
 from orchestrator.checks import max_epochs
 from orchestrator.console import Console
 from orchestrator.ledger import Ledger
@@ -230,5 +230,5 @@ def _replay(task: SearchTask, ledger: Ledger) -> None:
     stops = not task.composer.space.scheduler.pauses
     heard = history(ledger, search=task.composer.search, stops=stops)
     told = [task.broker.replay.remote(trial, messages) for trial, messages in heard.items()]
-    told += [task.broker.agree.remote(key, value) for key, value in agreements(ledger).items()]
+    told += [task.broker.agree.remote(key, value) for key, value in agreements_in(ledger).items()]
     ray.get(told)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.bookkeeping import Bookkeeper, agreements, history
+from orchestrator.bookkeeping import Bookkeeper, agreements_in, history
 from orchestrator.ledger import Ledger, TrialRecord
 from trainables.broker import Broker
 from trainables.config import (
@@ -112,7 +112,7 @@ def test_what_slots_agreed_on_is_kept_once_and_before_the_first_epoch(ledger: Le
     start(books, "u")
     books.reported("u", epoch(1))
     assert kinds(ledger)[4:] == ["trial_started", "agreed", "epoch"]
-    assert agreements(Ledger(ledger.path.parent)) == {"precision/cpu": "bf16", "precision/gpu": "fp32"}
+    assert agreements_in(Ledger(ledger.path.parent)) == {"precision/cpu": "bf16", "precision/gpu": "fp32"}
 
 
 def test_a_start_is_noted_with_all_that_it_takes_to_repeat_it(books: Bookkeeper, ledger: Ledger) -> None:
