@@ -51,6 +51,7 @@ def _overrides_fit(both: Both) -> None:
         dimensions: Section = getattr(both.space, section)
         for corner in dimensions.corners():
             _check_corner(base, corner, both.space_document, section)
+    _check_corner(both.config.student, both.space.student.constants(), both.space_document, "student")
 
 
 def _scheduler_decides_in_time(both: Both) -> None:
@@ -147,7 +148,7 @@ def _embeddings_are_there(both: Both) -> None:
         if not both.config.cache.embedding:
             text = f"found false; objective {name} of space {both.space.name} needs true"
             raise as_error(both.document, [Problem(("cache", "embedding"), text)])
-        if both.config.student.cosine_head is None:
+        if both.config.student.cosine_head is None and "cosine_head" not in both.space.student.dimensions():
             text = (
                 f"found nothing; objective {name} of space {both.space.name} needs the width of the "
                 "teacher's embedding"

@@ -10,7 +10,7 @@ from typing import Any, Final
 from orchestrator.finals import Figures
 from orchestrator.ledger import Ledger, TrialRecord
 from orchestrator.picking import Group, PairedDifference, group_trials, paired_difference, seed_of
-from trainables.config import Role
+from trainables.config import OBJECTIVE_CONFIGS, Role
 from trainables.errors import StillhouseError
 
 KD: Final = "kd"
@@ -23,7 +23,7 @@ class Evidence:
 
     objective: str
     parameters: dict[str, Any]
-    """The searched values; none for an objective at its defaults."""
+    """The searched values that are not the objective's defaults."""
     accuracies: tuple[float, ...]
     """By seed, ascending."""
     interval: tuple[float, float] | None
@@ -31,7 +31,7 @@ class Evidence:
     over_ce: PairedDifference | None
     """In points; none for cross-entropy itself."""
     over_kd: PairedDifference | None
-    """In points; none for KD itself, and where KD was not among the objectives."""
+    """In points, to KD at its defaults; none for that itself, and where no such student was trained."""
     agreement: float | None
     """Mean share, in per cent, of test images that get the teacher's class."""
     ece: float
@@ -56,6 +56,9 @@ class SearchEvidence:
 
     search: str
     trials: int
+    """Students of the search itself."""
+    student: dict[str, Any]
+    """The control's network as plain data."""
     control: Evidence
     groups: tuple[Evidence, ...]
 
@@ -68,9 +71,9 @@ def evidence_of(ledger: Ledger) -> list[SearchEvidence]:
     """
     tested = _tested(ledger)
     seconds = _epoch_seconds(ledger)
-    searches = dict.fromkeys(record.search for record in ledger.trials())
-    found = [_of_search(ledger, search, tested, seconds) for search in searches]
-    complete = [evidence for evidence in found if evidence is not None]
+    names = dict.fromkeys(record.search for record in ledger.trials())
+    searches = [found for name in names if (found := _Search.found(ledger, name, tested))]
+    complete = [_of_search(search, searches, tested, seconds) for search in searches]
     if not complete:
         raise StillhouseError(
             f"{ledger.path} holds no search whose finalists were tested; run the experiment to its end first"
@@ -99,21 +102,55 @@ def _epoch_seconds(ledger: Ledger) -> dict[str, list[float]]:
     return seconds
 
 
-def _of_search(
-    ledger: Ledger, search: str, tested: Figures, seconds: Mapping[str, Sequence[float]]
-) -> SearchEvidence | None:
-    def groups_of(role: Role) -> list[Group]:
-        records = [r for r in ledger.trials(search=search, role=role) if r.trial in tested]
-        return group_trials(records)
+@dataclass(frozen=True)
+class _Search:
+    name: str
+    trials: int
+    control: Group
+    finalists: tuple[Group, ...]
 
-    controls, finalists = groups_of(Role.BASELINE), groups_of(Role.FINALIST)
-    if not controls or not finalists:
-        return None
-    control, n_trials = controls[0], len(ledger.trials(search=search, role=Role.SEARCH))
-    kd = next((group for group in finalists if group.objective == KD), None)
-    judge = _Judge(control, kd, tested, seconds)
-    groups = sorted(map(judge.evidence, finalists), key=lambda evidence: -evidence.mean)
-    return SearchEvidence(search, n_trials, judge.evidence(control), tuple(groups))
+    @classmethod
+    def found(cls, ledger: Ledger, name: str, tested: Figures) -> _Search | None:
+        """None where finalists or control were not tested."""
+
+        def groups_of(role: Role) -> list[Group]:
+            return group_trials([r for r in ledger.trials(search=name, role=role) if r.trial in tested])
+
+        controls, finalists = groups_of(Role.BASELINE), groups_of(Role.FINALIST)
+        if not controls or not finalists:
+            return None
+        return cls(name, len(ledger.trials(search=name, role=Role.SEARCH)), controls[0], tuple(finalists))
+
+    @property
+    def kd(self) -> Group | None:
+        """KD at its defaults."""
+        groups = (group for group in self.finalists if group.objective == KD)
+        return next((group for group in groups if not _changed(group)), None)
+
+    @property
+    def conditions(self) -> list[Any]:
+        """What its students share with those of another search that they may be compared with."""
+        return [[r.spec.get("student"), r.spec.get("training"), r.spec["seed"]] for r in self.control.records]
+
+
+def _changed(group: Group) -> dict[str, Any]:
+    """The searched values of a group that are not its objective's defaults."""
+    defaults = OBJECTIVE_CONFIGS[group.objective]().plain()
+    searched = {name: value for name, value in group.parameters.items() if name != "objective"}
+    return {
+        name: value for name, value in searched.items() if name not in defaults or defaults[name] != value
+    }
+
+
+def _of_search(
+    search: _Search, searches: Sequence[_Search], tested: Figures, seconds: Mapping[str, Sequence[float]]
+) -> SearchEvidence:
+    comparable = [search, *(other for other in searches if other.conditions == search.conditions)]
+    kd = next((other.kd for other in comparable if other.kd), None)
+    judge = _Judge(search.control, kd, tested, seconds)
+    groups = sorted(map(judge.evidence, search.finalists), key=lambda evidence: -evidence.mean)
+    student = search.control.records[0].spec.get("student", {})
+    return SearchEvidence(search.name, search.trials, student, judge.evidence(search.control), tuple(groups))
 
 
 @dataclass(frozen=True)
@@ -133,7 +170,7 @@ class _Judge:
         agreement = self._by_seed(group, "agreement")
         return Evidence(
             objective=group.objective,
-            parameters={name: value for name, value in group.parameters.items() if name != "objective"},
+            parameters={} if is_control else _changed(group),
             accuracies=tuple(mine[seed] for seed in sorted(mine)),
             interval=interval,
             over_ce=None if is_control else paired_difference(mine, self._by_seed(self.control, "accuracy")),

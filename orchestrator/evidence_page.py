@@ -33,7 +33,7 @@ def methods_page(
     """
     parts = [f"# {title}", facts, f"Written by `{command}`; no number here was typed by hand."]
     for evidence in searches:
-        parts += [_heading(evidence), _table(evidence, steps), _words(evidence)]
+        parts += [_heading(evidence, searches[0]), _table(evidence, steps), _words(evidence)]
     if steps:
         parts += ["## What a step costs", _costs(steps)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -87,16 +87,16 @@ def read_steps(path: Path) -> dict[str, float]:
         ) from error
 
 
-def _heading(evidence: SearchEvidence) -> str:
-    if evidence_at_defaults(evidence):
-        return f"## {len(evidence.groups)} objectives at their papers' defaults"
-    names = " and ".join(sorted({group.objective for group in evidence.groups}))
-    return f"## After a search of {evidence.trials} trials: {names}"
-
-
-def evidence_at_defaults(evidence: SearchEvidence) -> bool:
-    """Whether nothing but the objective itself was searched."""
-    return not any(group.parameters for group in evidence.groups)
+def _heading(evidence: SearchEvidence, first: SearchEvidence) -> str:
+    names = list(dict.fromkeys(group.objective for group in evidence.groups))
+    changed = {name: value for name, value in evidence.student.items() if first.student.get(name) != value}
+    where = f", students with {short_parameters(changed)}" if changed else ""
+    what = f"{len(names)} objectives" if len(names) > 2 else " and ".join(names)
+    if evidence.trials > len(evidence.groups):
+        return f"## After a search of {evidence.trials} trials: {what}{where}"
+    if len(names) < len(evidence.groups):
+        return f"## {len(evidence.groups)} settings of {what}{where}"
+    return f"## {what}, each at its defaults{where}"
 
 
 def _table(evidence: SearchEvidence, steps: Mapping[str, float]) -> str:
@@ -106,9 +106,8 @@ def _table(evidence: SearchEvidence, steps: Mapping[str, float]) -> str:
 
 def _row(one: Evidence, steps: Mapping[str, float]) -> str:
     step = steps.get(one.objective)
-    name = f"`{one.objective}`" + (f" ({short_parameters(one.parameters)})" if one.parameters else "")
     cells = (
-        name,
+        _name(one),
         f"{one.mean:.2f}",
         "" if one.std is None else f"{one.std:.2f}",
         "" if one.interval is None else f"[{one.interval[0]:.2f}, {one.interval[1]:.2f}]",
@@ -122,6 +121,10 @@ def _row(one: Evidence, steps: Mapping[str, float]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _name(one: Evidence) -> str:
+    return f"`{one.objective}`" + (f" ({short_parameters(one.parameters)})" if one.parameters else "")
+
+
 def _difference(difference: PairedDifference | None) -> str:
     if difference is None:
         return ""
@@ -133,13 +136,13 @@ def _difference(difference: PairedDifference | None) -> str:
 
 def _words(evidence: SearchEvidence) -> str:
     """Which differences are more than noise, and which are not."""
-    over_ce = [(one.objective, one.over_ce) for one in evidence.groups if one.over_ce]
-    over_kd = [(one.objective, one.over_kd) for one in evidence.groups if one.over_kd]
+    over_ce = [(_name(one), one.over_ce) for one in evidence.groups if one.over_ce]
+    over_kd = [(_name(one), one.over_kd) for one in evidence.groups if one.over_kd]
     seeds = len(evidence.control.accuracies)
     lines = [
         f"Test accuracies of {seeds} seeds each, the same for all. Differences are paired by seed, with 95 % "
-        "t-intervals; bold ones leave out 0. Intervals are not corrected for their number: of twenty true "
-        "zeros one is expected to look like a difference.",
+        "t-intervals; bold ones leave out 0. KD is `kd` at its defaults. Intervals are not corrected for "
+        "their number: of twenty true zeros one is expected to look like a difference.",
         _sentence("Better than CE", [n for n, d in over_ce if is_significant(d) and d.mean > 0]),
         _sentence("Worse than CE", [n for n, d in over_ce if is_significant(d) and d.mean < 0]),
         _sentence("Not significantly different from CE", [n for n, d in over_ce if not is_significant(d)]),

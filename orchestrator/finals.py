@@ -31,7 +31,7 @@ def constraints_of(run: Run) -> tuple[Constraint, ...]:
 def profile_stage(run: Run, bench: BenchSpec, search: str, records: Sequence[TrialRecord]) -> Figures:
     """Parameters, size and latency of each completed student, once per architecture on an idle slot."""
     students = {record.trial: TrialSpec.from_plain(record.spec).student for record in records}
-    students["control"] = run.experiment.student
+    students["control"] = run.control_student
     distinct = {student.digest(): student for student in students.values()}
 
     def measure() -> dict[str, Any]:
@@ -54,16 +54,17 @@ def finalists_stage(
 ) -> tuple[list[TrialRecord], list[TrialRecord]]:
     """Finalists and control, each with the same seeds; their records."""
     experiment = run.experiment
-    control = control_spec(experiment, search=search)
+    control = control_spec(experiment, student=run.control_student, search=search)
     control_jobs = repeat_jobs(control, experiment=experiment, bench=bench, role=Role.BASELINE)
     parameters: dict[str, dict[str, Any]] = {job.job_id: {} for job in control_jobs}
-    final_jobs: list[TrainJob] = []
+    groups: list[list[TrainJob]] = []
     for record in chosen:
         spec = TrialSpec.from_plain(record.spec)
-        repeats = repeat_jobs(spec, experiment=experiment, bench=bench, role=Role.FINALIST)
-        parameters |= {job.job_id: record.parameters for job in repeats}
-        final_jobs += repeats
-    jobs = [*control_jobs, *final_jobs]
+        groups.append(repeat_jobs(spec, experiment=experiment, bench=bench, role=Role.FINALIST))
+        parameters |= {job.job_id: record.parameters for job in groups[-1]}
+    # Seed by seed: what else a shared machine does meanwhile falls on the epochs of all groups alike.
+    jobs = [job for of_a_seed in zip(control_jobs, *groups, strict=True) for job in of_a_seed]
+    final_jobs = [job for group in groups for job in group]
 
     def train() -> dict[str, Any]:
         _train(run, search, jobs, parameters)

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.experiment import ExperimentConfig
 from search_spaces.space import Choice, SpaceConfig
-from trainables.config import BenchSpec, CeConfig, Fork, Role, TrialSpec, digest_of
+from trainables.config import BenchSpec, CeConfig, Fork, ModelConfig, Role, TrialSpec, digest_of
 from trainables.jobs import TrainJob
 from trainables.seeds import derive_seed
 
@@ -72,15 +72,15 @@ def repeat_jobs(
     ]
 
 
-def control_spec(experiment: ExperimentConfig, *, search: str) -> TrialSpec:
+def control_spec(experiment: ExperimentConfig, *, student: ModelConfig, search: str) -> TrialSpec:
     """The student that learns from labels alone, with the experiment's own recipe and budget."""
     objective = CeConfig()
-    content = [search, objective.plain(), experiment.student.plain(), experiment.training.plain()]
+    content = [search, objective.plain(), student.plain(), experiment.training.plain()]
     return TrialSpec(
         trial_id=f"ce-{digest_of(content)[:ID_DIGITS]}",
         role=Role.BASELINE,
         objective=objective,
-        student=experiment.student,
+        student=student,
         training=experiment.training,
         seed=0,
     )

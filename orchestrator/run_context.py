@@ -12,7 +12,7 @@ from orchestrator.loading import LoadedExperiment
 from orchestrator.stages import Stages
 from orchestrator.workers import Workers
 from search_spaces.space import SpaceConfig
-from trainables.config import OBJECTIVE_CONFIGS, BenchSpec, OnlineSpec, digest_of
+from trainables.config import OBJECTIVE_CONFIGS, BenchSpec, ModelConfig, OnlineSpec, digest_of
 from trainables.seeds import derive_seed
 from trainables.teacher import TeacherFacts
 from trainables.teacher_pass import CacheSummary
@@ -38,6 +38,11 @@ class Run:
     def space(self) -> SpaceConfig:
         """The search space."""
         return self.loaded.space
+
+    @property
+    def control_student(self) -> ModelConfig:
+        """The experiment's student, with what the space fixes of it for all: the control's."""
+        return self.experiment.student.with_overrides(**self.space.student.constants())
 
     @property
     def view_seed(self) -> int:

@@ -16,7 +16,7 @@ from trainables.config.models import ModelConfig
 from trainables.config.objectives import OBJECTIVE_CONFIGS
 from trainables.config.training import TrainingConfig
 
-STUDENT_FIELDS: Final = ("name", "width", "resolution")
+STUDENT_FIELDS: Final = ("name", "width", "resolution", "cosine_head")
 TRAINING_FIELDS: Final = (
     "epochs",
     "batch_size",

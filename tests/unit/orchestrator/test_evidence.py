@@ -44,19 +44,29 @@ def ledger(tmp_path: Path) -> Ledger:
     return ledger
 
 
-def student(ledger: Ledger, search: str, objective: str, role: str, seed: int) -> str:
-    trial = f"{search}-{objective}-{seed}"
+def student(
+    ledger: Ledger,
+    search: str,
+    objective: str,
+    role: str,
+    seed: int,
+    *,
+    parameters: dict[str, object] | None = None,
+    network: dict[str, object] | None = None,
+) -> str:
+    parameters = parameters or {}
+    trial = "-".join(map(str, (search, objective, *parameters.values(), seed)))
     ledger.append(
         "trial_started",
         trial=trial,
         role=role,
         search=search,
         objective=objective,
-        parameters={} if role == "baseline" else {"objective": objective},
-        spec={"seed": seed},
+        parameters={} if role == "baseline" else {"objective": objective, **parameters},
+        spec={"seed": seed, "student": network or {"name": "mlp"}},
         sampled={},
     )
-    metrics = {"selection/accuracy": 0.5, "seconds": SECONDS[objective]}
+    metrics = {"selection/accuracy": 0.5, "seconds": SECONDS.get(objective, 1.0)}
     ledger.append("epoch", trial=trial, epoch=1, metrics=metrics)
     ledger.append(
         "trial_ended",
@@ -104,18 +114,66 @@ def test_the_page_says_what_is_significant_what_is_not_and_what_loses_to_kd(ledg
     steps = {"kd": 1.05, "mlld": 2.06, "zipf": 1.4}
     page = methods_page(evidence_of(ledger), title="T", facts="F.", command="the command", steps=steps)
     said = dict(re.findall(r"^\* ([A-Z][^:\n]*): ([^\n]*)\.$", page, re.MULTILINE))
-    assert said["Better than CE"] == "kd"
-    assert said["Worse than CE"] == "ckd"
-    assert said["Not significantly different from CE"] == "dist"
-    assert said["Loses to KD"] == "ckd"
-    assert said["Below KD on average, not significantly"] == "dist"
-    assert "3 objectives at their papers' defaults" in page
+    assert said["Better than CE"] == "`kd`"
+    assert said["Worse than CE"] == "`ckd`"
+    assert said["Not significantly different from CE"] == "`dist`"
+    assert said["Loses to KD"] == "`ckd`"
+    assert said["Below KD on average, not significantly"] == "`dist`"
+    assert "## 3 objectives, each at its defaults" in page
     assert "**+4.00 [+4.00, +4.00]**" in page
     assert "`mlld`, 2.06: the student sees 2 views" in page
     assert "`kd`, 1.05" not in page
     table = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
     assert [row[1].strip(" `") for row in table] == ["ce", "kd", "dist", "ckd"]
     assert {len(row) for row in table} == {12}
+
+
+def add_search(ledger: Ledger, name: str, *, network: dict[str, object], temperature: float) -> None:
+    """A finished search whose only finalist is KD at this temperature, one point better than its control."""
+    tested = {}
+    for seed in SEEDS:
+        control = student(ledger, name, "ce", "baseline", seed, network=network)
+        searched: dict[str, object] = {"temperature": temperature, "standardise": False}
+        finalist = student(ledger, name, "kd", "finalist", seed, parameters=searched, network=network)
+        for number in range(2):
+            student(ledger, name, f"draw{number}", "search", seed, network=network)
+        tested |= {control: {"accuracy": 0.85, "ece": 0.1}, finalist: {"accuracy": 0.86, "ece": 0.1}}
+    ledger.append("stage", stage="test", key=name, status="finished", seconds=1.0, result=tested)
+
+
+def test_students_of_another_search_are_held_against_kd_at_its_defaults(ledger: Ledger) -> None:
+    add_search(ledger, "same", network={"name": "mlp"}, temperature=2.0)
+    add_search(ledger, "other", network={"name": "mlp", "cosine_head": 64}, temperature=2.0)
+    _, same, other = evidence_of(ledger)
+    (tuned,) = same.groups
+    assert tuned.parameters == {"temperature": 2.0}  # what is at its default is not told
+    assert tuned.over_kd is not None
+    assert tuned.over_kd.mean == pytest.approx(86 - statistics.fmean(ACCURACY["kd"]) * 100)
+    assert other.groups[0].over_kd is None  # KD at its defaults was never trained with this network
+    page = methods_page(evidence_of(ledger), title="T", facts="F.", command="c", steps={})
+    assert "## After a search of 8 trials: kd\n" in page
+    assert "## After a search of 8 trials: kd, students with cosine_head 64\n" in page
+    assert "| `kd` (temperature 2) |" in page
+
+
+def test_kd_at_its_defaults_is_what_the_others_of_a_search_are_held_against(tmp_path: Path) -> None:
+    ledger, tested = Ledger(tmp_path), {}
+    for seed in SEEDS:
+        tested[student(ledger, "s", "ce", "baseline", seed)] = {"accuracy": 0.8, "ece": 0.1}
+        for standardise, accuracy in ((True, 0.9), (False, 0.85)):
+            options: dict[str, object] = {"standardise": standardise, "temperature": 4}
+            trial = student(ledger, "s", "kd", "finalist", seed, parameters=options)
+            tested[trial] = {"accuracy": accuracy, "ece": 0.1}
+    ledger.append("stage", stage="test", key="k", status="finished", seconds=1.0, result=tested)
+    (found,) = evidence_of(ledger)
+    lskd, kd = found.groups
+    assert (lskd.parameters, kd.parameters) == ({"standardise": True}, {})
+    assert kd.over_kd is None
+    assert lskd.over_kd is not None
+    assert lskd.over_kd.mean == pytest.approx(5.0)
+    page = methods_page([found], title="T", facts="F.", command="c", steps={})
+    assert "## 2 settings of kd\n" in page
+    assert "Better than KD: `kd` (standardise True)." in page
 
 
 def test_the_facts_name_teacher_and_student(ledger: Ledger) -> None:

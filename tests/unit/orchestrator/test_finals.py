@@ -112,10 +112,27 @@ def test_students_of_one_architecture_share_their_figures_with_the_control(scene
     assert figures == dict.fromkeys([records[0].trial, records[1].trial, "control"], FIGURES)
 
 
+def test_the_control_has_what_the_space_fixes_of_the_student(scene: Scene) -> None:
+    head = scene.run.space.with_overrides(student={"cosine_head": 12})
+    run = replace(scene.run, loaded=replace(scene.run.loaded, space=head))
+    assert run.control_student == scene.run.experiment.student.with_overrides(cosine_head=12)
+    assert scene.run.control_student == scene.run.experiment.student
+
+
+def test_groups_are_trained_seed_by_seed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen, jobs = [scene.searched(2.0, 0.9), scene.searched(3.0, 0.8)], []
+    monkeypatch.setattr(finals, "_train", lambda _run, _search, given, _parameters: jobs.extend(given))
+    finals.finalists_stage(scene.run, scene.bench, SEARCH, chosen)
+    assert [job.job_id[-1] for job in jobs] == list("000111")
+    assert len({job.trial.seed for job in jobs[:3]}) == 1
+    assert [job.trial.role.value for job in jobs] == ["baseline", "finalist", "finalist"] * 2
+
+
 def test_finalists_and_control_that_are_trained_already_are_only_found(scene: Scene) -> None:
     chosen = scene.searched(2.0, 0.9)
     repeated = scene.repeated(TrialSpec.from_plain(chosen.spec), Role.FINALIST, 0.85)
-    control = scene.repeated(control_spec(scene.run.experiment, search=SEARCH), Role.BASELINE, 0.8)
+    spec = control_spec(scene.run.experiment, student=scene.run.control_student, search=SEARCH)
+    control = scene.repeated(spec, Role.BASELINE, 0.8)
     found = finals.finalists_stage(scene.run, scene.bench, SEARCH, [chosen])
     assert found == (repeated, control)
     assert [len(group) for group in found] == [2, 2]

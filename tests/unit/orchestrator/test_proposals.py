@@ -98,7 +98,8 @@ def three_seeds(composer: Composer) -> ExperimentConfig:
 def test_finalists_and_control_are_repeated_with_the_same_seeds(
     composer: Composer, three_seeds: ExperimentConfig
 ) -> None:
-    finalist, control = composer(DKD).trial, control_spec(three_seeds, search=composer.search)
+    finalist = composer(DKD).trial
+    control = control_spec(three_seeds, student=three_seeds.student, search=composer.search)
     groups = [
         repeat_jobs(spec, experiment=three_seeds, bench=composer.bench, role=role)
         for spec, role in ((finalist, Role.FINALIST), (control, Role.BASELINE))
@@ -133,7 +134,9 @@ def test_more_seeds_keep_the_first_ones(composer: Composer, three_seeds: Experim
 
 
 def test_the_control_learns_from_labels_alone_with_the_experiments_recipe(composer: Composer) -> None:
-    control = control_spec(composer.experiment, search=composer.search)
+    experiment = composer.experiment
+    control = control_spec(experiment, student=experiment.student, search=composer.search)
     assert control.objective == CeConfig()
-    assert (control.student, control.training) == (composer.experiment.student, composer.experiment.training)
-    assert control.trial_id != control_spec(composer.experiment, search="t" * 64).trial_id
+    assert (control.student, control.training) == (experiment.student, experiment.training)
+    other = control_spec(experiment, student=experiment.student, search="t" * 64)
+    assert control.trial_id != other.trial_id
