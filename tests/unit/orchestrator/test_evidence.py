@@ -130,7 +130,7 @@ def test_the_page_says_what_is_significant_what_is_not_and_what_loses_to_kd(ledg
 
 def add_search(ledger: Ledger, name: str, *, network: dict[str, object], temperature: float) -> None:
     """A finished search whose only finalist is KD at this temperature, one point better than its control."""
-    tested = {}
+    tested: dict[str, dict[str, float]] = {}
     for seed in SEEDS:
         control = student(ledger, name, "ce", "baseline", seed, network=network)
         searched: dict[str, object] = {"temperature": temperature, "standardise": False}
