@@ -207,7 +207,7 @@ def _step_s(network: nn.Module, rounds: int = 9) -> float:
     for _ in range(rounds + 1):
         began = time.perf_counter()
         optimizer.zero_grad()
-        nn.functional.cross_entropy(network(images), labels).backward()
+        nn.functional.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         times_s.append(time.perf_counter() - began)
     return statistics.median(times_s[1:])
