@@ -175,7 +175,7 @@ def _experiment(request: CacheRequest) -> ExperimentConfig:
         {
             "name": "online",
             "data": request.data.plain(),
-            "teacher": {"model": request.teacher.plain()},
+            "teacher": {"model": DEEP_TEACHER.plain()},
             "student": STUDENT.plain(),
             "views": request.views.plain(),
             "training": {"epochs": EPOCHS, "batch_size": STUDENT_BATCH, "precision": "fp32"},
