@@ -37,7 +37,7 @@ def methods(
     page = methods_page(
         evidence_of(ledger),
         title="Objectives and their evidence",
-        facts=facts_of(loaded.config, ledger),
+        facts=facts_of(loaded, ledger),
         command=f"stillhouse methods {experiment}{where}",
         steps=read_steps(bench),
     )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.evidence import KD, Evidence, SearchEvidence, is_significant
-from orchestrator.experiment import ExperimentConfig
 from orchestrator.ledger import Ledger
+from orchestrator.loading import LoadedExperiment
 from orchestrator.picking import PairedDifference
 from orchestrator.summary import short_parameters
 from trainables.config import OBJECTIVE_CONFIGS, ModelConfig, Need
@@ -29,9 +30,9 @@ def methods_page(
 ) -> str:
     """The page: one table a search, what it says in words, and what a step costs.
 
-    `steps` holds, by objective, the cost of a training step over cross-entropy's.
+    `facts` say what was run, `steps`, by objective, the cost of a training step over cross-entropy's.
     """
-    parts = [f"# {title}", facts, f"Written by `{command}`; no number here was typed by hand."]
+    parts = [f"# {title}", f"Written by `{command}`; no number here was typed by hand.", facts]
     for evidence in searches:
         parts += [_heading(evidence, searches[0]), _table(evidence, steps), _words(evidence)]
     if steps:
@@ -39,8 +40,9 @@ def methods_page(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def facts_of(config: ExperimentConfig, ledger: Ledger) -> str:
-    """What was trained on what: the experiment, and the teacher as the ledger knows it."""
+def facts_of(loaded: LoadedExperiment, ledger: Ledger) -> str:
+    """What was trained on what: the experiment, in its file's words too, and what the ledger says of it."""
+    config = loaded.config
     stages = [
         event for event in ledger.events() if event["kind"] == "stage" and event["status"] == "finished"
     ]
@@ -51,12 +53,22 @@ def facts_of(config: ExperimentConfig, ledger: Ledger) -> str:
     data, training = config.data, config.training
     images = f"{data.train_limit:,} training images" if data.train_limit else "all training images"
     size = f", at {data.image_size}x{data.image_size} pixels" if data.image_size else ""
-    return (
+    seconds = sum(event["seconds"] for event in stages)
+    text = (
         f"Experiment `{config.name}`: {data.name or data.factory}, {images}{size}. Teacher: "
         f"{_network(config.teacher.model)} ({', '.join(teacher) or 'not in the ledger'}). Student: "
         f"{_network(config.student)}, {training.epochs} epochs in batches of {training.batch_size}, "
-        f"{config.budget.seeds} seeds for each row."
+        f"{config.budget.seeds} seeds for each row. All stages together took {seconds / 60:.0f} minutes."
     )
+    return "\n".join([text, "", "```text", *opening_comment(loaded.source), "```"])
+
+
+def opening_comment(path: Path) -> list[str]:
+    """The lines of comment that a YAML file begins with, without their sign."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [
+        line[1:].removeprefix(" ") for line in itertools.takewhile(lambda one: one.startswith("#"), lines)
+    ]
 
 
 def _network(model: ModelConfig | None) -> str:

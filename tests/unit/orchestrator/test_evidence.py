@@ -177,8 +177,12 @@ def test_kd_at_its_defaults_is_what_the_others_of_a_search_are_held_against(tmp_
 
 
 def test_the_facts_name_teacher_and_student(ledger: Ledger) -> None:
-    text = facts_of(load_experiment("digits").config, ledger)
+    loaded = load_experiment("digits")
+    text = facts_of(loaded, ledger)
     assert "174,000 parameters, 90.00 % on the test split" in text
+    assert "All stages together took 0 minutes." in text  # two seconds
+    first = loaded.source.read_text(encoding="utf-8").splitlines()[0]
+    assert f"```text\n{first.removeprefix('# ')}\n" in text
 
 
 def test_a_ledger_without_tested_finalists_is_refused(tmp_path: Path) -> None:
