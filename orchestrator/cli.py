@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from cluster.errors import ClusterError
-from orchestrator import __version__, cache_commands, evidence_command
+from orchestrator import __version__, cache_commands, evaluate_command, evidence_command
 from orchestrator.changes import Changes
 from orchestrator.experiment import ExperimentConfig
 from orchestrator.loading import (
@@ -52,6 +52,9 @@ app = typer.Typer(
 app.add_typer(cache_commands.app)
 app.command(epilog="Example: stillhouse methods methods_fashion_mnist --to docs/methods.md")(
     takes_pair()(evidence_command.methods)
+)
+app.command(epilog="Example: stillhouse evaluate digits --faithfulness --samples 200 --restarts 2")(
+    takes_pair()(evaluate_command.evaluate)
 )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -43,5 +44,30 @@ def takes_pair(argument: str = "experiment") -> Callable[[Command], Command]:
         joined.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         joined.__annotations__ = {each.name: each.annotation for each in parameters}
         return joined
+
+    return decorate
+
+
+def takes_fields(argument: str, record: type) -> Callable[[Command], Command]:
+    """Gives a command an option for each field of a dataclass, which reach it as one record."""
+    hints = get_type_hints(record, include_extras=True)
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def gathered(**given: Any) -> None:
+            options = {name: given.pop(name) for name in hints}
+            command(**{argument: record(**options)}, **given)
+
+        signature = inspect.signature(command, eval_str=True)
+        own = [each for each in signature.parameters.values() if each.name != argument]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        added = [
+            inspect.Parameter(field.name, keyword, default=field.default, annotation=hints[field.name])
+            for field in fields(record)
+        ]
+        parameters = [each.replace(kind=keyword) for each in (*own[:1], *added, *own[1:])]
+        gathered.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        gathered.__annotations__ = {each.name: each.annotation for each in parameters}
+        return gathered
 
     return decorate

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,27 @@ from trainables.data import ImageSplit
 from trainables.evaluation import evaluating
 from trainables.objectives.divergences import at_least_fp32
 from trainables.views.normalise import normalise
+
+
+@dataclass(frozen=True)
+class Ball:
+    """Images within epsilon of clean ones in the maximum norm, whose pixels are all within [0, 1]."""
+
+    lower_BCHW: Tensor
+    upper_BCHW: Tensor
+
+    @classmethod
+    def around(cls, clean_BCHW: Tensor, epsilon: float) -> Self:
+        """The ball of this radius; pixels are in [0, 1], and so is epsilon."""
+        return cls((clean_BCHW - epsilon).clamp(min=0), (clean_BCHW + epsilon).clamp(max=1))
+
+    def nearest(self, images_BCHW: Tensor) -> Tensor:
+        """The images of the ball that are nearest to these."""
+        return torch.clamp(images_BCHW, self.lower_BCHW, self.upper_BCHW)
+
+    def ascended(self, shown_BCHW: Tensor, slope_BCHW: Tensor, step: float) -> Tensor:
+        """The images after one step of this size, in each pixel, up the slope."""
+        return self.nearest(shown_BCHW + step * slope_BCHW.sign())
 
 
 class Attacker:
@@ -39,16 +62,14 @@ class Attacker:
         if attack.epsilon == 0:
             return images_BCHW
         clean_BCHW = images_BCHW * self._std_C11 + self._mean_C11
-        lower_BCHW = (clean_BCHW - attack.epsilon).clamp(min=0)
-        upper_BCHW = (clean_BCHW + attack.epsilon).clamp(max=1)
+        ball = Ball.around(clean_BCHW, attack.epsilon)
         shown_BCHW = clean_BCHW
         if attack.random_start:
             noise_BCHW = 2 * torch.rand_like(clean_BCHW) - 1
-            shown_BCHW = torch.clamp(clean_BCHW + attack.epsilon * noise_BCHW, lower_BCHW, upper_BCHW)
+            shown_BCHW = ball.nearest(clean_BCHW + attack.epsilon * noise_BCHW)
         for _ in range(attack.steps):
             slope_BCHW = self._slope(network, shown_BCHW, target_BC)
-            moved_BCHW = shown_BCHW + attack.step * slope_BCHW.sign()
-            shown_BCHW = torch.clamp(moved_BCHW, lower_BCHW, upper_BCHW)
+            shown_BCHW = ball.ascended(shown_BCHW, slope_BCHW, attack.step)
         return (shown_BCHW - self._mean_C11) / self._std_C11
 
     def _slope(self, network: Callable[[Tensor], Tensor], shown_BCHW: Tensor, target_BC: Tensor) -> Tensor:

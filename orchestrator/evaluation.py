@@ -1,0 +1,268 @@
+"""A trained student, looked at again: on clean images, and around them beside its teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from orchestrator.cache_owner import quiet_run
+from orchestrator.console import Console
+from orchestrator.groundwork import known_teacher
+from orchestrator.ledger import TrialRecord
+from orchestrator.loading import LoadedExperiment
+from orchestrator.looking import look_at_images
+from orchestrator.run_context import Run
+from orchestrator.schema_words import did_you_mean
+from orchestrator.summary import percent, read_summary
+from trainables.config import Config, ModelConfig, Split, TrialSpec
+from trainables.config.faithfulness import BallSearch, ConfidenceOf
+from trainables.data import ImageSplit, TrainingData, load_test, load_training
+from trainables.errors import CheckpointError, ConfigError
+from trainables.evaluation import answers, evaluate
+from trainables.faithfulness import BallFigures, Faithfulness, NetworkPair, faithfulness
+from trainables.models import build_model
+from trainables.teacher import TeacherFacts
+from trainables.weights import load_weights
+
+NETWORKS: Final = ("network", "accuracy, %", "nll", "ece", "agreement with the teacher, %")
+BALLS: Final = (
+    "radius, levels",
+    "disagreement, %",
+    "largest gap",
+    "teacher's confidence",
+    "student's confidence",
+    "gap of the lowest, %",
+)
+
+
+class CleanFigures(Config):
+    """A network on unaltered images."""
+
+    accuracy: float
+    nll: float = Field(description="mean cross-entropy, nats")
+    ece: float = Field(description="expected calibration error, 15 bins")
+
+
+class Evaluation(Config):
+    """All that `stillhouse evaluate` found."""
+
+    experiment: str
+    trial: str
+    objective: str
+    weights: str = Field(description="the student's file")
+    split: Split
+    images: int
+    student: CleanFigures
+    teacher: CleanFigures | None = Field(description="none when only its logits are known")
+    teacher_fingerprint: str
+    agreement: float | None = Field(description="share of images to which both give the same class")
+    faithfulness: Faithfulness | None = Field(description="when it was asked for")
+
+
+def evaluate_student(
+    loaded: LoadedExperiment,
+    console: Console,
+    *,
+    trial: str | None = None,
+    split: str = "selection",
+    search: BallSearch | None = None,
+) -> Evaluation:
+    """Evaluate a student of an experiment that ran, in this process; with `search` around images too.
+
+    The student is the champion of the last finished run, or the trial that is named; the teacher is that of
+    the experiment file. The test split is shown only to students that a run has tested: what its figures
+    could be used for has been decided then.
+
+    Raises:
+        ConfigError: there is no such student or teacher, or no network to attack, or the test split is not
+            for this student.
+        CheckpointError: weights cannot be read or do not fit.
+    """
+    with quiet_run(loaded, console) as run:
+        record = _student(run, trial)
+        wanted = Split(split)
+        if wanted is Split.TEST:
+            _require_tested(run, record)
+        teacher = _teacher(run, needs_network=search is not None)
+        look_at_images(run.experiment.data, console)
+        data = load_training(run.experiment.data)
+        shown = load_test(run.experiment.data) if wanted is Split.TEST else data.selection
+        evaluator = _Evaluator(run, data, shown)
+        student = evaluator.loaded(TrialSpec.from_plain(record.spec).student, str(record.checkpoint))
+        beside = None
+        if teacher.weights is not None:
+            beside = evaluator.loaded(run.experiment.teacher.network, teacher.weights)
+        return Evaluation(
+            experiment=run.experiment.name,
+            trial=record.trial,
+            objective=record.objective,
+            weights=str(record.checkpoint),
+            split=wanted,
+            images=len(shown.labels),
+            student=evaluator.figures(student),
+            teacher=evaluator.figures(beside) if beside else None,
+            teacher_fingerprint=teacher.fingerprint,
+            agreement=evaluator.agreement(student, beside) if beside else None,
+            faithfulness=evaluator.around(student, beside, search, console) if beside and search else None,
+        )
+
+
+def show_evaluation(found: Evaluation, console: Console) -> None:
+    """The same for people: a table of clean images, and one of balls where there is one."""
+    rows = [_network_row(f"student {found.trial}", found.student, percent(found.agreement))]
+    if found.teacher is not None:
+        rows.append(_network_row(f"teacher {found.teacher_fingerprint[:8]}", found.teacher, ""))
+    console.table(f"{found.images:,} unaltered images of the {found.split} split", NETWORKS, rows)
+    around = found.faithfulness
+    if around is None:
+        return
+    console.table(
+        f"around {around.samples:,} images, those of {around.samples_drawn:,} that the teacher gets right",
+        BALLS,
+        [_ball_row(ball) for ball in around.balls],
+    )
+    whose = "the label" if around.search.confidence_of is ConfidenceOf.LABEL else "the teacher's class"
+    console.info(
+        f"found by {around.search.restarts} attacks of {around.search.steps} steps for each figure: there "
+        "may be worse, so disagreement and gap are lower bounds and nothing here is a guarantee; radius 0 is "
+        f"the images themselves; confidence is the probability of {whose}; means over images"
+    )
+
+
+class _Evaluator:
+    """One split, and the networks that are asked about it, on one device."""
+
+    def __init__(self, run: Run, data: TrainingData, split: ImageSplit) -> None:
+        self._data = data
+        self._split = split
+        self._batch_size = run.experiment.training.eval_batch_size
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def loaded(self, config: ModelConfig, weights: str) -> nn.Module:
+        """A network with its weights."""
+        data = self._data
+        model = build_model(config, n_classes=len(data.classes), in_channels=int(data.train.images.shape[1]))
+        load_weights(model, Path(weights))
+        return model.to(self._device)
+
+    def figures(self, model: nn.Module) -> CleanFigures:
+        data = self._data
+        found = evaluate(
+            model,
+            self._split,
+            mean=data.mean,
+            std=data.std,
+            batch_size=self._batch_size,
+            device=self._device,
+        )
+        return CleanFigures(**found)
+
+    def agreement(self, student: nn.Module, teacher: nn.Module) -> float:
+        data = self._data
+        classes = [
+            answers(
+                model,
+                self._split,
+                mean=data.mean,
+                std=data.std,
+                batch_size=self._batch_size,
+                device=self._device,
+            )
+            for model in (student, teacher)
+        ]
+        return float((classes[0] == classes[1]).double().mean())
+
+    def around(
+        self, student: nn.Module, teacher: nn.Module, search: BallSearch, console: Console
+    ) -> Faithfulness:
+        pair = NetworkPair(teacher, student, mean=self._data.mean, std=self._data.std)
+        with console.progress("attacks") as progress:
+            return faithfulness(
+                pair, self._split, search, lambda done, total: progress.update(done, total=total)
+            )
+
+
+def _student(run: Run, trial: str | None) -> TrialRecord:
+    """The record of a student that has weights."""
+    name, students = run.experiment.name, run.ledger.trials()
+    if not students:
+        raise ConfigError(f"{run.out} holds no run of {name}; run it first, or give its --out")
+    if trial is None:
+        summary = run.out / "summary.json"
+        if not summary.exists():
+            raise ConfigError(
+                f"{run.out} holds no finished run of {name}, so it has no champion; name a student with "
+                f"--trial, or finish the run: stillhouse run {run.loaded.source}"
+            )
+        trial = read_summary(summary).champion.trial_id
+    record = run.ledger.trial(trial)
+    if record is None:
+        names = [student.trial for student in students if student.checkpoint]
+        raise ConfigError(
+            f"{run.ledger.path} knows no student {trial!r}; {len(names)} have weights, such as "
+            f"{', '.join(names[-3:]) or 'none'}{did_you_mean(trial, names)}"
+        )
+    if record.checkpoint is None:
+        raise ConfigError(
+            f"student {trial} has no weights to evaluate, since it is {record.status}; weights are kept of "
+            "completed students: name one of these"
+        )
+    if not Path(record.checkpoint).is_file():
+        raise CheckpointError(
+            f"the weights of student {trial} are gone from {record.checkpoint}; bring the file back, or "
+            "name another student with --trial"
+        )
+    return record
+
+
+def _require_tested(run: Run, record: TrialRecord) -> None:
+    tested = any(
+        event["kind"] == "stage"
+        and (event["stage"], event["status"]) == ("test", "finished")
+        and record.trial in event["result"]
+        for event in run.ledger.events()
+    )
+    if not tested:
+        raise ConfigError(
+            f"no run has tested student {record.trial}, and the test split is for those that a run has "
+            "tested (finalists and control, when all is decided), or it could be used to choose one; leave "
+            "out --split test, or name such a student with --trial"
+        )
+
+
+def _teacher(run: Run, *, needs_network: bool) -> TeacherFacts:
+    if needs_network and run.experiment.teacher.imported:
+        raise ConfigError(
+            f"the teacher of {run.experiment.name} has no network, only logits that were imported, and "
+            "--faithfulness asks it about altered images; leave it out, or give the experiment the "
+            "teacher's `model` and `checkpoint`"
+        )
+    teacher = known_teacher(run)
+    if teacher is None:
+        raise ConfigError(
+            f"{run.out} has no teacher of this {run.loaded.source}: it was not made yet, or the file was "
+            f"changed since; run it: stillhouse run {run.loaded.source}"
+        )
+    return teacher
+
+
+def _network_row(name: str, found: CleanFigures, agreement: str) -> tuple[str, ...]:
+    return name, percent(found.accuracy), f"{found.nll:.4f}", f"{found.ece:.4f}", agreement
+
+
+def _ball_row(ball: BallFigures) -> tuple[str, ...]:
+    """Where nothing was searched, figures are what they are; elsewhere they say on which side they may be."""
+    least = "" if ball.epsilon == 0 else ">= "
+    lowest = ball.relative_gap_of_lowest
+    return (
+        f"{ball.epsilon:g}",
+        f"{least}{percent(ball.disagreement_at_least)}",
+        f"{least}{ball.confidence_gap_at_least:.4f}",
+        f"{ball.teacher_lowest_found:.4f} .. {ball.teacher_highest_found:.4f}",
+        f"{ball.student_lowest_found:.4f} .. {ball.student_highest_found:.4f}",
+        "" if lowest is None else f"{100 * lowest:+.2f}",
+    )

@@ -1,0 +1,298 @@
+"""`stillhouse evaluate` on the ledger of a run that was never made, with real weights; no Ray."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from typer.testing import CliRunner, Result
+
+from orchestrator.cli import app
+from orchestrator.ledger import Ledger
+from orchestrator.summary import Summary, write_summary
+from trainables.config import (
+    CeConfig,
+    DataConfig,
+    DataName,
+    ModelConfig,
+    ModelName,
+    TrainingConfig,
+    TrialSpec,
+)
+from trainables.config import Role as StudentRole
+from trainables.data import ImageSplit, TrainingData, load_test, load_training
+from trainables.errors import CheckpointError, ConfigError, StillhouseError
+from trainables.evaluation import answers, evaluate
+from trainables.models import build_model
+from trainables.weights import load_weights, save_weights
+
+CPU = torch.device("cpu")
+CHAMPION = "f1-1"
+"""As the summary of the other tests has it."""
+OTHER = "s2"
+PRUNED = "s4"
+DATA = DataConfig(name=DataName.DIGITS, train_limit=120)
+TEACHER = ModelConfig(name=ModelName.MLP, width=16)
+STUDENT = ModelConfig(name=ModelName.MLP, width=4)
+ATTACK = ("--faithfulness", "--samples", 30, "--steps", 3, "--restarts", 2)
+EXPERIMENT = """\
+name: task
+out: OUT/out
+data: {name: digits, train_limit: 120}
+teacher: {model: {name: mlp, width: 16}, checkpoint: OUT/teacher.safetensors}
+student: {name: mlp, width: 4}
+views: {weak: {views: 1, recipe: []}}
+space: kd
+"""
+
+
+def trained(config: ModelConfig, data: TrainingData, *, steps: int) -> nn.Module:
+    torch.manual_seed(0)
+    network = build_model(config, n_classes=10, in_channels=1)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.03)
+    images = (data.train.images[:].float() / 255 - data.mean[0]) / data.std[0]
+    for _ in range(steps):
+        optimizer.zero_grad()
+        F.cross_entropy(network(images), data.train.labels).backward()
+        optimizer.step()
+    return network
+
+
+def add_student(out: Path, trial: str, checkpoint: Path | None, *, status: str = "completed") -> None:
+    spec = TrialSpec(
+        trial_id=trial,
+        role=StudentRole.FINALIST,
+        objective=CeConfig(),
+        student=STUDENT,
+        training=TrainingConfig(epochs=1),
+        seed=1,
+    )
+    ledger = Ledger(out)
+    ledger.append(
+        "trial_started",
+        trial=trial,
+        role="finalist",
+        search="s",
+        objective="ce",
+        parameters={},
+        spec=spec.plain(),
+    )
+    ledger.append(
+        "trial_ended",
+        trial=trial,
+        status=status,
+        reason=None,
+        epochs=1,
+        best_epoch=1,
+        best={"selection/accuracy": 0.5},
+        final={"selection/accuracy": 0.5},
+        checkpoint=None if checkpoint is None else str(checkpoint),
+    )
+    ledger.close()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the weights of a teacher and of two students."""
+    folder, data = tmp_path_factory.mktemp("weights"), load_training(DATA)
+    for name, config, steps in (("teacher", TEACHER, 40), (CHAMPION, STUDENT, 25), (OTHER, STUDENT, 8)):
+        save_weights(trained(config, data, steps=steps), folder / f"{name}.safetensors", {})
+    return folder
+
+
+@pytest.fixture
+def file(tmp_path: Path, weights: Path, summary: Summary) -> str:
+    """An experiment whose run is over: two students with weights, one the champion, and one without."""
+    path = tmp_path / "task.yaml"
+    path.write_text(EXPERIMENT.replace("OUT", str(tmp_path)))
+    shutil.copy(weights / "teacher.safetensors", tmp_path)
+    out = tmp_path / "out"
+    for trial in (CHAMPION, OTHER):
+        checkpoint = out / "students" / trial / "best.safetensors"
+        checkpoint.parent.mkdir(parents=True)
+        shutil.copy(weights / f"{trial}.safetensors", checkpoint)
+        add_student(out, trial, checkpoint)
+    add_student(out, PRUNED, None, status="pruned")
+    write_summary(out / "summary.json", summary)
+    return str(path)
+
+
+def asked(*words: object) -> Result:
+    return CliRunner().invoke(app, ["evaluate", *map(str, words)])
+
+
+def told(*words: object) -> dict[str, Any]:
+    """The JSON of a command that is expected to succeed."""
+    done = asked(*words, "--json")
+    assert done.exit_code == 0, (done.output, done.exception)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def refused(kind: type[StillhouseError], *words: object) -> str:
+    done = asked(*words)
+    assert isinstance(done.exception, kind), (done.output, done.exception)
+    return str(done.exception)
+
+
+def rewrite(file: str, old: str, new: str) -> None:
+    text = Path(file).read_text()
+    assert old in text
+    Path(file).write_text(text.replace(old, new))
+
+
+def network(file: str, config: ModelConfig, weights: str) -> nn.Module:
+    model = build_model(config, n_classes=10, in_channels=1)
+    load_weights(model, Path(file).parent / weights)
+    return model
+
+
+def figures(model: nn.Module, split: ImageSplit, data: TrainingData) -> dict[str, float]:
+    return evaluate(model, split, mean=data.mean, std=data.std, batch_size=512, device=CPU)
+
+
+@pytest.mark.parametrize(("words", "trial"), [((), CHAMPION), (("--trial", OTHER), OTHER)])
+def test_figures_are_those_of_the_kept_weights_and_agreement_is_with_the_teacher(
+    file: str, words: tuple[str, ...], trial: str
+) -> None:
+    found, data = told(file, *words), load_training(DATA)
+    student = network(file, STUDENT, f"out/students/{trial}/best.safetensors")
+    teacher = network(file, TEACHER, "teacher.safetensors")
+    assert (found["trial"], found["objective"], found["split"]) == (trial, "ce", "selection")
+    assert found["images"] == len(data.selection.labels)
+    assert found["student"] == pytest.approx(figures(student, data.selection, data))
+    assert found["teacher"] == pytest.approx(figures(teacher, data.selection, data))
+    classes = [
+        answers(model, data.selection, mean=data.mean, std=data.std, batch_size=64, device=CPU)
+        for model in (student, teacher)
+    ]
+    assert found["agreement"] == pytest.approx(float((classes[0] == classes[1]).double().mean()))
+    assert 0.2 < found["agreement"] < 1
+    assert found["faithfulness"] is None
+
+
+def test_faithfulness_adds_a_row_for_each_radius_and_the_images_themselves(file: str) -> None:
+    around = told(file, *ATTACK, "--epsilon", 8, "--epsilon", 2)["faithfulness"]
+    assert around["search"]["confidence_of"] == "label"
+    assert around["samples_drawn"] == 30
+    assert 10 < around["samples"] <= 30
+    assert [ball["epsilon"] for ball in around["balls"]] == [0, 2, 8]
+    gaps = [ball["confidence_gap_at_least"] for ball in around["balls"]]
+    assert 0 < gaps[0] < gaps[1] < gaps[2]
+    assert told(file, *ATTACK, "--epsilon", 8, "--epsilon", 2)["faithfulness"] == around
+    own = told(file, *ATTACK, "--epsilon", 2, "--confidence-of", "teacher")["faithfulness"]
+    assert own["search"]["confidence_of"] == "teacher"
+    assert own["balls"][0] == around["balls"][0]
+
+
+def test_people_are_told_that_figures_of_attacks_are_bounds(file: str) -> None:
+    shown = asked(file, *ATTACK, "--epsilon", 4)
+    assert shown.exit_code == 0, shown.exception
+    lines = shown.stdout.splitlines()
+    rows = [line.split() for line in lines if line.split()[:1] in (["0"], ["4"])]
+    assert [row.count(">=") for row in rows] == [0, 2]
+    assert "disagreement and gap are lower bounds and nothing here is a guarantee" in lines[-1]
+    assert any("those of 30 that the teacher gets right" in line for line in lines)
+
+
+def test_the_result_is_written_for_programs(file: str, tmp_path: Path) -> None:
+    path = tmp_path / "found" / "evaluation.json"
+    found = told(file, "--to", path)
+    assert json.loads(path.read_text()) == found
+
+
+def test_looking_alters_nothing_of_the_run(file: str) -> None:
+    ledger = Path(file).parent / "out" / "ledger.jsonl"
+    before = ledger.read_bytes()
+    told(file)
+    assert ledger.read_bytes() == before
+
+
+def test_the_test_split_is_shown_to_students_that_a_run_has_tested_and_to_no_others(file: str) -> None:
+    message = refused(ConfigError, file, "--split", "test")
+    assert f"no run has tested student {CHAMPION}" in message
+    assert "leave out --split test" in message
+    ledger = Ledger(Path(file).parent / "out")
+    result = {CHAMPION: {"accuracy": 0.5}}
+    ledger.append("stage", stage="test", key="k", status="finished", seconds=1.0, result=result)
+    ledger.close()
+    found, data = told(file, "--split", "test"), load_training(DATA)
+    student = network(file, STUDENT, f"out/students/{CHAMPION}/best.safetensors")
+    assert found["split"] == "test"
+    assert found["student"] == pytest.approx(figures(student, load_test(DATA), data))
+    assert "no run has tested student s2" in refused(ConfigError, file, "--split", "test", "--trial", OTHER)
+
+
+def test_a_teacher_of_which_only_logits_are_known_cannot_be_attacked(file: str, tmp_path: Path) -> None:
+    network = f"{{model: {{name: mlp, width: 16}}, checkpoint: {tmp_path}/teacher.safetensors}}"
+    rewrite(file, network, "{imported: true}")
+    message = refused(ConfigError, file, "--faithfulness")
+    assert "has no network, only logits that were imported" in message
+    assert "give the experiment the teacher's `model` and `checkpoint`" in message
+
+
+def test_a_student_that_there_is_not_is_refused_with_the_nearest(file: str) -> None:
+    message = refused(ConfigError, file, "--trial", "f1-2")
+    assert "knows no student 'f1-2'; 2 have weights, such as f1-1, s2; did you mean 'f1-1'?" in message
+
+
+def test_a_student_without_weights_is_refused(file: str) -> None:
+    assert f"student {PRUNED} has no weights to evaluate, since it is pruned" in refused(
+        ConfigError, file, "--trial", PRUNED
+    )
+    weights = Path(file).parent / "out" / "students" / OTHER / "best.safetensors"
+    weights.unlink()
+    assert f"are gone from {weights}" in refused(CheckpointError, file, "--trial", OTHER)
+
+
+def test_a_run_that_is_not_finished_has_no_champion_and_one_that_never_began_no_student(file: str) -> None:
+    (Path(file).parent / "out" / "summary.json").unlink()
+    assert "has no champion; name a student with --trial" in refused(ConfigError, file)
+    assert told(file, "--trial", OTHER)["trial"] == OTHER
+    nowhere = Path(file).parent / "elsewhere"
+    assert "holds no run of task; run it first" in refused(ConfigError, file, "--out", nowhere)
+    assert not nowhere.exists()
+
+
+def test_a_teacher_that_was_never_made_is_named(file: str, tmp_path: Path) -> None:
+    rewrite(file, f", checkpoint: {tmp_path}/teacher.safetensors", "")
+    assert "has no teacher of this" in refused(ConfigError, file)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--epsilon", "4"], "--epsilon: of attacks, which --faithfulness asks for"),
+        (
+            ["--restarts", "2", "--confidence-of", "label"],
+            "--restarts, --confidence-of: of attacks, which --faithfulness asks for",
+        ),
+        (["--faithfulness", "--epsilon", "nan"], "--epsilon nan: Input should be"),
+        (
+            ["--faithfulness", "--epsilon", "256"],
+            "--epsilon 256.0: Input should be less than or equal to 255",
+        ),
+        (["--faithfulness", "--epsilon", "0"], "--epsilon 0.0: Input should be greater than 0"),
+    ],
+)
+def test_options_that_say_nothing_or_too_much_are_refused(words: list[str], message: str) -> None:
+    assert message in refused(ConfigError, "digits", *words)
+
+
+def test_help_shows_an_example_and_the_rule_of_the_test_split() -> None:
+    done = asked("--help")
+    assert done.exit_code == 0
+    assert "Example: stillhouse evaluate digits --faithfulness" in done.output
+    words = " ".join(done.output.replace("│", " ").split())
+    assert "so that nobody chooses a student by it" in words
+    assert "none of it is a guarantee" in words
+
+
+def test_an_experiments_pair_may_be_chosen() -> None:
+    assert "digits.yaml has no pair 'large-small'" in refused(ConfigError, "digits", "--pair", "large-small")
