@@ -136,10 +136,12 @@ class _Run:
         self.average = WeightAverage(self.model, decay) if decay else None
         forward = None if needs_plain_forward(course.objective) else course.forward
         self.forward = team.wrap(self.model, forward or self.model)
-        smoothing = course.training.label_smoothing
-        self.serving = Serving(course.objective, bench, self.model, team, label_smoothing=smoothing)
+        epochs, smoothing = course.training.epochs, course.training.label_smoothing
+        self.serving = Serving(
+            course.objective, bench, self.model, team, label_smoothing=smoothing, epochs=epochs
+        )
         self.precision = course.resolved_precision()
-        setting = Setting(bench.n_train, len(bench.data.classes), course.training.epochs)
+        setting = Setting(bench.n_train, len(bench.data.classes), epochs)
         self.objective = on_device(build_objective(course.objective, setting), bench.device)
         self.optimizer = build_optimizer(trained_with(self.model, self.objective), course.training)
         self.epoch = 0
@@ -195,6 +197,8 @@ class _Run:
         _refuse_non_finite(metrics, epoch)
         metrics["train/images_per_s"] = sum(map(len, batches)) / (time.perf_counter() - began)
         metrics.update(self.course.costs)
+        varying = self.course.objective.varying(epoch, self.course.training.epochs)
+        metrics.update({f"train/{name}": value for name, value in varying.items()})
         settle(self.model, self.team)
         if self.average is not None:
             settle(self.average.model, self.team)

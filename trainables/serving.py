@@ -48,15 +48,16 @@ class Serving:
         team: Team,
         *,
         label_smoothing: float = 0.0,
+        epochs: int | None = None,
     ) -> None:
-        """The model is on the bench's device; the smoothing is the recipe's.
+        """The model is on the bench's device; smoothing and epochs are the recipe's.
 
         Raises:
             TrialFailed: the student, or the number of ranks, cannot give what the objective needs.
         """
         self._config = config
         self._bench = bench
-        self._label_smoothing = label_smoothing
+        self._label_smoothing, self._epochs = label_smoothing, epochs
         self._needed = config.needed
         if Need.ROWS in self._needed and team.size > 1:
             raise TrialFailed(
@@ -108,6 +109,7 @@ class Serving:
             dense={bank: a.dense_BCHW for bank, a in answers.items() if a.dense_BCHW is not None},
             embedding={bank: a.embedding_BD for bank, a in answers.items() if a.embedding_BD is not None},
             label_smoothing=self._label_smoothing,
+            epochs=self._epochs,
         )
 
     def robustness(self, model: nn.Module, *, batch_size: int) -> dict[str, float]:

@@ -61,6 +61,8 @@ class Signals:
     it (`Need.STUDENT_EMBEDDING`)."""
     label_smoothing: float = 0.0
     """The recipe's; `label_loss(signals, bank)` smooths the labels by it."""
+    epochs: int | None = None
+    """Of the whole course, for hyper-parameters that change over it."""
 
 
 @dataclass(frozen=True)

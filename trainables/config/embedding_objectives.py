@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from trainables.config.base import FiniteFloat
-from trainables.config.objective_base import Need, ObjectiveBase, Weight
+from trainables.config.objective_base import Need, ObjectiveBase, WarmupEpochs, Weight
 
 
 class CbdConfig(ObjectiveBase):
@@ -17,9 +17,11 @@ class CbdConfig(ObjectiveBase):
     teacher_banks = ("weak",)
     needs = frozenset({Need.TEACHER_EMBEDDING, Need.STUDENT_EMBEDDING})
     paper = "Iscen et al., BMVC 2021, arXiv 2104.05279"
+    teacher_weights = ("beta",)
 
     name: Literal["cbd"] = "cbd"
     alpha: FiniteFloat = Field(
         0.4, ge=0, le=1, description="share of the embedding's part; the rest is labels"
     )
     beta: Weight = Field(100.0, description="weight of the embedding's part in its share")
+    warmup_epochs: WarmupEpochs = 1

@@ -8,7 +8,18 @@ from typing import Literal
 from pydantic import Field
 
 from trainables.config.base import FiniteFloat
-from trainables.config.objective_base import Epochs, Need, ObjectiveBase, Standardise, Temperature, Weight
+from trainables.config.objective_base import (
+    Epochs,
+    FinalTemperature,
+    Need,
+    ObjectiveBase,
+    Standardise,
+    Temperature,
+    TowardsFinal,
+    WarmupEpochs,
+    Weight,
+)
+from trainables.config.schedules import TemperatureSchedule
 
 
 class KdConfig(ObjectiveBase):
@@ -18,12 +29,16 @@ class KdConfig(ObjectiveBase):
     teacher_banks = ("weak",)
     needs = frozenset({Need.ALL_CLASSES})
     paper = "Hinton et al., 2015, arXiv 1503.02531"
+    teacher_weights = ("kd_weight",)
 
     name: Literal["kd"] = "kd"
     temperature: Temperature = 4.0
     ce_weight: Weight = 0.1
     kd_weight: Weight = 0.9
     standardise: Standardise = False
+    warmup_epochs: WarmupEpochs = 1
+    final_temperature: FinalTemperature = 0.0
+    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
 
     @property
     def needed(self) -> frozenset[Need]:
@@ -39,6 +54,7 @@ class DkdConfig(ObjectiveBase):
     unmixed_banks = ("weak",)
     needs = frozenset({Need.ALL_CLASSES})
     paper = "Zhao et al., CVPR 2022, arXiv 2203.08679"
+    teacher_weights = ("alpha", "beta")
 
     name: Literal["dkd"] = "dkd"
     temperature: Temperature = 4.0
@@ -47,6 +63,8 @@ class DkdConfig(ObjectiveBase):
     beta: Weight = Field(8.0, description="weight of the non-target part")
     warmup_epochs: Epochs = Field(20, description="epochs of linear warm-up of the KD part")
     standardise: Standardise = False
+    final_temperature: FinalTemperature = 0.0
+    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
 
 
 class DistConfig(ObjectiveBase):
@@ -56,6 +74,7 @@ class DistConfig(ObjectiveBase):
     teacher_banks = ("weak",)
     needs = frozenset({Need.ALL_CLASSES})
     paper = "Huang et al., NeurIPS 2022, arXiv 2205.10536"
+    teacher_weights = ("dist_weight",)
 
     name: Literal["dist"] = "dist"
     temperature: Temperature = Field(4.0, description="softens both distributions; the paper's 4, ImageNet 1")
@@ -63,6 +82,9 @@ class DistConfig(ObjectiveBase):
     dist_weight: Weight = Field(2.0, description="weight of both correlations")
     beta: Weight = Field(1.0, description="weight of the correlation of each sample over classes")
     gamma: Weight = Field(1.0, description="weight of the correlation of each class over the batch")
+    warmup_epochs: WarmupEpochs = 1
+    final_temperature: FinalTemperature = 0.0
+    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
 
 
 class CkdConfig(ObjectiveBase):
@@ -72,11 +94,15 @@ class CkdConfig(ObjectiveBase):
     teacher_banks = ("weak",)
     needs = frozenset({Need.ALL_CLASSES, Need.UNSHIFTED})
     paper = "Zhu et al., 2024, arXiv 2404.14109"
+    teacher_weights = ("contrast_weight",)
 
     name: Literal["ckd"] = "ckd"
     temperature: Temperature = Field(1.0, description="divides the cosines of the contrast")
     ce_weight: Weight = 1.0
     contrast_weight: Weight = Field(100.0, description="weight of the contrast; ImageNet 10")
+    warmup_epochs: WarmupEpochs = 1
+    final_temperature: FinalTemperature = 0.0
+    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
 
 
 class Covariance(StrEnum):
@@ -93,6 +119,7 @@ class ClkdConfig(ObjectiveBase):
     teacher_banks = ("weak",)
     needs = frozenset({Need.ALL_CLASSES, Need.UNSHIFTED})
     paper = "Zhang et al., 2022, arXiv 2211.14773"
+    teacher_weights = ("logit_weight", "covariance_weight")
 
     name: Literal["clkd"] = "clkd"
     ce_weight: Weight = 0.1
@@ -102,6 +129,7 @@ class ClkdConfig(ObjectiveBase):
     covariance: Covariance = Field(
         Covariance.CLASS, description="class (over the batch) or sample (over the classes); both are inferred"
     )
+    warmup_epochs: WarmupEpochs = 1
 
 
 class AektForm(StrEnum):
@@ -118,6 +146,7 @@ class AektConfig(ObjectiveBase):
     unmixed_banks = ("weak",)
     needs = frozenset({Need.ALL_CLASSES})
     paper = "Park and Lee, 2024, arXiv 2409.01679 (reconstruction)"
+    teacher_weights = ("alpha", "beta")
 
     name: Literal["aekt"] = "aekt"
     form: AektForm = Field(
@@ -130,6 +159,9 @@ class AektConfig(ObjectiveBase):
     max_ratio: FiniteFloat = Field(
         5.0, ge=1, le=1000, description="largest ratio of the teacher's to the student's target probability"
     )
+    warmup_epochs: WarmupEpochs = 1
+    final_temperature: FinalTemperature = 0.0
+    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
 
 
 class CtkdBase(StrEnum):
@@ -147,6 +179,7 @@ class CtkdConfig(ObjectiveBase):
     unmixed_banks = ("weak",)
     needs = frozenset({Need.ALL_CLASSES})
     paper = "Li et al., AAAI 2023, arXiv 2211.16231"
+    teacher_weights = ("kd_weight",)
 
     name: Literal["ctkd"] = "ctkd"
     ce_weight: Weight = 0.1
@@ -160,6 +193,7 @@ class CtkdConfig(ObjectiveBase):
     reversal: FiniteFloat = Field(
         1.0, ge=0, le=100, description="strength of the gradient against the student"
     )
+    warmup_epochs: WarmupEpochs = 1
 
     @property
     def needed(self) -> frozenset[Need]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field
+from pydantic_core import to_jsonable_python
 
-from trainables.config.base import Config, FiniteFloat
+from trainables.config.base import Config, FiniteFloat, Scalar
+from trainables.config.schedules import TemperatureSchedule, temperature_at, warm_up
 
 Temperature = Annotated[FiniteFloat, Field(gt=0, le=100)]
 Weight = Annotated[FiniteFloat, Field(ge=0, le=1000)]
@@ -18,6 +20,32 @@ Standardise = Annotated[
     bool,
     Field(
         description="logits of both networks are brought to mean 0 and deviation 1 first (LSKD, CVPR 2024)",
+    ),
+]
+# What follows is left out of plain data where it changes nothing, so that trials keep the ids that they had.
+WarmupEpochs = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=10_000,
+        description="epochs of linear warm-up of all weights of the teacher's terms; 1 is none",
+        exclude_if=lambda epochs: epochs == 1,
+    ),
+]
+FinalTemperature = Annotated[
+    FiniteFloat,
+    Field(
+        ge=0,
+        le=100,
+        description="temperature of the last epoch, to which that of the first goes; 0: it stays as it is",
+        exclude_if=lambda temperature: temperature == 0,
+    ),
+]
+TowardsFinal = Annotated[
+    TemperatureSchedule,
+    Field(
+        description="with final_temperature: the way to it over the epochs, linear or half a cosine",
+        exclude_if=lambda schedule: schedule is TemperatureSchedule.LINEAR,
     ),
 ]
 
@@ -67,6 +95,14 @@ class ObjectiveBase(Config):
     needs: ClassVar[frozenset[Need]] = frozenset()
     """What this objective asks for with some hyper-parameters; see `needed`."""
     paper: ClassVar[str]
+    teacher_weights: ClassVar[tuple[str, ...]] = ()
+    """The hyper-parameters that weigh what the teacher says, each once: `warmup_epochs` scales them."""
+
+    @classmethod
+    def defaults(cls) -> dict[str, Scalar]:
+        """The papers' values as plain data, with those that `plain` leaves out."""
+        values: dict[str, Scalar] = to_jsonable_python(dict(cls()))
+        return values
 
     @property
     def needed(self) -> frozenset[Need]:
@@ -77,3 +113,45 @@ class ObjectiveBase(Config):
     def attack(self) -> Attack | None:
         """How the student's images are made adversarial, in every bank; none where they stay as they are."""
         return None
+
+    def varying(self, epoch: int, epochs: int | None) -> dict[str, float]:
+        """What changes over a course, as it is in an epoch (counted from 1) of so many: nothing by default.
+
+        `warmup` is the factor of the teacher's weights, `temperature` the temperature itself.
+
+        Raises:
+            ValueError: the temperature changes, and nobody said how many epochs there are, or too few.
+        """
+        # Not every objective has these: some have no temperature, or one that is learned.
+        fields: dict[str, Any] = dict(self)
+        values = {}
+        if fields.get("warmup_epochs", 1) > 1:
+            values["warmup"] = warm_up(epoch, fields["warmup_epochs"])
+        if fields.get("final_temperature", 0) > 0:
+            if epochs is None:
+                raise ValueError("a temperature that changes needs the epochs of the course; say how many")
+            values["temperature"] = temperature_at(
+                epoch,
+                epochs,
+                first=fields["temperature"],
+                last=fields["final_temperature"],
+                schedule=fields["temperature_schedule"],
+            )
+        return values
+
+    def at(self, epoch: int, epochs: int | None) -> Self:
+        """These hyper-parameters as they are in an epoch (counted from 1) of so many, and constant.
+
+        Raises:
+            ValueError: the temperature changes, and nobody said how many epochs there are, or too few.
+        """
+        now = self.varying(epoch, epochs)
+        changes: dict[str, Any] = {}
+        if "warmup" in now:
+            changes |= {name: now["warmup"] * getattr(self, name) for name in self.teacher_weights}
+            changes["warmup_epochs"] = 1
+        if "temperature" in now:
+            changes |= {"temperature": now["temperature"], "final_temperature": 0.0}
+            changes["temperature_schedule"] = TemperatureSchedule.LINEAR
+        # Unchecked, in each step: what lies between two values within their bounds lies there too.
+        return self.model_copy(update=changes) if changes else self

@@ -27,6 +27,7 @@ from trainables.config.logit_objectives import (
 )
 from trainables.config.objective_base import Attack, Need, ObjectiveBase
 from trainables.config.robust_objectives import AkdConfig, AttackTarget
+from trainables.config.schedules import TemperatureSchedule
 from trainables.config.view_objectives import (
     CrldBase,
     CrldConfig,
@@ -104,5 +105,6 @@ __all__ = [
     "ObjectiveBase",
     "ObjectiveConfig",
     "PskdConfig",
+    "TemperatureSchedule",
     "ZipfConfig",
 ]

@@ -9,13 +9,17 @@ from pydantic import Field
 
 from trainables.config.base import FiniteFloat
 from trainables.config.objective_base import (
+    FinalTemperature,
     Need,
     ObjectiveBase,
     Standardise,
     Temperature,
     Threshold,
+    TowardsFinal,
+    WarmupEpochs,
     Weight,
 )
+from trainables.config.schedules import TemperatureSchedule
 
 
 class Gate(StrEnum):
@@ -42,6 +46,7 @@ class CrldConfig(ObjectiveBase):
     unmixed_banks = ("weak", "strong")
     needs = frozenset({Need.ALL_CLASSES})
     paper = "Zhang et al., ACM MM 2024, arXiv 2412.16493"
+    teacher_weights = ("within_weight", "cross_weight")
 
     name: Literal["crld"] = "crld"
     temperature: Temperature = 4.0
@@ -57,6 +62,9 @@ class CrldConfig(ObjectiveBase):
     alpha: Weight = Field(1.0, description="base dkd: weight of the target-class part")
     beta: Weight = Field(8.0, description="base dkd: weight of the non-target part")
     standardise: Standardise = False
+    warmup_epochs: WarmupEpochs = 1
+    final_temperature: FinalTemperature = 0.0
+    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
 
     @property
     def needed(self) -> frozenset[Need]:
@@ -89,6 +97,7 @@ class MlldConfig(ObjectiveBase):
     teacher_banks = ("weak", "strong")
     needs = frozenset({Need.ALL_CLASSES})
     paper = "Jin et al., CVPR 2023"
+    teacher_weights = ("kd_weight",)
 
     name: Literal["mlld"] = "mlld"
     temperature: Temperature = Field(4.0, description="the middle one of the temperatures; ImageNet 1")
@@ -105,3 +114,6 @@ class MlldConfig(ObjectiveBase):
         50.0, ge=0, le=100, description="samples and classes up to this percentile of confidence are kept"
     )
     standardise: Standardise = False
+    warmup_epochs: WarmupEpochs = 1
+    final_temperature: FinalTemperature = 0.0
+    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR

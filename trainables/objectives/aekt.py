@@ -29,12 +29,12 @@ class AektObjective:
 
     def __call__(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient."""
-        config = self.config
+        config = self.config.at(signals.epoch, signals.epochs)
         student_BC = signals.student["weak"]
         teacher_BC, labels_B = signals.teacher["weak"].logits_BC, signals.labels_B
         ce = label_loss(signals, "weak")
         tckd_B, nckd_B = dkd_parts_B(student_BC, teacher_BC, labels_B, temperature=config.temperature)
-        ratio_B = self._ratio_B(student_BC.detach(), teacher_BC.detach(), labels_B)
+        ratio_B = _ratio_B(student_BC, teacher_BC, labels_B, config)
         tckd, nckd = (ratio_B * tckd_B).mean(), nckd_B.mean()
         total = config.ce_weight * ce + config.alpha * tckd + config.beta * nckd
         return Losses(
@@ -43,13 +43,14 @@ class AektObjective:
             gauges={"ratio": ratio_B.mean()},
         )
 
-    def _ratio_B(self, student_BC: Tensor, teacher_BC: Tensor, labels_B: Tensor) -> Tensor:
-        target_student_B, target_teacher_B = (
-            (at_least_fp32(logits_BC) / self.config.temperature)
-            .log_softmax(dim=-1)
-            .gather(-1, labels_B[:, None])
-            .squeeze(-1)
-            for logits_BC in (student_BC, teacher_BC)
-        )
-        # The bound comes before the exponential, which would overflow for a student that is sure and wrong.
-        return (target_teacher_B - target_student_B).clamp(max=math.log(self.config.max_ratio)).exp()
+
+def _ratio_B(student_BC: Tensor, teacher_BC: Tensor, labels_B: Tensor, config: AektConfig) -> Tensor:
+    target_student_B, target_teacher_B = (
+        (at_least_fp32(logits_BC.detach()) / config.temperature)
+        .log_softmax(dim=-1)
+        .gather(-1, labels_B[:, None])
+        .squeeze(-1)
+        for logits_BC in (student_BC, teacher_BC)
+    )
+    # The bound comes before the exponential, which would overflow for a student that is sure and wrong.
+    return (target_teacher_B - target_student_B).clamp(max=math.log(config.max_ratio)).exp()

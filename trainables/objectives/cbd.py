@@ -34,7 +34,7 @@ class CbdObjective:
             ValueError: the signals hold no embeddings.
             TrialFailed: the student's embedding is not as wide as the teacher's.
         """
-        config = self.config
+        config = self.config.at(signals.epoch, signals.epochs)
         given_BD, taught_BD = signals.embedding.get("weak"), signals.teacher["weak"].embedding_BD
         if given_BD is None or taught_BD is None:
             raise ValueError("cbd needs the embeddings of student and teacher; serve it signals with both")

@@ -30,7 +30,7 @@ class CkdObjective:
 
     def __call__(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient."""
-        config = self.config
+        config = self.config.at(signals.epoch, signals.epochs)
         student_BC = signals.student["weak"]
         ce = label_loss(signals, "weak")
         contrast = contrast_of(student_BC, signals.teacher["weak"].logits_BC, temperature=config.temperature)

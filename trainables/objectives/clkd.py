@@ -37,7 +37,7 @@ class ClkdObjective:
 
     def __call__(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient."""
-        config = self.config
+        config = self.config.at(signals.epoch, signals.epochs)
         student_BC = at_least_fp32(signals.student["weak"])
         teacher_BC = at_least_fp32(signals.teacher["weak"].logits_BC.detach())
         check_same_shape(student_BC, teacher_BC)

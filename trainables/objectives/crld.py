@@ -31,7 +31,7 @@ class CrldObjective:
     `base` puts another loss in the place of K, with its papers' weights. What follows is inferred, since only
     K and DKD have a value for each sample that a threshold could drop:
 
-        dkd     T² (alpha TCKD + beta NCKD) of each sample, without warm-up
+        dkd     T² (alpha TCKD + beta NCKD) of each sample, without a warm-up of their own
         dist    T² (1 - correlation) of each sample, and DIST's class term over the samples kept, multiplied
                 by their fraction
         mlld    K_T and MLLD's batch and class terms, summed over 2, 3, `temperature`, 5, 6; samples that are
@@ -45,12 +45,12 @@ class CrldObjective:
 
     def __call__(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient."""
-        config = self.config
+        config = self.config.at(signals.epoch, signals.epochs)
         ce_weak = label_loss(signals, "weak")
         ce_strong = label_loss(signals, "strong")
         keep_weak_B = _at_least(signals.teacher["weak"], config.weak_threshold)
         keep_strong_B = _at_least(signals.teacher["strong"], config.strong_threshold)
-        within, cross = self._consistency(signals, keep_weak_B, keep_strong_B)
+        within, cross = _consistency(signals, keep_weak_B, keep_strong_B, config)
         total = (
             config.ce_weight * (ce_weak + ce_strong)
             + config.within_weight * within
@@ -70,21 +70,22 @@ class CrldObjective:
             },
         )
 
-    def _consistency(
-        self, signals: Signals, keep_weak_B: Tensor, keep_strong_B: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """(within, cross), before their weights."""
-        released = self.config.gate is Gate.RELEASED
-        weak_within, strong_within = keep_weak_B, keep_weak_B if released else keep_strong_B
-        strong_from_weak, weak_from_strong = keep_strong_B if released else keep_weak_B, keep_strong_B
-        within = self._compare(signals, "weak", "weak", weak_within)
-        within = within + self._compare(signals, "strong", "strong", strong_within)
-        cross = self._compare(signals, "strong", "weak", strong_from_weak)
-        return within, cross + self._compare(signals, "weak", "strong", weak_from_strong)
 
-    def _compare(self, signals: Signals, student: str, teacher: str, keep_B: Tensor) -> Tensor:
+def _consistency(
+    signals: Signals, keep_weak_B: Tensor, keep_strong_B: Tensor, config: CrldConfig
+) -> tuple[Tensor, Tensor]:
+    """(within, cross), before their weights."""
+
+    def compared(student: str, teacher: str, keep_B: Tensor) -> Tensor:
         teacher_BC = signals.teacher[teacher].logits_BC
-        return compare(signals.student[student], teacher_BC, signals.labels_B, keep_B, self.config)
+        return compare(signals.student[student], teacher_BC, signals.labels_B, keep_B, config)
+
+    released = config.gate is Gate.RELEASED
+    weak_within, strong_within = keep_weak_B, keep_weak_B if released else keep_strong_B
+    strong_from_weak, weak_from_strong = keep_strong_B if released else keep_weak_B, keep_strong_B
+    within = compared("weak", "weak", weak_within) + compared("strong", "strong", strong_within)
+    cross = compared("strong", "weak", strong_from_weak) + compared("weak", "strong", weak_from_strong)
+    return within, cross
 
 
 def _at_least(teacher: TeacherSignal, threshold: float) -> Tensor:

@@ -34,7 +34,7 @@ class CtkdObjective(nn.Module):
 
     def forward(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient."""
-        config = self.config
+        config = self.config.at(signals.epoch, signals.epochs)
         strength = reversal_strength(config, signals.epoch)
         theta: Tensor = _Reversed.apply(self.theta, strength)  # type: ignore[no-untyped-call]
         temperature = config.least_temperature + config.temperature_range * theta.sigmoid()

@@ -23,7 +23,7 @@ class DistObjective:
 
     def __call__(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient."""
-        config = self.config
+        config = self.config.at(signals.epoch, signals.epochs)
         student_BC, teacher_BC = signals.student["weak"], signals.teacher["weak"].logits_BC
         ce = label_loss(signals, "weak")
         inter = sample_distance_B(student_BC, teacher_BC, temperature=config.temperature).mean()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainables.config.objectives import DkdConfig
+from trainables.config.schedules import warm_up
 from trainables.objectives.divergences import dkd_parts_B, label_loss, standardised
 from trainables.signals import Losses, Signals
 
@@ -13,7 +14,8 @@ from trainables.signals import Losses, Signals
 class DkdObjective:
     """ce_weight · CE + warmup(epoch) · mean over samples of T² (alpha · TCKD + beta · NCKD).
 
-    warmup(epoch) = min(epoch / warmup_epochs, 1), with the first epoch counted as 1.
+    warmup(epoch) = min(epoch / warmup_epochs, 1), with the first epoch counted as 1. It is the paper's own:
+    it is told even where it is 1 from the first epoch on.
     With `standardise` both parts are of standardised logits (LSKD, arXiv 2403.01427); its defaults are T = 2,
     alpha 9 and beta 9 times the pair's own.
     Terms: `ce`, `tckd`, `nckd` (without the warm-up). Gauges: `warmup`.
@@ -23,7 +25,7 @@ class DkdObjective:
 
     def __call__(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient."""
-        config = self.config
+        config = self.config.at(signals.epoch, signals.epochs)
         student_BC = signals.student["weak"]
         teacher_BC = signals.teacher["weak"].logits_BC
         ce = label_loss(signals, "weak")
@@ -31,8 +33,8 @@ class DkdObjective:
             student_BC, teacher_BC = standardised(student_BC), standardised(teacher_BC)
         tckd_B, nckd_B = dkd_parts_B(student_BC, teacher_BC, signals.labels_B, temperature=config.temperature)
         tckd, nckd = tckd_B.mean(), nckd_B.mean()
-        warmup = min(signals.epoch / config.warmup_epochs, 1.0)
-        total = config.ce_weight * ce + warmup * (config.alpha * tckd + config.beta * nckd)
+        total = config.ce_weight * ce + (config.alpha * tckd + config.beta * nckd)
+        warmup = warm_up(signals.epoch, self.config.warmup_epochs)
         return Losses(
             total=total,
             terms={"ce": ce.detach(), "tckd": tckd.detach(), "nckd": nckd.detach()},

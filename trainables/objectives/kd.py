@@ -21,7 +21,7 @@ class KdObjective:
 
     def __call__(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient."""
-        config = self.config
+        config = self.config.at(signals.epoch, signals.epochs)
         student_BC = signals.student["weak"]
         teacher_BC = signals.teacher["weak"].logits_BC
         ce = label_loss(signals, "weak")

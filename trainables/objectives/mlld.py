@@ -48,12 +48,12 @@ class MlldObjective:
 
     def __call__(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient."""
-        config = self.config
+        config = self.config.at(signals.epoch, signals.epochs)
         ce_weak = label_loss(signals, "weak")
         ce_strong = label_loss(signals, "strong")
         kept_B, kept_C = self._kept(signals.teacher["weak"])
-        kd_weak, kd_strong = self._instances(signals, kept_B)
-        by_class, batch = self._relations(signals, kept_B, kept_C)
+        kd_weak, kd_strong = self._instances(signals, kept_B, config.temperature)
+        by_class, batch = self._relations(signals, kept_B, kept_C, config.temperature)
         compared = kd_weak + kd_strong + by_class + batch
         total = config.ce_weight * (ce_weak + ce_strong) + config.kd_weight * compared
         terms = {"ce_weak": ce_weak, "ce_strong": ce_strong, "kd_weak": kd_weak, "kd_strong": kd_strong}
@@ -74,9 +74,9 @@ class MlldObjective:
         kept_B, kept_C = (flags.to(logits_BC.dtype) for flags in kept)
         return kept_B, kept_C
 
-    def _instances(self, signals: Signals, kept_B: Tensor) -> tuple[Tensor, Tensor]:
+    def _instances(self, signals: Signals, kept_B: Tensor, middle: float) -> tuple[Tensor, Tensor]:
         config = self.config
-        inner, outer = (*_INNER[config.temperatures], config.temperature), _OUTER[config.temperatures]
+        inner, outer = (*_INNER[config.temperatures], middle), _OUTER[config.temperatures]
         weak_B, weak_outer_B = self._summed_B(signals, "weak", inner), self._summed_B(signals, "weak", outer)
         strong_B = self._summed_B(signals, "strong", inner)
         if config.mask is MlldMask.RELEASED:
@@ -94,10 +94,12 @@ class MlldObjective:
             torch.stack(values).sum(dim=0) if values else at_least_fp32(student_BC).new_zeros(len(student_BC))
         )
 
-    def _relations(self, signals: Signals, kept_B: Tensor, kept_C: Tensor) -> tuple[Tensor, Tensor]:
+    def _relations(
+        self, signals: Signals, kept_B: Tensor, kept_C: Tensor, middle: float
+    ) -> tuple[Tensor, Tensor]:
         config = self.config
         student_BC, teacher_BC = signals.student["weak"], signals.teacher["weak"].logits_BC
-        temperatures = (*_INNER[config.temperatures], config.temperature, *_OUTER[config.temperatures])
+        temperatures = (*_INNER[config.temperatures], middle, *_OUTER[config.temperatures])
         class_C = torch.stack(
             [class_gap_C(student_BC, teacher_BC, temperature=value) for value in temperatures]
         ).sum(dim=0)
