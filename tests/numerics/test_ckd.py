@@ -55,7 +55,7 @@ def test_an_orthonormal_teacher_that_is_met_gives_the_worked_value() -> None:
 
 def test_the_objective_adds_the_weighted_contrast_to_the_labels() -> None:
     losses = CkdObjective(CkdConfig(contrast_weight=10.0))(three_rows())
-    assert losses.total.item() == pytest.approx(6.995340, abs=1e-6)
+    assert losses.total.item() == pytest.approx(6.995340, abs=DIGITS)
 
 
 def test_a_positive_scale_of_a_row_changes_nothing_and_a_shift_does() -> None:

@@ -122,16 +122,16 @@ def test_confidences_and_cross_entropies_have_the_worked_values() -> None:
         (0.9, 0.2, Gate.RELEASED, 0.0, 0.597880, 2.300620),
         (0.0, 0.0, Gate.RELEASED, 0.428866, 0.597880, 3.158353),
         (0.0, 0.0, Gate.OWN_VIEW, 0.428866, 0.597880, 3.158353),
-        (0.8, 0.4, Gate.RELEASED, 0.323666, 0.451069, 2.874547),
-        (0.8, 0.4, Gate.OWN_VIEW, 0.323666, 0.451069, 2.874547),
+        (0.8, 0.4, Gate.RELEASED, 0.323666, 0.451070, 2.874547),
+        (0.8, 0.4, Gate.OWN_VIEW, 0.323666, 0.451070, 2.874547),
     ],
 )
 def test_each_gate_has_the_worked_values(
     weak_threshold: float, strong_threshold: float, gate: Gate, within: float, cross: float, total: float
 ) -> None:
     losses = crld(fixture(), weak_threshold, strong_threshold, gate)
-    assert losses.terms["within"].item() == pytest.approx(within, abs=1e-6)
-    assert losses.terms["cross"].item() == pytest.approx(cross, abs=1e-6)
+    assert losses.terms["within"].item() == pytest.approx(within, abs=6e-7)
+    assert losses.terms["cross"].item() == pytest.approx(cross, abs=6e-7)
     assert losses.total.item() == pytest.approx(total, abs=6e-7)
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.numerics.reference import (
     DIGITS,
     LABELS,
     WEAK_STUDENT,
     WEAK_TEACHER,
+    agrees_with_differences,
     gradient,
     logits,
     one_view,
@@ -82,6 +85,17 @@ def test_the_gradient_of_the_temperature_has_the_closed_form() -> None:
     assert found.item() == pytest.approx(closed.item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("theta", [1.0, -5.0, 0.3])
+def test_the_gradient_of_theta_is_that_of_the_temperature_times_its_slope(theta: float) -> None:
+    """dT/dtheta = t1 sigmoid(theta) (1 - sigmoid(theta))."""
+    share = 1 / (1 + math.exp(-theta))
+    temperature = torch.tensor(1 + 20 * share, dtype=torch.float64, requires_grad=True)
+    value = kd_divergence_B(logits(WEAK_STUDENT), logits(WEAK_TEACHER), temperature=temperature).mean()
+    (slope,) = torch.autograd.grad(value, temperature)
+    closed = slope.item() * 20 * share * (1 - share)
+    assert theta_gradient(ctkd(theta, **ALONE), epoch=10) == pytest.approx(-closed, rel=1e-9)
+
+
 def test_the_true_gradient_agrees_with_finite_differences() -> None:
     step = 1e-3  # smaller ones drown in rounding: the slope is 6e-4 of a value of 0.3
     values = [ctkd(1.0 + sign * step, **ALONE)(one_view()).total.item() for sign in (1, -1)]
@@ -104,6 +118,27 @@ def test_the_students_gradient_does_not_depend_on_the_strength() -> None:
         signals = one_view(grad=True, epoch=10)
         gradients.append(gradient(ctkd(reversal=strength)(signals).total, signals))
     assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("base", ["kd", "dkd"])
+def test_the_students_gradient_agrees_with_finite_differences(base: str) -> None:
+    objective = ctkd(theta=0.3, base=base)
+
+    def total(student_BC: Tensor) -> Tensor:
+        value: Tensor = objective(signals_of(student_BC, logits(WEAK_TEACHER), LABELS)).total
+        return value
+
+    assert agrees_with_differences(total, WEAK_STUDENT)
+
+
+def test_weight_decay_pulls_the_temperature_to_the_middle_of_its_range() -> None:
+    objective = ctkd(reversal=0.0)
+    optimizer = torch.optim.SGD(objective.parameters(), lr=1.0, weight_decay=0.5)
+    for _ in range(60):
+        optimizer.zero_grad()
+        objective(one_view()).total.backward()
+        optimizer.step()
+    assert objective(one_view()).gauges["temperature"].item() == pytest.approx(11.0, abs=DIGITS)
 
 
 def test_descent_makes_the_divergence_larger() -> None:

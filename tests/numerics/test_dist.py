@@ -62,6 +62,8 @@ def test_two_samples_correlate_fully_one_way_or_the_other() -> None:
         teacher_BC.softmax(-1)[0] - teacher_BC.softmax(-1)[1]
     )
     assert slopes_C.sign().tolist() == [1.0, -1.0, 1.0, 1.0]
+    # One of four classes is 2 away, the others 0.
+    assert class_distance(student_BC, teacher_BC, temperature=1.0).item() == pytest.approx(0.5, abs=DIGITS)
 
 
 def test_one_sample_has_no_correlation_over_the_batch() -> None:

@@ -127,6 +127,15 @@ def test_each_objective_that_takes_it_forgets_the_scale_in_its_divergences(confi
 
 
 @pytest.mark.parametrize("config", TAKE_IT, ids=NAMES)
+def test_masks_and_relations_are_those_of_the_logits_themselves(config: ObjectiveBase) -> None:
+    """Standardised, every teacher is about equally sure."""
+    found, plain = (losses_of(one, scale=1.0) for one in (config, config.with_overrides(standardise=False)))
+    assert found.gauges == plain.gauges
+    for term in {"class", "batch", "ce", "ce_weak", "ce_strong"} & set(found.terms):
+        assert found.terms[term].item() == plain.terms[term].item()
+
+
+@pytest.mark.parametrize("config", TAKE_IT, ids=NAMES)
 def test_without_it_the_value_is_another(config: ObjectiveBase) -> None:
     plain = config.with_overrides(standardise=False)
     assert losses_of(plain, scale=1.0).total.item() != losses_of(config, scale=1.0).total.item()

@@ -22,6 +22,7 @@ from tests.numerics.reference import (
 )
 from trainables.config import MlldConfig, MlldMask, MlldTemperatures
 from trainables.objectives import MlldObjective
+from trainables.objectives.divergences import kd_divergence_B
 from trainables.objectives.relations import batch_gap_B, class_gap_C
 from trainables.signals import Losses, Signals
 
@@ -63,6 +64,23 @@ def test_each_mask_has_the_worked_values(
     assert losses.terms["class"].item() == pytest.approx(by_class, abs=DIGITS)
     assert losses.terms["batch"].item() == pytest.approx(batch, abs=DIGITS)
     assert losses.total.item() == pytest.approx(total, abs=DIGITS)
+
+
+def test_kept_are_the_second_sample_and_the_second_and_fourth_class() -> None:
+    student_BC, teacher_BC = logits(WEAK_STUDENT), logits(WEAK_TEACHER)
+    of_samples_B, of_pairs_B, of_classes_C = (
+        torch.stack([part(student_BC, teacher_BC, temperature=t) for t in (2.0, 3.0, 4.0, 5.0, 6.0)]).sum(0)
+        for part in (kd_divergence_B, batch_gap_B, class_gap_C)
+    )
+    terms = mlld(mask=MlldMask.PER_SAMPLE).terms
+    assert terms["kd_weak"].item() == pytest.approx(of_samples_B[1].item() / 2, rel=1e-12)
+    assert terms["batch"].item() == pytest.approx(of_pairs_B[1].item() / 2, rel=1e-12)
+    assert terms["class"].item() == pytest.approx(of_classes_C[[1, 3]].sum().item() / 4, rel=1e-12)
+
+
+def test_one_temperature_of_the_weak_view_has_the_worked_divergence() -> None:
+    alone = mlld(temperatures=MlldTemperatures.ONE, mask_percentile=100.0, mask=MlldMask.PER_SAMPLE)
+    assert alone.terms["kd_weak"].item() == pytest.approx(0.339521, abs=DIGITS)
 
 
 @pytest.mark.parametrize("mask", list(MlldMask))

@@ -1,0 +1,168 @@
+"""What every objective must hold, with its options: what they select is other code than the defaults'."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.numerics.reference import signals_of
+from trainables.config import CrldConfig, DistConfig, DkdConfig, KdConfig, MlldConfig, ObjectiveBase
+from trainables.config.objectives import (
+    AektConfig,
+    AkdConfig,
+    CkdConfig,
+    ClkdConfig,
+    CtkdConfig,
+    PskdConfig,
+    ZipfConfig,
+)
+from trainables.objectives import build_objective
+from trainables.signals import Losses, Setting, Signals
+
+# B = samples in the batch, C = classes
+BANKS: Final = ("weak", "strong")
+OPEN: Final[dict[str, Any]] = {"weak_threshold": 0.3, "strong_threshold": 0.1}
+VARIANTS: Final[dict[str, ObjectiveBase]] = {
+    "kd standardised": KdConfig(standardise=True, temperature=2.0, kd_weight=9.0),
+    "dkd standardised": DkdConfig(standardise=True, temperature=2.0, alpha=9.0, beta=72.0),
+    "dist at 1": DistConfig(temperature=1.0),
+    "ctkd dkd": CtkdConfig(base="dkd"),
+    "aekt at most 1": AektConfig(max_ratio=1.0),
+    "clkd by sample": ClkdConfig(covariance="sample"),
+    "ckd at 0.1": CkdConfig(temperature=0.1),
+    "akd mixture": AkdConfig(attack_target="mixture", teacher_share=1.0),
+    "mlld per sample": MlldConfig(mask="per_sample"),
+    "mlld standardised": MlldConfig(standardise=True, temperatures="three"),
+    "mlld one": MlldConfig(temperatures="one", temperature=1.0),
+    "crld own view": CrldConfig(gate="own_view", **OPEN),
+    "crld standardised": CrldConfig(standardise=True, **OPEN),
+    **{f"crld {base}": CrldConfig(base=base, **OPEN) for base in ("dkd", "dist", "mlld")},
+    "zipf correct only": ZipfConfig(correct_only=True, upsample=1),
+    "pskd half": PskdConfig(half=True, growth="cosine"),
+}
+TAUGHT: Final = {name: config for name, config in VARIANTS.items() if config.teacher_banks}
+# These gain by other than equal logits.
+NEVER_ZERO: Final = {"ckd at 0.1", "akd mixture"}
+# 1e-8 in the denominator of a correlation, and its T² of 16.
+LEFT_OVER: Final = {"dist at 1": 1e-4, "crld dist": 1e-3}
+
+
+def random_logits(seed: int, rows: int, classes: int, scale: float = 2.0) -> dict[str, Tensor]:
+    draw = np.random.default_rng(seed)
+    return {
+        bank: torch.from_numpy(draw.normal(scale=scale, size=(rows, classes)).astype(np.float32))
+        for bank in BANKS
+    }
+
+
+def doubled(logits: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {bank: value_BC.double() for bank, value_BC in logits.items()}
+
+
+def with_grad(logits: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {bank: value_BC.clone().requires_grad_() for bank, value_BC in logits.items()}
+
+
+def signals(students: dict[str, Tensor], teachers: dict[str, Tensor], labels: list[int]) -> Signals:
+    dense = {
+        bank: value_BC.detach()[:, :, None, None].expand(-1, -1, 2, 2) for bank, value_BC in students.items()
+    }
+    return signals_of(students, teachers, labels, epoch=7, rows_B=torch.arange(len(labels)), dense=dense)
+
+
+def losses_of(config: ObjectiveBase, given: Signals) -> Losses:
+    n_classes = given.student["weak"].shape[-1]
+    return build_objective(config, Setting(64, n_classes, epochs=10))(given)
+
+
+def gradients_of(config: ObjectiveBase, students: dict[str, Tensor], losses: Losses) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(losses.total, [students[bank] for bank in config.banks])
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+def test_autocast_changes_neither_loss_nor_gradient_at_logits_of_sixty(config: ObjectiveBase) -> None:
+    teachers, labels = random_logits(2, 16, 10, scale=30.0), [row % 10 for row in range(16)]
+    totals, gradients = [], []
+    for enabled in (False, True):
+        students = with_grad(random_logits(1, 16, 10, scale=30.0))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            losses = losses_of(config, signals(students, teachers, labels))
+        assert losses.total.dtype is torch.float32
+        totals.append(losses.total.item())
+        gradients.append(gradients_of(config, students, losses))
+    assert all(torch.isfinite(gradient_BC).all() for gradient_BC in gradients[0])
+    assert totals[0] == totals[1]
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+def test_half_precision_student_logits_are_promoted_before_the_softmax(
+    config: ObjectiveBase, dtype: torch.dtype
+) -> None:
+    halves = {bank: value_BC.to(dtype) for bank, value_BC in random_logits(1, 16, 10, scale=30.0).items()}
+    teachers, labels = random_logits(2, 16, 10, scale=30.0), [row % 10 for row in range(16)]
+    singles = {bank: value_BC.float() for bank, value_BC in halves.items()}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = losses_of(config, signals(halves, teachers, labels))
+    assert losses.total.item() == losses_of(config, signals(singles, teachers, labels)).total.item()
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+def test_fp32_agrees_with_float64(config: ObjectiveBase) -> None:
+    students, teachers = random_logits(1, 16, 10, scale=5.0), random_logits(2, 16, 10, scale=5.0)
+    labels = [row % 10 for row in range(16)]
+    single = losses_of(config, signals(students, teachers, labels))
+    exact = losses_of(config, signals(doubled(students), doubled(teachers), labels))
+    assert exact.total.dtype is torch.float64
+    for term, value in exact.terms.items():
+        assert single.terms[term].item() == pytest.approx(value.item(), rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize(("rows", "classes"), [(1, 2), (1, 10), (3, 2)])
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+def test_one_sample_and_two_classes_give_finite_losses_and_gradients(
+    config: ObjectiveBase, rows: int, classes: int
+) -> None:
+    students = with_grad(random_logits(1, rows, classes))
+    labels = [row % classes for row in range(rows)]
+    losses = losses_of(config, signals(students, random_logits(2, rows, classes), labels))
+    assert math.isfinite(losses.total.item())
+    assert all(math.isfinite(value.item()) for value in [*losses.terms.values(), *losses.gauges.values()])
+    for gradient_BC in gradients_of(config, students, losses):
+        assert torch.isfinite(gradient_BC).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 60.0])
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+def test_all_equal_logits_give_finite_losses_and_gradients(config: ObjectiveBase, value: float) -> None:
+    flat = {bank: torch.full((3, 5), value) for bank in BANKS}
+    students = with_grad(flat)
+    losses = losses_of(config, signals(students, flat, [0, 1, 2]))
+    assert math.isfinite(losses.total.item())
+    for gradient_BC in gradients_of(config, students, losses):
+        assert torch.isfinite(gradient_BC).all()
+
+
+@pytest.mark.parametrize("name", [name for name in TAUGHT if name not in NEVER_ZERO])
+def test_a_student_equal_to_its_teacher_pays_nothing_beside_the_labels(name: str) -> None:
+    same = dict.fromkeys(BANKS, random_logits(1, 6, 5)["weak"])
+    losses = losses_of(TAUGHT[name], signals(same, same, [0, 1, 2, 3, 4, 0]))
+    distilled = {term: value.item() for term, value in losses.terms.items() if not term.startswith("ce")}
+    assert distilled == pytest.approx(dict.fromkeys(distilled, 0.0), abs=LEFT_OVER.get(name, 0.0))
+
+
+@pytest.mark.parametrize("config", TAUGHT.values(), ids=TAUGHT)
+def test_no_gradient_reaches_the_teacher(config: ObjectiveBase) -> None:
+    students, teachers = with_grad(random_logits(1, 6, 5)), with_grad(random_logits(2, 6, 5))
+    torch.autograd.backward([losses_of(config, signals(students, teachers, [0, 1, 2, 3, 4, 0])).total])
+    assert all(value_BC.grad is None for value_BC in teachers.values())
+    for bank in config.banks:
+        gradient_BC = students[bank].grad
+        assert gradient_BC is not None
+        assert gradient_BC.abs().sum() > 0
