@@ -135,7 +135,7 @@ class _Search:
 
 def _changed(group: Group) -> dict[str, Any]:
     """The searched values of a group that are not its objective's defaults."""
-    defaults = OBJECTIVE_CONFIGS[group.objective]().plain()
+    defaults = OBJECTIVE_CONFIGS[group.objective].defaults()
     searched = {name: value for name, value in group.parameters.items() if name != "objective"}
     return {
         name: value for name, value in searched.items() if name not in defaults or defaults[name] != value
