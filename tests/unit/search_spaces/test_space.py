@@ -42,9 +42,11 @@ def test_every_corner_of_a_shipped_space_builds_its_configurations(name: str) ->
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name != "lskd"])
 def test_a_shipped_space_tries_the_papers_values_first(name: str) -> None:
     space = load_space(name)
-    points = space.first_points()
-    assert len(points) == len(space.objective_names)
-    for objective, point in zip(space.objective_names, points, strict=True):
+    points: dict[str, dict[str, Any]] = {}
+    for point in space.first_points():  # kd has two in `methods`: its own values, then those of LSKD
+        points.setdefault(str(point.get("objective", space.objective_names[0])), point)
+    assert sorted(points) == sorted(space.objective_names)
+    for objective, point in points.items():
         chosen = space.resolve(point)
         default = OBJECTIVE_CONFIGS[objective]().plain()
         searched = set(chosen.parameters) - {"objective"}

@@ -1,4 +1,4 @@
-"""A threshold is held against the confidence that the cache has in fp32, and each epoch tells what it kept."""
+"""A threshold is held against the confidence of the cache, in fp32, and each epoch tells what it kept."""
 
 from __future__ import annotations
 

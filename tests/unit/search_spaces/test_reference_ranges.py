@@ -1,0 +1,215 @@
+"""Each shipped space has the ranges of the methods' reference, and its paper's values come first."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Final
+
+import pytest
+
+from orchestrator.loading import load_space
+from search_spaces.kinds import Domain, Listed
+from trainables.config import OBJECTIVE_CONFIGS
+from trainables.config.base import Scalar
+
+BETAS: Final = (0.25, 0.5, 1, 2, 4, 6, 8, 10)
+Between = tuple[float, float]
+"""Drawn evenly in the logarithm."""
+Ranges = dict[str, Between | frozenset[Scalar]]
+
+
+def one_of(*members: Scalar) -> frozenset[Scalar]:
+    return frozenset(members)
+
+
+# By space: the objective, and what is searched.
+REFERENCE: Final[MappingProxyType[str, tuple[str, Ranges]]] = MappingProxyType(
+    {
+        "kd": (
+            "kd",
+            {
+                "temperature": one_of(1, 2, 3, 4, 6, 8),
+                "kd_weight": (0.5, 10),
+                "ce_weight": one_of(0.1, 0.5, 1),
+            },
+        ),
+        "lskd": ("kd", {"temperature": one_of(1, 2, 3, 4), "kd_weight": (1, 20)}),
+        "dkd": (
+            "dkd",
+            {
+                "beta": one_of(*BETAS),
+                "temperature": one_of(1, 2, 4),
+                "alpha": one_of(0.5, 1, 2),
+                "warmup_epochs": one_of(1, 10, 20),
+            },
+        ),
+        "dist": (
+            "dist",
+            {"temperature": one_of(1, 2, 4), "dist_weight": (0.5, 4), "beta": one_of(0.5, 1, 2)},
+        ),
+        "mlld": (
+            "mlld",
+            {
+                "kd_weight": (0.3, 3),
+                "mask_percentile": one_of(0, 50, 100),
+                "temperatures": one_of("five", "three", "one"),
+            },
+        ),
+        "crld": (
+            "crld",
+            {
+                "ce_weight": one_of(0.1, 0.5, 1, 2),
+                "within_weight": (0.25, 8),
+                "cross_weight": (0.05, 4),
+                "temperature": one_of(1, 2, 3, 4, 6),
+                "weak_threshold": one_of(0, 0.5, 0.7, 0.8, 0.9, 0.95),
+                "strong_threshold": one_of(0, 0.1, 0.2, 0.4, 0.6),
+            },
+        ),
+        "ctkd": (
+            "ctkd",
+            {
+                "curriculum_epochs": one_of(5, 10, 20, 40),
+                "temperature_range": one_of(5, 10, 20),
+                "reversal": one_of(0.5, 1, 2),
+            },
+        ),
+        "aekt": (
+            "aekt",
+            {"max_ratio": one_of(1, 2, 5, 10), "alpha": one_of(0.5, 1, 2), "beta": one_of(*BETAS)},
+        ),
+        "clkd": (
+            "clkd",
+            {"logit_weight": (0.1, 100), "covariance_weight": (1e-3, 1), "beta": one_of(0.5, 1, 2, 4)},
+        ),
+        "ckd": ("ckd", {"contrast_weight": (1, 200), "temperature": one_of(0.1, 0.2, 0.5, 1, 2)}),
+        "cbd": ("cbd", {"alpha": one_of(0.2, 0.4, 0.6, 0.8), "beta": (1, 200)}),
+        "akd": (
+            "akd",
+            {
+                "teacher_share": one_of(0.25, 0.5, 0.75, 1),
+                "epsilon": one_of(2, 4, 8),
+                "steps": one_of(3, 5, 10),
+            },
+        ),
+        "zipf": (
+            "zipf",
+            {"zipf_weight": (0.01, 2), "power": one_of(0.5, 1, 2), "upsample": one_of(1, 2)},
+        ),
+        "pskd": ("pskd", {"max_trust": one_of(0.5, 0.7, 0.8, 0.9), "growth": one_of("linear", "cosine")}),
+    }
+)
+# What the papers, or the authors' code, take on CIFAR-100.
+DEFAULTS: Final[MappingProxyType[str, dict[str, Scalar]]] = MappingProxyType(
+    {
+        "kd": {"temperature": 4, "ce_weight": 0.1, "kd_weight": 0.9, "standardise": False},
+        "lskd": {"temperature": 2, "ce_weight": 0.1, "kd_weight": 9, "standardise": True},
+        "dkd": {"temperature": 4, "ce_weight": 1, "alpha": 1, "beta": 8, "warmup_epochs": 20},
+        "dist": {"temperature": 4, "ce_weight": 1, "dist_weight": 2, "beta": 1, "gamma": 1},
+        "mlld": {
+            "ce_weight": 0.1,
+            "kd_weight": 0.9,
+            "temperature": 4,
+            "temperatures": "five",
+            "mask": "released",
+            "mask_percentile": 50,
+        },
+        "crld": {
+            "ce_weight": 1,
+            "within_weight": 2,
+            "cross_weight": 0.5,
+            "temperature": 4,
+            "weak_threshold": 0.9,
+            "strong_threshold": 0.2,
+            "gate": "released",
+            "base": "kd",
+        },
+        "ctkd": {
+            "ce_weight": 0.1,
+            "kd_weight": 0.9,
+            "least_temperature": 1,
+            "temperature_range": 20,
+            "curriculum_epochs": 10,
+            "reversal": 1,
+            "base": "kd",
+        },
+        "aekt": {"temperature": 4, "ce_weight": 1, "alpha": 1, "beta": 8, "max_ratio": 5},
+        "clkd": {
+            "ce_weight": 0.1,
+            "logit_weight": 0.5,
+            "beta": 2,
+            "covariance_weight": 0.4,
+            "covariance": "class",
+        },
+        "ckd": {"ce_weight": 1, "contrast_weight": 100, "temperature": 1},
+        "cbd": {"alpha": 0.4, "beta": 100},
+        "akd": {
+            "teacher_share": 0.5,
+            "epsilon": 8,
+            "step": 2,
+            "steps": 10,
+            "random_start": True,
+            "attack_target": "labels",
+        },
+        "zipf": {"zipf_weight": 0.1, "power": 1, "upsample": 2, "correct_only": False},
+        "pskd": {"max_trust": 0.8, "growth": "linear", "half": False},
+        "ls": {"smoothing": 0.1},
+    }
+)
+SEARCHED: Final = [(space, key) for space, (_, ranges) in REFERENCE.items() for key in ranges]
+
+
+def domain_of(space: str, objective: str, key: str) -> Domain:
+    return load_space(space).domains(objective)[objective, key]
+
+
+@pytest.mark.parametrize(("space", "key"), SEARCHED, ids=[f"{space}-{key}" for space, key in SEARCHED])
+def test_a_shipped_space_has_the_range_of_the_reference(space: str, key: str) -> None:
+    objective, ranges = REFERENCE[space]
+    domain, range_ = domain_of(space, objective, key), ranges[key]
+    if isinstance(range_, tuple):
+        assert (domain.kind, domain.arguments) == ("loguniform", range_)
+    elif isinstance(domain, Listed):
+        assert set(domain.arguments) == range_
+    else:  # finer than the reference, with the same ends
+        assert all(domain.contains(member) for member in range_)
+        assert set(domain.corners()) == {min(range_), max(range_)}  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("space", DEFAULTS)
+def test_the_first_student_of_a_space_is_the_papers_in_all_hyper_parameters(space: str) -> None:
+    shipped = load_space(space)
+    chosen = shipped.resolve(shipped.first_points()[0]).objective
+    built = OBJECTIVE_CONFIGS[str(chosen["name"])].from_plain(chosen)
+    assert built.plain().items() >= DEFAULTS[space].items()
+
+
+@pytest.mark.parametrize("name", [name for name in DEFAULTS if name != "lskd"])
+def test_an_objectives_own_defaults_are_the_papers(name: str) -> None:
+    assert OBJECTIVE_CONFIGS[name]().plain().items() >= DEFAULTS[name].items()
+
+
+def test_every_objective_but_the_control_has_a_space_of_its_own() -> None:
+    assert {*DEFAULTS} == {*OBJECTIVE_CONFIGS, "lskd"} - {"ce"}
+    assert {*REFERENCE} == {*DEFAULTS} - {"ls"}
+    for name in OBJECTIVE_CONFIGS:
+        if name != "ce":  # which has nothing to search
+            assert load_space(name).objective_names == (name,)
+
+
+def test_where_the_objective_itself_is_searched_the_first_student_of_each_is_its_papers() -> None:
+    space = load_space("logit_level")
+    for point in space.first_points():
+        chosen = space.resolve(point).objective
+        name = str(chosen["name"])
+        assert OBJECTIVE_CONFIGS[name].from_plain(chosen) == OBJECTIVE_CONFIGS[name]()
+    searched = {
+        name: {key for section, key in space.domains(name) if section == name}
+        for name in space.objective_names
+    }
+    assert {"kd", "dkd", "dist", "ctkd", "aekt", "clkd", "ckd", "mlld", "crld"} <= set(searched)
+    assert all(searched.values())
+    for name, keys in searched.items():  # no wider than in the objective's own space
+        own = load_space(name).domains(name)
+        for key in keys & {key for _, key in own}:
+            assert all(own[name, key].contains(end) for end in space.domains(name)[name, key].corners())
