@@ -161,7 +161,7 @@ def test_kd_at_its_defaults_is_what_the_others_of_a_search_are_held_against(tmp_
     for seed in SEEDS:
         tested[student(ledger, "s", "ce", "baseline", seed)] = {"accuracy": 0.8, "ece": 0.1}
         for standardise, accuracy in ((True, 0.9), (False, 0.85)):
-            options: dict[str, object] = {"standardise": standardise, "warmup_epochs": 1}
+            options: dict[str, object] = {"standardise": standardise, "temperature": 4, "warmup_epochs": 1}
             trial = student(ledger, "s", "kd", "finalist", seed, parameters=options)
             tested[trial] = {"accuracy": accuracy, "ece": 0.1}
     ledger.append("stage", stage="test", key="k", status="finished", seconds=1.0, result=tested)
