@@ -17,6 +17,7 @@ from orchestrator.loading import LoadedExperiment
 from orchestrator.looking import look_at_images
 from orchestrator.run_context import Run
 from orchestrator.schema_words import did_you_mean
+from orchestrator.search_board import duration
 from orchestrator.summary import percent, read_summary
 from trainables.config import Config, ModelConfig, Split, TrialSpec
 from trainables.config.faithfulness import BallSearch, ConfidenceOf
@@ -128,8 +129,9 @@ def show_evaluation(found: Evaluation, console: Console) -> None:
     whose = "the label" if around.search.confidence_of is ConfidenceOf.LABEL else "the teacher's class"
     console.info(
         f"found by {around.search.restarts} attacks of {around.search.steps} steps for each figure: there "
-        "may be worse, so disagreement and gap are lower bounds and nothing here is a guarantee; radius 0 is "
-        f"the images themselves; confidence is the probability of {whose}; means over images"
+        "may be worse, so disagreement and gap are lower bounds, ranges of confidence may be wider, and "
+        f"nothing here is a guarantee; radius 0 is the images themselves; confidence is the probability of "
+        f"{whose}; means over images"
     )
 
 
@@ -180,10 +182,14 @@ class _Evaluator:
         self, student: nn.Module, teacher: nn.Module, search: BallSearch, console: Console
     ) -> Faithfulness:
         pair = NetworkPair(teacher, student, mean=self._data.mean, std=self._data.std)
+        began = console.clock()
         with console.progress("attacks") as progress:
-            return faithfulness(
-                pair, self._split, search, lambda done, total: progress.update(done, total=total)
-            )
+
+            def tell(done: int, total: int) -> None:
+                left_s = (console.clock() - began) / done * (total - done)
+                progress.update(done, f"{duration(left_s)} left", total=total)
+
+            return faithfulness(pair, self._split, search, tell)
 
 
 def _student(run: Run, trial: str | None) -> TrialRecord:

@@ -1,8 +1,11 @@
 """Whether a student says what its teacher says also near images (Lamb et al., 2023, arXiv 2306.04431).
 
 The questions are the paper's: do teacher and student disagree anywhere in a small ball around an image that
-the teacher gets right, and is the student as confident there? That is its summary; the exact figures, the
-attack and its defaults are inferred here. All that is found in a ball is found by attack: there may be worse.
+the teacher gets right, and is the student as confident there? That is known from its abstract. Inferred here,
+and not from the paper: the exact figures (whose confidence, means over samples, the gap of the lowest as a
+ratio of means), what is climbed, steps and restarts. The paper's certificates, which bound disagreement from
+above, and its training with altered images are left out. All that is found in a ball is found by attack:
+there may be worse.
 """
 
 # B = samples in the batch, C = classes (of logits) or channels (of images), H, W = height and width
@@ -111,8 +114,9 @@ def faithfulness(
 ) -> Faithfulness:
     """Compare a teacher and a student in balls around a split's images, both in evaluation mode.
 
-    The same search gives the same figures. None of a larger ball is milder than that of a smaller one, since
-    what was found in that is where the next search begins. Modes and gradients are as before afterwards.
+    The same search gives the same figures, on a GPU as far as its convolutions do. None of a larger ball is
+    milder than that of a smaller one, since what was found in that is where the next search begins. Modes and
+    gradients are as before afterwards.
 
     Raises:
         DataError: the teacher gets none of the samples right.

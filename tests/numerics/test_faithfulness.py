@@ -281,14 +281,8 @@ def test_only_samples_that_the_teacher_gets_right_are_compared() -> None:
     )
     found = faithfulness(pair_of(teacher, student), wrong, QUICK)
     assert (found.samples_drawn, found.samples) == (24, 15)
-    assert (
-        found.balls[0]
-        == faithfulness(
-            pair_of(teacher, student),
-            ImageSplit(split.images[9:], split.labels[9:], split.ids[9:]),  # type: ignore[arg-type]
-            QUICK,
-        ).balls[0]
-    )
+    rest = ImageSplit(split.images[9:], split.labels[9:], split.ids[9:])
+    assert found.balls[0] == faithfulness(pair_of(teacher, student), rest, QUICK).balls[0]
     none_right = ImageSplit(split.images, (split.labels + 1) % 3, split.ids)
     with pytest.raises(DataError, match="the teacher gets none of 24 samples right"):
         faithfulness(pair_of(teacher, student), none_right, QUICK)
