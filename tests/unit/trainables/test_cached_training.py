@@ -33,7 +33,7 @@ from trainables.config import (
     ObjectiveBase,
     Precision,
 )
-from trainables.config.objectives import CkdConfig, ClkdConfig, CtkdConfig
+from trainables.config.objectives import AektConfig, AkdConfig, CkdConfig, ClkdConfig, CtkdConfig
 from trainables.evaluation import evaluating
 from trainables.loop import Course, train
 from trainables.objectives.divergences import confidence_B
@@ -42,7 +42,10 @@ from trainables.workbench import Workbench
 
 OBJECTIVES: dict[str, ObjectiveBase] = {
     "kd": KdConfig(temperature=2.0, kd_weight=3.0),
+    "lskd": KdConfig(standardise=True, temperature=2.0, kd_weight=9.0),
     "dkd": DkdConfig(),
+    "aekt": AektConfig(),
+    "akd": AkdConfig(steps=2, attack_target="mixture"),
     "dist": DistConfig(),
     "ctkd": CtkdConfig(),
     "clkd": ClkdConfig(covariance_weight=1e-5),
