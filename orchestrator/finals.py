@@ -78,8 +78,8 @@ def test_stage(run: Run, bench: BenchSpec, teacher: TeacherFacts, records: Seque
     """By trial id, `accuracy`, `nll`, `ece` and `agreement` with the teacher, on the test split.
 
     Finalists and control have them, and the teacher itself; where its logits were imported there is no
-    network that could be asked about this split. No other stage reads it; `stillhouse evaluate` may afterwards,
-    for the same students.
+    network that could be asked about this split. No other stage reads it; afterwards `stillhouse evaluate`
+    may, for the same students.
     """
     jobs = [
         _evaluation(record.trial, TrialSpec.from_plain(record.spec).student, record.checkpoint, bench)

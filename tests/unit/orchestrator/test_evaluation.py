@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -231,9 +233,21 @@ def test_the_test_split_is_shown_to_students_that_a_run_has_tested_and_to_no_oth
     assert "no run has tested student s2" in refused(ConfigError, file, "--split", "test", "--trial", OTHER)
 
 
-def test_a_teacher_of_which_only_logits_are_known_cannot_be_attacked(file: str, tmp_path: Path) -> None:
-    network = f"{{model: {{name: mlp, width: 16}}, checkpoint: {tmp_path}/teacher.safetensors}}"
-    rewrite(file, network, "{imported: true}")
+def test_a_teacher_of_which_only_logits_are_known_is_neither_attacked_nor_compared_with(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # the node's copies of caches lie there
+    teacher = f"{{model: {{name: mlp, width: 16}}, checkpoint: {tmp_path}/teacher.safetensors}}"
+    rewrite(file, teacher, "{imported: true}")
+    train = load_training(DATA).train
+    logits = 5 * F.one_hot(train.labels, 10).float()
+    np.savez(tmp_path / "logits.npz", ids=train.ids.numpy(), logits=logits.numpy())
+    brought = CliRunner().invoke(app, ["cache", "import", str(tmp_path / "logits.npz"), file])
+    assert brought.exit_code == 0, (brought.output, brought.exception)
+    found = told(file)
+    assert (found["teacher"], found["agreement"]) == (None, None)
+    assert found["student"]["accuracy"] > 0.2
+    assert "unknown" in asked(file).output
     message = refused(ConfigError, file, "--faithfulness")
     assert "has no network, only logits that were imported" in message
     assert "give the experiment the teacher's `model` and `checkpoint`" in message
