@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -94,6 +95,29 @@ def test_no_gradient_reaches_the_teacher_and_zeros_have_a_bounded_one() -> None:
     assert teacher_BD.grad is None
     assert student_BD.grad is not None
     assert torch.isfinite(student_BD.grad).all()
+
+
+def test_embeddings_of_a_teacher_in_fp16_change_the_loss_by_less_than_a_hundredth() -> None:
+    student_BD, teacher_BD = torch.rand(2, 64, 128, generator=torch.Generator().manual_seed(0)) * 20
+    kept = embedding_distance(student_BD, teacher_BD.half().float())
+    assert kept.item() == pytest.approx(embedding_distance(student_BD, teacher_BD).item(), rel=1e-3)
+
+
+def test_one_sample_has_its_own_distance_and_two_classes_the_scale_of_the_head() -> None:
+    """Cosines of [3, 4] with the axes are 0.6 and 0.8: 20 times their difference is 4."""
+    student_BD, classifier = logits([[3.0, 4.0]], grad=True), CosineClassifier(2, 2).double()
+    classifier.weight = torch.nn.Parameter(torch.eye(2, dtype=torch.float64))
+    signals = Signals(
+        student={"weak": classifier(student_BD)},
+        teacher={"weak": TeacherSignal(torch.zeros(1, 2), torch.zeros(1), logits([[4.0, 3.0]]))},
+        labels_B=torch.tensor([1]),
+        epoch=1,
+        embedding={"weak": student_BD},
+    )
+    losses = CbdObjective(CbdConfig())(signals)
+    assert losses.terms["ce"].item() == pytest.approx(math.log1p(math.exp(-4.0)), rel=1e-12)
+    assert losses.terms["embedding"].item() == pytest.approx(1 - 0.96, rel=1e-12)
+    assert torch.isfinite(torch.autograd.grad(losses.total, student_BD)[0]).all()
 
 
 def test_a_student_of_another_width_is_told_the_teachers() -> None:

@@ -124,6 +124,24 @@ def test_fp32_agrees_with_float64(config: ObjectiveBase) -> None:
         assert single.terms[term].item() == pytest.approx(value.item(), rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.parametrize("config", TAUGHT.values(), ids=TAUGHT)
+def test_teacher_logits_rounded_to_fp16_change_the_loss_by_less_than_a_hundredth(
+    config: ObjectiveBase,
+) -> None:
+    students, teachers = random_logits(1, 64, 10), random_logits(2, 64, 10)
+    largest = {bank: value_BC.amax(dim=-1, keepdim=True) for bank, value_BC in teachers.items()}
+    rounded = {
+        bank: (value_BC - largest[bank]).half().float() + largest[bank] for bank, value_BC in teachers.items()
+    }
+    labels = [row % 10 for row in range(64)]
+    exact = losses_of(config, signals(students, teachers, labels))
+    kept = losses_of(config, signals(students, rounded, labels))
+    torch.testing.assert_close(kept.total, exact.total, rtol=1e-2, atol=0)
+    assert kept.gauges.keys() == exact.gauges.keys()
+    for gauge, value in exact.gauges.items():
+        torch.testing.assert_close(kept.gauges[gauge], value, rtol=1e-2, atol=0)
+
+
 @pytest.mark.parametrize(("rows", "classes"), [(1, 2), (1, 10), (3, 2)])
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 def test_one_sample_and_two_classes_give_finite_losses_and_gradients(

@@ -150,6 +150,17 @@ def test_the_temperature_is_learned_and_stays_out_of_the_student(bench: Workbenc
     assert weights_of(course.model).keys() == weights_of(averaging_student()).keys()
 
 
+@pytest.mark.parametrize("objective", [KdConfig(), CrldConfig(), MlldConfig()], ids=["kd", "crld", "mlld"])
+def test_each_view_has_a_forward_pass_of_its_own_and_with_it_its_own_batch_statistics(
+    bench: Workbench, objective: ObjectiveBase
+) -> None:
+    """As in the released CRLD; both views in one batch would be another algorithm."""
+    course = course_of(objective, training=ONE)
+    train(course, bench, on_epoch=lambda *_: None)
+    n_updates = course.model.get_buffer("1.num_batches_tracked").item()
+    assert n_updates == len(objective.banks) * (44 // SHORT.batch_size)
+
+
 def test_a_student_that_sees_adversarial_images_is_measured_under_attack(bench: Workbench) -> None:
     told: Told = []
     course = course_of(AkdConfig(epsilon=64.0, step=32.0, steps=3), training=ONE)
