@@ -173,7 +173,7 @@ def test_a_shipped_space_has_the_range_of_the_reference(space: str, key: str) ->
         assert set(domain.arguments) == range_
     else:  # finer than the reference, with the same ends
         assert all(domain.contains(member) for member in range_)
-        assert set(domain.corners()) == {min(range_), max(range_)}  # type: ignore[type-var]
+        assert set(domain.corners()) == {min(range_), max(range_)}
 
 
 @pytest.mark.parametrize("space", DEFAULTS)
