@@ -156,6 +156,24 @@ def _embeddings_are_there(both: Both) -> None:
             raise as_error(both.document, [Problem(("student", "cosine_head"), text)])
 
 
+def _a_live_teacher_answers(both: Both) -> None:
+    """What the student sees after an attack is in no cache: the teacher itself has to be asked about it."""
+    if both.config.cache.online and not both.config.teacher.imported:
+        return
+    for name, section in both.space.objectives.given().items():
+        configs = (OBJECTIVE_CONFIGS[name].from_plain(corner) for corner in section.corners())
+        if any(Need.ONLINE_TEACHER in config.needed for config in configs):
+            asks = f"objective {name} of space {both.space.name} asks the teacher about adversarial images"
+            place = ("cache", "online")
+            text = f"found false; {asks}, which no cache holds; allowed: true, or `teacher_input: view`"
+            if both.config.teacher.imported:
+                place = ("teacher", "imported")
+                text = (
+                    f"found true; {asks}, and imported logits have no network; allowed: `teacher_input: view`"
+                )
+            raise as_error(both.document, [Problem(place, text)])
+
+
 def _a_network_is_there_to_ask(both: Both) -> None:
     """What only a network can give is not to be had from imported logits."""
     cache = both.config.cache
@@ -176,6 +194,7 @@ CHECKS: Final[tuple[Callable[[Both], None], ...]] = (
     _imported_logits_suffice,
     _cache_keeps_enough_classes,
     _embeddings_are_there,
+    _a_live_teacher_answers,
     _a_network_is_there_to_ask,
 )
 

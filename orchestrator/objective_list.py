@@ -18,6 +18,7 @@ NEED_WORDS: Final[Mapping[Need, str]] = MappingProxyType(
         Need.DENSE_LOGITS: "student's last feature map",
         Need.ROWS: "a table by sample",
         Need.ATTACK: "adversarial images",
+        Need.ONLINE_TEACHER: "online teacher",
     }
 )
 COLUMNS: Final = ("name", "needs", "student sees", "paper", "defaults")

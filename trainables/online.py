@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from trainables.cache.keeping import keep_logits
-from trainables.cache.producer import LiveTeacher
+from trainables.cache.producer import Answers, LiveTeacher
 from trainables.config import Precision, ViewsConfig
 from trainables.signals import TeacherSignal
 
-# B = samples in the batch
+# B = samples in the batch, C = channels, H, W = height and width
 
 
 class OnlineTeacher:
@@ -30,8 +30,21 @@ class OnlineTeacher:
         """
         recipe = self._views.bank(bank).recipe
         answers = self._live.answers(recipe, view, rows_B.cpu(), embedding=self._embedding)
-        # By the cache's own sums: a last bit could carry a sample across a threshold.
-        kept = keep_logits(
-            answers.logits_BC.numpy(), rows_B.cpu().numpy(), Precision.FP32, where=f"bank {bank}, view {view}"
-        )
-        return TeacherSignal(answers.logits_BC, torch.from_numpy(kept.confidence_B), answers.embedding_BD)
+        return _signal_of(answers, rows_B, where=f"bank {bank}, view {view}")
+
+    def signal_about(self, images_BCHW: Tensor, rows_B: Tensor) -> TeacherSignal:
+        """What the teacher says, on the CPU, about normalised images that were made of these rows.
+
+        It is asked as it is about views: of a view's own images it says the same.
+
+        Raises:
+            CacheError: the teacher's output is not one logit per class, or not finite.
+        """
+        answers = self._live.answers_about(images_BCHW, embedding=self._embedding)
+        return _signal_of(answers, rows_B, where="images as the student sees them")
+
+
+def _signal_of(answers: Answers, rows_B: Tensor, *, where: str) -> TeacherSignal:
+    # By the cache's own sums: a last bit could carry a sample across a threshold.
+    kept = keep_logits(answers.logits_BC.numpy(), rows_B.cpu().numpy(), Precision.FP32, where=where)
+    return TeacherSignal(answers.logits_BC, torch.from_numpy(kept.confidence_B), answers.embedding_BD)

@@ -53,12 +53,15 @@ class Serving:
         """The model is on the bench's device; smoothing and epochs are the recipe's.
 
         Raises:
-            TrialFailed: the student, or the number of ranks, cannot give what the objective needs.
+            TrialFailed: student, teacher, or the number of ranks, cannot give what the objective needs.
         """
         self._config = config
         self._bench = bench
         self._label_smoothing, self._epochs = label_smoothing, epochs
         self._needed = config.needed
+        self._asks_live = Need.ONLINE_TEACHER in self._needed
+        if self._asks_live:
+            bench.require_live_teacher()
         if Need.ROWS in self._needed and team.size > 1:
             raise TrialFailed(
                 "this objective keeps a table of every sample's last answer, which the "
@@ -89,12 +92,15 @@ class Serving:
         images = {
             bank: bench.images(bank, epoch, rows_B).contiguous(memory_format=layout) for bank in config.banks
         }
-        teacher = {bank: self._teacher(bank, epoch, rows_B) for bank in config.teacher_banks}
+        heard = config.teacher_banks if self._hears_of_views() else ()
+        teacher = {bank: self._teacher(bank, epoch, rows_B) for bank in heard}
         if self._attacker is not None:
             images = {
                 bank: self._attacked(self._attacker, shown, labels_B, teacher.get(bank), precision)
                 for bank, shown in images.items()
             }
+        if self._asks_live:  # outside autocast: the teacher's precision is its own
+            teacher = {bank: bench.teacher_about(images[bank], rows_B) for bank in config.teacher_banks}
         with autocast(precision, bench.device):
             answers = {bank: self._answer(forward, shown) for bank, shown in images.items()}
         mixings = {bank: bench.mixing(bank, epoch, rows_B) for bank in config.banks}
@@ -126,6 +132,10 @@ class Serving:
             batch_size=batch_size,
         )
         return {"selection/accuracy_under_attack": accuracy}
+
+    def _hears_of_views(self) -> bool:
+        """Whether the teacher's answer to the views themselves is used, at least by the attack."""
+        return not self._asks_live or (self._attacker is not None and self._attacker.attack.teacher_share > 0)
 
     def _attacked(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,6 +22,15 @@ class TeacherSignal:
     """fp32; largest softmax probability at temperature 1, of the logits as kept."""
     embedding_BD: Tensor | None = None
     """fp32; what the teacher's last linear layer was given. None where nobody kept it."""
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> TeacherSignal:
+        """The signal with each of its tensors changed."""
+        embedding_BD = self.embedding_BD
+        return TeacherSignal(
+            change(self.logits_BC),
+            change(self.confidence_B),
+            None if embedding_BD is None else change(embedding_BD),
+        )
 
 
 @dataclass(frozen=True)

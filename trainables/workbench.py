@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from trainables.cache.identity import make_identity, require_identity, split_fac
 from trainables.cache.reader import CacheReader
 from trainables.config import ViewsConfig
 from trainables.data import ImageSplit, TrainingData
-from trainables.errors import CacheError
+from trainables.errors import CacheError, TrialFailed
 from trainables.evaluation import answers, evaluate
 from trainables.file_views import FileViews
 from trainables.online import OnlineTeacher
@@ -134,14 +134,38 @@ class Workbench:
         """
         view = self.view_of(bank, epoch)
         if self._online is not None:
-            return _each(self._online.signal(bank, view, rows_B), lambda part: to_device(part, self.device))
+            return self._here(self._online.signal(bank, view, rows_B))
         if self._cache is None:
             raise CacheError("this objective needs the teacher's logits, but the bench has no cache")
         whole = self._whole_signal(self._cache, bank, view)
         if whole is None:
-            return _each(self._cache.signal(bank, view, rows_B), lambda part: to_device(part, self.device))
+            return self._here(self._cache.signal(bank, view, rows_B))
         rows_B = to_device(rows_B, self.device)
-        return _each(whole, lambda part: part[rows_B].float())
+        return whole.each(lambda part: part[rows_B].float())
+
+    def require_live_teacher(self) -> OnlineTeacher:
+        """The teacher that runs beside the students.
+
+        Raises:
+            TrialFailed: this bench has a cache, or no teacher at all.
+        """
+        if self._online is None:
+            raise TrialFailed(
+                "this objective asks the teacher about adversarial images, which no cache holds; let the "
+                "teacher run beside the student (cache: {online: true}), or set teacher_input to view"
+            )
+        return self._online
+
+    def teacher_about(self, images_BCHW: Tensor, rows_B: Tensor) -> TeacherSignal:
+        """What the live teacher says about images that were made of these rows, without gradient.
+
+        The images are normalised, as `images` gives them, and on the bench's device.
+
+        Raises:
+            TrialFailed: this bench has a cache, or no teacher at all.
+            CacheError: the teacher's output is not one logit per class, or not finite.
+        """
+        return self._here(self.require_live_teacher().signal_about(images_BCHW, rows_B))
 
     def largest_logits(self, bank: str, epoch: int, rows_B: Tensor) -> Tensor | None:
         """The teacher's largest logit of each row, fp32, which an fp16 cache takes off; None without a cache.
@@ -193,6 +217,9 @@ class Workbench:
         data = self.data
         return answers(model, split, mean=data.mean, std=data.std, batch_size=batch_size, device=self.device)
 
+    def _here(self, signal: TeacherSignal) -> TeacherSignal:
+        return signal.each(lambda part: to_device(part, self.device))
+
     def _whole_signal(self, cache: CacheReader, bank: str, view: int) -> TeacherSignal | None:
         signal = self._signals.get((bank, view))
         if signal is not None:
@@ -205,7 +232,7 @@ class Workbench:
         size = cache.view_bytes(bank, view)
         if size > self._free_signal_bytes:
             return None
-        signal = _each(cache.whole_view(bank, view), lambda part: part.to(self.device))
+        signal = cache.whole_view(bank, view).each(lambda part: part.to(self.device))
         self._signals[bank, view] = signal
         self._free_signal_bytes -= size
         return signal
@@ -262,13 +289,3 @@ def _refuse_foreign(cache: CacheReader, data: TrainingData, view_seed: int) -> N
     own = cache.identity
     mine = make_identity(own.teacher, split_facts(data), seed=view_seed, precision=own.dtype, top_k=own.top_k)
     require_identity(cache.uri, own, mine)
-
-
-def _each(signal: TeacherSignal, change: Callable[[Tensor], Tensor]) -> TeacherSignal:
-    """The signal with each of its tensors changed."""
-    embedding_BD = signal.embedding_BD
-    return TeacherSignal(
-        change(signal.logits_BC),
-        change(signal.confidence_B),
-        None if embedding_BD is None else change(embedding_BD),
-    )

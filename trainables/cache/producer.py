@@ -22,7 +22,7 @@ from trainables.errors import CacheError
 from trainables.views.normalise import normalise
 from trainables.views.showing import show
 
-# B = rows, C = classes, D = numbers in an embedding
+# B = rows, C = classes (of logits) or channels (of images), D = numbers in an embedding, H, W = height, width
 
 
 @dataclass(frozen=True)
@@ -67,22 +67,34 @@ class LiveTeacher:
             CacheError: the teacher's output is not one logit per class, or it has no linear classifier whose
                 input could be its embedding.
         """
+        mean, std = self._data.mean, self._data.std
+        shown = (normalise(images, mean, std) for images in self._shown(recipe, view, rows_B))
+        return self._answers(shown, len(rows_B), embedding=embedding)
+
+    def answers_about(self, images_BCHW: Tensor, *, embedding: bool = False) -> Answers:
+        """The same about images that are normalised already, on the teacher's device.
+
+        Raises:
+            CacheError: as for `answers`.
+        """
+        chunks = torch.split(images_BCHW, self._batch_size)
+        return self._answers(iter(chunks), len(images_BCHW), embedding=embedding)
+
+    def _answers(self, batches: Iterator[Tensor], n_images: int, *, embedding: bool) -> Answers:
         tap = EmbeddingTap(self._module, len(self._data.classes)) if embedding else None
         # Filled in place: a list of chunks would be joined at twice the memory.
-        logits_BC = torch.empty(len(rows_B), len(self._data.classes))
+        logits_BC = torch.empty(n_images, len(self._data.classes))
         embedding_BD: Tensor | None = None
         # TF32 rounds every factor to eleven bits; over a deep network that costs more than fp16 in the cache.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            for first, images in zip(
-                range(0, len(rows_B), self._batch_size), self._shown(recipe, view, rows_B), strict=True
-            ):
+            for first, images in zip(range(0, n_images, self._batch_size), batches, strict=True):
                 part = slice(first, first + self._batch_size)
                 with tap or nullcontext():
                     logits_BC[part] = self._forward(images)
                 if tap is not None:
                     given = tap.taken(len(images))
                     if embedding_BD is None:
-                        embedding_BD = torch.empty(len(rows_B), given.shape[1])
+                        embedding_BD = torch.empty(n_images, given.shape[1])
                     embedding_BD[part] = given
         return Answers(logits_BC, embedding_BD)
 
@@ -96,8 +108,7 @@ class LiveTeacher:
         return split.each(shown, torch.split(rows_B, self._batch_size))
 
     def _forward(self, images_BCHW: Tensor) -> Tensor:
-        batch = normalise(images_BCHW, self._data.mean, self._data.std)
-        logits_BC: Tensor = self._module(batch.contiguous(memory_format=torch.channels_last))
+        logits_BC: Tensor = self._module(images_BCHW.contiguous(memory_format=torch.channels_last))
         wanted = (len(images_BCHW), len(self._data.classes))
         if logits_BC.shape != wanted:
             raise CacheError(

@@ -67,6 +67,9 @@ class Need(StrEnum):
     """Which samples of the training split a batch holds, for a table by sample."""
     ATTACK = "attack"
     """The student sees adversarial images, which the loop makes in each step."""
+    ONLINE_TEACHER = "online_teacher"
+    """The teacher's answer to the very images that the student sees: it runs beside the student. Each bank
+    of `teacher_banks` is one of `banks` then."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from trainables.config.logit_objectives import (
     KdConfig,
 )
 from trainables.config.objective_base import Attack, Need, ObjectiveBase
-from trainables.config.robust_objectives import AkdConfig, AttackTarget
+from trainables.config.robust_objectives import AkdConfig, AttackTarget, TeacherInput
 from trainables.config.schedules import TemperatureSchedule
 from trainables.config.view_objectives import (
     CrldBase,
@@ -105,6 +105,7 @@ __all__ = [
     "ObjectiveBase",
     "ObjectiveConfig",
     "PskdConfig",
+    "TeacherInput",
     "TemperatureSchedule",
     "ZipfConfig",
 ]

@@ -19,10 +19,12 @@ class AkdObjective:
     """(1 - teacher_share) · CE(labels) + teacher_share · CE(the teacher's probabilities), of the student's
     answer to an adversarial image.
 
-    The loop makes the images, by the attack of the configuration. The teacher answers to the view before the
-    attack, so a cache serves it; a teacher that sees the adversarial image, which would have to run beside
-    the student, is left out. That the idea works is from the paper's summary; this formula, the attack and
-    its defaults are inferred. Temperature is 1. Terms: `ce`, `soft`.
+    The loop makes the images, by the attack of the configuration. With `teacher_input: view` the teacher
+    answers to the view before the attack, so a cache serves it; with `adversarial` to the very image that the
+    student sees, for which it runs beside the student (`cache.online`). An attack on the mixture always takes
+    the teacher's answer to the view, since the adversarial image is not there yet. That the idea works is
+    from the paper's summary; this formula, both inputs, the attack and its defaults are inferred. Temperature
+    is 1. Terms: `ce`, `soft`.
     """
 
     config: AkdConfig
