@@ -41,7 +41,8 @@ class CacheConfig(Config):
     )
     online: bool = Field(
         False,
-        description="no cache: each trial asks the teacher anew about every batch; for comparison",
+        description="no cache: each trial asks the teacher anew about every batch; for comparison, and for "
+        "objectives that ask about adversarial images",
     )
     batch_size: int = Field(512, ge=1, le=65_536, description="samples in a teacher forward")
     rows_per_shard: int = Field(65_536, ge=16, description="samples in one Parquet file")

@@ -25,8 +25,9 @@ from trainables.config import (
     TrialSpec,
     ViewsConfig,
 )
+from trainables.config.objectives import AkdConfig, TeacherInput
 from trainables.data import load_test
-from trainables.errors import CacheError, CheckpointError
+from trainables.errors import CacheError, CheckpointError, TrialFailed
 from trainables.jobs import JOB_KINDS, End, EvaluateJob, Job, Message, ProfileJob, TrainJob
 from trainables.slot import HANDLERS, Line, evaluate_job, profile_job, train_job
 from trainables.weights import load_weights
@@ -34,6 +35,8 @@ from trainables.weights import load_weights
 DATA = DataConfig(name=DataName.DIGITS, train_limit=100)
 STUDENT = ModelConfig(name=ModelName.MLP, width=8)
 TRAINING = TrainingConfig(epochs=5, batch_size=20, checkpoint_every=2)
+ONE = TRAINING.with_overrides(epochs=1)
+ROBUST = AkdConfig(steps=2, teacher_input=TeacherInput.ADVERSARIAL)
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +180,36 @@ def test_a_student_is_compared_with_the_teacher_image_by_image(bench: Bench, spe
         )
         evaluate_job(job, bench, evaluated.line())
         assert evaluated.messages[0].metrics["test/agreement"] == agreement
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_teacher_from_its_file_runs_beside_the_student_and_sees_its_adversarial_images(
+    bench: Bench, spec: BenchSpec, autocast: bool
+) -> None:
+    beginner, trained = Listener(), Listener()
+    train_job(job_of(spec, trial_id="ce-2", training=ONE), bench, beginner.line())
+    train_job(job_of(spec, training=TRAINING), bench, trained.line())
+    ends: list[dict[str, float]] = []
+    for teacher in (beginner, trained):
+        online = OnlineSpec(
+            model=STUDENT, weights=teacher.messages[-1].checkpoint or "", batch_size=8, autocast=autocast
+        )
+        beside = spec.with_overrides(online=online, checkpoints=f"{spec.checkpoints}-{len(ends)}")
+        listener = Listener()
+        train_job(job_of(beside, trial_id="akd-1", training=ONE, objective=ROBUST), bench, listener.line())
+        assert listener.messages[-1].end is End.COMPLETED
+        assert "selection/accuracy_under_attack" in listener.messages[0].metrics
+        ends.append(untimed(listener.messages[0].metrics))
+    assert ends[0]["train/soft"] != ends[1]["train/soft"]  # what is heard is that teacher
+
+
+def test_without_a_teacher_beside_the_student_such_a_job_fails_with_what_to_set(
+    bench: Bench, spec: BenchSpec
+) -> None:
+    with pytest.raises(
+        TrialFailed, match=r"let the teacher run beside the student \(cache: \{online: true\}\)"
+    ):
+        train_job(job_of(spec, trial_id="akd-2", objective=ROBUST), bench, Listener().line())
 
 
 def test_weights_that_are_gone_are_named(bench: Bench, spec: BenchSpec) -> None:
