@@ -16,12 +16,17 @@ Errand = TrainJob | EvaluateJob | ProfileJob
 
 
 def run_errands(
-    broker: Any, jobs: Sequence[Errand], on_message: Callable[[Errand, Message], None] = lambda *_: None
+    broker: Any,
+    jobs: Sequence[Errand],
+    on_message: Callable[[Errand, Message], None] = lambda *_: None,
+    *,
+    each_may_fail: bool = False,
 ) -> dict[str, Message]:
     """Send all jobs, pass every message on, and give the last message of each by job id.
 
     Raises:
-        StillhouseError: a job failed; the others are cancelled.
+        StillhouseError: a job failed, and `each_may_fail` is not given, or no job can be done any more; the
+            others are cancelled.
     """
     lines = [(Follower(broker, job.job_id, job.plain(), holder=HOLDER), job) for job in jobs]
     ray.get([line.submitting() for line, _ in lines])
@@ -33,7 +38,7 @@ def run_errands(
         message = line.hear(ray.get(ready[0]))
         if message is not None:
             on_message(job, message)
-            if message.end is End.FAILED:
+            if message.end is End.FAILED and (message.hopeless or not each_may_fail):
                 for other, _ in waiting.values():
                     other.cancel()
                 raise StillhouseError(f"{job.job_id} failed: {message.reason}")

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from orchestrator.finals import Figures
 from orchestrator.ledger import Ledger, TrialRecord
-from orchestrator.picking import Group, PairedDifference, group_trials, paired_difference, seed_of
+from orchestrator.picking import (
+    Group,
+    PairedDifference,
+    group_trials,
+    hyper_parameters_key,
+    paired_difference,
+    seed_of,
+)
 from trainables.config import OBJECTIVE_CONFIGS, Role
 from trainables.errors import StillhouseError
 
@@ -51,6 +58,16 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class Failed:
+    """Seeds of one objective with one set of hyper-parameters that no row has a part of."""
+
+    objective: str
+    parameters: dict[str, Any]
+    reasons: tuple[str, ...]
+    """Why, one for each."""
+
+
+@dataclass(frozen=True)
 class SearchEvidence:
     """One search of the ledger: its control, and what it trained with several seeds, best first."""
 
@@ -61,6 +78,7 @@ class SearchEvidence:
     """The control's network as plain data."""
     control: Evidence
     groups: tuple[Evidence, ...]
+    failures: tuple[Failed, ...] = ()
 
 
 def evidence_of(ledger: Ledger) -> list[SearchEvidence]:
@@ -108,6 +126,8 @@ class _Search:
     trials: int
     control: Group
     finalists: tuple[Group, ...]
+    failures: tuple[TrialRecord, ...]
+    """Students of the control and of finalists that ended without weights."""
 
     @classmethod
     def found(cls, ledger: Ledger, name: str, tested: Figures) -> _Search | None:
@@ -119,24 +139,37 @@ class _Search:
         controls, finalists = groups_of(Role.BASELINE), groups_of(Role.FINALIST)
         if not controls or not finalists:
             return None
-        return cls(name, len(ledger.trials(search=name, role=Role.SEARCH)), controls[0], tuple(finalists))
+        n_trials = len(ledger.trials(search=name, role=Role.SEARCH))
+        repeated = [*ledger.trials(search=name, role=Role.BASELINE)]
+        repeated += ledger.trials(search=name, role=Role.FINALIST)
+        failures = tuple(record for record in repeated if record.status == "failed")
+        return cls(name, n_trials, controls[0], tuple(finalists), failures)
 
     @property
     def kd(self) -> Group | None:
         """KD at its defaults."""
         groups = (group for group in self.finalists if group.objective == KD)
-        return next((group for group in groups if not _changed(group)), None)
+        return next((group for group in groups if not _changed(group.records[0])), None)
 
     @property
     def conditions(self) -> list[Any]:
         """What its students share with those of another search that they may be compared with."""
         return [[r.spec.get("student"), r.spec.get("training"), r.spec["seed"]] for r in self.control.records]
 
+    def failed(self) -> Iterator[Failed]:
+        """What failed, by group."""
+        by_group: dict[str, list[TrialRecord]] = {}
+        for record in self.failures:
+            by_group.setdefault(hyper_parameters_key(record), []).append(record)
+        for records in by_group.values():
+            reasons = tuple(record.reason or "no reason given" for record in records)
+            yield Failed(records[0].objective, _changed(records[0]), reasons)
 
-def _changed(group: Group) -> dict[str, Any]:
-    """The searched values of a group that are not its objective's defaults."""
-    defaults = OBJECTIVE_CONFIGS[group.objective].defaults()
-    searched = {name: value for name, value in group.parameters.items() if name != "objective"}
+
+def _changed(record: TrialRecord) -> dict[str, Any]:
+    """The searched values of a student that are not its objective's defaults."""
+    defaults = OBJECTIVE_CONFIGS[record.objective].defaults()
+    searched = {name: value for name, value in record.parameters.items() if name != "objective"}
     return {
         name: value for name, value in searched.items() if name not in defaults or defaults[name] != value
     }
@@ -150,7 +183,14 @@ def _of_search(
     judge = _Judge(search.control, kd, tested, seconds)
     groups = sorted(map(judge.evidence, search.finalists), key=lambda evidence: -evidence.mean)
     student = search.control.records[0].spec.get("student", {})
-    return SearchEvidence(search.name, search.trials, student, judge.evidence(search.control), tuple(groups))
+    return SearchEvidence(
+        search.name,
+        search.trials,
+        student,
+        judge.evidence(search.control),
+        tuple(groups),
+        tuple(search.failed()),
+    )
 
 
 @dataclass(frozen=True)
@@ -170,7 +210,7 @@ class _Judge:
         agreement = self._by_seed(group, "agreement")
         return Evidence(
             objective=group.objective,
-            parameters={} if is_control else _changed(group),
+            parameters=_changed(group.records[0]),
             accuracies=tuple(mine[seed] for seed in sorted(mine)),
             interval=interval,
             over_ce=None if is_control else paired_difference(mine, self._by_seed(self.control, "accuracy")),

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.evidence import KD, Evidence, SearchEvidence, is_significant
+from orchestrator.evidence import KD, Evidence, Failed, SearchEvidence, is_significant
 from orchestrator.ledger import Ledger
 from orchestrator.loading import LoadedExperiment
 from orchestrator.picking import PairedDifference
@@ -133,7 +133,7 @@ def _row(one: Evidence, steps: Mapping[str, float]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _name(one: Evidence) -> str:
+def _name(one: Evidence | Failed) -> str:
     return f"`{one.objective}`" + (f" ({short_parameters(one.parameters)})" if one.parameters else "")
 
 
@@ -155,6 +155,11 @@ def _words(evidence: SearchEvidence) -> str:
         f"Test accuracies of {seeds} seeds each, the same for all. Differences are paired by seed, with 95 % "
         "t-intervals; bold ones leave out 0. KD is `kd` at its defaults. Intervals are not corrected for "
         "their number: of twenty true zeros one is expected to look like a difference.",
+        *(
+            f"{_name(one)}: {len(one.reasons)} of {seeds} seeds failed and have no part in this: "
+            f"{'; '.join(dict.fromkeys(one.reasons))}."
+            for one in evidence.failures
+        ),
         _sentence("Better than CE", [n for n, d in over_ce if is_significant(d) and d.mean > 0]),
         _sentence("Worse than CE", [n for n, d in over_ce if is_significant(d) and d.mean < 0]),
         _sentence("Not significantly different from CE", [n for n, d in over_ce if not is_significant(d)]),

@@ -15,6 +15,7 @@ from orchestrator.picking import choose_finalists
 from orchestrator.proposals import control_spec, repeat_jobs
 from orchestrator.run_context import Run
 from trainables.config import BenchSpec, ModelConfig, OnlineSpec, Role, Split, TrialSpec, digest_of
+from trainables.errors import StillhouseError
 from trainables.jobs import EvaluateJob, Message, ProfileJob, TrainJob
 from trainables.teacher import TeacherFacts
 
@@ -52,7 +53,13 @@ def profile_stage(run: Run, bench: BenchSpec, search: str, records: Sequence[Tri
 def finalists_stage(
     run: Run, bench: BenchSpec, search: str, chosen: Sequence[TrialRecord]
 ) -> tuple[list[TrialRecord], list[TrialRecord]]:
-    """Finalists and control, each with the same seeds; their records."""
+    """Finalists and control, each with the same seeds; the records of those that were completed.
+
+    A student that fails takes no other with it: its group has a seed less.
+
+    Raises:
+        StillhouseError: all finalists failed, or the control with all its seeds.
+    """
     experiment = run.experiment
     control = control_spec(experiment, student=run.control_student, search=search)
     control_jobs = repeat_jobs(control, experiment=experiment, bench=bench, role=Role.BASELINE)
@@ -71,7 +78,7 @@ def finalists_stage(
         return {"students": [job.job_id for job in jobs]}
 
     run.stages.run("finalists", digest_of([job.trial.plain() for job in jobs]), train)
-    return _records(run, final_jobs), _records(run, control_jobs)
+    return _completed(run, final_jobs), _completed(run, control_jobs)
 
 
 def test_stage(run: Run, bench: BenchSpec, teacher: TeacherFacts, records: Sequence[TrialRecord]) -> Figures:
@@ -127,15 +134,23 @@ def _train(run: Run, search: str, jobs: Sequence[TrainJob], parameters: dict[str
 
         def on_message(job: Errand, message: Message) -> None:
             books.reported(job.job_id, message)
-            done = sum(r.status == "completed" for r in map(run.ledger.trial, parameters) if r)
+            done = sum(r.status != "running" for r in map(run.ledger.trial, parameters) if r)
             progress.update(done, job.job_id)
 
-        run_errands(broker, missing, on_message)
+        run_errands(broker, missing, on_message, each_may_fail=True)
 
 
-def _records(run: Run, jobs: Sequence[TrainJob]) -> list[TrialRecord]:
-    records = (run.ledger.trial(job.job_id) for job in jobs)
-    return [record for record in records if record is not None]
+def _completed(run: Run, jobs: Sequence[TrainJob]) -> list[TrialRecord]:
+    records = [record for job in jobs if (record := run.ledger.trial(job.job_id))]
+    completed = [record for record in records if record.status == "completed"]
+    for record in records:
+        if record not in completed:
+            run.console.info(f"{record.trial} has no part in what follows; it failed: {record.reason}")
+    if not completed:
+        reasons = "; ".join(dict.fromkeys(str(record.reason) for record in records))
+        what = "control" if records[0].role is Role.BASELINE else "finalists"
+        raise StillhouseError(f"the {what} failed with every seed: {reasons}")
+    return completed
 
 
 def _evaluation(trial: str, student: ModelConfig, checkpoint: str | None, bench: BenchSpec) -> EvaluateJob:

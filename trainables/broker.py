@@ -180,7 +180,7 @@ class Broker:
 
     async def fail(self, reason: str) -> None:
         """Tell everybody who waits that no job will ever be done."""
-        self._failure = Message(end=End.FAILED, reason=reason)
+        self._failure = Message(end=End.FAILED, reason=reason, hopeless=True)
         for entry in self._entries.values():
             entry.notify()
 

@@ -13,7 +13,13 @@ from typing import Any
 import pytest
 import ray
 
+from orchestrator.bookkeeping import Bookkeeper
 from orchestrator.console import Console
+from orchestrator.finals import finalists_stage
+from orchestrator.ledger import Ledger, TrialRecord
+from orchestrator.loading import LoadedExperiment
+from orchestrator.run_context import Run
+from orchestrator.stages import Stages
 from orchestrator.workers import Workers
 from tests.integration.fault_lab import (
     Search,
@@ -121,6 +127,42 @@ def test_trials_that_fail_end_with_their_reasons_and_the_slot_goes_on(
     assert {name: slot["pid"] for name, slot in slot_before.items()} == {
         name: slot["pid"] for name, slot in slot_after.items()
     }
+
+
+def finalists_of(workers: Workers, folder: Path, *batch_sizes: int) -> list[TrialRecord]:
+    """The finalists that are left of moody students with these batch sizes, two seeds each."""
+    experiment = experiment_of(MOODY)
+    experiment = experiment.with_overrides(budget=experiment.budget.with_overrides(seeds=2))
+    search = Search(workers, experiment, space_of(batch_size=list(batch_sizes)), folder)
+    loaded = LoadedExperiment(experiment, search.space, folder / "none.yaml", folder / "none.yaml")
+    ledger, console = Ledger(folder), Console(json_only=True)
+    books, composer = Bookkeeper(ledger, search=folder.name), search.composer
+    chosen = []
+    for size in batch_sizes:
+        job = composer({"objective": "ce", "training": {"batch_size": size}})
+        books.started(job, parameters={"training.batch_size": size})
+        record = ledger.trial(job.job_id)
+        assert record is not None
+        chosen.append(record)
+    run = Run(loaded, folder, ledger, Stages(ledger, console), workers, console)
+    finalists, control = finalists_stage(run, composer.bench, folder.name, chosen)
+    assert len(control) == 2
+    return finalists
+
+
+def test_finalists_that_fail_take_no_other_with_them(
+    workers: Workers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = finalists_of(workers, tmp_path, DIVERGES, 64)
+    assert [record.parameters["training.batch_size"] for record in left] == [64, 64]
+    assert {record.status for record in left} == {"completed"}
+    said = capsys.readouterr().err
+    assert said.count("has no part in what follows; it failed: the loss is nan in epoch 2") == 2
+
+
+def test_a_run_stops_when_no_finalist_is_left(workers: Workers, tmp_path: Path) -> None:
+    with pytest.raises(StillhouseError, match="the finalists failed with every seed: the loss is nan"):
+        finalists_of(workers, tmp_path, DIVERGES)
 
 
 def test_after_too_many_failed_trials_the_search_stops_and_says_why(workers: Workers, tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ def student(
     *,
     parameters: dict[str, object] | None = None,
     network: dict[str, object] | None = None,
+    failure: str | None = None,
 ) -> str:
     parameters = parameters or {}
     trial = "-".join(map(str, (search, objective, *parameters.values(), seed)))
@@ -71,8 +72,8 @@ def student(
     ledger.append(
         "trial_ended",
         trial=trial,
-        status="completed",
-        reason=None,
+        status="completed" if failure is None else "failed",
+        reason=failure,
         epochs=1,
         best_epoch=1,
         best=metrics,
@@ -174,6 +175,16 @@ def test_kd_at_its_defaults_is_what_the_others_of_a_search_are_held_against(tmp_
     page = methods_page([found], title="T", facts="F.", command="c", steps={})
     assert "## 2 settings of kd\n" in page
     assert "Better than KD: `kd` (standardise True)." in page
+
+
+def test_seeds_that_failed_are_told_with_their_reason(ledger: Ledger) -> None:
+    for seed in SEEDS[:2]:
+        student(ledger, "whole", "clkd", "finalist", seed, failure="the loss is nan in epoch 1")
+    (found,) = evidence_of(ledger)
+    page = methods_page([found], title="T", facts="F.", command="c", steps={})
+    said = "`clkd`: 2 of 4 seeds failed and have no part in this: the loss is nan in epoch 1."
+    assert f"* {said}\n" in page
+    assert "| `clkd`" not in page
 
 
 def test_the_facts_name_teacher_and_student(ledger: Ledger) -> None:
