@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -121,7 +121,13 @@ def test_the_control_has_what_the_space_fixes_of_the_student(scene: Scene) -> No
 
 def test_groups_are_trained_seed_by_seed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen, jobs = [scene.searched(2.0, 0.9), scene.searched(3.0, 0.8)], []
-    monkeypatch.setattr(finals, "_train", lambda _run, _search, given, _parameters: jobs.extend(given))
+
+    def train(_run: Run, _search: str, given: Sequence[TrainJob], _parameters: object) -> None:
+        jobs.extend(given)
+        for job in given:
+            scene.trained(job, 0.8)
+
+    monkeypatch.setattr(finals, "_train", train)
     finals.finalists_stage(scene.run, scene.bench, SEARCH, chosen)
     assert [job.job_id[-1] for job in jobs] == list("000111")
     assert len({job.trial.seed for job in jobs[:3]}) == 1
