@@ -123,7 +123,7 @@ async def test_when_no_job_will_ever_be_done_everybody_is_told() -> None:
     ]
     await asyncio.sleep(0)
     await broker.fail("no slot is left")
-    failed = Message(end=End.FAILED, reason="no slot is left").plain()
+    failed = Message(end=End.FAILED, reason="no slot is left", hopeless=True).plain()
     assert await asyncio.gather(*waiting) == [failed, failed]
     assert await broker.next("a", 0, SOON_S) == epoch(1)
     assert await broker.last("a") == epoch(1)
