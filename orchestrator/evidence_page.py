@@ -58,7 +58,8 @@ def facts_of(loaded: LoadedExperiment, ledger: Ledger) -> str:
         f"Experiment `{config.name}`: {data.name or data.factory}, {images}{size}. Teacher: "
         f"{_network(config.teacher.model)} ({', '.join(teacher) or 'not in the ledger'}). Student: "
         f"{_network(config.student)}, {training.epochs} epochs in batches of {training.batch_size}, "
-        f"{config.budget.seeds} seeds for each row. All stages together took {seconds / 60:.0f} minutes."
+        f"{config.budget.seeds} seeds for each row. Its stages took "
+        f"{seconds / 60:.0f} minutes in all, those that were interrupted left out."
     )
     return "\n".join([text, "", "```text", *opening_comment(loaded.source), "```"])
 

@@ -191,7 +191,7 @@ def test_the_facts_name_teacher_and_student(ledger: Ledger) -> None:
     loaded = load_experiment("digits")
     text = facts_of(loaded, ledger)
     assert "174,000 parameters, 90.00 % on the test split" in text
-    assert "All stages together took 0 minutes." in text  # two seconds
+    assert "Its stages took 0 minutes in all," in text  # two seconds
     first = loaded.source.read_text(encoding="utf-8").splitlines()[0]
     assert f"```text\n{first.removeprefix('# ')}\n" in text
 
