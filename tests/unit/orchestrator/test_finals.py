@@ -120,7 +120,8 @@ def test_the_control_has_what_the_space_fixes_of_the_student(scene: Scene) -> No
 
 
 def test_groups_are_trained_seed_by_seed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen, jobs = [scene.searched(2.0, 0.9), scene.searched(3.0, 0.8)], []
+    chosen = [scene.searched(2.0, 0.9), scene.searched(3.0, 0.8)]
+    jobs: list[TrainJob] = []
 
     def train(_run: Run, _search: str, given: Sequence[TrainJob], _parameters: object) -> None:
         jobs.extend(given)
