@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,13 +47,16 @@ def experiment() -> ExperimentConfig:
     )
 
 
-def space(scheduler: dict[str, Any]) -> SpaceConfig:
+def space(scheduler: dict[str, Any], first_rates: Sequence[float]) -> SpaceConfig:
     return SpaceConfig.from_plain(
         {
             "name": "rates",
             "objectives": {"ce": {}},
             "training": {"lr": {"loguniform": [1e-4, 1e-1]}},
-            "search": {"algorithm": "random", "points_to_evaluate": []},
+            "search": {
+                "algorithm": "random",
+                "points_to_evaluate": [{"training.lr": lr} for lr in first_rates],
+            },
             "scheduler": scheduler,
         }
     )
@@ -64,10 +67,12 @@ class Lab:
     workers: Workers
     folder: Path
 
-    def search(self, scheduler: dict[str, Any], ledger: Ledger) -> dict[str, Any]:
+    def search(
+        self, scheduler: dict[str, Any], ledger: Ledger, *, first_rates: Sequence[float] = ()
+    ) -> dict[str, Any]:
         name = str(scheduler["name"])
         task = SearchTask(
-            Composer(experiment(), space(scheduler), self.bench(), name),
+            Composer(experiment(), space(scheduler, first_rates), self.bench(), name),
             self.workers.broker,
             self.workers.plan.slots,
             self.folder / "tune",
@@ -100,10 +105,12 @@ def epochs_told(ledger: Ledger, trial: str) -> list[int]:
 
 def test_median_stopping_names_itself_and_the_epoch(lab: Lab, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
-    ended = lab.search({"name": "median", "grace_period": 2, "min_samples_required": 1}, ledger)
+    scheduler = {"name": "median", "grace_period": 2, "min_samples_required": 1}
+    # Whichever slot is the faster, a good student has been heard to its end before a bad one starts.
+    ended = lab.search(scheduler, ledger, first_rates=(0.1, 0.05, 1.01e-4, 1.02e-4))
     assert ended["completed"] + ended["pruned"] == TRIALS
     stopped = [r for r in ledger.trials() if r.status == "pruned"]
-    assert stopped
+    assert {1.01e-4, 1.02e-4} <= {record.parameters["training.lr"] for record in stopped}
     for record in stopped:
         assert record.reason == f"stopped by median after epoch {record.epochs}"
         assert 2 <= record.epochs < EPOCHS
