@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -129,15 +129,13 @@ def _cache_keeps_enough_classes(both: Both) -> None:
     cache = both.config.cache
     if cache.precision is not Precision.TOPK or cache.online:
         return
-    for name, section in both.space.objectives.given().items():
-        configs = (OBJECTIVE_CONFIGS[name].from_plain(corner) for corner in section.corners())
-        if any(Need.ALL_CLASSES in config.needed for config in configs):
-            enough = ", ".join(kind.value for kind in Precision if kind is not Precision.TOPK)
-            text = (
-                f"found 'topk'; objective {name} of space {both.space.name} needs the teacher's logits of "
-                f"every class; allowed: {enough}, or a space without it"
-            )
-            raise as_error(both.document, [Problem(("cache", "precision"), text)])
+    for name in _who_needs(Need.ALL_CLASSES, both.space):
+        enough = ", ".join(kind.value for kind in Precision if kind is not Precision.TOPK)
+        text = (
+            f"found 'topk'; objective {name} of space {both.space.name} needs the teacher's logits of "
+            f"every class; allowed: {enough}, or a space without it"
+        )
+        raise as_error(both.document, [Problem(("cache", "precision"), text)])
 
 
 def _embeddings_are_there(both: Both) -> None:
@@ -160,18 +158,14 @@ def _a_live_teacher_answers(both: Both) -> None:
     """What the student sees after an attack is in no cache: the teacher itself has to be asked about it."""
     if both.config.cache.online and not both.config.teacher.imported:
         return
-    for name, section in both.space.objectives.given().items():
-        configs = (OBJECTIVE_CONFIGS[name].from_plain(corner) for corner in section.corners())
-        if any(Need.ONLINE_TEACHER in config.needed for config in configs):
-            asks = f"objective {name} of space {both.space.name} asks the teacher about adversarial images"
-            place = ("cache", "online")
-            text = f"found false; {asks}, which no cache holds; allowed: true, or `teacher_input: view`"
-            if both.config.teacher.imported:
-                place = ("teacher", "imported")
-                text = (
-                    f"found true; {asks}, and imported logits have no network; allowed: `teacher_input: view`"
-                )
-            raise as_error(both.document, [Problem(place, text)])
+    for name in _who_needs(Need.ONLINE_TEACHER, both.space):
+        asks = f"objective {name} of space {both.space.name} asks the teacher about adversarial images"
+        place = ("cache", "online")
+        text = f"found false; {asks}, which no cache holds; allowed: true, or `teacher_input: view`"
+        if both.config.teacher.imported:
+            place = ("teacher", "imported")
+            text = f"found true; {asks}, and imported logits have no network; allowed: `teacher_input: view`"
+        raise as_error(both.document, [Problem(place, text)])
 
 
 def _a_network_is_there_to_ask(both: Both) -> None:
@@ -197,6 +191,14 @@ CHECKS: Final[tuple[Callable[[Both], None], ...]] = (
     _a_live_teacher_answers,
     _a_network_is_there_to_ask,
 )
+
+
+def _who_needs(need: Need, space: SpaceConfig) -> Iterator[str]:
+    """The objectives that have this need with some of the space's hyper-parameters."""
+    for name, section in space.objectives.given().items():
+        configs = (OBJECTIVE_CONFIGS[name].from_plain(corner) for corner in section.corners())
+        if any(need in config.needed for config in configs):
+            yield name
 
 
 def _check_corner(base: Config, corner: dict[str, Any], document: Document, section: str) -> None:

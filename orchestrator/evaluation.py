@@ -23,11 +23,11 @@ from trainables.config import Config, ModelConfig, Split, TrialSpec
 from trainables.config.faithfulness import BallSearch, ConfidenceOf
 from trainables.data import ImageSplit, TrainingData, load_test, load_training
 from trainables.errors import CheckpointError, ConfigError
-from trainables.evaluation import answers, evaluate
 from trainables.faithfulness import BallFigures, Faithfulness, NetworkPair, faithfulness
 from trainables.models import build_model
 from trainables.teacher import TeacherFacts
 from trainables.weights import load_weights
+from trainables.workbench import Workbench
 
 NETWORKS: Final = ("network", "accuracy, %", "nll", "ece", "agreement with the teacher, %")
 BALLS: Final = (
@@ -142,41 +142,25 @@ class _Evaluator:
         self._data = data
         self._split = split
         self._batch_size = run.experiment.training.eval_batch_size
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._bench = Workbench(data, run.experiment.views, view_seed=run.view_seed, device=device)
 
     def loaded(self, config: ModelConfig, weights: str) -> nn.Module:
         """A network with its weights."""
         data = self._data
         model = build_model(config, n_classes=len(data.classes), in_channels=int(data.train.images.shape[1]))
         load_weights(model, Path(weights))
-        return model.to(self._device)
+        return model.to(self._bench.device)
 
     def figures(self, model: nn.Module) -> CleanFigures:
-        data = self._data
-        found = evaluate(
-            model,
-            self._split,
-            mean=data.mean,
-            std=data.std,
-            batch_size=self._batch_size,
-            device=self._device,
-        )
-        return CleanFigures(**found)
+        return CleanFigures(**self._bench.evaluate(model, self._split, batch_size=self._batch_size))
 
     def agreement(self, student: nn.Module, teacher: nn.Module) -> float:
-        data = self._data
-        classes = [
-            answers(
-                model,
-                self._split,
-                mean=data.mean,
-                std=data.std,
-                batch_size=self._batch_size,
-                device=self._device,
-            )
+        own_N, taught_N = (
+            self._bench.classes(model, self._split, batch_size=self._batch_size)
             for model in (student, teacher)
-        ]
-        return float((classes[0] == classes[1]).double().mean())
+        )
+        return float((own_N == taught_N).double().mean())
 
     def around(
         self, student: nn.Module, teacher: nn.Module, search: BallSearch, console: Console

@@ -132,18 +132,16 @@ class _Search:
     @classmethod
     def found(cls, ledger: Ledger, name: str, tested: Figures) -> _Search | None:
         """None where finalists or control were not tested."""
-
-        def groups_of(role: Role) -> list[Group]:
-            return group_trials([r for r in ledger.trials(search=name, role=role) if r.trial in tested])
-
-        controls, finalists = groups_of(Role.BASELINE), groups_of(Role.FINALIST)
+        of_role = {role: ledger.trials(search=name, role=role) for role in Role}
+        controls, finalists = (
+            group_trials([record for record in of_role[role] if record.trial in tested])
+            for role in (Role.BASELINE, Role.FINALIST)
+        )
         if not controls or not finalists:
             return None
-        n_trials = len(ledger.trials(search=name, role=Role.SEARCH))
-        repeated = [*ledger.trials(search=name, role=Role.BASELINE)]
-        repeated += ledger.trials(search=name, role=Role.FINALIST)
+        repeated = [*of_role[Role.BASELINE], *of_role[Role.FINALIST]]
         failures = tuple(record for record in repeated if record.status == "failed")
-        return cls(name, n_trials, controls[0], tuple(finalists), failures)
+        return cls(name, len(of_role[Role.SEARCH]), controls[0], tuple(finalists), failures)
 
     @property
     def kd(self) -> Group | None:

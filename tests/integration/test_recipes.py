@@ -28,16 +28,10 @@ from trainables.data import TrainingData, load_training
 from trainables.weights import load_weights
 from trainables.workbench import Workbench
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PAIRS = tuple(read_yaml(EXPERIMENTS_FOLDER / "cifar100.yaml").data["pairs"])
 LIMIT = 16
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

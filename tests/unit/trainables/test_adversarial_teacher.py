@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +40,8 @@ from trainables.signals import Signals
 from trainables.team import SOLO
 from trainables.workbench import Workbench
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # B = samples in the batch, C = classes
 
 ROWS_B: Final = torch.tensor([5, 0, 17, 40, 23, 8, 11, 2, 30])
@@ -48,15 +49,6 @@ TOGETHER: Final = 4  # rows in a forward pass of the teacher: the last one is sm
 SEED: Final = 12
 TWO: Final = SHORT.with_overrides(epochs=2)
 STRONG: Final[dict[str, Any]] = {"epsilon": 48.0, "step": 16.0, "steps": 3}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Sums in a fixed order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -39,6 +37,8 @@ from trainables.loop import Course, train
 from trainables.objectives.divergences import confidence_B
 from trainables.signals import TeacherSignal
 from trainables.workbench import Workbench
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 OBJECTIVES: dict[str, ObjectiveBase] = {
     "kd": KdConfig(temperature=2.0, kd_weight=3.0),
@@ -96,15 +96,6 @@ class SameBatchesBench(OnlineBench):
         return torch.cat([super(SameBatchesBench, self).answers(bank, epoch, rows) for rows in chunks])[
             rows_B
         ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Sums in a fixed order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -22,19 +20,12 @@ from trainables.config import CrldConfig, Gate, ObjectiveBase, Precision
 from trainables.loop import train
 from trainables.workbench import Workbench
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # B = samples in the batch, C = classes
 N_TRAIN = 40
 ROWS = torch.arange(N_TRAIN)
 FOUR_FULL_BATCHES = SHORT.with_overrides(epochs=3, batch_size=10)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Sums in a fixed order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=[Precision.FP32, Precision.FP16, Precision.INT8])

@@ -35,6 +35,8 @@ from trainables.loop import Course, train
 from trainables.online import OnlineTeacher
 from trainables.workbench import Workbench
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SEED, EPOCHS = 7, 2
 CROP = CropFlipStep(op="crop_flip", padding=1)
 CUT = (
@@ -43,15 +45,6 @@ CUT = (
     MixupStep(op="mixup", alpha=0.4),
 )
 TRAINING = TrainingConfig(epochs=EPOCHS, batch_size=5, lr=0.05, eval_batch_size=3)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Sums in a fixed order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

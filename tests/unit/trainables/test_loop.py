@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,6 +38,8 @@ from trainables.errors import TrialFailed
 from trainables.loop import Course, Outcome, train
 from trainables.state_files import kept_state
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ADAMW = SHORT.with_overrides(optimizer=OptimizerName.ADAMW, lr=0.01)
 MEAN = SHORT.with_overrides(ema=0.9, clip_norm=0.5)
 RECIPES = {"sgd": SHORT, "adamw": ADAMW, "mean of weights": MEAN}
@@ -48,15 +50,6 @@ Told = list[tuple[int, dict[str, float]]]
 
 class Lost(Exception):
     """A worker that dies."""
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Sums in a fixed order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def listener(told: Told, *, dies_in: int | None = None) -> Callable[[int, dict[str, float]], None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +37,8 @@ from trainables.signals import TeacherSignal
 from trainables.views.showing import show
 from trainables.workbench import Workbench
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MIXED: Recipe = (CROP, CutmixStep(op="cutmix"), MixupStep(op="mixup", alpha=0.4))
 RECIPES: dict[str, Recipe] = {
     "mixed": MIXED,
@@ -47,15 +48,6 @@ RECIPES: dict[str, Recipe] = {
 ROWS = torch.tensor([43, 0, 17, 17, 5])
 SEED = 7
 BRIEF = SHORT.with_overrides(epochs=2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Sums in a fixed order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def views(recipe: Recipe) -> ViewsConfig:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,21 +36,14 @@ from trainables.objectives.state import restore_state, state_of, trained_with
 from trainables.signals import Setting
 from trainables.workbench import Workbench
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ONE = SHORT.with_overrides(epochs=1)
 Told = list[dict[str, float]]
 
 
 class Lost(Exception):
     """A worker that dies."""
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Sums in a fixed order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

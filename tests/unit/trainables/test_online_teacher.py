@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +27,8 @@ from trainables.loop import train
 from trainables.online import OnlineTeacher
 from trainables.workbench import Workbench
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SEED = 7
 EPOCHS, SAMPLES = 2, 24
 CROP = {"op": "crop_flip", "padding": 1}
@@ -43,14 +44,6 @@ RECIPES: Final = {
     "cutmix": [{"op": "cutmix"}],
     "chain": [CROP, {"op": "randaugment"}, {"op": "cutout"}, {"op": "mixup", "alpha": 0.4}],
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def views_of(recipe: str) -> ViewsConfig:

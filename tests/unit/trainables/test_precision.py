@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +40,10 @@ from trainables.objectives import CeObjective
 from trainables.precision import has_fast_bf16, measure_precision
 from trainables.signals import Losses, Signals
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BF16 = SHORT.with_overrides(precision=TrainingPrecision.BF16)
 DATA = DataConfig(name=DataName.DIGITS, train_limit=60)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Watched(nn.Module):

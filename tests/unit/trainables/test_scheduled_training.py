@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,21 +32,14 @@ from trainables.seeds import derive_seed
 from trainables.state_files import kept_state
 from trainables.workbench import Workbench
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEADY = SHORT.with_overrides(schedule="constant", momentum=0.0, weight_decay=0.0)
 Told = dict[int, dict[str, float]]
 
 
 class Lost(Exception):
     """A worker that dies."""
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Sums in a fixed order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
