@@ -34,12 +34,11 @@ def test_every_corner_of_a_shipped_space_builds_its_configurations(name: str) ->
             n_corners += 1
     for corner in space.student.corners():
         ModelConfig.from_plain({"name": "convnet", **corner})
-    for corner in space.training.corners():
-        TrainingConfig.from_plain(corner)
-    assert n_corners > 1
+    rates = [TrainingConfig.from_plain(corner) for corner in space.training.corners()]
+    assert n_corners * len(rates) > 1
 
 
-@pytest.mark.parametrize("name", [name for name in SHIPPED if name != "lskd"])
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name not in {"lskd", "ce"}])
 def test_a_shipped_space_tries_the_papers_values_first(name: str) -> None:
     space = load_space(name)
     points: dict[str, dict[str, Any]] = {}
