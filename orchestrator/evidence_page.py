@@ -24,6 +24,12 @@ HEAD: Final = (
     "| agrees with teacher, % | ECE, % | epoch / CE | step / CE |"
 )
 
+READING: Final = (
+    "Accuracies are on the test split. Differences are paired by seed, with 95 % t-intervals; bold ones "
+    "leave out 0. KD is `kd` at its defaults. Intervals are not corrected for their number: of twenty true "
+    "zeros one is expected to look like a difference."
+)
+
 
 def methods_page(
     searches: Sequence[SearchEvidence], *, title: str, facts: str, command: str, steps: Mapping[str, float]
@@ -32,7 +38,7 @@ def methods_page(
 
     `facts` say what was run, `steps`, by objective, the cost of a training step over cross-entropy's.
     """
-    parts = [f"# {title}", f"Written by `{command}`; no number here was typed by hand.", facts]
+    parts = [f"# {title}", f"Written by `{command}`; no number here was typed by hand.", facts, READING]
     for evidence in searches:
         parts += [_heading(evidence, searches[0]), _table(evidence, steps), _words(evidence)]
     if steps:
@@ -113,8 +119,9 @@ def _heading(evidence: SearchEvidence, first: SearchEvidence) -> str:
 
 
 def _table(evidence: SearchEvidence, steps: Mapping[str, float]) -> str:
-    rows = [HEAD, "|" + "---|" * (HEAD.count("|") - 1), _row(evidence.control, {"ce": 1.0})]
-    return "\n".join([*rows, *(_row(group, steps) for group in evidence.groups)])
+    rule = "|" + "---|" * (HEAD.count("|") - 1)
+    rows = [_row(one, {**steps, "ce": 1.0}) for one in (evidence.control, *evidence.groups)]
+    return "\n".join([HEAD, rule, *rows])
 
 
 def _row(one: Evidence, steps: Mapping[str, float]) -> str:
@@ -153,9 +160,7 @@ def _words(evidence: SearchEvidence) -> str:
     over_kd = [(_name(one), one.over_kd) for one in evidence.groups if one.over_kd]
     seeds = len(evidence.control.accuracies)
     lines = [
-        f"Test accuracies of {seeds} seeds each, the same for all. Differences are paired by seed, with 95 % "
-        "t-intervals; bold ones leave out 0. KD is `kd` at its defaults. Intervals are not corrected for "
-        "their number: of twenty true zeros one is expected to look like a difference.",
+        f"{seeds} seeds each, the same for all.",
         *(
             f"{_name(one)}: {len(one.reasons)} of {seeds} seeds failed and have no part in this: "
             f"{'; '.join(dict.fromkeys(one.reasons))}."
