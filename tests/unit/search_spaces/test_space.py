@@ -35,7 +35,7 @@ def test_every_corner_of_a_shipped_space_builds_its_configurations(name: str) ->
     for corner in space.student.corners():
         ModelConfig.from_plain({"name": "convnet", **corner})
     rates = [TrainingConfig.from_plain(corner) for corner in space.training.corners()]
-    assert n_corners * len(rates) > 1
+    assert (len(rates) if name == "ce" else n_corners) > 1  # ce has no hyper-parameters
 
 
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name not in {"lskd", "ce"}])
