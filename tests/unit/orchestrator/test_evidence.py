@@ -155,6 +155,7 @@ def test_students_of_another_search_are_held_against_kd_at_its_defaults(ledger: 
     assert "## After a search of 8 trials: kd\n" in page
     assert "## After a search of 8 trials: kd, students with cosine_head 64\n" in page
     assert "| `kd` (temperature 2) |" in page
+    assert page.count("Differences are paired by seed") == 1  # for all tables
 
 
 def test_kd_at_its_defaults_is_what_the_others_of_a_search_are_held_against(tmp_path: Path) -> None:
