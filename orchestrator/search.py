@@ -17,7 +17,7 @@ from orchestrator.console import Console
 from orchestrator.ledger import Ledger
 from orchestrator.proposals import Composer
 from orchestrator.search_progress import SearchProgress, search_progress
-from search_spaces.domains import SearchPlan, search_plan
+from search_spaces.tune_plan import SearchPlan, search_plan
 from trainables.config import Fork, Role
 from trainables.errors import StillhouseError
 from trainables.jobs import End, Message, TrainJob

@@ -1,200 +1,293 @@
-"""A search space as Ray Tune's searcher, and all together as the plan of a search."""
+"""The domains that a search space is written in: one-key mappings under Ray Tune's own names, as data."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Self
 
-import optuna
-from ray import tune
-from ray.tune.schedulers import TrialScheduler
-from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
-from ray.tune.search.optuna import OptunaSearch
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from search_spaces.kinds import Domain, Range
-from search_spaces.space import GRID_KEY, SpaceConfig, matches
-from search_spaces.tune_domains import tune_domain
-from search_spaces.tune_schedulers import scheduler
-from trainables.errors import ConfigError
+from trainables.config.base import Config, FiniteFloat, Scalar
 
-METRIC: Final = "selection/accuracy"
-MODE: Final = "max"
+N_SD: Final = 3
+"""A normal domain is drawn again beyond so many standard deviations, so that its bounds can be proven."""
 
-Proposer = BasicVariantGenerator | ConcurrencyLimiter | OptunaSearch
+FloatPair = tuple[FiniteFloat, FiniteFloat]
+FloatTriple = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+IntPair = tuple[int, int]
+IntTriple = tuple[int, int, int]
+Members = Annotated[tuple[Scalar, ...], Field(min_length=1, max_length=1000)]
 
 
-class CostAwareOptuna(OptunaSearch):
-    """Optuna's multi-objective mode; a student that ended without one of the figures counts as failed.
+class Domain(Config):
+    """What every domain answers; its one field is named as Tune's function and holds its arguments."""
 
-    Tune's own tells the study a list with a hole, which the study refuses: the student would stay unfinished.
-    """
+    @property
+    def kind(self) -> str:
+        """Tune's name of the domain."""
+        return next(iter(type(self).model_fields))
 
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """Tell the study all figures of the last epoch, or that there are none."""
-        if result and not all(math.isfinite(result.get(name, math.nan)) for name in self.metric):
-            result, error = None, True
-        super().on_trial_complete(trial_id, result, error)
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """The arguments as written."""
+        arguments: tuple[Any, ...] = getattr(self, self.kind)
+        return arguments
 
+    @abstractmethod
+    def corners(self) -> tuple[Scalar, ...]:
+        """The extreme values, or every member of a list."""
 
-def param_space(space: SpaceConfig) -> dict[str, Any]:
-    """What `tune.Tuner` is given: {"objective": ..., "kd": {...}, "student": {...}, "training": {...}}.
+    @abstractmethod
+    def contains(self, value: Scalar) -> bool:
+        """Whether the domain can give this value."""
 
-    A grid is one list of whole configurations, so that objectives do not multiply each other. With Optuna
-    it is empty: there the searcher itself draws the objective first, then that objective's parameters.
-    """
-    if space.search.algorithm == "optuna":
-        return {}
-    if space.search.algorithm == "grid":
-        return {GRID_KEY: tune.grid_search(space.grid())}
-    drawn: dict[str, Any] = {}
-    if len(space.objective_names) > 1:
-        drawn["objective"] = tune.choice(list(space.objective_names))
-    for objective in space.objective_names:
-        for (section, name), domain in space.domains(objective).items():
-            drawn.setdefault(section, {})[name] = tune_domain(domain)
-    return drawn
+    @abstractmethod
+    def tidy(self, drawn: Any) -> Scalar:
+        """A drawn number (NumPy's too) as a plain one: on its step, within its bounds."""
 
 
-def n_samples(space: SpaceConfig, *, trials: int) -> int:
-    """`TuneConfig.num_samples` for a budget of trials: a grid is walked once."""
-    return 1 if space.search.algorithm == "grid" else trials
+class Range(Domain):
+    """A domain between two bounds; `high` is a value that is still drawn."""
+
+    whole: ClassVar[bool] = False
+    log: ClassVar[bool] = False
+    stepped: ClassVar[bool] = False
+
+    @property
+    def low(self) -> float:
+        """The least value."""
+        return float(self.arguments[0])
+
+    @property
+    def high(self) -> float:
+        """The greatest value that is drawn: Tune's own upper bound is exclusive for plain integers."""
+        upper = self.arguments[1]
+        return float(upper - 1 if self.whole and not self.stepped else upper)
+
+    @property
+    def step(self) -> float | None:
+        """Distance between neighbours, for quantised domains."""
+        return float(self.arguments[2]) if self.stepped else None
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        lower, upper = self.arguments[:2]
+        if not lower < upper:
+            raise ValueError(f"the lower bound {lower:g} must lie below the upper bound {upper:g}")
+        if self.log and lower <= 0:
+            raise ValueError(f"a logarithmic domain needs a lower bound above 0, not {lower:g}")
+        if self.step is not None:
+            least = 2 if self.whole else 0
+            if self.step < least or self.step <= 0:
+                raise ValueError(
+                    f"the step {self.step:g} must be {'2 or more; for 1 drop the q' if least else 'above 0'}"
+                )
+            for bound in (lower, upper):
+                if not _is_multiple(bound, self.step):
+                    raise ValueError(f"the bound {bound:g} must be a multiple of the step {self.step:g}")
+        return self
+
+    def corners(self) -> tuple[Scalar, ...]:
+        """Least and greatest value."""
+        return self._typed(self.low), self._typed(self.high)
+
+    def contains(self, value: Scalar) -> bool:
+        """Whether the number lies within the bounds and on the step."""
+        if isinstance(value, bool | str) or (self.whole and not isinstance(value, int)):
+            return False
+        return self.low <= value <= self.high and (self.step is None or _is_multiple(value, self.step))
+
+    def tidy(self, drawn: Any) -> Scalar:
+        """The number on its step (0.3, not 0.30000000000000004) and within the bounds."""
+        value = float(drawn)
+        if self.step is not None:
+            value = float(f"{round(value / self.step) * self.step:.12g}")
+        return self._typed(min(max(value, self.low), self.high))
+
+    def _typed(self, value: float) -> Scalar:
+        return int(value) if self.whole else value
 
 
-def searcher(
-    space: SpaceConfig,
-    *,
-    trials: int,
-    seed: int,
-    proposed: Sequence[Mapping[str, Any]] = (),
-    concurrent: int = 0,
-) -> Proposer:
-    """The search algorithm, which proposes the points to evaluate first; the same seed gives the same draws.
+class Uniform(Range):
+    """A real number, evenly."""
 
-    `proposed` holds the samples of an interrupted run of this search, in their order: they come first
-    again. Random draws and grids repeat themselves from the seed and need none of it. Points beyond the
-    budget of trials are left out. Give `TuneConfig` metric and mode of the plan. `concurrent` trials may live
-    at once, 0 for all: Tune itself would start every trial of a grid, each in a process of its own.
-
-    Raises:
-        ConfigError: a grid has more points than the budget has trials.
-    """
-    if space.search.algorithm == "grid":
-        if (size := len(space.grid())) > trials:
-            raise ConfigError(
-                f"the grid of space {space.name} has {size} points, the budget {trials} trials; "
-                f"set budget.trials to {size} or shorten the lists"
-            )
-        return BasicVariantGenerator(random_state=seed, max_concurrent=concurrent)
-    points = space.first_points()
-    if space.search.algorithm == "random":
-        return BasicVariantGenerator(
-            points_to_evaluate=points[:trials], random_state=seed, max_concurrent=concurrent
-        )
-    again = [dict(sample) for sample in proposed]
-    points = again + [point for point in points if not any(matches(sample, point) for sample in again)]
-    # What is proposed again draws nothing: with the old seed its successors would repeat it.
-    study = _study(space, points[:trials], seed=seed + len(again))
-    return ConcurrencyLimiter(study, max_concurrent=concurrent) if concurrent else study
+    uniform: FloatPair = Field(description="[low, high]")
 
 
-def _study(space: SpaceConfig, points: Sequence[Mapping[str, Any]], *, seed: int) -> OptunaSearch:
-    # It would announce, beside the progress that people see, a study that they never named.
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    draw, first = functools.partial(_suggest, space), [_flat(point) for point in points]
-    costs = [cost.metric for cost in space.search.minimise]
-    if not costs:
-        return OptunaSearch(draw, metric=METRIC, mode=MODE, points_to_evaluate=first, seed=seed)
-    metrics, modes = [METRIC, *costs], [MODE, *("min" for _ in costs)]
-    return CostAwareOptuna(draw, metric=metrics, mode=modes, points_to_evaluate=first, seed=seed)
+class QUniform(Range):
+    """A real number on a step, evenly."""
+
+    stepped = True
+    quniform: FloatTriple = Field(description="[low, high, step]")
 
 
-@dataclass(frozen=True)
-class SearchPlan:
-    """What a Tuner needs to walk through a space."""
+class LogUniform(Range):
+    """A real number, evenly in its logarithm."""
 
-    param_space: dict[str, Any]
-    searcher: Proposer
-    scheduler: TrialScheduler
-    num_samples: int
-    """`TuneConfig.num_samples`."""
-    trials: int
-    """Students that will be proposed: the budget, or the whole grid."""
-    metric: str | None
-    """`TuneConfig.metric`; none where the searcher weighs several, which it then knows alone."""
-    mode: str | None
-    """`TuneConfig.mode`, none likewise."""
-
-    def widen(self, concurrent: int) -> None:
-        """Let so many trials live at once, when that is more than now: there are new slots."""
-        if not isinstance(self.searcher, OptunaSearch) and 0 < self.searcher.max_concurrent < concurrent:
-            self.searcher.max_concurrent = concurrent
+    log = True
+    loguniform: FloatPair = Field(description="[low, high], low above 0")
 
 
-def search_plan(
-    space: SpaceConfig,
-    *,
-    trials: int,
-    seed: int,
-    max_epochs: int,
-    proposed: Sequence[Mapping[str, Any]] = (),
-    concurrent: int = 0,
-) -> SearchPlan:
-    """Domains, searcher and scheduler together; arguments and errors are those of the functions above.
+class QLogUniform(Range):
+    """A real number on a step, evenly in its logarithm."""
 
-    Where the scheduler pauses trials there is no limit to those that live: paused ones would count too.
-
-    Raises:
-        ConfigError: the budget does not hold the grid, or the grace period is longer than a trial.
-    """
-    return SearchPlan(
-        param_space=param_space(space),
-        searcher=searcher(
-            space,
-            trials=trials,
-            seed=seed,
-            proposed=proposed,
-            concurrent=0 if space.scheduler.pauses else concurrent,
-        ),
-        scheduler=scheduler(space, max_epochs=max_epochs, seed=seed),
-        num_samples=n_samples(space, trials=trials),
-        trials=len(space.grid()) if space.search.algorithm == "grid" else trials,
-        metric=None if space.search.minimise else METRIC,
-        mode=None if space.search.minimise else MODE,
-    )
+    log = True
+    stepped = True
+    qloguniform: FloatTriple = Field(description="[low, high, step], low above 0")
 
 
-def _suggest(space: SpaceConfig, trial: Any) -> dict[str, Any]:
-    """Define-by-run for Optuna: parameters of an objective that was not drawn are never asked for."""
-    names = list(space.objective_names)
-    objective = trial.suggest_categorical("objective", names) if len(names) > 1 else names[0]
-    drawn: dict[str, Any] = {"objective": objective}
-    for (section, name), domain in space.domains(objective).items():
-        drawn[f"{section}/{name}"] = domain.tidy(_suggest_one(trial, f"{section}/{name}", domain))
-    return drawn
+class RandInt(Range):
+    """A whole number, evenly; the upper bound itself is not drawn."""
+
+    whole = True
+    randint: IntPair = Field(description="[low, high): high itself is not drawn")
 
 
-def _suggest_one(trial: Any, name: str, domain: Domain) -> Any:
-    if not isinstance(domain, Range):
-        return trial.suggest_categorical(name, list(domain.corners()))
-    if domain.whole:
-        step = int(domain.step or 1)
-        if domain.log:  # Optuna has no step on a logarithmic scale: `tidy` rounds
-            return trial.suggest_int(name, int(domain.low), int(domain.high), log=True)
-        return trial.suggest_int(name, int(domain.low), int(domain.high), step=step)
-    step_size = None if domain.log else domain.step
-    return trial.suggest_float(name, domain.low, domain.high, step=step_size, log=domain.log)
+class QRandInt(Range):
+    """A whole number on a step, evenly, bounds included."""
+
+    whole = True
+    stepped = True
+    qrandint: IntTriple = Field(description="[low, high, step], both bounds included")
 
 
-def _flat(point: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in point.items():
-        if isinstance(value, dict):
-            flat |= {f"{key}/{name}": held for name, held in value.items()}
-        else:
-            flat[key] = value
-    return flat
+class LogRandInt(Range):
+    """A whole number, evenly in its logarithm; the upper bound itself is not drawn."""
+
+    whole = True
+    log = True
+    lograndint: IntPair = Field(description="[low, high), low above 0: high itself is not drawn")
+
+
+class QLogRandInt(Range):
+    """A whole number on a step, evenly in its logarithm, bounds included."""
+
+    whole = True
+    log = True
+    stepped = True
+    qlograndint: IntTriple = Field(description="[low, high, step], low above 0, both bounds included")
+
+
+class Bell(Domain):
+    """A real number around a mean, never more than three standard deviations away."""
+
+    @property
+    def mean(self) -> float:
+        """Centre."""
+        return float(self.arguments[0])
+
+    @property
+    def sd(self) -> float:
+        """Standard deviation."""
+        return float(self.arguments[1])
+
+    @model_validator(mode="after")
+    def _spread(self) -> Self:
+        if self.sd <= 0:
+            raise ValueError(f"the standard deviation {self.sd:g} must be above 0")
+        return self
+
+    def corners(self) -> tuple[Scalar, ...]:
+        """Three standard deviations either side."""
+        return self.mean - N_SD * self.sd, self.mean + N_SD * self.sd
+
+    def contains(self, value: Scalar) -> bool:
+        """Whether the number lies within three standard deviations."""
+        return not isinstance(value, bool | str) and abs(value - self.mean) <= N_SD * self.sd
+
+    def tidy(self, drawn: Any) -> Scalar:
+        """The number as it is."""
+        return float(drawn)
+
+
+class Randn(Bell):
+    """A real number around a mean: Tune's name."""
+
+    randn: FloatPair = Field(description="[mean, standard deviation]")
+
+
+class Normal(Bell):
+    """A real number around a mean: another name of randn."""
+
+    normal: FloatPair = Field(description="[mean, standard deviation]")
+
+
+class Listed(Domain):
+    """One of a list."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        for index, member in enumerate(self.arguments):
+            if member in self.arguments[:index]:
+                raise ValueError(f"the list holds {member!r} twice")
+        return self
+
+    def corners(self) -> tuple[Scalar, ...]:
+        """Every member."""
+        return self.arguments
+
+    def contains(self, value: Scalar) -> bool:
+        """Whether the value is a member."""
+        return any(value == member for member in self.arguments)
+
+    def tidy(self, drawn: Any) -> Scalar:
+        """The member that equals the drawn value.
+
+        Raises:
+            ValueError: no member does.
+        """
+        for member in self.arguments:
+            if member == drawn:
+                value: Scalar = member
+                return value
+        raise ValueError(f"{drawn!r} is none of {list(self.arguments)}")
+
+
+class OneOf(Listed):
+    """One of a list, evenly; every one of them in a grid."""
+
+    choice: Members = Field(description="the values")
+
+
+class GridSearch(Listed):
+    """Every one of a list; for the algorithm grid."""
+
+    grid_search: Members = Field(description="the values, each of which is tried")
+
+
+_CONSTANT: Final = "constant"
+
+
+def _kind_of(value: object) -> str | None:
+    if isinstance(value, Domain):
+        return value.kind
+    if isinstance(value, Mapping):
+        key = str(next(iter(value))) if len(value) == 1 else None
+        return None if key == _CONSTANT else key
+    return _CONSTANT if isinstance(value, bool | int | float | str) else None
+
+
+def _is_multiple(value: float, step: float) -> bool:
+    ratio = value / step
+    return math.isclose(ratio, round(ratio), rel_tol=1e-9, abs_tol=1e-9)
+
+
+Dimension = Annotated[
+    Annotated[Uniform, Tag("uniform")]
+    | Annotated[QUniform, Tag("quniform")]
+    | Annotated[LogUniform, Tag("loguniform")]
+    | Annotated[QLogUniform, Tag("qloguniform")]
+    | Annotated[RandInt, Tag("randint")]
+    | Annotated[QRandInt, Tag("qrandint")]
+    | Annotated[LogRandInt, Tag("lograndint")]
+    | Annotated[QLogRandInt, Tag("qlograndint")]
+    | Annotated[Randn, Tag("randn")]
+    | Annotated[Normal, Tag("normal")]
+    | Annotated[OneOf, Tag("choice")]
+    | Annotated[GridSearch, Tag("grid_search")]
+    | Annotated[Scalar, Tag(_CONSTANT)],
+    Discriminator(_kind_of),
+]
+"""A domain, or a plain value that is not searched."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import AfterValidator, Field, ValidationError, create_model, model_serializer
 
-from search_spaces.kinds import Dimension, Domain
+from search_spaces.domains import Dimension, Domain
 from trainables.config.base import Config, Scalar
 from trainables.config.models import ModelConfig
 from trainables.config.objectives import OBJECTIVE_CONFIGS

@@ -10,10 +10,10 @@ from typing import Any, Final, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from search_spaces.kinds import Bell, Domain, GridSearch, Listed
+from search_spaces.domains import Bell, Domain, GridSearch, Listed
 from search_spaces.objective_sections import Objectives
-from search_spaces.schedulers import UNPERTURBED, FifoScheduler, PbtScheduler, Scheduler
-from search_spaces.searchers import SearchConfig, why_not_minimised
+from search_spaces.scheduler_config import UNPERTURBED, FifoScheduler, PbtScheduler, Scheduler
+from search_spaces.search_config import SearchConfig, why_not_minimised
 from search_spaces.sections import Section, StudentSection, TrainingSection
 from trainables.config.base import Config, Scalar
 from trainables.config.objectives import OBJECTIVE_CONFIGS

@@ -11,7 +11,7 @@ from ray.tune.search.sample import Domain as TuneDomain
 from ray.tune.search.sample import Float
 from ray.tune.search.sample import Normal as NormalSampler
 
-from search_spaces.kinds import N_SD, Bell, Domain, Listed
+from search_spaces.domains import N_SD, Bell, Domain, Listed
 
 _TUNE: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
     {

@@ -18,8 +18,8 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from search_spaces import schedulers
-from search_spaces.kinds import Listed
+from search_spaces import scheduler_config
+from search_spaces.domains import Listed
 from search_spaces.space import SpaceConfig
 from search_spaces.tune_domains import tune_domain
 from trainables.config import digest_of
@@ -41,24 +41,24 @@ def scheduler(space: SpaceConfig, *, max_epochs: int, seed: int = 0) -> TrialSch
             f"allowed: at most {max_epochs}, the epochs of a trial"
         )
     match space.scheduler:
-        case schedulers.AshaScheduler() as asha:
+        case scheduler_config.AshaScheduler() as asha:
             return ASHAScheduler(
                 time_attr=TIME_ATTR,
                 max_t=max_epochs,
                 grace_period=asha.grace_period,
                 reduction_factor=asha.reduction_factor,
             )
-        case schedulers.HyperBandScheduler() as hyperband:
+        case scheduler_config.HyperBandScheduler() as hyperband:
             return HyperBandScheduler(
                 time_attr=TIME_ATTR, max_t=max_epochs, reduction_factor=hyperband.reduction_factor
             )
-        case schedulers.MedianScheduler() as median:
+        case scheduler_config.MedianScheduler() as median:
             return MedianStoppingRule(
                 time_attr=TIME_ATTR,
                 grace_period=median.grace_period,
                 min_samples_required=median.min_samples_required,
             )
-        case schedulers.PbtScheduler() as pbt:
+        case scheduler_config.PbtScheduler() as pbt:
             return ReplayablePbt(space, pbt, seed)
     return FIFOScheduler()  # type: ignore[no-untyped-call]
 
@@ -71,7 +71,7 @@ class ReplayablePbt(PopulationBasedTraining):
     again from the ledger, and so makes the forks that it had made.
     """
 
-    def __init__(self, space: SpaceConfig, config: schedulers.PbtScheduler, seed: int) -> None:
+    def __init__(self, space: SpaceConfig, config: scheduler_config.PbtScheduler, seed: int) -> None:
         """The mutations are the domains of the space but the student's, since a fork copies its weights."""
         self._space = space
         self._seed = seed

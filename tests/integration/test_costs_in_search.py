@@ -24,8 +24,8 @@ from orchestrator.ledger import Ledger
 from orchestrator.proposals import Composer
 from orchestrator.search import SearchTask, run_search
 from orchestrator.workers import Workers
-from search_spaces.domains import METRIC, SearchPlan, search_plan
 from search_spaces.space import SpaceConfig
+from search_spaces.tune_plan import METRIC, SearchPlan, search_plan
 from trainables.benches import Bench
 from trainables.config import BenchSpec, Cost, TrialSpec
 from trainables.weights import count_parameters

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.loading import SPACES_FOLDER, load_space, shipped
-from search_spaces.kinds import Dimension, Domain, Range
+from search_spaces.domains import Dimension, Domain, Range
 from search_spaces.sections import MAX_CORNERS, OBJECTIVE_SECTIONS
 from search_spaces.space import Choice, SpaceConfig
 from trainables.config import OBJECTIVE_CONFIGS, ModelConfig, ObjectiveConfig, TrainingConfig

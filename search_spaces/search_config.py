@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator
 
-from search_spaces.schedulers import FifoScheduler, SchedulerBase
+from search_spaces.scheduler_config import FifoScheduler, SchedulerBase
 from trainables.config import Config, Cost
 from trainables.config.base import Scalar
 
