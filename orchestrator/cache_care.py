@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.cache_subject import Subject
-from orchestrator.console import Console
+from orchestrator.terminal.console import Console
 from trainables.cache.inspection import Inspection, inspect_cache
 from trainables.cache.manifest import read_manifest
 from trainables.cache.mending import publish_again, withdraw

@@ -35,7 +35,7 @@ def plan(experiment: Experiment, space: Space = None, out: Out = None, json_only
     loaded = _loaded(experiment, space, out)
     from orchestrator.cache_owner import quiet_run
     from orchestrator.cache_plan import plan_cache
-    from orchestrator.console import Console
+    from orchestrator.terminal.console import Console
 
     console = Console(json_only=json_only)
     with quiet_run(loaded, console) as run:
@@ -139,7 +139,7 @@ def gc(
     Caches themselves are not touched, and copies that a process reads are left.
     """
     from orchestrator.cache_gc import clean_node
-    from orchestrator.console import Console
+    from orchestrator.terminal.console import Console
 
     console = Console(json_only=json_only)
     console.result(clean_node(console, unused_days=unused_days, keep_gb=keep_gb, dry_run=dry_run))
@@ -160,7 +160,7 @@ def import_(
     """
     loaded = _loaded(experiment, space, out)
     from orchestrator.cache_moves import import_file
-    from orchestrator.console import Console
+    from orchestrator.terminal.console import Console
 
     console = Console(json_only=json_only)
     console.result(import_file(file, loaded, console))
@@ -174,7 +174,7 @@ def _loaded(experiment: str, space: str | None, out: Path | None) -> LoadedExper
 def _subject(ref: str, space: str | None, out: Path | None, *, json_only: bool) -> Iterator[tuple[Any, Any]]:
     """What the command is about, and its console; Ray writes to standard output, where programs read JSON."""
     loaded = None if _names_a_place(ref) else _loaded(ref, space, out)
-    from orchestrator.console import Console
+    from orchestrator.terminal.console import Console
 
     console = Console(json_only=json_only, out=sys.stdout)
     with redirect_stdout(sys.stderr if json_only else sys.stdout):

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.console import Console
+from orchestrator.terminal.console import Console
 from trainables.cache.room import bytes_in_words
 from trainables.cache.scratch import DAY_S, NodeCopy, clean_scratch, scratch_root
 

@@ -8,10 +8,10 @@ from typing import Any, Final
 import torch
 
 from orchestrator.cache_owner import require_teacher_banks
-from orchestrator.console import Console
 from orchestrator.groundwork import cache_request, known_teacher
 from orchestrator.run_context import Run
-from orchestrator.search_board import duration
+from orchestrator.terminal.console import Console
+from orchestrator.terminal.formatting import duration
 from trainables.cache.fidelity import FidelityRow, fidelity
 from trainables.cache.identity import split_facts
 from trainables.cache.planning import Plan, agreed_origin, answers_of, plan_shards

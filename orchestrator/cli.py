@@ -174,7 +174,7 @@ def doctor(
 
     from cluster.doctor import checks
     from cluster.session import connect
-    from orchestrator.console import Console
+    from orchestrator.terminal.console import Console
 
     console = Console(json_only=json_only)
     with connect(address) if address else nullcontext():
@@ -242,8 +242,8 @@ def objectives(json_only: Json = False) -> None:
     """List the objectives: what each needs, its paper, and its defaults."""
     from dataclasses import asdict
 
-    from orchestrator.console import Console
     from orchestrator.objective_list import COLUMNS, objective_facts
+    from orchestrator.terminal.console import Console
 
     console = Console(json_only=json_only)
     facts = objective_facts()
@@ -252,7 +252,7 @@ def objectives(json_only: Json = False) -> None:
 
 
 def _list(title: str, folder: Path, json_only: bool) -> None:
-    from orchestrator.console import Console
+    from orchestrator.terminal.console import Console
 
     console = Console(json_only=json_only)
     found = shipped(folder)
@@ -264,8 +264,8 @@ def _finish(words: list[str], changes: Changes, *, json_only: bool) -> None:
     """Runs what is left of an experiment, and shows what came of it; `words` is the command itself."""
     command, experiment = words[:2]
     loaded = load_experiment(experiment, overrides=changes.overrides())
-    from orchestrator.console import Console
     from orchestrator.finished import finished_summary, show
+    from orchestrator.terminal.console import Console
 
     console = Console(json_only=json_only)
     summary = finished_summary(loaded)

@@ -105,8 +105,8 @@ def evaluate(
 
     search = options.search()
     loaded = load_experiment(experiment, overrides=Overrides(out=str(out) if out else None))
-    from orchestrator.console import Console
     from orchestrator.evaluation import evaluate_student, show_evaluation
+    from orchestrator.terminal.console import Console
     from orchestrator.writing import replace_text
 
     console = Console(json_only=json_only)

@@ -10,15 +10,15 @@ from pydantic import Field
 from torch import nn
 
 from orchestrator.cache_owner import quiet_run
-from orchestrator.console import Console
 from orchestrator.groundwork import known_teacher
 from orchestrator.ledger import TrialRecord
 from orchestrator.loading import LoadedExperiment
 from orchestrator.looking import look_at_images
 from orchestrator.run_context import Run
 from orchestrator.schema_words import did_you_mean
-from orchestrator.search_board import duration
-from orchestrator.summary import percent, read_summary
+from orchestrator.summary import read_summary
+from orchestrator.terminal.console import Console
+from orchestrator.terminal.formatting import duration, percent
 from trainables.config import Config, ModelConfig, Split, TrialSpec
 from trainables.config.faithfulness import BallSearch, ConfidenceOf
 from trainables.data import ImageSplit, TrainingData, load_test, load_training

@@ -12,7 +12,7 @@ from orchestrator.evidence import KD, Evidence, Failed, SearchEvidence, is_signi
 from orchestrator.ledger import Ledger
 from orchestrator.loading import LoadedExperiment
 from orchestrator.picking import PairedDifference
-from orchestrator.summary import short_parameters
+from orchestrator.terminal.formatting import short_parameters
 from trainables.config import OBJECTIVE_CONFIGS, ModelConfig, Need
 from trainables.errors import StillhouseError
 

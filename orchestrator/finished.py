@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.console import Console
 from orchestrator.ledger import Ledger
 from orchestrator.loading import LoadedExperiment
 from orchestrator.places import imported_file, out_folder
 from orchestrator.summary import Summary, read_summary, students_table
+from orchestrator.terminal.console import Console
 from trainables.config import digest_of
 from trainables.errors import ConfigError
 

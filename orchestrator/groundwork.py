@@ -9,8 +9,7 @@ from typing import Any
 from orchestrator.imported_teacher import imported_facts, read_imported
 from orchestrator.looking import look_at_images
 from orchestrator.run_context import Run
-from orchestrator.search_board import duration
-from orchestrator.summary import percent
+from orchestrator.terminal.formatting import duration, percent
 from trainables.cache.manifest import DamagedCache, discard_shards
 from trainables.cache.proof import prove_alignment
 from trainables.cache.reader import open_cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from orchestrator.console import Console, Progress
+from orchestrator.terminal.console import Console, Progress
 from trainables.config import DataConfig
 from trainables.data.image_folder import index_folder
 

@@ -18,7 +18,7 @@ from plotly.colors import sample_colorscale
 from orchestrator.charts import LAYOUT, QUIET_COLOUR
 from orchestrator.ledger import TrialRecord
 from orchestrator.picking import ACCURACY, rank_trials
-from orchestrator.summary import short_parameters
+from orchestrator.terminal.formatting import short_parameters
 
 MAX_LINES = 200
 SCORE = "selection accuracy, %"

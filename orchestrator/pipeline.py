@@ -11,7 +11,6 @@ from typing import Any
 import filelock
 
 from orchestrator import __version__
-from orchestrator.console import Console
 from orchestrator.finals import (
     chosen_finalists,
     constraints_of,
@@ -31,6 +30,7 @@ from orchestrator.search import SearchTask, run_search
 from orchestrator.shipping import export_stage, register_stage
 from orchestrator.stages import Stages
 from orchestrator.summary import Summary
+from orchestrator.terminal.console import Console
 from orchestrator.tracking import MlflowRecorder, ParentFacts
 from orchestrator.workers import Workers
 from orchestrator.writing_up import Outcome, write_up

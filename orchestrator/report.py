@@ -18,15 +18,8 @@ from orchestrator.ledger import Event, TrialRecord
 from orchestrator.parallel_chart import search_chart
 from orchestrator.picking import Figures, PairedDifference
 from orchestrator.report_page import PAGE, STYLE
-from orchestrator.summary import (
-    UNKNOWN,
-    Finalist,
-    Summary,
-    is_champion,
-    percent,
-    short_parameters,
-    students_table,
-)
+from orchestrator.summary import Finalist, Summary, is_champion, students_table
+from orchestrator.terminal.formatting import UNKNOWN, percent, short_parameters
 from orchestrator.writing import replace_text
 
 NO_FIGURES: Final[Figures] = MappingProxyType({})

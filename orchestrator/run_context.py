@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.console import Console
 from orchestrator.experiment import ExperimentConfig
 from orchestrator.ledger import Ledger
 from orchestrator.loading import LoadedExperiment
 from orchestrator.stages import Stages
+from orchestrator.terminal.console import Console
 from orchestrator.workers import Workers
 from search_spaces.space import SpaceConfig
 from trainables.config import OBJECTIVE_CONFIGS, BenchSpec, ModelConfig, OnlineSpec, digest_of

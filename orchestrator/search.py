@@ -13,10 +13,10 @@ from ray import tune
 
 from orchestrator.bookkeeping import Bookkeeper, agreements_in, history
 from orchestrator.checks import max_epochs
-from orchestrator.console import Console
 from orchestrator.ledger import Ledger
 from orchestrator.proposals import Composer
 from orchestrator.search_progress import SearchProgress, search_progress
+from orchestrator.terminal.console import Console
 from search_spaces.tune_plan import SearchPlan, search_plan
 from trainables.config import Fork, Role
 from trainables.errors import StillhouseError

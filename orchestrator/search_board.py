@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import threading
 import time
@@ -18,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.terminal.formatting import clock_time, counted, duration, plain_percent
 from trainables.jobs import Message, TrainJob
 
 ACCURACY: Final = "selection/accuracy"
@@ -158,12 +158,12 @@ class SearchBoard:
         with self._lock:
             parts = [f"search: {self._ended.total():,}/{self._trials:,} trials{self._endings()}"]
             if self._best is not None:
-                parts.append(f"best {self._best[1]} {_percent(self._best[0])}")
+                parts.append(f"best {self._best[1]} {plain_percent(self._best[0])}")
             if self._is_over:
                 parts.append(f"took {duration(self._clock() - self._began_at)}")
                 return ", ".join(parts)
             if self.slots is not None:
-                parts.append(_count(self.slots.up, "slot") if self.slots.up else "no slot is up yet")
+                parts.append(counted(self.slots.up, "slot") if self.slots.up else "no slot is up yet")
             return ", ".join([*parts, *self._pace()])
 
     def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
@@ -194,7 +194,7 @@ class SearchBoard:
         ended = self._ended.total()
         text = f"{ended:,}/{self._trials:,} trials{self._endings()}"
         bar = ProgressBar(total=self._trials, completed=ended, width=20)
-        grid.add_row("[bold]search[/]", bar, text, f"[cyan]{_clock_time(self._clock() - self._began_at)}[/]")
+        grid.add_row("[bold]search[/]", bar, text, f"[cyan]{clock_time(self._clock() - self._began_at)}[/]")
         return grid
 
     def _table(self, most: int) -> RenderResult:
@@ -209,8 +209,8 @@ class SearchBoard:
                 escape(row.student),
                 escape(row.objective),
                 f"{row.epoch}/{row.epochs}",
-                _percent(row.last),
-                _percent(row.best),
+                plain_percent(row.last),
+                plain_percent(row.best),
                 f"{row.images_per_s:,.0f}" if row.images_per_s else "-",
             )
         yield table
@@ -218,7 +218,7 @@ class SearchBoard:
             yield Text(f"and {len(running) - most:,} more running trials", style="dim")
 
     def _words(self) -> list[str]:
-        parts = [f"best {self._best[1]} {_percent(self._best[0])}"] if self._best else []
+        parts = [f"best {self._best[1]} {plain_percent(self._best[0])}"] if self._best else []
         if self._is_over:
             return parts
         running = sum(row.is_running for row in self._rows.values())
@@ -226,34 +226,6 @@ class SearchBoard:
         if paused := len(self._rows) - running:
             parts.append(f"{paused:,} paused")
         if self.slots is not None:
-            up = f"{_count(self.slots.up, 'slot')} up, {self.slots.busy:,} busy"
+            up = f"{counted(self.slots.up, 'slot')} up, {self.slots.busy:,} busy"
             parts.append(up if self.slots.up else "no slot is up yet")
         return [*parts, *self._pace()]
-
-
-def duration(seconds: float) -> str:
-    """A time span in one or two units, rounded up: 40 s, 3 min, 2 h 5 min, 3 d 4 h."""
-    if seconds <= 90:
-        return f"{max(math.ceil(seconds), 0)} s"
-    minutes = math.ceil(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 24:
-        return f"{hours} h {minutes} min"
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h"
-
-
-def _clock_time(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
-
-
-def _percent(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{100 * fraction:.2f} %"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import ray
 
-from orchestrator.console import Console
 from orchestrator.search_board import Proposal, SearchBoard, Slots
+from orchestrator.terminal.console import Console
 from trainables.jobs import Message, TrainJob
 from trainables.masks import few_kept
 

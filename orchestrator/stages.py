@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from orchestrator.console import Console
 from orchestrator.ledger import Ledger
+from orchestrator.terminal.console import Console
 from trainables.errors import StillhouseError
 
 _STORAGE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from orchestrator.ledger import TrialRecord
 from orchestrator.picking import ACCURACY, Group, PairedDifference, paired_difference
+from orchestrator.terminal.formatting import UNKNOWN, percent, short_parameters
 from orchestrator.tracking_names import without_password
 from orchestrator.writing import replace_text
 from trainables.config import Config
@@ -28,9 +29,6 @@ COLUMNS = (
     "latency, ms",
     "hyper-parameters",
 )
-
-
-UNKNOWN = "unknown"
 
 
 class TeacherFigures(Config):
@@ -239,26 +237,11 @@ def is_champion(summary: Summary, students: Students) -> bool:
     return summary.champion.trial_id in students.trials
 
 
-def percent(mean: float | None, std: float | None = None) -> str:
-    """A fraction in percent with two decimals, and its spread where there is one."""
-    if mean is None:
-        return UNKNOWN
-    return f"{100 * mean:.2f}" if std is None else f"{100 * mean:.2f} ± {100 * std:.2f}"
-
-
 def gain_text(gain: PairedDifference) -> str:
     """A gain in percentage points with its interval, or the word that there is none."""
     if gain.low is None or gain.high is None:
         return f"{100 * gain.mean:+.2f} (one seed)"
     return f"{100 * gain.mean:+.2f} [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
-
-
-def short_parameters(parameters: Mapping[str, Any]) -> str:
-    """Hyper-parameters on one line, floats with three digits."""
-    return ", ".join(
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in parameters.items()
-    )
 
 
 def _row(name: str, students: Students, parameters: str, gain: str) -> tuple[str, ...]:

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from ray.util.state import list_actors
 
-from orchestrator.console import Console
 from orchestrator.experiment import ExperimentConfig
 from orchestrator.ledger import Event, Ledger
 from orchestrator.proposals import Composer
 from orchestrator.search import SearchFollower, SearchTask, run_search
+from orchestrator.terminal.console import Console
 from orchestrator.workers import Workers
 from search_spaces.space import SpaceConfig
 from trainables.config import BenchSpec

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.console import Console
 from orchestrator.experiment import ExperimentConfig
+from orchestrator.terminal.console import Console
 from orchestrator.workers import Workers
 from tests.integration.fault_lab import experiment_of
 

@@ -18,11 +18,11 @@ from ray.tune.search.optuna import OptunaSearch
 
 from cluster.session import connect
 from orchestrator import search as searching
-from orchestrator.console import Console
 from orchestrator.experiment import ExperimentConfig
 from orchestrator.ledger import Ledger
 from orchestrator.proposals import Composer
 from orchestrator.search import SearchTask, run_search
+from orchestrator.terminal.console import Console
 from orchestrator.workers import Workers
 from search_spaces.space import SpaceConfig
 from search_spaces.tune_plan import METRIC, SearchPlan, search_plan

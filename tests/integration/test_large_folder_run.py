@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cluster.session import connect
-from orchestrator.console import Console
+from orchestrator.terminal.console import Console
 from orchestrator.workers import Workers
 from tests.integration.fault_lab import Search, experiment_of, space_of
 from tests.integration.run_lab import SPACE, Task, finish

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from cluster.session import connect
-from orchestrator.console import Console
 from orchestrator.experiment import ExperimentConfig
 from orchestrator.ledger import Ledger, TrialRecord
 from orchestrator.proposals import Composer
 from orchestrator.search import SearchTask, run_search
+from orchestrator.terminal.console import Console
 from orchestrator.workers import Workers
 from search_spaces.space import SpaceConfig
 from trainables.benches import Bench

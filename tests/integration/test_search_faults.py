@@ -14,12 +14,12 @@ import pytest
 import ray
 
 from orchestrator.bookkeeping import Bookkeeper
-from orchestrator.console import Console
 from orchestrator.finals import finalists_stage
 from orchestrator.ledger import Ledger, TrialRecord
 from orchestrator.loading import LoadedExperiment
 from orchestrator.run_context import Run
 from orchestrator.stages import Stages
+from orchestrator.terminal.console import Console
 from orchestrator.workers import Workers
 from tests.integration.fault_lab import (
     Search,

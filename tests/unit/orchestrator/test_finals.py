@@ -12,12 +12,12 @@ import ray
 
 from orchestrator import finals  # as a module: pytest would take test_stage for a test
 from orchestrator.bookkeeping import Bookkeeper
-from orchestrator.console import Console
 from orchestrator.ledger import Ledger, TrialRecord
 from orchestrator.loading import load_experiment
 from orchestrator.proposals import Composer, control_spec, repeat_jobs
 from orchestrator.run_context import Run
 from orchestrator.stages import Stages
+from orchestrator.terminal.console import Console
 from orchestrator.workers import Workers
 from trainables.cache.identity import SplitFacts
 from trainables.config import BenchSpec, Role, TrialSpec, digest_of

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.console import Console
 from orchestrator.finished import STAGE, finished_summary, run_key, show
 from orchestrator.ledger import Ledger
 from orchestrator.loading import LoadedExperiment, load_experiment
 from orchestrator.summary import Summary
+from orchestrator.terminal.console import Console
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.console import Console
 from orchestrator.groundwork import pace, teacher_request
 from orchestrator.ledger import Ledger
 from orchestrator.loading import load_experiment
 from orchestrator.run_context import Run
 from orchestrator.stages import Stages
+from orchestrator.terminal.console import Console
 from orchestrator.workers import Workers
 from trainables.config import ViewsConfig
 

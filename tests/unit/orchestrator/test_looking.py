@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.console import Console
 from orchestrator.looking import look_at_images
+from orchestrator.terminal.console import Console
 from tests.unit.trainables.folder_lab import config_of, write_folder
 from trainables.config import DataConfig
 from trainables.config.data import DataName

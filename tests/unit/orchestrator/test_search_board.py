@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import pytest
 from rich.console import Console as RichConsole
 
-from orchestrator.console import QUIET_S, Console
-from orchestrator.search_board import SearchBoard, Slots, duration
+from orchestrator.search_board import SearchBoard, Slots
+from orchestrator.terminal.console import QUIET_S, Console
+from orchestrator.terminal.formatting import duration
 from trainables.config import (
     BenchSpec,
     DataConfig,

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.console import Console
 from orchestrator.ledger import Ledger
 from orchestrator.stages import Stages
+from orchestrator.terminal.console import Console
 from tests.unit.full_disk import largest_file
 from trainables.errors import StillhouseError
 

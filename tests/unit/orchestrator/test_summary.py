@@ -11,12 +11,11 @@ from orchestrator.summary import (
     Summary,
     champion_of,
     gain_text,
-    percent,
     read_summary,
-    short_parameters,
     students_table,
     write_summary,
 )
+from orchestrator.terminal.formatting import percent, short_parameters
 from trainables.errors import ConfigError, StillhouseError
 
 

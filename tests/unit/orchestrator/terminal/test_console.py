@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.console import QUIET_S, Console
+from orchestrator.terminal.console import QUIET_S, Console
 
 
 class Terminal(io.StringIO):
