@@ -8,9 +8,9 @@ from typing import Any
 
 from orchestrator.cache_owner import quiet_run, require_teacher_banks
 from orchestrator.cache_subject import Subject
+from orchestrator.config.loading import LoadedExperiment
 from orchestrator.groundwork import cache_request
 from orchestrator.imported_teacher import imported_facts, keep_imported
-from orchestrator.loading import LoadedExperiment
 from orchestrator.terminal.console import Console
 from trainables.cache.foreign_logits import read_logits
 from trainables.cache.imported import check_logits, import_logits

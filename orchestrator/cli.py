@@ -14,9 +14,7 @@ import typer
 
 from cluster.errors import ClusterError
 from orchestrator import __version__, cache_commands, evaluate_command, evidence_command
-from orchestrator.changes import Changes
-from orchestrator.experiment import ExperimentConfig
-from orchestrator.loading import (
+from orchestrator.config.loading import (
     EXPERIMENTS_FOLDER,
     SPACES_FOLDER,
     is_space_file,
@@ -24,6 +22,8 @@ from orchestrator.loading import (
     load_space,
     shipped,
 )
+from orchestrator.config.overrides import Changes
+from orchestrator.config.schema import ExperimentConfig
 from orchestrator.options import (
     Address,
     Experiment,
@@ -134,7 +134,7 @@ def ui(
 ) -> None:
     """Show the record of an experiment in MLflow, also while it runs, opened at the ranked runs."""
     loaded = load_experiment(experiment, overrides=Changes(out=out).overrides(), check_paths=False)
-    from orchestrator.places import experiment_id, tracking_uri
+    from orchestrator.config.paths import experiment_id, tracking_uri
     from orchestrator.ui import serve_ui
 
     serve_ui(tracking_uri(loaded), experiment_id(loaded), host=host, port=port)

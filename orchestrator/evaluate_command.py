@@ -101,7 +101,8 @@ def evaluate(
 
     In this process, without Ray, on a GPU where there is one. The teacher is that of the experiment file.
     """
-    from orchestrator.loading import Overrides, load_experiment
+    from orchestrator.config.loading import load_experiment
+    from orchestrator.config.overrides import Overrides
 
     search = options.search()
     loaded = load_experiment(experiment, overrides=Overrides(out=str(out) if out else None))

@@ -10,12 +10,12 @@ from pydantic import Field
 from torch import nn
 
 from orchestrator.cache_owner import quiet_run
+from orchestrator.config.loading import LoadedExperiment
+from orchestrator.config.schema_description import did_you_mean
 from orchestrator.groundwork import known_teacher
 from orchestrator.ledger import TrialRecord
-from orchestrator.loading import LoadedExperiment
 from orchestrator.looking import look_at_images
 from orchestrator.run_context import Run
-from orchestrator.schema_words import did_you_mean
 from orchestrator.summary import read_summary
 from orchestrator.terminal.console import Console
 from orchestrator.terminal.formatting import duration, percent

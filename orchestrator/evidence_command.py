@@ -20,11 +20,12 @@ def methods(
     bench: Annotated[Path, typer.Option(help="Figures of `make bench`, for what a step costs.")] = BENCH,
 ) -> None:
     """Compare the objectives that a finished experiment trained with several seeds, as a page in Markdown."""
+    from orchestrator.config.loading import load_experiment
+    from orchestrator.config.overrides import Overrides
+    from orchestrator.config.paths import out_folder
     from orchestrator.evidence import evidence_of
     from orchestrator.evidence_page import facts_of, methods_page, read_steps
     from orchestrator.ledger import Ledger
-    from orchestrator.loading import Overrides, load_experiment
-    from orchestrator.places import out_folder
     from orchestrator.writing import replace_text
 
     overrides = Overrides(out=str(out) if out else None)

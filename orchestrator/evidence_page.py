@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from orchestrator.config.loading import LoadedExperiment
 from orchestrator.evidence import KD, Evidence, Failed, SearchEvidence, is_significant
 from orchestrator.ledger import Ledger
-from orchestrator.loading import LoadedExperiment
 from orchestrator.picking import PairedDifference
 from orchestrator.terminal.formatting import short_parameters
 from trainables.config import OBJECTIVE_CONFIGS, ModelConfig, Need

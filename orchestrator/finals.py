@@ -8,7 +8,7 @@ from typing import Any
 import ray
 
 from orchestrator.bookkeeping import Bookkeeper, agreements_in
-from orchestrator.constraints import Constraint, parse_constraints
+from orchestrator.config.constraints import Constraint, parse_constraints
 from orchestrator.errands import Errand, run_errands
 from orchestrator.ledger import TrialRecord
 from orchestrator.picking import choose_finalists

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from orchestrator.config.loading import LoadedExperiment
+from orchestrator.config.paths import imported_file, out_folder
 from orchestrator.ledger import Ledger
-from orchestrator.loading import LoadedExperiment
-from orchestrator.places import imported_file, out_folder
 from orchestrator.summary import Summary, read_summary, students_table
 from orchestrator.terminal.console import Console
 from trainables.config import digest_of

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from orchestrator.loading import LoadedExperiment
-from orchestrator.places import imported_file
+from orchestrator.config.loading import LoadedExperiment
+from orchestrator.config.paths import imported_file
 from orchestrator.writing import replace_text
 from trainables.cache.identity import split_facts
 from trainables.cache.imported import ImportedTeacher

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field
 from scipy.special import stdtrit  # type: ignore[import-untyped]
 
-from orchestrator.constraints import Constraint, violated
+from orchestrator.config.constraints import Constraint, violated
 from orchestrator.ledger import TrialRecord
 from trainables.config import Config
 from trainables.errors import StillhouseError

@@ -11,6 +11,8 @@ from typing import Any
 import filelock
 
 from orchestrator import __version__
+from orchestrator.config.loading import LoadedExperiment
+from orchestrator.config.paths import experiment_name, out_folder, tracking_uri
 from orchestrator.finals import (
     chosen_finalists,
     constraints_of,
@@ -21,9 +23,7 @@ from orchestrator.finals import (
 from orchestrator.finished import STAGE, run_key
 from orchestrator.groundwork import cache_stage, teacher_stage
 from orchestrator.ledger import Ledger
-from orchestrator.loading import LoadedExperiment
 from orchestrator.picking import choose_champion, group_trials
-from orchestrator.places import experiment_name, out_folder, tracking_uri
 from orchestrator.proposals import Composer
 from orchestrator.run_context import Run
 from orchestrator.search import SearchTask, run_search

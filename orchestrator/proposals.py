@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.experiment import ExperimentConfig
+from orchestrator.config.schema import ExperimentConfig
 from search_spaces.space import Choice, SpaceConfig
 from trainables.config import BenchSpec, CeConfig, Fork, ModelConfig, Role, TrialSpec, digest_of
 from trainables.jobs import TrainJob

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.experiment import ExperimentConfig
+from orchestrator.config.loading import LoadedExperiment
+from orchestrator.config.schema import ExperimentConfig
 from orchestrator.ledger import Ledger
-from orchestrator.loading import LoadedExperiment
 from orchestrator.stages import Stages
 from orchestrator.terminal.console import Console
 from orchestrator.workers import Workers

@@ -12,7 +12,7 @@ import ray
 from ray import tune
 
 from orchestrator.bookkeeping import Bookkeeper, agreements_in, history
-from orchestrator.checks import max_epochs
+from orchestrator.config.cross_checks import max_epochs
 from orchestrator.ledger import Ledger
 from orchestrator.proposals import Composer
 from orchestrator.search_progress import SearchProgress, search_progress

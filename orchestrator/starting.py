@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from orchestrator.loading import EXPERIMENTS_FOLDER, SPACES_FOLDER, load_experiment, shipped_file
+from orchestrator.config.loading import EXPERIMENTS_FOLDER, SPACES_FOLDER, load_experiment, shipped_file
 from trainables.errors import ConfigError
 
 _NAME_LINE: Final = re.compile(r"^name:.*$", re.MULTILINE)

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from orchestrator.config.tracking_uri import without_password
 from orchestrator.ledger import TrialRecord
 from orchestrator.picking import ACCURACY, Group, PairedDifference, paired_difference
 from orchestrator.terminal.formatting import UNKNOWN, percent, short_parameters
-from orchestrator.tracking_names import without_password
 from orchestrator.writing import replace_text
 from trainables.config import Config
 from trainables.errors import ConfigError

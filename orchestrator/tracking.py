@@ -15,15 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from orchestrator.config.tracking_uri import checked_tracking_uri
 from orchestrator.ledger import Ledger
 from orchestrator.tracking_names import ParentFacts
 from orchestrator.tracking_projector import Projector
-from orchestrator.tracking_store import (
-    StoreAway,
-    WriteRefused,
-    checked_tracking_uri,
-    prepare_mlflow,
-)
+from orchestrator.tracking_store import StoreAway, WriteRefused, prepare_mlflow
 from trainables.errors import StillhouseError
 
 __all__ = ["MlflowRecorder", "Outstanding", "ParentFacts"]

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.tracking_names import without_password
+from orchestrator.config.tracking_uri import without_password
 from trainables.config import Config
 
 _log = logging.getLogger(__name__)

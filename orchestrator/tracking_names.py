@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
 
+from orchestrator.config.tracking_uri import without_password
 from trainables.config import Role
 
 VIEW_KEY: Final = "best"
@@ -24,7 +25,6 @@ PARAM_CHARACTERS: Final = 6000
 TAG_CHARACTERS: Final = 5000
 _KEY_CHARACTERS: Final = 250
 _FOREIGN: Final = re.compile(r"[^\w\-./: ]", re.ASCII)
-_USER: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/]*@")
 _KINDS: Final[Mapping[Role, str]] = {
     Role.SEARCH: "trial",
     Role.FINALIST: "finalist",
@@ -136,11 +136,6 @@ def summary_figures(
     if f"{_SELECTION}accuracy" in final:
         figures["acc_final"] = rounded(final[f"{_SELECTION}accuracy"])
     return figures
-
-
-def without_password(uri: str) -> str:
-    """The same URI without user and password; other texts stay as they are."""
-    return _USER.sub(r"\1", uri)
 
 
 def ranked_view(searched: Iterable[str]) -> str:

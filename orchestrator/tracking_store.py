@@ -19,7 +19,7 @@ from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.tracking_events import RUNNING, Point, State, Upload
-from trainables.errors import ConfigError, StillhouseError
+from trainables.errors import StillhouseError
 
 _T = TypeVar("_T")
 
@@ -68,31 +68,6 @@ def prepare_mlflow() -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # It logs each refusal of a database with its traceback; the recorder says so in one line.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-
-
-def checked_tracking_uri(uri: str) -> str:
-    """The URI, absolute, if it names a store that Stillhouse writes to.
-
-    Raises:
-        ConfigError: a folder or `file:` URI (MLflow 3 refuses them), or an unknown scheme.
-    """
-    scheme = urlsplit(uri).scheme
-    if scheme in ("http", "https"):
-        return uri
-    if scheme == "sqlite":
-        name = uri.removeprefix("sqlite:///")
-        if name == uri or name in ("", ":memory:"):
-            raise ConfigError(f"tracking URI {uri!r} names no file; write sqlite:////absolute/path/mlflow.db")
-        return f"sqlite:///{Path(name).absolute()}"
-    if scheme in ("", "file"):
-        raise ConfigError(
-            f"tracking URI {uri!r} is a folder, which MLflow 3 no longer writes to; use "
-            "sqlite:////absolute/path/mlflow.db or http(s)://server "
-            "(`mlflow migrate-filestore` moves old runs)"
-        )
-    raise ConfigError(
-        f"tracking URI {uri!r} is not known; use sqlite:////absolute/path/mlflow.db or http(s)://server"
-    )
 
 
 class RunStore:

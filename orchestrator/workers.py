@@ -15,7 +15,7 @@ import ray
 from cluster.errors import ClusterError
 from cluster.resources import Capacity, SlotPlan, capacity, plan_slots, slots_held
 from cluster.session import connect
-from orchestrator.experiment import ExperimentConfig
+from orchestrator.config.schema import ExperimentConfig
 from orchestrator.terminal.console import Console
 from trainables.jobs import End, Message
 from trainables.line import Follower, start_broker

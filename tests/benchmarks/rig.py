@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import ray
 
-from orchestrator.experiment import ExperimentConfig
+from orchestrator.config.schema import ExperimentConfig
 from orchestrator.ledger import Event, Ledger
 from orchestrator.proposals import Composer
 from orchestrator.search import SearchTask, run_search

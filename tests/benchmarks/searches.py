@@ -10,7 +10,7 @@ import time
 from typing import Final
 
 from cluster.session import connect
-from orchestrator.loading import load_experiment
+from orchestrator.config.loading import load_experiment
 from tests.benchmarks.documented import documented_trials_s
 from tests.benchmarks.figures import Bound, Figure
 from tests.benchmarks.rig import EPOCHS, scratch_folder, search_of, tiny_experiment

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from cluster.session import connect
-from orchestrator.experiment import ExperimentConfig
+from orchestrator.config.schema import ExperimentConfig
 from search_spaces.space import SpaceConfig
 from tests.benchmarks.figures import Bound, Figure
 from tests.benchmarks.rig import scratch_folder, search_of

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from ray.util.state import list_actors
 
-from orchestrator.experiment import ExperimentConfig
+from orchestrator.config.schema import ExperimentConfig
 from orchestrator.ledger import Event, Ledger
 from orchestrator.proposals import Composer
 from orchestrator.search import SearchFollower, SearchTask, run_search

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 from cluster.session import connect
 from orchestrator.cli import app
+from orchestrator.config.loading import load_experiment
+from orchestrator.config.paths import out_folder
 from orchestrator.groundwork import complete_cache, teacher_stage
 from orchestrator.ledger import Ledger
-from orchestrator.loading import load_experiment
-from orchestrator.places import out_folder
 from orchestrator.run_context import Run
 from orchestrator.stages import Stages
 from orchestrator.terminal.console import Console

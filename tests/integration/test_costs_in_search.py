@@ -18,7 +18,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from cluster.session import connect
 from orchestrator import search as searching
-from orchestrator.experiment import ExperimentConfig
+from orchestrator.config.schema import ExperimentConfig
 from orchestrator.ledger import Ledger
 from orchestrator.proposals import Composer
 from orchestrator.search import SearchTask, run_search

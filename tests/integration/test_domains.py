@@ -18,7 +18,7 @@ from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
 from cluster.session import connect
-from orchestrator.loading import SPACES_FOLDER, load_space, shipped
+from orchestrator.config.loading import SPACES_FOLDER, load_space, shipped
 from search_spaces.space import Choice, SpaceConfig
 from search_spaces.tune_plan import METRIC, n_samples, param_space, search_plan, searcher
 from search_spaces.tune_schedulers import scheduler

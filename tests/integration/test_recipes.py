@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator.loading import EXPERIMENTS_FOLDER, load_experiment
-from orchestrator.yaml_lines import read_yaml
+from orchestrator.config.loading import EXPERIMENTS_FOLDER, load_experiment
+from orchestrator.config.yaml_reader import read_yaml
 from tests.integration.recipe_lab import (
     CPU,
     EPOCHS,

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cluster.session import connect
-from orchestrator.experiment import ExperimentConfig
+from orchestrator.config.schema import ExperimentConfig
 from orchestrator.ledger import Ledger, TrialRecord
 from orchestrator.proposals import Composer
 from orchestrator.search import SearchTask, run_search

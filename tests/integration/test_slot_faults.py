@@ -14,7 +14,7 @@ import ray
 from safetensors.torch import load_file
 
 from cluster.session import connect
-from orchestrator.experiment import ExperimentConfig
+from orchestrator.config.schema import ExperimentConfig
 from orchestrator.terminal.console import Console
 from orchestrator.workers import Workers
 from tests.integration.fault_lab import Search, ends_of, events_in, pids_of, space_of, wait_until

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from orchestrator.config.tracking_uri import default_tracking_uri
 from orchestrator.ledger import Ledger
-from orchestrator.places import default_tracking_uri
 from orchestrator.registry import register_champion
 from orchestrator.tracking import MlflowRecorder, ParentFacts
 from orchestrator.tracking_names import VIEW_TAG

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from orchestrator.places import default_tracking_uri
+from orchestrator.config.tracking_uri import default_tracking_uri
 from orchestrator.ui import serve_ui
 from tests.integration.recorded_scene import (
     Scene,

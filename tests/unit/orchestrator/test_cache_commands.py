@@ -18,8 +18,8 @@ from typer.testing import CliRunner, Result
 
 from orchestrator.cache_owner import quiet_run, subject_of
 from orchestrator.cli import app
+from orchestrator.config.loading import load_experiment
 from orchestrator.groundwork import known_teacher
-from orchestrator.loading import load_experiment
 from orchestrator.terminal.console import Console
 from trainables.cache.reader import open_cache
 from trainables.cache.storage import Place

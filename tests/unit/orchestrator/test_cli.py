@@ -12,7 +12,13 @@ from typer.testing import CliRunner
 
 from orchestrator import __version__
 from orchestrator.cli import app
-from orchestrator.loading import EXPERIMENTS_FOLDER, SPACES_FOLDER, load_experiment, load_space, shipped
+from orchestrator.config.loading import (
+    EXPERIMENTS_FOLDER,
+    SPACES_FOLDER,
+    load_experiment,
+    load_space,
+    shipped,
+)
 from trainables.errors import ConfigError
 
 SLOW = ("torch", "ray", "mlflow", "pandas", "numpy")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from scipy import stats  # type: ignore[import-untyped]
 
+from orchestrator.config.loading import load_experiment
 from orchestrator.evidence import Evidence, SearchEvidence, evidence_of
 from orchestrator.evidence_page import facts_of, methods_page, read_steps
 from orchestrator.ledger import Ledger
-from orchestrator.loading import load_experiment
 from trainables.errors import StillhouseError
 
 SEEDS = (11, 12, 13, 14)

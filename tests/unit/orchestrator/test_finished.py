@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.config.loading import LoadedExperiment, load_experiment
 from orchestrator.finished import STAGE, finished_summary, run_key, show
 from orchestrator.ledger import Ledger
-from orchestrator.loading import LoadedExperiment, load_experiment
 from orchestrator.summary import Summary
 from orchestrator.terminal.console import Console
 

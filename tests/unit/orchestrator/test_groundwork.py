@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.config.loading import load_experiment
 from orchestrator.groundwork import pace, teacher_request
 from orchestrator.ledger import Ledger
-from orchestrator.loading import load_experiment
 from orchestrator.run_context import Run
 from orchestrator.stages import Stages
 from orchestrator.terminal.console import Console

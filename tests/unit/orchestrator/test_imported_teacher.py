@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.config.loading import LoadedExperiment, load_experiment
+from orchestrator.config.paths import imported_file
 from orchestrator.finished import run_key
 from orchestrator.imported_teacher import imported_facts, keep_imported, read_imported
-from orchestrator.loading import LoadedExperiment, load_experiment
-from orchestrator.places import imported_file
 from orchestrator.report import report_html
 from orchestrator.summary import Summary, TeacherFigures, students_table
 from tests.unit.trainables.cache.lab import random_data

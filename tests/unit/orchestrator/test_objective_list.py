@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
-from orchestrator.loading import EXPERIMENTS_FOLDER, load_experiment, shipped_file
+from orchestrator.config.loading import EXPERIMENTS_FOLDER, load_experiment, shipped_file
 from orchestrator.objective_list import COLUMNS, NEED_WORDS, objective_facts
 from trainables.config import OBJECTIVE_CONFIGS
 from trainables.errors import ConfigError

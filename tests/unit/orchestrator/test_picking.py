@@ -8,7 +8,7 @@ import scipy.stats  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.constraints import parse_constraints
+from orchestrator.config.constraints import parse_constraints
 from orchestrator.ledger import TrialRecord
 from orchestrator.picking import (
     choose_champion,

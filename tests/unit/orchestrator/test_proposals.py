@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.experiment import ExperimentConfig
-from orchestrator.loading import load_experiment
+from orchestrator.config.loading import load_experiment
+from orchestrator.config.schema import ExperimentConfig
 from orchestrator.proposals import Composer, control_spec, repeat_jobs
 from trainables.config import BenchSpec, CeConfig, Cost, Role, TrialSpec
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.config.tracking_uri import without_password
 from orchestrator.ledger import Ledger
 from orchestrator.tracking_cursor import Progress, ProgressFile
 from orchestrator.tracking_events import KILLED, RUNNING, Projection, RunChange
@@ -23,7 +24,6 @@ from orchestrator.tracking_names import (
     rounded,
     run_name,
     summary_figures,
-    without_password,
 )
 from trainables.config import Role
 

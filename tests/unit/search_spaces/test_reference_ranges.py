@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from orchestrator.loading import load_space
+from orchestrator.config.loading import load_space
 from search_spaces.domains import Domain, Listed
 from trainables.config import OBJECTIVE_CONFIGS
 from trainables.config.base import Scalar

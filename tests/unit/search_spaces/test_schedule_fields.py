@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.loading import load_space
+from orchestrator.config.loading import load_space
 from search_spaces.space import SpaceConfig
 from trainables.config import OBJECTIVE_CONFIGS, DkdConfig, KdConfig
 from trainables.errors import ConfigError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.loading import load_space
+from orchestrator.config.loading import load_space
 from search_spaces.space import SpaceConfig
 from trainables.config import Cost
 from trainables.errors import ConfigError

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.loading import SPACES_FOLDER, load_space, shipped
+from orchestrator.config.loading import SPACES_FOLDER, load_space, shipped
 from search_spaces.domains import Dimension, Domain, Range
 from search_spaces.sections import MAX_CORNERS, OBJECTIVE_SECTIONS
 from search_spaces.space import Choice, SpaceConfig

@@ -11,8 +11,8 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from orchestrator.schema_words import SchemaWords, did_you_mean, nearest
-from orchestrator.yaml_lines import Document, KeyPath
+from orchestrator.config.schema_description import SchemaWords, did_you_mean, nearest
+from orchestrator.config.yaml_reader import Document, KeyPath
 from trainables.config import Config
 from trainables.errors import ConfigError
 

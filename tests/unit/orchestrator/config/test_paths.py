@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.loading import LoadedExperiment, load_experiment
-from orchestrator.places import out_folder
+from orchestrator.config.loading import LoadedExperiment, load_experiment
+from orchestrator.config.paths import out_folder
 
 IN_A_JOB = {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.loading import Overrides
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the command line changes; none leaves the file's word."""
+
+    space: str | None = None
+    """A shipped name, or a path relative to the working folder."""
+    out: str | None = None
+    trials: int | None = None
+    finalists: int | None = None
+    where: str | None = None
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.checks import max_epochs
-from orchestrator.loading import (
+from orchestrator.config.cross_checks import max_epochs
+from orchestrator.config.loading import (
     EXPERIMENTS_FOLDER,
     SPACES_FOLDER,
-    Overrides,
     load_experiment,
     load_space,
     shipped,
 )
+from orchestrator.config.overrides import Overrides
 from trainables.config import OBJECTIVE_CONFIGS
 from trainables.errors import ConfigError
 from trainables.views.draw import MIXING_STEPS, STEPS

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Self
+import re
+from typing import Annotated, Final, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from orchestrator.constraints import parse_constraints
-from orchestrator.pairs import Pairs
+from orchestrator.config.constraints import parse_constraints
 from trainables.config import (
     CacheConfig,
     Config,
@@ -16,7 +16,10 @@ from trainables.config import (
     TrainingConfig,
     ViewsConfig,
 )
+from trainables.config.base import Scalar
 from trainables.errors import ConfigError
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
 
 
 class TeacherConfig(Config):
@@ -100,6 +103,28 @@ class RecordConfig(Config):
         None, description="http(s) server or sqlite:/// URI; default: sqlite in the output folder"
     )
     experiment_name: str | None = Field(None, description="default: stillhouse/<name>")
+
+
+class PairConfig(Config):
+    """Another teacher and another student, for the same experiment."""
+
+    teacher: ModelConfig
+    student: ModelConfig
+    checkpoint: str | None = Field(None, description="of the teacher; without it the teacher is trained")
+    training: dict[str, Scalar] = Field({}, description="what is other in the student's recipe")
+
+
+def _well_named(pairs: dict[str, PairConfig]) -> dict[str, PairConfig]:
+    for name in pairs:
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                f"the name of pair {name!r}: allowed are up to 60 letters, digits, dots, - and _, beginning "
+                "with a letter or digit"
+            )
+    return pairs
+
+
+Pairs = Annotated[dict[str, PairConfig], AfterValidator(_well_named)]
 
 
 class ExperimentConfig(Config):

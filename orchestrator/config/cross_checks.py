@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from orchestrator.experiment import ExperimentConfig
-from orchestrator.explain import Problem, as_error
-from orchestrator.yaml_lines import Document
+from orchestrator.config.schema import ExperimentConfig
+from orchestrator.config.validation_messages import Problem, as_error
+from orchestrator.config.yaml_reader import Document
 from search_spaces.sections import Section
 from search_spaces.space import SpaceConfig
 from trainables.config import OBJECTIVE_CONFIGS, Config, Need, Precision

@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from orchestrator.loading import LoadedExperiment
+from orchestrator.config.loading import LoadedExperiment
+from orchestrator.config.tracking_uri import default_tracking_uri
 from orchestrator.tracking_cursor import ProgressFile
 from trainables.errors import ConfigError
 
@@ -29,11 +30,6 @@ def out_folder(loaded: LoadedExperiment, environment: Mapping[str, str] = os.env
 def imported_file(loaded: LoadedExperiment) -> Path:
     """Where it is kept what is known of a teacher whose logits were imported."""
     return out_folder(loaded) / "teacher" / "imported.json"
-
-
-def default_tracking_uri(out: Path) -> str:
-    """SQLite in the output folder, as an absolute URI."""
-    return f"sqlite:///{out.absolute() / 'mlflow.db'}"
 
 
 def tracking_uri(loaded: LoadedExperiment) -> str:

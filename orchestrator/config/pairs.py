@@ -2,43 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Final
+from typing import Any
 
-from pydantic import AfterValidator, Field
-
-from orchestrator.explain import Problem, as_error, shown
-from orchestrator.schema_words import did_you_mean
-from orchestrator.yaml_lines import Document, KeyPath
-from trainables.config import Config, ModelConfig
-from trainables.config.base import Scalar
+from orchestrator.config.schema_description import did_you_mean
+from orchestrator.config.validation_messages import Problem, as_error, shown
+from orchestrator.config.yaml_reader import Document, KeyPath
 from trainables.errors import ConfigError
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
-
-
-class PairConfig(Config):
-    """Another teacher and another student, for the same experiment."""
-
-    teacher: ModelConfig
-    student: ModelConfig
-    checkpoint: str | None = Field(None, description="of the teacher; without it the teacher is trained")
-    training: dict[str, Scalar] = Field({}, description="what is other in the student's recipe")
-
-
-def _well_named(pairs: dict[str, PairConfig]) -> dict[str, PairConfig]:
-    for name in pairs:
-        if not _NAME.fullmatch(name):
-            raise ValueError(
-                f"the name of pair {name!r}: allowed are up to 60 letters, digits, dots, - and _, beginning "
-                "with a letter or digit"
-            )
-    return pairs
-
-
-Pairs = Annotated[dict[str, PairConfig], AfterValidator(_well_named)]
 
 
 def split_pair(ref: str) -> tuple[str, str | None]:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.experiment import ExperimentConfig
-from orchestrator.explain import build
-from orchestrator.loading import EXPERIMENTS_FOLDER, load_experiment
-from orchestrator.pairs import with_pair
-from orchestrator.yaml_lines import read_yaml
+from orchestrator.config.loading import EXPERIMENTS_FOLDER, load_experiment
+from orchestrator.config.pairs import with_pair
+from orchestrator.config.schema import ExperimentConfig
+from orchestrator.config.validation_messages import build
+from orchestrator.config.yaml_reader import read_yaml
 from trainables.config import ModelConfig, ModelName, ScheduleName, TrainingConfig
 from trainables.errors import ConfigError
 

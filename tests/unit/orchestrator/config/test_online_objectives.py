@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.loading import LoadedExperiment, load_experiment
+from orchestrator.config.loading import LoadedExperiment, load_experiment
 from orchestrator.objective_list import objective_facts
 from search_spaces.space import SpaceConfig
 from trainables.config.objectives import AkdConfig

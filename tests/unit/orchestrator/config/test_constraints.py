@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from orchestrator.constraints import Constraint, parse_constraints, violated
+from orchestrator.config.constraints import Constraint, parse_constraints, violated
 
 FIGURES = {"params": 1e6, "size_bytes": 4e6, "latency_ms": 2.0, "selection_accuracy": 0.9}
 

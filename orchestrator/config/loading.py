@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import search_spaces
-from orchestrator.checkpoint_files import why_unreadable
-from orchestrator.checks import Both, check_together
-from orchestrator.constraints import parse_constraints
-from orchestrator.experiment import ExperimentConfig
-from orchestrator.explain import Problem, as_error, build, shown
-from orchestrator.pairs import chosen, split_pair, with_pair
-from orchestrator.schema_words import did_you_mean
-from orchestrator.yaml_lines import Document, KeyPath, read_yaml
+from orchestrator.config.checkpoint_header import why_unreadable
+from orchestrator.config.constraints import parse_constraints
+from orchestrator.config.cross_checks import Both, check_together
+from orchestrator.config.overrides import Overrides
+from orchestrator.config.pairs import chosen, split_pair, with_pair
+from orchestrator.config.schema import ExperimentConfig
+from orchestrator.config.schema_description import did_you_mean
+from orchestrator.config.validation_messages import Problem, as_error, build, shown
+from orchestrator.config.yaml_reader import Document, KeyPath, read_yaml
 from search_spaces.space import SpaceConfig
 from trainables.errors import ConfigError
 
-EXPERIMENTS_FOLDER: Final = Path(__file__).parent / "experiments"
+EXPERIMENTS_FOLDER: Final = Path(__file__).parents[1] / "experiments"
 SPACES_FOLDER: Final = Path(search_spaces.__file__).parent
 _SUFFIXES: Final = frozenset({".yaml", ".yml"})
 _SCHEME: Final = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -36,18 +37,6 @@ class LoadedExperiment:
     space_source: Path
     pairs: tuple[str, ...] = ()
     """Names of all pairs of the file."""
-
-
-@dataclass(frozen=True)
-class Overrides:
-    """What the command line changes; none leaves the file's word."""
-
-    space: str | None = None
-    """A shipped name, or a path relative to the working folder."""
-    out: str | None = None
-    trials: int | None = None
-    finalists: int | None = None
-    where: str | None = None
 
 
 def load_experiment(

@@ -1,0 +1,1 @@
+"""The two files that a user writes: their schema, reading, checks and error messages."""

@@ -1,0 +1,47 @@
+"""The address of an MLflow store: its default, its check, and how it is shown."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from trainables.errors import ConfigError
+
+_USER: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/]*@")
+
+
+def default_tracking_uri(out: Path) -> str:
+    """SQLite in the output folder, as an absolute URI."""
+    return f"sqlite:///{out.absolute() / 'mlflow.db'}"
+
+
+def without_password(uri: str) -> str:
+    """The same URI without user and password; other texts stay as they are."""
+    return _USER.sub(r"\1", uri)
+
+
+def checked_tracking_uri(uri: str) -> str:
+    """The URI, absolute, if it names a store that Stillhouse writes to.
+
+    Raises:
+        ConfigError: a folder or `file:` URI (MLflow 3 refuses them), or an unknown scheme.
+    """
+    scheme = urlsplit(uri).scheme
+    if scheme in ("http", "https"):
+        return uri
+    if scheme == "sqlite":
+        name = uri.removeprefix("sqlite:///")
+        if name == uri or name in ("", ":memory:"):
+            raise ConfigError(f"tracking URI {uri!r} names no file; write sqlite:////absolute/path/mlflow.db")
+        return f"sqlite:///{Path(name).absolute()}"
+    if scheme in ("", "file"):
+        raise ConfigError(
+            f"tracking URI {uri!r} is a folder, which MLflow 3 no longer writes to; use "
+            "sqlite:////absolute/path/mlflow.db or http(s)://server "
+            "(`mlflow migrate-filestore` moves old runs)"
+        )
+    raise ConfigError(
+        f"tracking URI {uri!r} is not known; use sqlite:////absolute/path/mlflow.db or http(s)://server"
+    )
