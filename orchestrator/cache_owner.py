@@ -12,7 +12,7 @@ from orchestrator.cache_subject import Subject
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import out_folder
 from orchestrator.groundwork import cache_request, complete_cache, known_teacher
-from orchestrator.ledger import Ledger
+from orchestrator.records.ledger import Ledger
 from orchestrator.run_context import Run
 from orchestrator.stages import Stages
 from orchestrator.terminal.console import Console

@@ -11,9 +11,9 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from orchestrator.ledger import Event, TrialRecord
-from orchestrator.picking import ACCURACY, Figures, pareto_front
-from orchestrator.summary import Students, Summary, is_champion
+from orchestrator.records.ledger import Event, TrialRecord
+from orchestrator.records.selection import ACCURACY, Figures, pareto_front
+from orchestrator.records.summary import Students, Summary, is_champion
 from trainables.config import Cost
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; the control is always dark grey.

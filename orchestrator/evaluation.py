@@ -13,10 +13,10 @@ from orchestrator.cache_owner import quiet_run
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.schema_description import did_you_mean
 from orchestrator.groundwork import known_teacher
-from orchestrator.ledger import TrialRecord
 from orchestrator.looking import look_at_images
+from orchestrator.records.ledger import TrialRecord
+from orchestrator.records.summary import read_summary
 from orchestrator.run_context import Run
-from orchestrator.summary import read_summary
 from orchestrator.terminal.console import Console
 from orchestrator.terminal.formatting import duration, percent
 from trainables.config import Config, ModelConfig, Split, TrialSpec

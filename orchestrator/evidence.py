@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from orchestrator.finals import Figures
-from orchestrator.ledger import Ledger, TrialRecord
-from orchestrator.picking import (
+from orchestrator.records.ledger import Ledger, TrialRecord
+from orchestrator.records.selection import (
     Group,
     PairedDifference,
     group_trials,

@@ -25,7 +25,7 @@ def methods(
     from orchestrator.config.paths import out_folder
     from orchestrator.evidence import evidence_of
     from orchestrator.evidence_page import facts_of, methods_page, read_steps
-    from orchestrator.ledger import Ledger
+    from orchestrator.records.ledger import Ledger
     from orchestrator.writing import replace_text
 
     overrides = Overrides(out=str(out) if out else None)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import imported_file, out_folder
-from orchestrator.ledger import Ledger
-from orchestrator.summary import Summary, read_summary, students_table
+from orchestrator.records.ledger import Ledger
+from orchestrator.records.summary import Summary, read_summary, students_table
 from orchestrator.terminal.console import Console
 from trainables.config import digest_of
 from trainables.errors import ConfigError

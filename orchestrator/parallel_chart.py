@@ -16,8 +16,8 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from orchestrator.charts import LAYOUT, QUIET_COLOUR
-from orchestrator.ledger import TrialRecord
-from orchestrator.picking import ACCURACY, rank_trials
+from orchestrator.records.ledger import TrialRecord
+from orchestrator.records.selection import ACCURACY, rank_trials
 from orchestrator.terminal.formatting import short_parameters
 
 MAX_LINES = 200

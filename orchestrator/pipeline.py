@@ -22,14 +22,14 @@ from orchestrator.finals import (
 )
 from orchestrator.finished import STAGE, run_key
 from orchestrator.groundwork import cache_stage, teacher_stage
-from orchestrator.ledger import Ledger
-from orchestrator.picking import choose_champion, group_trials
 from orchestrator.proposals import Composer
+from orchestrator.records.ledger import Ledger
+from orchestrator.records.selection import choose_champion, group_trials
+from orchestrator.records.summary import Summary
 from orchestrator.run_context import Run
 from orchestrator.search import SearchTask, run_search
 from orchestrator.shipping import export_stage, register_stage
 from orchestrator.stages import Stages
-from orchestrator.summary import Summary
 from orchestrator.terminal.console import Console
 from orchestrator.tracking import MlflowRecorder, ParentFacts
 from orchestrator.workers import Workers

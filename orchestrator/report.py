@@ -14,11 +14,11 @@ import plotly.io
 from plotly.offline import get_plotlyjs
 
 from orchestrator.charts import cost_chart, curves_chart
-from orchestrator.ledger import Event, TrialRecord
 from orchestrator.parallel_chart import search_chart
-from orchestrator.picking import Figures, PairedDifference
+from orchestrator.records.ledger import Event, TrialRecord
+from orchestrator.records.selection import Figures, PairedDifference
+from orchestrator.records.summary import Finalist, Summary, is_champion, students_table
 from orchestrator.report_page import PAGE, STYLE
-from orchestrator.summary import Finalist, Summary, is_champion, students_table
 from orchestrator.terminal.formatting import UNKNOWN, percent, short_parameters
 from orchestrator.writing import replace_text
 

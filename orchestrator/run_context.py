@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.schema import ExperimentConfig
-from orchestrator.ledger import Ledger
+from orchestrator.records.ledger import Ledger
 from orchestrator.stages import Stages
 from orchestrator.terminal.console import Console
 from orchestrator.workers import Workers

@@ -11,10 +11,10 @@ from typing import Any
 import ray
 from ray import tune
 
-from orchestrator.bookkeeping import Bookkeeper, agreements_in, history
 from orchestrator.config.cross_checks import max_epochs
-from orchestrator.ledger import Ledger
 from orchestrator.proposals import Composer
+from orchestrator.records.ledger import Ledger
+from orchestrator.records.ledger_writer import Bookkeeper, agreements_in, history
 from orchestrator.search_progress import SearchProgress, search_progress
 from orchestrator.terminal.console import Console
 from search_spaces.tune_plan import SearchPlan, search_plan

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from orchestrator.ledger import TrialRecord
-from orchestrator.picking import Choice, seed_of
+from orchestrator.records.ledger import TrialRecord
+from orchestrator.records.selection import Choice, seed_of
 from orchestrator.registry import register_champion
 from orchestrator.run_context import Run
 from orchestrator.tracking import MlflowRecorder

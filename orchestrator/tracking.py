@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from orchestrator.config.tracking_uri import checked_tracking_uri
-from orchestrator.ledger import Ledger
+from orchestrator.records.ledger import Ledger
 from orchestrator.tracking_names import ParentFacts
 from orchestrator.tracking_projector import Projector
 from orchestrator.tracking_store import StoreAway, WriteRefused, prepare_mlflow

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from orchestrator.ledger import Event
+from orchestrator.records.ledger import Event
 from orchestrator.tracking_names import (
     TAG_CHARACTERS,
     mlflow_key,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from orchestrator.ledger import Ledger
+from orchestrator.records.ledger import Ledger
 from orchestrator.tracking_cursor import Progress, ProgressFile
 from orchestrator.tracking_events import RUNNING, Projection, RunChange, State, Upload
 from orchestrator.tracking_names import VIEW_TAG, ParentFacts, mlflow_key, ranked_view

@@ -8,11 +8,9 @@ from typing import Any
 
 from orchestrator.finals import Figures
 from orchestrator.finished import STAGE, run_key
-from orchestrator.ledger import Ledger, TrialRecord
-from orchestrator.picking import Choice, Group, group_trials
-from orchestrator.report import write_report
-from orchestrator.run_context import Run
-from orchestrator.summary import (
+from orchestrator.records.ledger import Ledger, TrialRecord
+from orchestrator.records.selection import Choice, Group, group_trials
+from orchestrator.records.summary import (
     CacheFigures,
     Exported,
     Finalist,
@@ -25,6 +23,8 @@ from orchestrator.summary import (
     trial_row,
     write_summary,
 )
+from orchestrator.report import write_report
+from orchestrator.run_context import Run
 from orchestrator.tracking import MlflowRecorder
 from orchestrator.tracking_names import SHORT, ranked_runs_url
 from trainables.errors import StillhouseError

@@ -15,8 +15,8 @@ from typing import Any, Final
 import ray
 
 from orchestrator.config.schema import ExperimentConfig
-from orchestrator.ledger import Event, Ledger
 from orchestrator.proposals import Composer
+from orchestrator.records.ledger import Event, Ledger
 from orchestrator.search import SearchTask, run_search
 from orchestrator.terminal.console import Console
 from orchestrator.workers import Workers

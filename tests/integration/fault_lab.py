@@ -17,8 +17,8 @@ import pytest
 from ray.util.state import list_actors
 
 from orchestrator.config.schema import ExperimentConfig
-from orchestrator.ledger import Event, Ledger
 from orchestrator.proposals import Composer
+from orchestrator.records.ledger import Event, Ledger
 from orchestrator.search import SearchFollower, SearchTask, run_search
 from orchestrator.terminal.console import Console
 from orchestrator.workers import Workers

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from onnx import TensorProto, helper, numpy_helper
 
-from orchestrator.ledger import Ledger
+from orchestrator.records.ledger import Ledger
 from orchestrator.registry import register_champion
 from orchestrator.tracking import MlflowRecorder, ParentFacts
 

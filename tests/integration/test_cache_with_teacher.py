@@ -16,7 +16,7 @@ from orchestrator.cli import app
 from orchestrator.config.loading import load_experiment
 from orchestrator.config.paths import out_folder
 from orchestrator.groundwork import complete_cache, teacher_stage
-from orchestrator.ledger import Ledger
+from orchestrator.records.ledger import Ledger
 from orchestrator.run_context import Run
 from orchestrator.stages import Stages
 from orchestrator.terminal.console import Console

@@ -19,8 +19,8 @@ from ray.tune.search.optuna import OptunaSearch
 from cluster.session import connect
 from orchestrator import search as searching
 from orchestrator.config.schema import ExperimentConfig
-from orchestrator.ledger import Ledger
 from orchestrator.proposals import Composer
+from orchestrator.records.ledger import Ledger
 from orchestrator.search import SearchTask, run_search
 from orchestrator.terminal.console import Console
 from orchestrator.workers import Workers

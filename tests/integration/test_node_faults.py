@@ -14,7 +14,7 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.state import list_actors
 
-from orchestrator.ledger import Event
+from orchestrator.records.ledger import Event
 from orchestrator.workers import Workers
 from tests.integration.cluster_lab import three_nodes
 from tests.integration.fault_lab import (

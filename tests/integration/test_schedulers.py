@@ -13,8 +13,8 @@ import torch
 
 from cluster.session import connect
 from orchestrator.config.schema import ExperimentConfig
-from orchestrator.ledger import Ledger, TrialRecord
 from orchestrator.proposals import Composer
+from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.search import SearchTask, run_search
 from orchestrator.terminal.console import Console
 from orchestrator.workers import Workers

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.bookkeeping import Bookkeeper
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.finals import finalists_stage
-from orchestrator.ledger import Ledger, TrialRecord
+from orchestrator.records.ledger import Ledger, TrialRecord
+from orchestrator.records.ledger_writer import Bookkeeper
 from orchestrator.run_context import Run
 from orchestrator.stages import Stages
 from orchestrator.terminal.console import Console

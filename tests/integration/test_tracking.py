@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestrator.config.tracking_uri import default_tracking_uri
-from orchestrator.ledger import Ledger
+from orchestrator.records.ledger import Ledger
 from orchestrator.registry import register_champion
 from orchestrator.tracking import MlflowRecorder, ParentFacts
 from orchestrator.tracking_names import VIEW_TAG

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.ledger import TrialRecord
-from orchestrator.picking import group_trials
-from orchestrator.summary import (
+from orchestrator.records.ledger import TrialRecord
+from orchestrator.records.selection import group_trials
+from orchestrator.records.summary import (
     CacheFigures,
     Exported,
     MlflowPlace,

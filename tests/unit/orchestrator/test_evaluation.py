@@ -16,8 +16,8 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 from orchestrator.cli import app
-from orchestrator.ledger import Ledger
-from orchestrator.summary import Summary, write_summary
+from orchestrator.records.ledger import Ledger
+from orchestrator.records.summary import Summary, write_summary
 from trainables.config import (
     CeConfig,
     DataConfig,

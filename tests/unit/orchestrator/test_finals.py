@@ -11,10 +11,10 @@ import pytest
 import ray
 
 from orchestrator import finals  # as a module: pytest would take test_stage for a test
-from orchestrator.bookkeeping import Bookkeeper
 from orchestrator.config.loading import load_experiment
-from orchestrator.ledger import Ledger, TrialRecord
 from orchestrator.proposals import Composer, control_spec, repeat_jobs
+from orchestrator.records.ledger import Ledger, TrialRecord
+from orchestrator.records.ledger_writer import Bookkeeper
 from orchestrator.run_context import Run
 from orchestrator.stages import Stages
 from orchestrator.terminal.console import Console

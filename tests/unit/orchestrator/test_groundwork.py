@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.config.loading import load_experiment
 from orchestrator.groundwork import pace, teacher_request
-from orchestrator.ledger import Ledger
+from orchestrator.records.ledger import Ledger
 from orchestrator.run_context import Run
 from orchestrator.stages import Stages
 from orchestrator.terminal.console import Console

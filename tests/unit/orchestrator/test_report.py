@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from orchestrator.charts import cost_chart, curves_chart
-from orchestrator.ledger import TrialRecord
 from orchestrator.parallel_chart import search_chart
-from orchestrator.picking import PairedDifference
+from orchestrator.records.ledger import TrialRecord
+from orchestrator.records.selection import PairedDifference
+from orchestrator.records.summary import Summary
 from orchestrator.report import report_html, verdict, write_report
-from orchestrator.summary import Summary
 from trainables.config import Cost
 
 MakeRecord = Callable[..., TrialRecord]

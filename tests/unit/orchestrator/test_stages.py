@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.ledger import Ledger
+from orchestrator.records.ledger import Ledger
 from orchestrator.stages import Stages
 from orchestrator.terminal.console import Console
 from tests.unit.full_disk import largest_file

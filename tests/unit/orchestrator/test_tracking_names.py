@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.config.tracking_uri import without_password
-from orchestrator.ledger import Ledger
+from orchestrator.records.ledger import Ledger
 from orchestrator.tracking_cursor import Progress, ProgressFile
 from orchestrator.tracking_events import KILLED, RUNNING, Projection, RunChange
 from orchestrator.tracking_names import (

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config.constraints import parse_constraints
-from orchestrator.ledger import TrialRecord
-from orchestrator.picking import (
+from orchestrator.records.ledger import TrialRecord
+from orchestrator.records.selection import (
     choose_champion,
     choose_finalists,
     group_trials,

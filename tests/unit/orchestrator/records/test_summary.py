@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.picking import PairedDifference
-from orchestrator.summary import (
+from orchestrator.records.selection import PairedDifference
+from orchestrator.records.summary import (
     MlflowPlace,
     Summary,
     champion_of,

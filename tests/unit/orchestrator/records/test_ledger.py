@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.ledger import Ledger
+from orchestrator.records.ledger import Ledger
 from tests.unit.full_disk import largest_file
 from trainables.config import Role
 from trainables.errors import StillhouseError

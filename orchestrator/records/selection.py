@@ -15,7 +15,7 @@ from pydantic import Field
 from scipy.special import stdtrit  # type: ignore[import-untyped]
 
 from orchestrator.config.constraints import Constraint, violated
-from orchestrator.ledger import TrialRecord
+from orchestrator.records.ledger import TrialRecord
 from trainables.config import Config
 from trainables.errors import StillhouseError
 

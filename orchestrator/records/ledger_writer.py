@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from orchestrator.ledger import Ledger
+from orchestrator.records.ledger import Ledger
 from trainables.config import Fork, Role
 from trainables.jobs import End, Message, TrainJob
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.bookkeeping import Bookkeeper, agreements_in, history
-from orchestrator.ledger import Ledger, TrialRecord
+from orchestrator.records.ledger import Ledger, TrialRecord
+from orchestrator.records.ledger_writer import Bookkeeper, agreements_in, history
 from trainables.broker import Broker
 from trainables.config import (
     BenchSpec,

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from orchestrator.config.tracking_uri import without_password
-from orchestrator.ledger import TrialRecord
-from orchestrator.picking import ACCURACY, Group, PairedDifference, paired_difference
+from orchestrator.records.ledger import TrialRecord
+from orchestrator.records.selection import ACCURACY, Group, PairedDifference, paired_difference
 from orchestrator.terminal.formatting import UNKNOWN, percent, short_parameters
 from orchestrator.writing import replace_text
 from trainables.config import Config
