@@ -134,7 +134,8 @@ def ui(
 ) -> None:
     """Show the record of an experiment in MLflow, also while it runs, opened at the ranked runs."""
     loaded = load_experiment(experiment, overrides=Changes(out=out).overrides(), check_paths=False)
-    from orchestrator.config.paths import experiment_id, tracking_uri
+    from orchestrator.config.paths import tracking_uri
+    from orchestrator.tracking.cursor import experiment_id
     from orchestrator.ui import serve_ui
 
     serve_ui(tracking_uri(loaded), experiment_id(loaded), host=host, port=port)

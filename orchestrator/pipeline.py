@@ -31,7 +31,7 @@ from orchestrator.search import SearchTask, run_search
 from orchestrator.shipping import export_stage, register_stage
 from orchestrator.stages import Stages
 from orchestrator.terminal.console import Console
-from orchestrator.tracking import MlflowRecorder, ParentFacts
+from orchestrator.tracking.recorder import MlflowRecorder, ParentFacts
 from orchestrator.workers import Workers
 from orchestrator.writing_up import Outcome, write_up
 from trainables.config import BenchSpec, Role, digest_of

@@ -11,9 +11,9 @@ from torch import nn
 
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import Choice, seed_of
-from orchestrator.registry import register_champion
 from orchestrator.run_context import Run
-from orchestrator.tracking import MlflowRecorder
+from orchestrator.tracking.recorder import MlflowRecorder
+from orchestrator.tracking.registry import register_champion
 from trainables.config import ModelConfig, TrialSpec, digest_of
 from trainables.data import load_training
 from trainables.errors import StillhouseError

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from orchestrator.tracking_names import ranked_runs_url
+from orchestrator.tracking.names import ranked_runs_url
 from trainables.errors import ConfigError, StillhouseError
 
 _START_S: Final = 180.0

@@ -25,8 +25,8 @@ from orchestrator.records.summary import (
 )
 from orchestrator.report import write_report
 from orchestrator.run_context import Run
-from orchestrator.tracking import MlflowRecorder
-from orchestrator.tracking_names import SHORT, ranked_runs_url
+from orchestrator.tracking.names import SHORT, ranked_runs_url
+from orchestrator.tracking.recorder import MlflowRecorder
 from trainables.errors import StillhouseError
 from trainables.teacher import TeacherFacts
 from trainables.teacher_pass import CacheSummary

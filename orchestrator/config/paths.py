@@ -8,8 +8,6 @@ from pathlib import Path
 
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.tracking_uri import default_tracking_uri
-from orchestrator.tracking_cursor import ProgressFile
-from trainables.errors import ConfigError
 
 HOME_FOLDER = "stillhouse"
 _IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -40,18 +38,3 @@ def tracking_uri(loaded: LoadedExperiment) -> str:
 def experiment_name(loaded: LoadedExperiment) -> str:
     """The name of the MLflow experiment."""
     return loaded.config.record.experiment_name or f"stillhouse/{loaded.config.name}"
-
-
-def experiment_id(loaded: LoadedExperiment) -> str:
-    """The id of the MLflow experiment of a run that has begun, finished or not.
-
-    Raises:
-        ConfigError: no run of this experiment has been recorded from this folder.
-    """
-    out = out_folder(loaded)
-    progress = ProgressFile(out, tracking_uri(loaded), experiment_name(loaded)).load()
-    if progress is None:
-        raise ConfigError(
-            f"{out} holds no record of {loaded.config.name}; run the experiment first, or give its --out"
-        )
-    return progress.experiment_id

@@ -15,8 +15,8 @@ from mlflow.entities import Run
 from onnx import TensorProto, helper, numpy_helper
 
 from orchestrator.records.ledger import Ledger
-from orchestrator.registry import register_champion
-from orchestrator.tracking import MlflowRecorder, ParentFacts
+from orchestrator.tracking.recorder import MlflowRecorder, ParentFacts
+from orchestrator.tracking.registry import register_champion
 
 TERMS = ("selection/accuracy", "selection/nll", "train/loss", "terms/ce", "terms/kd")
 

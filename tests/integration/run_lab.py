@@ -13,7 +13,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from orchestrator.tracking_store import prepare_mlflow
+from orchestrator.tracking.store import prepare_mlflow
 from tests.integration.fault_lab import events_in
 
 REPOSITORY = Path(__file__).parents[2]

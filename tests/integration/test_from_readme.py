@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from orchestrator.tracking_store import prepare_mlflow
+from orchestrator.tracking.store import prepare_mlflow
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]
 

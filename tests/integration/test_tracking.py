@@ -11,9 +11,9 @@ from mlflow import MlflowClient
 
 from orchestrator.config.tracking_uri import default_tracking_uri
 from orchestrator.records.ledger import Ledger
-from orchestrator.registry import register_champion
-from orchestrator.tracking import MlflowRecorder, ParentFacts
-from orchestrator.tracking_names import VIEW_TAG
+from orchestrator.tracking.names import VIEW_TAG
+from orchestrator.tracking.recorder import MlflowRecorder, ParentFacts
+from orchestrator.tracking.registry import register_champion
 from tests.integration.recorded_scene import (
     Scene,
     check_champion,

@@ -17,9 +17,9 @@ from typing import Final, Literal
 
 from orchestrator.config.tracking_uri import checked_tracking_uri
 from orchestrator.records.ledger import Ledger
-from orchestrator.tracking_names import ParentFacts
-from orchestrator.tracking_projector import Projector
-from orchestrator.tracking_store import StoreAway, WriteRefused, prepare_mlflow
+from orchestrator.tracking.names import ParentFacts
+from orchestrator.tracking.store import StoreAway, WriteRefused, prepare_mlflow
+from orchestrator.tracking.synchroniser import Projector
 from trainables.errors import StillhouseError
 
 __all__ = ["MlflowRecorder", "Outstanding", "ParentFacts"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from orchestrator.records.ledger import Event
-from orchestrator.tracking_names import (
+from orchestrator.tracking.names import (
     TAG_CHARACTERS,
     mlflow_key,
     param_text,

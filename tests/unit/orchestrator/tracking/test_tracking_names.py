@@ -11,9 +11,8 @@ import pytest
 
 from orchestrator.config.tracking_uri import without_password
 from orchestrator.records.ledger import Ledger
-from orchestrator.tracking_cursor import Progress, ProgressFile
-from orchestrator.tracking_events import KILLED, RUNNING, Projection, RunChange
-from orchestrator.tracking_names import (
+from orchestrator.tracking.cursor import Progress, ProgressFile
+from orchestrator.tracking.names import (
     ParentFacts,
     filtered_runs_url,
     flat_params,
@@ -25,6 +24,7 @@ from orchestrator.tracking_names import (
     run_name,
     summary_figures,
 )
+from orchestrator.tracking.projection import KILLED, RUNNING, Projection, RunChange
 from trainables.config import Role
 
 

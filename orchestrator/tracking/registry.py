@@ -23,7 +23,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from orchestrator.config.tracking_uri import checked_tracking_uri
-from orchestrator.tracking_store import StoreAway, prepare_mlflow, translated
+from orchestrator.tracking.store import StoreAway, prepare_mlflow, translated
 from trainables.errors import ConfigError
 
 _log = logging.getLogger(__name__)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from orchestrator.records.ledger import Ledger
-from orchestrator.tracking_cursor import Progress, ProgressFile
-from orchestrator.tracking_events import RUNNING, Projection, RunChange, State, Upload
-from orchestrator.tracking_names import VIEW_TAG, ParentFacts, mlflow_key, ranked_view
-from orchestrator.tracking_store import KnownRun, RunStore, StoreAway, WriteRefused
+from orchestrator.tracking.cursor import Progress, ProgressFile
+from orchestrator.tracking.names import VIEW_TAG, ParentFacts, mlflow_key, ranked_view
+from orchestrator.tracking.projection import RUNNING, Projection, RunChange, State, Upload
+from orchestrator.tracking.store import KnownRun, RunStore, StoreAway, WriteRefused
 
 _log = logging.getLogger(__name__)
 _EVENTS_PER_ROUND: Final = 2000

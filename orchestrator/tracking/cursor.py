@@ -7,8 +7,11 @@ import logging
 from pathlib import Path
 from typing import Any, Final
 
+from orchestrator.config.loading import LoadedExperiment
+from orchestrator.config.paths import experiment_name, out_folder, tracking_uri
 from orchestrator.config.tracking_uri import without_password
 from trainables.config import Config
+from trainables.errors import ConfigError
 
 _log = logging.getLogger(__name__)
 _SCHEMA: Final = 1
@@ -67,3 +70,18 @@ class ProgressFile:
         if not isinstance(document, dict) or document.get("schema") != _SCHEMA:
             return {}
         return dict(document["stores"])
+
+
+def experiment_id(loaded: LoadedExperiment) -> str:
+    """The id of the MLflow experiment of a run that has begun, finished or not.
+
+    Raises:
+        ConfigError: no run of this experiment has been recorded from this folder.
+    """
+    out = out_folder(loaded)
+    progress = ProgressFile(out, tracking_uri(loaded), experiment_name(loaded)).load()
+    if progress is None:
+        raise ConfigError(
+            f"{out} holds no record of {loaded.config.name}; run the experiment first, or give its --out"
+        )
+    return progress.experiment_id

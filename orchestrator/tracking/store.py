@@ -18,7 +18,7 @@ from mlflow.telemetry import set_telemetry_client
 from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
-from orchestrator.tracking_events import RUNNING, Point, State, Upload
+from orchestrator.tracking.projection import RUNNING, Point, State, Upload
 from trainables.errors import StillhouseError
 
 _T = TypeVar("_T")

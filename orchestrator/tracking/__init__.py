@@ -1,0 +1,1 @@
+"""Writes the ledger to MLflow, and registers the champion there."""
