@@ -23,9 +23,9 @@ def methods(
     from orchestrator.config.loading import load_experiment
     from orchestrator.config.overrides import Overrides
     from orchestrator.config.paths import out_folder
-    from orchestrator.evidence import evidence_of
-    from orchestrator.evidence_page import facts_of, methods_page, read_steps
     from orchestrator.records.ledger import Ledger
+    from orchestrator.reports.method_evidence import evidence_of
+    from orchestrator.reports.methods_page import facts_of, methods_page, read_steps
     from orchestrator.writing import replace_text
 
     overrides = Overrides(out=str(out) if out else None)

@@ -23,7 +23,7 @@ from orchestrator.records.summary import (
     trial_row,
     write_summary,
 )
-from orchestrator.report import write_report
+from orchestrator.reports.html_report import write_report
 from orchestrator.run_context import Run
 from orchestrator.tracking.names import SHORT, ranked_runs_url
 from orchestrator.tracking.recorder import MlflowRecorder

@@ -11,7 +11,7 @@ from orchestrator.config.paths import imported_file
 from orchestrator.finished import run_key
 from orchestrator.imported_teacher import imported_facts, keep_imported, read_imported
 from orchestrator.records.summary import Summary, TeacherFigures, students_table
-from orchestrator.report import report_html
+from orchestrator.reports.html_report import report_html
 from tests.unit.trainables.cache.lab import random_data
 from trainables.cache.imported import ImportedTeacher
 from trainables.errors import ConfigError

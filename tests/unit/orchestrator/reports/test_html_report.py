@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.charts import cost_chart, curves_chart
-from orchestrator.parallel_chart import search_chart
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import PairedDifference
 from orchestrator.records.summary import Summary
-from orchestrator.report import report_html, verdict, write_report
+from orchestrator.reports.charts import cost_chart, curves_chart
+from orchestrator.reports.html_report import report_html, verdict, write_report
+from orchestrator.reports.parallel_coordinates import search_chart
 from trainables.config import Cost
 
 MakeRecord = Callable[..., TrialRecord]

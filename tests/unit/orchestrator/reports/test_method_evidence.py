@@ -11,9 +11,9 @@ import pytest
 from scipy import stats  # type: ignore[import-untyped]
 
 from orchestrator.config.loading import load_experiment
-from orchestrator.evidence import Evidence, SearchEvidence, evidence_of
-from orchestrator.evidence_page import facts_of, methods_page, read_steps
 from orchestrator.records.ledger import Ledger
+from orchestrator.reports.method_evidence import Evidence, SearchEvidence, evidence_of
+from orchestrator.reports.methods_page import facts_of, methods_page, read_steps
 from trainables.errors import StillhouseError
 
 SEEDS = (11, 12, 13, 14)

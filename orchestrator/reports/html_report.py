@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 import plotly.io
 from plotly.offline import get_plotlyjs
 
-from orchestrator.charts import cost_chart, curves_chart
-from orchestrator.parallel_chart import search_chart
 from orchestrator.records.ledger import Event, TrialRecord
 from orchestrator.records.selection import Figures, PairedDifference
 from orchestrator.records.summary import Finalist, Summary, is_champion, students_table
-from orchestrator.report_page import PAGE, STYLE
+from orchestrator.reports.charts import cost_chart, curves_chart
+from orchestrator.reports.html_template import PAGE, STYLE
+from orchestrator.reports.parallel_coordinates import search_chart
 from orchestrator.terminal.formatting import UNKNOWN, percent, short_parameters
 from orchestrator.writing import replace_text
 

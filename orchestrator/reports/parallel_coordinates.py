@@ -15,9 +15,9 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from orchestrator.charts import LAYOUT, QUIET_COLOUR
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import ACCURACY, rank_trials
+from orchestrator.reports.charts import LAYOUT, QUIET_COLOUR
 from orchestrator.terminal.formatting import short_parameters
 
 MAX_LINES = 200

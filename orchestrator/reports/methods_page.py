@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.config.loading import LoadedExperiment
-from orchestrator.evidence import KD, Evidence, Failed, SearchEvidence, is_significant
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.selection import PairedDifference
+from orchestrator.reports.method_evidence import KD, Evidence, Failed, SearchEvidence, is_significant
 from orchestrator.terminal.formatting import short_parameters
 from trainables.config import OBJECTIVE_CONFIGS, ModelConfig, Need
 from trainables.errors import StillhouseError
