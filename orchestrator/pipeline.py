@@ -22,12 +22,12 @@ from orchestrator.finals import (
 )
 from orchestrator.finished import STAGE, run_key
 from orchestrator.groundwork import cache_stage, teacher_stage
-from orchestrator.proposals import Composer
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.selection import choose_champion, group_trials
 from orchestrator.records.summary import Summary
 from orchestrator.run_context import Run
-from orchestrator.search import SearchTask, run_search
+from orchestrator.search.driver import SearchTask, run_search
+from orchestrator.search.trial_specs import Composer
 from orchestrator.shipping import export_stage, register_stage
 from orchestrator.stages import Stages
 from orchestrator.terminal.console import Console

@@ -17,11 +17,11 @@ from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
 from cluster.session import connect
-from orchestrator import search as searching
 from orchestrator.config.schema import ExperimentConfig
-from orchestrator.proposals import Composer
 from orchestrator.records.ledger import Ledger
-from orchestrator.search import SearchTask, run_search
+from orchestrator.search import driver as searching
+from orchestrator.search.driver import SearchTask, run_search
+from orchestrator.search.trial_specs import Composer
 from orchestrator.terminal.console import Console
 from orchestrator.workers import Workers
 from search_spaces.space import SpaceConfig

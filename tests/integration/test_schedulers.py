@@ -13,9 +13,9 @@ import torch
 
 from cluster.session import connect
 from orchestrator.config.schema import ExperimentConfig
-from orchestrator.proposals import Composer
 from orchestrator.records.ledger import Ledger, TrialRecord
-from orchestrator.search import SearchTask, run_search
+from orchestrator.search.driver import SearchTask, run_search
+from orchestrator.search.trial_specs import Composer
 from orchestrator.terminal.console import Console
 from orchestrator.workers import Workers
 from search_spaces.space import SpaceConfig
@@ -133,7 +133,7 @@ def test_pbt_forks_weights_and_optimiser_and_makes_the_same_forks_again(lab: Lab
     scheduler = {"name": "pbt", "perturbation_interval": 3, "quantile_fraction": 0.34}
     ledger = Ledger(tmp_path / "first")
     with pytest.MonkeyPatch.context() as killed:  # a driver that dies in its search sweeps nothing away
-        killed.setattr("orchestrator.search.drop_states", lambda *_, **__: 0)
+        killed.setattr("orchestrator.search.driver.drop_states", lambda *_, **__: 0)
         ended = lab.search(scheduler, ledger)
     assert ended["failed"] == 0
     assert 2 <= ended["completed"] <= TRIALS  # forks that are equal in all are one student

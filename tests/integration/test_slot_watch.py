@@ -13,8 +13,8 @@ import pytest
 import ray
 
 from cluster.session import connect
-from orchestrator.search_board import Slots
-from orchestrator.search_progress import SlotWatch
+from orchestrator.search.progress import SlotWatch
+from orchestrator.search.progress_table import Slots
 from trainables.line import start_broker
 
 pytestmark = pytest.mark.ray

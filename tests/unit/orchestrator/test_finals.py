@@ -12,10 +12,10 @@ import ray
 
 from orchestrator import finals  # as a module: pytest would take test_stage for a test
 from orchestrator.config.loading import load_experiment
-from orchestrator.proposals import Composer, control_spec, repeat_jobs
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.ledger_writer import Bookkeeper
 from orchestrator.run_context import Run
+from orchestrator.search.trial_specs import Composer, control_spec, repeat_jobs
 from orchestrator.stages import Stages
 from orchestrator.terminal.console import Console
 from orchestrator.workers import Workers

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import ray
 
-from orchestrator.search_board import Proposal, SearchBoard, Slots
+from orchestrator.search.progress_table import Proposal, SearchBoard, Slots
 from orchestrator.terminal.console import Console
 from trainables.jobs import Message, TrainJob
 from trainables.masks import few_kept

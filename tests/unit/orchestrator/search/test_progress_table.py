@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 from rich.console import Console as RichConsole
 
-from orchestrator.search_board import SearchBoard, Slots
+from orchestrator.search.progress_table import SearchBoard, Slots
 from orchestrator.terminal.console import QUIET_S, Console
 from orchestrator.terminal.formatting import duration
 from trainables.config import (

@@ -12,10 +12,10 @@ import ray
 from ray import tune
 
 from orchestrator.config.cross_checks import max_epochs
-from orchestrator.proposals import Composer
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.ledger_writer import Bookkeeper, agreements_in, history
-from orchestrator.search_progress import SearchProgress, search_progress
+from orchestrator.search.progress import SearchProgress, search_progress
+from orchestrator.search.trial_specs import Composer
 from orchestrator.terminal.console import Console
 from search_spaces.tune_plan import SearchPlan, search_plan
 from trainables.config import Fork, Role

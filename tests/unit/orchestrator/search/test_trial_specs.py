@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.config.loading import load_experiment
 from orchestrator.config.schema import ExperimentConfig
-from orchestrator.proposals import Composer, control_spec, repeat_jobs
+from orchestrator.search.trial_specs import Composer, control_spec, repeat_jobs
 from trainables.config import BenchSpec, CeConfig, Cost, Role, TrialSpec
 
 DKD = {"objective": "dkd", "dkd": {"temperature": 2.0, "alpha": 1.0, "beta": 4.0}}

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from orchestrator.search_board import SearchBoard
-from orchestrator.search_progress import SearchProgress, SlotWatch
+from orchestrator.search.progress import SearchProgress, SlotWatch
+from orchestrator.search.progress_table import SearchBoard
 from trainables.config import (
     BenchSpec,
     CrldConfig,

@@ -1,0 +1,1 @@
+"""Runs Ray Tune over a search space and shows how it goes."""
