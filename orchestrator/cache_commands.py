@@ -34,8 +34,8 @@ def plan(experiment: Experiment, space: Space = None, out: Out = None, json_only
     Rows, bytes, the teacher's time, and what each precision loses; exit code 1 if the disk is too small.
     """
     loaded = _loaded(experiment, space, out)
-    from orchestrator.cache_owner import quiet_run
-    from orchestrator.cache_plan import plan_cache
+    from orchestrator.cache_tools.owner import quiet_run
+    from orchestrator.cache_tools.plan import plan_cache
     from orchestrator.terminal.console import Console
 
     console = Console(json_only=json_only)
@@ -62,7 +62,7 @@ def verify(
     Exit code 1 when something is wrong and not repaired.
     """
     with _subject(cache, space, out, json_only=json_only) as (subject, console):
-        from orchestrator.cache_care import verify_cache
+        from orchestrator.cache_tools.verify import verify_cache
 
         result = verify_cache(subject, console, deep=deep, repair=repair)
         console.result(result)
@@ -83,7 +83,7 @@ def info(
     Views, rows and bytes, and how often right, how sure and how undecided the teacher is.
     """
     with _subject(cache, space, out, json_only=json_only) as (subject, console):
-        from orchestrator.cache_care import tell_of_cache
+        from orchestrator.cache_tools.verify import tell_of_cache
 
         console.result(tell_of_cache(subject, console, by_view=views))
 
@@ -103,7 +103,7 @@ def show(
     Under each stand the classes that the teacher finds most probable.
     """
     with _subject(experiment, space, out, json_only=json_only) as (subject, console):
-        from orchestrator.cache_moves import show_sample
+        from orchestrator.cache_tools.transfer import show_sample
 
         console.result(show_sample(subject, sample, to, console))
 
@@ -123,7 +123,7 @@ def export(
     One row for each bank, view and sample, for pandas, DuckDB or a spreadsheet.
     """
     with _subject(cache, space, out, json_only=json_only) as (subject, console):
-        from orchestrator.cache_moves import export_file
+        from orchestrator.cache_tools.transfer import export_file
 
         console.result(export_file(subject, file, bank or [], console))
 
@@ -139,7 +139,7 @@ def gc(
 
     Caches themselves are not touched, and copies that a process reads are left.
     """
-    from orchestrator.cache_gc import clean_node
+    from orchestrator.cache_tools.clean import clean_node
     from orchestrator.terminal.console import Console
 
     console = Console(json_only=json_only)
@@ -160,7 +160,7 @@ def import_(
     instead of a network.
     """
     loaded = _loaded(experiment, space, out)
-    from orchestrator.cache_moves import import_file
+    from orchestrator.cache_tools.transfer import import_file
     from orchestrator.terminal.console import Console
 
     console = Console(json_only=json_only)
@@ -180,12 +180,12 @@ def _subject(ref: str, space: str | None, out: Path | None, *, json_only: bool) 
     console = Console(json_only=json_only, out=sys.stdout)
     with redirect_stdout(sys.stderr if json_only else sys.stdout):
         if loaded is None:  # without torch and Ray
-            from orchestrator.cache_subject import Subject
+            from orchestrator.cache_tools.subject import Subject
             from trainables.cache.storage import open_place
 
             yield Subject(open_place(ref)), console
             return
-        from orchestrator.cache_owner import subject_of
+        from orchestrator.cache_tools.owner import subject_of
 
         with subject_of(loaded, console) as subject:
             yield subject, console

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from orchestrator.cache_owner import quiet_run
+from orchestrator.cache_tools.owner import quiet_run
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.schema_description import did_you_mean
 from orchestrator.groundwork import known_teacher

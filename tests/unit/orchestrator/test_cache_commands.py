@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from orchestrator.cache_owner import quiet_run, subject_of
+from orchestrator.cache_tools.owner import quiet_run, subject_of
 from orchestrator.cli import app
 from orchestrator.config.loading import load_experiment
 from orchestrator.groundwork import known_teacher

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.cache_subject import Subject
+from orchestrator.cache_tools.subject import Subject
 from orchestrator.terminal.console import Console
 from trainables.cache.inspection import Inspection, inspect_cache
 from trainables.cache.manifest import read_manifest

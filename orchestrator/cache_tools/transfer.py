@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cache_owner import quiet_run, require_teacher_banks
-from orchestrator.cache_subject import Subject
+from orchestrator.cache_tools.owner import quiet_run, require_teacher_banks
+from orchestrator.cache_tools.subject import Subject
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.groundwork import cache_request
 from orchestrator.imported_teacher import imported_facts, keep_imported

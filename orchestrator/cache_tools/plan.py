@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import torch
 
-from orchestrator.cache_owner import require_teacher_banks
+from orchestrator.cache_tools.owner import require_teacher_banks
 from orchestrator.groundwork import cache_request, known_teacher
 from orchestrator.run_context import Run
 from orchestrator.terminal.console import Console

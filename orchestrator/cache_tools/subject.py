@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from trainables.cache.storage import Place
 
 if TYPE_CHECKING:  # files can be looked at without torch and Ray
-    from orchestrator.cache_owner import Belonging
+    from orchestrator.cache_tools.owner import Belonging
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.cache_subject import Subject
+from orchestrator.cache_tools.subject import Subject
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import out_folder
 from orchestrator.groundwork import cache_request, complete_cache, known_teacher

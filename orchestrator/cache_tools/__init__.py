@@ -1,0 +1,1 @@
+"""What `stillhouse cache` does to caches: plan, verify, import, export, clean."""
