@@ -13,18 +13,10 @@ from typing import Annotated, Literal
 import typer
 
 from cluster.errors import ClusterError
-from orchestrator import __version__, cache_commands, evaluate_command, evidence_command
-from orchestrator.config.loading import (
-    EXPERIMENTS_FOLDER,
-    SPACES_FOLDER,
-    is_space_file,
-    load_experiment,
-    load_space,
-    shipped,
-)
-from orchestrator.config.overrides import Changes
-from orchestrator.config.schema import ExperimentConfig
-from orchestrator.options import (
+from orchestrator import __version__
+from orchestrator.commands import cache, evaluate, methods
+from orchestrator.commands.init_file import start_file
+from orchestrator.commands.options import (
     Address,
     Experiment,
     Finalists,
@@ -36,7 +28,16 @@ from orchestrator.options import (
     Where,
     takes_pair,
 )
-from orchestrator.starting import start_file
+from orchestrator.config.loading import (
+    EXPERIMENTS_FOLDER,
+    SPACES_FOLDER,
+    is_space_file,
+    load_experiment,
+    load_space,
+    shipped,
+)
+from orchestrator.config.overrides import Changes
+from orchestrator.config.schema import ExperimentConfig
 from search_spaces.space import SpaceConfig
 from trainables.errors import StillhouseError
 
@@ -49,12 +50,12 @@ app = typer.Typer(
     help="Finds the best small student for a trained teacher.",
     epilog="Example: stillhouse run digits",
 )
-app.add_typer(cache_commands.app)
+app.add_typer(cache.app)
 app.command(epilog="Example: stillhouse methods methods_fashion_mnist --to docs/methods.md")(
-    takes_pair()(evidence_command.methods)
+    takes_pair()(methods.methods)
 )
 app.command(epilog="Example: stillhouse evaluate digits --faithfulness --samples 200 --restarts 2")(
-    takes_pair()(evaluate_command.evaluate)
+    takes_pair()(evaluate.evaluate)
 )
 
 
@@ -134,9 +135,9 @@ def ui(
 ) -> None:
     """Show the record of an experiment in MLflow, also while it runs, opened at the ranked runs."""
     loaded = load_experiment(experiment, overrides=Changes(out=out).overrides(), check_paths=False)
+    from orchestrator.commands.mlflow_ui import serve_ui
     from orchestrator.config.paths import tracking_uri
     from orchestrator.tracking.cursor import experiment_id
-    from orchestrator.ui import serve_ui
 
     serve_ui(tracking_uri(loaded), experiment_id(loaded), host=host, port=port)
 
@@ -243,7 +244,7 @@ def objectives(json_only: Json = False) -> None:
     """List the objectives: what each needs, its paper, and its defaults."""
     from dataclasses import asdict
 
-    from orchestrator.objective_list import COLUMNS, objective_facts
+    from orchestrator.commands.objective_table import COLUMNS, objective_facts
     from orchestrator.terminal.console import Console
 
     console = Console(json_only=json_only)

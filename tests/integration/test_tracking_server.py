@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from orchestrator.commands.mlflow_ui import serve_ui
 from orchestrator.config.tracking_uri import default_tracking_uri
-from orchestrator.ui import serve_ui
 from tests.integration.recorded_scene import (
     Scene,
     check_champion,
@@ -125,7 +125,7 @@ def answers(port: int) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_the_page_is_served_on_a_free_port_until_interrupted(store: str, number: signal.Signals) -> None:
-    code = f"from orchestrator.ui import serve_ui; serve_ui({store!r}, '1', port={{}})"
+    code = f"from orchestrator.commands.mlflow_ui import serve_ui; serve_ui({store!r}, '1', port={{}})"
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.commands.objective_table import objective_facts
 from orchestrator.config.loading import LoadedExperiment, load_experiment
-from orchestrator.objective_list import objective_facts
 from search_spaces.space import SpaceConfig
 from trainables.config.objectives import AkdConfig
 from trainables.errors import ConfigError

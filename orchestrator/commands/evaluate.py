@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 import typer
 from pydantic import ValidationError
 
-from orchestrator.options import Experiment, Json, Out, takes_fields
+from orchestrator.commands.options import Experiment, Json, Out, takes_fields
 from trainables.config.faithfulness import BallSearch, ConfidenceOf
 from trainables.errors import ConfigError
 

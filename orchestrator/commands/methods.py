@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.options import Experiment, Out
+from orchestrator.commands.options import Experiment, Out
 from trainables.errors import ConfigError
 
 BENCH = Path("out/bench.json")

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from orchestrator.commands.options import CachePlace, Experiment, Json, Out, Space, takes_pair
 from orchestrator.config.loading import LoadedExperiment, load_experiment
 from orchestrator.config.overrides import Overrides
 from orchestrator.config.pairs import split_pair
-from orchestrator.options import CachePlace, Experiment, Json, Out, Space, takes_pair
 
 app: Final = typer.Typer(
     name="cache",

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
+from orchestrator.commands.objective_table import COLUMNS, NEED_WORDS, objective_facts
 from orchestrator.config.loading import EXPERIMENTS_FOLDER, load_experiment, shipped_file
-from orchestrator.objective_list import COLUMNS, NEED_WORDS, objective_facts
 from trainables.config import OBJECTIVE_CONFIGS
 from trainables.errors import ConfigError
 
@@ -50,7 +50,7 @@ def test_people_see_a_table_and_programs_read_json() -> None:
 
 def test_the_list_needs_no_library_that_is_slow() -> None:
     code = (
-        "import sys, orchestrator.objective_list; "
+        "import sys, orchestrator.commands.objective_table; "
         "sys.exit(any(n in sys.modules for n in ('torch', 'ray', 'mlflow')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
