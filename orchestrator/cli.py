@@ -72,7 +72,7 @@ def main() -> None:
 
 def _leave(exit_code: int) -> None:
     """End the process; at once where slots were left behind, whose threads must not outlive Ray's session."""
-    workers = sys.modules.get("orchestrator.workers")
+    workers = sys.modules.get("orchestrator.pipeline.workers")
     if workers is not None and workers.is_left_open():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -266,13 +266,13 @@ def _finish(words: list[str], changes: Changes, *, json_only: bool) -> None:
     """Runs what is left of an experiment, and shows what came of it; `words` is the command itself."""
     command, experiment = words[:2]
     loaded = load_experiment(experiment, overrides=changes.overrides())
-    from orchestrator.finished import finished_summary, show
+    from orchestrator.pipeline.finished import finished_summary, show
     from orchestrator.terminal.console import Console
 
     console = Console(json_only=json_only)
     summary = finished_summary(loaded)
     if summary is None:
-        from orchestrator.pipeline import run_experiment
+        from orchestrator.pipeline.run import run_experiment
 
         # Ray writes to standard output what it thinks everybody should know; programs read JSON there.
         with redirect_stdout(sys.stderr if json_only else sys.stdout):

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from orchestrator.cache_tools.subject import Subject
 from orchestrator.config.loading import LoadedExperiment
-from orchestrator.config.paths import out_folder
-from orchestrator.groundwork import cache_request, complete_cache, known_teacher
-from orchestrator.records.ledger import Ledger
-from orchestrator.run_context import Run
-from orchestrator.stages import Stages
+from orchestrator.pipeline.cache_stage import cache_request, complete_cache
+from orchestrator.pipeline.context import Run, quiet_run
+from orchestrator.pipeline.teacher_stage import known_teacher
 from orchestrator.terminal.console import Console
-from orchestrator.workers import Workers
 from trainables.cache.proof import ProofSummary, prove_alignment
 from trainables.cache.reader import open_cache
 from trainables.cache.storage import open_place
@@ -95,16 +90,3 @@ def require_teacher_banks(run: Run) -> None:
         raise ConfigError(
             f"{run.experiment.name} has no cache: no objective of its space ({names}) asks for one"
         )
-
-
-@contextmanager
-def quiet_run(loaded: LoadedExperiment, console: Console) -> Iterator[Run]:
-    """The experiment as stages see it; nothing is started, and no folder is made for one that never ran."""
-    out = out_folder(loaded)
-    with tempfile.TemporaryDirectory() as nowhere:
-        ledger = Ledger(out if (out / "ledger.jsonl").exists() else Path(nowhere))
-        try:
-            with Workers(loaded.config, out, console) as workers:
-                yield Run(loaded, out, ledger, Stages(ledger, console), workers, console)
-        finally:
-            ledger.close()

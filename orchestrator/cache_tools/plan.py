@@ -8,8 +8,9 @@ from typing import Any, Final
 import torch
 
 from orchestrator.cache_tools.owner import require_teacher_banks
-from orchestrator.groundwork import cache_request, known_teacher
-from orchestrator.run_context import Run
+from orchestrator.pipeline.cache_stage import cache_request
+from orchestrator.pipeline.context import Run
+from orchestrator.pipeline.teacher_stage import known_teacher
 from orchestrator.terminal.console import Console
 from orchestrator.terminal.formatting import duration
 from trainables.cache.fidelity import FidelityRow, fidelity

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cache_tools.owner import quiet_run, require_teacher_banks
+from orchestrator.cache_tools.owner import require_teacher_banks
 from orchestrator.cache_tools.subject import Subject
 from orchestrator.config.loading import LoadedExperiment
-from orchestrator.groundwork import cache_request
-from orchestrator.imported_teacher import imported_facts, keep_imported
+from orchestrator.pipeline.cache_stage import cache_request
+from orchestrator.pipeline.context import quiet_run
+from orchestrator.pipeline.imported_teacher import imported_facts, keep_imported
 from orchestrator.terminal.console import Console
 from trainables.cache.foreign_logits import read_logits
 from trainables.cache.imported import check_logits, import_logits

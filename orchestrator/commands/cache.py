@@ -34,8 +34,8 @@ def plan(experiment: Experiment, space: Space = None, out: Out = None, json_only
     Rows, bytes, the teacher's time, and what each precision loses; exit code 1 if the disk is too small.
     """
     loaded = _loaded(experiment, space, out)
-    from orchestrator.cache_tools.owner import quiet_run
     from orchestrator.cache_tools.plan import plan_cache
+    from orchestrator.pipeline.context import quiet_run
     from orchestrator.terminal.console import Console
 
     console = Console(json_only=json_only)

@@ -106,7 +106,7 @@ def evaluate(
 
     search = options.search()
     loaded = load_experiment(experiment, overrides=Overrides(out=str(out) if out else None))
-    from orchestrator.evaluation import evaluate_student, show_evaluation
+    from orchestrator.pipeline.evaluate_student import evaluate_student, show_evaluation
     from orchestrator.terminal.console import Console
     from orchestrator.writing import replace_text
 

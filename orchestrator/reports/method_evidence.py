@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from orchestrator.finals import Figures
+from orchestrator.pipeline.finalists import Figures
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.selection import (
     Group,

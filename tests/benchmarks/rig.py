@@ -15,11 +15,11 @@ from typing import Any, Final
 import ray
 
 from orchestrator.config.schema import ExperimentConfig
+from orchestrator.pipeline.workers import Workers
 from orchestrator.records.ledger import Event, Ledger
 from orchestrator.search.driver import SearchTask, run_search
 from orchestrator.search.trial_specs import Composer
 from orchestrator.terminal.console import Console
-from orchestrator.workers import Workers
 from search_spaces.space import SpaceConfig
 from trainables.config import BenchSpec
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.config.schema import ExperimentConfig
+from orchestrator.pipeline.workers import Workers
 from orchestrator.terminal.console import Console
-from orchestrator.workers import Workers
 from tests.integration.fault_lab import experiment_of
 
 WORKER: Final = "RayTrainWorker"

@@ -15,12 +15,13 @@ from cluster.session import connect
 from orchestrator.cli import app
 from orchestrator.config.loading import load_experiment
 from orchestrator.config.paths import out_folder
-from orchestrator.groundwork import complete_cache, teacher_stage
+from orchestrator.pipeline.cache_stage import complete_cache
+from orchestrator.pipeline.context import Run
+from orchestrator.pipeline.stages import Stages
+from orchestrator.pipeline.teacher_stage import teacher_stage
+from orchestrator.pipeline.workers import Workers
 from orchestrator.records.ledger import Ledger
-from orchestrator.run_context import Run
-from orchestrator.stages import Stages
 from orchestrator.terminal.console import Console
-from orchestrator.workers import Workers
 from trainables.config import DataConfig, DataName
 from trainables.data import load_training
 

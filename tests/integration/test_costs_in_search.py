@@ -18,12 +18,12 @@ from ray.tune.search.optuna import OptunaSearch
 
 from cluster.session import connect
 from orchestrator.config.schema import ExperimentConfig
+from orchestrator.pipeline.workers import Workers
 from orchestrator.records.ledger import Ledger
 from orchestrator.search import driver as searching
 from orchestrator.search.driver import SearchTask, run_search
 from orchestrator.search.trial_specs import Composer
 from orchestrator.terminal.console import Console
-from orchestrator.workers import Workers
 from search_spaces.space import SpaceConfig
 from search_spaces.tune_plan import METRIC, SearchPlan, search_plan
 from trainables.benches import Bench

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from cluster.session import connect
+from orchestrator.pipeline.workers import Workers
 from orchestrator.terminal.console import Console
-from orchestrator.workers import Workers
 from tests.integration.fault_lab import Search, experiment_of, space_of
 from tests.integration.run_lab import SPACE, Task, finish
 from tests.unit.trainables.folder_lab import config_of, write_folder

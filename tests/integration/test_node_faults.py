@@ -14,8 +14,8 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.state import list_actors
 
+from orchestrator.pipeline.workers import Workers
 from orchestrator.records.ledger import Event
-from orchestrator.workers import Workers
 from tests.integration.cluster_lab import three_nodes
 from tests.integration.fault_lab import (
     Search,
@@ -58,7 +58,7 @@ def test_slots_move_off_a_lost_node_which_is_no_fault_of_theirs(
     nodes: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A slot that is to blame for its end would not be started again.
-    monkeypatch.setattr("orchestrator.workers.SlotPool", partial(SlotPool, max_restarts=0))
+    monkeypatch.setattr("orchestrator.pipeline.workers.SlotPool", partial(SlotPool, max_restarts=0))
     experiment = shaped(0.2, slots=1)
     with slots_of(experiment, tmp_path) as workers:
         search = Search(workers, experiment, space_of(batch_size=[50, 64]), tmp_path)

@@ -13,11 +13,11 @@ import torch
 
 from cluster.session import connect
 from orchestrator.config.schema import ExperimentConfig
+from orchestrator.pipeline.workers import Workers
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.search.driver import SearchTask, run_search
 from orchestrator.search.trial_specs import Composer
 from orchestrator.terminal.console import Console
-from orchestrator.workers import Workers
 from search_spaces.space import SpaceConfig
 from trainables.benches import Bench
 from trainables.checkpoints import CheckpointFolder

@@ -14,13 +14,13 @@ import pytest
 import ray
 
 from orchestrator.config.loading import LoadedExperiment
-from orchestrator.finals import finalists_stage
+from orchestrator.pipeline.context import Run
+from orchestrator.pipeline.finalists import finalists_stage
+from orchestrator.pipeline.stages import Stages
+from orchestrator.pipeline.workers import Workers
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.ledger_writer import Bookkeeper
-from orchestrator.run_context import Run
-from orchestrator.stages import Stages
 from orchestrator.terminal.console import Console
-from orchestrator.workers import Workers
 from tests.integration.fault_lab import (
     Search,
     ends_of,

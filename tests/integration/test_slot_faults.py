@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from cluster.session import connect
 from orchestrator.config.schema import ExperimentConfig
+from orchestrator.pipeline.workers import Workers
 from orchestrator.terminal.console import Console
-from orchestrator.workers import Workers
 from tests.integration.fault_lab import Search, ends_of, events_in, pids_of, space_of, wait_until
 from tests.integration.slot_lab import CONTROLLER, EPOCHS, WORKER, shaped, slots_of
 from tests.unit.trainables.course_lab import same_weights

@@ -16,10 +16,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from orchestrator.cache_tools.owner import quiet_run, subject_of
+from orchestrator.cache_tools.owner import subject_of
 from orchestrator.cli import app
 from orchestrator.config.loading import load_experiment
-from orchestrator.groundwork import known_teacher
+from orchestrator.pipeline.context import quiet_run
+from orchestrator.pipeline.teacher_stage import known_teacher
 from orchestrator.terminal.console import Console
 from trainables.cache.reader import open_cache
 from trainables.cache.storage import Place

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.finals import Figures
-from orchestrator.finished import STAGE, run_key
+from orchestrator.pipeline.context import Run
+from orchestrator.pipeline.finalists import Figures
+from orchestrator.pipeline.finished import STAGE, run_key
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.selection import Choice, Group, group_trials
 from orchestrator.records.summary import (
@@ -24,7 +25,6 @@ from orchestrator.records.summary import (
     write_summary,
 )
 from orchestrator.reports.html_report import write_report
-from orchestrator.run_context import Run
 from orchestrator.tracking.names import SHORT, ranked_runs_url
 from orchestrator.tracking.recorder import MlflowRecorder
 from trainables.errors import StillhouseError

@@ -9,14 +9,12 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from orchestrator.cache_tools.owner import quiet_run
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.schema_description import did_you_mean
-from orchestrator.groundwork import known_teacher
-from orchestrator.looking import look_at_images
+from orchestrator.pipeline.context import Run, quiet_run
+from orchestrator.pipeline.teacher_stage import known_teacher, look_at_images
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.summary import read_summary
-from orchestrator.run_context import Run
 from orchestrator.terminal.console import Console
 from orchestrator.terminal.formatting import duration, percent
 from trainables.config import Config, ModelConfig, Split, TrialSpec

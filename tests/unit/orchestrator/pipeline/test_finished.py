@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config.loading import LoadedExperiment, load_experiment
-from orchestrator.finished import STAGE, finished_summary, run_key, show
+from orchestrator.pipeline.finished import STAGE, finished_summary, run_key, show
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.summary import Summary
 from orchestrator.terminal.console import Console

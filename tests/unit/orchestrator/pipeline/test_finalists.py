@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import ray
 
-from orchestrator import finals  # as a module: pytest would take test_stage for a test
 from orchestrator.config.loading import load_experiment
+from orchestrator.pipeline import finalists  # as a module: pytest would take test_stage for a test
+from orchestrator.pipeline.context import Run
+from orchestrator.pipeline.stages import Stages
+from orchestrator.pipeline.workers import Workers
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.ledger_writer import Bookkeeper
-from orchestrator.run_context import Run
 from orchestrator.search.trial_specs import Composer, control_spec, repeat_jobs
-from orchestrator.stages import Stages
 from orchestrator.terminal.console import Console
-from orchestrator.workers import Workers
 from trainables.cache.identity import SplitFacts
 from trainables.config import BenchSpec, Role, TrialSpec, digest_of
 from trainables.jobs import End, Message, TrainJob
@@ -95,20 +95,20 @@ def _nobody_works() -> Iterator[None]:
 
 
 def test_constraints_come_from_the_experiment(scene: Scene) -> None:
-    assert [str(c) for c in finals.constraints_of(scene.run)] == ["params <= 700", "latency_ms < 1"]
+    assert [str(c) for c in finalists.constraints_of(scene.run)] == ["params <= 700", "latency_ms < 1"]
 
 
 def test_the_best_within_the_constraints_go_on(scene: Scene) -> None:
     best, good, bad = scene.searched(2.0, 0.9), scene.searched(3.0, 0.8), scene.searched(4.0, 0.7)
     figures = {best.trial: {**FIGURES, "params": 800.0}, good.trial: FIGURES, bad.trial: FIGURES}
-    assert finals.chosen_finalists(scene.run, [bad, best, good], figures) == [good]
+    assert finalists.chosen_finalists(scene.run, [bad, best, good], figures) == [good]
 
 
 def test_students_of_one_architecture_share_their_figures_with_the_control(scene: Scene) -> None:
     records = [scene.searched(2.0, 0.9), scene.searched(3.0, 0.8)]
     digest = scene.run.experiment.student.digest()
     scene.finish("profile", digest_of([SEARCH, [digest]]), {digest: FIGURES})
-    figures = finals.profile_stage(scene.run, scene.bench, SEARCH, records)
+    figures = finalists.profile_stage(scene.run, scene.bench, SEARCH, records)
     assert figures == dict.fromkeys([records[0].trial, records[1].trial, "control"], FIGURES)
 
 
@@ -128,8 +128,8 @@ def test_groups_are_trained_seed_by_seed(scene: Scene, monkeypatch: pytest.Monke
         for job in given:
             scene.trained(job, 0.8)
 
-    monkeypatch.setattr(finals, "_train", train)
-    finals.finalists_stage(scene.run, scene.bench, SEARCH, chosen)
+    monkeypatch.setattr(finalists, "_train", train)
+    finalists.finalists_stage(scene.run, scene.bench, SEARCH, chosen)
     assert [job.job_id[-1] for job in jobs] == list("000111")
     assert len({job.trial.seed for job in jobs[:3]}) == 1
     assert [job.trial.role.value for job in jobs] == ["baseline", "finalist", "finalist"] * 2
@@ -140,7 +140,7 @@ def test_finalists_and_control_that_are_trained_already_are_only_found(scene: Sc
     repeated = scene.repeated(TrialSpec.from_plain(chosen.spec), Role.FINALIST, 0.85)
     spec = control_spec(scene.run.experiment, student=scene.run.control_student, search=SEARCH)
     control = scene.repeated(spec, Role.BASELINE, 0.8)
-    found = finals.finalists_stage(scene.run, scene.bench, SEARCH, [chosen])
+    found = finalists.finalists_stage(scene.run, scene.bench, SEARCH, [chosen])
     assert found == (repeated, control)
     assert [len(group) for group in found] == [2, 2]
     assert [r.spec["seed"] for r in found[0]] == [r.spec["seed"] for r in found[1]]
@@ -153,4 +153,4 @@ def test_the_test_split_is_read_once(scene: Scene) -> None:
     jobs = [[f"test-{record.trial}", record.checkpoint, weights], ["test-teacher", weights, None]]
     found = {record.trial: {"accuracy": 0.7, "agreement": 0.9}, "teacher": {"accuracy": 0.8}}
     scene.finish("test", digest_of(jobs), found)
-    assert finals.test_stage(scene.run, scene.bench, TEACHER, [record]) == found
+    assert finalists.test_stage(scene.run, scene.bench, TEACHER, [record]) == found

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config.loading import load_experiment
-from orchestrator.groundwork import pace, teacher_request
+from orchestrator.pipeline.cache_stage import pace
+from orchestrator.pipeline.context import Run
+from orchestrator.pipeline.stages import Stages
+from orchestrator.pipeline.teacher_stage import teacher_request
+from orchestrator.pipeline.workers import Workers
 from orchestrator.records.ledger import Ledger
-from orchestrator.run_context import Run
-from orchestrator.stages import Stages
 from orchestrator.terminal.console import Console
-from orchestrator.workers import Workers
 from trainables.config import ViewsConfig
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from orchestrator.pipeline.context import Run
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import Choice, seed_of
-from orchestrator.run_context import Run
 from orchestrator.tracking.recorder import MlflowRecorder
 from orchestrator.tracking.registry import register_champion
 from trainables.config import ModelConfig, TrialSpec, digest_of

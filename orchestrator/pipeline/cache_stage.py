@@ -1,116 +1,23 @@
-"""The first stages: the teacher, what it says about every view, and the proof that both belong together."""
+"""The stage `cache`: what the teacher says about every view, and the proof that both belong together."""
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from typing import Any
 
-from orchestrator.imported_teacher import imported_facts, read_imported
-from orchestrator.looking import look_at_images
-from orchestrator.run_context import Run
-from orchestrator.terminal.formatting import duration, percent
+from orchestrator.pipeline.context import Run
+from orchestrator.terminal.formatting import duration
 from trainables.cache.manifest import DamagedCache, discard_shards
 from trainables.cache.proof import prove_alignment
 from trainables.cache.reader import open_cache
 from trainables.cache.room import bytes_in_words
 from trainables.cache.storage import open_place
 from trainables.cache_request import CacheRequest
-from trainables.config import MAX_VIEWS, ViewsConfig, digest_of
+from trainables.config import digest_of
 from trainables.data import load_training
-from trainables.seeds import derive_seed
-from trainables.teacher import TeacherFacts, TeacherRequest, checkpoint_facts
+from trainables.teacher import TeacherFacts
 from trainables.teacher_pass import CacheSummary, build_cache, teacher_of
 
 ROWS_PER_ACTOR = 50_000
-
-
-def teacher_stage(run: Run) -> TeacherFacts:
-    """The teacher: trained or loaded once, then known by the digest of its weights."""
-    config = run.experiment.teacher
-    if config.imported:
-        return _imported_stage(run)
-    request, key = teacher_request(run)
-
-    def make() -> dict[str, Any]:
-        look_at_images(run.experiment.data, run.console)
-        run.workers.start_slots_early()
-        epochs = config.training.epochs if config.checkpoint is None else None
-        with run.console.progress("teacher", epochs) as progress:
-
-            def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
-                progress.update(epoch, f"selection {100 * metrics['selection/accuracy']:.2f} %")
-
-            return run.workers.teacher(request, on_epoch).plain()
-
-    def is_there(result: dict[str, Any]) -> bool:
-        return Path(result["weights"]).is_file()
-
-    facts = TeacherFacts.from_plain(run.stages.run("teacher", key, make, still_valid=is_there))
-    run.console.info(
-        f"teacher {facts.fingerprint[:8]}: {facts.params or 0:,} parameters, "
-        f"selection {percent(facts.selection_accuracy)} %"
-    )
-    if facts.split.left_out:
-        run.console.info(f"{facts.split.left_out:,} unreadable images are left out (data.skip_unreadable)")
-    return facts
-
-
-def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
-    """What the stage is asked for, and the key under which the ledger keeps its result."""
-    experiment = run.experiment
-    config = experiment.teacher
-    # A new view each epoch: how many views are cached for students must not make another teacher.
-    n_views = min(config.training.epochs, MAX_VIEWS)
-    request = TeacherRequest(
-        data=experiment.data,
-        model=config.network,
-        checkpoint=config.checkpoint,
-        training=config.training,
-        views=ViewsConfig(weak=experiment.views.weak.with_overrides(views=n_views)),
-        seed=derive_seed(experiment.seed, "teacher"),
-        folder=str(run.out / "teacher"),
-        threads=experiment.cluster.cpus_per_worker,
-    )
-    inputs = request.model_dump(mode="json", exclude={"folder", "threads", "checkpoint"})
-    key = digest_of([inputs, _file_digest(config.checkpoint)])
-    return request, key
-
-
-def _imported_stage(run: Run) -> TeacherFacts:
-    """What is known of a teacher whose logits were brought; there is nothing to train or to load."""
-    record = read_imported(run.loaded)
-    key = digest_of([record.plain(), run.experiment.data.plain()])
-
-    def make() -> dict[str, Any]:
-        return imported_facts(record, load_training(run.experiment.data)).plain()
-
-    facts = TeacherFacts.from_plain(run.stages.run("teacher", key, make))
-    run.console.info(
-        f"teacher {facts.fingerprint[:8]}: logits from {record.source}, right on "
-        f"{100 * record.accuracy:.2f} % of the training split; no network here to prove them against"
-    )
-    return facts
-
-
-def known_teacher(run: Run) -> TeacherFacts | None:
-    """The teacher of this experiment as ledger or checkpoint tell; none when it is still to be trained.
-
-    Raises:
-        ConfigError: its logits are still to be imported.
-        CheckpointError: its checkpoint cannot be read, or does not fit the model.
-    """
-    if run.experiment.teacher.imported:
-        return imported_facts(read_imported(run.loaded), load_training(run.experiment.data))
-    _, key = teacher_request(run)
-    done = run.ledger.finished("teacher", key)
-    facts = None if done is None else TeacherFacts.from_plain(done["result"])
-    if facts is not None and facts.weights is not None and Path(facts.weights).is_file():
-        return facts
-    config = run.experiment.teacher
-    if config.checkpoint is None:
-        return None
-    return checkpoint_facts(config.network, config.checkpoint, load_training(run.experiment.data))
 
 
 def cache_stage(run: Run, teacher: TeacherFacts, *, needed: bool) -> CacheSummary | None:
@@ -211,7 +118,3 @@ def _prove(run: Run, request: CacheRequest, summary: CacheSummary) -> None:
         f"cache {summary.identity.digest()[:8]}: {summary.rows:,} answers, {bytes_in_words(summary.bytes)}, "
         f"{summary.reused} files reused; {how}"
     )
-
-
-def _file_digest(path: str | None) -> str | None:
-    return None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()

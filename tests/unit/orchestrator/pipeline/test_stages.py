@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.pipeline.stages import Stages
 from orchestrator.records.ledger import Ledger
-from orchestrator.stages import Stages
 from orchestrator.terminal.console import Console
 from tests.unit.full_disk import largest_file
 from trainables.errors import StillhouseError

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.config.loading import LoadedExperiment
+from orchestrator.config.paths import out_folder
 from orchestrator.config.schema import ExperimentConfig
+from orchestrator.pipeline.stages import Stages
+from orchestrator.pipeline.workers import Workers
 from orchestrator.records.ledger import Ledger
-from orchestrator.stages import Stages
 from orchestrator.terminal.console import Console
-from orchestrator.workers import Workers
 from search_spaces.space import SpaceConfig
 from trainables.config import OBJECTIVE_CONFIGS, BenchSpec, ModelConfig, OnlineSpec, digest_of
 from trainables.seeds import derive_seed
@@ -99,3 +103,16 @@ class Run:
                 **({"population": experiment.budget.trials} if is_population else {}),
             }
         )
+
+
+@contextmanager
+def quiet_run(loaded: LoadedExperiment, console: Console) -> Iterator[Run]:
+    """The experiment as stages see it; nothing is started, and no folder is made for one that never ran."""
+    out = out_folder(loaded)
+    with tempfile.TemporaryDirectory() as nowhere:
+        ledger = Ledger(out if (out / "ledger.jsonl").exists() else Path(nowhere))
+        try:
+            with Workers(loaded.config, out, console) as workers:
+                yield Run(loaded, out, ledger, Stages(ledger, console), workers, console)
+        finally:
+            ledger.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.looking import look_at_images
+from orchestrator.pipeline.teacher_stage import look_at_images
 from orchestrator.terminal.console import Console
 from tests.unit.trainables.folder_lab import config_of, write_folder
 from trainables.config import DataConfig

@@ -13,27 +13,28 @@ import filelock
 from orchestrator import __version__
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import experiment_name, out_folder, tracking_uri
-from orchestrator.finals import (
+from orchestrator.pipeline.cache_stage import cache_stage
+from orchestrator.pipeline.context import Run
+from orchestrator.pipeline.export import export_stage, register_stage
+from orchestrator.pipeline.finalists import (
     chosen_finalists,
     constraints_of,
     finalists_stage,
     profile_stage,
     test_stage,
 )
-from orchestrator.finished import STAGE, run_key
-from orchestrator.groundwork import cache_stage, teacher_stage
+from orchestrator.pipeline.finished import STAGE, run_key
+from orchestrator.pipeline.results import Outcome, write_up
+from orchestrator.pipeline.stages import Stages
+from orchestrator.pipeline.teacher_stage import teacher_stage
+from orchestrator.pipeline.workers import Workers
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.selection import choose_champion, group_trials
 from orchestrator.records.summary import Summary
-from orchestrator.run_context import Run
 from orchestrator.search.driver import SearchTask, run_search
 from orchestrator.search.trial_specs import Composer
-from orchestrator.shipping import export_stage, register_stage
-from orchestrator.stages import Stages
 from orchestrator.terminal.console import Console
 from orchestrator.tracking.recorder import MlflowRecorder, ParentFacts
-from orchestrator.workers import Workers
-from orchestrator.writing_up import Outcome, write_up
 from trainables.config import BenchSpec, Role, digest_of
 from trainables.errors import ConfigError, Interrupted, StillhouseError
 

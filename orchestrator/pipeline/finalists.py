@@ -8,11 +8,11 @@ from typing import Any
 import ray
 
 from orchestrator.config.constraints import Constraint, parse_constraints
-from orchestrator.errands import Errand, run_errands
+from orchestrator.pipeline.context import Run
+from orchestrator.pipeline.slot_jobs import Errand, run_errands
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.ledger_writer import Bookkeeper, agreements_in
 from orchestrator.records.selection import choose_finalists
-from orchestrator.run_context import Run
 from orchestrator.search.trial_specs import control_spec, repeat_jobs
 from trainables.config import BenchSpec, ModelConfig, OnlineSpec, Role, Split, TrialSpec, digest_of
 from trainables.errors import StillhouseError

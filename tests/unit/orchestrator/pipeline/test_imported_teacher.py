@@ -8,8 +8,8 @@ import pytest
 
 from orchestrator.config.loading import LoadedExperiment, load_experiment
 from orchestrator.config.paths import imported_file
-from orchestrator.finished import run_key
-from orchestrator.imported_teacher import imported_facts, keep_imported, read_imported
+from orchestrator.pipeline.finished import run_key
+from orchestrator.pipeline.imported_teacher import imported_facts, keep_imported, read_imported
 from orchestrator.records.summary import Summary, TeacherFigures, students_table
 from orchestrator.reports.html_report import report_html
 from tests.unit.trainables.cache.lab import random_data

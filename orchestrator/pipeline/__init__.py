@@ -1,0 +1,1 @@
+"""The run: its stages in order, and what each of them does."""

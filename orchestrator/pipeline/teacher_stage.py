@@ -1,0 +1,130 @@
+"""The stage `teacher`: trained, loaded, or known by its imported logits alone."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from orchestrator.pipeline.context import Run
+from orchestrator.pipeline.imported_teacher import imported_facts, read_imported
+from orchestrator.terminal.console import Console, Progress
+from orchestrator.terminal.formatting import percent
+from trainables.config import MAX_VIEWS, DataConfig, ViewsConfig, digest_of
+from trainables.data import load_training
+from trainables.data.image_folder import index_folder
+from trainables.seeds import derive_seed
+from trainables.teacher import TeacherFacts, TeacherRequest, checkpoint_facts
+
+
+def teacher_stage(run: Run) -> TeacherFacts:
+    """The teacher: trained or loaded once, then known by the digest of its weights."""
+    config = run.experiment.teacher
+    if config.imported:
+        return _imported_stage(run)
+    request, key = teacher_request(run)
+
+    def make() -> dict[str, Any]:
+        look_at_images(run.experiment.data, run.console)
+        run.workers.start_slots_early()
+        epochs = config.training.epochs if config.checkpoint is None else None
+        with run.console.progress("teacher", epochs) as progress:
+
+            def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+                progress.update(epoch, f"selection {100 * metrics['selection/accuracy']:.2f} %")
+
+            return run.workers.teacher(request, on_epoch).plain()
+
+    def is_there(result: dict[str, Any]) -> bool:
+        return Path(result["weights"]).is_file()
+
+    facts = TeacherFacts.from_plain(run.stages.run("teacher", key, make, still_valid=is_there))
+    run.console.info(
+        f"teacher {facts.fingerprint[:8]}: {facts.params or 0:,} parameters, "
+        f"selection {percent(facts.selection_accuracy)} %"
+    )
+    if facts.split.left_out:
+        run.console.info(f"{facts.split.left_out:,} unreadable images are left out (data.skip_unreadable)")
+    return facts
+
+
+def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
+    """What the stage is asked for, and the key under which the ledger keeps its result."""
+    experiment = run.experiment
+    config = experiment.teacher
+    # A new view each epoch: how many views are cached for students must not make another teacher.
+    n_views = min(config.training.epochs, MAX_VIEWS)
+    request = TeacherRequest(
+        data=experiment.data,
+        model=config.network,
+        checkpoint=config.checkpoint,
+        training=config.training,
+        views=ViewsConfig(weak=experiment.views.weak.with_overrides(views=n_views)),
+        seed=derive_seed(experiment.seed, "teacher"),
+        folder=str(run.out / "teacher"),
+        threads=experiment.cluster.cpus_per_worker,
+    )
+    inputs = request.model_dump(mode="json", exclude={"folder", "threads", "checkpoint"})
+    key = digest_of([inputs, _file_digest(config.checkpoint)])
+    return request, key
+
+
+def _imported_stage(run: Run) -> TeacherFacts:
+    """What is known of a teacher whose logits were brought; there is nothing to train or to load."""
+    record = read_imported(run.loaded)
+    key = digest_of([record.plain(), run.experiment.data.plain()])
+
+    def make() -> dict[str, Any]:
+        return imported_facts(record, load_training(run.experiment.data)).plain()
+
+    facts = TeacherFacts.from_plain(run.stages.run("teacher", key, make))
+    run.console.info(
+        f"teacher {facts.fingerprint[:8]}: logits from {record.source}, right on "
+        f"{100 * record.accuracy:.2f} % of the training split; no network here to prove them against"
+    )
+    return facts
+
+
+def known_teacher(run: Run) -> TeacherFacts | None:
+    """The teacher of this experiment as ledger or checkpoint tell; none when it is still to be trained.
+
+    Raises:
+        ConfigError: its logits are still to be imported.
+        CheckpointError: its checkpoint cannot be read, or does not fit the model.
+    """
+    if run.experiment.teacher.imported:
+        return imported_facts(read_imported(run.loaded), load_training(run.experiment.data))
+    _, key = teacher_request(run)
+    done = run.ledger.finished("teacher", key)
+    facts = None if done is None else TeacherFacts.from_plain(done["result"])
+    if facts is not None and facts.weights is not None and Path(facts.weights).is_file():
+        return facts
+    config = run.experiment.teacher
+    if config.checkpoint is None:
+        return None
+    return checkpoint_facts(config.network, config.checkpoint, load_training(run.experiment.data))
+
+
+def _file_digest(path: str | None) -> str | None:
+    return None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def look_at_images(config: DataConfig, console: Console) -> None:
+    """Have the training images of a large folder looked at; the other processes of this node need not then.
+
+    Silent where there is nothing to look at.
+
+    Raises:
+        DataError: the folder is not laid out as it should be.
+        StorageError: the node's scratch folder cannot be written.
+    """
+    progress: Progress | None = None
+    with ExitStack() as stack:
+
+        def told(done: int, count: int) -> None:
+            nonlocal progress
+            progress = progress or stack.enter_context(console.progress("images looked at", count))
+            progress.update(done)
+
+        index_folder(config, told)
