@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from torch import Tensor, nn
 
 from trainables.errors import CheckpointError, StorageError
-from trainables.state_files import LAST, drop_states, kept_state, state_beside
+from trainables.local_files import replacing, sync
+from trainables.state_files import LAST, drop_states, kept_state
 from trainables.weights import save_weights
 
 STATE_VERSION = 5
@@ -66,22 +64,20 @@ class CheckpointFolder:
             StorageError: the folder cannot be written; the previous state stays.
         """
         document = {"version": STATE_VERSION, "spec": self._spec_digest, **vars(state)}
-        beside = state_beside(self.folder, uuid4().hex)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with beside.open("wb") as file:
-                torch.save(document, file)
-                file.flush()
-                os.fsync(file.fileno())
-            if self._keep_all:
-                kept = kept_state(self.folder, state.epoch)
-                kept.unlink(missing_ok=True)
-                kept.hardlink_to(beside)
-            beside.replace(self._last_path)
+            with replacing(self._last_path) as beside:
+                torch.save(document, beside)
+                if self._keep_all:
+                    self._keep(beside, state.epoch)
         except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
-            with contextlib.suppress(OSError):  # where the folder itself is the trouble, there is no file
-                beside.unlink()
             raise _cannot_write(self._last_path, error) from error
+
+    def _keep(self, beside: Path, epoch: int) -> None:
+        """Give the state its second name first: a trial that goes on after it never writes it again."""
+        sync(beside)
+        kept = kept_state(self.folder, epoch)
+        kept.unlink(missing_ok=True)
+        kept.hardlink_to(beside)
 
     def load_state(self) -> TrainingState | None:
         """The last state kept for this very spec, else that of the origin, else none.
@@ -107,7 +103,6 @@ class CheckpointFolder:
             StorageError: the folder cannot be written.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             save_weights(model, self.best_path, metadata)
         except OSError as error:
             raise _cannot_write(self.best_path, error) from error

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from trainables.config import digest_of
 from trainables.errors import CheckpointError, ConfigError, StillhouseError
+from trainables.local_files import sync
 from trainables.model_card import (
     CARD_FILE,
     CARD_VERSION,
@@ -241,10 +242,13 @@ def _describe(folder: Path, differences: Mapping[str, float]) -> dict[str, Expor
 def _replace_folder(beside: Path, folder: Path) -> None:
     """Move a finished folder into place; POSIX cannot swap two folders, so the old one steps aside first."""
     beside.chmod(0o755)
+    for path in [*beside.iterdir(), beside]:
+        sync(path)
     old = beside.with_name(beside.name + ".old")
     if folder.exists():
         folder.rename(old)
     beside.rename(folder)
+    sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 

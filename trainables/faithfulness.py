@@ -26,12 +26,10 @@ from trainables.best_in_ball import BestInBall, Scores
 from trainables.config.base import Config
 from trainables.config.faithfulness import BallSearch, ConfidenceOf
 from trainables.data import ImageSplit
-from trainables.data.hashing import first_by_hash, salt_of
 from trainables.errors import DataError, TrialFailed
 from trainables.evaluation import evaluating
-from trainables.layout import memory_format
-from trainables.objectives.divergences import at_least_fp32
-from trainables.seeds import derive_seed
+from trainables.seeds import derive_seed, first_by_hash, salt_of
+from trainables.tensors import at_least_fp32, memory_format
 
 MAX_BATCH: Final = 128
 """Images that are attacked together, through both networks."""

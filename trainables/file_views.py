@@ -12,7 +12,7 @@ from trainables.ahead import Ahead
 from trainables.config import ViewsConfig
 from trainables.data import ImageSplit
 from trainables.signals import Mixing
-from trainables.transfer import to_device
+from trainables.tensors import to_device
 from trainables.views.showing import Viewer
 
 # N = training samples, B = samples in the batch, K = images that are mixed into one

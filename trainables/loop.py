@@ -14,7 +14,6 @@ from trainables.averaging import WeightAverage
 from trainables.checkpoints import CheckpointFolder, TrainingState
 from trainables.config import ObjectiveBase, TrainingConfig, TrainingPrecision
 from trainables.errors import CheckpointError, TrialFailed
-from trainables.layout import memory_format
 from trainables.objectives import build_objective
 from trainables.objectives.state import (
     average_gradients,
@@ -35,6 +34,7 @@ from trainables.seeds import derive_seed
 from trainables.serving import Serving, needs_plain_forward
 from trainables.signals import Losses, Setting
 from trainables.team import SOLO, Forward, Share, Team, any_rank, settle
+from trainables.tensors import memory_format
 from trainables.workbench import Workbench
 
 OnEpoch = Callable[[int, dict[str, float]], None]

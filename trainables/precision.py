@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables.config import TrainingPrecision
-from trainables.layout import memory_format
+from trainables.tensors import memory_format
 
 CLEARLY_FASTER = 1.15
 """The least speed-up for which bf16 is taken; a tie that noise decides would differ from run to run."""

@@ -14,12 +14,11 @@ from trainables.config import Need, ObjectiveBase, TrainingPrecision
 from trainables.dense import DenseLogits
 from trainables.errors import TrialFailed
 from trainables.evaluation import evaluating
-from trainables.objectives.divergences import at_least_fp32
 from trainables.precision import autocast
 from trainables.signals import Signals, TeacherSignal
 from trainables.tap import EmbeddingTap
 from trainables.team import Forward, Team
-from trainables.transfer import to_device
+from trainables.tensors import at_least_fp32, to_device
 from trainables.workbench import Workbench
 
 

@@ -6,7 +6,11 @@ import contextlib
 from pathlib import Path
 from typing import Final
 
+from trainables.local_files import UNFINISHED
+
 LAST: Final = "last.pt"
+_LEFT_BY_A_KILLED_WRITER: Final = f".{LAST}.*{UNFINISHED}"
+_AND_BY_AN_OLDER_ONE: Final = ".last-*.tmp"
 
 
 def kept_state(folder: Path, epoch: int) -> Path:
@@ -14,17 +18,14 @@ def kept_state(folder: Path, epoch: int) -> Path:
     return folder / f"state-{epoch:06d}.pt"
 
 
-def state_beside(folder: Path, unique: str) -> Path:
-    """Where a state is written before it takes the place of the last one."""
-    return folder / f".last-{unique}.tmp"
-
-
 def drop_states(folder: Path, *, keep_for_forks: bool) -> int:
     """Delete what a trial that will not go on left beside its best weights; the bytes that this frees.
 
     States for forks stay where trials may still fork off.
     """
-    patterns = [LAST, ".last-*.tmp"] + ([] if keep_for_forks else ["state-*.pt"])
+    patterns = [LAST, _LEFT_BY_A_KILLED_WRITER, _AND_BY_AN_OLDER_ONE] + (
+        [] if keep_for_forks else ["state-*.pt"]
+    )
     freed = 0
     for path in [path for pattern in patterns for path in folder.glob(pattern)]:
         with contextlib.suppress(FileNotFoundError):  # another process may sweep the same trial

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainables.errors import TrialFailed
 from trainables.models.cosine import CosineClassifier
-from trainables.objectives.divergences import at_least_fp32
+from trainables.tensors import at_least_fp32
 
 
 class EmbeddingTap:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError  # only the error's name: torch.load raises it
 from typing import Final
-from uuid import uuid4
 
 import safetensors.torch
 import torch
@@ -16,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from trainables.errors import CheckpointError
+from trainables.local_files import replace_file
 from trainables.models.resized import NETWORK
 
 _WRAPPERS: Final = ("state_dict", "model")
@@ -41,17 +40,7 @@ def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> N
     # safetensors refuses tensors that share memory, hence the clone.
     tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in _state(model).items()}
     content = safetensors.torch.save(tensors, metadata=dict(metadata))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{uuid4().hex}.part")
-    try:
-        with beside.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)  # still there only when the write failed
-    _sync_folder(path.parent)
+    replace_file(path, content)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -105,15 +94,6 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
             )
         state[name] = value.detach()
     return state
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the new name itself survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

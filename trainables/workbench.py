@@ -16,7 +16,7 @@ from trainables.evaluation import answers, evaluate
 from trainables.file_views import FileViews
 from trainables.online import OnlineTeacher
 from trainables.signals import Mixing, TeacherSignal
-from trainables.transfer import to_device
+from trainables.tensors import to_device
 from trainables.views.draw import draw
 from trainables.views.normalise import normalise
 from trainables.views.params import ViewParams

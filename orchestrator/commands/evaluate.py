@@ -108,7 +108,7 @@ def evaluate(
     loaded = load_experiment(experiment, overrides=Overrides(out=str(out) if out else None))
     from orchestrator.pipeline.evaluate_student import evaluate_student, show_evaluation
     from orchestrator.terminal.console import Console
-    from orchestrator.writing import replace_text
+    from trainables.local_files import replace_text
 
     console = Console(json_only=json_only)
     found = evaluate_student(loaded, console, trial=options.trial, split=options.split, search=search)

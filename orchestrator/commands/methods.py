@@ -26,7 +26,7 @@ def methods(
     from orchestrator.records.ledger import Ledger
     from orchestrator.reports.method_evidence import evidence_of
     from orchestrator.reports.methods_page import facts_of, methods_page, read_steps
-    from orchestrator.writing import replace_text
+    from trainables.local_files import replace_text
 
     overrides = Overrides(out=str(out) if out else None)
     loaded = load_experiment(experiment, overrides=overrides, check_paths=False)

@@ -9,11 +9,11 @@ from pydantic import ValidationError
 
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import imported_file
-from orchestrator.writing import replace_text
 from trainables.cache.identity import split_facts
 from trainables.cache.imported import ImportedTeacher
 from trainables.data import TrainingData
 from trainables.errors import ConfigError
+from trainables.local_files import replace_text
 from trainables.teacher import TeacherFacts
 
 

@@ -14,9 +14,9 @@ from orchestrator.config.tracking_uri import without_password
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import ACCURACY, Group, PairedDifference, paired_difference
 from orchestrator.terminal.formatting import UNKNOWN, percent, short_parameters
-from orchestrator.writing import replace_text
 from trainables.config import Config
 from trainables.errors import ConfigError
+from trainables.local_files import replace_text
 
 ExportFormat = Literal["safetensors", "onnx", "torch_export"]
 COLUMNS = (

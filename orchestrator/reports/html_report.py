@@ -20,7 +20,7 @@ from orchestrator.reports.charts import cost_chart, curves_chart
 from orchestrator.reports.html_template import PAGE, STYLE
 from orchestrator.reports.parallel_coordinates import search_chart
 from orchestrator.terminal.formatting import UNKNOWN, percent, short_parameters
-from orchestrator.writing import replace_text
+from trainables.local_files import replace_text
 
 NO_FIGURES: Final[Figures] = MappingProxyType({})
 

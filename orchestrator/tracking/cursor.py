@@ -11,7 +11,8 @@ from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import experiment_name, out_folder, tracking_uri
 from orchestrator.config.tracking_uri import without_password
 from trainables.config import Config
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, StillhouseError
+from trainables.local_files import replace_text
 
 _log = logging.getLogger(__name__)
 _SCHEMA: Final = 1
@@ -50,14 +51,10 @@ class ProgressFile:
     def save(self, progress: Progress) -> None:
         """Replace the entry of this store and experiment in one step; a failure is logged."""
         document = {"schema": _SCHEMA, "stores": {**self._stores(), self._key: progress.plain()}}
-        beside = self._path.with_suffix(".json.part")
         try:
-            beside.write_text(json.dumps(document, indent=1))
-            beside.replace(self._path)
-        except OSError as error:
-            _log.warning(
-                "cannot write %s, so the next run brings MLflow up to date anew: %s", self._path, error
-            )
+            replace_text(self._path, json.dumps(document, indent=1))
+        except StillhouseError as error:
+            _log.warning("the next run brings MLflow up to date anew: %s", error)
 
     def _stores(self) -> dict[str, Any]:
         try:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainables.local_files import replace_text
+
 
 @dataclass(frozen=True)
 class Bound:
@@ -61,7 +63,4 @@ def read_figures(path: Path) -> dict[str, Any]:
 
 def write_figures(path: Path, entries: Mapping[str, Any]) -> None:
     """Replace the file as a whole, so that an interrupted run leaves no half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".new")
-    beside.write_text(json.dumps(entries, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    beside.replace(path)
+    replace_text(path, json.dumps(entries, indent=2, allow_nan=False) + "\n")

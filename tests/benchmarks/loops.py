@@ -28,9 +28,9 @@ from tests.benchmarks.steps import (
 from tests.benchmarks.surroundings import surroundings
 from trainables.config import CeConfig, TrainingPrecision
 from trainables.data import ImageSplit
-from trainables.layout import memory_format
 from trainables.loop import Course, train
 from trainables.precision import has_fast_bf16, measure_precision
+from trainables.tensors import memory_format
 from trainables.views.normalise import normalise
 from trainables.workbench import Workbench
 

@@ -40,10 +40,10 @@ from trainables.config import (
     digest_of,
 )
 from trainables.data import ImageSplit, TrainingData
-from trainables.layout import memory_format
 from trainables.loop import Course, train
 from trainables.models import build_model
 from trainables.signals import TeacherSignal
+from trainables.tensors import memory_format
 from trainables.weights import weights_digest
 from trainables.workbench import Workbench
 

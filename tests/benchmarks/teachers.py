@@ -30,9 +30,9 @@ from trainables.config import (
     digest_of,
 )
 from trainables.data import TrainingData, load_training
-from trainables.layout import memory_format
 from trainables.models import build_model
 from trainables.teacher_pass import build_cache
+from trainables.tensors import memory_format
 from trainables.weights import save_weights, weights_digest
 
 BUILD_OVER_TEACHER: Final = Bound(0.90, at_least=True)

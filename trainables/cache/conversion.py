@@ -23,8 +23,9 @@ from trainables.cache.keeping import Array, columns_of
 from trainables.cache.manifest import DamagedCache, Manifest, Part, Shard, ShardRecord
 from trainables.cache.scratch import make_room
 from trainables.cache.shards import array_of, read_shard, values_of
-from trainables.cache.storage import Place, sync_folder
+from trainables.cache.storage import Place
 from trainables.errors import CacheError
+from trainables.local_files import sync
 
 # V = views, N = training samples, D = numbers in an embedding
 
@@ -123,7 +124,7 @@ def _convert(place: Place, manifest: Manifest, bank: str, folder: Path) -> BankA
             }
             _fill(place, manifest, bank, files)
         hidden.rename(folder)
-        sync_folder(folder.parent)
+        sync(folder.parent)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
     converted = _map(manifest, bank, folder)

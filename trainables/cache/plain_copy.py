@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from trainables.cache.statistics import read_columns
 from trainables.cache.storage import Place
 from trainables.config import Precision
 from trainables.errors import CacheError, ConfigError
+from trainables.local_files import replacing
 
 SUFFIXES: Final = (".parquet", ".csv")
 CHUNK_NUMBERS: Final = 1 << 22
@@ -69,20 +69,15 @@ def export_plain(
         for record in manifest.shards_of(name, view)
     ]
     total, done = sum(record.shard.rows for record in records), 0
-    hidden = path.with_name(f".{path.name}.part")
     try:
-        with _writer(hidden, suffix, _schema(manifest)) as write:
+        with replacing(path) as beside, _writer(beside, suffix, _schema(manifest)) as write:
             for record in records:
                 for table in _plain(place, manifest, record):
                     write(table)
                     done += table.num_rows
                     progress(done, total)
-        hidden.replace(path)
     except OSError as error:
         raise CacheError(f"cannot write {path}: {error}; free some space or give another place") from error
-    finally:
-        with contextlib.suppress(OSError):
-            hidden.unlink(missing_ok=True)
     return done
 
 

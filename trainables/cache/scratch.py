@@ -23,7 +23,7 @@ from pydantic import Field
 
 from trainables.config import Config
 from trainables.errors import CacheError, StorageError
-from trainables.scratch import node_scratch
+from trainables.local_files import node_scratch
 
 IN_USE: Final = "in_use.lock"
 DAY_S: Final = 86_400.0

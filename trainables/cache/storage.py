@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from pyarrow import fs
 
 from trainables.config.cache import holds_credentials
 from trainables.errors import CacheError
+from trainables.local_files import replace_file
 
 LOCK: Final = "_build.lock"
 
@@ -77,7 +77,7 @@ class Place:
         """
         try:
             if self.is_local:
-                _replace_file(Path(self.path(name)), data)
+                replace_file(Path(self.path(name)), memoryview(data))
             else:
                 with self.filesystem.open_output_stream(self.path(name)) as stream:
                     stream.write(data)
@@ -179,26 +179,3 @@ def told(error: Exception) -> str:
     if any(word in text for word in _CUT):
         return f"{text}; finished files are kept: run again when the storage can be reached"
     return text
-
-
-def _replace_file(path: Path, data: bytes | pa.Buffer) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    hidden = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    try:
-        with hidden.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        hidden.replace(path)
-    finally:
-        hidden.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Push a folder's entries to disk, so that a rename outlives a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from trainables.config.data import DataConfig
-from trainables.data.hashing import first_by_hash, salt_of
 from trainables.data.records import SourceImages, SourcePart
 from trainables.errors import DataError
+from trainables.seeds import first_by_hash, salt_of
 
 _TEST_SALT: Final = salt_of("digits/test")
 _LARGEST_VALUE: Final = 16

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from trainables.data.folder_listing import MAX_THREADS, Listing, Names
 from trainables.data.pictures import Picture, examine
 from trainables.errors import StorageError
-from trainables.scratch import node_scratch
+from trainables.local_files import node_scratch, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -180,14 +180,13 @@ def _same(
 def _save(file: Path, listing: Listing, columns: _Columns) -> None:
     known_N = columns.known_N.copy()
     known_N[list(columns.faults)] = 0  # looked at again: storage may have failed, or the file be mended
-    hidden = file.with_suffix(".tmp.npz")
-    np.savez(
-        hidden,
-        names=np.frombuffer(listing.names.block, dtype=np.uint8),
-        bytes=listing.bytes_N,
-        changed_ns=listing.changed_ns_N,
-        known=known_N,
-        sides=columns.sides_N2,
-        sha256=columns.sha256_NB,
-    )
-    hidden.replace(file)
+    with replacing(file) as beside, beside.open("wb") as opened:  # by a path, savez would add a suffix
+        np.savez(
+            opened,
+            names=np.frombuffer(listing.names.block, dtype=np.uint8),
+            bytes=listing.bytes_N,
+            changed_ns=listing.changed_ns_N,
+            known=known_N,
+            sides=columns.sides_N2,
+            sha256=columns.sha256_NB,
+        )

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainables.config.data import DataConfig
-from trainables.data.hashing import falls_below, first_by_hash, salt_of
 from trainables.data.long_tail import long_tailed
 from trainables.data.normalisation import Moments, measured, measured_in_files
 from trainables.data.records import ImageSplit, SourceImages, SourcePart, TrainingData
 from trainables.data.sources import read_source
 from trainables.errors import ConfigError, DataError
+from trainables.seeds import falls_below, first_by_hash, salt_of
 
 _SELECTION_SALT: Final = salt_of("data/selection")
 _LIMIT_SALT: Final = salt_of("data/train_limit")

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.hashing import first_by_hash, salt_of
+from trainables.seeds import first_by_hash, salt_of
 
 _SALT: Final = salt_of("data/imbalance")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from pathlib import Path
 from typing import Final
 
@@ -11,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.data.hashing import first_by_hash, salt_of
 from trainables.data.records import ImageSplit
 from trainables.errors import StorageError
-from trainables.scratch import node_scratch
+from trainables.local_files import node_scratch, replace_file
+from trainables.seeds import first_by_hash, salt_of
 
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, of pixels in [0, 1]."""
@@ -86,9 +85,7 @@ def _remembered(file: Path) -> Moments | None:
 
 
 def _remember(file: Path, moments: Moments) -> None:
-    hidden = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     try:
-        hidden.write_text(json.dumps(moments))
-        hidden.replace(file)
+        replace_file(file, json.dumps(moments).encode())
     except OSError as error:
         raise StorageError(f"cannot write {file}: {error}; free some space there, or set TMPDIR") from error

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from trainables.config.objectives import ClkdConfig, Covariance
 from trainables.objectives.directions import directions
-from trainables.objectives.divergences import at_least_fp32, check_same_shape, label_loss
+from trainables.objectives.divergences import check_same_shape, label_loss
 from trainables.signals import Losses, Signals
+from trainables.tensors import at_least_fp32
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from trainables.config.objectives import CrldConfig, Gate
 from trainables.objectives.comparisons import compare
-from trainables.objectives.divergences import at_least_fp32, label_loss
+from trainables.objectives.divergences import label_loss
 from trainables.signals import Losses, Signals, TeacherSignal
+from trainables.tensors import at_least_fp32
 
 
 @dataclass(frozen=True)

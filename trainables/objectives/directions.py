@@ -7,7 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from trainables.objectives.divergences import at_least_fp32
+from trainables.tensors import at_least_fp32
 
 _LEAST_LENGTH: Final = 1e-4
 """Shorter vectors are divided by this, so that one of zeros has a bounded gradient."""

@@ -15,14 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.signals import Mixing, Signals
+from trainables.tensors import at_least_fp32
 
 _LEAST_DEVIATION: Final = 1e-4
 """Below it a row counts as flat: dividing by less turns the rounding of equal logits into large gradients."""
-
-
-def at_least_fp32(values: Tensor) -> Tensor:
-    """The same values in fp32, or in float64 when they come so."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def cross_entropy(

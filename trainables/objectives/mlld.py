@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from trainables.config.objectives import MlldConfig, MlldMask, MlldTemperatures
-from trainables.objectives.divergences import at_least_fp32, kd_divergence_B, label_loss, standardised
+from trainables.objectives.divergences import kd_divergence_B, label_loss, standardised
 from trainables.objectives.relations import batch_gap_B, class_gap_C
 from trainables.signals import Losses, Signals, TeacherSignal
+from trainables.tensors import at_least_fp32
 
 _OUTER: Final[Mapping[MlldTemperatures, tuple[float, ...]]] = MappingProxyType(
     {MlldTemperatures.FIVE: (2.0, 6.0), MlldTemperatures.THREE: (), MlldTemperatures.ONE: ()}

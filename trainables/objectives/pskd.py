@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables.config.objectives import Growth, PskdConfig
-from trainables.objectives.divergences import at_least_fp32, label_loss
+from trainables.objectives.divergences import label_loss
 from trainables.signals import Losses, Setting, Signals
+from trainables.tensors import at_least_fp32
 
 
 class PskdObjective(nn.Module):

@@ -7,7 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainables.objectives.divergences import at_least_fp32, check_same_shape
+from trainables.objectives.divergences import check_same_shape
+from trainables.tensors import at_least_fp32
 
 
 def batch_gap_B(

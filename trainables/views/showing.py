@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trainables.config.views import Recipe
 from trainables.data import ImageSplit
-from trainables.transfer import to_device
+from trainables.tensors import to_device
 from trainables.views.draw import draw, draw_boxes
 from trainables.views.params import ViewParams
 from trainables.views.render import render

@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.config.base import Config, digest_of
+from trainables.seeds import GOLDEN, mix
 
 # B = samples
 
 SCHEME_VERSION = 1
 FIELDS_PER_STEP = 64
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def view_key(recipe: Sequence[Config], *, seed: int, view: int) -> int:
@@ -77,10 +77,3 @@ class Uniforms:
     def below(self, field: int, count: int) -> NDArray[np.int64]:
         """One whole number in 0 .. count - 1 for each sample."""
         return np.floor(self.unit(field) * count).astype(np.int64)
-
-
-def mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's finaliser: a one-to-one map of 64-bit words that spreads each bit over all."""
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))

@@ -21,6 +21,7 @@ from trainables.config.views import (
     Recipe,
     TrivialAugmentStep,
 )
+from trainables.seeds import mix
 from trainables.views.crop_flip import CropFlipPart
 from trainables.views.cutout import CutoutPart
 from trainables.views.draw import draw
@@ -28,7 +29,7 @@ from trainables.views.operations import Operation, OperationsPart
 from trainables.views.params import MixingPart, ViewParams
 from trainables.views.randaugment import RANGES
 from trainables.views.render import render
-from trainables.views.uniforms import FIELDS_PER_STEP, Uniforms, mix, view_key
+from trainables.views.uniforms import FIELDS_PER_STEP, Uniforms, view_key
 
 CROP = CropFlipStep(op="crop_flip")
 AUGMENT = RandAugmentStep(op="randaugment")

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.data.hashing import falls_below, first_by_hash, hashed_ids, salt_of
+from trainables.seeds import falls_below, first_by_hash, hashed_ids, salt_of
 
 
 def test_hashes_are_the_published_outputs_of_splitmix64() -> None:

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from trainables.config import ModelConfig, ModelName
-from trainables.layout import memory_format
 from trainables.models import build_model
+from trainables.tensors import memory_format
 
 
 @pytest.mark.parametrize(
