@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainables.cache.keeping import keep_logits
+from trainables.cache.format.logit_encoding import keep_logits
 from trainables.cache.producer import Answers, LiveTeacher
 from trainables.config import Precision, ViewsConfig
 from trainables.signals import TeacherSignal

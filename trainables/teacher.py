@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
-from trainables.cache.identity import SplitFacts, split_facts
+from trainables.cache.format.identity import SplitFacts, split_facts
 from trainables.checkpoints import CheckpointFolder
 from trainables.config import (
     CeConfig,

@@ -21,12 +21,12 @@ from ray.util.annotations import RayDeprecationWarning
 from torch import nn
 
 from trainables.autocast_teacher import AutocastTeacher
-from trainables.cache.identity import require_identity, split_facts
-from trainables.cache.manifest import Origin, Shard, ShardRecord, read_manifest
-from trainables.cache.planning import Plan, answers_of, claim_folder, plan_shards, publish, together
+from trainables.cache.format.disk_space import require_room
+from trainables.cache.format.identity import require_identity, split_facts
+from trainables.cache.format.manifest import Origin, Shard, ShardRecord, read_manifest
+from trainables.cache.format.planning import Plan, answers_of, claim_folder, plan_shards, publish, together
+from trainables.cache.format.storage import Place, open_place
 from trainables.cache.producer import LiveTeacher, ShardProducer
-from trainables.cache.room import require_room
-from trainables.cache.storage import Place, open_place
 from trainables.cache_request import CacheRequest, embedding_width
 from trainables.config import (
     CacheIdentity,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from trainables.cache.identity import make_identity, require_identity, split_facts
+from trainables.cache.format.identity import make_identity, require_identity, split_facts
 from trainables.cache.reader import CacheReader
 from trainables.config import ViewsConfig
 from trainables.data import ImageSplit, TrainingData

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.terminal.console import Console
-from trainables.cache.room import bytes_in_words
+from trainables.cache.format.disk_space import bytes_in_words
 from trainables.cache.scratch import DAY_S, NodeCopy, clean_scratch, scratch_root
 
 GB: Final = 1e9

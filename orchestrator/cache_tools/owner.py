@@ -12,9 +12,9 @@ from orchestrator.pipeline.cache_stage import cache_request, complete_cache
 from orchestrator.pipeline.context import Run, quiet_run
 from orchestrator.pipeline.teacher_stage import known_teacher
 from orchestrator.terminal.console import Console
+from trainables.cache.format.storage import open_place
 from trainables.cache.proof import ProofSummary, prove_alignment
 from trainables.cache.reader import open_cache
-from trainables.cache.storage import open_place
 from trainables.cache_request import CacheRequest
 from trainables.data import load_training
 from trainables.errors import ConfigError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainables.cache.storage import Place
+from trainables.cache.format.storage import Place
 
 if TYPE_CHECKING:  # files can be looked at without torch and Ray
     from orchestrator.cache_tools.owner import Belonging

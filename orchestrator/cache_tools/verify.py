@@ -6,12 +6,12 @@ from typing import Any
 
 from orchestrator.cache_tools.subject import Subject
 from orchestrator.terminal.console import Console
+from trainables.cache.format.disk_space import bytes_in_words
+from trainables.cache.format.manifest import read_manifest
+from trainables.cache.format.storage import Place
 from trainables.cache.inspection import Inspection, inspect_cache
-from trainables.cache.manifest import read_manifest
 from trainables.cache.mending import publish_again, withdraw
-from trainables.cache.room import bytes_in_words
 from trainables.cache.statistics import BankFigures, bank_figures
-from trainables.cache.storage import Place
 
 
 def verify_cache(subject: Subject, console: Console, *, deep: bool, repair: bool) -> dict[str, Any]:

@@ -181,7 +181,7 @@ def _subject(ref: str, space: str | None, out: Path | None, *, json_only: bool) 
     with redirect_stdout(sys.stderr if json_only else sys.stdout):
         if loaded is None:  # without torch and Ray
             from orchestrator.cache_tools.subject import Subject
-            from trainables.cache.storage import open_place
+            from trainables.cache.format.storage import open_place
 
             yield Subject(open_place(ref)), console
             return

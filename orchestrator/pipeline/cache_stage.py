@@ -6,11 +6,11 @@ from typing import Any
 
 from orchestrator.pipeline.context import Run
 from orchestrator.terminal.formatting import duration
-from trainables.cache.manifest import DamagedCache, discard_shards
+from trainables.cache.format.disk_space import bytes_in_words
+from trainables.cache.format.manifest import DamagedCache, discard_shards
+from trainables.cache.format.storage import open_place
 from trainables.cache.proof import prove_alignment
 from trainables.cache.reader import open_cache
-from trainables.cache.room import bytes_in_words
-from trainables.cache.storage import open_place
 from trainables.cache_request import CacheRequest
 from trainables.config import digest_of
 from trainables.data import load_training

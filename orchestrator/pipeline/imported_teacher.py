@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import imported_file
-from trainables.cache.identity import split_facts
+from trainables.cache.format.identity import split_facts
 from trainables.cache.imported import ImportedTeacher
 from trainables.data import TrainingData
 from trainables.errors import ConfigError

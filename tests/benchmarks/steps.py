@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from tests.benchmarks.figures import Bound, Figure
 from tests.benchmarks.surroundings import surroundings
-from trainables.cache.identity import make_identity, split_facts
-from trainables.cache.manifest import Origin
-from trainables.cache.planning import claim_folder, plan_shards, publish, together
+from trainables.cache.format.identity import make_identity, split_facts
+from trainables.cache.format.manifest import Origin
+from trainables.cache.format.planning import claim_folder, plan_shards, publish, together
+from trainables.cache.format.storage import open_place
 from trainables.cache.producer import LiveTeacher, ShardProducer
 from trainables.cache.reader import CacheReader, open_cache
-from trainables.cache.storage import open_place
 from trainables.config import (
     BankConfig,
     CeConfig,

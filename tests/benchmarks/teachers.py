@@ -18,7 +18,7 @@ from search_spaces.space import SpaceConfig
 from tests.benchmarks.figures import Bound, Figure
 from tests.benchmarks.rig import scratch_folder, search_of
 from tests.benchmarks.surroundings import surroundings
-from trainables.cache.identity import split_facts
+from trainables.cache.format.identity import split_facts
 from trainables.cache_request import CacheRequest
 from trainables.config import (
     CacheConfig,

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from cluster.session import connect
-from trainables.cache.identity import split_facts
+from trainables.cache.format.identity import split_facts
 from trainables.cache_request import CacheRequest
 from trainables.config import (
     BankConfig,

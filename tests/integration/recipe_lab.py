@@ -18,7 +18,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torchvision.datasets import CIFAR100
 
 from tests.unit.trainables.cache.lab import CacheLab
-from trainables.cache.identity import split_facts
+from trainables.cache.format.identity import split_facts
 from trainables.config import ModelConfig, ObjectiveBase, Precision, TrainingConfig, ViewsConfig
 from trainables.data import TrainingData
 from trainables.loop import Course, Outcome, train

@@ -21,7 +21,7 @@ from tests.unit.trainables.course_lab import (
     untimed,
     weights_of,
 )
-from trainables.cache.identity import split_facts
+from trainables.cache.format.identity import split_facts
 from trainables.config import Precision
 from trainables.config.objectives import CtkdConfig, PskdConfig
 from trainables.errors import TrialFailed

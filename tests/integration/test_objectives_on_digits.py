@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.unit.trainables.cache.lab import CacheLab
-from trainables.cache.identity import split_facts
+from trainables.cache.format.identity import split_facts
 from trainables.config import (
     OBJECTIVE_CONFIGS,
     BankConfig,

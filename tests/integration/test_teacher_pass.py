@@ -8,7 +8,7 @@ import pytest
 import ray
 import torch
 
-from trainables.cache.identity import split_facts
+from trainables.cache.format.identity import split_facts
 from trainables.cache.proof import prove_alignment
 from trainables.cache.reader import open_cache
 from trainables.cache_request import CacheRequest

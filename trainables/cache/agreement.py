@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from trainables.cache.keeping import Array, Float32s, decode
+from trainables.cache.format.logit_encoding import Array, Float32s, decode
 
 # P = rows that are compared, C = classes, K = classes that top-k keeps
 

@@ -19,11 +19,11 @@ import pyarrow as pa
 from filelock import FileLock
 
 from trainables.cache.array_file import ArrayFile
-from trainables.cache.keeping import Array, columns_of
-from trainables.cache.manifest import DamagedCache, Manifest, Part, Shard, ShardRecord
+from trainables.cache.format.logit_encoding import Array, columns_of
+from trainables.cache.format.manifest import DamagedCache, Manifest, Part, Shard, ShardRecord
+from trainables.cache.format.parquet import array_of, read_shard, values_of
+from trainables.cache.format.storage import Place
 from trainables.cache.scratch import make_room
-from trainables.cache.shards import array_of, read_shard, values_of
-from trainables.cache.storage import Place
 from trainables.errors import CacheError
 from trainables.local_files import sync
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from trainables.cache.keeping import Float32s, decode, keep_logits
+from trainables.cache.format.logit_encoding import Float32s, decode, keep_logits
 from trainables.config import Config, Precision
 
 # B = rows, C = classes

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainables.cache.keeping import Float32s, Int64s
+from trainables.cache.format.logit_encoding import Float32s, Int64s
 from trainables.errors import DataError
 
 ID_NAMES: Final = ("ids", "sample_id")

@@ -15,13 +15,13 @@ from typing import Final
 import numpy as np
 from pydantic import Field
 
-from trainables.cache.identity import bank_fingerprint
-from trainables.cache.keeping import Float32s, Int64s, keep_logits
-from trainables.cache.manifest import Origin, Shard, ShardRecord
-from trainables.cache.planning import agreed_origin, claim_folder, plan_shards, publish
-from trainables.cache.room import require_room
-from trainables.cache.shards import ShardRows, write_shard
-from trainables.cache.storage import Place
+from trainables.cache.format.disk_space import require_room
+from trainables.cache.format.identity import bank_fingerprint
+from trainables.cache.format.logit_encoding import Float32s, Int64s, keep_logits
+from trainables.cache.format.manifest import Origin, Shard, ShardRecord
+from trainables.cache.format.parquet import ShardRows, write_shard
+from trainables.cache.format.planning import agreed_origin, claim_folder, plan_shards, publish
+from trainables.cache.format.storage import Place
 from trainables.config import BankConfig, Config, digest_of
 from trainables.data import ImageSplit, TrainingData
 from trainables.errors import DataError

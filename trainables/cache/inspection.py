@@ -12,8 +12,8 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainables.cache.identity import bank_fingerprint
-from trainables.cache.manifest import (
+from trainables.cache.format.identity import bank_fingerprint
+from trainables.cache.format.manifest import (
     KEPT_MANIFESTS,
     MANIFEST,
     ORIGIN,
@@ -25,7 +25,7 @@ from trainables.cache.manifest import (
     read_manifest,
     read_record,
 )
-from trainables.cache.storage import LOCK, Place
+from trainables.cache.format.storage import LOCK, Place
 from trainables.errors import CacheError
 
 COMMITS: Final = "_commits/"

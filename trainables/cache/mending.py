@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from trainables.cache.inspection import Inspection
-from trainables.cache.manifest import (
+from trainables.cache.format.manifest import (
     MANIFEST,
     ORIGIN,
     Manifest,
@@ -12,8 +11,9 @@ from trainables.cache.manifest import (
     read_record,
     write_record,
 )
-from trainables.cache.planning import plan_shards, publish
-from trainables.cache.storage import Place
+from trainables.cache.format.planning import plan_shards, publish
+from trainables.cache.format.storage import Place
+from trainables.cache.inspection import Inspection
 from trainables.errors import CacheError
 
 

@@ -15,9 +15,9 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from trainables.cache.manifest import Manifest
-from trainables.cache.shards import logits_of
-from trainables.cache.storage import Place, told
+from trainables.cache.format.manifest import Manifest
+from trainables.cache.format.parquet import logits_of
+from trainables.cache.format.storage import Place, told
 from trainables.config import ViewsConfig
 from trainables.data import TrainingData
 from trainables.errors import CacheError, ConfigError

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from trainables.cache.manifest import Manifest, ShardRecord
-from trainables.cache.shards import logits_of
+from trainables.cache.format.manifest import Manifest, ShardRecord
+from trainables.cache.format.parquet import logits_of
+from trainables.cache.format.storage import Place
 from trainables.cache.statistics import read_columns
-from trainables.cache.storage import Place
 from trainables.config import Precision
 from trainables.errors import CacheError, ConfigError
 from trainables.local_files import replacing

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from trainables.cache.embedding import EmbeddingTap
-from trainables.cache.identity import bank_fingerprint
-from trainables.cache.keeping import Int64s, keep_logits
-from trainables.cache.manifest import Origin, Part, Shard, ShardRecord
-from trainables.cache.shards import ShardRows, write_embedding, write_shard
-from trainables.cache.storage import Place
+from trainables.cache.format.identity import bank_fingerprint
+from trainables.cache.format.logit_encoding import Int64s, keep_logits
+from trainables.cache.format.manifest import Origin, Part, Shard, ShardRecord
+from trainables.cache.format.parquet import ShardRows, write_embedding, write_shard
+from trainables.cache.format.storage import Place
 from trainables.config import Recipe
 from trainables.data import TrainingData
 from trainables.errors import CacheError

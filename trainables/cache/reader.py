@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from trainables.cache.conversion import BankArrays, open_bank
-from trainables.cache.keeping import Array, Int64s, decode
-from trainables.cache.manifest import MANIFEST, Manifest, manifest_bytes, parse_manifest
+from trainables.cache.format.logit_encoding import Array, Int64s, decode
+from trainables.cache.format.manifest import MANIFEST, Manifest, manifest_bytes, parse_manifest
+from trainables.cache.format.storage import Place, open_place
 from trainables.cache.scratch import NodeScratch, default_scratch
-from trainables.cache.storage import Place, open_place
 from trainables.config import BankConfig, CacheIdentity, Precision
 from trainables.errors import CacheError
 from trainables.signals import TeacherSignal

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from trainables.cache.manifest import Manifest, ShardRecord
-from trainables.cache.storage import Place, told
+from trainables.cache.format.manifest import Manifest, ShardRecord
+from trainables.cache.format.storage import Place, told
 from trainables.config import Config
 from trainables.errors import CacheError
 

@@ -26,7 +26,7 @@ from tests.unit.trainables.course_lab import (
     weights_of,
 )
 from trainables.attacks import Attacker
-from trainables.cache.identity import split_facts
+from trainables.cache.format.identity import split_facts
 from trainables.cache.producer import LiveTeacher
 from trainables.config import CeConfig, KdConfig, Need, ObjectiveBase, TrainingPrecision
 from trainables.config.objectives import AkdConfig, TeacherInput

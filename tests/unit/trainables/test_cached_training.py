@@ -19,8 +19,8 @@ from tests.unit.trainables.course_lab import (
     untimed,
     weights_of,
 )
-from trainables.cache.identity import split_facts
-from trainables.cache.planning import shards_of
+from trainables.cache.format.identity import split_facts
+from trainables.cache.format.planning import shards_of
 from trainables.config import (
     CeConfig,
     CrldConfig,

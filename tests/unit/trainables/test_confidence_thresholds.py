@@ -15,7 +15,7 @@ from tests.unit.trainables.course_lab import (
     small_course,
     small_student,
 )
-from trainables.cache.identity import split_facts
+from trainables.cache.format.identity import split_facts
 from trainables.config import CrldConfig, Gate, ObjectiveBase, Precision
 from trainables.loop import train
 from trainables.workbench import Workbench

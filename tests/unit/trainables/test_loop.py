@@ -22,7 +22,7 @@ from tests.unit.trainables.course_lab import (
     untimed,
     weights_of,
 )
-from trainables.cache.identity import split_facts
+from trainables.cache.format.identity import split_facts
 from trainables.checkpoints import CheckpointFolder
 from trainables.config import (
     CeConfig,

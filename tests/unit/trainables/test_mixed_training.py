@@ -21,7 +21,7 @@ from tests.unit.trainables.course_lab import (
     untimed,
     weights_of,
 )
-from trainables.cache.identity import split_facts
+from trainables.cache.format.identity import split_facts
 from trainables.cache.proof import prove_alignment
 from trainables.config import BankConfig, CeConfig, KdConfig, ObjectiveBase, Precision, Recipe, ViewsConfig
 from trainables.config.views import (

@@ -24,7 +24,7 @@ from tests.unit.trainables.course_lab import (
     untimed,
     weights_of,
 )
-from trainables.cache.identity import split_facts
+from trainables.cache.format.identity import split_facts
 from trainables.checkpoints import CheckpointFolder
 from trainables.config import OBJECTIVE_CONFIGS, CrldConfig, KdConfig, MlldConfig, Need, ObjectiveBase
 from trainables.config.objectives import AkdConfig, CbdConfig, CtkdConfig, PskdConfig

@@ -20,7 +20,7 @@ from tests.unit.trainables.course_lab import (
     small_student,
     weights_of,
 )
-from trainables.cache.identity import split_facts
+from trainables.cache.format.identity import split_facts
 from trainables.cache.producer import LiveTeacher
 from trainables.config import BankConfig, CrldConfig, KdConfig, ObjectiveBase, Precision, Recipe, ViewsConfig
 from trainables.loop import train

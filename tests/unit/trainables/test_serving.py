@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tests.unit.trainables.cache.lab import CacheLab
 from tests.unit.trainables.course_lab import CPU, VIEWS, separable_data, small_bench, small_student
-from trainables.cache.identity import split_facts
+from trainables.cache.format.identity import split_facts
 from trainables.config import ModelConfig, Need, ObjectiveBase, Precision, TrainingPrecision
 from trainables.dense import DenseLogits
 from trainables.errors import TrialFailed

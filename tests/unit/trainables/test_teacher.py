@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.unit.trainables.course_lab import same_weights, untimed
-from trainables.cache.identity import split_facts
+from trainables.cache.format.identity import split_facts
 from trainables.config import DataConfig, DataName, ModelConfig, ModelName, TrainingConfig, ViewsConfig
 from trainables.data import load_training
 from trainables.errors import CheckpointError

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainables.cache.identity import split_facts
-from trainables.cache.manifest import Shard, ShardRecord
-from trainables.cache.planning import claim_folder, plan_shards
-from trainables.cache.storage import Place, open_place
+from trainables.cache.format.identity import split_facts
+from trainables.cache.format.manifest import Shard, ShardRecord
+from trainables.cache.format.planning import claim_folder, plan_shards
+from trainables.cache.format.storage import Place, open_place
 from trainables.cache_request import CacheRequest, embedding_width
 from trainables.config import (
     CacheConfig,

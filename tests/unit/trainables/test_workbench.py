@@ -8,7 +8,7 @@ import torch
 
 from tests.unit.trainables.cache.lab import CacheLab
 from tests.unit.trainables.course_lab import VIEWS, separable_data, small_bench, small_student
-from trainables.cache.identity import split_facts
+from trainables.cache.format.identity import split_facts
 from trainables.config import BankConfig, CropFlipStep, Precision, ViewsConfig
 from trainables.errors import CacheError
 from trainables.evaluation import evaluate

@@ -9,7 +9,7 @@ import torch
 
 from tests.unit.trainables.cache.lab import VIEWS, CacheLab, random_data, tiny_teacher
 from trainables.autocast_teacher import AutocastTeacher, autocast_digest
-from trainables.cache.identity import split_facts
+from trainables.cache.format.identity import split_facts
 from trainables.cache.proof import prove_alignment
 from trainables.cache_request import CacheRequest
 from trainables.config import CacheConfig, DataConfig, DataName, Precision

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trainables.cache.fidelity import FidelityRow, fidelity
-from trainables.cache.keeping import Float32s
+from trainables.cache.format.logit_encoding import Float32s
 from trainables.config import Precision
 from trainables.errors import CacheError
 

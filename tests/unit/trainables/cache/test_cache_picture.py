@@ -8,12 +8,11 @@ import torch
 from PIL import Image
 
 from tests.unit.trainables.cache.lab import CacheLab
-from trainables.cache import shards
-from trainables.cache.manifest import read_manifest
+from trainables.cache.format.manifest import read_manifest
+from trainables.cache.format.storage import open_place
 from trainables.cache.picture import Shown, draw_picture, views_of_sample
 from trainables.cache.producer import LiveTeacher
 from trainables.cache.sampling import sample_teacher
-from trainables.cache.storage import open_place
 from trainables.config import Precision
 from trainables.errors import CacheError
 from trainables.views.showing import show

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tests.unit.trainables.cache.lab import CacheLab
-from trainables.cache.manifest import DamagedCache
+from trainables.cache.format.manifest import DamagedCache
 from trainables.cache.proof import ProofSummary, prove_alignment
 from trainables.config import BankConfig, Precision, ViewsConfig
 from trainables.data import TrainingData

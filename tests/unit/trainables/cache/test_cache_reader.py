@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.unit.trainables.cache.lab import CacheLab
-from trainables.cache.manifest import DamagedCache, discard_shards
+from trainables.cache.format.manifest import DamagedCache, discard_shards
 from trainables.cache.producer import LiveTeacher
 from trainables.cache.reader import open_cache
 from trainables.config import Precision

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainables.cache.storage import open_place, told
+from trainables.cache.format.storage import open_place, told
 from trainables.config import CacheConfig
 from trainables.errors import CacheError
 

@@ -7,11 +7,11 @@ from typing import Final
 
 import numpy as np
 
-from trainables.cache.keeping import keep_logits
-from trainables.cache.manifest import Origin, Part, Shard
-from trainables.cache.planning import Plan
-from trainables.cache.shards import ShardRows, encode_shard
-from trainables.cache.storage import Place
+from trainables.cache.format.logit_encoding import keep_logits
+from trainables.cache.format.manifest import Origin, Part, Shard
+from trainables.cache.format.parquet import ShardRows, encode_shard
+from trainables.cache.format.planning import Plan
+from trainables.cache.format.storage import Place
 from trainables.errors import CacheError
 
 SAMPLE_ROWS: Final = 256

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainables.cache.keeping import Array, Floats, Int64s, Kept, decode, to_half
-from trainables.cache.manifest import Shard, ShardRecord, write_record
-from trainables.cache.storage import Place
+from trainables.cache.format.logit_encoding import Array, Floats, Int64s, Kept, decode, to_half
+from trainables.cache.format.manifest import Shard, ShardRecord, write_record
+from trainables.cache.format.storage import Place
 
 # B = rows, C = classes, K = classes that top-k keeps, D = numbers in an embedding
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tests.unit.trainables.cache.lab import CacheLab
-from trainables.cache.manifest import Shard, discard_shards, read_manifest
-from trainables.cache.storage import open_place
+from trainables.cache.format.manifest import Shard, discard_shards, read_manifest
+from trainables.cache.format.storage import open_place
 from trainables.config import BankConfig, Precision, ViewsConfig
 from trainables.errors import CacheError
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from trainables.cache.keeping import Float32s, Kept, decode, keep_logits, value_columns
+from trainables.cache.format.logit_encoding import Float32s, Kept, decode, keep_logits, value_columns
 from trainables.config import Precision
 from trainables.errors import CacheError
 
@@ -119,7 +119,7 @@ def test_rows_are_kept_alike_however_many_there_are(
 ) -> None:
     logits = np.random.default_rng(0).normal(scale=4, size=(50, 7)).astype(np.float32)
     whole = keep(logits, precision, 3)
-    monkeypatch.setattr("trainables.cache.keeping.BLOCK_NUMBERS", 20)
+    monkeypatch.setattr("trainables.cache.format.logit_encoding.BLOCK_NUMBERS", 20)
     parts = keep(logits, precision, 3)
     for name, values in whole.values.items():
         assert np.array_equal(values, parts.values[name])

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from trainables.cache.keeping import decode, keep_logits
-from trainables.cache.manifest import Shard
-from trainables.cache.shards import (
+from trainables.cache.format.logit_encoding import decode, keep_logits
+from trainables.cache.format.manifest import Shard
+from trainables.cache.format.parquet import (
     ShardRows,
     encode_shard,
     logits_of,
@@ -20,7 +20,7 @@ from trainables.cache.shards import (
     row_group_rows,
     write_shard,
 )
-from trainables.cache.storage import open_place
+from trainables.cache.format.storage import open_place
 from trainables.config import Precision
 
 SHARD = Shard(bank="weak", view=3, index=1, first=16, rows=16)

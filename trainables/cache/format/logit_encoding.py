@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from trainables.cache.identity import require_top_k
+from trainables.cache.format.identity import require_top_k
 from trainables.config import CacheIdentity, Precision
 from trainables.errors import CacheError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from trainables.cache.identity import bank_fingerprint, differences, plain_recipe, refuse
-from trainables.cache.manifest import (
+from trainables.cache.format.identity import bank_fingerprint, differences, plain_recipe, refuse
+from trainables.cache.format.manifest import (
     MANIFEST,
     ORIGIN,
     Manifest,
@@ -21,7 +21,7 @@ from trainables.cache.manifest import (
     write_manifest,
     write_record,
 )
-from trainables.cache.storage import Place
+from trainables.cache.format.storage import Place
 from trainables.config import BankConfig
 from trainables.errors import CacheError
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from trainables.cache.identity import (
+from trainables.cache.format.identity import (
     SplitFacts,
     bank_fingerprint,
     differences,

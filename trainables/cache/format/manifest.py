@@ -10,8 +10,8 @@ from typing import Final, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
-from trainables.cache.identity import SCHEMA_VERSION, refuse
-from trainables.cache.storage import Place
+from trainables.cache.format.identity import SCHEMA_VERSION, refuse
+from trainables.cache.format.storage import Place
 from trainables.config import BankConfig, CacheIdentity, Config, Recipe
 from trainables.errors import CacheError
 

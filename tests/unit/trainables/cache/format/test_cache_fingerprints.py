@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.trainables.cache.test_cache_identity import FACTS
-from trainables.cache.identity import bank_fingerprint, fingerprint, folder_name, make_identity
-from trainables.cache.manifest import (
+from tests.unit.trainables.cache.format.test_cache_identity import FACTS
+from trainables.cache.format.identity import bank_fingerprint, fingerprint, folder_name, make_identity
+from trainables.cache.format.manifest import (
     Manifest,
     Origin,
     Part,
@@ -23,8 +23,8 @@ from trainables.cache.manifest import (
     read_manifest,
     write_manifest,
 )
-from trainables.cache.planning import shards_of
-from trainables.cache.storage import open_place
+from trainables.cache.format.planning import shards_of
+from trainables.cache.format.storage import open_place
 from trainables.config import (
     BankConfig,
     CacheIdentity,
