@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from trainables.autocast_teacher import AutocastTeacher
+from trainables.cache.node.reader import CacheReader, open_cache
 from trainables.cache.producer import LiveTeacher
-from trainables.cache.reader import CacheReader, open_cache
 from trainables.compiling import CompiledStudents
 from trainables.config import (
     BenchSpec,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.cache.format.identity import make_identity, require_identity, split_facts
-from trainables.cache.reader import CacheReader
+from trainables.cache.node.reader import CacheReader
 from trainables.config import ViewsConfig
 from trainables.data import ImageSplit, TrainingData
 from trainables.errors import CacheError, TrialFailed

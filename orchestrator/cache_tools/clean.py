@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from orchestrator.terminal.console import Console
 from trainables.cache.format.disk_space import bytes_in_words
-from trainables.cache.scratch import DAY_S, NodeCopy, clean_scratch, scratch_root
+from trainables.cache.node.copies import DAY_S, NodeCopy, clean_scratch, scratch_root
 
 GB: Final = 1e9
 

@@ -13,8 +13,8 @@ from orchestrator.pipeline.context import Run, quiet_run
 from orchestrator.pipeline.teacher_stage import known_teacher
 from orchestrator.terminal.console import Console
 from trainables.cache.format.storage import open_place
+from trainables.cache.node.reader import open_cache
 from trainables.cache.proof import ProofSummary, prove_alignment
-from trainables.cache.reader import open_cache
 from trainables.cache_request import CacheRequest
 from trainables.data import load_training
 from trainables.errors import ConfigError

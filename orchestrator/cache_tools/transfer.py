@@ -18,10 +18,10 @@ from trainables.cache.format.disk_space import bytes_in_words
 from trainables.cache.format.manifest import read_manifest
 from trainables.cache.format.storage import open_place
 from trainables.cache.imported import check_logits, import_logits
+from trainables.cache.node.reader import open_cache
 from trainables.cache.picture import draw_picture, views_of_sample
 from trainables.cache.plain_copy import export_plain, require_suffix
 from trainables.cache.proof import prove_alignment
-from trainables.cache.reader import open_cache
 from trainables.data import load_training
 from trainables.errors import ConfigError
 

@@ -9,8 +9,8 @@ from orchestrator.terminal.formatting import duration
 from trainables.cache.format.disk_space import bytes_in_words
 from trainables.cache.format.manifest import DamagedCache, discard_shards
 from trainables.cache.format.storage import open_place
+from trainables.cache.node.reader import open_cache
 from trainables.cache.proof import prove_alignment
-from trainables.cache.reader import open_cache
 from trainables.cache_request import CacheRequest
 from trainables.config import digest_of
 from trainables.data import load_training

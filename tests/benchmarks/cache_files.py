@@ -19,8 +19,8 @@ from trainables.cache.format.identity import make_identity, split_facts
 from trainables.cache.format.manifest import Manifest, Origin, read_manifest
 from trainables.cache.format.planning import claim_folder, plan_shards, publish, together
 from trainables.cache.format.storage import open_place
+from trainables.cache.node.reader import open_cache
 from trainables.cache.producer import LiveTeacher, ShardProducer
-from trainables.cache.reader import open_cache
 from trainables.config import BankConfig, CacheConfig, ViewsConfig, digest_of
 from trainables.data import ImageSplit, TrainingData
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.steps import CPU, VIEW_SEED, cache_of
 from tests.benchmarks.surroundings import surroundings
-from trainables.cache.reader import CacheReader
+from trainables.cache.node.reader import CacheReader
 from trainables.config import (
     BankConfig,
     CeConfig,

@@ -25,8 +25,8 @@ from trainables.cache.format.identity import make_identity, split_facts
 from trainables.cache.format.manifest import Origin
 from trainables.cache.format.planning import claim_folder, plan_shards, publish, together
 from trainables.cache.format.storage import open_place
+from trainables.cache.node.reader import CacheReader, open_cache
 from trainables.cache.producer import LiveTeacher, ShardProducer
-from trainables.cache.reader import CacheReader, open_cache
 from trainables.config import (
     BankConfig,
     CeConfig,

@@ -15,8 +15,8 @@ from cluster.session import connect
 from tests.integration.cache_lab import SHARDS, committed, request_in, start_builder, summary_of
 from tests.integration.cluster_lab import three_nodes
 from tests.integration.fault_lab import meanwhile, wait_until
+from trainables.cache.node.reader import open_cache
 from trainables.cache.proof import prove_alignment
-from trainables.cache.reader import open_cache
 from trainables.cache_request import CacheRequest
 from trainables.data import load_training
 from trainables.teacher_pass import CacheSummary, build_cache, load_teacher

@@ -9,8 +9,8 @@ import ray
 import torch
 
 from trainables.cache.format.identity import split_facts
+from trainables.cache.node.reader import open_cache
 from trainables.cache.proof import prove_alignment
-from trainables.cache.reader import open_cache
 from trainables.cache_request import CacheRequest
 from trainables.config import (
     BankConfig,

@@ -18,8 +18,8 @@ from trainables.autocast_teacher import AutocastTeacher
 from trainables.cache.agreement import disagreement, embedding_disagreement
 from trainables.cache.format.identity import plain_recipe
 from trainables.cache.format.logit_encoding import Float32s, Int64s
+from trainables.cache.node.reader import CacheReader
 from trainables.cache.producer import Answers, LiveTeacher
-from trainables.cache.reader import CacheReader
 from trainables.config import BankConfig, Config, ViewsConfig
 from trainables.data import TrainingData
 from trainables.errors import CacheError

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.full_disk import largest_file
-from trainables.cache.scratch import scratch_root
+from trainables.cache.node.copies import scratch_root
 from trainables.errors import CacheError, StorageError
 from trainables.local_files import node_scratch, replace_file, replace_text, replacing
 
@@ -88,7 +88,7 @@ def test_one_module_writes_a_file_beside_its_target() -> None:
     allowed = {
         "trainables/local_files.py",
         "orchestrator/records/ledger.py",
-        "trainables/cache/array_file.py",
+        "trainables/cache/node/npy_file.py",
     }
     found = {
         str(path.relative_to(ROOT))

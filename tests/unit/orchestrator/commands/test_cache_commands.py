@@ -23,7 +23,7 @@ from orchestrator.pipeline.context import quiet_run
 from orchestrator.pipeline.teacher_stage import known_teacher
 from orchestrator.terminal.console import Console
 from trainables.cache.format.storage import Place
-from trainables.cache.reader import open_cache
+from trainables.cache.node.reader import open_cache
 from trainables.config import DataConfig, DataName, ModelConfig, ModelName
 from trainables.data import load_training
 from trainables.errors import CacheError, ConfigError, StillhouseError

@@ -12,8 +12,8 @@ from trainables.cache.format.identity import SplitFacts, make_identity
 from trainables.cache.format.manifest import Origin, Shard
 from trainables.cache.format.planning import claim_folder, plan_shards, publish, together
 from trainables.cache.format.storage import open_place
+from trainables.cache.node.reader import CacheReader, open_cache
 from trainables.cache.producer import LiveTeacher, ShardProducer
-from trainables.cache.reader import CacheReader, open_cache
 from trainables.config import BankConfig, CropFlipStep, Precision, RandAugmentStep, ViewsConfig
 from trainables.data import ImageSplit, TrainingData
 

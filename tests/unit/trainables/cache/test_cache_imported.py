@@ -16,9 +16,9 @@ from trainables.cache.format.identity import make_identity, split_facts
 from trainables.cache.format.manifest import Origin, read_manifest
 from trainables.cache.format.storage import open_place
 from trainables.cache.imported import BroughtLogits, check_logits, import_logits
+from trainables.cache.node.reader import open_cache
 from trainables.cache.plain_copy import export_plain
 from trainables.cache.proof import prove_alignment
-from trainables.cache.reader import open_cache
 from trainables.config import BankConfig, Precision, ViewsConfig
 from trainables.data import ImageSplit, TrainingData
 from trainables.errors import CacheError, DataError

@@ -11,8 +11,8 @@ import torch
 
 from tests.unit.trainables.cache.lab import CacheLab
 from trainables.cache.format.manifest import DamagedCache, discard_shards
+from trainables.cache.node.reader import open_cache
 from trainables.cache.producer import LiveTeacher
-from trainables.cache.reader import open_cache
 from trainables.config import Precision
 from trainables.errors import CacheError
 

@@ -18,12 +18,12 @@ import numpy.typing as npt
 import pyarrow as pa
 from filelock import FileLock
 
-from trainables.cache.array_file import ArrayFile
 from trainables.cache.format.logit_encoding import Array, columns_of
 from trainables.cache.format.manifest import DamagedCache, Manifest, Part, Shard, ShardRecord
 from trainables.cache.format.parquet import array_of, read_shard, values_of
 from trainables.cache.format.storage import Place
-from trainables.cache.scratch import make_room
+from trainables.cache.node.copies import make_room
+from trainables.cache.node.npy_file import ArrayFile
 from trainables.errors import CacheError
 from trainables.local_files import sync
 

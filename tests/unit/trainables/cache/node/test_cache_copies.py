@@ -15,9 +15,9 @@ from filelock import FileLock
 
 from tests.unit.full_disk import largest_file
 from tests.unit.trainables.cache.lab import CacheLab
-from trainables.cache import scratch
-from trainables.cache.reader import open_cache
-from trainables.cache.scratch import NodeScratch, clean_scratch, make_room, node_copies
+from trainables.cache.node import copies
+from trainables.cache.node.copies import NodeScratch, clean_scratch, make_room, node_copies
+from trainables.cache.node.reader import open_cache
 from trainables.errors import CacheError
 
 DAY_S = 86_400
@@ -40,7 +40,7 @@ def copy_of(root: Path, digit: str, *, n_bytes: int = 1000, days: float = 0) -> 
     (folder / "weak" / "logits.npy").write_bytes(bytes(n_bytes))
     held.leave()
     then = time.time() - days * DAY_S
-    for path in (folder / scratch.IN_USE, folder / "weak" / "logits.npy"):
+    for path in (folder / copies.IN_USE, folder / "weak" / "logits.npy"):
         os.utime(path, (then, then))
     return folder
 
@@ -168,7 +168,7 @@ def test_a_reader_keeps_cleaners_away_and_what_they_removed_is_converted_again(l
 def test_a_full_disk_is_an_error_that_names_the_folder(lab: CacheLab) -> None:
     lab.build()
     reader = lab.open()
-    with largest_file(600), pytest.raises(CacheError, match=r"cannot keep bank weak .*scratch.*set TMPDIR"):
+    with largest_file(600), pytest.raises(CacheError, match=r"cannot keep bank weak .*copies.*set TMPDIR"):
         reader.arrays("weak")
     assert not (lab.folder / "scratch" / "weak").exists()
     assert reader.signal("weak", 0, torch.arange(3)).logits_BC.shape == (3, 5)

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.cache.conversion import BankArrays, open_bank
 from trainables.cache.format.logit_encoding import Array, Int64s, decode
 from trainables.cache.format.manifest import MANIFEST, Manifest, manifest_bytes, parse_manifest
 from trainables.cache.format.storage import Place, open_place
-from trainables.cache.scratch import NodeScratch, default_scratch
+from trainables.cache.node.conversion import BankArrays, open_bank
+from trainables.cache.node.copies import NodeScratch, default_scratch
 from trainables.config import BankConfig, CacheIdentity, Precision
 from trainables.errors import CacheError
 from trainables.signals import TeacherSignal

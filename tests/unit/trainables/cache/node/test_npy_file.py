@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from tests.unit.full_disk import largest_file
-from trainables.cache.array_file import ArrayFile
+from trainables.cache.node.npy_file import ArrayFile
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.int8, np.int64])
