@@ -13,13 +13,13 @@ from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.teacher_stage import known_teacher
 from orchestrator.terminal.console import Console
 from orchestrator.terminal.formatting import duration
-from trainables.cache.fidelity import FidelityRow, fidelity
 from trainables.cache.format.disk_space import bytes_in_words, expected_bytes, require_room
 from trainables.cache.format.identity import split_facts
 from trainables.cache.format.planning import Plan, agreed_origin, answers_of, plan_shards
 from trainables.cache.format.storage import Place, open_place
 from trainables.cache.producer import LiveTeacher
 from trainables.cache.sampling import TeacherSample, sample_teacher
+from trainables.cache.tools.fidelity import FidelityRow, fidelity
 from trainables.cache_request import CacheRequest, embedding_width
 from trainables.data import TrainingData, load_training
 from trainables.teacher import TeacherFacts

@@ -9,9 +9,9 @@ from orchestrator.terminal.console import Console
 from trainables.cache.format.disk_space import bytes_in_words
 from trainables.cache.format.manifest import read_manifest
 from trainables.cache.format.storage import Place
-from trainables.cache.inspection import Inspection, inspect_cache
-from trainables.cache.mending import publish_again, withdraw
-from trainables.cache.statistics import BankFigures, bank_figures
+from trainables.cache.tools.inspection import Inspection, inspect_cache
+from trainables.cache.tools.repair import publish_again, withdraw
+from trainables.cache.tools.statistics import BankFigures, bank_figures
 
 
 def verify_cache(subject: Subject, console: Console, *, deep: bool, repair: bool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import imported_file
 from trainables.cache.format.identity import split_facts
-from trainables.cache.imported import ImportedTeacher
+from trainables.cache.tools.import_logits import ImportedTeacher
 from trainables.data import TrainingData
 from trainables.errors import ConfigError
 from trainables.local_files import replace_text

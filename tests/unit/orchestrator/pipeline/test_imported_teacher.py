@@ -13,7 +13,7 @@ from orchestrator.pipeline.imported_teacher import imported_facts, keep_imported
 from orchestrator.records.summary import Summary, TeacherFigures, students_table
 from orchestrator.reports.html_report import report_html
 from tests.unit.trainables.cache.lab import random_data
-from trainables.cache.imported import ImportedTeacher
+from trainables.cache.tools.import_logits import ImportedTeacher
 from trainables.errors import ConfigError
 
 EXPERIMENT = """\

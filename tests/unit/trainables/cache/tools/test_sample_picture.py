@@ -10,9 +10,9 @@ from PIL import Image
 from tests.unit.trainables.cache.lab import CacheLab
 from trainables.cache.format.manifest import read_manifest
 from trainables.cache.format.storage import open_place
-from trainables.cache.picture import Shown, draw_picture, views_of_sample
 from trainables.cache.producer import LiveTeacher
 from trainables.cache.sampling import sample_teacher
+from trainables.cache.tools.sample_picture import Shown, draw_picture, views_of_sample
 from trainables.config import Precision
 from trainables.errors import CacheError
 from trainables.views.showing import show

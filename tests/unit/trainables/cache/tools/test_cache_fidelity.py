@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from trainables.cache.fidelity import FidelityRow, fidelity
 from trainables.cache.format.logit_encoding import Float32s
+from trainables.cache.tools.fidelity import FidelityRow, fidelity
 from trainables.config import Precision
 from trainables.errors import CacheError
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from tests.unit.trainables.cache.lab import CacheLab, random_data
-from trainables.cache.foreign_logits import read_logits
 from trainables.cache.format.identity import make_identity, split_facts
 from trainables.cache.format.manifest import Origin, read_manifest
 from trainables.cache.format.storage import open_place
-from trainables.cache.imported import BroughtLogits, check_logits, import_logits
 from trainables.cache.node.reader import open_cache
-from trainables.cache.plain_copy import export_plain
 from trainables.cache.proof import prove_alignment
+from trainables.cache.tools.export_table import export_plain
+from trainables.cache.tools.import_logits import BroughtLogits, check_logits, import_logits
+from trainables.cache.tools.logit_files import read_logits
 from trainables.config import BankConfig, Precision, ViewsConfig
 from trainables.data import ImageSplit, TrainingData
 from trainables.errors import CacheError, DataError

@@ -10,9 +10,9 @@ import torch
 from tests.unit.trainables.cache.lab import CacheLab
 from trainables.cache.format.manifest import read_manifest
 from trainables.cache.format.storage import open_place
-from trainables.cache.plain_copy import export_plain
 from trainables.cache.producer import LiveTeacher
-from trainables.cache.statistics import bank_figures
+from trainables.cache.tools.export_table import export_plain
+from trainables.cache.tools.statistics import bank_figures
 from trainables.config import Precision, ViewsConfig
 from trainables.errors import CacheError, ConfigError
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from trainables.cache.format.manifest import Manifest, ShardRecord
 from trainables.cache.format.parquet import logits_of
 from trainables.cache.format.storage import Place
-from trainables.cache.statistics import read_columns
+from trainables.cache.tools.statistics import read_columns
 from trainables.config import Precision
 from trainables.errors import CacheError, ConfigError
 from trainables.local_files import replacing

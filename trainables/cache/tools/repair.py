@@ -13,7 +13,7 @@ from trainables.cache.format.manifest import (
 )
 from trainables.cache.format.planning import plan_shards, publish
 from trainables.cache.format.storage import Place
-from trainables.cache.inspection import Inspection
+from trainables.cache.tools.inspection import Inspection
 from trainables.errors import CacheError
 
 

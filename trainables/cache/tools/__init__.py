@@ -1,0 +1,1 @@
+"""Looks into caches, repairs them, and brings logits in and out."""
