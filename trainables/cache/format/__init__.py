@@ -1,0 +1,1 @@
+"""What lies on disk: identity, manifest, Parquet files, how logits are encoded. Imports no torch."""

@@ -29,7 +29,7 @@ def views_of(lab: CacheLab, sample: int) -> list[Shown]:
 def test_a_picture_shows_the_very_views_and_what_the_live_teacher_says_of_them(
     lab: CacheLab, row: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "MAX_GROUP_ROWS", 4)  # so that the row has to be found among groups
+    monkeypatch.setattr(parquet, "MAX_GROUP_ROWS", 4)  # so that the row has to be found among groups
     lab.but(precision=Precision.FP32).build()
     live = LiveTeacher(lab.teacher, lab.data, seed=lab.seed, batch_size=8, device=CPU)
     shown = views_of(lab, 3 * row + 1)
