@@ -25,7 +25,7 @@ DAY_S = 86_400
 HOLDER = """
 import sys
 from pathlib import Path
-from trainables.cache.scratch import NodeScratch
+from trainables.cache.node.copies import NodeScratch
 held = NodeScratch(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.readline()

@@ -21,9 +21,9 @@ READER = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from trainables.cache.conversion import open_bank
-from trainables.cache.manifest import read_manifest
-from trainables.cache.storage import open_place
+from trainables.cache.node.conversion import open_bank
+from trainables.cache.format.manifest import read_manifest
+from trainables.cache.format.storage import open_place
 
 def memory(*kinds):
     lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]

@@ -19,9 +19,9 @@ from trainables.errors import CacheError
 OPENER = """
 import sys, time
 from pathlib import Path
-from trainables.cache.conversion import open_bank
-from trainables.cache.manifest import read_manifest
-from trainables.cache.storage import open_place
+from trainables.cache.node.conversion import open_bank
+from trainables.cache.format.manifest import read_manifest
+from trainables.cache.format.storage import open_place
 uri, scratch = sys.argv[1], Path(sys.argv[2])
 place = open_place(uri)
 manifest, _ = read_manifest(place)

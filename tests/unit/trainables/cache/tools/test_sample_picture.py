@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from tests.unit.trainables.cache.lab import CacheLab
+from trainables.cache.format import parquet
 from trainables.cache.format.manifest import read_manifest
 from trainables.cache.format.storage import open_place
 from trainables.cache.producer import LiveTeacher
