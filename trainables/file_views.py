@@ -8,9 +8,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from trainables.ahead import Ahead
 from trainables.config import ViewsConfig
 from trainables.data import ImageSplit
+from trainables.data.prefetch import Ahead
 from trainables.signals import Mixing
 from trainables.tensors import to_device
 from trainables.views.showing import Viewer

@@ -14,7 +14,7 @@ from orchestrator.pipeline.workers import Workers
 from orchestrator.terminal.console import Console
 from tests.integration.fault_lab import Search, experiment_of, space_of
 from tests.integration.run_lab import SPACE, Task, finish
-from tests.unit.trainables.folder_lab import config_of, write_folder
+from tests.unit.trainables.data.folder_lab import config_of, write_folder
 from trainables.errors import StillhouseError
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]

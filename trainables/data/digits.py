@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from trainables.config.data import DataConfig
-from trainables.data.records import SourceImages, SourcePart
+from trainables.data.splits import SourceImages, SourcePart
 from trainables.errors import DataError
 from trainables.seeds import first_by_hash, salt_of
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torchvision.datasets import FashionMNIST
 
 from trainables.config.data import DataConfig
-from trainables.data.records import SourceImages, SourcePart
 from trainables.data.roots import downloaded, root_of
+from trainables.data.splits import SourceImages, SourcePart
 from trainables.errors import DataError
 
 _STEMS: Final[Mapping[SourcePart, str]] = MappingProxyType(

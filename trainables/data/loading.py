@@ -13,8 +13,8 @@ from torch import Tensor
 from trainables.config.data import DataConfig
 from trainables.data.long_tail import long_tailed
 from trainables.data.normalisation import Moments, measured, measured_in_files
-from trainables.data.records import ImageSplit, SourceImages, SourcePart, TrainingData
 from trainables.data.sources import read_source
+from trainables.data.splits import ImageSplit, SourceImages, SourcePart, TrainingData
 from trainables.errors import ConfigError, DataError
 from trainables.seeds import falls_below, first_by_hash, salt_of
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.data.records import ImageSplit
+from trainables.data.splits import ImageSplit
 from trainables.errors import StorageError
 from trainables.local_files import node_scratch, replace_file
 from trainables.seeds import first_by_hash, salt_of

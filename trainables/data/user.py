@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from trainables.config.data import DataConfig
-from trainables.data.records import SourceImages, SourcePart
 from trainables.data.resizing import eight_bit
+from trainables.data.splits import SourceImages, SourcePart
 from trainables.errors import DataError
 from trainables.factories import call_factory
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tests.unit.trainables.cache.lab import CacheLab
 from tests.unit.trainables.course_lab import CPU, same_weights, untimed, weights_of
-from tests.unit.trainables.folder_lab import config_of, write_folder
+from tests.unit.trainables.data.folder_lab import config_of, write_folder
 from trainables.cache.format.identity import split_facts
 from trainables.cache.node.reader import CacheReader
 from trainables.cache.producer import LiveTeacher

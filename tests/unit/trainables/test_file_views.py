@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.unit.trainables.course_lab import CPU
-from tests.unit.trainables.folder_lab import SIDE, config_of, write_folder
+from tests.unit.trainables.data.folder_lab import SIDE, config_of, write_folder
 from trainables.config import BankConfig, CropFlipStep, RandAugmentStep, Recipe, ViewsConfig
 from trainables.config.views import CutmixStep, MixupStep, RandomResizedCropStep
 from trainables.data import ImageSplit, TrainingData, load_training

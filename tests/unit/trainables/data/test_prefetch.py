@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from trainables.ahead import Ahead, one_ahead
+from trainables.data.prefetch import Ahead, one_ahead
 
 
 def test_values_come_in_order_and_at_most_one_is_made_ahead() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from torch import Tensor
 
-from trainables.ahead import one_ahead
+from trainables.data.prefetch import one_ahead
 
 if TYPE_CHECKING:  # most data sets are no image folders
     from trainables.data.folder_images import FolderImages
