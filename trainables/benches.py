@@ -23,12 +23,12 @@ from trainables.config import (
     digest_of,
 )
 from trainables.data import ImageSplit, TrainingData, load_training
+from trainables.evaluation.profiling import device_name, profile_student
 from trainables.kept import Kept
 from trainables.loop import Course
 from trainables.models import build_model
 from trainables.online import OnlineTeacher
 from trainables.precision import has_fast_bf16, measure_precision
-from trainables.profiling import device_name, profile_student
 from trainables.seeds import derive_seed
 from trainables.weights import count_parameters, load_weights
 from trainables.workbench import Workbench, render_budget

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from trainables.attacks import Attacker, accuracy_under_attack, attack_target
 from trainables.config import Need, ObjectiveBase, TrainingPrecision
 from trainables.dense import DenseLogits
 from trainables.errors import TrialFailed
-from trainables.evaluation import evaluating
+from trainables.evaluation.attacks import Attacker, accuracy_under_attack, attack_target
+from trainables.evaluation.metrics import evaluating
 from trainables.precision import autocast
 from trainables.signals import Signals, TeacherSignal
 from trainables.tap import EmbeddingTap

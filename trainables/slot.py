@@ -25,10 +25,10 @@ from trainables.checkpoints import CheckpointFolder
 from trainables.config import DataConfig, Split
 from trainables.data import load_test
 from trainables.errors import StillhouseError, StorageError, TrialFailed, UnreadableData
+from trainables.evaluation.profiling import profile_student
 from trainables.jobs import JOB_KINDS, End, EvaluateJob, Lease, Message, ProfileJob, TrainJob
 from trainables.loop import train
 from trainables.masks import few_kept
-from trainables.profiling import profile_student
 from trainables.state_files import kept_state
 from trainables.team import SOLO, Team, lost_a_rank, team_here
 from trainables.weights import load_weights

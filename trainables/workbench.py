@@ -12,7 +12,7 @@ from trainables.cache.node.reader import CacheReader
 from trainables.config import ViewsConfig
 from trainables.data import ImageSplit, TrainingData
 from trainables.errors import CacheError, TrialFailed
-from trainables.evaluation import answers, evaluate
+from trainables.evaluation.metrics import answers, evaluate
 from trainables.file_views import FileViews
 from trainables.online import OnlineTeacher
 from trainables.signals import Mixing, TeacherSignal

@@ -21,7 +21,7 @@ from trainables.config import Config, ModelConfig, Split, TrialSpec
 from trainables.config.faithfulness import BallSearch, ConfidenceOf
 from trainables.data import ImageSplit, TrainingData, load_test, load_training
 from trainables.errors import CheckpointError, ConfigError
-from trainables.faithfulness import BallFigures, Faithfulness, NetworkPair, faithfulness
+from trainables.evaluation.faithfulness import BallFigures, Faithfulness, NetworkPair, faithfulness
 from trainables.models import build_model
 from trainables.teacher import TeacherFacts
 from trainables.weights import load_weights

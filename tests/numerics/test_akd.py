@@ -21,9 +21,9 @@ from tests.numerics.reference import (
     one_view,
     signals_of,
 )
-from trainables.attacks import Attacker, accuracy_under_attack, attack_target
 from trainables.config.objectives import AkdConfig, Attack
 from trainables.data import ImageSplit
+from trainables.evaluation.attacks import Attacker, accuracy_under_attack, attack_target
 from trainables.objectives import AkdObjective
 from trainables.objectives.akd import soft_cross_entropy
 

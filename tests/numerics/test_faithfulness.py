@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from tests.numerics.reference import DIGITS
-from trainables.best_in_ball import BestInBall
 from trainables.config.faithfulness import BallSearch, ConfidenceOf
 from trainables.data import ImageSplit
 from trainables.errors import DataError, TrialFailed
-from trainables.faithfulness import (
+from trainables.evaluation.ball_search import BestInBall
+from trainables.evaluation.faithfulness import (
     CLIMBED,
     BallFigures,
     NetworkPair,

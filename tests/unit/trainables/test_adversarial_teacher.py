@@ -25,13 +25,13 @@ from tests.unit.trainables.course_lab import (
     untimed,
     weights_of,
 )
-from trainables.attacks import Attacker
 from trainables.cache.format.identity import split_facts
 from trainables.cache.producer import LiveTeacher
 from trainables.config import CeConfig, KdConfig, Need, ObjectiveBase, TrainingPrecision
 from trainables.config.objectives import AkdConfig, TeacherInput
 from trainables.errors import CacheError, TrialFailed
-from trainables.evaluation import evaluating
+from trainables.evaluation.attacks import Attacker
+from trainables.evaluation.metrics import evaluating
 from trainables.loop import Course, train
 from trainables.objectives import AkdObjective
 from trainables.online import OnlineTeacher

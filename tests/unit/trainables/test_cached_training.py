@@ -32,7 +32,7 @@ from trainables.config import (
     Precision,
 )
 from trainables.config.objectives import AektConfig, AkdConfig, CkdConfig, ClkdConfig, CtkdConfig
-from trainables.evaluation import evaluating
+from trainables.evaluation.metrics import evaluating
 from trainables.loop import Course, train
 from trainables.objectives.divergences import confidence_B
 from trainables.signals import TeacherSignal

@@ -16,7 +16,7 @@ from trainables.cache.format.identity import split_facts
 from trainables.config import ModelConfig, Need, ObjectiveBase, Precision, TrainingPrecision
 from trainables.dense import DenseLogits
 from trainables.errors import TrialFailed
-from trainables.evaluation import evaluating
+from trainables.evaluation.metrics import evaluating
 from trainables.models import build_model
 from trainables.serving import Serving
 from trainables.signals import Signals

@@ -11,7 +11,7 @@ from tests.unit.trainables.course_lab import VIEWS, separable_data, small_bench,
 from trainables.cache.format.identity import split_facts
 from trainables.config import BankConfig, CropFlipStep, Precision, ViewsConfig
 from trainables.errors import CacheError
-from trainables.evaluation import evaluate
+from trainables.evaluation.metrics import evaluate
 from trainables.views.normalise import normalise
 from trainables.workbench import Workbench
 

@@ -30,7 +30,7 @@ from trainables.config import (
 from trainables.config import Role as StudentRole
 from trainables.data import ImageSplit, TrainingData, load_test, load_training
 from trainables.errors import CheckpointError, ConfigError, StillhouseError
-from trainables.evaluation import answers, evaluate
+from trainables.evaluation.metrics import answers, evaluate
 from trainables.models import build_model
 from trainables.weights import load_weights, save_weights
 

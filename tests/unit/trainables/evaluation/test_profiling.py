@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.errors import StillhouseError
-from trainables.profiling import MAX_FORWARDS, MIN_FORWARDS, WARM_UP_FORWARDS, profile_student
+from trainables.evaluation.profiling import MAX_FORWARDS, MIN_FORWARDS, WARM_UP_FORWARDS, profile_student
 from trainables.weights import save_weights
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trainables.data import ImageSplit
 from trainables.errors import DataError, TrialFailed
-from trainables.evaluation import evaluate, evaluating, figures_of
+from trainables.evaluation.metrics import evaluate, evaluating, figures_of
 
 CPU = torch.device("cpu")
 
@@ -131,9 +131,9 @@ def test_logits_that_are_too_many_to_hold_give_the_same_figures(monkeypatch: pyt
     def figures() -> dict[str, float]:
         return evaluate(model, split, mean=(0.4, 0.6), std=(0.2, 0.3), batch_size=8, device=CPU)
 
-    monkeypatch.setattr("trainables.evaluation.MAX_LOGITS", 37 * 5)
+    monkeypatch.setattr("trainables.evaluation.metrics.MAX_LOGITS", 37 * 5)
     held = figures()
-    monkeypatch.setattr("trainables.evaluation.MAX_LOGITS", 37 * 5 - 1)
+    monkeypatch.setattr("trainables.evaluation.metrics.MAX_LOGITS", 37 * 5 - 1)
     by_batch = figures()
     assert by_batch == pytest.approx(held, abs=1e-6)
     assert (by_batch["accuracy"], by_batch["ece"]) == (held["accuracy"], held["ece"])

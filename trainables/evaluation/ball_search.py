@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from trainables.attacks import Ball
+from trainables.evaluation.attacks import Ball
 
 STEP_SHARE: Final = 2.5
 """Steps together go so many radii: from anywhere in a ball to its end, and more (Madry et al., 2018)."""

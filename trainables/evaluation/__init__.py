@@ -1,0 +1,1 @@
+"""Measures networks: accuracy and calibration, under attack, near the teacher, latency and size."""
