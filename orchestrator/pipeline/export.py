@@ -17,8 +17,8 @@ from orchestrator.tracking.registry import register_champion
 from trainables.config import ModelConfig, TrialSpec, digest_of
 from trainables.data import load_training
 from trainables.errors import StillhouseError
-from trainables.exporting import export_student
-from trainables.model_card import read_intact_card
+from trainables.export.formats import export_student
+from trainables.export.model_card import read_intact_card
 from trainables.models import build_model
 from trainables.teacher import TeacherFacts
 from trainables.views.normalise import normalise

@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainables import exporting
 from trainables.config import DataConfig, DataName, ModelConfig, ModelName
 from trainables.data import load_training
 from trainables.errors import ConfigError, StillhouseError
-from trainables.exporting import ExportSummary, export_student
+from trainables.export import formats
+from trainables.export.formats import ExportSummary, export_student
 from trainables.models import build_model
 from trainables.views.normalise import normalise
 from trainables.weights import load_weights
@@ -141,7 +141,7 @@ def test_the_card_describes_the_files(exported: ExportSummary) -> None:
 def test_the_onnx_file_states_its_opset_and_a_free_batch(exported: ExportSummary) -> None:
     document = onnx.load(exported.path("onnx"))
     onnx.checker.check_model(document, full_check=True)
-    assert [entry.version for entry in document.opset_import if entry.domain == ""] == [exporting.OPSET]
+    assert [entry.version for entry in document.opset_import if entry.domain == ""] == [formats.OPSET]
     (given,) = document.graph.input
     sides = [side.dim_param or side.dim_value for side in given.type.tensor_type.shape.dim]
     assert sides == ["batch", 1, 8, 8]
@@ -178,7 +178,7 @@ def test_the_exporter_is_silent(model: nn.Module, images: Tensor, tmp_path: Path
 def test_weights_too_large_for_one_onnx_file_lie_beside_it(
     model: nn.Module, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "ONNX_LIMIT_BYTES", 0)
+    monkeypatch.setattr(formats, "ONNX_LIMIT_BYTES", 0)
     summary = export(model, tmp_path / "champion", images)
     assert summary.path("onnx_data").stat().st_size > 4 * 1000
     session = onnxruntime.InferenceSession(summary.path("onnx"))
@@ -252,13 +252,13 @@ def test_a_difference_of_values_or_of_the_top_class_is_an_error(name: str) -> No
         "class": torch.tensor([[99.9985, 99.9995, 0.0]]),
     }[name]
     with pytest.raises(StillhouseError, match=name):
-        exporting._difference("onnx", expected, found)
-    assert exporting._difference("onnx", torch.ones(1, 3), torch.ones(1, 3)) == 0.0
+        formats._difference("onnx", expected, found)
+    assert formats._difference("onnx", torch.ones(1, 3), torch.ones(1, 3)) == 0.0
 
 
 def test_a_logit_that_is_not_a_number_is_an_error() -> None:
     with pytest.raises(StillhouseError, match="differs"):
-        exporting._difference("onnx", torch.zeros(1, 3), torch.tensor([[0.0, float("nan"), 0.0]]))
+        formats._difference("onnx", torch.zeros(1, 3), torch.tensor([[0.0, float("nan"), 0.0]]))
 
 
 def test_a_cosine_head_is_exported_in_every_format(images: Tensor, tmp_path: Path) -> None:

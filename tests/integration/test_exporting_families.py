@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from trainables.config import ModelConfig, ModelName
-from trainables.exporting import FILES, export_student
+from trainables.export.formats import FILES, export_student
 from trainables.models import build_model
 
 WIDTHS = {

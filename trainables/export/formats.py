@@ -22,8 +22,7 @@ from torch import Tensor, nn
 
 from trainables.config import digest_of
 from trainables.errors import CheckpointError, ConfigError, StillhouseError
-from trainables.local_files import sync
-from trainables.model_card import (
+from trainables.export.model_card import (
     CARD_FILE,
     CARD_VERSION,
     CardFacts,
@@ -33,6 +32,7 @@ from trainables.model_card import (
     read_intact_card,
     write_card,
 )
+from trainables.local_files import sync
 from trainables.weights import load_weights, save_weights, weights_digest
 
 OPSET = 18  # the one that PyTorch's exporter is written in: a newer one adds a conversion and no operator
