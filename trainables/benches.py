@@ -27,10 +27,10 @@ from trainables.evaluation.profiling import device_name, profile_student
 from trainables.kept import Kept
 from trainables.loop import Course
 from trainables.models import build_model
+from trainables.models.weights import count_parameters, load_weights
 from trainables.online import OnlineTeacher
 from trainables.precision import has_fast_bf16, measure_precision
 from trainables.seeds import derive_seed
-from trainables.weights import count_parameters, load_weights
 from trainables.workbench import Workbench, render_budget
 
 MAX_BENCHES = 4

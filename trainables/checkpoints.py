@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from trainables.errors import CheckpointError, StorageError
 from trainables.local_files import replacing, sync
+from trainables.models.weights import save_weights
 from trainables.state_files import LAST, drop_states, kept_state
-from trainables.weights import save_weights
 
 STATE_VERSION = 5
 

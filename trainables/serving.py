@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config import Need, ObjectiveBase, TrainingPrecision
-from trainables.dense import DenseLogits
 from trainables.errors import TrialFailed
 from trainables.evaluation.attacks import Attacker, accuracy_under_attack, attack_target
 from trainables.evaluation.metrics import evaluating
+from trainables.models.feature_map_logits import DenseLogits
 from trainables.precision import autocast
 from trainables.signals import Signals, TeacherSignal
 from trainables.tap import EmbeddingTap

@@ -29,9 +29,9 @@ from trainables.evaluation.profiling import profile_student
 from trainables.jobs import JOB_KINDS, End, EvaluateJob, Lease, Message, ProfileJob, TrainJob
 from trainables.loop import train
 from trainables.masks import few_kept
+from trainables.models.weights import load_weights
 from trainables.state_files import kept_state
 from trainables.team import SOLO, Team, lost_a_rank, team_here
-from trainables.weights import load_weights
 
 TAKE_WAIT_S = 5.0
 # A trial tells of an epoch before it keeps the epoch's state.

@@ -22,8 +22,8 @@ from trainables.config import (
 from trainables.data import TrainingData, load_training
 from trainables.loop import Course, train
 from trainables.models import build_model
+from trainables.models.weights import count_parameters, load_weights, save_weights, weights_digest
 from trainables.seeds import derive_seed
-from trainables.weights import count_parameters, load_weights, save_weights, weights_digest
 from trainables.workbench import Workbench
 
 

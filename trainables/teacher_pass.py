@@ -37,7 +37,7 @@ from trainables.config import (
 from trainables.data import TrainingData, load_training
 from trainables.errors import CacheError, StillhouseError
 from trainables.models import build_model
-from trainables.weights import load_weights, weights_digest
+from trainables.models.weights import load_weights, weights_digest
 
 logger = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from trainables.errors import StillhouseError
 from trainables.export.formats import export_student
 from trainables.export.model_card import read_intact_card
 from trainables.models import build_model
+from trainables.models.weights import load_weights
 from trainables.teacher import TeacherFacts
 from trainables.views.normalise import normalise
-from trainables.weights import load_weights
 
 SAMPLE_IMAGES = 64
 FLUSH_S = 120.0

@@ -27,7 +27,6 @@ from tests.benchmarks.steps import (
     recipe,
 )
 from tests.benchmarks.surroundings import surroundings
-from trainables.cache.embedding import classifier_of
 from trainables.config import (
     OBJECTIVE_CONFIGS,
     BankConfig,
@@ -40,6 +39,7 @@ from trainables.config import (
     ViewsConfig,
 )
 from trainables.loop import Course
+from trainables.models.embedding import classifier_of
 from trainables.workbench import Workbench
 
 # What a student's step costs does not depend on who answered: one whose pass over the data is short.

@@ -42,9 +42,9 @@ from trainables.config import (
 from trainables.data import ImageSplit, TrainingData
 from trainables.loop import Course, train
 from trainables.models import build_model
+from trainables.models.weights import weights_digest
 from trainables.signals import TeacherSignal
 from trainables.tensors import memory_format
-from trainables.weights import weights_digest
 from trainables.workbench import Workbench
 
 # B = samples in the batch, C = classes

@@ -31,9 +31,9 @@ from trainables.config import (
 )
 from trainables.data import TrainingData, load_training
 from trainables.models import build_model
+from trainables.models.weights import save_weights, weights_digest
 from trainables.teacher_pass import build_cache
 from trainables.tensors import memory_format
-from trainables.weights import save_weights, weights_digest
 
 BUILD_OVER_TEACHER: Final = Bound(0.90, at_least=True)
 ONLINE_OVER_CACHED: Final = Bound(3, at_least=True)

@@ -24,8 +24,8 @@ from trainables.config import (
 )
 from trainables.data import load_training
 from trainables.models import build_model
+from trainables.models.weights import save_weights, weights_digest
 from trainables.teacher_pass import CacheSummary, build_cache
-from trainables.weights import save_weights, weights_digest
 
 REPOSITORY = Path(__file__).parents[2]
 SHARDS = 20

@@ -28,7 +28,7 @@ from search_spaces.space import SpaceConfig
 from search_spaces.tune_plan import METRIC, SearchPlan, search_plan
 from trainables.benches import Bench
 from trainables.config import BenchSpec, Cost, TrialSpec
-from trainables.weights import count_parameters
+from trainables.models.weights import count_parameters
 
 N_DRAWS = 40
 TRIALS, EPOCHS = 12, 2

@@ -21,8 +21,8 @@ from trainables.errors import ConfigError, StillhouseError
 from trainables.export import formats
 from trainables.export.formats import ExportSummary, export_student
 from trainables.models import build_model
+from trainables.models.weights import load_weights
 from trainables.views.normalise import normalise
-from trainables.weights import load_weights
 
 SHAPE = (1, 8, 8)
 CARD: dict[str, Any] = {

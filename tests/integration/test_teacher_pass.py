@@ -25,8 +25,8 @@ from trainables.config import (
 )
 from trainables.data import load_training
 from trainables.models import build_model
+from trainables.models.weights import save_weights, weights_digest
 from trainables.teacher_pass import build_cache, load_teacher
-from trainables.weights import save_weights, weights_digest
 
 pytestmark = pytest.mark.ray
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainables.cache.embedding import EmbeddingTap
 from trainables.cache.format.identity import bank_fingerprint
 from trainables.cache.format.logit_encoding import Int64s, keep_logits
 from trainables.cache.format.manifest import Origin, Part, Shard, ShardRecord
@@ -19,6 +18,7 @@ from trainables.cache.format.storage import Place
 from trainables.config import Recipe
 from trainables.data import TrainingData
 from trainables.errors import CacheError
+from trainables.models.embedding import EmbeddingTap
 from trainables.views.normalise import normalise
 from trainables.views.showing import show
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from trainables.errors import StillhouseError
 from trainables.evaluation.metrics import evaluating
-from trainables.weights import count_parameters, save_weights
+from trainables.models.weights import count_parameters, save_weights
 
 WARM_UP_FORWARDS = 10
 MIN_FORWARDS = 30

@@ -33,7 +33,7 @@ from trainables.export.model_card import (
     write_card,
 )
 from trainables.local_files import sync
-from trainables.weights import load_weights, save_weights, weights_digest
+from trainables.models.weights import load_weights, save_weights, weights_digest
 
 OPSET = 18  # the one that PyTorch's exporter is written in: a newer one adds a conversion and no operator
 RELATIVE_TOLERANCE = 1e-4

@@ -12,8 +12,8 @@ from tests.unit.full_disk import largest_file
 from tests.unit.trainables.course_lab import same_weights, small_student, weights_of
 from trainables.checkpoints import CheckpointFolder, TrainingState
 from trainables.errors import CheckpointError
+from trainables.models.weights import load_weights
 from trainables.state_files import drop_states
-from trainables.weights import load_weights
 
 
 def some_state(epoch: int = 2) -> TrainingState:

@@ -25,9 +25,9 @@ from trainables.config import (
 )
 from trainables.errors import StillhouseError
 from trainables.jobs import End, Message, TrainJob
+from trainables.models.weights import count_parameters, load_weights
 from trainables.slot import Line, train_job
 from trainables.team import Solo
-from trainables.weights import count_parameters, load_weights
 
 NARROW, WIDE = (ModelConfig(name=ModelName.MLP, width=width) for width in (4, 8))
 

@@ -14,10 +14,10 @@ from tests.unit.trainables.cache.lab import CacheLab
 from tests.unit.trainables.course_lab import CPU, VIEWS, separable_data, small_bench, small_student
 from trainables.cache.format.identity import split_facts
 from trainables.config import ModelConfig, Need, ObjectiveBase, Precision, TrainingPrecision
-from trainables.dense import DenseLogits
 from trainables.errors import TrialFailed
 from trainables.evaluation.metrics import evaluating
 from trainables.models import build_model
+from trainables.models.feature_map_logits import DenseLogits
 from trainables.serving import Serving
 from trainables.signals import Signals
 from trainables.team import SOLO, Solo

@@ -29,8 +29,8 @@ from trainables.config.objectives import AkdConfig, TeacherInput
 from trainables.data import load_test
 from trainables.errors import CacheError, CheckpointError, TrialFailed
 from trainables.jobs import JOB_KINDS, End, EvaluateJob, Job, Message, ProfileJob, TrainJob
+from trainables.models.weights import load_weights
 from trainables.slot import HANDLERS, Line, evaluate_job, profile_job, train_job
-from trainables.weights import load_weights
 
 DATA = DataConfig(name=DataName.DIGITS, train_limit=100)
 STUDENT = ModelConfig(name=ModelName.MLP, width=8)

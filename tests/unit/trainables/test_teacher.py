@@ -12,8 +12,8 @@ from trainables.config import DataConfig, DataName, ModelConfig, ModelName, Trai
 from trainables.data import load_training
 from trainables.errors import CheckpointError
 from trainables.models import build_model
+from trainables.models.weights import count_parameters, load_weights
 from trainables.teacher import TeacherRequest, make_teacher
-from trainables.weights import count_parameters, load_weights
 
 DATA = DataConfig(name=DataName.DIGITS, train_limit=100)
 MODEL = ModelConfig(name=ModelName.MLP, width=16)

@@ -24,8 +24,8 @@ from trainables.config import (
 from trainables.data import load_training
 from trainables.errors import CacheError
 from trainables.models import build_model
+from trainables.models.weights import save_weights, weights_digest
 from trainables.teacher_pass import TeacherWorker, build_cache
-from trainables.weights import save_weights, weights_digest
 
 SHARD = Shard(bank="weak", view=0, index=0, first=0, rows=20)
 

@@ -28,7 +28,7 @@ from trainables.config import DataConfig, DataName, ModelConfig, ModelName
 from trainables.data import load_training
 from trainables.errors import CacheError, ConfigError, StillhouseError
 from trainables.models import build_model
-from trainables.weights import save_weights
+from trainables.models.weights import save_weights
 
 COMMANDS = ("plan", "verify", "info", "show", "export", "gc", "import")
 DATA = DataConfig(name=DataName.DIGITS, train_limit=120)

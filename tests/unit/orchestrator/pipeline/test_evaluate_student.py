@@ -32,7 +32,7 @@ from trainables.data import ImageSplit, TrainingData, load_test, load_training
 from trainables.errors import CheckpointError, ConfigError, StillhouseError
 from trainables.evaluation.metrics import answers, evaluate
 from trainables.models import build_model
-from trainables.weights import load_weights, save_weights
+from trainables.models.weights import load_weights, save_weights
 
 CPU = torch.device("cpu")
 CHAMPION = "f1-1"

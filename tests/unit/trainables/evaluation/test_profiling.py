@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trainables.errors import StillhouseError
 from trainables.evaluation.profiling import MAX_FORWARDS, MIN_FORWARDS, WARM_UP_FORWARDS, profile_student
-from trainables.weights import save_weights
+from trainables.models.weights import save_weights
 
 
 class Watched(nn.Module):

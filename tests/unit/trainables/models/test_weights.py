@@ -14,7 +14,7 @@ from torch import nn
 from trainables.config import ModelConfig, ModelName
 from trainables.errors import CheckpointError
 from trainables.models import build_model
-from trainables.weights import count_parameters, load_weights, save_weights, weights_digest
+from trainables.models.weights import count_parameters, load_weights, save_weights, weights_digest
 
 
 def network(seed: int = 0, *, units: int = 5) -> nn.Sequential:

@@ -18,8 +18,8 @@ from trainables.models import MODELS, build_model, check_logits
 from trainables.models.resized import Resize
 from trainables.models.resnet import BasicBlock
 from trainables.models.shuffle import ChannelShuffle
+from trainables.models.weights import count_parameters
 from trainables.models.wide_resnet import WideBlock
-from trainables.weights import count_parameters
 
 # Millions of parameters with 100 classes and RGB images, as the tables of Contrastive Representation
 # Distillation and of Decoupled Knowledge Distillation round them; exact counts by the published layouts.
