@@ -16,7 +16,7 @@ from orchestrator.records.selection import choose_finalists
 from orchestrator.search.trial_specs import control_spec, repeat_jobs
 from trainables.config import BenchSpec, ModelConfig, OnlineSpec, Role, Split, TrialSpec, digest_of
 from trainables.errors import StillhouseError
-from trainables.jobs import EvaluateJob, Message, ProfileJob, TrainJob
+from trainables.slots.messages import EvaluateJob, Message, ProfileJob, TrainJob
 from trainables.teacher import TeacherFacts
 
 Figures = dict[str, dict[str, float]]

@@ -8,8 +8,8 @@ from typing import Any
 import ray
 
 from trainables.errors import StillhouseError
-from trainables.jobs import End, EvaluateJob, Message, ProfileJob, TrainJob
-from trainables.line import Follower
+from trainables.slots.follower import Follower
+from trainables.slots.messages import End, EvaluateJob, Message, ProfileJob, TrainJob
 
 HOLDER = "driver"
 Errand = TrainJob | EvaluateJob | ProfileJob

@@ -17,9 +17,9 @@ from cluster.resources import Capacity, SlotPlan, capacity, plan_slots, slots_he
 from cluster.session import connect
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.terminal.console import Console
-from trainables.jobs import End, Message
-from trainables.line import Follower, start_broker
-from trainables.slots import SlotPool, SlotShape
+from trainables.slots.follower import Follower, start_broker
+from trainables.slots.messages import End, Message
+from trainables.slots.pool import SlotPool, SlotShape
 from trainables.teacher import TeacherFacts, TeacherRequest, make_teacher
 
 CLOSE_S = 30.0

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from orchestrator.records.ledger import Ledger
 from trainables.config import Fork, Role
-from trainables.jobs import End, Message, TrainJob
+from trainables.slots.messages import End, Message, TrainJob
 
 
 class Bookkeeper:

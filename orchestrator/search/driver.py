@@ -20,10 +20,10 @@ from orchestrator.terminal.console import Console
 from search_spaces.tune_plan import SearchPlan, search_plan
 from trainables.config import Fork, Role
 from trainables.errors import StillhouseError
-from trainables.jobs import End, Message, TrainJob
-from trainables.line import briefed
+from trainables.slots.follower import briefed
+from trainables.slots.messages import End, Message, TrainJob
+from trainables.slots.tune_trial import StudentTrial, sampled_values
 from trainables.state_files import drop_states
-from trainables.trial import StudentTrial, sampled_values
 
 # A Tune trial is a proxy that must never compete with slots for CPUs; Tune refuses an empty request.
 PROXY_MEMORY_BYTES = 1 << 20

@@ -11,8 +11,8 @@ import ray
 
 from orchestrator.search.progress_table import Proposal, SearchBoard, Slots
 from orchestrator.terminal.console import Console
-from trainables.jobs import Message, TrainJob
-from trainables.masks import few_kept
+from trainables.slots.mask_warning import few_kept
+from trainables.slots.messages import Message, TrainJob
 
 LOOK_EVERY_S: Final = 3.0
 """Seconds between two questions to the broker about its slots."""

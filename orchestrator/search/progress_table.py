@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.terminal.formatting import clock_time, counted, duration, plain_percent
-from trainables.jobs import Message, TrainJob
+from trainables.slots.messages import Message, TrainJob
 
 ACCURACY: Final = "selection/accuracy"
 STATUSES: Final = ("completed", "pruned", "failed")

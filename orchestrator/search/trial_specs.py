@@ -9,8 +9,8 @@ from typing import Any
 from orchestrator.config.schema import ExperimentConfig
 from search_spaces.space import Choice, SpaceConfig
 from trainables.config import BenchSpec, CeConfig, Fork, ModelConfig, Role, TrialSpec, digest_of
-from trainables.jobs import TrainJob
 from trainables.seeds import derive_seed
+from trainables.slots.messages import TrainJob
 
 ID_DIGITS = 12  # 8 would let two of 10,000 students share an id once in a hundred searches
 

@@ -8,8 +8,6 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from trainables.benches import Bench
-from trainables.compiling import COMPILERS, find_compiler
 from trainables.config import (
     BenchSpec,
     CeConfig,
@@ -23,6 +21,8 @@ from trainables.config import (
     ViewsConfig,
 )
 from trainables.loop import train
+from trainables.slots.compiled_students import COMPILERS, find_compiler
+from trainables.slots.warm_state import Bench
 
 pytestmark = pytest.mark.skipif(
     find_compiler() is None, reason=f"no C++ compiler here: none of CXX, {', '.join(COMPILERS)}"

@@ -26,9 +26,9 @@ from orchestrator.search.trial_specs import Composer
 from orchestrator.terminal.console import Console
 from search_spaces.space import SpaceConfig
 from search_spaces.tune_plan import METRIC, SearchPlan, search_plan
-from trainables.benches import Bench
 from trainables.config import BenchSpec, Cost, TrialSpec
 from trainables.models.weights import count_parameters
+from trainables.slots.warm_state import Bench
 
 N_DRAWS = 40
 TRIALS, EPOCHS = 12, 2

@@ -27,7 +27,7 @@ from tests.integration.fault_lab import (
     wait_for_epochs,
 )
 from tests.integration.slot_lab import EPOCHS, WORKER, shaped, slots_of
-from trainables.slots import SlotPool
+from trainables.slots.pool import SlotPool
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

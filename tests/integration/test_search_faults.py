@@ -36,7 +36,7 @@ from tests.integration.fault_lab import (
 )
 from tests.integration.fault_students import DIVERGES, OUT_OF_MEMORY, RAISES
 from trainables.errors import StillhouseError
-from trainables.line import Follower
+from trainables.slots.follower import Follower
 
 pytestmark = pytest.mark.ray
 

@@ -22,9 +22,9 @@ from tests.integration.slot_lab import CONTROLLER, EPOCHS, WORKER, shaped, slots
 from tests.unit.trainables.course_lab import same_weights
 from trainables.config import BenchSpec, CeConfig, Role, TrialSpec
 from trainables.errors import StillhouseError
-from trainables.jobs import End, Message, TrainJob
-from trainables.line import Follower
-from trainables.slots import SlotPool, SlotShape
+from trainables.slots.follower import Follower
+from trainables.slots.messages import End, Message, TrainJob
+from trainables.slots.pool import SlotPool, SlotShape
 
 pytestmark = pytest.mark.ray
 

@@ -15,7 +15,7 @@ import ray
 from cluster.session import connect
 from orchestrator.search.progress import SlotWatch
 from orchestrator.search.progress_table import Slots
-from trainables.line import start_broker
+from trainables.slots.follower import start_broker
 
 pytestmark = pytest.mark.ray
 

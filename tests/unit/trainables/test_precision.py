@@ -19,8 +19,7 @@ from tests.unit.trainables.course_lab import (
     small_student,
     weights_of,
 )
-from trainables import benches, loop
-from trainables.benches import Bench
+from trainables import loop
 from trainables.checkpoints import CheckpointFolder
 from trainables.config import (
     BenchSpec,
@@ -39,6 +38,8 @@ from trainables.loop import Course, train
 from trainables.objectives import CeObjective
 from trainables.precision import has_fast_bf16, measure_precision
 from trainables.signals import Losses, Signals
+from trainables.slots.pool import warm_state
+from trainables.slots.warm_state import Bench
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -225,7 +226,7 @@ class Board:
 
 @pytest.fixture
 def _bf16_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benches, "has_fast_bf16", lambda _: True)
+    monkeypatch.setattr(warm_state, "has_fast_bf16", lambda _: True)
 
 
 @pytest.mark.usefixtures("_bf16_hardware")
@@ -259,7 +260,7 @@ def test_a_precision_that_the_recipe_names_is_neither_measured_nor_agreed_on(spe
 def test_hardware_without_bf16_trains_in_fp32_at_once(
     spec: BenchSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benches, "has_fast_bf16", lambda _: False)
+    monkeypatch.setattr(warm_state, "has_fast_bf16", lambda _: False)
     board = Board()
     assert Bench(CPU, agree=board.agree).course(trial(), spec).precision is TrainingPrecision.FP32
     assert board.values == {}

@@ -21,7 +21,7 @@ from orchestrator.search.trial_specs import Composer, control_spec, repeat_jobs
 from orchestrator.terminal.console import Console
 from trainables.cache.format.identity import SplitFacts
 from trainables.config import BenchSpec, Role, TrialSpec, digest_of
-from trainables.jobs import End, Message, TrainJob
+from trainables.slots.messages import End, Message, TrainJob
 from trainables.teacher import TeacherFacts
 
 SEARCH = "s" * 64

@@ -8,7 +8,6 @@ import pytest
 
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.ledger_writer import Bookkeeper, agreements_in, history
-from trainables.broker import Broker
 from trainables.config import (
     BenchSpec,
     DataConfig,
@@ -21,7 +20,8 @@ from trainables.config import (
     TrialSpec,
     ViewsConfig,
 )
-from trainables.jobs import End, Message, TrainJob
+from trainables.slots.broker import Broker
+from trainables.slots.messages import End, Message, TrainJob
 
 BEST = {"selection/accuracy": 0.9, "train/loss": 0.5}
 COMPLETED = Message(

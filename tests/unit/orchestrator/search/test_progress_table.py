@@ -23,7 +23,7 @@ from trainables.config import (
     TrialSpec,
     ViewsConfig,
 )
-from trainables.jobs import Message, TrainJob
+from trainables.slots.messages import Message, TrainJob
 
 EPOCHS = 10
 BENCH = BenchSpec(

@@ -20,7 +20,7 @@ from trainables.config import (
     TrialSpec,
     ViewsConfig,
 )
-from trainables.jobs import Message, TrainJob
+from trainables.slots.messages import Message, TrainJob
 
 
 @dataclass

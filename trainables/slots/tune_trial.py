@@ -11,8 +11,8 @@ from ray import tune
 
 from trainables.config import Fork
 from trainables.errors import TrialFailed
-from trainables.jobs import End, Message, TrainJob
-from trainables.line import Follower
+from trainables.slots.follower import Follower
+from trainables.slots.messages import End, Message, TrainJob
 
 Compose = Callable[[Mapping[str, Any], Fork | None], TrainJob]
 POINTER = "pointer.json"

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from trainables.autocast_teacher import AutocastTeacher
 from trainables.cache.node.reader import CacheReader, open_cache
 from trainables.cache.producer import LiveTeacher
-from trainables.compiling import CompiledStudents
 from trainables.config import (
     BenchSpec,
     Cost,
@@ -24,13 +23,14 @@ from trainables.config import (
 )
 from trainables.data import ImageSplit, TrainingData, load_training
 from trainables.evaluation.profiling import device_name, profile_student
-from trainables.kept import Kept
 from trainables.loop import Course
 from trainables.models import build_model
 from trainables.models.weights import count_parameters, load_weights
 from trainables.online import OnlineTeacher
 from trainables.precision import has_fast_bf16, measure_precision
 from trainables.seeds import derive_seed
+from trainables.slots.compiled_students import CompiledStudents
+from trainables.slots.lru_cache import Kept
 from trainables.workbench import Workbench, render_budget
 
 MAX_BENCHES = 4

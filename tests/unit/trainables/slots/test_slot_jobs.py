@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from tests.unit.trainables.course_lab import same_weights, untimed, weights_of
-from trainables.benches import Bench
 from trainables.config import (
     BenchSpec,
     CeConfig,
@@ -28,9 +27,10 @@ from trainables.config import (
 from trainables.config.objectives import AkdConfig, TeacherInput
 from trainables.data import load_test
 from trainables.errors import CacheError, CheckpointError, TrialFailed
-from trainables.jobs import JOB_KINDS, End, EvaluateJob, Job, Message, ProfileJob, TrainJob
 from trainables.models.weights import load_weights
-from trainables.slot import HANDLERS, Line, evaluate_job, profile_job, train_job
+from trainables.slots.messages import JOB_KINDS, End, EvaluateJob, Job, Message, ProfileJob, TrainJob
+from trainables.slots.warm_state import Bench
+from trainables.slots.worker import HANDLERS, Line, evaluate_job, profile_job, train_job
 
 DATA = DataConfig(name=DataName.DIGITS, train_limit=100)
 STUDENT = ModelConfig(name=ModelName.MLP, width=8)

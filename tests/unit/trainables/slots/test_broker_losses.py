@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.trainables.broker_lab import (
+from tests.unit.trainables.slots.broker_lab import (
     COMPLETED,
     NEVER_S,
     SOON_S,
@@ -19,8 +19,8 @@ from tests.unit.trainables.broker_lab import (
     lease_of,
     submit,
 )
-from trainables.broker import CLOSED, MAX_LOST, Broker
-from trainables.jobs import End, Message
+from trainables.slots.broker import CLOSED, MAX_LOST, Broker
+from trainables.slots.messages import End, Message
 
 
 @in_a_loop

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainables.benches import Bench
 from trainables.config import (
     BenchSpec,
     DataConfig,
@@ -21,9 +20,10 @@ from trainables.config import (
     ViewsConfig,
 )
 from trainables.config.objectives import ZipfConfig
-from trainables.jobs import TrainJob
-from trainables.masks import few_kept
-from trainables.slot import Line, train_job
+from trainables.slots.mask_warning import few_kept
+from trainables.slots.messages import TrainJob
+from trainables.slots.warm_state import Bench
+from trainables.slots.worker import Line, train_job
 
 
 def test_the_word_names_the_objective_and_the_masks_that_kept_less_than_one_in_a_hundred() -> None:
@@ -41,7 +41,7 @@ def test_a_mask_that_keeps_one_in_a_hundred_is_passed_over(kept: float) -> None:
 def test_the_slots_log_tells_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("trainables.masks.FEW", 1.1)
+    monkeypatch.setattr("trainables.slots.mask_warning.FEW", 1.1)
     bench = BenchSpec(
         data=DataConfig(name=DataName.DIGITS, train_limit=40),
         views=ViewsConfig(),
@@ -58,7 +58,7 @@ def test_the_slots_log_tells_of_it(
         training=TrainingConfig(epochs=1, batch_size=20),
         seed=3,
     )
-    with caplog.at_level(logging.WARNING, logger="trainables.slot"):
+    with caplog.at_level(logging.WARNING, logger="trainables.slots.worker"):
         train_job(TrainJob(bench=bench, trial=trial), Bench(torch.device("cpu")), Line(lambda _: True, bool))
-    said = [record.message for record in caplog.records if record.name == "trainables.slot"]
+    said = [record.message for record in caplog.records if record.name == "trainables.slots.worker"]
     assert [line.split(" (")[0] for line in said] == ["zipf-1: zipf kept next to nothing in epoch 1"]

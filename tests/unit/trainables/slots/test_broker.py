@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.unit.trainables.broker_lab import (
+from tests.unit.trainables.slots.broker_lab import (
     COMPLETED,
     NEVER_S,
     SOON_S,
@@ -12,7 +12,7 @@ from tests.unit.trainables.broker_lab import (
     lease_of,
     submit,
 )
-from trainables.broker import Broker
+from trainables.slots.broker import Broker
 
 
 @in_a_loop

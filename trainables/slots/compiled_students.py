@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.errors import ConfigError
-from trainables.kept import Kept
+from trainables.slots.lru_cache import Kept
 
 MAX_COMPILED = 8
 COMPILERS = ("g++", "c++", "clang++")

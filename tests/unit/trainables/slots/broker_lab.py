@@ -7,8 +7,8 @@ from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any, ParamSpec
 
-from trainables.broker import Broker
-from trainables.jobs import End, Message
+from trainables.slots.broker import Broker
+from trainables.slots.messages import End, Message
 
 P = ParamSpec("P")
 

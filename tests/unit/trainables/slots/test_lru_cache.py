@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainables.kept import Kept
+from trainables.slots.lru_cache import Kept
 
 
 def test_a_kept_value_is_made_once() -> None:

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from tests.unit.trainables.course_lab import CPU, same_weights
-from trainables.benches import Bench
 from trainables.config import (
     BenchSpec,
     CeConfig,
@@ -24,9 +23,10 @@ from trainables.config import (
     ViewsConfig,
 )
 from trainables.errors import StillhouseError
-from trainables.jobs import End, Message, TrainJob
 from trainables.models.weights import count_parameters, load_weights
-from trainables.slot import Line, train_job
+from trainables.slots.messages import End, Message, TrainJob
+from trainables.slots.warm_state import Bench
+from trainables.slots.worker import Line, train_job
 from trainables.team import Solo
 
 NARROW, WIDE = (ModelConfig(name=ModelName.MLP, width=width) for width in (4, 8))
@@ -142,7 +142,7 @@ def test_only_the_first_rank_measures(spec: BenchSpec) -> None:
 
 
 def test_a_student_that_takes_no_such_images_says_so(spec: BenchSpec) -> None:
-    student = ModelConfig(factory="tests.unit.trainables.test_costs:misfit")
+    student = ModelConfig(factory="tests.unit.trainables.slots.test_costs:misfit")
     with pytest.raises(StillhouseError, match=r"cannot take an input of shape \(1, 8, 8\)"):
         Bench(CPU).costs(student, spec, [Cost.LATENCY_MS])
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainables.slot import let_go
+from trainables.slots.worker import let_go
 
 
 def test_a_failed_job_leaves_nothing_of_its_student_in_memory() -> None:

@@ -9,9 +9,6 @@ import pytest
 import torch
 
 from tests.unit.trainables.course_lab import CPU, same_weights, weights_of
-from trainables import benches
-from trainables.benches import Bench
-from trainables.compiling import CompiledStudents
 from trainables.config import (
     BenchSpec,
     CeConfig,
@@ -25,6 +22,9 @@ from trainables.config import (
     ViewsConfig,
 )
 from trainables.loop import train
+from trainables.slots.compiled_students import CompiledStudents
+from trainables.slots.pool import warm_state
+from trainables.slots.warm_state import Bench
 from trainables.workbench import RENDER_BUDGET_BYTES, render_budget
 
 N_TRAIN = 60
@@ -64,7 +64,7 @@ def test_idle_workbenches_that_hold_too_much_go_before_another_is_opened(
     spec: BenchSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = N_TRAIN * 64
-    monkeypatch.setattr(benches, "IDLE_BYTES", 2 * images)
+    monkeypatch.setattr(warm_state, "IDLE_BYTES", 2 * images)
     bench = Bench(CPU)
     specs = [spec.with_overrides(view_seed=seed) for seed in (1, 2, 3)]
     first = bench.workbench(specs[0])
@@ -106,7 +106,7 @@ def test_trials_of_different_shapes_share_data_and_views(spec: BenchSpec) -> Non
 def test_a_compiled_student_is_kept_for_trials_of_its_shape(
     spec: BenchSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benches, "CompiledStudents", lambda: CompiledStudents(backend="aot_eager"))
+    monkeypatch.setattr(warm_state, "CompiledStudents", lambda: CompiledStudents(backend="aot_eager"))
     bench = Bench(CPU)
     one = bench.course(trial(compile=True), spec)
     fresh = weights_of(one.model)

@@ -17,7 +17,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 
 from trainables.config import DataConfig
-from trainables.slot import slot_loop
+from trainables.slots.worker import slot_loop
 
 LOOK_S: Final = 5.0
 

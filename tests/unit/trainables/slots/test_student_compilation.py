@@ -14,11 +14,11 @@ from tests.unit.trainables.course_lab import (
     small_student,
     weights_of,
 )
-from trainables import compiling
-from trainables.compiling import CompiledStudents
 from trainables.config import CeConfig
 from trainables.errors import ConfigError
 from trainables.loop import Course, train
+from trainables.slots.compiled_students import CompiledStudents
+from trainables.slots.pool import compiled_students
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_only_so_many_compiled_students_are_kept(students: CompiledStudents) -> 
 
 
 def test_without_a_compiler_the_trial_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "COMPILERS", ("no-such-compiler",))
+    monkeypatch.setattr(compiled_students, "COMPILERS", ("no-such-compiler",))
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(
         ConfigError, match=r"no C\+\+ compiler \(no-such-compiler, or CXX\); .*compile: false"

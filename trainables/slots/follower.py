@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import ray
 
-from trainables.broker import FORGOTTEN, Broker
-from trainables.jobs import Message
+from trainables.slots.broker import FORGOTTEN, Broker
+from trainables.slots.messages import Message
 
 NEXT_WAIT_S: Final = 20.0
 QUIET_S: Final = 3.0

@@ -19,17 +19,17 @@ import ray
 import torch
 from ray.train.torch import get_device
 
-from trainables.benches import Agree, Bench
-from trainables.broker import CLOSED
 from trainables.checkpoints import CheckpointFolder
 from trainables.config import DataConfig, Split
 from trainables.data import load_test
 from trainables.errors import StillhouseError, StorageError, TrialFailed, UnreadableData
 from trainables.evaluation.profiling import profile_student
-from trainables.jobs import JOB_KINDS, End, EvaluateJob, Lease, Message, ProfileJob, TrainJob
 from trainables.loop import train
-from trainables.masks import few_kept
 from trainables.models.weights import load_weights
+from trainables.slots.broker import CLOSED
+from trainables.slots.mask_warning import few_kept
+from trainables.slots.messages import JOB_KINDS, End, EvaluateJob, Lease, Message, ProfileJob, TrainJob
+from trainables.slots.warm_state import Agree, Bench
 from trainables.state_files import kept_state
 from trainables.team import SOLO, Team, lost_a_rank, team_here
 

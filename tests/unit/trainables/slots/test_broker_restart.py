@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.unit.trainables.broker_lab import (
+from tests.unit.trainables.slots.broker_lab import (
     COMPLETED,
     NEVER_S,
     SOON_S,
@@ -17,8 +17,8 @@ from tests.unit.trainables.broker_lab import (
     lease_of,
     submit,
 )
-from trainables.broker import FORGOTTEN, Broker
-from trainables.jobs import End, Message
+from trainables.slots.broker import FORGOTTEN, Broker
+from trainables.slots.messages import End, Message
 
 
 @in_a_loop

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainables.jobs import Message
+from trainables.slots.messages import Message
 
 
 @dataclass
