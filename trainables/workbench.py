@@ -14,8 +14,8 @@ from trainables.data import ImageSplit, TrainingData
 from trainables.errors import CacheError, TrialFailed
 from trainables.evaluation.metrics import answers, evaluate
 from trainables.file_views import FileViews
-from trainables.online import OnlineTeacher
 from trainables.signals import Mixing, TeacherSignal
+from trainables.teacher.online import OnlineTeacher
 from trainables.tensors import to_device
 from trainables.views.draw import draw
 from trainables.views.normalise import normalise

@@ -14,12 +14,12 @@ from orchestrator.pipeline.teacher_stage import known_teacher
 from orchestrator.terminal.console import Console
 from trainables.cache.format.storage import open_place
 from trainables.cache.node.reader import open_cache
-from trainables.cache.proof import ProofSummary, prove_alignment
-from trainables.cache_request import CacheRequest
 from trainables.data import load_training
 from trainables.errors import ConfigError
-from trainables.teacher import TeacherFacts
-from trainables.teacher_pass import teacher_of
+from trainables.teacher.alignment_proof import ProofSummary, prove_alignment
+from trainables.teacher.cache_build import teacher_of
+from trainables.teacher.cache_request import CacheRequest
+from trainables.train_teacher import TeacherFacts
 
 
 @dataclass(frozen=True)

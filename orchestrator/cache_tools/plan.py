@@ -17,13 +17,13 @@ from trainables.cache.format.disk_space import bytes_in_words, expected_bytes, r
 from trainables.cache.format.identity import split_facts
 from trainables.cache.format.planning import Plan, agreed_origin, answers_of, plan_shards
 from trainables.cache.format.storage import Place, open_place
-from trainables.cache.producer import LiveTeacher
-from trainables.cache.sampling import TeacherSample, sample_teacher
 from trainables.cache.tools.fidelity import FidelityRow, fidelity
-from trainables.cache_request import CacheRequest, embedding_width
 from trainables.data import TrainingData, load_training
-from trainables.teacher import TeacherFacts
-from trainables.teacher_pass import teacher_of
+from trainables.teacher.cache_build import teacher_of
+from trainables.teacher.cache_request import CacheRequest, embedding_width
+from trainables.teacher.shard_producer import LiveTeacher
+from trainables.teacher.speed_sample import TeacherSample, sample_teacher
+from trainables.train_teacher import TeacherFacts
 
 NO_TEACHER: Final = "0" * 64
 """Stands for a teacher that is not made yet, whose cache therefore has no file yet."""

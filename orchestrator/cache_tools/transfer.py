@@ -17,13 +17,13 @@ from trainables.cache.format.disk_space import bytes_in_words
 from trainables.cache.format.manifest import read_manifest
 from trainables.cache.format.storage import open_place
 from trainables.cache.node.reader import open_cache
-from trainables.cache.proof import prove_alignment
 from trainables.cache.tools.export_table import export_plain, require_suffix
 from trainables.cache.tools.import_logits import check_logits, import_logits
 from trainables.cache.tools.logit_files import read_logits
 from trainables.cache.tools.sample_picture import draw_picture, views_of_sample
 from trainables.data import load_training
 from trainables.errors import ConfigError
+from trainables.teacher.alignment_proof import prove_alignment
 
 
 def import_file(file: Path, loaded: LoadedExperiment, console: Console) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from trainables.cache.format.disk_space import bytes_in_words
 from trainables.cache.format.manifest import DamagedCache, discard_shards
 from trainables.cache.format.storage import open_place
 from trainables.cache.node.reader import open_cache
-from trainables.cache.proof import prove_alignment
-from trainables.cache_request import CacheRequest
 from trainables.config import digest_of
 from trainables.data import load_training
-from trainables.teacher import TeacherFacts
-from trainables.teacher_pass import CacheSummary, build_cache, teacher_of
+from trainables.teacher.alignment_proof import prove_alignment
+from trainables.teacher.cache_build import CacheSummary, build_cache, teacher_of
+from trainables.teacher.cache_request import CacheRequest
+from trainables.train_teacher import TeacherFacts
 
 ROWS_PER_ACTOR = 50_000
 

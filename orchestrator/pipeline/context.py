@@ -18,8 +18,8 @@ from orchestrator.terminal.console import Console
 from search_spaces.space import SpaceConfig
 from trainables.config import OBJECTIVE_CONFIGS, BenchSpec, ModelConfig, OnlineSpec, digest_of
 from trainables.seeds import derive_seed
-from trainables.teacher import TeacherFacts
-from trainables.teacher_pass import CacheSummary
+from trainables.teacher.cache_build import CacheSummary
+from trainables.train_teacher import TeacherFacts
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from trainables.errors import CheckpointError, ConfigError
 from trainables.evaluation.faithfulness import BallFigures, Faithfulness, NetworkPair, faithfulness
 from trainables.models import build_model
 from trainables.models.weights import load_weights
-from trainables.teacher import TeacherFacts
+from trainables.train_teacher import TeacherFacts
 from trainables.workbench import Workbench
 
 NETWORKS: Final = ("network", "accuracy, %", "nll", "ece", "agreement with the teacher, %")

@@ -28,8 +28,8 @@ from orchestrator.reports.html_report import write_report
 from orchestrator.tracking.names import SHORT, ranked_runs_url
 from orchestrator.tracking.recorder import MlflowRecorder
 from trainables.errors import StillhouseError
-from trainables.teacher import TeacherFacts
-from trainables.teacher_pass import CacheSummary
+from trainables.teacher.cache_build import CacheSummary
+from trainables.train_teacher import TeacherFacts
 
 LOCAL_UI = "http://127.0.0.1:5000"
 FLUSH_S = 120.0

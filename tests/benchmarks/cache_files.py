@@ -20,9 +20,9 @@ from trainables.cache.format.manifest import Manifest, Origin, read_manifest
 from trainables.cache.format.planning import claim_folder, plan_shards, publish, together
 from trainables.cache.format.storage import open_place
 from trainables.cache.node.reader import open_cache
-from trainables.cache.producer import LiveTeacher, ShardProducer
 from trainables.config import BankConfig, CacheConfig, ViewsConfig, digest_of
 from trainables.data import ImageSplit, TrainingData
+from trainables.teacher.shard_producer import LiveTeacher, ShardProducer
 
 # N = training samples, C = classes, B = rows in a batch
 

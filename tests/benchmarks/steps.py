@@ -26,7 +26,6 @@ from trainables.cache.format.manifest import Origin
 from trainables.cache.format.planning import claim_folder, plan_shards, publish, together
 from trainables.cache.format.storage import open_place
 from trainables.cache.node.reader import CacheReader, open_cache
-from trainables.cache.producer import LiveTeacher, ShardProducer
 from trainables.config import (
     BankConfig,
     CeConfig,
@@ -44,6 +43,7 @@ from trainables.loop import Course, train
 from trainables.models import build_model
 from trainables.models.weights import weights_digest
 from trainables.signals import TeacherSignal
+from trainables.teacher.shard_producer import LiveTeacher, ShardProducer
 from trainables.tensors import memory_format
 from trainables.workbench import Workbench
 

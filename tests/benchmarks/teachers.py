@@ -19,7 +19,6 @@ from tests.benchmarks.figures import Bound, Figure
 from tests.benchmarks.rig import scratch_folder, search_of
 from tests.benchmarks.surroundings import surroundings
 from trainables.cache.format.identity import split_facts
-from trainables.cache_request import CacheRequest
 from trainables.config import (
     CacheConfig,
     DataConfig,
@@ -32,7 +31,8 @@ from trainables.config import (
 from trainables.data import TrainingData, load_training
 from trainables.models import build_model
 from trainables.models.weights import save_weights, weights_digest
-from trainables.teacher_pass import build_cache
+from trainables.teacher.cache_build import build_cache
+from trainables.teacher.cache_request import CacheRequest
 from trainables.tensors import memory_format
 
 BUILD_OVER_TEACHER: Final = Bound(0.90, at_least=True)

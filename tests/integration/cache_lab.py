@@ -11,7 +11,6 @@ import torch
 
 from cluster.session import connect
 from trainables.cache.format.identity import split_facts
-from trainables.cache_request import CacheRequest
 from trainables.config import (
     BankConfig,
     CacheConfig,
@@ -25,7 +24,8 @@ from trainables.config import (
 from trainables.data import load_training
 from trainables.models import build_model
 from trainables.models.weights import save_weights, weights_digest
-from trainables.teacher_pass import CacheSummary, build_cache
+from trainables.teacher.cache_build import CacheSummary, build_cache
+from trainables.teacher.cache_request import CacheRequest
 
 REPOSITORY = Path(__file__).parents[2]
 SHARDS = 20

@@ -16,10 +16,10 @@ from tests.integration.cache_lab import SHARDS, committed, request_in, start_bui
 from tests.integration.cluster_lab import three_nodes
 from tests.integration.fault_lab import meanwhile, wait_until
 from trainables.cache.node.reader import open_cache
-from trainables.cache.proof import prove_alignment
-from trainables.cache_request import CacheRequest
 from trainables.data import load_training
-from trainables.teacher_pass import CacheSummary, build_cache, load_teacher
+from trainables.teacher.alignment_proof import prove_alignment
+from trainables.teacher.cache_build import CacheSummary, build_cache, load_teacher
+from trainables.teacher.cache_request import CacheRequest
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

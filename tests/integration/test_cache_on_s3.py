@@ -15,12 +15,12 @@ from tests.unit.trainables.cache.lab import CacheLab, random_data, tiny_teacher
 from trainables.cache.format.identity import split_facts
 from trainables.cache.format.manifest import MANIFEST, read_manifest
 from trainables.cache.format.storage import open_place
-from trainables.cache.proof import prove_alignment
 from trainables.cache.tools.export_table import export_plain
 from trainables.cache.tools.inspection import Fault, inspect_cache
 from trainables.cache.tools.repair import withdraw
 from trainables.cache.tools.statistics import bank_figures
 from trainables.errors import CacheError
+from trainables.teacher.alignment_proof import prove_alignment
 
 SHARD = "bank=weak/view=0001/shard-00002.parquet"
 

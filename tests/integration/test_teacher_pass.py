@@ -10,8 +10,6 @@ import torch
 
 from trainables.cache.format.identity import split_facts
 from trainables.cache.node.reader import open_cache
-from trainables.cache.proof import prove_alignment
-from trainables.cache_request import CacheRequest
 from trainables.config import (
     BankConfig,
     CacheConfig,
@@ -26,7 +24,9 @@ from trainables.config import (
 from trainables.data import load_training
 from trainables.models import build_model
 from trainables.models.weights import save_weights, weights_digest
-from trainables.teacher_pass import build_cache, load_teacher
+from trainables.teacher.alignment_proof import prove_alignment
+from trainables.teacher.cache_build import build_cache, load_teacher
+from trainables.teacher.cache_request import CacheRequest
 
 pytestmark = pytest.mark.ray
 

@@ -8,9 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from trainables.autocast_teacher import AutocastTeacher
 from trainables.cache.node.reader import CacheReader, open_cache
-from trainables.cache.producer import LiveTeacher
 from trainables.config import (
     BenchSpec,
     Cost,
@@ -26,11 +24,13 @@ from trainables.evaluation.profiling import device_name, profile_student
 from trainables.loop import Course
 from trainables.models import build_model
 from trainables.models.weights import count_parameters, load_weights
-from trainables.online import OnlineTeacher
 from trainables.precision import has_fast_bf16, measure_precision
 from trainables.seeds import derive_seed
 from trainables.slots.compiled_students import CompiledStudents
 from trainables.slots.lru_cache import Kept
+from trainables.teacher.autocast import AutocastTeacher
+from trainables.teacher.online import OnlineTeacher
+from trainables.teacher.shard_producer import LiveTeacher
 from trainables.workbench import Workbench, render_budget
 
 MAX_BENCHES = 4

@@ -16,8 +16,6 @@ from tests.unit.trainables.course_lab import CPU, same_weights, untimed, weights
 from tests.unit.trainables.data.folder_lab import config_of, write_folder
 from trainables.cache.format.identity import split_facts
 from trainables.cache.node.reader import CacheReader
-from trainables.cache.producer import LiveTeacher
-from trainables.cache.proof import prove_alignment
 from trainables.config import (
     BankConfig,
     CeConfig,
@@ -32,7 +30,9 @@ from trainables.config.views import MixupStep, RandomResizedCropStep, Step
 from trainables.data import TrainingData, load_training
 from trainables.errors import CacheError
 from trainables.loop import Course, train
-from trainables.online import OnlineTeacher
+from trainables.teacher.alignment_proof import prove_alignment
+from trainables.teacher.online import OnlineTeacher
+from trainables.teacher.shard_producer import LiveTeacher
 from trainables.workbench import Workbench
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -22,7 +22,6 @@ from tests.unit.trainables.course_lab import (
     weights_of,
 )
 from trainables.cache.format.identity import split_facts
-from trainables.cache.proof import prove_alignment
 from trainables.config import BankConfig, CeConfig, KdConfig, ObjectiveBase, Precision, Recipe, ViewsConfig
 from trainables.config.views import (
     CutmixStep,
@@ -34,6 +33,7 @@ from trainables.config.views import (
 from trainables.loop import Course, train
 from trainables.objectives.divergences import confidence_B
 from trainables.signals import TeacherSignal
+from trainables.teacher.alignment_proof import prove_alignment
 from trainables.views.showing import show
 from trainables.workbench import Workbench
 

@@ -13,7 +13,7 @@ from trainables.data import load_training
 from trainables.errors import CheckpointError
 from trainables.models import build_model
 from trainables.models.weights import count_parameters, load_weights
-from trainables.teacher import TeacherRequest, make_teacher
+from trainables.train_teacher import TeacherRequest, make_teacher
 
 DATA = DataConfig(name=DataName.DIGITS, train_limit=100)
 MODEL = ModelConfig(name=ModelName.MLP, width=16)

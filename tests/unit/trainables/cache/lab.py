@@ -13,9 +13,9 @@ from trainables.cache.format.manifest import Origin, Shard
 from trainables.cache.format.planning import claim_folder, plan_shards, publish, together
 from trainables.cache.format.storage import open_place
 from trainables.cache.node.reader import CacheReader, open_cache
-from trainables.cache.producer import LiveTeacher, ShardProducer
 from trainables.config import BankConfig, CropFlipStep, Precision, RandAugmentStep, ViewsConfig
 from trainables.data import ImageSplit, TrainingData
+from trainables.teacher.shard_producer import LiveTeacher, ShardProducer
 
 CLASSES = ("ant", "bee", "cat", "dog", "eel")
 CPU = torch.device("cpu")

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from tests.unit.trainables.cache.lab import CacheLab
 from trainables.cache.format.manifest import DamagedCache, Part, discard_shards, read_manifest
 from trainables.cache.format.storage import open_place
-from trainables.cache.producer import LiveTeacher
 from trainables.config import ModelConfig, ModelName
 from trainables.errors import CacheError
 from trainables.models import build_model
 from trainables.models.embedding import EmbeddingTap, classifier_of, embedding_width_of
+from trainables.teacher.shard_producer import LiveTeacher
 
 
 class Counting(nn.Module):

@@ -12,9 +12,9 @@ import torch
 from tests.unit.trainables.cache.lab import CacheLab
 from trainables.cache.format.manifest import DamagedCache, discard_shards
 from trainables.cache.node.reader import open_cache
-from trainables.cache.producer import LiveTeacher
 from trainables.config import Precision
 from trainables.errors import CacheError
+from trainables.teacher.shard_producer import LiveTeacher
 
 OPENER = """
 import sys, time

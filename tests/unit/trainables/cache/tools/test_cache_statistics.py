@@ -10,11 +10,11 @@ import torch
 from tests.unit.trainables.cache.lab import CacheLab
 from trainables.cache.format.manifest import read_manifest
 from trainables.cache.format.storage import open_place
-from trainables.cache.producer import LiveTeacher
 from trainables.cache.tools.export_table import export_plain
 from trainables.cache.tools.statistics import bank_figures
 from trainables.config import Precision, ViewsConfig
 from trainables.errors import CacheError, ConfigError
+from trainables.teacher.shard_producer import LiveTeacher
 
 
 def live_logits(lab: CacheLab, bank: str, view: int) -> torch.Tensor:

@@ -15,13 +15,13 @@ from trainables.cache.format.identity import make_identity, split_facts
 from trainables.cache.format.manifest import Origin, read_manifest
 from trainables.cache.format.storage import open_place
 from trainables.cache.node.reader import open_cache
-from trainables.cache.proof import prove_alignment
 from trainables.cache.tools.export_table import export_plain
 from trainables.cache.tools.import_logits import BroughtLogits, check_logits, import_logits
 from trainables.cache.tools.logit_files import read_logits
 from trainables.config import BankConfig, Precision, ViewsConfig
 from trainables.data import ImageSplit, TrainingData
 from trainables.errors import CacheError, DataError
+from trainables.teacher.alignment_proof import prove_alignment
 
 CLEAN = {"weak": BankConfig()}
 

@@ -11,11 +11,11 @@ from tests.unit.trainables.cache.lab import CacheLab
 from trainables.cache.format import parquet
 from trainables.cache.format.manifest import read_manifest
 from trainables.cache.format.storage import open_place
-from trainables.cache.producer import LiveTeacher
-from trainables.cache.sampling import sample_teacher
 from trainables.cache.tools.sample_picture import Shown, draw_picture, views_of_sample
 from trainables.config import Precision
 from trainables.errors import CacheError
+from trainables.teacher.shard_producer import LiveTeacher
+from trainables.teacher.speed_sample import sample_teacher
 from trainables.views.showing import show
 
 CPU = torch.device("cpu")

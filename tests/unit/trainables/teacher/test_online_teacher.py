@@ -21,10 +21,10 @@ from tests.unit.trainables.course_lab import (
     weights_of,
 )
 from trainables.cache.format.identity import split_facts
-from trainables.cache.producer import LiveTeacher
 from trainables.config import BankConfig, CrldConfig, KdConfig, ObjectiveBase, Precision, Recipe, ViewsConfig
 from trainables.loop import train
-from trainables.online import OnlineTeacher
+from trainables.teacher.online import OnlineTeacher
+from trainables.teacher.shard_producer import LiveTeacher
 from trainables.workbench import Workbench
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from trainables.autocast_teacher import autocast_digest
 from trainables.cache.format.identity import SplitFacts, folder_name, make_identity
 from trainables.cache.format.manifest import Origin, Part
 from trainables.cache.format.planning import Plan
@@ -12,6 +11,7 @@ from trainables.config import CacheConfig, CacheIdentity, Config, DataConfig, Mo
 from trainables.errors import CacheError
 from trainables.models import build_model
 from trainables.models.embedding import embedding_width_of
+from trainables.teacher.autocast import autocast_digest
 
 
 class CacheRequest(Config):

@@ -11,7 +11,6 @@ from trainables.cache.format.identity import split_facts
 from trainables.cache.format.manifest import Shard, ShardRecord
 from trainables.cache.format.planning import claim_folder, plan_shards
 from trainables.cache.format.storage import Place, open_place
-from trainables.cache_request import CacheRequest, embedding_width
 from trainables.config import (
     CacheConfig,
     DataConfig,
@@ -25,7 +24,8 @@ from trainables.data import load_training
 from trainables.errors import CacheError
 from trainables.models import build_model
 from trainables.models.weights import save_weights, weights_digest
-from trainables.teacher_pass import TeacherWorker, build_cache
+from trainables.teacher.cache_build import TeacherWorker, build_cache
+from trainables.teacher.cache_request import CacheRequest, embedding_width
 
 SHARD = Shard(bank="weak", view=0, index=0, first=0, rows=20)
 

@@ -20,14 +20,11 @@ from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 from torch import nn
 
-from trainables.autocast_teacher import AutocastTeacher
 from trainables.cache.format.disk_space import require_room
 from trainables.cache.format.identity import require_identity, split_facts
 from trainables.cache.format.manifest import Origin, Shard, ShardRecord, read_manifest
 from trainables.cache.format.planning import Plan, answers_of, claim_folder, plan_shards, publish, together
 from trainables.cache.format.storage import Place, open_place
-from trainables.cache.producer import LiveTeacher, ShardProducer
-from trainables.cache_request import CacheRequest, embedding_width
 from trainables.config import (
     CacheIdentity,
     Config,
@@ -38,6 +35,9 @@ from trainables.data import TrainingData, load_training
 from trainables.errors import CacheError, StillhouseError
 from trainables.models import build_model
 from trainables.models.weights import load_weights, weights_digest
+from trainables.teacher.autocast import AutocastTeacher
+from trainables.teacher.cache_request import CacheRequest, embedding_width
+from trainables.teacher.shard_producer import LiveTeacher, ShardProducer
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from trainables.cache.producer import LiveTeacher
 from trainables.config import Recipe
+from trainables.teacher.shard_producer import LiveTeacher
 
 SAMPLE_ROWS: Final = 2048
 TIME_S: Final = 4.0

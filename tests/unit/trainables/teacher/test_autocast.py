@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from tests.unit.trainables.cache.lab import VIEWS, CacheLab, random_data, tiny_teacher
-from trainables.autocast_teacher import AutocastTeacher, autocast_digest
 from trainables.cache.format.identity import split_facts
-from trainables.cache.proof import prove_alignment
-from trainables.cache_request import CacheRequest
 from trainables.config import CacheConfig, DataConfig, DataName, Precision
 from trainables.errors import CacheError
+from trainables.teacher.alignment_proof import prove_alignment
+from trainables.teacher.autocast import AutocastTeacher, autocast_digest
+from trainables.teacher.cache_request import CacheRequest
 
 DIGEST = "a" * 64
 

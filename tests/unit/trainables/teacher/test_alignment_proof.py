@@ -11,10 +11,10 @@ from torch import nn
 
 from tests.unit.trainables.cache.lab import CacheLab
 from trainables.cache.format.manifest import DamagedCache
-from trainables.cache.proof import ProofSummary, prove_alignment
 from trainables.config import BankConfig, Precision, ViewsConfig
 from trainables.data import TrainingData
 from trainables.errors import CacheError
+from trainables.teacher.alignment_proof import ProofSummary, prove_alignment
 
 
 class Flipped(nn.Module):

@@ -14,16 +14,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from trainables.autocast_teacher import AutocastTeacher
-from trainables.cache.agreement import disagreement, embedding_disagreement
 from trainables.cache.format.identity import plain_recipe
 from trainables.cache.format.logit_encoding import Float32s, Int64s
 from trainables.cache.node.reader import CacheReader
-from trainables.cache.producer import Answers, LiveTeacher
 from trainables.config import BankConfig, Config, ViewsConfig
 from trainables.data import TrainingData
 from trainables.errors import CacheError
 from trainables.seeds import derive_seed
+from trainables.teacher.agreement import disagreement, embedding_disagreement
+from trainables.teacher.autocast import AutocastTeacher
+from trainables.teacher.shard_producer import Answers, LiveTeacher
 
 # N = training samples, V = views, P = pairs, C = classes
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from trainables.cache.format.logit_encoding import keep_logits
-from trainables.cache.producer import Answers, LiveTeacher
 from trainables.config import Precision, ViewsConfig
 from trainables.signals import TeacherSignal
+from trainables.teacher.shard_producer import Answers, LiveTeacher
 
 # B = samples in the batch, C = channels, H, W = height and width
 

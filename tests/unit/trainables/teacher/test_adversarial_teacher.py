@@ -26,7 +26,6 @@ from tests.unit.trainables.course_lab import (
     weights_of,
 )
 from trainables.cache.format.identity import split_facts
-from trainables.cache.producer import LiveTeacher
 from trainables.config import CeConfig, KdConfig, Need, ObjectiveBase, TrainingPrecision
 from trainables.config.objectives import AkdConfig, TeacherInput
 from trainables.errors import CacheError, TrialFailed
@@ -34,9 +33,10 @@ from trainables.evaluation.attacks import Attacker
 from trainables.evaluation.metrics import evaluating
 from trainables.loop import Course, train
 from trainables.objectives import AkdObjective
-from trainables.online import OnlineTeacher
 from trainables.serving import Serving
 from trainables.signals import Signals
+from trainables.teacher.online import OnlineTeacher
+from trainables.teacher.shard_producer import LiveTeacher
 from trainables.team import SOLO
 from trainables.workbench import Workbench
 

@@ -1,0 +1,1 @@
+"""Loads the teacher and asks it: for the cache, beside a student, and to prove a cache."""
