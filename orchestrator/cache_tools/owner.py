@@ -19,7 +19,7 @@ from trainables.errors import ConfigError
 from trainables.teacher.alignment_proof import ProofSummary, prove_alignment
 from trainables.teacher.cache_build import teacher_of
 from trainables.teacher.cache_request import CacheRequest
-from trainables.train_teacher import TeacherFacts
+from trainables.training.train_teacher import TeacherFacts
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from trainables.teacher.cache_build import teacher_of
 from trainables.teacher.cache_request import CacheRequest, embedding_width
 from trainables.teacher.shard_producer import LiveTeacher
 from trainables.teacher.speed_sample import TeacherSample, sample_teacher
-from trainables.train_teacher import TeacherFacts
+from trainables.training.train_teacher import TeacherFacts
 
 NO_TEACHER: Final = "0" * 64
 """Stands for a teacher that is not made yet, whose cache therefore has no file yet."""

@@ -15,7 +15,7 @@ from trainables.data import load_training
 from trainables.teacher.alignment_proof import prove_alignment
 from trainables.teacher.cache_build import CacheSummary, build_cache, teacher_of
 from trainables.teacher.cache_request import CacheRequest
-from trainables.train_teacher import TeacherFacts
+from trainables.training.train_teacher import TeacherFacts
 
 ROWS_PER_ACTOR = 50_000
 

@@ -19,7 +19,7 @@ from search_spaces.space import SpaceConfig
 from trainables.config import OBJECTIVE_CONFIGS, BenchSpec, ModelConfig, OnlineSpec, digest_of
 from trainables.seeds import derive_seed
 from trainables.teacher.cache_build import CacheSummary
-from trainables.train_teacher import TeacherFacts
+from trainables.training.train_teacher import TeacherFacts
 
 
 @dataclass(frozen=True)

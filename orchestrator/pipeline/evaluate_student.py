@@ -24,8 +24,8 @@ from trainables.errors import CheckpointError, ConfigError
 from trainables.evaluation.faithfulness import BallFigures, Faithfulness, NetworkPair, faithfulness
 from trainables.models import build_model
 from trainables.models.weights import load_weights
-from trainables.train_teacher import TeacherFacts
-from trainables.workbench import Workbench
+from trainables.training.train_teacher import TeacherFacts
+from trainables.training.workbench import Workbench
 
 NETWORKS: Final = ("network", "accuracy, %", "nll", "ece", "agreement with the teacher, %")
 BALLS: Final = (

@@ -21,7 +21,7 @@ from trainables.export.formats import export_student
 from trainables.export.model_card import read_intact_card
 from trainables.models import build_model
 from trainables.models.weights import load_weights
-from trainables.train_teacher import TeacherFacts
+from trainables.training.train_teacher import TeacherFacts
 from trainables.views.normalise import normalise
 
 SAMPLE_IMAGES = 64

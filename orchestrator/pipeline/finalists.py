@@ -17,7 +17,7 @@ from orchestrator.search.trial_specs import control_spec, repeat_jobs
 from trainables.config import BenchSpec, ModelConfig, OnlineSpec, Role, Split, TrialSpec, digest_of
 from trainables.errors import StillhouseError
 from trainables.slots.messages import EvaluateJob, Message, ProfileJob, TrainJob
-from trainables.train_teacher import TeacherFacts
+from trainables.training.train_teacher import TeacherFacts
 
 Figures = dict[str, dict[str, float]]
 COSTS = ("params", "size_bytes", "latency_ms")

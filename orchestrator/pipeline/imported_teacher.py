@@ -14,7 +14,7 @@ from trainables.cache.tools.import_logits import ImportedTeacher
 from trainables.data import TrainingData
 from trainables.errors import ConfigError
 from trainables.local_files import replace_text
-from trainables.train_teacher import TeacherFacts
+from trainables.training.train_teacher import TeacherFacts
 
 
 def read_imported(loaded: LoadedExperiment) -> ImportedTeacher:

@@ -29,7 +29,7 @@ from orchestrator.tracking.names import SHORT, ranked_runs_url
 from orchestrator.tracking.recorder import MlflowRecorder
 from trainables.errors import StillhouseError
 from trainables.teacher.cache_build import CacheSummary
-from trainables.train_teacher import TeacherFacts
+from trainables.training.train_teacher import TeacherFacts
 
 LOCAL_UI = "http://127.0.0.1:5000"
 FLUSH_S = 120.0

@@ -15,7 +15,7 @@ from trainables.config import MAX_VIEWS, DataConfig, ViewsConfig, digest_of
 from trainables.data import load_training
 from trainables.data.image_folder import index_folder
 from trainables.seeds import derive_seed
-from trainables.train_teacher import TeacherFacts, TeacherRequest, checkpoint_facts
+from trainables.training.train_teacher import TeacherFacts, TeacherRequest, checkpoint_facts
 
 
 def teacher_stage(run: Run) -> TeacherFacts:

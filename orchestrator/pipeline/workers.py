@@ -20,7 +20,7 @@ from orchestrator.terminal.console import Console
 from trainables.slots.follower import Follower, start_broker
 from trainables.slots.messages import End, Message
 from trainables.slots.pool import SlotPool, SlotShape
-from trainables.train_teacher import TeacherFacts, TeacherRequest, make_teacher
+from trainables.training.train_teacher import TeacherFacts, TeacherRequest, make_teacher
 
 CLOSE_S = 30.0
 HURRIED_CLOSE_S = 2.0

@@ -26,9 +26,9 @@ from trainables.config import (
     ViewsConfig,
 )
 from trainables.data import TrainingData, load_training
-from trainables.loop import Course, train
 from trainables.models import build_model
-from trainables.workbench import Workbench
+from trainables.training.loop import Course, train
+from trainables.training.workbench import Workbench
 
 EPOCHS: Final = 20
 CROP: Final = CropFlipStep(op="crop_flip", padding=1, flip_probability=0)

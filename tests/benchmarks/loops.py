@@ -28,11 +28,11 @@ from tests.benchmarks.steps import (
 from tests.benchmarks.surroundings import surroundings
 from trainables.config import CeConfig, TrainingPrecision
 from trainables.data import ImageSplit
-from trainables.loop import Course, train
-from trainables.precision import has_fast_bf16, measure_precision
 from trainables.tensors import memory_format
+from trainables.training.loop import Course, train
+from trainables.training.precision import has_fast_bf16, measure_precision
+from trainables.training.workbench import Workbench
 from trainables.views.normalise import normalise
-from trainables.workbench import Workbench
 
 # N = training samples, B = samples in the batch, C = channels, H, W = height and width
 
@@ -66,7 +66,7 @@ def loop_over_plain_torch(rounds: int = 30) -> Figure:
     ours_per_s, plain_per_s = (statistics.median(values) for values in rates.values())
     how = (
         f"median of the ratios of {rounds} pairs of epochs of {N_EPOCH} images, in turns in one process: "
-        f"trainables.loop.train with cross-entropy on crop-flip views ({ours_per_s:.0f} images/s, "
+        f"trainables.training.loop.train with cross-entropy on crop-flip views ({ours_per_s:.0f} images/s, "
         f"without the evaluation after the epoch) and a loop by hand on float images that lie ready, with "
         f"torch's SGD ({plain_per_s:.0f} images/s); {SIZES}, fp32; {surroundings('torch')}"
     )

@@ -38,9 +38,9 @@ from trainables.config import (
     RandAugmentStep,
     ViewsConfig,
 )
-from trainables.loop import Course
 from trainables.models.embedding import classifier_of
-from trainables.workbench import Workbench
+from trainables.training.loop import Course
+from trainables.training.workbench import Workbench
 
 # What a student's step costs does not depend on who answered: one whose pass over the data is short.
 TEACHER: Final = ModelConfig(name=ModelName.RESNET8, width=32)

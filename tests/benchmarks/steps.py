@@ -1,6 +1,6 @@
 """What a training step costs with the teacher's answers from the cache, and with the teacher beside it.
 
-The steps are those of `trainables.loop.train`, on the same images in the same order. The loop asks
+The steps are those of `trainables.training.loop.train`, on the same images in the same order. The loop asks
 `should_stop` before each step, so the time between two questions is a whole step: gathering and normalising
 the batch, forward, loss, backward, optimiser, running means.
 """
@@ -39,13 +39,13 @@ from trainables.config import (
     digest_of,
 )
 from trainables.data import ImageSplit, TrainingData
-from trainables.loop import Course, train
 from trainables.models import build_model
 from trainables.models.weights import weights_digest
 from trainables.signals import TeacherSignal
 from trainables.teacher.shard_producer import LiveTeacher, ShardProducer
 from trainables.tensors import memory_format
-from trainables.workbench import Workbench
+from trainables.training.loop import Course, train
+from trainables.training.workbench import Workbench
 
 # B = samples in the batch, C = classes
 

@@ -21,9 +21,9 @@ from tests.unit.trainables.cache.lab import CacheLab
 from trainables.cache.format.identity import split_facts
 from trainables.config import ModelConfig, ObjectiveBase, Precision, TrainingConfig, ViewsConfig
 from trainables.data import TrainingData
-from trainables.loop import Course, Outcome, train
 from trainables.models import build_model
-from trainables.workbench import Workbench
+from trainables.training.loop import Course, Outcome, train
+from trainables.training.workbench import Workbench
 
 CPU = torch.device("cpu")
 STEPS = 2

@@ -20,9 +20,9 @@ from trainables.config import (
     TrialSpec,
     ViewsConfig,
 )
-from trainables.loop import train
 from trainables.slots.compiled_students import COMPILERS, find_compiler
 from trainables.slots.warm_state import Bench
+from trainables.training.loop import train
 
 pytestmark = pytest.mark.skipif(
     find_compiler() is None, reason=f"no C++ compiler here: none of CXX, {', '.join(COMPILERS)}"

@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.integration.ranks import keep, run_ranks
 from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.course_lab import (
+from tests.unit.trainables.training.course_lab import (
     SHORT,
     VIEWS,
     same_weights,
@@ -25,8 +25,8 @@ from trainables.cache.format.identity import split_facts
 from trainables.config import Precision
 from trainables.config.objectives import CtkdConfig, PskdConfig
 from trainables.errors import TrialFailed
-from trainables.loop import Course, train
-from trainables.team import SOLO, DdpTeam, Team
+from trainables.training.loop import Course, train
+from trainables.training.ranks import SOLO, DdpTeam, Team
 
 
 def kitchen(folder: Path) -> CacheLab:

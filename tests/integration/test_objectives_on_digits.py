@@ -24,9 +24,9 @@ from trainables.config import (
     ViewsConfig,
 )
 from trainables.data import load_training
-from trainables.loop import Course, train
 from trainables.models import build_model
-from trainables.workbench import Workbench
+from trainables.training.loop import Course, train
+from trainables.training.workbench import Workbench
 
 CROP = CropFlipStep(op="crop_flip", padding=1, flip_probability=0.0)
 VIEWS = ViewsConfig(

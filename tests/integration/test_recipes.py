@@ -26,7 +26,7 @@ from tests.integration.recipe_lab import (
 from trainables.config import CeConfig, KdConfig
 from trainables.data import TrainingData, load_training
 from trainables.models.weights import load_weights
-from trainables.workbench import Workbench
+from trainables.training.workbench import Workbench
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

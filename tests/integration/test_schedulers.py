@@ -19,11 +19,11 @@ from orchestrator.search.driver import SearchTask, run_search
 from orchestrator.search.trial_specs import Composer
 from orchestrator.terminal.console import Console
 from search_spaces.space import SpaceConfig
-from trainables.checkpoints import CheckpointFolder
 from trainables.config import BenchSpec, TrialSpec
-from trainables.loop import train
 from trainables.slots.warm_state import Bench
-from trainables.state_files import kept_state
+from trainables.training.checkpoint_paths import kept_state
+from trainables.training.checkpoints import CheckpointFolder
+from trainables.training.loop import train
 
 pytestmark = pytest.mark.ray
 

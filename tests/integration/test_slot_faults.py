@@ -19,7 +19,7 @@ from orchestrator.pipeline.workers import Workers
 from orchestrator.terminal.console import Console
 from tests.integration.fault_lab import Search, ends_of, events_in, pids_of, space_of, wait_until
 from tests.integration.slot_lab import CONTROLLER, EPOCHS, WORKER, shaped, slots_of
-from tests.unit.trainables.course_lab import same_weights
+from tests.unit.trainables.training.course_lab import same_weights
 from trainables.config import BenchSpec, CeConfig, Role, TrialSpec
 from trainables.errors import StillhouseError
 from trainables.slots.follower import Follower

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tests.integration.ranks import keep, run_ranks
-from tests.unit.trainables.course_lab import (
+from tests.unit.trainables.training.course_lab import (
     SHORT,
     same_weights,
     separable_data,
@@ -20,11 +20,11 @@ from tests.unit.trainables.course_lab import (
     untimed,
     weights_of,
 )
-from trainables.checkpoints import CheckpointFolder
 from trainables.config import CeConfig
 from trainables.errors import CheckpointError, TrialFailed
-from trainables.loop import Course, train
-from trainables.team import SOLO, DdpTeam, Team, any_rank
+from trainables.training.checkpoints import CheckpointFolder
+from trainables.training.loop import Course, train
+from trainables.training.ranks import SOLO, DdpTeam, Team, any_rank
 
 # Six batches of 7 leave 2 rows out; 7 rows are 4 and 3 for two ranks.
 UNEVEN = SHORT.with_overrides(batch_size=7)

@@ -10,9 +10,9 @@ import sys
 COURSE = """
 import sys
 import torch
-from tests.unit.trainables.course_lab import SHORT, separable_data, small_bench
+from tests.unit.trainables.training.course_lab import SHORT, separable_data, small_bench
 from trainables.config import CeConfig, ModelConfig
-from trainables.loop import Course, train
+from trainables.training.loop import Course, train
 from trainables.models import build_model
 
 torch.set_num_threads(1)

@@ -19,7 +19,7 @@ from trainables.tensors import at_least_fp32
 BANKS: Final = ("weak", "strong")
 NAMES: Final = tuple(OBJECTIVE_CONFIGS)
 DISTILLING: Final = tuple(name for name, config in OBJECTIVE_CONFIGS.items() if config.teacher_banks)
-# The others are served the teacher's own logits, see tests/unit/trainables/test_serving.py.
+# The others are served the teacher's own logits, see tests/unit/trainables/training/test_step_inputs.py.
 SHIFTED: Final = tuple(name for name in DISTILLING if Need.UNSHIFTED not in OBJECTIVE_CONFIGS[name].needs)
 OF_LOGITS: Final = tuple(
     name for name in DISTILLING if Need.TEACHER_EMBEDDING not in OBJECTIVE_CONFIGS[name].needs

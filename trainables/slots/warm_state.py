@@ -21,17 +21,17 @@ from trainables.config import (
 )
 from trainables.data import ImageSplit, TrainingData, load_training
 from trainables.evaluation.profiling import device_name, profile_student
-from trainables.loop import Course
 from trainables.models import build_model
 from trainables.models.weights import count_parameters, load_weights
-from trainables.precision import has_fast_bf16, measure_precision
 from trainables.seeds import derive_seed
 from trainables.slots.compiled_students import CompiledStudents
 from trainables.slots.lru_cache import Kept
 from trainables.teacher.autocast import AutocastTeacher
 from trainables.teacher.online import OnlineTeacher
 from trainables.teacher.shard_producer import LiveTeacher
-from trainables.workbench import Workbench, render_budget
+from trainables.training.loop import Course
+from trainables.training.precision import has_fast_bf16, measure_precision
+from trainables.training.workbench import Workbench, render_budget
 
 MAX_BENCHES = 4
 IDLE_BYTES = 2 << 30

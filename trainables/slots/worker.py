@@ -19,19 +19,19 @@ import ray
 import torch
 from ray.train.torch import get_device
 
-from trainables.checkpoints import CheckpointFolder
 from trainables.config import DataConfig, Split
 from trainables.data import load_test
 from trainables.errors import StillhouseError, StorageError, TrialFailed, UnreadableData
 from trainables.evaluation.profiling import profile_student
-from trainables.loop import train
 from trainables.models.weights import load_weights
 from trainables.slots.broker import CLOSED
 from trainables.slots.mask_warning import few_kept
 from trainables.slots.messages import JOB_KINDS, End, EvaluateJob, Lease, Message, ProfileJob, TrainJob
 from trainables.slots.warm_state import Agree, Bench
-from trainables.state_files import kept_state
-from trainables.team import SOLO, Team, lost_a_rank, team_here
+from trainables.training.checkpoint_paths import kept_state
+from trainables.training.checkpoints import CheckpointFolder
+from trainables.training.loop import train
+from trainables.training.ranks import SOLO, Team, lost_a_rank, team_here
 
 TAKE_WAIT_S = 5.0
 # A trial tells of an epoch before it keeps the epoch's state.

@@ -22,7 +22,7 @@ from orchestrator.terminal.console import Console
 from trainables.cache.format.identity import SplitFacts
 from trainables.config import BenchSpec, Role, TrialSpec, digest_of
 from trainables.slots.messages import End, Message, TrainJob
-from trainables.train_teacher import TeacherFacts
+from trainables.training.train_teacher import TeacherFacts
 
 SEARCH = "s" * 64
 FIGURES = {"params": 610.0, "size_bytes": 4000.0, "latency_ms": 0.1}

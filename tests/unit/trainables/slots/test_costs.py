@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.unit.trainables.course_lab import CPU, same_weights
+from tests.unit.trainables.training.course_lab import CPU, same_weights
 from trainables.config import (
     BenchSpec,
     CeConfig,
@@ -27,7 +27,7 @@ from trainables.models.weights import count_parameters, load_weights
 from trainables.slots.messages import End, Message, TrainJob
 from trainables.slots.warm_state import Bench
 from trainables.slots.worker import Line, train_job
-from trainables.team import Solo
+from trainables.training.ranks import Solo
 
 NARROW, WIDE = (ModelConfig(name=ModelName.MLP, width=width) for width in (4, 8))
 

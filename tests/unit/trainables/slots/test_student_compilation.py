@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.unit.trainables.course_lab import (
+from tests.unit.trainables.training.course_lab import (
     SHORT,
     same_weights,
     small_bench,
@@ -16,9 +16,9 @@ from tests.unit.trainables.course_lab import (
 )
 from trainables.config import CeConfig
 from trainables.errors import ConfigError
-from trainables.loop import Course, train
 from trainables.slots.compiled_students import CompiledStudents
 from trainables.slots.pool import compiled_students
+from trainables.training.loop import Course, train
 
 
 @pytest.fixture

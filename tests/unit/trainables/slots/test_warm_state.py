@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.unit.trainables.course_lab import CPU, same_weights, weights_of
+from tests.unit.trainables.training.course_lab import CPU, same_weights, weights_of
 from trainables.config import (
     BenchSpec,
     CeConfig,
@@ -21,11 +21,11 @@ from trainables.config import (
     TrialSpec,
     ViewsConfig,
 )
-from trainables.loop import train
 from trainables.slots.compiled_students import CompiledStudents
 from trainables.slots.pool import warm_state
 from trainables.slots.warm_state import Bench
-from trainables.workbench import RENDER_BUDGET_BYTES, render_budget
+from trainables.training.loop import train
+from trainables.training.workbench import RENDER_BUDGET_BYTES, render_budget
 
 N_TRAIN = 60
 STUDENT = ModelConfig(name=ModelName.MLP, width=8)

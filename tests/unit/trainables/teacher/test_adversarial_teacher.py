@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.course_lab import (
+from tests.unit.trainables.training.course_lab import (
     CLASSES,
     CPU,
     SHORT,
@@ -31,14 +31,14 @@ from trainables.config.objectives import AkdConfig, TeacherInput
 from trainables.errors import CacheError, TrialFailed
 from trainables.evaluation.attacks import Attacker
 from trainables.evaluation.metrics import evaluating
-from trainables.loop import Course, train
 from trainables.objectives import AkdObjective
-from trainables.serving import Serving
 from trainables.signals import Signals
 from trainables.teacher.online import OnlineTeacher
 from trainables.teacher.shard_producer import LiveTeacher
-from trainables.team import SOLO
-from trainables.workbench import Workbench
+from trainables.training.loop import Course, train
+from trainables.training.ranks import SOLO
+from trainables.training.step_inputs import Serving
+from trainables.training.workbench import Workbench
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.course_lab import (
+from tests.unit.trainables.training.course_lab import (
     CPU,
     SHORT,
     same_weights,
@@ -22,10 +22,10 @@ from tests.unit.trainables.course_lab import (
 )
 from trainables.cache.format.identity import split_facts
 from trainables.config import BankConfig, CrldConfig, KdConfig, ObjectiveBase, Precision, Recipe, ViewsConfig
-from trainables.loop import train
 from trainables.teacher.online import OnlineTeacher
 from trainables.teacher.shard_producer import LiveTeacher
-from trainables.workbench import Workbench
+from trainables.training.loop import train
+from trainables.training.workbench import Workbench
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.course_lab import (
+from tests.unit.trainables.training.course_lab import (
     SHORT,
     VIEWS,
     same_weights,
@@ -23,7 +23,6 @@ from tests.unit.trainables.course_lab import (
     weights_of,
 )
 from trainables.cache.format.identity import split_facts
-from trainables.checkpoints import CheckpointFolder
 from trainables.config import (
     CeConfig,
     CrldConfig,
@@ -35,8 +34,9 @@ from trainables.config import (
     TrainingConfig,
 )
 from trainables.errors import TrialFailed
-from trainables.loop import Course, Outcome, train
-from trainables.state_files import kept_state
+from trainables.training.checkpoint_paths import kept_state
+from trainables.training.checkpoints import CheckpointFolder
+from trainables.training.loop import Course, Outcome, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

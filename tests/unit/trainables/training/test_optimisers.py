@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from trainables.config import OptimizerName, ScheduleName, TrainingConfig
-from trainables.optimisers import (
+from trainables.training.optimisers import (
     build_optimizer,
     clip_gradients,
     learning_rate,

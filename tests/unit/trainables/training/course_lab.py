@@ -17,8 +17,8 @@ from trainables.config import (
     ViewsConfig,
 )
 from trainables.data import ImageSplit, TrainingData
-from trainables.loop import Course
-from trainables.workbench import Workbench
+from trainables.training.loop import Course
+from trainables.training.workbench import Workbench
 
 CPU = torch.device("cpu")
 CLASSES = ("ant", "bee", "cat")

@@ -14,12 +14,12 @@ from trainables.errors import TrialFailed
 from trainables.evaluation.attacks import Attacker, accuracy_under_attack, attack_target
 from trainables.evaluation.metrics import evaluating
 from trainables.models.feature_map_logits import DenseLogits
-from trainables.precision import autocast
 from trainables.signals import Signals, TeacherSignal
 from trainables.tap import EmbeddingTap
-from trainables.team import Forward, Team
 from trainables.tensors import at_least_fp32, to_device
-from trainables.workbench import Workbench
+from trainables.training.precision import autocast
+from trainables.training.ranks import Forward, Team
+from trainables.training.workbench import Workbench
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from safetensors import safe_open
 from torch import nn
 
 from tests.unit.full_disk import largest_file
-from tests.unit.trainables.course_lab import same_weights, small_student, weights_of
-from trainables.checkpoints import CheckpointFolder, TrainingState
+from tests.unit.trainables.training.course_lab import same_weights, small_student, weights_of
 from trainables.errors import CheckpointError
 from trainables.models.weights import load_weights
-from trainables.state_files import drop_states
+from trainables.training.checkpoint_paths import drop_states
+from trainables.training.checkpoints import CheckpointFolder, TrainingState
 
 
 def some_state(epoch: int = 2) -> TrainingState:

@@ -14,8 +14,8 @@ from trainables.data.long_tail import long_tailed
 from trainables.errors import ConfigError, TrialFailed
 from trainables.models import build_model
 from trainables.models.cosine import CosineClassifier, with_cosine_head
-from trainables.sampling import epoch_rows
 from trainables.tap import EmbeddingTap
+from trainables.training.epoch_order import epoch_rows
 
 
 def counts(labels: Tensor, n_classes: int) -> list[int]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.course_lab import (
+from tests.unit.trainables.training.course_lab import (
     CPU,
     SHORT,
     VIEWS,
@@ -33,10 +33,10 @@ from trainables.config import (
 )
 from trainables.config.objectives import AektConfig, AkdConfig, CkdConfig, ClkdConfig, CtkdConfig
 from trainables.evaluation.metrics import evaluating
-from trainables.loop import Course, train
 from trainables.objectives.divergences import confidence_B
 from trainables.signals import TeacherSignal
-from trainables.workbench import Workbench
+from trainables.training.loop import Course, train
+from trainables.training.workbench import Workbench
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,32 +10,32 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from trainables.averaging import WeightAverage
-from trainables.checkpoints import CheckpointFolder, TrainingState
 from trainables.config import ObjectiveBase, TrainingConfig, TrainingPrecision
 from trainables.errors import CheckpointError, TrialFailed
 from trainables.objectives import build_objective
-from trainables.objectives.state import (
+from trainables.seeds import derive_seed
+from trainables.signals import Losses, Setting
+from trainables.tensors import memory_format
+from trainables.training.checkpoints import CheckpointFolder, TrainingState
+from trainables.training.ema import WeightAverage
+from trainables.training.epoch_order import epoch_rows
+from trainables.training.objective_state import (
     average_gradients,
     on_device,
     restore_state,
     state_of,
     trained_with,
 )
-from trainables.optimisers import (
+from trainables.training.optimisers import (
     build_optimizer,
     clip_gradients,
     learning_rate,
     restore_optimizer,
     set_learning_rate,
 )
-from trainables.sampling import epoch_rows
-from trainables.seeds import derive_seed
-from trainables.serving import Serving, needs_plain_forward
-from trainables.signals import Losses, Setting
-from trainables.team import SOLO, Forward, Share, Team, any_rank, settle
-from trainables.tensors import memory_format
-from trainables.workbench import Workbench
+from trainables.training.ranks import SOLO, Forward, Share, Team, any_rank, settle
+from trainables.training.step_inputs import Serving, needs_plain_forward
+from trainables.training.workbench import Workbench
 
 OnEpoch = Callable[[int, dict[str, float]], None]
 ShouldStop = Callable[[], bool]

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.trainables.course_lab import CPU
 from tests.unit.trainables.data.folder_lab import SIDE, config_of, write_folder
+from tests.unit.trainables.training.course_lab import CPU
 from trainables.config import BankConfig, CropFlipStep, RandAugmentStep, Recipe, ViewsConfig
 from trainables.config.views import CutmixStep, MixupStep, RandomResizedCropStep
 from trainables.data import ImageSplit, TrainingData, load_training
 from trainables.data.folder_images import FolderImages
 from trainables.data.pictures import read_cut
 from trainables.errors import DataError
+from trainables.training.workbench import Workbench
 from trainables.views.draw import draw, draw_boxes
 from trainables.views.render import render
 from trainables.views.resized_crop import ResizedCropPart
 from trainables.views.showing import Viewer, show
-from trainables.workbench import Workbench
 
 CROP = CropFlipStep(op="crop_flip", padding=1)
 BOX = RandomResizedCropStep(op="random_resized_crop", scale=(0.2, 0.9))

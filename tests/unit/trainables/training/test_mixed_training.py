@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.course_lab import (
+from tests.unit.trainables.training.course_lab import (
     CLASSES,
     CPU,
     CROP,
@@ -30,12 +30,12 @@ from trainables.config.views import (
     RotationStep,
     TrivialAugmentStep,
 )
-from trainables.loop import Course, train
 from trainables.objectives.divergences import confidence_B
 from trainables.signals import TeacherSignal
 from trainables.teacher.alignment_proof import prove_alignment
+from trainables.training.loop import Course, train
+from trainables.training.workbench import Workbench
 from trainables.views.showing import show
-from trainables.workbench import Workbench
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.course_lab import (
+from tests.unit.trainables.training.course_lab import (
     SHORT,
     VIEWS,
     separable_data,
@@ -17,8 +17,8 @@ from tests.unit.trainables.course_lab import (
 )
 from trainables.cache.format.identity import split_facts
 from trainables.config import CrldConfig, Gate, ObjectiveBase, Precision
-from trainables.loop import train
-from trainables.workbench import Workbench
+from trainables.training.loop import train
+from trainables.training.workbench import Workbench
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

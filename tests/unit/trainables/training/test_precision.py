@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unit.trainables.course_lab import (
+from tests.unit.trainables.training.course_lab import (
     CPU,
     SHORT,
     same_weights,
@@ -19,8 +19,6 @@ from tests.unit.trainables.course_lab import (
     small_student,
     weights_of,
 )
-from trainables import loop
-from trainables.checkpoints import CheckpointFolder
 from trainables.config import (
     BenchSpec,
     CeConfig,
@@ -34,12 +32,14 @@ from trainables.config import (
     TrialSpec,
     ViewsConfig,
 )
-from trainables.loop import Course, train
 from trainables.objectives import CeObjective
-from trainables.precision import has_fast_bf16, measure_precision
 from trainables.signals import Losses, Signals
 from trainables.slots.pool import warm_state
 from trainables.slots.warm_state import Bench
+from trainables.training import loop
+from trainables.training.checkpoints import CheckpointFolder
+from trainables.training.loop import Course, train
+from trainables.training.precision import has_fast_bf16, measure_precision
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

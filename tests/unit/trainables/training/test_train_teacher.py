@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.unit.trainables.course_lab import same_weights, untimed
+from tests.unit.trainables.training.course_lab import same_weights, untimed
 from trainables.cache.format.identity import split_facts
 from trainables.config import DataConfig, DataName, ModelConfig, ModelName, TrainingConfig, ViewsConfig
 from trainables.data import load_training
 from trainables.errors import CheckpointError
 from trainables.models import build_model
 from trainables.models.weights import count_parameters, load_weights
-from trainables.train_teacher import TeacherRequest, make_teacher
+from trainables.training.train_teacher import TeacherRequest, make_teacher
 
 DATA = DataConfig(name=DataName.DIGITS, train_limit=100)
 MODEL = ModelConfig(name=ModelName.MLP, width=16)

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.course_lab import VIEWS, separable_data, small_bench, small_student
+from tests.unit.trainables.training.course_lab import VIEWS, separable_data, small_bench, small_student
 from trainables.cache.format.identity import split_facts
 from trainables.config import BankConfig, CropFlipStep, Precision, ViewsConfig
 from trainables.errors import CacheError
 from trainables.evaluation.metrics import evaluate
+from trainables.training.workbench import Workbench
 from trainables.views.normalise import normalise
-from trainables.workbench import Workbench
 
 ROWS = torch.tensor([43, 0, 17, 17, 5])
 

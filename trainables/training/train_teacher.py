@@ -9,7 +9,6 @@ import torch
 from pydantic import Field
 
 from trainables.cache.format.identity import SplitFacts, split_facts
-from trainables.checkpoints import CheckpointFolder
 from trainables.config import (
     CeConfig,
     Config,
@@ -20,11 +19,12 @@ from trainables.config import (
     digest_of,
 )
 from trainables.data import TrainingData, load_training
-from trainables.loop import Course, train
 from trainables.models import build_model
 from trainables.models.weights import count_parameters, load_weights, save_weights, weights_digest
 from trainables.seeds import derive_seed
-from trainables.workbench import Workbench
+from trainables.training.checkpoints import CheckpointFolder
+from trainables.training.loop import Course, train
+from trainables.training.workbench import Workbench
 
 
 class TeacherRequest(Config):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.course_lab import (
+from tests.unit.trainables.training.course_lab import (
     SHORT,
     VIEWS,
     same_weights,
@@ -24,13 +24,13 @@ from tests.unit.trainables.course_lab import (
     weights_of,
 )
 from trainables.cache.format.identity import split_facts
-from trainables.checkpoints import CheckpointFolder
 from trainables.config import DkdConfig, KdConfig, ObjectiveBase
 from trainables.config.objectives import CtkdConfig, MlldConfig
-from trainables.loop import Course, train
 from trainables.seeds import derive_seed
-from trainables.state_files import kept_state
-from trainables.workbench import Workbench
+from trainables.training.checkpoint_paths import kept_state
+from trainables.training.checkpoints import CheckpointFolder
+from trainables.training.loop import Course, train
+from trainables.training.workbench import Workbench
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from trainables.errors import CheckpointError
 from trainables.signals import Objective
-from trainables.team import Team
+from trainables.training.ranks import Team
 
 
 def on_device(objective: Objective, device: torch.device) -> Objective:

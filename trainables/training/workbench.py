@@ -13,10 +13,10 @@ from trainables.config import ViewsConfig
 from trainables.data import ImageSplit, TrainingData
 from trainables.errors import CacheError, TrialFailed
 from trainables.evaluation.metrics import answers, evaluate
-from trainables.file_views import FileViews
 from trainables.signals import Mixing, TeacherSignal
 from trainables.teacher.online import OnlineTeacher
 from trainables.tensors import to_device
+from trainables.training.file_views import FileViews
 from trainables.views.draw import draw
 from trainables.views.normalise import normalise
 from trainables.views.params import ViewParams

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.course_lab import (
+from tests.unit.trainables.training.course_lab import (
     SHORT,
     VIEWS,
     same_weights,
@@ -25,16 +25,16 @@ from tests.unit.trainables.course_lab import (
     weights_of,
 )
 from trainables.cache.format.identity import split_facts
-from trainables.checkpoints import CheckpointFolder
 from trainables.config import OBJECTIVE_CONFIGS, CrldConfig, KdConfig, MlldConfig, Need, ObjectiveBase
 from trainables.config.objectives import AkdConfig, CbdConfig, CtkdConfig, PskdConfig
 from trainables.errors import CheckpointError, TrialFailed
-from trainables.loop import Course, train
 from trainables.models.cosine import with_cosine_head
 from trainables.objectives import STATEFUL_OBJECTIVES, build_objective
-from trainables.objectives.state import restore_state, state_of, trained_with
 from trainables.signals import Setting
-from trainables.workbench import Workbench
+from trainables.training.checkpoints import CheckpointFolder
+from trainables.training.loop import Course, train
+from trainables.training.objective_state import restore_state, state_of, trained_with
+from trainables.training.workbench import Workbench
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
