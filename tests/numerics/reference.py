@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from trainables.objectives.divergences import confidence_B
+from trainables.objectives.terms.divergences import confidence_B
 from trainables.signals import Signals, TeacherSignal
 
 # B = samples in the batch, C = classes

@@ -22,7 +22,7 @@ from tests.numerics.reference import (
 from trainables.config import DkdConfig
 from trainables.config.objectives import AektConfig
 from trainables.objectives import AektObjective, DkdObjective
-from trainables.objectives.divergences import dkd_parts_B
+from trainables.objectives.terms.divergences import dkd_parts_B
 
 # B = samples in the batch, C = classes
 

@@ -21,8 +21,8 @@ from tests.numerics.reference import (
 from trainables.config import CrldConfig, DistConfig, DkdConfig, Gate
 from trainables.config.objectives import CrldBase
 from trainables.objectives import CrldObjective, DistObjective, DkdObjective
-from trainables.objectives.divergences import kd_divergence_B
-from trainables.objectives.relations import batch_gap_B, class_gap_C
+from trainables.objectives.terms.divergences import kd_divergence_B
+from trainables.objectives.terms.relations import batch_gap_B, class_gap_C
 from trainables.signals import Losses, Signals
 
 # B = samples in the batch, C = classes

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trainables.config import CrldConfig, Gate
 from trainables.objectives import CrldObjective
-from trainables.objectives.divergences import confidence_B
+from trainables.objectives.terms.divergences import confidence_B
 from trainables.signals import Losses, Signals, TeacherSignal
 
 # B = samples in the batch, C = classes

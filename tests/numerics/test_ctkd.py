@@ -23,7 +23,7 @@ from tests.numerics.reference import (
 from trainables.config.objectives import CtkdConfig
 from trainables.objectives import CtkdObjective
 from trainables.objectives.ctkd import reversal_strength
-from trainables.objectives.divergences import dkd_parts_B, kd_divergence_B
+from trainables.objectives.terms.divergences import dkd_parts_B, kd_divergence_B
 from trainables.signals import Setting
 
 # B = samples in the batch, C = classes

@@ -25,7 +25,7 @@ from tests.numerics.reference import (
 )
 from trainables.config import DistConfig
 from trainables.objectives import DistObjective
-from trainables.objectives.correlations import class_distance, sample_distance_B
+from trainables.objectives.terms.correlations import class_distance, sample_distance_B
 from trainables.signals import Signals
 
 # B = samples in the batch, C = classes

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trainables.config import DkdConfig
 from trainables.objectives import DkdObjective
-from trainables.objectives.divergences import confidence_B, dkd_parts_B, kd_divergence_B
+from trainables.objectives.terms.divergences import confidence_B, dkd_parts_B, kd_divergence_B
 from trainables.signals import Losses, Signals, TeacherSignal
 
 # B = samples in the batch, C = classes

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trainables.config import CeConfig, KdConfig
 from trainables.objectives import CeObjective, KdObjective
-from trainables.objectives.divergences import confidence_B, cross_entropy, kd_divergence_B
+from trainables.objectives.terms.divergences import confidence_B, cross_entropy, kd_divergence_B
 from trainables.signals import Losses, Signals, TeacherSignal
 
 # B = samples in the batch, C = classes

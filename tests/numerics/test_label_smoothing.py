@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.numerics.reference import DIGITS, WEAK_STUDENT, logits, one_view, two_views
 from trainables.config import OBJECTIVE_CONFIGS
 from trainables.objectives import build_objective
-from trainables.objectives.divergences import label_loss
+from trainables.objectives.terms.divergences import label_loss
 from trainables.signals import Losses, Mixing, Setting, Signals
 
 SMOOTHING = 0.1

@@ -19,7 +19,7 @@ from tests.numerics.reference import (
 )
 from trainables.config import LsConfig
 from trainables.objectives import LsObjective
-from trainables.objectives.divergences import cross_entropy
+from trainables.objectives.terms.divergences import cross_entropy
 from trainables.signals import Mixing
 
 # B = samples in the batch, C = classes

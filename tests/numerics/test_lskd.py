@@ -24,7 +24,7 @@ from tests.numerics.reference import (
 )
 from trainables.config import CrldConfig, DkdConfig, KdConfig, MlldConfig, ObjectiveBase
 from trainables.objectives import KdObjective, build_objective
-from trainables.objectives.divergences import kd_divergence_B, standardised
+from trainables.objectives.terms.divergences import kd_divergence_B, standardised
 from trainables.signals import Losses
 
 LSKD = KdConfig(standardise=True, temperature=2.0, kd_weight=9.0, ce_weight=0.1)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainables.config import OBJECTIVE_CONFIGS
 from trainables.objectives import build_objective
-from trainables.objectives.divergences import confidence_B, cross_entropy
+from trainables.objectives.terms.divergences import confidence_B, cross_entropy
 from trainables.signals import Mixing, Signals, TeacherSignal
 
 # B = samples in the batch, C = classes, K = images that are mixed into one

@@ -22,8 +22,8 @@ from tests.numerics.reference import (
 )
 from trainables.config import MlldConfig, MlldMask, MlldTemperatures
 from trainables.objectives import MlldObjective
-from trainables.objectives.divergences import kd_divergence_B
-from trainables.objectives.relations import batch_gap_B, class_gap_C
+from trainables.objectives.terms.divergences import kd_divergence_B
+from trainables.objectives.terms.relations import batch_gap_B, class_gap_C
 from trainables.signals import Losses, Signals
 
 # B = samples in the batch, C = classes

@@ -14,7 +14,7 @@ from torch import Tensor
 from trainables.config import OBJECTIVE_CONFIGS, CrldConfig, DkdConfig, KdConfig, ObjectiveBase
 from trainables.errors import ConfigError
 from trainables.objectives import OBJECTIVES, STATEFUL_OBJECTIVES, CrldObjective, build_objective
-from trainables.objectives.divergences import confidence_B
+from trainables.objectives.terms.divergences import confidence_B
 from trainables.signals import Losses, Setting, Signals, TeacherSignal
 from trainables.tensors import at_least_fp32
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from trainables.config.objectives import AektConfig
-from trainables.objectives.divergences import dkd_parts_B, label_loss
+from trainables.objectives.terms.divergences import dkd_parts_B, label_loss
 from trainables.signals import Losses, Signals
 from trainables.tensors import at_least_fp32
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.config.objectives import AkdConfig
-from trainables.objectives.divergences import check_same_shape, label_loss
+from trainables.objectives.terms.divergences import check_same_shape, label_loss
 from trainables.signals import Losses, Signals
 from trainables.tensors import at_least_fp32
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from trainables.config.objectives import CbdConfig
 from trainables.errors import TrialFailed
-from trainables.objectives.directions import directions
-from trainables.objectives.divergences import label_loss
+from trainables.objectives.terms.directions import directions
+from trainables.objectives.terms.divergences import label_loss
 from trainables.signals import Losses, Signals
 
 

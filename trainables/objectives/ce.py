@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainables.config.objectives import CeConfig
-from trainables.objectives.divergences import label_loss
+from trainables.objectives.terms.divergences import label_loss
 from trainables.signals import Losses, Signals
 
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.config.objectives import CkdConfig
-from trainables.objectives.directions import directions
-from trainables.objectives.divergences import check_same_shape, label_loss
+from trainables.objectives.terms.directions import directions
+from trainables.objectives.terms.divergences import check_same_shape, label_loss
 from trainables.signals import Losses, Signals
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from trainables.config.objectives import ClkdConfig, Covariance
-from trainables.objectives.directions import directions
-from trainables.objectives.divergences import check_same_shape, label_loss
+from trainables.objectives.terms.directions import directions
+from trainables.objectives.terms.divergences import check_same_shape, label_loss
 from trainables.signals import Losses, Signals
 from trainables.tensors import at_least_fp32
 

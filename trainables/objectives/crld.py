@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from trainables.config.objectives import CrldConfig, Gate
-from trainables.objectives.comparisons import compare
-from trainables.objectives.divergences import label_loss
+from trainables.objectives.terms.comparisons import compare
+from trainables.objectives.terms.divergences import label_loss
 from trainables.signals import Losses, Signals, TeacherSignal
 from trainables.tensors import at_least_fp32
 

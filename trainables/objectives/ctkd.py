@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config.objectives import CtkdBase, CtkdConfig
-from trainables.objectives.divergences import dkd_parts_B, kd_divergence_B, label_loss
+from trainables.objectives.terms.divergences import dkd_parts_B, kd_divergence_B, label_loss
 from trainables.signals import Losses, Setting, Signals
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainables.config.objectives import DistConfig
-from trainables.objectives.correlations import class_distance, sample_distance_B
-from trainables.objectives.divergences import label_loss
+from trainables.objectives.terms.correlations import class_distance, sample_distance_B
+from trainables.objectives.terms.divergences import label_loss
 from trainables.signals import Losses, Signals
 
 

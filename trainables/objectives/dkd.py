@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from trainables.config.objectives import DkdConfig
 from trainables.config.schedules import warm_up
-from trainables.objectives.divergences import dkd_parts_B, label_loss, standardised
+from trainables.objectives.terms.divergences import dkd_parts_B, label_loss, standardised
 from trainables.signals import Losses, Signals
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainables.config.objectives import KdConfig
-from trainables.objectives.divergences import kd_divergence_B, label_loss, standardised
+from trainables.objectives.terms.divergences import kd_divergence_B, label_loss, standardised
 from trainables.signals import Losses, Signals
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainables.config.objectives import LsConfig
-from trainables.objectives.divergences import cross_entropy
+from trainables.objectives.terms.divergences import cross_entropy
 from trainables.signals import Losses, Signals
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from trainables.config.objectives import MlldConfig, MlldMask, MlldTemperatures
-from trainables.objectives.divergences import kd_divergence_B, label_loss, standardised
-from trainables.objectives.relations import batch_gap_B, class_gap_C
+from trainables.objectives.terms.divergences import kd_divergence_B, label_loss, standardised
+from trainables.objectives.terms.relations import batch_gap_B, class_gap_C
 from trainables.signals import Losses, Signals, TeacherSignal
 from trainables.tensors import at_least_fp32
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables.config.objectives import Growth, PskdConfig
-from trainables.objectives.divergences import label_loss
+from trainables.objectives.terms.divergences import label_loss
 from trainables.signals import Losses, Setting, Signals
 from trainables.tensors import at_least_fp32
 

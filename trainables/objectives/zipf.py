@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.config.objectives import ZipfConfig
-from trainables.objectives.divergences import label_loss, split_target
+from trainables.objectives.terms.divergences import label_loss, split_target
 from trainables.signals import Losses, Signals
 from trainables.tensors import at_least_fp32
 

@@ -29,7 +29,7 @@ class Broker:
     one slot after another down. Messages of an epoch that was already passed on are dropped, so that each
     arrives exactly once.
 
-    A broker that died comes back empty, as another incarnation (trainables/slots/follower.py). Followers then submit
+    A broker that died comes back empty, as another incarnation (follower.py). Followers then submit
     again with what they heard; slots find their leases unknown and drop them; attempts are counted from the
     time of birth, so that no report of the former incarnation is taken for one of this. It gives out
     nothing in its first `quiet_s` seconds, so that a slot has noticed before another gets its job.

@@ -16,8 +16,8 @@ from tests.unit.trainables.training.course_lab import (
 )
 from trainables.config import CeConfig
 from trainables.errors import ConfigError
+from trainables.slots import compiled_students
 from trainables.slots.compiled_students import CompiledStudents
-from trainables.slots.pool import compiled_students
 from trainables.training.loop import Course, train
 
 

@@ -21,8 +21,8 @@ from trainables.config import (
     TrialSpec,
     ViewsConfig,
 )
+from trainables.slots import warm_state
 from trainables.slots.compiled_students import CompiledStudents
-from trainables.slots.pool import warm_state
 from trainables.slots.warm_state import Bench
 from trainables.training.loop import train
 from trainables.training.workbench import RENDER_BUDGET_BYTES, render_budget

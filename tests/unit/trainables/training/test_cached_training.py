@@ -33,7 +33,7 @@ from trainables.config import (
 )
 from trainables.config.objectives import AektConfig, AkdConfig, CkdConfig, ClkdConfig, CtkdConfig
 from trainables.evaluation.metrics import evaluating
-from trainables.objectives.divergences import confidence_B
+from trainables.objectives.terms.divergences import confidence_B
 from trainables.signals import TeacherSignal
 from trainables.training.loop import Course, train
 from trainables.training.workbench import Workbench

@@ -30,7 +30,7 @@ from trainables.config.views import (
     RotationStep,
     TrivialAugmentStep,
 )
-from trainables.objectives.divergences import confidence_B
+from trainables.objectives.terms.divergences import confidence_B
 from trainables.signals import TeacherSignal
 from trainables.teacher.alignment_proof import prove_alignment
 from trainables.training.loop import Course, train

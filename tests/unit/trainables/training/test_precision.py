@@ -34,7 +34,7 @@ from trainables.config import (
 )
 from trainables.objectives import CeObjective
 from trainables.signals import Losses, Signals
-from trainables.slots.pool import warm_state
+from trainables.slots import warm_state
 from trainables.slots.warm_state import Bench
 from trainables.training import loop
 from trainables.training.checkpoints import CheckpointFolder

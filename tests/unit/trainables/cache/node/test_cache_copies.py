@@ -168,7 +168,7 @@ def test_a_reader_keeps_cleaners_away_and_what_they_removed_is_converted_again(l
 def test_a_full_disk_is_an_error_that_names_the_folder(lab: CacheLab) -> None:
     lab.build()
     reader = lab.open()
-    with largest_file(600), pytest.raises(CacheError, match=r"cannot keep bank weak .*copies.*set TMPDIR"):
+    with largest_file(600), pytest.raises(CacheError, match=r"cannot keep bank weak .*scratch.*set TMPDIR"):
         reader.arrays("weak")
     assert not (lab.folder / "scratch" / "weak").exists()
     assert reader.signal("weak", 0, torch.arange(3)).logits_BC.shape == (3, 5)

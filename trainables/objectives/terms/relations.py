@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainables.objectives.divergences import check_same_shape
+from trainables.objectives.terms.divergences import check_same_shape
 from trainables.tensors import at_least_fp32
 
 

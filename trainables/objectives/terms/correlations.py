@@ -9,7 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from trainables.objectives.divergences import check_same_shape
+from trainables.objectives.terms.divergences import check_same_shape
 from trainables.tensors import at_least_fp32
 
 _EPS: Final = 1e-8

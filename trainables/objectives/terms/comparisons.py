@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from trainables.config.objectives import CrldBase, CrldConfig
-from trainables.objectives.correlations import class_distance, sample_distance_B
-from trainables.objectives.divergences import dkd_parts_B, kd_divergence_B, standardised
-from trainables.objectives.relations import batch_gap_B, class_gap_C
+from trainables.objectives.terms.correlations import class_distance, sample_distance_B
+from trainables.objectives.terms.divergences import dkd_parts_B, kd_divergence_B, standardised
+from trainables.objectives.terms.relations import batch_gap_B, class_gap_C
 
 
 class Comparison(Protocol):

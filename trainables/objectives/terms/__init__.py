@@ -1,0 +1,1 @@
+"""Formulas that several objectives share: divergences, correlations, directions, comparisons, relations."""
