@@ -17,8 +17,8 @@ from trainables.cache.node.reader import open_cache
 from trainables.data import load_training
 from trainables.errors import ConfigError
 from trainables.teacher.alignment_proof import ProofSummary, prove_alignment
-from trainables.teacher.cache_build import teacher_of
 from trainables.teacher.cache_request import CacheRequest
+from trainables.teacher.loading import teacher_of
 from trainables.training.train_teacher import TeacherFacts
 
 

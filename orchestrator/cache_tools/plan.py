@@ -14,14 +14,14 @@ from orchestrator.pipeline.teacher_stage import known_teacher
 from orchestrator.terminal.console import Console
 from orchestrator.terminal.formatting import duration
 from trainables.cache.format.disk_space import bytes_in_words, expected_bytes, require_room
-from trainables.cache.format.identity import split_facts
 from trainables.cache.format.planning import Plan, agreed_origin, answers_of, plan_shards
 from trainables.cache.format.storage import Place, open_place
 from trainables.cache.tools.fidelity import FidelityRow, fidelity
 from trainables.data import TrainingData, load_training
-from trainables.teacher.cache_build import teacher_of
+from trainables.data.splits import split_facts
 from trainables.teacher.cache_request import CacheRequest, embedding_width
-from trainables.teacher.shard_producer import LiveTeacher
+from trainables.teacher.live import LiveTeacher
+from trainables.teacher.loading import teacher_of
 from trainables.teacher.speed_sample import TeacherSample, sample_teacher
 from trainables.training.train_teacher import TeacherFacts
 

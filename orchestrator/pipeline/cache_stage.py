@@ -13,8 +13,9 @@ from trainables.cache.node.reader import open_cache
 from trainables.config import digest_of
 from trainables.data import load_training
 from trainables.teacher.alignment_proof import prove_alignment
-from trainables.teacher.cache_build import CacheSummary, build_cache, teacher_of
+from trainables.teacher.cache_build import CacheSummary, build_cache
 from trainables.teacher.cache_request import CacheRequest
+from trainables.teacher.loading import teacher_of
 from trainables.training.train_teacher import TeacherFacts
 
 ROWS_PER_ACTOR = 50_000

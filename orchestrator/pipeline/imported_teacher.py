@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import imported_file
-from trainables.cache.format.identity import split_facts
 from trainables.cache.tools.import_logits import ImportedTeacher
 from trainables.data import TrainingData
+from trainables.data.splits import split_facts
 from trainables.errors import ConfigError
 from trainables.local_files import replace_text
 from trainables.training.train_teacher import TeacherFacts

@@ -15,14 +15,16 @@ from torch import nn
 from tests.benchmarks.figures import Bound, Figure
 from tests.benchmarks.rig import scratch_folder
 from tests.benchmarks.surroundings import surroundings
-from trainables.cache.format.identity import make_identity, split_facts
+from trainables.cache.format.identity import make_identity
 from trainables.cache.format.manifest import Manifest, Origin, read_manifest
 from trainables.cache.format.planning import claim_folder, plan_shards, publish, together
 from trainables.cache.format.storage import open_place
 from trainables.cache.node.reader import open_cache
 from trainables.config import BankConfig, CacheConfig, ViewsConfig, digest_of
 from trainables.data import ImageSplit, TrainingData
-from trainables.teacher.shard_producer import LiveTeacher, ShardProducer
+from trainables.data.splits import split_facts
+from trainables.teacher.live import LiveTeacher
+from trainables.teacher.shard_producer import ShardProducer
 
 # N = training samples, C = classes, B = rows in a batch
 

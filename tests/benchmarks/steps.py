@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from tests.benchmarks.figures import Bound, Figure
 from tests.benchmarks.surroundings import surroundings
-from trainables.cache.format.identity import make_identity, split_facts
+from trainables.cache.format.identity import make_identity
 from trainables.cache.format.manifest import Origin
 from trainables.cache.format.planning import claim_folder, plan_shards, publish, together
 from trainables.cache.format.storage import open_place
@@ -39,10 +39,12 @@ from trainables.config import (
     digest_of,
 )
 from trainables.data import ImageSplit, TrainingData
+from trainables.data.splits import split_facts
 from trainables.models import build_model
 from trainables.models.weights import weights_digest
 from trainables.signals import TeacherSignal
-from trainables.teacher.shard_producer import LiveTeacher, ShardProducer
+from trainables.teacher.live import LiveTeacher
+from trainables.teacher.shard_producer import ShardProducer
 from trainables.tensors import memory_format
 from trainables.training.loop import Course, train
 from trainables.training.workbench import Workbench

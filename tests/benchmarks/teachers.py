@@ -18,7 +18,6 @@ from search_spaces.space import SpaceConfig
 from tests.benchmarks.figures import Bound, Figure
 from tests.benchmarks.rig import scratch_folder, search_of
 from tests.benchmarks.surroundings import surroundings
-from trainables.cache.format.identity import split_facts
 from trainables.config import (
     CacheConfig,
     DataConfig,
@@ -29,6 +28,7 @@ from trainables.config import (
     digest_of,
 )
 from trainables.data import TrainingData, load_training
+from trainables.data.splits import split_facts
 from trainables.models import build_model
 from trainables.models.weights import save_weights, weights_digest
 from trainables.teacher.cache_build import build_cache

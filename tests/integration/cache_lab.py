@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from cluster.session import connect
-from trainables.cache.format.identity import split_facts
 from trainables.config import (
     BankConfig,
     CacheConfig,
@@ -22,6 +21,7 @@ from trainables.config import (
     digest_of,
 )
 from trainables.data import load_training
+from trainables.data.splits import split_facts
 from trainables.models import build_model
 from trainables.models.weights import save_weights, weights_digest
 from trainables.teacher.cache_build import CacheSummary, build_cache

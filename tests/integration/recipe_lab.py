@@ -18,9 +18,9 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torchvision.datasets import CIFAR100
 
 from tests.unit.trainables.cache.lab import CacheLab
-from trainables.cache.format.identity import split_facts
 from trainables.config import ModelConfig, ObjectiveBase, Precision, TrainingConfig, ViewsConfig
 from trainables.data import TrainingData
+from trainables.data.splits import split_facts
 from trainables.models import build_model
 from trainables.training.loop import Course, Outcome, train
 from trainables.training.workbench import Workbench

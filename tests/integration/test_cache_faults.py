@@ -18,8 +18,9 @@ from tests.integration.fault_lab import meanwhile, wait_until
 from trainables.cache.node.reader import open_cache
 from trainables.data import load_training
 from trainables.teacher.alignment_proof import prove_alignment
-from trainables.teacher.cache_build import CacheSummary, build_cache, load_teacher
+from trainables.teacher.cache_build import CacheSummary, build_cache
 from trainables.teacher.cache_request import CacheRequest
+from trainables.teacher.loading import load_teacher
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

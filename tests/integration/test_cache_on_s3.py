@@ -12,13 +12,13 @@ import torch
 
 from tests.integration.s3_lab import S3, CutLine, running_s3
 from tests.unit.trainables.cache.lab import CacheLab, random_data, tiny_teacher
-from trainables.cache.format.identity import split_facts
 from trainables.cache.format.manifest import MANIFEST, read_manifest
 from trainables.cache.format.storage import open_place
 from trainables.cache.tools.export_table import export_plain
 from trainables.cache.tools.inspection import Fault, inspect_cache
 from trainables.cache.tools.repair import withdraw
 from trainables.cache.tools.statistics import bank_figures
+from trainables.data.splits import split_facts
 from trainables.errors import CacheError
 from trainables.teacher.alignment_proof import prove_alignment
 

@@ -21,9 +21,9 @@ from tests.unit.trainables.training.course_lab import (
     untimed,
     weights_of,
 )
-from trainables.cache.format.identity import split_facts
 from trainables.config import Precision
 from trainables.config.objectives import CtkdConfig, PskdConfig
+from trainables.data.splits import split_facts
 from trainables.errors import TrialFailed
 from trainables.training.loop import Course, train
 from trainables.training.ranks import SOLO, DdpTeam, Team

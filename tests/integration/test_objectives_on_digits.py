@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from tests.unit.trainables.cache.lab import CacheLab
-from trainables.cache.format.identity import split_facts
 from trainables.config import (
     OBJECTIVE_CONFIGS,
     BankConfig,
@@ -24,6 +23,7 @@ from trainables.config import (
     ViewsConfig,
 )
 from trainables.data import load_training
+from trainables.data.splits import split_facts
 from trainables.models import build_model
 from trainables.training.loop import Course, train
 from trainables.training.workbench import Workbench

@@ -8,7 +8,6 @@ import pytest
 import ray
 import torch
 
-from trainables.cache.format.identity import split_facts
 from trainables.cache.node.reader import open_cache
 from trainables.config import (
     BankConfig,
@@ -22,11 +21,13 @@ from trainables.config import (
     digest_of,
 )
 from trainables.data import load_training
+from trainables.data.splits import split_facts
 from trainables.models import build_model
 from trainables.models.weights import save_weights, weights_digest
 from trainables.teacher.alignment_proof import prove_alignment
-from trainables.teacher.cache_build import build_cache, load_teacher
+from trainables.teacher.cache_build import build_cache
 from trainables.teacher.cache_request import CacheRequest
+from trainables.teacher.loading import load_teacher
 
 pytestmark = pytest.mark.ray
 

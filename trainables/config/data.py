@@ -88,3 +88,23 @@ class DataConfig(Config):
         if (self.mean is None) != (self.std is None):
             raise ValueError("give `mean` and `std` together or neither")
         return self
+
+
+class SourcePart(StrEnum):
+    """The two parts that a data set comes in; the selection split is cut from its training part."""
+
+    TRAIN = "train"
+    TEST = "test"
+
+
+class SplitFacts(Config):
+    """What a cache needs to know of a training split; it can be told without loading the data."""
+
+    data_digest: str = Field(description="sha256 of the training images, labels and ids")
+    ids_digest: str = Field(description="sha256 of the sample ids")
+    n_train: int = Field(ge=1)
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    input_shape: tuple[int, int, int] = Field(description="channels, height, width")
+    left_out: int = Field(0, description="unreadable images that are in neither training nor selection split")

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from trainables.config.data import DataConfig
+from trainables.config.data import DataConfig, SourcePart
 from trainables.data.roots import downloaded, root_of
-from trainables.data.splits import SourceImages, SourcePart
+from trainables.data.splits import SourceImages
 from trainables.errors import DataError
 
 

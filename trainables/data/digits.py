@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainables.config.data import DataConfig
-from trainables.data.splits import SourceImages, SourcePart
+from trainables.config.data import DataConfig, SourcePart
+from trainables.data.splits import SourceImages
 from trainables.errors import DataError
 from trainables.seeds import first_by_hash, salt_of
 

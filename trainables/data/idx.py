@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torchvision.datasets import FashionMNIST
 
-from trainables.config.data import DataConfig
+from trainables.config.data import DataConfig, SourcePart
 from trainables.data.roots import downloaded, root_of
-from trainables.data.splits import SourceImages, SourcePart
+from trainables.data.splits import SourceImages
 from trainables.errors import DataError
 
 _STEMS: Final[Mapping[SourcePart, str]] = MappingProxyType(

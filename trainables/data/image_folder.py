@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainables.config.data import DataConfig, DataName
+from trainables.config.data import DataConfig, DataName, SourcePart
 from trainables.data.folder_images import CHANNELS, FolderImages
 from trainables.data.folder_index import Told, index_of
 from trainables.data.folder_listing import LAYOUT, MAX_THREADS, Listing, list_part
 from trainables.data.pictures import NAMED, UNREADABLE, read_square, unreadable
 from trainables.data.roots import root_of
-from trainables.data.splits import SourceImages, SourcePart
+from trainables.data.splits import SourceImages
 from trainables.errors import DataError
 
 logger = logging.getLogger(__name__)

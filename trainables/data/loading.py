@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.config.data import DataConfig
+from trainables.config.data import DataConfig, SourcePart
 from trainables.data.long_tail import long_tailed
 from trainables.data.normalisation import Moments, measured, measured_in_files
 from trainables.data.sources import read_source
-from trainables.data.splits import ImageSplit, SourceImages, SourcePart, TrainingData
+from trainables.data.splits import ImageSplit, SourceImages, TrainingData
 from trainables.errors import ConfigError, DataError
 from trainables.seeds import falls_below, first_by_hash, salt_of
 

@@ -10,9 +10,9 @@ from typing import Final
 
 from torch import Tensor
 
-from trainables.config.data import DataConfig, DataName
+from trainables.config.data import DataConfig, DataName, SourcePart
 from trainables.data.resizing import resized
-from trainables.data.splits import SourceImages, SourcePart
+from trainables.data.splits import SourceImages
 from trainables.data.user import read_factory
 from trainables.errors import DataError
 

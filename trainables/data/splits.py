@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
 from torch import Tensor
 
+from trainables.config import digest_of
+from trainables.config.data import SplitFacts
 from trainables.data.prefetch import one_ahead
 
 if TYPE_CHECKING:  # most data sets are no image folders
@@ -18,13 +19,6 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 # N = samples, B = samples of a batch, C = channels, H, W = height and width in pixels
-
-
-class SourcePart(StrEnum):
-    """The two parts that a data set comes in; the selection split is cut from its training part."""
-
-    TRAIN = "train"
-    TEST = "test"
 
 
 @dataclass(frozen=True)
@@ -89,3 +83,18 @@ class TrainingData:
     their paths, sizes and contents as they are on disk stand for the pixels."""
     left_out: int = 0
     """Images of the training part that cannot be read and are in neither split."""
+
+
+def split_facts(data: TrainingData) -> SplitFacts:
+    """The facts of loaded data."""
+    channels, height, width = (int(side) for side in data.train.images.shape[1:])
+    return SplitFacts(
+        data_digest=data.digest,
+        ids_digest=digest_of(data.train.ids.tolist()),
+        n_train=len(data.train.ids),
+        classes=data.classes,
+        mean=data.mean,
+        std=data.std,
+        input_shape=(channels, height, width),
+        left_out=data.left_out,
+    )

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from trainables.config.data import DataConfig
+from trainables.config.data import DataConfig, SourcePart
 from trainables.data.resizing import eight_bit
-from trainables.data.splits import SourceImages, SourcePart
+from trainables.data.splits import SourceImages
 from trainables.errors import DataError
 from trainables.factories import call_factory
 

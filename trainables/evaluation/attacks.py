@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trainables.config.objectives import Attack
 from trainables.data import ImageSplit
-from trainables.evaluation.metrics import evaluating
+from trainables.models.modes import evaluating
 from trainables.tensors import at_least_fp32
 from trainables.views.normalise import normalise
 

@@ -27,7 +27,7 @@ from trainables.config.faithfulness import BallSearch, ConfidenceOf
 from trainables.data import ImageSplit
 from trainables.errors import DataError, TrialFailed
 from trainables.evaluation.ball_search import BestInBall, Scores
-from trainables.evaluation.metrics import evaluating
+from trainables.models.modes import evaluating
 from trainables.seeds import derive_seed, first_by_hash, salt_of
 from trainables.tensors import at_least_fp32, memory_format
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from trainables.data import ImageSplit
 from trainables.errors import DataError, TrialFailed
+from trainables.models.modes import evaluating
 from trainables.views.normalise import normalise
 
 ECE_BINS = 15
@@ -113,18 +113,6 @@ def calibration_error(confidence_N: Tensor, correct_N: Tensor) -> Tensor:
     gap_N = correct_N - confidence_N
     per_bin = torch.zeros(ECE_BINS, device=gap_N.device).index_add_(0, bins_N, gap_N)
     return per_bin.abs().sum() / len(gap_N)
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; every part gets its own mode back, since some may be frozen in evaluation mode."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _logits(model: nn.Module, batch: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

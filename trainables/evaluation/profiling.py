@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.errors import StillhouseError
-from trainables.evaluation.metrics import evaluating
+from trainables.models.modes import evaluating
 from trainables.models.weights import count_parameters, save_weights
 
 WARM_UP_FORWARDS = 10

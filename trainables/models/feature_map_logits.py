@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables.errors import TrialFailed
-from trainables.evaluation.metrics import evaluating
+from trainables.models.modes import evaluating
 
 _PROBES = 2
 """Images of the forward pass that finds the feature map."""

@@ -27,8 +27,8 @@ from trainables.seeds import derive_seed
 from trainables.slots.compiled_students import CompiledStudents
 from trainables.slots.lru_cache import Kept
 from trainables.teacher.autocast import AutocastTeacher
+from trainables.teacher.live import LiveTeacher
 from trainables.teacher.online import OnlineTeacher
-from trainables.teacher.shard_producer import LiveTeacher
 from trainables.training.loop import Course
 from trainables.training.precision import has_fast_bf16, measure_precision
 from trainables.training.workbench import Workbench, render_budget

@@ -23,7 +23,7 @@ from trainables.errors import CacheError
 from trainables.seeds import derive_seed
 from trainables.teacher.agreement import disagreement, embedding_disagreement
 from trainables.teacher.autocast import AutocastTeacher
-from trainables.teacher.shard_producer import Answers, LiveTeacher
+from trainables.teacher.live import Answers, LiveTeacher
 
 # N = training samples, V = views, P = pairs, C = classes
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Final
 
 import ray.data
@@ -18,26 +17,26 @@ import torch
 from pydantic import Field
 from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
-from torch import nn
 
 from trainables.cache.format.disk_space import require_room
-from trainables.cache.format.identity import require_identity, split_facts
+from trainables.cache.format.identity import require_identity
 from trainables.cache.format.manifest import Origin, Shard, ShardRecord, read_manifest
 from trainables.cache.format.planning import Plan, answers_of, claim_folder, plan_shards, publish, together
 from trainables.cache.format.storage import Place, open_place
 from trainables.config import (
     CacheIdentity,
     Config,
-    ModelConfig,
     digest_of,
 )
-from trainables.data import TrainingData, load_training
+from trainables.data import load_training
+from trainables.data.splits import split_facts
 from trainables.errors import CacheError, StillhouseError
-from trainables.models import build_model
-from trainables.models.weights import load_weights, weights_digest
+from trainables.models.weights import weights_digest
 from trainables.teacher.autocast import AutocastTeacher
 from trainables.teacher.cache_request import CacheRequest, embedding_width
-from trainables.teacher.shard_producer import LiveTeacher, ShardProducer
+from trainables.teacher.live import LiveTeacher
+from trainables.teacher.loading import load_teacher
+from trainables.teacher.shard_producer import ShardProducer
 
 logger = logging.getLogger(__name__)
 
@@ -148,28 +147,6 @@ class TeacherWorker:
             device=torch.device("cuda" if on_gpu else "cpu"),
         )
         return ShardProducer(self._place, self._origin, live, data)
-
-
-def teacher_of(request: CacheRequest, data: TrainingData) -> nn.Module:
-    """The teacher that a request's cache is made of, on the CPU.
-
-    Raises:
-        CacheError: its logits were imported.
-        CheckpointError: the weights cannot be read or do not fit.
-    """
-    teacher = load_teacher(*request.network, data)
-    return AutocastTeacher(teacher) if request.cache.autocast else teacher
-
-
-def load_teacher(config: ModelConfig, weights: str, data: TrainingData) -> nn.Module:
-    """The teacher with its weights, for these images and classes, on the CPU.
-
-    Raises:
-        CheckpointError: the weights cannot be read or do not fit.
-    """
-    model = build_model(config, n_classes=len(data.classes), in_channels=int(data.train.images.shape[1]))
-    load_weights(model, Path(weights))
-    return model
 
 
 def _compute(request: CacheRequest, place: Place, plan: Plan, progress: Progress, began: float) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from trainables.cache.format.identity import SplitFacts, folder_name, make_identity
+from trainables.cache.format.identity import folder_name, make_identity
 from trainables.cache.format.manifest import Origin, Part
 from trainables.cache.format.planning import Plan
 from trainables.config import CacheConfig, CacheIdentity, Config, DataConfig, ModelConfig, ViewsConfig
+from trainables.config.data import SplitFacts
 from trainables.errors import CacheError
 from trainables.models import build_model
 from trainables.models.embedding import embedding_width_of

@@ -8,7 +8,7 @@ from torch import Tensor
 from trainables.cache.format.logit_encoding import keep_logits
 from trainables.config import Precision, ViewsConfig
 from trainables.signals import TeacherSignal
-from trainables.teacher.shard_producer import Answers, LiveTeacher
+from trainables.teacher.live import Answers, LiveTeacher
 
 # B = samples in the batch, C = channels, H, W = height and width
 

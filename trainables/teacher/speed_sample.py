@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trainables.config import Recipe
-from trainables.teacher.shard_producer import LiveTeacher
+from trainables.teacher.live import LiveTeacher
 
 SAMPLE_ROWS: Final = 2048
 TIME_S: Final = 4.0

@@ -34,6 +34,7 @@ from trainables.training.optimisers import (
     set_learning_rate,
 )
 from trainables.training.ranks import SOLO, Forward, Share, Team, any_rank, settle
+from trainables.training.running_means import RunningMeans, scaled
 from trainables.training.step_inputs import Serving, needs_plain_forward
 from trainables.training.workbench import Workbench
 
@@ -183,7 +184,7 @@ class _Run:
         torch.manual_seed(derive_seed(self.course.seed, "forward", epoch, *rank))
         batches = self._batches(epoch)
         shares = [self.team.share(rows_B) for rows_B in batches]
-        means = _Means()
+        means = RunningMeans()
         self.model.train()
         for step, share in enumerate(shares):
             if any_rank(self.team, should_stop()):
@@ -224,7 +225,7 @@ class _Run:
         losses = self.objective(signals)
         self.optimizer.zero_grad(set_to_none=True)
         # Ranks' gradients are averaged, so each weighs as many ranks as its share of the batch is worth.
-        _scaled(losses.total, share.part * self.team.size).backward()  # type: ignore[no-untyped-call]
+        scaled(losses.total, share.part * self.team.size).backward()  # type: ignore[no-untyped-call]
         average_gradients(self.objective, self.team)
         if self.course.training.clip_norm is not None:
             norm = clip_gradients(self.optimizer, self.course.training.clip_norm)
@@ -244,35 +245,6 @@ class _Run:
         if figures["accuracy"] > self.best.get("selection/accuracy", -1.0):
             self.best_epoch, self.best = epoch, dict(metrics)
             self.best_model = {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-class _Means:
-    """Running means of scalars, kept on the device so that no step waits for a copy."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._count = 0
-
-    def add(self, losses: Losses, part: float) -> None:
-        self._count += 1
-        self._add("train/loss", losses.total, part)
-        for scalars in (losses.terms, losses.gauges):
-            for name, value in scalars.items():
-                self._add(f"train/{name}", value, part)
-
-    def result(self, team: Team) -> dict[str, float]:
-        names = list(self._sums)
-        values = team.sum(torch.stack([self._sums[name] for name in names])) / max(self._count, 1)
-        return dict(zip(names, values.tolist(), strict=True))
-
-    def _add(self, name: str, value: Tensor, part: float) -> None:
-        value = _scaled(value.detach().float(), part)
-        self._sums[name] = self._sums[name] + value if name in self._sums else value
-
-
-def _scaled(value: Tensor, factor: float) -> Tensor:
-    # One that trains alone is not to pay for it: on a GPU each product is one more kernel to start.
-    return value if factor == 1 else value * factor
 
 
 def _require_common(epoch: int, files: CheckpointFolder | None, team: Team) -> None:

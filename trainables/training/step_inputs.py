@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from trainables.config import Need, ObjectiveBase, TrainingPrecision
 from trainables.errors import TrialFailed
 from trainables.evaluation.attacks import Attacker, accuracy_under_attack, attack_target
-from trainables.evaluation.metrics import evaluating
 from trainables.models.feature_map_logits import DenseLogits
+from trainables.models.modes import evaluating
 from trainables.signals import Signals, TeacherSignal
 from trainables.tap import EmbeddingTap
 from trainables.tensors import at_least_fp32, to_device

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
-from trainables.cache.format.identity import SplitFacts, split_facts
 from trainables.config import (
     CeConfig,
     Config,
@@ -18,7 +17,9 @@ from trainables.config import (
     ViewsConfig,
     digest_of,
 )
+from trainables.config.data import SplitFacts
 from trainables.data import TrainingData, load_training
+from trainables.data.splits import split_facts
 from trainables.models import build_model
 from trainables.models.weights import count_parameters, load_weights, save_weights, weights_digest
 from trainables.seeds import derive_seed

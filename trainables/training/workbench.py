@@ -7,10 +7,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from trainables.cache.format.identity import make_identity, require_identity, split_facts
+from trainables.cache.format.identity import make_identity, require_identity
 from trainables.cache.node.reader import CacheReader
 from trainables.config import ViewsConfig
 from trainables.data import ImageSplit, TrainingData
+from trainables.data.splits import split_facts
 from trainables.errors import CacheError, TrialFailed
 from trainables.evaluation.metrics import answers, evaluate
 from trainables.signals import Mixing, TeacherSignal

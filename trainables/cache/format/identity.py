@@ -4,46 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from pydantic import Field
-
-from trainables.config import CacheIdentity, Config, Precision, Recipe, digest_of
+from trainables.config import CacheIdentity, Precision, Recipe, digest_of
+from trainables.config.data import SplitFacts
 from trainables.errors import CacheError
-
-if TYPE_CHECKING:  # torch stays out of processes that only compare identities
-    from trainables.data import TrainingData
 
 SCHEMA_VERSION: Final = 1
 """Goes up when the files change their format, or when a drawn view or a kept value changes its meaning."""
-
-
-class SplitFacts(Config):
-    """What a cache needs to know of a training split; it can be told without loading the data."""
-
-    data_digest: str = Field(description="sha256 of the training images, labels and ids")
-    ids_digest: str = Field(description="sha256 of the sample ids")
-    n_train: int = Field(ge=1)
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    input_shape: tuple[int, int, int] = Field(description="channels, height, width")
-    left_out: int = Field(0, description="unreadable images that are in neither training nor selection split")
-
-
-def split_facts(data: TrainingData) -> SplitFacts:
-    """The facts of loaded data."""
-    channels, height, width = (int(side) for side in data.train.images.shape[1:])
-    return SplitFacts(
-        data_digest=data.digest,
-        ids_digest=digest_of(data.train.ids.tolist()),
-        n_train=len(data.train.ids),
-        classes=data.classes,
-        mean=data.mean,
-        std=data.std,
-        input_shape=(channels, height, width),
-        left_out=data.left_out,
-    )
 
 
 def make_identity(

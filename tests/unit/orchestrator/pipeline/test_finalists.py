@@ -19,8 +19,8 @@ from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.ledger_writer import Bookkeeper
 from orchestrator.search.trial_specs import Composer, control_spec, repeat_jobs
 from orchestrator.terminal.console import Console
-from trainables.cache.format.identity import SplitFacts
 from trainables.config import BenchSpec, Role, TrialSpec, digest_of
+from trainables.config.data import SplitFacts
 from trainables.slots.messages import End, Message, TrainJob
 from trainables.training.train_teacher import TeacherFacts
 

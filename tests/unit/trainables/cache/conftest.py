@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from tests.unit.trainables.cache.lab import CacheLab, random_data, tiny_teacher
-from trainables.cache.format.identity import split_facts
+from trainables.data.splits import split_facts
 
 
 @pytest.fixture

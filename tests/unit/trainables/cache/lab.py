@@ -8,14 +8,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainables.cache.format.identity import SplitFacts, make_identity
+from trainables.cache.format.identity import make_identity
 from trainables.cache.format.manifest import Origin, Shard
 from trainables.cache.format.planning import claim_folder, plan_shards, publish, together
 from trainables.cache.format.storage import open_place
 from trainables.cache.node.reader import CacheReader, open_cache
 from trainables.config import BankConfig, CropFlipStep, Precision, RandAugmentStep, ViewsConfig
+from trainables.config.data import SplitFacts
 from trainables.data import ImageSplit, TrainingData
-from trainables.teacher.shard_producer import LiveTeacher, ShardProducer
+from trainables.teacher.live import LiveTeacher
+from trainables.teacher.shard_producer import ShardProducer
 
 CLASSES = ("ant", "bee", "cat", "dog", "eel")
 CPU = torch.device("cpu")

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from trainables.data import ImageSplit
 from trainables.errors import DataError, TrialFailed
-from trainables.evaluation.metrics import evaluate, evaluating, figures_of
+from trainables.evaluation.metrics import evaluate, figures_of
+from trainables.models.modes import evaluating
 
 CPU = torch.device("cpu")
 

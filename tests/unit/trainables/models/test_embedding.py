@@ -15,7 +15,7 @@ from trainables.config import ModelConfig, ModelName
 from trainables.errors import CacheError
 from trainables.models import build_model
 from trainables.models.embedding import EmbeddingTap, classifier_of, embedding_width_of
-from trainables.teacher.shard_producer import LiveTeacher
+from trainables.teacher.live import LiveTeacher
 
 
 class Counting(nn.Module):

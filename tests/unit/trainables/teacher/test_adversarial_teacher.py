@@ -25,16 +25,16 @@ from tests.unit.trainables.training.course_lab import (
     untimed,
     weights_of,
 )
-from trainables.cache.format.identity import split_facts
 from trainables.config import CeConfig, KdConfig, Need, ObjectiveBase, TrainingPrecision
 from trainables.config.objectives import AkdConfig, TeacherInput
+from trainables.data.splits import split_facts
 from trainables.errors import CacheError, TrialFailed
 from trainables.evaluation.attacks import Attacker
-from trainables.evaluation.metrics import evaluating
+from trainables.models.modes import evaluating
 from trainables.objectives import AkdObjective
 from trainables.signals import Signals
+from trainables.teacher.live import LiveTeacher
 from trainables.teacher.online import OnlineTeacher
-from trainables.teacher.shard_producer import LiveTeacher
 from trainables.training.loop import Course, train
 from trainables.training.ranks import SOLO
 from trainables.training.step_inputs import Serving

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.unit.trainables.cache.lab import VIEWS, CacheLab, random_data, tiny_teacher
-from trainables.cache.format.identity import split_facts
 from trainables.config import CacheConfig, DataConfig, DataName, Precision
+from trainables.data.splits import split_facts
 from trainables.errors import CacheError
 from trainables.teacher.alignment_proof import prove_alignment
 from trainables.teacher.autocast import AutocastTeacher, autocast_digest

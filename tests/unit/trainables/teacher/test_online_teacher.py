@@ -20,10 +20,10 @@ from tests.unit.trainables.training.course_lab import (
     small_student,
     weights_of,
 )
-from trainables.cache.format.identity import split_facts
 from trainables.config import BankConfig, CrldConfig, KdConfig, ObjectiveBase, Precision, Recipe, ViewsConfig
+from trainables.data.splits import split_facts
+from trainables.teacher.live import LiveTeacher
 from trainables.teacher.online import OnlineTeacher
-from trainables.teacher.shard_producer import LiveTeacher
 from trainables.training.loop import train
 from trainables.training.workbench import Workbench
 

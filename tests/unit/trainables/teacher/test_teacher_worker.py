@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainables.cache.format.identity import split_facts
 from trainables.cache.format.manifest import Shard, ShardRecord
 from trainables.cache.format.planning import claim_folder, plan_shards
 from trainables.cache.format.storage import Place, open_place
@@ -21,6 +20,7 @@ from trainables.config import (
     digest_of,
 )
 from trainables.data import load_training
+from trainables.data.splits import split_facts
 from trainables.errors import CacheError
 from trainables.models import build_model
 from trainables.models.weights import save_weights, weights_digest

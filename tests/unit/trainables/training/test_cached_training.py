@@ -19,7 +19,6 @@ from tests.unit.trainables.training.course_lab import (
     untimed,
     weights_of,
 )
-from trainables.cache.format.identity import split_facts
 from trainables.cache.format.planning import shards_of
 from trainables.config import (
     CeConfig,
@@ -32,7 +31,8 @@ from trainables.config import (
     Precision,
 )
 from trainables.config.objectives import AektConfig, AkdConfig, CkdConfig, ClkdConfig, CtkdConfig
-from trainables.evaluation.metrics import evaluating
+from trainables.data.splits import split_facts
+from trainables.models.modes import evaluating
 from trainables.objectives.terms.divergences import confidence_B
 from trainables.signals import TeacherSignal
 from trainables.training.loop import Course, train

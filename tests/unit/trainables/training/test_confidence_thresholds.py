@@ -15,8 +15,8 @@ from tests.unit.trainables.training.course_lab import (
     small_course,
     small_student,
 )
-from trainables.cache.format.identity import split_facts
 from trainables.config import CrldConfig, Gate, ObjectiveBase, Precision
+from trainables.data.splits import split_facts
 from trainables.training.loop import train
 from trainables.training.workbench import Workbench
 

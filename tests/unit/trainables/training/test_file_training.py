@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from tests.unit.trainables.cache.lab import CacheLab
 from tests.unit.trainables.data.folder_lab import config_of, write_folder
 from tests.unit.trainables.training.course_lab import CPU, same_weights, untimed, weights_of
-from trainables.cache.format.identity import split_facts
 from trainables.cache.node.reader import CacheReader
 from trainables.config import (
     BankConfig,
@@ -28,10 +27,11 @@ from trainables.config import (
 )
 from trainables.config.views import MixupStep, RandomResizedCropStep, Step
 from trainables.data import TrainingData, load_training
+from trainables.data.splits import split_facts
 from trainables.errors import CacheError
 from trainables.teacher.alignment_proof import prove_alignment
+from trainables.teacher.live import LiveTeacher
 from trainables.teacher.online import OnlineTeacher
-from trainables.teacher.shard_producer import LiveTeacher
 from trainables.training.loop import Course, train
 from trainables.training.workbench import Workbench
 

@@ -22,7 +22,6 @@ from tests.unit.trainables.training.course_lab import (
     untimed,
     weights_of,
 )
-from trainables.cache.format.identity import split_facts
 from trainables.config import (
     CeConfig,
     CrldConfig,
@@ -33,6 +32,7 @@ from trainables.config import (
     OptimizerName,
     TrainingConfig,
 )
+from trainables.data.splits import split_facts
 from trainables.errors import TrialFailed
 from trainables.training.checkpoint_paths import kept_state
 from trainables.training.checkpoints import CheckpointFolder

@@ -21,7 +21,6 @@ from tests.unit.trainables.training.course_lab import (
     untimed,
     weights_of,
 )
-from trainables.cache.format.identity import split_facts
 from trainables.config import BankConfig, CeConfig, KdConfig, ObjectiveBase, Precision, Recipe, ViewsConfig
 from trainables.config.views import (
     CutmixStep,
@@ -30,6 +29,7 @@ from trainables.config.views import (
     RotationStep,
     TrivialAugmentStep,
 )
+from trainables.data.splits import split_facts
 from trainables.objectives.terms.divergences import confidence_B
 from trainables.signals import TeacherSignal
 from trainables.teacher.alignment_proof import prove_alignment

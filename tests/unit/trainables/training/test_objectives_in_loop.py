@@ -24,9 +24,9 @@ from tests.unit.trainables.training.course_lab import (
     untimed,
     weights_of,
 )
-from trainables.cache.format.identity import split_facts
 from trainables.config import OBJECTIVE_CONFIGS, CrldConfig, KdConfig, MlldConfig, Need, ObjectiveBase
 from trainables.config.objectives import AkdConfig, CbdConfig, CtkdConfig, PskdConfig
+from trainables.data.splits import split_facts
 from trainables.errors import CheckpointError, TrialFailed
 from trainables.models.cosine import with_cosine_head
 from trainables.objectives import STATEFUL_OBJECTIVES, build_objective

@@ -23,9 +23,9 @@ from tests.unit.trainables.training.course_lab import (
     untimed,
     weights_of,
 )
-from trainables.cache.format.identity import split_facts
 from trainables.config import DkdConfig, KdConfig, ObjectiveBase
 from trainables.config.objectives import CtkdConfig, MlldConfig
+from trainables.data.splits import split_facts
 from trainables.seeds import derive_seed
 from trainables.training.checkpoint_paths import kept_state
 from trainables.training.checkpoints import CheckpointFolder

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from tests.unit.trainables.cache.lab import CacheLab
 from tests.unit.trainables.training.course_lab import CPU, VIEWS, separable_data, small_bench, small_student
-from trainables.cache.format.identity import split_facts
 from trainables.config import ModelConfig, Need, ObjectiveBase, Precision, TrainingPrecision
+from trainables.data.splits import split_facts
 from trainables.errors import TrialFailed
-from trainables.evaluation.metrics import evaluating
 from trainables.models import build_model
 from trainables.models.feature_map_logits import DenseLogits
+from trainables.models.modes import evaluating
 from trainables.signals import Signals
 from trainables.training.ranks import SOLO, Solo
 from trainables.training.step_inputs import Serving

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tests.unit.trainables.training.course_lab import same_weights, untimed
-from trainables.cache.format.identity import split_facts
 from trainables.config import DataConfig, DataName, ModelConfig, ModelName, TrainingConfig, ViewsConfig
 from trainables.data import load_training
+from trainables.data.splits import split_facts
 from trainables.errors import CheckpointError
 from trainables.models import build_model
 from trainables.models.weights import count_parameters, load_weights

@@ -8,8 +8,8 @@ import torch
 
 from tests.unit.trainables.cache.lab import CacheLab
 from tests.unit.trainables.training.course_lab import VIEWS, separable_data, small_bench, small_student
-from trainables.cache.format.identity import split_facts
 from trainables.config import BankConfig, CropFlipStep, Precision, ViewsConfig
+from trainables.data.splits import split_facts
 from trainables.errors import CacheError
 from trainables.evaluation.metrics import evaluate
 from trainables.training.workbench import Workbench

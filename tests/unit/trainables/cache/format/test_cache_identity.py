@@ -6,7 +6,6 @@ import pytest
 from pydantic import ValidationError
 
 from trainables.cache.format.identity import (
-    SplitFacts,
     bank_fingerprint,
     differences,
     fingerprint,
@@ -15,6 +14,7 @@ from trainables.cache.format.identity import (
     require_identity,
 )
 from trainables.config import CacheIdentity, CropFlipStep, Precision, Recipe
+from trainables.config.data import SplitFacts
 from trainables.errors import CacheError
 
 FACTS = SplitFacts(

@@ -7,11 +7,11 @@ import pytest
 
 from tests.unit.trainables.cache.lab import CacheLab, random_data
 from trainables.cache.format.disk_space import bytes_in_words, expected_bytes, require_room
-from trainables.cache.format.identity import split_facts
 from trainables.cache.format.manifest import Part, Shard
 from trainables.cache.format.planning import Plan, plan_shards
 from trainables.cache.format.storage import Place, open_place
 from trainables.config import Precision
+from trainables.data.splits import split_facts
 from trainables.errors import CacheError
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tests.unit.trainables.cache.lab import CacheLab, random_data
-from trainables.cache.format.identity import split_facts
+from trainables.data.splits import split_facts
 
 WIDTH = 32_768
 N_ROWS = 160

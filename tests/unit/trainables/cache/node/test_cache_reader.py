@@ -14,7 +14,7 @@ from trainables.cache.format.manifest import DamagedCache, discard_shards
 from trainables.cache.node.reader import open_cache
 from trainables.config import Precision
 from trainables.errors import CacheError
-from trainables.teacher.shard_producer import LiveTeacher
+from trainables.teacher.live import LiveTeacher
 
 OPENER = """
 import sys, time

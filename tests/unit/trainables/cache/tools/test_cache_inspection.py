@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from tests.unit.trainables.cache.lab import CacheLab, random_data, tiny_teacher
-from trainables.cache.format.identity import split_facts
 from trainables.cache.format.manifest import MANIFEST, ORIGIN, kept_manifest, read_manifest
 from trainables.cache.format.storage import open_place
 from trainables.cache.tools.inspection import Fault, Inspection, inspect_cache
 from trainables.cache.tools.repair import publish_again, withdraw
+from trainables.data.splits import split_facts
 from trainables.errors import CacheError
 
 FILE = "bank=weak/view=0001/shard-00002.parquet"

@@ -14,7 +14,7 @@ from trainables.cache.tools.export_table import export_plain
 from trainables.cache.tools.statistics import bank_figures
 from trainables.config import Precision, ViewsConfig
 from trainables.errors import CacheError, ConfigError
-from trainables.teacher.shard_producer import LiveTeacher
+from trainables.teacher.live import LiveTeacher
 
 
 def live_logits(lab: CacheLab, bank: str, view: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.unit.trainables.cache.lab import CacheLab, random_data
-from trainables.cache.format.identity import make_identity, split_facts
+from trainables.cache.format.identity import make_identity
 from trainables.cache.format.manifest import Origin, read_manifest
 from trainables.cache.format.storage import open_place
 from trainables.cache.node.reader import open_cache
@@ -20,6 +20,7 @@ from trainables.cache.tools.import_logits import BroughtLogits, check_logits, im
 from trainables.cache.tools.logit_files import read_logits
 from trainables.config import BankConfig, Precision, ViewsConfig
 from trainables.data import ImageSplit, TrainingData
+from trainables.data.splits import split_facts
 from trainables.errors import CacheError, DataError
 from trainables.teacher.alignment_proof import prove_alignment
 

@@ -14,7 +14,7 @@ from trainables.cache.format.storage import open_place
 from trainables.cache.tools.sample_picture import Shown, draw_picture, views_of_sample
 from trainables.config import Precision
 from trainables.errors import CacheError
-from trainables.teacher.shard_producer import LiveTeacher
+from trainables.teacher.live import LiveTeacher
 from trainables.teacher.speed_sample import sample_teacher
 from trainables.views.showing import show
 

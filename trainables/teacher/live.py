@@ -1,0 +1,110 @@
+"""The teacher itself, which answers for rows of a view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trainables.config import Recipe
+from trainables.data import TrainingData
+from trainables.errors import CacheError
+from trainables.models.embedding import EmbeddingTap
+from trainables.views.normalise import normalise
+from trainables.views.showing import show
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the teacher says about rows of a view, on the CPU."""
+
+    logits_BC: Tensor
+    """fp32."""
+    embedding_BD: Tensor | None = None
+    """fp32; what its classifier is given. None when nobody asked."""
+
+
+class LiveTeacher:
+    """A teacher in evaluation mode that answers for views of the training split."""
+
+    def __init__(
+        self, module: nn.Module, data: TrainingData, *, seed: int, batch_size: int, device: torch.device
+    ) -> None:
+        """Move the module to the device and put it in evaluation mode.
+
+        `seed` is that of the views.
+        """
+        self._module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._module.eval()
+        self._data = data
+        self._seed = seed
+        self._batch_size = batch_size
+        self._device = device
+
+    def logits(self, recipe: Recipe, view: int, rows_B: Tensor) -> Tensor:
+        """BxC float32 logits, on the CPU, of these rows of the training split as the view shows them.
+
+        Raises:
+            CacheError: the teacher's output is not one logit per class.
+        """
+        return self.answers(recipe, view, rows_B).logits_BC
+
+    def answers(self, recipe: Recipe, view: int, rows_B: Tensor, *, embedding: bool = False) -> Answers:
+        """Logits, and the embeddings when they are asked for, of the same pass.
+
+        Raises:
+            CacheError: the teacher's output is not one logit per class, or it has no linear classifier whose
+                input could be its embedding.
+        """
+        mean, std = self._data.mean, self._data.std
+        shown = (normalise(images, mean, std) for images in self._shown(recipe, view, rows_B))
+        return self._answers(shown, len(rows_B), embedding=embedding)
+
+    def answers_about(self, images_BCHW: Tensor, *, embedding: bool = False) -> Answers:
+        """The same about images that are normalised already, on the teacher's device.
+
+        Raises:
+            CacheError: as for `answers`.
+        """
+        chunks = torch.split(images_BCHW, self._batch_size)
+        return self._answers(iter(chunks), len(images_BCHW), embedding=embedding)
+
+    def _answers(self, batches: Iterator[Tensor], n_images: int, *, embedding: bool) -> Answers:
+        tap = EmbeddingTap(self._module, len(self._data.classes)) if embedding else None
+        # Filled in place: a list of chunks would be joined at twice the memory.
+        logits_BC = torch.empty(n_images, len(self._data.classes))
+        embedding_BD: Tensor | None = None
+        # TF32 rounds every factor to eleven bits; over a deep network that costs more than fp16 in the cache.
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            for first, images in zip(range(0, n_images, self._batch_size), batches, strict=True):
+                part = slice(first, first + self._batch_size)
+                with tap or nullcontext():
+                    logits_BC[part] = self._forward(images)
+                if tap is not None:
+                    given = tap.taken(len(images))
+                    if embedding_BD is None:
+                        embedding_BD = torch.empty(n_images, given.shape[1])
+                    embedding_BD[part] = given
+        return Answers(logits_BC, embedding_BD)
+
+    def _shown(self, recipe: Recipe, view: int, rows_B: Tensor) -> Iterator[Tensor]:
+        """The view's images, batch by batch."""
+        split = self._data.train
+
+        def shown(chunk_B: Tensor) -> Tensor:
+            return show(split, chunk_B, recipe, seed=self._seed, view=view, device=self._device)
+
+        return split.each(shown, torch.split(rows_B, self._batch_size))
+
+    def _forward(self, images_BCHW: Tensor) -> Tensor:
+        logits_BC: Tensor = self._module(images_BCHW.contiguous(memory_format=torch.channels_last))
+        wanted = (len(images_BCHW), len(self._data.classes))
+        if logits_BC.shape != wanted:
+            raise CacheError(
+                f"the teacher gives an output of shape {tuple(logits_BC.shape)} for {wanted[0]} images; "
+                f"logits of shape {wanted} are needed, one per class of the data set"
+            )
+        return logits_BC.float().cpu()

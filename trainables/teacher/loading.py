@@ -1,0 +1,38 @@
+"""The teacher's network, built and filled with its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from trainables.config import (
+    ModelConfig,
+)
+from trainables.data import TrainingData
+from trainables.models import build_model
+from trainables.models.weights import load_weights
+from trainables.teacher.autocast import AutocastTeacher
+from trainables.teacher.cache_request import CacheRequest
+
+
+def teacher_of(request: CacheRequest, data: TrainingData) -> nn.Module:
+    """The teacher that a request's cache is made of, on the CPU.
+
+    Raises:
+        CacheError: its logits were imported.
+        CheckpointError: the weights cannot be read or do not fit.
+    """
+    teacher = load_teacher(*request.network, data)
+    return AutocastTeacher(teacher) if request.cache.autocast else teacher
+
+
+def load_teacher(config: ModelConfig, weights: str, data: TrainingData) -> nn.Module:
+    """The teacher with its weights, for these images and classes, on the CPU.
+
+    Raises:
+        CheckpointError: the weights cannot be read or do not fit.
+    """
+    model = build_model(config, n_classes=len(data.classes), in_channels=int(data.train.images.shape[1]))
+    load_weights(model, Path(weights))
+    return model
