@@ -91,7 +91,7 @@ def test_one_module_writes_a_file_beside_its_target() -> None:
         "trainables/cache/node/npy_file.py",
     }
     found = {
-        path.name
+        str(path.relative_to(ROOT))
         for package in ("orchestrator", "trainables", "search_spaces", "cluster")
         for path in (ROOT / package).rglob("*.py")
         if re.search(
