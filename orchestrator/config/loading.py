@@ -86,8 +86,12 @@ def is_space_file(ref: str) -> bool:
 
 
 def shipped(folder: Path) -> dict[str, str]:
-    """Names of the files in a folder of shipped ones, with their first comment line."""
-    return {path.stem: _headline(path) for path in sorted(folder.glob("*.yaml"))}
+    """Names of the shipped files in and below a folder, with their first comment line."""
+    return {name: _headline(path) for name, path in _files_below(folder).items()}
+
+
+def _files_below(folder: Path) -> dict[str, Path]:
+    return dict(sorted((path.stem, path) for path in folder.rglob("*.yaml")))
 
 
 def _headline(path: Path) -> str:
@@ -101,13 +105,13 @@ def shipped_file(name: str, folder: Path, *, kind: str) -> Path:
     Raises:
         ConfigError: there is none; it names those that there are.
     """
-    names = list(shipped(folder))
-    if name not in names:
+    files = _files_below(folder)
+    if name not in files:
         raise ConfigError(
-            f"no shipped {kind} {name!r}; allowed: {', '.join(names)}, or the path of a .yaml file"
-            f"{did_you_mean(name, names)}"
+            f"no shipped {kind} {name!r}; allowed: {', '.join(files)}, or the path of a .yaml file"
+            f"{did_you_mean(name, files)}"
         )
-    return folder / f"{name}.yaml"
+    return files[name]
 
 
 def _find(ref: str, folder: Path, *, kind: str) -> Path:
