@@ -1,1 +1,5 @@
-"""What may vary: search-space files and the loader that proves each path and bound."""
+"""What may vary: search-space files, and the loader that proves each path and bound.
+
+Shipped spaces lie in `one_objective/` and `several_objectives/`; the modules here read them and make Tune's
+plan of them.
+"""

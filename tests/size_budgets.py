@@ -1,6 +1,7 @@
-"""Checks the size budgets of modules and functions: `python tests/size_budgets.py PACKAGE ...`.
+"""Checks the size budgets of modules, functions and folders: `python tests/size_budgets.py PACKAGE ...`.
 
 A module stays under 300 lines; a function under 40 lines without its docstring and at most 6 parameters.
+A folder holds at most 20 files, and its `__init__.py` says in two sentences or more what happens there.
 An exception is a comment `# budget: reason`, on the line of the `def`, or as the module's first line.
 """
 
@@ -16,6 +17,8 @@ from typing import Final
 MODULE_LINES: Final = 300
 FUNCTION_LINES: Final = 40
 PARAMETERS: Final = 6
+FOLDER_FILES: Final = 20
+_SENTENCE_END: Final = re.compile(r"[.:](\s|$)")
 _REASON: Final = re.compile(r"# budget: \S+")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -30,6 +33,21 @@ def violations(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(text, str(path))):
         if isinstance(node, Function) and not _has_reason(node, lines):
             yield from (f"{path}:{node.lineno}: {message}" for message in _over_budget(node))
+
+
+def folder_violations(folder: Path) -> Iterator[str]:
+    """What is over budget in a folder and in those below it, as `path: message`."""
+    for path in [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]:
+        names = [entry.name for entry in path.iterdir() if entry.is_file()]
+        if len(names) > FOLDER_FILES:
+            yield f"{path}: folder of {len(names)} files; {FOLDER_FILES} at most: split it by idea"
+        if any(name.endswith(".py") for name in names) and not _is_introduced(path / "__init__.py"):
+            yield f"{path}: say in two sentences, in the docstring of __init__.py, what happens here"
+
+
+def _is_introduced(init: Path) -> bool:
+    text = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))) if init.exists() else None
+    return len(_SENTENCE_END.findall(text or "")) > 1
 
 
 def length(function: Function) -> int:
@@ -67,6 +85,7 @@ def main(packages: list[str]) -> int:
         print(f"no Python modules in {packages}", file=sys.stderr)
         return 2
     found = [violation for path in paths for violation in violations(path)]
+    found += [violation for package in packages for violation in folder_violations(Path(package))]
     print("\n".join(found) or f"{len(paths)} modules within budget")
     return 1 if found else 0
 

@@ -1,1 +1,4 @@
-"""What is trained, and how: plain PyTorch, with Ray only in the edge modules."""
+"""What is trained, and how: plain PyTorch.
+
+Ray is imported only where workers meet it: the slots, and the build of the teacher's cache.
+"""

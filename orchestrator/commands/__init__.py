@@ -1,1 +1,4 @@
-"""Bodies of the subcommands: each reads its options, calls one function and prints."""
+"""Bodies of the subcommands, and what only they need.
+
+Each reads its options, calls one function of the parts below, and prints what came of it.
+"""

@@ -1,1 +1,4 @@
-"""The ledger of a run, its one writer, and what is selected and summed up from it."""
+"""What a run has done: the ledger and its one writer.
+
+What is chosen from it (finalists, champion) and summed up of it is here too, and reads nothing but records.
+"""

@@ -1,1 +1,4 @@
-"""The HTML report of a run, and the page that compares objectives."""
+"""Pages made of records: the HTML report of a run, and the comparison of objectives.
+
+Nothing is measured or decided here.
+"""

@@ -1,1 +1,4 @@
-"""What a person sees in a terminal: console, tables, progress, and how figures are written."""
+"""What a person sees in a terminal: messages, tables, progress.
+
+How percentages, times and hyper-parameters are written stands here once.
+"""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.size_budgets import main, violations
+from tests.size_budgets import folder_violations, main, violations
 
 
 def _module(folder: Path, text: str) -> Path:
@@ -47,9 +47,31 @@ def test_budgets_hold_up_to_their_limit_and_no_further(
 def test_the_exit_status_says_whether_all_is_within_budget(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "__init__.py").write_text('"""What it is. And what it does."""\n')
     _module(tmp_path, "x = 1\n")
     assert main([str(tmp_path)]) == 0
     _module(tmp_path, _function(60))
     assert main([str(tmp_path)]) == 1
     assert "module.py:1: f has 61 lines" in capsys.readouterr().out
     assert main([str(tmp_path / "nothing")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("n_files", "docstring", "messages"),
+    [
+        (20, "What it is. And what it does.", 0),
+        (21, "What it is. And what it does.", 1),
+        (3, "One sentence alone.", 1),
+        (3, "", 1),
+        (21, "One sentence alone.", 2),
+    ],
+)
+def test_a_folder_is_small_and_introduced(
+    tmp_path: Path, n_files: int, docstring: str, messages: int
+) -> None:
+    folder = tmp_path / "room"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(f'"""{docstring}"""\n' if docstring else "")
+    for number in range(n_files - 1):
+        (folder / f"file_{number}.yaml").write_text("")
+    assert len(list(folder_violations(tmp_path))) == messages

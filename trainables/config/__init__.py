@@ -1,4 +1,7 @@
-"""Typed, torch-free configuration of what is trained, and how."""
+"""Typed configuration of what is trained, and how, free of torch.
+
+Bounds and defaults stand in the fields, so that a file is checked without loading any data.
+"""
 
 from trainables.config.base import Config, digest_of
 from trainables.config.cache import CacheConfig, CacheIdentity, Precision

@@ -1,4 +1,7 @@
-"""Data: from a configuration to train, selection and test splits in memory."""
+"""Data: from a configuration to train, selection and test splits.
+
+Each sample has a stable id; images lie in memory, or in files where they are too many.
+"""
 
 from trainables.data.loading import load_test, load_training
 from trainables.data.splits import ImageSplit, TrainingData

@@ -1,4 +1,7 @@
-"""Networks: compact families of the literature, torchvision's classifiers, and a user's own."""
+"""Networks: compact families of the literature, torchvision's classifiers, and a user's own.
+
+Here too are their weights on disk, and what is found inside a network: its classifier and feature maps.
+"""
 
 from trainables.models.building import MODELS, build_model, check_logits
 

@@ -1,4 +1,7 @@
-"""Distillation objectives: pure functions of a step's signals, one file each."""
+"""Distillation objectives, one file each: from a step's signals to named loss terms.
+
+Formulas that several of them share are in `terms/`.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""Loads the teacher and asks it: for the cache, beside a student, and to prove a cache."""
+"""Loads the teacher and asks it: for the cache, beside a student, and to prove a cache.
+
+The same network answers in all three, known by one digest.
+"""

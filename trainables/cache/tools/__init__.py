@@ -1,1 +1,4 @@
-"""Looks into caches, repairs them, and brings logits in and out."""
+"""Looks into caches, repairs them, and brings logits in and out.
+
+Nothing here trains: these are the bodies behind `stillhouse cache`.
+"""

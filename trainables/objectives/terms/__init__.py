@@ -1,1 +1,4 @@
-"""Formulas that several objectives share: divergences, correlations, directions, comparisons, relations."""
+"""Formulas that several objectives share: divergences, correlations, directions, comparisons, relations.
+
+Pure functions of tensors; each docstring names its paper and equation.
+"""
