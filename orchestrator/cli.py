@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +13,7 @@ import typer
 from cluster.errors import ClusterError
 from orchestrator import __version__
 from orchestrator.commands import cache, evaluate, methods
+from orchestrator.commands.completion import complete
 from orchestrator.commands.init_file import start_file
 from orchestrator.commands.options import (
     Address,
@@ -36,7 +35,7 @@ from orchestrator.config.loading import (
     load_space,
     shipped,
 )
-from orchestrator.config.overrides import Changes
+from orchestrator.config.overrides import Overrides
 from orchestrator.config.schema import ExperimentConfig
 from search_spaces.space import SpaceConfig
 from trainables.errors import StillhouseError
@@ -106,8 +105,8 @@ def run(
     json_only: Json = False,
 ) -> None:
     """Run every stage of an experiment; what an earlier run finished is not done again."""
-    changes = Changes(space, out, trials, finalists=finalists)
-    _finish(["run", experiment, *changes.words()], changes, json_only=json_only)
+    overrides = Overrides(space, out, trials, finalists=finalists)
+    complete("run", experiment, overrides, json_only=json_only)
 
 
 @app.command(epilog='Example: stillhouse pick digits --where "params <= 20000"')
@@ -121,8 +120,7 @@ def pick(
     json_only: Json = False,
 ) -> None:
     """Pick the champion of a finished search again, under other constraints; register and export it."""
-    changes = Changes(space, out, trials, where)
-    _finish(["pick", experiment, *changes.words()], changes, json_only=json_only)
+    complete("pick", experiment, Overrides(space, out, trials, where), json_only=json_only)
 
 
 @app.command(epilog="Example: stillhouse ui digits")
@@ -134,7 +132,7 @@ def ui(
     port: Annotated[int, typer.Option(help="Port; a free one where it is taken.")] = 5000,
 ) -> None:
     """Show the record of an experiment in MLflow, also while it runs, opened at the ranked runs."""
-    loaded = load_experiment(experiment, overrides=Changes(out=out).overrides(), check_paths=False)
+    loaded = load_experiment(experiment, overrides=Overrides(out=out), check_paths=False)
     from orchestrator.commands.mlflow_ui import serve_ui
     from orchestrator.config.paths import tracking_uri
     from orchestrator.tracking.cursor import experiment_id
@@ -153,11 +151,11 @@ def submit(
     wait: Annotated[bool, typer.Option(help="Follow the log until the job ends.")] = True,
 ) -> None:
     """Run an experiment on a cluster: send this folder as a Ray job and follow its log."""
-    changes = Changes(space, out, trials)
-    load_experiment(experiment, overrides=changes.overrides(), check_paths=False)
+    overrides = Overrides(space, out, trials)
+    load_experiment(experiment, overrides=overrides, check_paths=False)
     from cluster.submit import submit_job
 
-    command = ["python", "-m", "orchestrator", "run", experiment, *changes.words()]
+    command = ["python", "-m", "orchestrator", "run", experiment, *overrides.options()]
     job = submit_job(command, address=address, wait=wait)
     typer.echo(f"{job.submission_id}: {job.status}{f' ({job.message})' if job.message else ''}")
     raise typer.Exit(job.exit_code or 0)
@@ -260,31 +258,6 @@ def _list(title: str, folder: Path, json_only: bool) -> None:
     found = shipped(folder)
     console.table(title, ("name", "what it is"), list(found.items()))
     console.result(found)
-
-
-def _finish(words: list[str], changes: Changes, *, json_only: bool) -> None:
-    """Runs what is left of an experiment, and shows what came of it; `words` is the command itself."""
-    command, experiment = words[:2]
-    loaded = load_experiment(experiment, overrides=changes.overrides())
-    from orchestrator.pipeline.finished import finished_summary, show
-    from orchestrator.terminal.console import Console
-
-    console = Console(json_only=json_only)
-    summary = finished_summary(loaded)
-    if summary is None:
-        from orchestrator.pipeline.run import run_experiment
-
-        # Ray writes to standard output what it thinks everybody should know; programs read JSON there.
-        with redirect_stdout(sys.stderr if json_only else sys.stdout):
-            summary = run_experiment(
-                loaded,
-                console,
-                resume_command=shlex.join(["stillhouse", *words]),
-                search_must_exist=command == "pick",
-            )
-    ui_command = shlex.join(["stillhouse", "ui", experiment, *Changes(out=changes.out).words()])
-    show(summary, console, ui_command=ui_command)
-    console.result(summary.plain())
 
 
 def _described(space: SpaceConfig) -> str:

@@ -168,7 +168,7 @@ def import_(
 
 
 def _loaded(experiment: str, space: str | None, out: Path | None) -> LoadedExperiment:
-    return load_experiment(experiment, overrides=Overrides(space=space, out=str(out) if out else None))
+    return load_experiment(experiment, overrides=Overrides(space=space, out=out))
 
 
 @contextmanager

@@ -105,7 +105,7 @@ def evaluate(
     from orchestrator.config.overrides import Overrides
 
     search = options.search()
-    loaded = load_experiment(experiment, overrides=Overrides(out=str(out) if out else None))
+    loaded = load_experiment(experiment, overrides=Overrides(out=out))
     from orchestrator.pipeline.evaluate_student import evaluate_student, show_evaluation
     from orchestrator.terminal.console import Console
     from trainables.local_files import replace_text

@@ -28,7 +28,7 @@ def methods(
     from orchestrator.reports.methods_page import facts_of, methods_page, read_steps
     from trainables.local_files import replace_text
 
-    overrides = Overrides(out=str(out) if out else None)
+    overrides = Overrides(out=out)
     loaded = load_experiment(experiment, overrides=overrides, check_paths=False)
     folder = out_folder(loaded)
     if not (folder / "ledger.jsonl").exists():

@@ -156,7 +156,7 @@ def _overridden(config: ExperimentConfig, overrides: Overrides, space_document: 
     if overrides.space is not None:
         changes["space"] = space_document.file if _is_path(overrides.space) else overrides.space
     if overrides.out is not None:
-        changes["out"] = overrides.out
+        changes["out"] = str(overrides.out)
     budget = {"trials": overrides.trials, "finalists": overrides.finalists}
     if given := {name: value for name, value in budget.items() if value is not None}:
         changes["budget"] = config.budget.with_overrides(**given)

@@ -467,7 +467,7 @@ def test_what_another_machine_holds_need_not_be_here(tmp_path: Path) -> None:
 
 
 def test_overrides_of_the_command_line_win(tmp_path: Path) -> None:
-    overrides = Overrides(space="crld", out=str(tmp_path), trials=3, where="params <= 10", finalists=7)
+    overrides = Overrides(space="crld", out=tmp_path, trials=3, where="params <= 10", finalists=7)
     loaded = load_experiment("digits", overrides=overrides)
     assert loaded.space.objective_names == ("crld",)
     assert (loaded.config.space, loaded.config.out, loaded.config.budget.trials) == ("crld", str(tmp_path), 3)

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from typer.testing import CliRunner
+
+from orchestrator import cli
+from orchestrator.commands.completion import command_line
+from orchestrator.config.overrides import Overrides
+
+
+@pytest.mark.parametrize(
+    ("command", "overrides"),
+    [
+        ("run", Overrides()),
+        ("run", Overrides("my spaces/kd.yaml", Path("out/a b"), 7, finalists=3)),
+        ("pick", Overrides("crld", Path("/elsewhere"), 7, "latency_ms <= 2 and params <= 1e6")),
+    ],
+)
+def test_the_command_that_goes_on_is_the_command_that_was_given(
+    command: Literal["run", "pick"], overrides: Overrides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(cli, "complete", lambda *given, json_only: called.append((*given, json_only)))
+    words = shlex.split(command_line(command, "my.yaml:small", overrides))
+    assert words[0] == "stillhouse"
+    done = CliRunner().invoke(cli.app, words[1:])
+    assert done.exit_code == 0, done.output
+    assert called == [(command, "my.yaml:small", overrides, False)]
+
+
+def test_a_pair_goes_on_with_its_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+    monkeypatch.setattr(cli, "complete", lambda _, experiment, *__, **___: called.append(experiment))
+    done = CliRunner().invoke(cli.app, ["run", "cifar100", "--pair", "vgg13-vgg8", "--json"])
+    assert done.exit_code == 0, done.output
+    assert called == ["cifar100:vgg13-vgg8"]
