@@ -43,7 +43,7 @@ def checks(*, output: str = "out", tracking_uri: str | None = None) -> list[Chec
     """Checks this machine and, where the process is connected to a cluster, every node of it.
 
     The checks read: nothing is created, and no token is shown. `output` is where results go, `tracking_uri`
-    where runs are recorded. Takes seconds.
+    where runs are recorded, as the orchestrator checked it: an SQLite file or a server. Takes seconds.
     """
     found = [_versions(), *_authentication(), _cores(), _gpus(), _disk(output)]
     if tracking_uri:
@@ -131,22 +131,13 @@ def _disk(output: str) -> Check:
 
 
 def _tracking(uri: str) -> Check:
-    parts = urlsplit(uri)
-    if parts.scheme in ("http", "https"):
-        return _answers("tracking", uri, "/health", "start the MLflow server, or correct the tracking URI")
-    if parts.scheme == "sqlite":
-        return _sqlite(Path(parts.path.removeprefix("/")))
-    if parts.scheme in ("postgresql", "mysql", "mssql"):
-        return Check("tracking", True, f"a {parts.scheme} database; not contacted")
-    step = "give sqlite:////absolute/path/mlflow.db or the http address of an MLflow server"
-    return Check("tracking", False, f"{uri} is nothing that MLflow records to", step)
+    if uri.startswith("sqlite:///"):
+        return _sqlite(Path(uri.removeprefix("sqlite:///")))
+    return _answers("tracking", uri, "/health", "start the MLflow server, or correct the tracking URI")
 
 
 def _sqlite(path: Path) -> Check:
-    if not path.is_absolute():
-        step = "write sqlite:////absolute/path: a relative one means another file in every worker"
-        return Check("tracking", False, f"{path} is relative", step)
-    place = path
+    place = path.absolute()
     while not place.exists():
         place = place.parent
     writable = os.access(place, os.W_OK)

@@ -169,20 +169,9 @@ def doctor(
     json_only: Json = False,
 ) -> None:
     """Check this machine, and a cluster, for what runs need."""
-    from contextlib import nullcontext
-    from dataclasses import asdict
+    from orchestrator.commands.doctor import examine
 
-    from cluster.doctor import checks
-    from cluster.session import connect
-    from orchestrator.terminal.console import Console
-
-    console = Console(json_only=json_only)
-    with connect(address) if address else nullcontext():
-        found = checks(output=out, tracking_uri=tracking_uri)
-    rows = [("ok" if check.ok else "PROBLEM", check.name, check.detail, check.next_step) for check in found]
-    console.table("doctor", ("", "check", "found", "next step"), rows)
-    console.result({"checks": [asdict(check) for check in found]})
-    raise typer.Exit(0 if all(check.ok for check in found) else 1)
+    raise typer.Exit(0 if examine(address, out, tracking_uri, json_only=json_only) else 1)
 
 
 @app.command(epilog="Example: stillhouse validate my.yaml")

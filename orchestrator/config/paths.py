@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.config.loading import LoadedExperiment
-from orchestrator.config.tracking_uri import default_tracking_uri
+from orchestrator.config.tracking_uri import absolute_tracking_uri, default_tracking_uri
 
 HOME_FOLDER = "stillhouse"
 _IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -32,7 +32,8 @@ def imported_file(loaded: LoadedExperiment) -> Path:
 
 def tracking_uri(loaded: LoadedExperiment) -> str:
     """The MLflow store of an experiment."""
-    return loaded.config.record.tracking_uri or default_tracking_uri(out_folder(loaded))
+    written = loaded.config.record.tracking_uri
+    return absolute_tracking_uri(written) if written else default_tracking_uri(out_folder(loaded))
 
 
 def experiment_name(loaded: LoadedExperiment) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from orchestrator.config.constraints import parse_constraints
+from orchestrator.config.tracking_uri import absolute_tracking_uri
 from trainables.config import (
     CacheConfig,
     Config,
@@ -103,6 +104,13 @@ class RecordConfig(Config):
         None, description="http(s) server or sqlite:/// URI; default: sqlite in the output folder"
     )
     experiment_name: str | None = Field(None, description="default: stillhouse/<name>")
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _is_a_store(cls, uri: str | None) -> str | None:
+        if uri is not None:
+            absolute_tracking_uri(uri)
+        return uri
 
 
 class PairConfig(Config):

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from trainables.errors import ConfigError
-
 _USER: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/]*@")
 
 
@@ -22,11 +20,13 @@ def without_password(uri: str) -> str:
     return _USER.sub(r"\1", uri)
 
 
-def checked_tracking_uri(uri: str) -> str:
-    """The URI, absolute, if it names a store that Stillhouse writes to.
+def absolute_tracking_uri(uri: str) -> str:
+    """The URI of a store that Stillhouse writes to; the path of an SQLite file is made absolute.
+
+    This is the one check of such a URI: the experiment file, the doctor and the run all get its answer.
 
     Raises:
-        ConfigError: a folder or `file:` URI (MLflow 3 refuses them), or an unknown scheme.
+        ValueError: a folder or `file:` URI (MLflow 3 refuses them), or an unknown scheme.
     """
     scheme = urlsplit(uri).scheme
     if scheme in ("http", "https"):
@@ -34,14 +34,14 @@ def checked_tracking_uri(uri: str) -> str:
     if scheme == "sqlite":
         name = uri.removeprefix("sqlite:///")
         if name == uri or name in ("", ":memory:"):
-            raise ConfigError(f"tracking URI {uri!r} names no file; write sqlite:////absolute/path/mlflow.db")
+            raise ValueError("it names no file; write sqlite:////absolute/path/mlflow.db")
         return f"sqlite:///{Path(name).absolute()}"
     if scheme in ("", "file"):
-        raise ConfigError(
-            f"tracking URI {uri!r} is a folder, which MLflow 3 no longer writes to; use "
-            "sqlite:////absolute/path/mlflow.db or http(s)://server "
-            "(`mlflow migrate-filestore` moves old runs)"
+        raise ValueError(
+            "it is a folder, which MLflow 3 no longer writes to; use sqlite:////absolute/path/mlflow.db or "
+            "http(s)://server (`mlflow migrate-filestore` moves old runs)"
         )
-    raise ConfigError(
-        f"tracking URI {uri!r} is not known; use sqlite:////absolute/path/mlflow.db or http(s)://server"
+    raise ValueError(
+        f"{scheme} is no store that Stillhouse writes to; use sqlite:////absolute/path/mlflow.db, or the "
+        "http(s) address of an MLflow server, which may keep its record in any database"
     )

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.config.schema_description import SchemaWords, did_you_mean, nearest
+from orchestrator.config.tracking_uri import without_password
 from orchestrator.config.yaml_reader import Document, KeyPath
 from trainables.config import Config
 from trainables.errors import ConfigError
@@ -71,10 +72,11 @@ def dotted(path: KeyPath) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as it stands in the file, shortened."""
+    """A value as it stands in the file, shortened, and without the password of a URI."""
     if value is None:
         return "nothing"
-    text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    is_text = isinstance(value, str)
+    text = repr(without_password(value)) if is_text else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
 
 

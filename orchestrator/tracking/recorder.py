@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from orchestrator.config.tracking_uri import checked_tracking_uri
 from orchestrator.records.ledger import Ledger
 from orchestrator.tracking.names import ParentFacts
 from orchestrator.tracking.store import StoreAway, WriteRefused, prepare_mlflow
@@ -74,13 +73,11 @@ class MlflowRecorder:
     ) -> None:
         """Prepare a recorder; nothing is opened before `start`.
 
-        Raises:
-            ConfigError: the URI is a folder, or of no known kind.
+        `tracking_uri` is absolute, as `config.paths.tracking_uri` gives it.
         """
-        uri = checked_tracking_uri(tracking_uri)
         self._ledger = ledger
         self._projector = Projector(
-            ledger, tracking_uri=uri, experiment_name=experiment_name, out=out, parent=parent
+            ledger, tracking_uri=tracking_uri, experiment_name=experiment_name, out=out, parent=parent
         )
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()

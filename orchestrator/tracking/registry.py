@@ -22,7 +22,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from orchestrator.config.tracking_uri import checked_tracking_uri
 from orchestrator.tracking.store import StoreAway, prepare_mlflow, translated
 from trainables.errors import ConfigError
 
@@ -45,7 +44,7 @@ def register_champion(
     registered again: its version gets the alias, the tags and the description anew.
 
     Args:
-        tracking_uri: the store that holds the run.
+        tracking_uri: the store that holds the run, absolute.
         model_name: name in the registry.
         run_id: the champion's run.
         exported: folder with one .onnx and one .safetensors file.
@@ -56,7 +55,6 @@ def register_champion(
         WriteRefused: MLflow does not take the model.
         StoreAway: MLflow did not answer, three times.
     """
-    uri = checked_tracking_uri(tracking_uri)
     if not model_name or set(model_name) & set("/:"):
         raise ConfigError(
             f"model name {model_name!r} cannot be registered; leave out / and : in pick.model_name"
@@ -67,13 +65,13 @@ def register_champion(
     lineage = {**tags, _WEIGHTS_TAG: digest}
     for wait_s in _WAITS_S:
         try:
-            return _register(uri, model_name, run_id, graph, lineage)
+            return _register(tracking_uri, model_name, run_id, graph, lineage)
         except StoreAway as error:
             _log.warning(
                 "MLflow does not answer, the champion is registered again in %g s: %s", wait_s, error
             )
             time.sleep(wait_s)
-    return _register(uri, model_name, run_id, graph, lineage)
+    return _register(tracking_uri, model_name, run_id, graph, lineage)
 
 
 def _register(uri: str, name: str, run_id: str, graph: Path, lineage: Mapping[str, str]) -> str:

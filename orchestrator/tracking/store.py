@@ -80,7 +80,7 @@ class RunStore:
         """Open the store; a new SQLite file takes ten seconds of migrations.
 
         Args:
-            tracking_uri: as `checked_tracking_uri` gives it.
+            tracking_uri: as `config.paths.tracking_uri` gives it.
             experiment_name: created when absent.
             artifacts: folder of a new experiment's artifacts; a server decides for itself.
         """

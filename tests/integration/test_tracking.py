@@ -10,9 +10,8 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestrator.config.tracking_uri import default_tracking_uri
-from orchestrator.records.ledger import Ledger
 from orchestrator.tracking.names import VIEW_TAG
-from orchestrator.tracking.recorder import MlflowRecorder, ParentFacts
+from orchestrator.tracking.recorder import MlflowRecorder
 from orchestrator.tracking.registry import register_champion
 from tests.integration.recorded_scene import (
     Scene,
@@ -209,18 +208,6 @@ def test_starting_returns_at_once_and_ids_come_when_ready(tmp_path: Path) -> Non
     assert recorder.parent_run_id
     assert not recorder.close("FINISHED")
     assert (tmp_path / "mlartifacts").is_dir()
-
-
-@pytest.mark.parametrize("uri", ["mlruns", "file:///tmp/mlruns", "sqlite://", "ftp://host/x"])
-def test_a_store_that_is_no_database_and_no_server_is_refused(tmp_path: Path, uri: str) -> None:
-    with pytest.raises(ConfigError, match=r"sqlite:////absolute/path/mlflow\.db"):
-        MlflowRecorder(
-            Ledger(tmp_path),
-            tracking_uri=uri,
-            experiment_name="e",
-            out=tmp_path,
-            parent=ParentFacts("e", {}),
-        )
 
 
 def test_figures_of_a_trial_that_never_started_are_refused(scene: Scene) -> None:
