@@ -75,9 +75,14 @@ def shown(value: object) -> str:
     """A value as it stands in the file, shortened, and without the password of a URI."""
     if value is None:
         return "nothing"
-    is_text = isinstance(value, str)
-    text = repr(without_password(value)) if is_text else json.dumps(value, ensure_ascii=False, default=str)
+    text = _quoted(value)
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
+
+
+def _quoted(value: object) -> str:
+    if isinstance(value, str):
+        return repr(without_password(value))
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _without_misspelt(problems: Sequence[Problem]) -> list[Problem]:
