@@ -1,0 +1,53 @@
+"""A run of version 0.1.0 is gone on with: what it trained stays, and MLflow has it all once."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.integration.run_lab import Task, finish
+from tests.older_runs.unpacking import unpack_older_run
+
+pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]
+
+
+class OlderTask(Task):
+    """The unpacked run in the place of a new task."""
+
+    def __init__(self, folder: Path) -> None:
+        path = unpack_older_run(folder)
+        self.folder, self.out = folder, folder / "out" / "three_trials"
+        path.rename(folder / "task.yaml")
+
+
+def test_a_larger_budget_adds_a_trial_and_keeps_all_that_was_there(tmp_path: Path) -> None:
+    task = OlderTask(tmp_path)
+    before = task.events()
+    done = finish(task.start("--trials", "4", "--json"))
+    assert done.returncode == 0, done.stderr
+    events = task.events()
+    assert events[: len(before)] == before
+    added = events[len(before) :]
+    stages = {event["stage"]: event for event in added if event["kind"] == "stage"}
+    # The cache is known by its absolute path as well, and the folder has moved; its files all count.
+    assert list(stages) == [
+        "cache",
+        "search",
+        "profile",
+        "finalists",
+        "test",
+        "export",
+        "register",
+        "summary",
+    ]
+    assert (stages["cache"]["result"]["computed"], stages["cache"]["result"]["reused"]) == (0, 4)
+    searched = [e["trial"] for e in events if e["kind"] == "trial_started" and e["role"] == "search"]
+    assert len(searched) == len(set(searched)) == 4
+    summary = json.loads(done.stdout)
+    assert summary["trials"]["completed"] == 4
+    told = Counter(run.data.tags.get("trial_id", "parent") for run in task.mlflow_runs())
+    started = {event["trial"] for event in events if event["kind"] == "trial_started"}
+    assert told == Counter(["parent", *started])
