@@ -1,8 +1,8 @@
 """A finished run of an older version, put into a folder as if it had been made there.
 
 `three_trials_0.1.0.tar.xz` was made by commit 7c96dbc in /tmp/stillhouse/fixture, with `stillhouse run
-three_trials.yaml`: the experiment and its space, ledger, summary, cache, students, teacher, champion and MLflow's
-record. Left out are the report (4.8 MB of plotly), Tune's folder, and locks.
+three_trials.yaml`: experiment, ledger, summary, cache, students, teacher, champion and MLflow's record. Left
+out are the report (4.8 MB of plotly), Tune's folder, and locks.
 """
 
 from __future__ import annotations
