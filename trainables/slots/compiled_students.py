@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 from collections.abc import Callable
@@ -55,9 +56,8 @@ class CompiledStudents:
         return student
 
     def _compiled(self, model: nn.Module) -> CompiledStudent:
-        # Isolated: else all networks of one class would share one small limit of compilations.
         forward = torch.compile(  # type: ignore[call-overload]  # torch's stub lacks isolate_recompiles
-            model, dynamic=False, isolate_recompiles=True, backend=self._backend
+            model, dynamic=False, backend=self._backend, **_isolation()
         )
         return CompiledStudent(model, forward)
 
@@ -66,6 +66,12 @@ def find_compiler() -> str | None:
     """The C++ compiler that PyTorch's inductor would call, if there is one."""
     wished = os.environ.get("CXX")
     return next(filter(None, map(shutil.which, (wished,) if wished else COMPILERS)), None)
+
+
+def _isolation() -> dict[str, bool]:
+    """Else all networks of one class would share one small limit of compilations; torch 2.11 lacks it."""
+    has_it = "isolate_recompiles" in inspect.signature(torch.compile).parameters
+    return {"isolate_recompiles": True} if has_it else {}
 
 
 def _require_compiler() -> None:
