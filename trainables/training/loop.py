@@ -136,7 +136,8 @@ class _Run:
         decay = course.training.ema
         self.average = WeightAverage(self.model, decay) if decay else None
         forward = None if needs_plain_forward(course.objective) else course.forward
-        self.forward = team.wrap(self.model, forward or self.model)
+        # Not `or`: a compiled network has a length, and torch raises where the network itself has none.
+        self.forward = team.wrap(self.model, self.model if forward is None else forward)
         epochs, smoothing = course.training.epochs, course.training.label_smoothing
         self.serving = Serving(
             course.objective, bench, self.model, team, label_smoothing=smoothing, epochs=epochs

@@ -14,8 +14,9 @@ from tests.unit.trainables.training.course_lab import (
     small_student,
     weights_of,
 )
-from trainables.config import CeConfig
+from trainables.config import CeConfig, ModelConfig, ModelName
 from trainables.errors import ConfigError
+from trainables.models import build_model
 from trainables.slots import compiled_students
 from trainables.slots.compiled_students import CompiledStudents
 from trainables.training.loop import Course, train
@@ -41,6 +42,16 @@ def test_a_compiled_student_ends_as_a_plain_one_with_plain_names(students: Compi
     assert list(model.state_dict()) == list(plain.model.state_dict())
     for found, expected in zip(model.state_dict().values(), plain.model.state_dict().values(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_network_that_is_no_sequence_of_layers_is_compiled_too(students: CompiledStudents) -> None:
+    """torch.compile's module has a length, which raises for such a network where it is asked for a truth."""
+    network = build_model(ModelConfig(name=ModelName.RESNET8, width=2), n_classes=3, in_channels=1)
+    student = students.take("a", network)
+    course = Course(student.model, CeConfig(), SHORT.with_overrides(epochs=1), 3, forward=student.forward)
+    before = weights_of(student.model)
+    train(course, small_bench(), on_epoch=lambda *_: None)
+    assert not same_weights(before, weights_of(student.model))
 
 
 def test_the_next_trial_takes_the_compiled_student_and_nothing_else_of_the_last(
