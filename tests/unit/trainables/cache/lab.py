@@ -65,6 +65,7 @@ class CacheLab:
     top_k: int = 2
     embedding: bool = False
     batch_size: int = 7
+    device: torch.device = CPU
 
     @property
     def uri(self) -> str:
@@ -88,8 +89,7 @@ class CacheLab:
         place = open_place(self.uri)
         origin = claim_folder(place, self.origin(banks))
         wanted = {bank: self.views.bank(bank) for bank in banks}
-        live = LiveTeacher(self.teacher, self.data, seed=self.seed, batch_size=self.batch_size, device=CPU)
-        producer = ShardProducer(place, origin, live, self.data)
+        producer = ShardProducer(place, origin, self.live(), self.data)
         computed = list(plan_shards(place, origin, wanted).missing)[:stop_after]
         for group in together(computed):
             producer.produce_together(group)
@@ -97,6 +97,12 @@ class CacheLab:
         if not plan.missing:
             publish(place, plan, {"stillhouse": "test"})
         return computed
+
+    def live(self) -> LiveTeacher:
+        """The teacher as the cache asks it."""
+        return LiveTeacher(
+            self.teacher, self.data, seed=self.seed, batch_size=self.batch_size, device=self.device
+        )
 
     def open(self, name: str = "scratch") -> CacheReader:
         return open_cache(self.uri, scratch=self.folder / name)

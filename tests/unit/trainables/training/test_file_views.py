@@ -151,20 +151,6 @@ def test_what_was_expected_is_what_is_shown(in_files: TrainingData) -> None:
         assert torch.equal(bench.images("weak", 1, batch), plain.images("weak", 1, batch))
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_is_shown_what_a_cpu_is_shown(in_files: TrainingData) -> None:
-    views = ViewsConfig(weak=BankConfig(recipe=(BOX, CROP, MIXUP), views=2))
-    bench = Workbench(in_files, views, view_seed=7, device=torch.device("cuda"))
-    plain = Workbench(in_files, views, view_seed=7, device=CPU)
-    rows = torch.tensor([5, 0, 17])
-    for following in (rows.flip(0), rows):
-        bench.expect(["weak"], 2, following)
-        shown = bench.images("weak", 2, rows)
-        assert shown.is_cuda
-        torch.testing.assert_close(shown.cpu(), plain.images("weak", 2, rows), rtol=1e-6, atol=1e-6)
-
-
 def test_a_file_that_goes_is_named_when_its_batch_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
 
 from tests.unit.trainables.cache.lab import CacheLab
+from tests.unit.trainables.objective_lab import VARIANTS, averaging_student, student_for
 from tests.unit.trainables.training.course_lab import (
     SHORT,
     VIEWS,
@@ -24,7 +23,7 @@ from tests.unit.trainables.training.course_lab import (
     untimed,
     weights_of,
 )
-from trainables.config import OBJECTIVE_CONFIGS, CrldConfig, KdConfig, MlldConfig, Need, ObjectiveBase
+from trainables.config import CrldConfig, KdConfig, MlldConfig, ObjectiveBase
 from trainables.config.objectives import AkdConfig, CbdConfig, CtkdConfig, PskdConfig
 from trainables.data.splits import split_facts
 from trainables.errors import CheckpointError, TrialFailed
@@ -55,40 +54,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     return small_bench(lab.data, cache=lab.open())
 
 
-def averaging_student() -> nn.Module:
-    """A network with a last feature map, which Zipf's label smoothing asks for."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return nn.Sequential(
-            nn.Conv2d(1, 4, 3, padding=1),
-            nn.BatchNorm2d(4),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(4, 3),
-        )
-
-
-def student_for(objective: ObjectiveBase) -> nn.Module:
-    """A head as wide as the teacher's embedding where the objective compares that."""
-    if Need.STUDENT_EMBEDDING not in objective.needed:
-        return averaging_student()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return with_cosine_head(averaging_student(), 256, 3)
-
-
 def course_of(objective: ObjectiveBase, **changes: Any) -> Course:
     return replace(small_course(SHORT, objective=objective), model=student_for(objective), **changes)
-
-
-VARIANTS: dict[str, ObjectiveBase] = {
-    **{name: config() for name, config in OBJECTIVE_CONFIGS.items()},
-    "lskd": KdConfig(standardise=True, temperature=2.0, kd_weight=9.0),
-    "mlld per sample": MlldConfig(mask="per_sample", standardise=True),
-    **{f"crld {base}": CrldConfig(base=base, weak_threshold=0.4) for base in ("dkd", "dist", "mlld")},
-    "ctkd dkd": CtkdConfig(base="dkd"),
-}
 
 
 @pytest.mark.parametrize("objective", VARIANTS.values(), ids=VARIANTS)

@@ -51,19 +51,6 @@ def test_labels_are_those_of_the_rows() -> None:
     assert torch.equal(bench.labels(ROWS), bench.data.train.labels[ROWS])
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("rows_on", ["cpu", "cuda"])
-def test_images_that_do_not_fit_on_a_gpu_are_shown_as_those_that_do(rows_on: str) -> None:
-    gpu, rows = torch.device("cuda"), ROWS.to(rows_on)
-    resident, hosted = small_bench(device=gpu), small_bench(device=gpu, render_budget_bytes=0)
-    for epoch in (1, 2, 3):
-        shown = hosted.images("strong", epoch, rows)
-        assert shown.is_cuda
-        assert torch.equal(shown, resident.images("strong", epoch, rows))
-        assert torch.equal(hosted.labels(rows), resident.labels(rows))
-
-
 def test_epochs_and_banks_show_different_images() -> None:
     bench, rows = small_bench(), torch.arange(44)
     shown = [bench.images("weak", 1, rows), bench.images("weak", 2, rows), bench.images("strong", 1, rows)]

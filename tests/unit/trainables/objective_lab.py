@@ -1,0 +1,41 @@
+"""Every objective as tests try it, and students that give each what it asks for."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from trainables.config import OBJECTIVE_CONFIGS, CrldConfig, KdConfig, MlldConfig, Need, ObjectiveBase
+from trainables.config.objectives import CtkdConfig
+from trainables.models.cosine import with_cosine_head
+
+VARIANTS: dict[str, ObjectiveBase] = {
+    **{name: config() for name, config in OBJECTIVE_CONFIGS.items()},
+    "lskd": KdConfig(standardise=True, temperature=2.0, kd_weight=9.0),
+    "mlld per sample": MlldConfig(mask="per_sample", standardise=True),
+    **{f"crld {base}": CrldConfig(base=base, weak_threshold=0.4) for base in ("dkd", "dist", "mlld")},
+    "ctkd dkd": CtkdConfig(base="dkd"),
+}
+
+
+def averaging_student() -> nn.Module:
+    """A network with a last feature map, which Zipf's label smoothing asks for."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4, 3),
+        )
+
+
+def student_for(objective: ObjectiveBase) -> nn.Module:
+    """A head as wide as the teacher's embedding where the objective compares that."""
+    if Need.STUDENT_EMBEDDING not in objective.needed:
+        return averaging_student()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return with_cosine_head(averaging_student(), 256, 3)
