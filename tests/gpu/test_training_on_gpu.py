@@ -31,10 +31,10 @@ IN_FP32 = [name for name in RECIPES if name != "bf16"]
 
 @pytest.mark.parametrize("recipe", IN_FP32)
 def test_a_student_on_a_gpu_follows_the_one_on_the_cpu(device: torch.device, recipe: str) -> None:
-    there, here = (
-        run(Course(resnet(), CeConfig(), RECIPES[recipe], 3), bench_on(where)) for where in (device, CPU)
-    )
-    assert_close(there, here, logits=5e-3, means=5e-3)
+    # Two epochs: training is chaotic, so differences in the last bit grow from step to step.
+    training = RECIPES[recipe].with_overrides(epochs=2)
+    there, here = (run(Course(resnet(), CeConfig(), training, 3), bench_on(where)) for where in (device, CPU))
+    assert_close(there, here, logits=3e-3, means=1e-3)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
