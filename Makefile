@@ -18,10 +18,12 @@ SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_
 FAULTS := $(wildcard tests/integration/test_*_faults.py)
 PACKAGES := orchestrator trainables search_spaces cluster
 SOURCES := $(PACKAGES) tests
+# Any Python with PyTorch and pydantic: the worker's side needs no Ray, and a machine with a GPU may have no .venv.
+GPU_PYTHON ?= $(shell test -x $(BIN)/python && echo $(BIN)/python || echo python3)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check unit numerics integration slow faults bench pins clean distclean
+.PHONY: help setup demo test check unit numerics integration slow faults bench gpu pins clean distclean
 .NOTPARALLEL:
 
 help: ## this list
@@ -49,7 +51,7 @@ check: $(DEV) ## format, lint, types, import contracts, size budgets
 
 unit: $(DEV) ## tests without Ray, network and GPU: under a minute
 	@echo; echo "== unit tests"
-	$(SIDE_BY_SIDE) tests/unit
+	STILLHOUSE_GPU_TEST_DEVICE=cpu $(SIDE_BY_SIDE) tests/unit tests/gpu
 
 numerics: $(DEV) ## tests of the mathematics against worked numbers
 	@echo; echo "== numerics"
@@ -69,6 +71,9 @@ faults: $(DEV) ## tests that kill workers, nodes, brokers and drivers, in CI too
 
 bench: $(DEV) ## measurements; ONLY=name for one of them
 	$(BIN)/python -m tests.benchmarks $(ONLY)
+
+gpu: ## tests and measurements that need a GPU; GPU_PYTHON=python3 without .venv, ONLY=name for one of them
+	@$(GPU_PYTHON) -m tests.benchmarks.gpu $(GPU_FLAGS) $(ONLY)
 
 pins: $(DEV) ## write the versions that are installed in .venv to constraints.txt
 	$(UV) pip freeze --exclude-editable --python $(BIN)/python > $(VENV)/installed.txt

@@ -1,4 +1,7 @@
-"""`python -m tests.benchmarks [NAME]`: measures, prints a line a figure, writes `out/bench.json`."""
+"""`python -m tests.benchmarks [NAME]`: measures, prints a line a figure, writes `out/bench.json`.
+
+Benchmarks that need a GPU are left out here: `make gpu` runs them.
+"""
 
 from __future__ import annotations
 

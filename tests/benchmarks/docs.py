@@ -1,4 +1,7 @@
-"""`python -m tests.benchmarks.docs`: the figures of `out/bench.json` as a table in `docs/performance.md`."""
+"""`python -m tests.benchmarks.docs`: measured figures as tables in `docs/performance.md`.
+
+Those of `out/bench.json`, and those of a GPU, of `out/gpu.json`, where these files are.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,9 @@ FIGURES: Final = Path("out/bench.json")
 PAGE: Final = Path("docs/performance.md")
 BEGIN: Final = "<!-- figures: written by python -m tests.benchmarks.docs -->"
 END: Final = "<!-- end of figures -->"
+GPU_FIGURES: Final = Path("out/gpu.json")
+GPU_BEGIN: Final = "<!-- GPU figures: written by python -m tests.benchmarks.docs -->"
+GPU_END: Final = "<!-- end of GPU figures -->"
 
 
 def table(entries: Mapping[str, Mapping[str, Any]]) -> str:
@@ -20,10 +26,27 @@ def table(entries: Mapping[str, Mapping[str, Any]]) -> str:
     lines = ["| name | value | bound | kept |", "|---|---|---|---|"]
     for name, entry in entries.items():
         kept = "" if entry["bound"] is None else ("yes" if entry["ok"] else "**no**")
-        value = f"{entry['value']:.3g} {entry['unit']}"
+        value = f"{_short(entry['value'])} {entry['unit']}"
         lines.append(f"| `{name}` | {value} | {_bound(entry)} | {kept} |")
     notes = [f"* `{name}`: {entry['how']}." for name, entry in entries.items()]
     return "\n".join([*lines, "", *notes])
+
+
+def gpu_table(report: Mapping[str, Any]) -> str:
+    """The same for a report of `make gpu`, with the hardware and what was not measured."""
+    machine, tests = report["machine"], report["tests"]
+    facts = [f"{name} {machine[name]}" for name in ("torch", "cuda", "cudnn", "driver", "python", "commit")]
+    lines = [f"On {machine['device']} ({machine['memory_gb']} GB), {', '.join(facts)}."]
+    if tests:
+        counts = ", ".join(f"{tests[outcome]} {outcome}" for outcome in ("passed", "failed", "skipped"))
+        lines.append(f"Tests marked `gpu`: {counts}.")
+    if missing := [*report["failed"], *report["left_out"]]:
+        lines.append(f"Not measured: {', '.join(f'`{name}`' for name in missing)}.")
+    return "\n".join([*lines, "", table(report["figures"])])
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _bound(entry: Mapping[str, Any]) -> str:
@@ -34,26 +57,31 @@ def _bound(entry: Mapping[str, Any]) -> str:
     return f"{'≥' if above == entry['ok'] else '≤'} {entry['bound']:g}"
 
 
-def with_table(page: str, written: str) -> str:
-    """The page with what stands between the two marks replaced.
+def with_table(page: str, written: str, *, marks: tuple[str, str] = (BEGIN, END)) -> str:
+    """The page with what stands between two marks replaced.
 
     Raises:
         ValueError: the page lacks a mark.
     """
-    head, begin, rest = page.partition(BEGIN)
-    _, end, tail = rest.partition(END)
+    head, begin, rest = page.partition(marks[0])
+    _, end, tail = rest.partition(marks[1])
     if not begin or not end:
-        raise ValueError(f"the page lacks the marks {BEGIN} and {END}")
+        raise ValueError(f"the page lacks the marks {marks[0]} and {marks[1]}")
     return f"{head}{begin}\n\n{written}\n\n{end}{tail}"
 
 
 def main() -> int:
-    """Write the table; 1 when nothing was measured yet."""
-    entries = read_figures(FIGURES)
-    if not entries:
-        sys.stderr.write(f"{FIGURES} holds no figures; run `make bench` first\n")
+    """Write the tables; 1 when nothing was measured yet."""
+    entries, report = read_figures(FIGURES), read_figures(GPU_FIGURES)
+    if not entries and not report:
+        sys.stderr.write(f"there is neither {FIGURES} nor {GPU_FIGURES}; run `make bench` or `make gpu`\n")
         return 1
-    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), table(entries)), encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
+    if entries:
+        page = with_table(page, table(entries))
+    if report:
+        page = with_table(page, gpu_table(report), marks=(GPU_BEGIN, GPU_END))
+    PAGE.write_text(page, encoding="utf-8")
     return 0
 
 

@@ -123,8 +123,25 @@ def _over_ce(bench: Workbench, what: str, rounds: int, bound: Bound | None) -> F
     return Figure(kd_s / ce_s, "x", how, bound)
 
 
+def step_times_s(course: Course, bench: Workbench) -> list[float]:
+    """Seconds of a few steps of a course, which is then stopped."""
+    asked_at: list[float] = []
+
+    def enough() -> bool:
+        asked_at.append(time.perf_counter())
+        return len(asked_at) > STEPS_DROPPED + STEPS_KEPT
+
+    train(course, bench, on_epoch=never, should_stop=enough)
+    kept = asked_at[STEPS_DROPPED:]
+    return [after - before for before, after in pairwise(kept)]
+
+
 def interleaved(
-    bench: Workbench, courses: Mapping[str, Callable[[int], Course]], rounds: int
+    bench: Workbench,
+    courses: Mapping[str, Callable[[int], Course]],
+    rounds: int,
+    *,
+    timed: Callable[[Course, Workbench], list[float]] = step_times_s,
 ) -> dict[str, list[float]]:
     """Seconds of steps by course, each made anew from a seed a round.
 
@@ -134,26 +151,14 @@ def interleaved(
     for number in range(rounds + 1):
         order = list(courses) if number % 2 else list(courses)[::-1]
         for name in order:
-            steps_s = _step_times_s(courses[name](number), bench)
+            steps_s = timed(courses[name](number), bench)
             if number > 0:  # the first round also renders the views and loads the teacher's answers
                 times_s[name] += steps_s
     return times_s
 
 
-def _step_times_s(course: Course, bench: Workbench) -> list[float]:
-    """Seconds of a few steps of a course, which is then stopped."""
-    asked_at: list[float] = []
-
-    def enough() -> bool:
-        asked_at.append(time.perf_counter())
-        return len(asked_at) > STEPS_DROPPED + STEPS_KEPT
-
-    train(course, bench, on_epoch=_never, should_stop=enough)
-    kept = asked_at[STEPS_DROPPED:]
-    return [after - before for before, after in pairwise(kept)]
-
-
-def _never(epoch: int, _metrics: Mapping[str, float]) -> None:
+def never(epoch: int, _metrics: Mapping[str, float]) -> None:
+    """A listener of a course that is stopped before its first epoch ends."""
     raise RuntimeError(f"epoch {epoch} came to its end; it has too few steps for this measurement")
 
 
@@ -186,6 +191,7 @@ def cache_of(
     *,
     embedding: bool = False,
     precision: Precision = Precision.FP16,
+    device: torch.device = CPU,
 ) -> CacheReader:
     """A cache as a run has it, of all views of both banks, built here without Ray."""
     banks = {"weak": views.weak, "strong": views.strong}
@@ -201,7 +207,7 @@ def cache_of(
         embedding=embedding,
     )
     origin = claim_folder(place, wanted)
-    live = LiveTeacher(teacher, data, seed=VIEW_SEED, batch_size=512, device=CPU)
+    live = LiveTeacher(teacher, data, seed=VIEW_SEED, batch_size=512, device=device)
     producer = ShardProducer(place, origin, live, data)
     for shards in together(plan_shards(place, origin, banks).missing):
         producer.produce_together(shards)

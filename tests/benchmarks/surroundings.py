@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
+
+COMMIT: Final = "STILLHOUSE_COMMIT"
+"""Names the commit of a copy of the tree that has no repository."""
 
 
-def surroundings(*libraries: str) -> str:
-    """The end of a figure's `how`: cores, processor, load, versions of Python and of libraries, commit."""
+def surroundings(*libraries: str, device: str = "") -> str:
+    """The end of a figure's `how`: device, processor, load, versions of Python and of libraries, commit.
+
+    `device` is the name of the GPU where it was measured on one.
+    """
     versions = ", ".join(f"{name} {version(name)}" for name in libraries)
     load = os.getloadavg()[0]
+    beside = f"{device} beside " if device else ""
     return (
-        f"on {len(os.sched_getaffinity(0))} cores of {_processor()}, {platform.system()}, load {load:.1f} "
-        f"at the end, Python {platform.python_version()}, {versions}, commit {_commit()}"
+        f"on {beside}{len(os.sched_getaffinity(0))} cores of {_processor()}, {platform.system()}, "
+        f"load {load:.1f} at the end, Python {platform.python_version()}, {versions}, commit {commit()}"
     )
 
 
@@ -26,8 +35,12 @@ def _processor() -> str:
     return platform.machine()
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit that is checked out, and whether tracked files differ from it."""
+    if given := os.environ.get(COMMIT):
+        return given
+    if shutil.which("git") is None:
+        return "unknown"
     here = Path(__file__).parent
     head = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True, check=False

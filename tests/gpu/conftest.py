@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 import torch
 
-TRIED: str = "STILLHOUSE_GPU_TEST_DEVICE"
-"""Set it to cpu to rehearse these tests where there is no GPU: they then compare the CPU with itself."""
+from tests.gpu.tried import TRIED, tried_device
 
 
 @pytest.fixture(scope="session")
 def device() -> Iterator[torch.device]:
     """The GPU, or the CPU in a rehearsal."""
-    tried = torch.device(os.environ.get(TRIED, "cuda"))
+    tried = tried_device()
     if tried.type == "cuda" and not torch.cuda.is_available():
         pytest.skip(f"needs a GPU; to rehearse without one, set {TRIED}=cpu")
     with pytest.MonkeyPatch.context() as patch:

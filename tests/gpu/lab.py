@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from tests.unit.trainables.training.course_lab import separable_data, small_bench, untimed, weights_of
 from trainables.config import ModelConfig, ModelName
@@ -43,6 +44,13 @@ class Ended:
             {name: value for name, value in metrics.items() if name.startswith("train/")}
             for metrics in self.told
         ]
+
+
+def noise(split: str) -> TensorDataset:
+    """Some grey images, for a configuration that names where data comes from."""
+    generator = torch.Generator().manual_seed({"train": 0, "test": 1}[split])
+    images = torch.randint(0, 256, (60, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    return TensorDataset(images, torch.arange(60) % 3)
 
 
 def resnet(seed: int = 0) -> nn.Module:

@@ -12,7 +12,6 @@ from trainables.config import (
     BenchSpec,
     CeConfig,
     DataConfig,
-    DataName,
     ModelConfig,
     ModelName,
     Role,
@@ -93,7 +92,7 @@ def random_states(device: torch.device) -> list[Tensor]:
 
 def test_auto_is_measured_where_the_hardware_has_bf16(device: torch.device, tmp_path: object) -> None:
     spec = BenchSpec(
-        data=DataConfig(name=DataName.DIGITS, train_limit=60),
+        data=DataConfig(factory="tests.gpu.lab:noise"),
         views=ViewsConfig(),
         view_seed=1,
         cache_uri=None,
