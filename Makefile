@@ -51,7 +51,7 @@ check: $(DEV) ## format, lint, types, import contracts, size budgets
 
 unit: $(DEV) ## tests without Ray, network and GPU: under a minute
 	@echo; echo "== unit tests"
-	STILLHOUSE_GPU_TEST_DEVICE=cpu $(SIDE_BY_SIDE) tests/unit tests/gpu
+	STILLHOUSE_GPU_TEST_DEVICE=cpu $(SIDE_BY_SIDE) -m "not slow" tests/unit tests/gpu
 
 numerics: $(DEV) ## tests of the mathematics against worked numbers
 	@echo; echo "== numerics"

@@ -71,6 +71,7 @@ GPU_BENCHMARKS: Final[Mapping[str, str]] = MappingProxyType(
         "gpu_auto_precision_gain.512": "tests.benchmarks.gpu_steps:auto_precision_gain 512",
         "gpu_channels_last_gain.fp32": "tests.benchmarks.gpu_steps:channels_last_gain fp32",
         "gpu_channels_last_gain.bf16": "tests.benchmarks.gpu_steps:channels_last_gain bf16",
+        "gpu_sharing_gain.fp32_4": "tests.benchmarks.gpu_sharing:sharing_gain fp32 4",
         "gpu_rerun_drift": "tests.benchmarks.gpu_steps:rerun_drift",
         "gpu_render_images_per_s.crop_flip": "tests.benchmarks.gpu_views:render_images_per_s crop_flip",
         "gpu_render_images_per_s.randaugment": "tests.benchmarks.gpu_views:render_images_per_s randaugment",

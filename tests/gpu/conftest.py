@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from tests.gpu.lab import exact_sums
 from tests.gpu.tried import TRIED, tried_device
 
 
@@ -24,14 +25,6 @@ def device() -> Iterator[torch.device]:
 
 @pytest.fixture
 def exact(device: torch.device) -> Iterator[None]:
-    """Sums of fp32 in an order that repeats: without TF32, and with deterministic kernels.
-
-    An operation that has no deterministic kernel is warned about, and the test shows whether it matters.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+    """See `exact_sums`."""
+    with exact_sums():
         yield
-    torch.use_deterministic_algorithms(False)
-    torch.set_num_threads(threads)

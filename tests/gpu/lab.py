@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,21 @@ class Ended:
             {name: value for name, value in metrics.items() if name.startswith("train/")}
             for metrics in self.told
         ]
+
+
+@contextmanager
+def exact_sums() -> Iterator[None]:
+    """Sums of fp32 in an order that repeats: without TF32, and with deterministic kernels.
+
+    An operation that has no deterministic kernel is warned about, and the test shows whether it matters.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
 
 
 def noise(split: str) -> TensorDataset:
