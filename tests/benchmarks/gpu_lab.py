@@ -30,10 +30,10 @@ from trainables.config import (
     digest_of,
 )
 from trainables.data import ImageSplit, TrainingData
-from trainables.loop import Course, train
+from trainables.evaluation.profiling import device_name
 from trainables.models import build_model
-from trainables.profiling import device_name
-from trainables.workbench import Workbench, render_budget
+from trainables.training.loop import Course, train
+from trainables.training.workbench import Workbench, render_budget
 
 STUDENT: Final = ModelConfig(name=ModelName.RESNET8X4)
 TEACHER: Final = ModelConfig(name=ModelName.RESNET32X4)
@@ -174,7 +174,7 @@ def calls_s(*calls: Callable[[], object], repeats: int) -> list[float]:
 def windows() -> str:
     """How the steps of a figure were timed, for its `how`."""
     sizes = scale()
-    return f"medians of {sizes.rounds} windows of {sizes.steps} steps of trainables.loop.train, in turns"
+    return f"medians of {sizes.rounds} windows of {sizes.steps} steps of trainables.training.loop.train, in turns"
 
 
 def student_sizes(batch: int) -> str:

@@ -24,12 +24,12 @@ from tests.benchmarks.gpu_lab import (
     windows,
 )
 from tests.gpu.tried import tried_device
-from trainables.compiling import CompiledStudents
 from trainables.config import CeConfig, TrainingPrecision
-from trainables.layout import memory_format
-from trainables.loop import Course
-from trainables.optimisers import build_optimizer
-from trainables.precision import autocast, measure_precision
+from trainables.slots.compiled_students import CompiledStudents
+from trainables.tensors import memory_format
+from trainables.training.loop import Course
+from trainables.training.optimisers import build_optimizer
+from trainables.training.precision import autocast, measure_precision
 from trainables.views.normalise import normalise
 
 # N = training samples, B = samples in the batch

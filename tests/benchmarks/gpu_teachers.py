@@ -30,10 +30,7 @@ from tests.benchmarks.gpu_lab import (
 )
 from tests.benchmarks.steps import VIEW_SEED, cache_of
 from tests.gpu.tried import tried_device
-from trainables.autocast_teacher import AutocastTeacher
-from trainables.cache.embedding import classifier_of
-from trainables.cache.producer import LiveTeacher
-from trainables.cache.reader import CacheReader
+from trainables.cache.node.reader import CacheReader
 from trainables.config import (
     OBJECTIVE_CONFIGS,
     CeConfig,
@@ -44,10 +41,13 @@ from trainables.config import (
     ViewsConfig,
 )
 from trainables.data import TrainingData
-from trainables.loop import Course
-from trainables.online import OnlineTeacher
-from trainables.transfer import to_device
-from trainables.workbench import Workbench, render_budget
+from trainables.models.embedding import classifier_of
+from trainables.teacher.autocast import AutocastTeacher
+from trainables.teacher.live import LiveTeacher
+from trainables.teacher.online import OnlineTeacher
+from trainables.tensors import to_device
+from trainables.training.loop import Course
+from trainables.training.workbench import Workbench, render_budget
 
 # N = training samples, B = samples in the batch, C = classes
 

@@ -23,7 +23,7 @@ from tests.benchmarks.gpu_worker import BenchmarkFailed, GpuWorker
 from tests.benchmarks.registry import GPU_BENCHMARKS
 from tests.benchmarks.surroundings import commit
 from tests.gpu.tried import TRIED, tried_device
-from trainables.profiling import device_name
+from trainables.evaluation.profiling import device_name
 
 TESTS_S: Final = 190.0
 """After so long no further test is started."""

@@ -13,10 +13,10 @@ from tests.benchmarks.figures import Figure
 from tests.benchmarks.gpu_lab import CROP, SIDE, calls_s, place, scale
 from tests.gpu.tried import tried_device
 from trainables.config import RandAugmentStep, Recipe
+from trainables.training.workbench import RENDER_CHUNK
 from trainables.views.draw import draw
 from trainables.views.params import ViewParams
 from trainables.views.render import render
-from trainables.workbench import RENDER_CHUNK
 
 RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
     {"crop_flip": (CROP,), "randaugment": (RandAugmentStep(op="randaugment"),)}

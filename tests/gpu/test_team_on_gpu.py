@@ -11,10 +11,10 @@ from torch import nn
 from tests.gpu.lab import bench_on, run
 from tests.gpu.tried import tried_device
 from tests.integration.ranks import keep, run_ranks
-from tests.unit.trainables.course_lab import SHORT, same_weights
+from tests.unit.trainables.training.course_lab import SHORT, same_weights
 from trainables.config import CeConfig
-from trainables.loop import Course
-from trainables.team import SOLO, DdpTeam, Team
+from trainables.training.loop import Course
+from trainables.training.ranks import SOLO, DdpTeam, Team
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
