@@ -14,7 +14,9 @@ TEST_THREADS ?= 2
 PYTEST := OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest
 # Tests that share no session run side by side, a file in one process, each with one thread.
 TEST_PROCESSES ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
-SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
+# What tests are told of the processor: that it has bf16 (yes), has it not (no), or each in turn.
+BF16 ?= both
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --bf16=$(BF16)
 FAULTS := $(wildcard tests/integration/test_*_faults.py)
 PACKAGES := orchestrator trainables search_spaces cluster
 SOURCES := $(PACKAGES) tests

@@ -6,9 +6,57 @@ import hypothesis
 import pytest
 import torch
 
+from trainables.training import precision
+from trainables.training.precision import PrecisionFigures
+
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("any_machine", deadline=None)
 hypothesis.settings.load_profile("any_machine")
+
+ANSWERS = {"yes": [True], "no": [False], "both": [True, False]}
+"""Whether the processor has bf16, as tests that take `either_bf16` are told; by what --bf16 says."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--bf16", choices=list(ANSWERS), default="both", help="what either_bf16 runs a test with"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "either_bf16" in metafunc.fixturenames:
+        answers = ANSWERS[metafunc.config.getoption("--bf16")]
+        names = ["bf16 fast" if answer else "bf16 absent" for answer in answers]
+        metafunc.parametrize("either_bf16", answers, indirect=True, ids=names)
+
+
+@pytest.fixture(autouse=True)
+def _no_answer_of_this_machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside the integration tests nobody is told what this processor can do: results would depend on it."""
+
+    def refuse() -> bool:
+        pytest.fail("asks whether the processor has bf16: take the fixture either_bf16, for both answers")
+
+    if "integration" not in request.path.parts:
+        monkeypatch.setattr(precision, "cpu_has_bf16", refuse)
+
+
+@pytest.fixture
+def either_bf16(
+    _no_answer_of_this_machine: None, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[bool]:
+    """Whether the processor has bf16; where it has, bf16 is measured to be twice as fast as fp32."""
+    fast, asked = bool(request.param), []
+
+    def answer() -> bool:
+        asked.append(fast)
+        return fast
+
+    monkeypatch.setattr(precision, "cpu_has_bf16", answer)
+    # Measured, the choice would be that of this machine.
+    monkeypatch.setattr("trainables.benches.measure_precision", lambda *_, **__: PrecisionFigures(2.0, 1.0))
+    yield fast
+    assert asked, "nobody asked whether the processor has bf16: without either_bf16 this test runs once"
 
 
 @pytest.fixture(scope="module")

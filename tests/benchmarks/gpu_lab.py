@@ -174,7 +174,7 @@ def calls_s(*calls: Callable[[], object], repeats: int) -> list[float]:
 def windows() -> str:
     """How the steps of a figure were timed, for its `how`."""
     sizes = scale()
-    return f"medians of {sizes.rounds} windows of {sizes.steps} steps of trainables.training.loop.train, in turns"
+    return f"medians of {sizes.rounds} windows of {sizes.steps} steps of training.loop.train, in turns"
 
 
 def student_sizes(batch: int) -> str:

@@ -45,7 +45,7 @@ def idle_share(precision: str, batch: str) -> Figure:
     how = (
         f"1 less the time of a step's kernels and copies by torch.profiler ({1e3 * kernel_s:.3f} ms) over "
         f"its time without the profiler ({1e3 * wall_s:.3f} ms), means of {scale().steps} steps of "
-        f"trainables.training.loop.train with cross-entropy; {student_sizes(size)}, {precision}; {TF32}; {place()}"
+        f"training.loop.train with cross-entropy; {student_sizes(size)}, {precision}; {TF32}; {place()}"
     )
     return Figure(1 - kernel_s / wall_s, "x", how)
 

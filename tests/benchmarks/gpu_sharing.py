@@ -29,7 +29,7 @@ def sharing_gain(precision: str, processes: str) -> Figure:
     how = (
         f"{n} processes that train on one GPU at the same time for {TRAINED_S:g} s, as slots with "
         f"`gpus_per_worker: {1 / n:g}` do ({together_per_s:,.0f} images/s together), over one alone "
-        f"({alone_per_s:,.0f} images/s), windows of {scale().steps} steps of trainables.training.loop.train with "
+        f"({alone_per_s:,.0f} images/s), windows of {scale().steps} steps of training.loop.train with "
         f"cross-entropy; {student_sizes(BATCH)}, {precision}; {place()}"
     )
     return Figure(together_per_s / alone_per_s, "x", how)

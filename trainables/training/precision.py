@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,8 @@ CLEARLY_FASTER = 1.15
 MIN_ROUNDS = 5
 MAX_ROUNDS = 15
 BUDGET_S = 1.5
+BF16_INSTRUCTIONS: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
+"""As Linux names them: two of x86, two of Arm."""
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +51,14 @@ def has_fast_bf16(device: torch.device) -> bool:
     """Whether the hardware multiplies bf16 itself; where it does not, bf16 is emulated and slow."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type != "cpu":
-        return False
-    able = torch.cpu.get_capabilities()
-    return any(bool(able.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+    return device.type == "cpu" and cpu_has_bf16()
+
+
+def cpu_has_bf16(cpu_info: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether Linux lists instructions for bf16 among the processor's; PyTorch 2.9 cannot be asked."""
+    lines = cpu_info.read_text(encoding="utf-8").splitlines() if cpu_info.is_file() else []
+    listed = (line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features")))
+    return any(not BF16_INSTRUCTIONS.isdisjoint(names) for names in listed)
 
 
 def autocast(precision: TrainingPrecision, device: torch.device) -> AbstractContextManager[object]:

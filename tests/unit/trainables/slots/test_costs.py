@@ -33,17 +33,20 @@ NARROW, WIDE = (ModelConfig(name=ModelName.MLP, width=width) for width in (4, 8)
 
 
 class Agreements:
-    """What slots agreed on, and how often one of them had to measure."""
+    """What slots agreed on: latencies, and precisions where the processor has bf16."""
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
-        self.measured: list[str] = []
 
     def __call__(self, key: str, find: Callable[[], str]) -> str:
         if key not in self.values:
-            self.measured.append(key)
             self.values[key] = find()
         return self.values[key]
+
+    @property
+    def latencies_ms(self) -> list[float]:
+        """Those that one of the slots had to measure."""
+        return [float(value) for key, value in self.values.items() if key.startswith("latency_ms/")]
 
 
 @pytest.fixture
@@ -78,11 +81,12 @@ def told(job: TrainJob, bench: Bench, *, tired_at: int = 99, heard: int = 0, ran
     return messages
 
 
+@pytest.mark.usefixtures("either_bf16")
 def test_costs_are_told_with_every_epoch_and_with_the_best(spec: BenchSpec) -> None:
     agreements = Agreements()
     bench = Bench(CPU, agree=agreements)
     messages = told(job_of(spec, Cost.PARAMS, Cost.LATENCY_MS), bench)
-    (latency_ms,) = map(float, agreements.values.values())
+    (latency_ms,) = agreements.latencies_ms
     costs = {
         "student/params": count_parameters(bench.build(NARROW, spec)),
         "student/latency_ms": latency_ms,
@@ -94,6 +98,7 @@ def test_costs_are_told_with_every_epoch_and_with_the_best(spec: BenchSpec) -> N
         assert metrics.items() >= costs.items()
 
 
+@pytest.mark.usefixtures("either_bf16")
 def test_a_student_of_which_no_costs_are_wanted_tells_none_and_trains_the_same(spec: BenchSpec) -> None:
     weights = []
     for trial_id, costs in (("with", [Cost.LATENCY_MS]), ("without", [])):
@@ -111,21 +116,21 @@ def test_latency_is_measured_once_for_each_architecture_whichever_slot_asks(spec
     slots = [Bench(CPU, agree=agreements) for _ in range(2)]
     narrow = [slot.costs(NARROW, spec, [Cost.LATENCY_MS]) for slot in slots for _ in range(2)]
     assert all(costs == narrow[0] for costs in narrow)
-    assert len(agreements.measured) == 1
+    assert len(agreements.latencies_ms) == 1
     slots[1].costs(WIDE, spec, [Cost.LATENCY_MS])
     slots[1].costs(NARROW, spec.with_overrides(view_seed=2), [Cost.LATENCY_MS, Cost.PARAMS])
-    assert len(agreements.measured) == 2
+    assert len(agreements.latencies_ms) == 2
 
 
+@pytest.mark.usefixtures("either_bf16")
 def test_a_trial_that_goes_on_elsewhere_tells_the_costs_that_were_agreed(spec: BenchSpec) -> None:
     agreements = Agreements()
     job = job_of(spec, Cost.LATENCY_MS)
     first = told(job, Bench(CPU, agree=agreements), tired_at=1)
     rest = told(job, Bench(CPU, agree=agreements), heard=1)
     assert [message.epoch for message in rest] == [2, 3]
-    assert {m.metrics["student/latency_ms"] for m in (first[0], *rest)} == {
-        float(value) for value in agreements.values.values()
-    }
+    (latency_ms,) = agreements.latencies_ms
+    assert {m.metrics["student/latency_ms"] for m in (first[0], *rest)} == {latency_ms}
 
 
 def test_measuring_leaves_the_random_state_as_it_was(spec: BenchSpec) -> None:
@@ -135,10 +140,11 @@ def test_measuring_leaves_the_random_state_as_it_was(spec: BenchSpec) -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.mark.usefixtures("either_bf16")
 def test_only_the_first_rank_measures(spec: BenchSpec) -> None:
     agreements = Agreements()
     told(job_of(spec, Cost.LATENCY_MS), Bench(CPU, agree=agreements), rank=1)
-    assert not agreements.measured
+    assert not agreements.latencies_ms
 
 
 def test_a_student_that_takes_no_such_images_says_so(spec: BenchSpec) -> None:

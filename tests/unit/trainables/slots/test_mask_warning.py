@@ -38,6 +38,7 @@ def test_a_mask_that_keeps_one_in_a_hundred_is_passed_over(kept: float) -> None:
     assert few_kept("crld", 3, {"train/kept_weak": kept, "train/loss": 0.0}) is None
 
 
+@pytest.mark.usefixtures("either_bf16")
 def test_the_slots_log_tells_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -115,6 +115,7 @@ def test_weights_depend_on_the_seed_alone(bench: Bench, spec: BenchSpec) -> None
     assert not same_weights(weights_of(bench.build(STUDENT, spec, seed=6)), one)
 
 
+@pytest.mark.usefixtures("either_bf16")
 def test_a_student_is_told_epoch_by_epoch_and_ends_with_its_weights(bench: Bench, spec: BenchSpec) -> None:
     listener = Listener()
     train_job(job_of(spec), bench, listener.line())
@@ -128,6 +129,7 @@ def test_a_student_is_told_epoch_by_epoch_and_ends_with_its_weights(bench: Bench
     assert [path.name for path in Path(last.checkpoint).parent.iterdir()] == ["best.safetensors"]
 
 
+@pytest.mark.usefixtures("either_bf16")
 def test_a_kept_student_evaluates_as_it_did_in_training(bench: Bench, spec: BenchSpec) -> None:
     trained, evaluated = Listener(), Listener()
     train_job(job_of(spec), bench, trained.line())
@@ -141,6 +143,7 @@ def test_a_kept_student_evaluates_as_it_did_in_training(bench: Bench, spec: Benc
     assert message.metrics == {name: v for name, v in end.best.items() if name.startswith("selection/")}
 
 
+@pytest.mark.usefixtures("either_bf16")
 def test_the_test_split_is_evaluated_on_its_own_images(bench: Bench, spec: BenchSpec) -> None:
     trained, evaluated = Listener(), Listener()
     train_job(job_of(spec), bench, trained.line())
@@ -153,6 +156,7 @@ def test_the_test_split_is_evaluated_on_its_own_images(bench: Bench, spec: Bench
     assert evaluated.messages[0].metrics == {f"test/{name}": value for name, value in expected.items()}
 
 
+@pytest.mark.usefixtures("either_bf16")
 def test_a_student_is_compared_with_the_teacher_image_by_image(bench: Bench, spec: BenchSpec) -> None:
     checkpoints = []
     for seed in (1, 2):
@@ -182,6 +186,7 @@ def test_a_student_is_compared_with_the_teacher_image_by_image(bench: Bench, spe
         assert evaluated.messages[0].metrics["test/agreement"] == agreement
 
 
+@pytest.mark.usefixtures("either_bf16")
 @pytest.mark.parametrize("autocast", [False, True])
 def test_a_teacher_from_its_file_runs_beside_the_student_and_sees_its_adversarial_images(
     bench: Bench, spec: BenchSpec, autocast: bool
@@ -203,6 +208,7 @@ def test_a_teacher_from_its_file_runs_beside_the_student_and_sees_its_adversaria
     assert ends[0]["train/soft"] != ends[1]["train/soft"]  # what is heard is that teacher
 
 
+@pytest.mark.usefixtures("either_bf16")
 def test_without_a_teacher_beside_the_student_such_a_job_fails_with_what_to_set(
     bench: Bench, spec: BenchSpec
 ) -> None:
@@ -228,6 +234,7 @@ def test_a_profile_tells_what_a_student_costs(bench: Bench, spec: BenchSpec) -> 
     assert message.metrics["size_bytes"] > 4 * message.metrics["params"]
 
 
+@pytest.mark.usefixtures("either_bf16")
 @pytest.mark.parametrize("tired_at", [1, 3])
 def test_a_student_that_nobody_wants_stops_and_its_state_stays(
     bench: Bench, spec: BenchSpec, tired_at: int
@@ -247,6 +254,7 @@ def untimed_messages(messages: list[Message]) -> list[Message]:
     ]
 
 
+@pytest.mark.usefixtures("either_bf16")
 @pytest.mark.parametrize("dies_at", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("heard", ["everything sent", "only one"])
 def test_the_next_attempt_tells_what_the_listener_lacks(
@@ -265,6 +273,7 @@ def test_the_next_attempt_tells_what_the_listener_lacks(
     assert untimed_messages(told) == untimed_messages(expected)
 
 
+@pytest.mark.usefixtures("either_bf16")
 def test_an_end_that_nobody_heard_keeps_the_state(bench: Bench, spec: BenchSpec) -> None:
     listener = Listener(tired_at=5)
     train_job(job_of(spec), bench, listener.line())
@@ -273,6 +282,7 @@ def test_an_end_that_nobody_heard_keeps_the_state(bench: Bench, spec: BenchSpec)
     assert names == {"last.pt", "best.safetensors"}
 
 
+@pytest.mark.usefixtures("either_bf16")
 def test_a_student_of_a_teacher_needs_the_cache(bench: Bench, spec: BenchSpec) -> None:
     with pytest.raises(CacheError, match="the bench has no cache"):
         train_job(job_of(spec, objective=KdConfig()), bench, Listener().line())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
 from tests.unit.trainables.training.course_lab import (
     SHORT,
@@ -85,6 +86,15 @@ def test_only_so_many_compiled_students_are_kept(students: CompiledStudents) -> 
     students.take("c", small_student())
     assert students.take("a", small_student()).model is models["a"]
     assert students.take("b", small_student()).model is not models["b"]
+
+
+def test_students_of_one_class_share_no_limit_of_compilations() -> None:
+    counters.clear()
+    students = CompiledStudents(12, backend="eager")
+    kept = [students.take(str(width), nn.Linear(width, 2)) for width in range(1, 13)]
+    for student in kept:
+        student.forward(torch.ones(1, student.model.in_features))
+    assert counters["stats"]["unique_graphs"] == len(kept)
 
 
 def test_without_a_compiler_the_trial_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

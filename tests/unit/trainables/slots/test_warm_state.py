@@ -83,6 +83,7 @@ def test_data_is_loaded_once_for_all_workbenches(spec: BenchSpec) -> None:
     assert bench.workbench(spec).data is bench.workbench(spec.with_overrides(view_seed=2)).data
 
 
+@pytest.mark.usefixtures("either_bf16")
 def test_trials_of_different_shapes_share_data_and_views(spec: BenchSpec) -> None:
     bench = Bench(CPU)
     workbench = bench.workbench(spec)
@@ -104,7 +105,7 @@ def test_trials_of_different_shapes_share_data_and_views(spec: BenchSpec) -> Non
 
 
 def test_a_compiled_student_is_kept_for_trials_of_its_shape(
-    spec: BenchSpec, monkeypatch: pytest.MonkeyPatch
+    spec: BenchSpec, monkeypatch: pytest.MonkeyPatch, either_bf16: bool
 ) -> None:
     monkeypatch.setattr(warm_state, "CompiledStudents", lambda: CompiledStudents(backend="aot_eager"))
     bench = Bench(CPU)
@@ -118,11 +119,12 @@ def test_a_compiled_student_is_kept_for_trials_of_its_shape(
     others = [
         trial(compile=True, batch_size=10),
         trial(ModelConfig(name=ModelName.MLP, width=9), compile=True),
-        trial(compile=True, precision="bf16"),
+        trial(compile=True, precision="fp32" if either_bf16 else "bf16"),
     ]
     assert all(bench.course(other, spec).model is not one.model for other in others)
 
 
+@pytest.mark.usefixtures("either_bf16")
 def test_a_student_that_is_not_to_be_compiled_is_new_each_time(spec: BenchSpec) -> None:
     bench = Bench(CPU)
     one, other = bench.course(trial(), spec), bench.course(trial(), spec)

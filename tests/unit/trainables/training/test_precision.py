@@ -39,7 +39,7 @@ from trainables.slots.warm_state import Bench
 from trainables.training import loop
 from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.loop import Course, train
-from trainables.training.precision import has_fast_bf16, measure_precision
+from trainables.training.precision import cpu_has_bf16, has_fast_bf16, measure_precision
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -137,6 +137,28 @@ def test_a_device_that_is_neither_cpu_nor_cuda_is_not_measured() -> None:
 
 
 @pytest.mark.parametrize(
+    ("cpu_info", "expected"),
+    [
+        ("model name\t: bf16 inside\nflags\t\t: fpu avx512f avx512_bf16\n", True),
+        ("processor\t: 0\nflags\t\t: fpu amx_bf16 amx_tile\n", True),
+        ("flags\t\t: fpu avx512f\nvmx flags\t: ept\n", False),
+        ("model name\t: bf16 inside\n", False),
+        ("Features\t: fp asimd i8mm bf16\n", True),
+        ("Features\t: fp asimd sve svebf16\n", True),
+        ("Features\t: fp asimd\n", False),
+        (None, False),
+    ],
+)
+def test_a_processor_has_bf16_where_linux_lists_it(
+    tmp_path: Path, cpu_info: str | None, expected: bool
+) -> None:
+    listing = tmp_path / "cpuinfo"
+    if cpu_info is not None:
+        listing.write_text(cpu_info)
+    assert cpu_has_bf16(listing) is expected
+
+
+@pytest.mark.parametrize(
     ("training", "precision", "expected"),
     [
         (SHORT, TrainingPrecision.AUTO, torch.float32),
@@ -222,6 +244,13 @@ class Board:
         if key not in self.values:
             self.found.append(find())
         return self.values.setdefault(key, self.found[-1] if self.found else "")
+
+
+def test_a_student_trains_in_bf16_where_the_processor_is_faster_with_it(
+    spec: BenchSpec, either_bf16: bool
+) -> None:
+    expected = TrainingPrecision.BF16 if either_bf16 else TrainingPrecision.FP32
+    assert Bench(CPU).course(trial(), spec).precision is expected
 
 
 @pytest.fixture
