@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from trainables.errors import ConfigError
 from trainables.slots.lru_cache import Kept
 
 MAX_COMPILED = 8
+MAX_COMPILATIONS = 256
+"""Of all networks of a class, where PyTorch has one limit for them; as many as it allows in all."""
 COMPILERS = ("g++", "c++", "clang++")
 
 
@@ -56,9 +59,12 @@ class CompiledStudents:
         return student
 
     def _compiled(self, model: nn.Module) -> CompiledStudent:
-        forward = torch.compile(  # type: ignore[call-overload]  # torch's stub lacks isolate_recompiles
-            model, dynamic=False, backend=self._backend, **_isolation()
-        )
+        # Isolated, else all networks of one class share a limit of 8 compilations and run plain beyond it.
+        isolated = "isolate_recompiles" in inspect.signature(torch.compile).parameters
+        isolation: dict[str, Any] = {"isolate_recompiles": True} if isolated else {}
+        forward = torch.compile(model, dynamic=False, backend=self._backend, **isolation)
+        if not isolated:  # PyTorch before 2.12
+            torch._dynamo.config.recompile_limit = MAX_COMPILATIONS
         return CompiledStudent(model, forward)
 
 
@@ -66,12 +72,6 @@ def find_compiler() -> str | None:
     """The C++ compiler that PyTorch's inductor would call, if there is one."""
     wished = os.environ.get("CXX")
     return next(filter(None, map(shutil.which, (wished,) if wished else COMPILERS)), None)
-
-
-def _isolation() -> dict[str, bool]:
-    """Else all networks of one class would share one small limit of compilations; torch 2.11 lacks it."""
-    has_it = "isolate_recompiles" in inspect.signature(torch.compile).parameters
-    return {"isolate_recompiles": True} if has_it else {}
 
 
 def _require_compiler() -> None:
