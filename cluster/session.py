@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import logging
 import os
 import shutil
@@ -177,9 +179,20 @@ def _embedded(options: Mapping[str, Any]) -> Iterator[Session]:
             yield session
             failed = False
         finally:
-            ray.shutdown(wait_for_processes=True)
+            _end_with_processes()
             if not failed and session.logs is not None:
                 shutil.rmtree(session.logs.parent, ignore_errors=True)
+
+
+def _end_with_processes() -> None:
+    """Ends Ray, and waits for its processes: they would write into folders that are removed."""
+    if "wait_for_processes" in inspect.signature(ray.shutdown).parameters:
+        ray.shutdown(wait_for_processes=True)
+        return
+    node = ray._private.worker._global_node  # Ray 2.52 has the words, but does not let shutdown say them
+    if node is not None:
+        node.kill_all_processes = functools.partial(node.kill_all_processes, wait=True)
+    ray.shutdown()
 
 
 def _room_for_workers() -> dict[str, str]:
