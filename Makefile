@@ -1,14 +1,23 @@
-# `make help` says what there is. Everything runs in .venv, from exact pins, on Python 3.11.
+# `make help` says what there is. Everything runs in .venv, from exact pins, on Python 3.11 where there is one.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell .ci/find-python 3.11 3.12 3.13)
 UV_VERSION := 0.13.9
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 UV_STAMP := $(VENV)/.uv-$(UV_VERSION)
-IS_3_11 := import sys; sys.exit(sys.version_info[:2] != (3, 11))
+IS_SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 RUN := $(VENV)/.run-$(shell cat setup.cfg constraints.txt pyproject.toml 2>/dev/null | cksum | cut -d' ' -f1)
 DEV := $(subst .run-,.dev-,$(RUN))
+# The environments of `make oldest` and `make python`; VERSION is that of the interpreter.
+OLDEST := .venv-oldest
+OTHER := .venv-$(VERSION)
+checksum = $(shell cat setup.cfg pyproject.toml $(1) 2>/dev/null | cksum | cut -d' ' -f1)
+OLDEST_STAMP := $(OLDEST)/.test-$(call checksum,constraints-oldest.txt)
+OTHER_STAMP := $(OTHER)/.test-$(call checksum,constraints.txt)
+# With indirect dependencies of that day: MLflow 3.5 fails with the SQLAlchemy of a year later.
+OLDEST_DAY := 2025-12-15
+FLOORS := sed -n '/^install_requires/,/^$$/s/^ *\([a-z-]*\).*>=\([^,]*\),.*/\1==\2/p' setup.cfg
 # PyTorch starts a thread for each core in each process; on a busy machine that is slower, not faster.
 TEST_THREADS ?= 2
 PYTEST := OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest
@@ -25,7 +34,7 @@ GPU_PYTHON ?= $(shell test -x $(BIN)/python && echo $(BIN)/python || echo python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check unit numerics integration slow faults bench gpu pins clean distclean
+.PHONY: help setup demo test check unit numerics integration slow faults oldest python bench gpu pins clean distclean
 .NOTPARALLEL:
 
 help: ## this list
@@ -71,33 +80,52 @@ faults: $(DEV) ## tests that kill workers, nodes, brokers and drivers, in CI too
 	@echo; echo "== faults"
 	$(PYTEST) $(FAULTS)
 
+define proved_in
+	@echo; echo "== unit tests and numerics in $(1)"
+	$(SIDE_BY_SIDE:$(BIN)/%=$(1)/bin/%) tests/unit tests/numerics
+	@echo; echo "== a whole run in $(1)"
+	rm -rf $(1)/whole_run
+	OMP_NUM_THREADS=1 $(1)/bin/stillhouse run tests/whole_run.yaml --out $(1)/whole_run
+endef
+
+oldest: $(OLDEST_STAMP) ## unit, numerics and one whole run with the lowest versions of setup.cfg
+	$(call proved_in,$(OLDEST))
+
+python: $(OTHER_STAMP) ## the same with another interpreter: make python VERSION=3.13
+	$(call proved_in,$(OTHER))
+
 bench: $(DEV) ## measurements; ONLY=name for one of them
 	$(BIN)/python -m tests.benchmarks $(ONLY)
 
 gpu: ## tests and measurements that need a GPU; GPU_PYTHON=python3 without .venv, ONLY=name for one of them
 	@$(GPU_PYTHON) -m tests.benchmarks.gpu $(GPU_FLAGS) $(ONLY)
 
-pins: $(DEV) ## write the versions that are installed in .venv to constraints.txt
+pins: $(DEV) ## write the versions that are installed in .venv to constraints.txt, the lowest to constraints-oldest.txt
 	$(UV) pip freeze --exclude-editable --python $(BIN)/python > $(VENV)/installed.txt
 	@{ sed -n '/^#/p' constraints.txt; \
 		$(UV) pip compile setup.cfg --extra dev --constraint $(VENV)/installed.txt --python $(BIN)/python \
 			--no-annotate --no-header --quiet; } > constraints.new && mv constraints.new constraints.txt
-	@git --no-pager diff --stat -- constraints.txt
+	$(FLOORS) > $(VENV)/floors.txt
+	@{ sed -n '/^#/p' constraints-oldest.txt; \
+		$(UV) pip compile setup.cfg --extra test --constraint $(VENV)/floors.txt --resolution lowest-direct \
+			--exclude-newer $(OLDEST_DAY) --python-version 3.11 \
+			--no-annotate --no-header --quiet; } > constraints.new && mv constraints.new constraints-oldest.txt
+	@git --no-pager diff --stat -- constraints.txt constraints-oldest.txt
 
 clean: ## remove caches
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './.venv*/*' -prune -exec rm -rf {} +
 
-distclean: clean ## remove caches and .venv; results in out/ stay
-	rm -rf $(VENV)
+distclean: clean ## remove caches and all environments; results in out/ stay
+	rm -rf $(VENV) .venv-*
 
 $(UV_STAMP):
-	@test -x $(BIN)/python || { $(PYTHON) -c '$(IS_3_11)' && $(PYTHON) -m venv $(VENV); } || { \
-		echo "cannot make $(VENV) with '$(PYTHON)': Python 3.11 and its venv module are needed" \
+	@test -x $(BIN)/python || { $(PYTHON) -c '$(IS_SUPPORTED)' && $(PYTHON) -m venv $(VENV); } || { \
+		echo "cannot make $(VENV) with '$(PYTHON)': Python 3.11, 3.12 or 3.13 and its venv module are needed" \
 			"(Debian: apt-get install python3.11-venv); to name one: make PYTHON=/path/to/python3.11" >&2; \
 		exit 1; }
-	@$(BIN)/python -c '$(IS_3_11)' || { \
-		echo "$(VENV) holds another Python than 3.11; remove it: make distclean" >&2; exit 1; }
+	@$(BIN)/python -c '$(IS_SUPPORTED)' || { \
+		echo "$(VENV) holds another Python than 3.11, 3.12 or 3.13; remove it: make distclean" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@touch $@
 
@@ -109,3 +137,16 @@ $(RUN): $(UV_STAMP)
 $(DEV): $(UV_STAMP)
 	$(UV) pip install --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@rm -f $(VENV)/.run-* $(VENV)/.dev-*; touch $@ $(RUN)
+
+define installed_in
+	@found=$$(.ci/find-python $(2)) && rm -rf $(1) && $(UV) venv --quiet --python "$$found" $(1)
+	$(UV) pip install --compile-bytecode --python $(1)/bin/python $(3) --editable '.[test]'
+	@touch $@
+endef
+
+$(OLDEST_STAMP): $(UV_STAMP)
+	$(call installed_in,$(OLDEST),3.11,--constraint constraints-oldest.txt --resolution lowest-direct)
+
+$(OTHER_STAMP): $(UV_STAMP)
+	@test -n "$(VERSION)" || { echo "with which interpreter? make python VERSION=3.13" >&2; exit 1; }
+	$(call installed_in,$(OTHER),$(VERSION),--constraint constraints.txt)
