@@ -18,9 +18,9 @@ from search_spaces.domains import Domain, Range
 from search_spaces.space import GRID_KEY, SpaceConfig, matches
 from search_spaces.tune_domains import tune_domain
 from search_spaces.tune_schedulers import scheduler
+from trainables.config.metrics import ACCURACY
 from trainables.errors import ConfigError
 
-METRIC: Final = "selection/accuracy"
 MODE: Final = "max"
 
 Proposer = BasicVariantGenerator | ConcurrencyLimiter | OptunaSearch
@@ -108,8 +108,8 @@ def _study(space: SpaceConfig, points: Sequence[Mapping[str, Any]], *, seed: int
     draw, first = functools.partial(_suggest, space), [_flat(point) for point in points]
     costs = [cost.metric for cost in space.search.minimise]
     if not costs:
-        return OptunaSearch(draw, metric=METRIC, mode=MODE, points_to_evaluate=first, seed=seed)
-    metrics, modes = [METRIC, *costs], [MODE, *("min" for _ in costs)]
+        return OptunaSearch(draw, metric=ACCURACY, mode=MODE, points_to_evaluate=first, seed=seed)
+    metrics, modes = [ACCURACY, *costs], [MODE, *("min" for _ in costs)]
     return CostAwareOptuna(draw, metric=metrics, mode=modes, points_to_evaluate=first, seed=seed)
 
 
@@ -163,7 +163,7 @@ def search_plan(
         scheduler=scheduler(space, max_epochs=max_epochs, seed=seed),
         num_samples=n_samples(space, trials=trials),
         trials=len(space.grid()) if space.search.algorithm == "grid" else trials,
-        metric=None if space.search.minimise else METRIC,
+        metric=None if space.search.minimise else ACCURACY,
         mode=None if space.search.minimise else MODE,
     )
 

@@ -27,6 +27,7 @@ from orchestrator.records.summary import (
 from orchestrator.reports.html_report import write_report
 from orchestrator.tracking.names import SHORT, ranked_runs_url
 from orchestrator.tracking.recorder import MlflowRecorder
+from trainables.config.metrics import ACCURACY
 from trainables.errors import StillhouseError
 from trainables.teacher.cache_build import CacheSummary
 from trainables.training.train_teacher import TeacherFacts
@@ -60,7 +61,7 @@ class Outcome:
         return {
             "selection_accuracy_mean": self.choice.group.mean,
             "test_accuracy_mean": sum(tests) / len(tests),
-            "selection_accuracy": self.choice.record.best["selection/accuracy"],
+            "selection_accuracy": self.choice.record.best[ACCURACY],
             "test_accuracy": self.tests[self.choice.record.trial],
         }
 

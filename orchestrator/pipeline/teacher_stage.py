@@ -12,6 +12,7 @@ from orchestrator.pipeline.imported_teacher import imported_facts, read_imported
 from orchestrator.terminal.console import Console, Progress
 from orchestrator.terminal.formatting import percent
 from trainables.config import MAX_VIEWS, DataConfig, ViewsConfig, digest_of
+from trainables.config.metrics import ACCURACY
 from trainables.data import load_training
 from trainables.data.image_folder import index_folder
 from trainables.seeds import derive_seed
@@ -32,7 +33,7 @@ def teacher_stage(run: Run) -> TeacherFacts:
         with run.console.progress("teacher", epochs) as progress:
 
             def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
-                progress.update(epoch, f"selection {100 * metrics['selection/accuracy']:.2f} %")
+                progress.update(epoch, f"selection {100 * metrics[ACCURACY]:.2f} %")
 
             return run.workers.teacher(request, on_epoch).plain()
 

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from trainables.config import Config, Role
+from trainables.config.metrics import ACCURACY, improves
 from trainables.errors import StillhouseError
 
 Event = dict[str, Any]
@@ -191,8 +192,7 @@ class Ledger:
     def _epoch(self, event: Mapping[str, Any]) -> None:
         record = self._trials[event["trial"]]
         update: dict[str, Any] = {"epochs": max(record.epochs, event["epoch"]), "final": event["metrics"]}
-        accuracy = event["metrics"].get("selection/accuracy")
-        if accuracy is not None and accuracy > record.best.get("selection/accuracy", -1.0):
+        if improves(event["metrics"].get(ACCURACY), record.best.get(ACCURACY)):
             update |= {"best": event["metrics"], "best_epoch": event["epoch"]}
         self._trials[event["trial"]] = record.model_copy(update=update)
 

@@ -17,10 +17,9 @@ from scipy.special import stdtrit  # type: ignore[import-untyped]
 from orchestrator.config.constraints import Constraint, violated
 from orchestrator.records.ledger import TrialRecord
 from trainables.config import Config
+from trainables.config.metrics import ACCURACY, NLL
 from trainables.errors import StillhouseError
 
-ACCURACY = "selection/accuracy"
-NLL = "selection/nll"
 CLOSEST_NAMED = 3
 CONFIDENCE = 0.95
 

@@ -12,9 +12,10 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from orchestrator.config.tracking_uri import without_password
 from orchestrator.records.ledger import TrialRecord
-from orchestrator.records.selection import ACCURACY, Group, PairedDifference, paired_difference
+from orchestrator.records.selection import Group, PairedDifference, paired_difference
 from orchestrator.terminal.formatting import UNKNOWN, percent, short_parameters
 from trainables.config import Config
+from trainables.config.metrics import ACCURACY
 from trainables.errors import ConfigError
 from trainables.local_files import replace_text
 

@@ -12,9 +12,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from orchestrator.records.ledger import Event, TrialRecord
-from orchestrator.records.selection import ACCURACY, Figures, pareto_front
+from orchestrator.records.selection import Figures, pareto_front
 from orchestrator.records.summary import Students, Summary, is_champion
 from trainables.config import Cost
+from trainables.config.metrics import ACCURACY
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; the control is always dark grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -16,9 +16,10 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from orchestrator.records.ledger import TrialRecord
-from orchestrator.records.selection import ACCURACY, rank_trials
+from orchestrator.records.selection import rank_trials
 from orchestrator.reports.charts import LAYOUT, QUIET_COLOUR
 from orchestrator.terminal.formatting import short_parameters
+from trainables.config.metrics import ACCURACY
 
 MAX_LINES = 200
 SCORE = "selection accuracy, %"

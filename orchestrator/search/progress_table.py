@@ -18,9 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.terminal.formatting import clock_time, counted, duration, plain_percent
+from trainables.config.metrics import ACCURACY, improves
 from trainables.slots.messages import Message, TrainJob
 
-ACCURACY: Final = "selection/accuracy"
 STATUSES: Final = ("completed", "pruned", "failed")
 
 # Beside the rows of trials: bar, head of the table, words on trials left out, last two lines, the prompt.
@@ -115,8 +115,10 @@ class SearchBoard:
             row.heard_at = now
             self._told_at.append(now)
             if (accuracy := metrics.get(ACCURACY)) is not None:
-                row.last, row.best = accuracy, max(accuracy, row.best or 0.0)
-                if self._best is None or accuracy > self._best[0]:
+                row.last = accuracy
+                if improves(accuracy, row.best):
+                    row.best = accuracy
+                if improves(accuracy, self._best[0] if self._best else None):
                     self._best = accuracy, row.student
 
     def ended(self, trial_id: str, status: str) -> None:

@@ -25,8 +25,9 @@ from orchestrator.search.driver import SearchTask, run_search
 from orchestrator.search.trial_specs import Composer
 from orchestrator.terminal.console import Console
 from search_spaces.space import SpaceConfig
-from search_spaces.tune_plan import METRIC, SearchPlan, search_plan
+from search_spaces.tune_plan import SearchPlan, search_plan
 from trainables.config import BenchSpec, Cost, TrialSpec
+from trainables.config.metrics import ACCURACY
 from trainables.models.weights import count_parameters
 from trainables.slots.warm_state import Bench
 
@@ -83,14 +84,14 @@ def test_a_plan_with_costs_leaves_metric_and_mode_to_the_searcher() -> None:
         StudyDirection.MINIMIZE,
     ]
     alone = search_plan(width_space(), trials=4, seed=0, max_epochs=1)
-    assert (alone.metric, alone.mode) == (METRIC, "max")
+    assert (alone.metric, alone.mode) == (ACCURACY, "max")
     assert study_of(alone).directions == [StudyDirection.MAXIMIZE]
 
 
 def test_proposals_follow_accuracy_and_cost_alike() -> None:
     space = width_space(Cost.PARAMS)
-    by_cost = widths_proposed(space, lambda width: {METRIC: 0.5, PARAMS: 10.0 * width})
-    by_accuracy = widths_proposed(space, lambda width: {METRIC: width / 100, PARAMS: 7.0})
+    by_cost = widths_proposed(space, lambda width: {ACCURACY: 0.5, PARAMS: 10.0 * width})
+    by_accuracy = widths_proposed(space, lambda width: {ACCURACY: width / 100, PARAMS: 7.0})
     assert by_cost[:10] == by_accuracy[:10]
     assert mean(by_cost[-20:]) < 0.6 * mean(by_cost[:10])
     assert mean(by_accuracy[-20:]) > 1.2 * mean(by_accuracy[:10])
@@ -102,9 +103,9 @@ def test_proposals_follow_accuracy_and_cost_alike() -> None:
         (None, True, TrialState.FAIL),
         (None, False, TrialState.PRUNED),
         ({"epoch": 3}, False, TrialState.FAIL),
-        ({METRIC: 0.5}, False, TrialState.FAIL),
-        ({METRIC: float("nan"), PARAMS: 3.0}, False, TrialState.FAIL),
-        ({METRIC: 0.5, PARAMS: 3.0}, False, TrialState.COMPLETE),
+        ({ACCURACY: 0.5}, False, TrialState.FAIL),
+        ({ACCURACY: float("nan"), PARAMS: 3.0}, False, TrialState.FAIL),
+        ({ACCURACY: 0.5, PARAMS: 3.0}, False, TrialState.COMPLETE),
     ],
 )
 def test_a_trial_without_all_figures_is_closed_and_the_search_goes_on(
@@ -115,7 +116,7 @@ def test_a_trial_without_all_figures_is_closed_and_the_search_goes_on(
     for number in range(2 * N_DRAWS // 3):  # beyond the first ten, which Optuna draws blindly
         name, odd = f"trial{number}", number % 3 == 1
         assert plan.searcher.suggest(name) is not None
-        told = result if odd else {METRIC: number / 100, PARAMS: 10.0}
+        told = result if odd else {ACCURACY: number / 100, PARAMS: 10.0}
         plan.searcher.on_trial_complete(name, told, error=odd and error)
     states = [trial.state for trial in study_of(plan).trials]
     assert states == [state if number % 3 == 1 else TrialState.COMPLETE for number in range(len(states))]
@@ -242,7 +243,7 @@ def cut_in_the_fifth_trial(ledger: Ledger, folder: Path) -> Ledger:
 
 
 def finals_of(ledger: Ledger) -> dict[str, tuple[float, float]]:
-    return {r.trial: (r.final[METRIC], r.final[PARAMS]) for r in ledger.trials() if r.status == "completed"}
+    return {r.trial: (r.final[ACCURACY], r.final[PARAMS]) for r in ledger.trials() if r.status == "completed"}
 
 
 def assert_params_are_those_of_the_student(lab: Lab, ledger: Ledger) -> None:

@@ -20,9 +20,10 @@ from ray.tune.search.optuna import OptunaSearch
 from cluster.session import connect
 from orchestrator.config.loading import SPACES_FOLDER, load_space, shipped
 from search_spaces.space import Choice, SpaceConfig
-from search_spaces.tune_plan import METRIC, n_samples, param_space, search_plan, searcher
+from search_spaces.tune_plan import n_samples, param_space, search_plan, searcher
 from search_spaces.tune_schedulers import scheduler
 from trainables.config import ObjectiveConfig
+from trainables.config.metrics import ACCURACY
 from trainables.errors import ConfigError
 
 N_DRAWS = 40
@@ -56,7 +57,7 @@ class _Scored(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         self.epoch += 1
-        return {"epoch": self.epoch, METRIC: self.epoch / 10}
+        return {"epoch": self.epoch, ACCURACY: self.epoch / 10}
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +210,7 @@ def test_random_draws_and_grids_let_no_more_trials_live_than_there_are_slots(alg
 def test_optuna_lets_more_trials_live_when_there_are_more_slots() -> None:
     plan = search_plan(load_space("digits"), trials=10, seed=0, max_epochs=20, concurrent=2)
     assert isinstance(plan.searcher, ConcurrencyLimiter)
-    plan.searcher.set_search_properties(METRIC, "max", {})
+    plan.searcher.set_search_properties(ACCURACY, "max", {})
     suggest = plan.searcher.suggest
     assert [suggest(name) is None for name in "abc"] == [False, False, True]
     plan.widen(3)
@@ -234,7 +235,7 @@ def test_a_tuner_takes_the_plan_of_every_algorithm(algorithm: str, ray_local: No
         tune.with_resources(_Scored, {"CPU": 0.1}),
         param_space=plan.param_space,
         tune_config=tune.TuneConfig(
-            metric=METRIC,
+            metric=ACCURACY,
             mode="max",
             search_alg=plan.searcher,
             scheduler=plan.scheduler,
@@ -279,7 +280,7 @@ def _suggestions(
         sample = optuna.suggest(trial)
         assert isinstance(sample, dict)
         temperature = float(space.resolve(sample).parameters.get("temperature", 1))
-        optuna.on_trial_complete(trial, {METRIC: 1 - abs(temperature - 7) / 10})
+        optuna.on_trial_complete(trial, {ACCURACY: 1 - abs(temperature - 7) / 10})
         samples.append(sample)
     return samples
 

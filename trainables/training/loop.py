@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config import ObjectiveBase, TrainingConfig, TrainingPrecision
+from trainables.config.metrics import ACCURACY, improves
 from trainables.errors import CheckpointError, TrialFailed
 from trainables.objectives import build_objective
 from trainables.seeds import derive_seed
@@ -243,7 +244,7 @@ class _Run:
         )
         metrics.update({f"selection/{name}": value for name, value in figures.items()})
         metrics.update(self.serving.robustness(model, batch_size=self.course.training.eval_batch_size))
-        if figures["accuracy"] > self.best.get("selection/accuracy", -1.0):
+        if improves(metrics.get(ACCURACY), self.best.get(ACCURACY)):
             self.best_epoch, self.best = epoch, dict(metrics)
             self.best_model = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
