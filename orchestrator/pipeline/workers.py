@@ -174,10 +174,10 @@ def _follow(line: Follower, result: Any, on_epoch: Callable[[int, dict[str, floa
 
 def _teacher_task(request: dict[str, Any], broker: Any, job_id: str, attempt: int) -> dict[str, Any]:
     def tell(epoch: int, metrics: dict[str, float]) -> None:
-        ray.get(broker.report.remote(job_id, attempt, Message(epoch=epoch, metrics=metrics).plain()))
+        ray.get(broker.report.remote(job_id, attempt, Message(epoch=epoch, metrics=metrics)))
 
     facts = make_teacher(TeacherRequest.from_plain(request), tell)
-    ray.get(broker.report.remote(job_id, attempt, Message(end=End.COMPLETED).plain()))
+    ray.get(broker.report.remote(job_id, attempt, Message(end=End.COMPLETED)))
     return facts.plain()
 
 

@@ -144,8 +144,8 @@ def agreements_in(ledger: Ledger) -> dict[str, str]:
     return {event["key"]: event["value"] for event in ledger.events() if event["kind"] == "agreed"}
 
 
-def history(ledger: Ledger, *, search: str, stops: bool = True) -> dict[str, list[dict[str, Any]]]:
-    """By trial, what an earlier run heard of it, as messages; those of a finished trial have an end.
+def history(ledger: Ledger, *, search: str, stops: bool = True) -> dict[str, list[Message]]:
+    """By trial, the messages that an earlier run heard of it; those of a finished trial have an end.
 
     Without `stops` a pruned trial has none: its scheduler hears what it heard, and decides the same again.
     The end of a failed trial is a message of its own, as it was then; the others end with their last epoch.
@@ -163,7 +163,7 @@ def history(ledger: Ledger, *, search: str, stops: bool = True) -> dict[str, lis
             last = heard.pop() if heard and event["status"] != "failed" else {}
             names = ("reason", "best_epoch", "best", "checkpoint")
             heard.append({**last, "end": _ENDS[event["status"]], **{name: event[name] for name in names}})
-    return messages
+    return {trial: [Message.from_plain(message) for message in heard] for trial, heard in messages.items()}
 
 
 _ENDS: Final[Mapping[str, End]] = MappingProxyType(

@@ -118,7 +118,7 @@ class SearchFollower(tune.Callback, tune.Stopper):
             fork = Fork.from_plain(result["fork"])
             self._books.replaced(known, result["trial"], fork)
             self._note_start(trial, self._composer(result["sampled"], fork), result["sampled"])
-        message = Message.from_plain(result["message"])
+        message: Message = result["message"]
         self._books.reported(result["trial"], message)
         self._progress.reported(trial.trial_id, message)
 
@@ -177,10 +177,10 @@ class SearchFollower(tune.Callback, tune.Stopper):
 
     def _note_failure(self, job_id: str) -> bool:
         """Note the reason of a trial that failed by itself; false when its proxy alone is dead."""
-        answer = ray.get(self._broker.last.remote(job_id))
-        if answer is None or answer["end"] != End.FAILED:
+        last: Message | None = ray.get(self._broker.last.remote(job_id))
+        if last is None or last.end is not End.FAILED:
             return False
-        self._books.reported(job_id, Message.from_plain(answer))
+        self._books.reported(job_id, last)
         return True
 
 

@@ -11,7 +11,7 @@ import ray
 
 from orchestrator.search.progress_table import Proposal, SearchBoard, Slots
 from orchestrator.terminal.console import Console
-from trainables.slots.mask_warning import few_kept
+from trainables.slots.mask_warning import mask_warning
 from trainables.slots.messages import Message, TrainJob
 
 LOOK_EVERY_S: Final = 3.0
@@ -70,10 +70,10 @@ class SearchProgress:
         """An epoch of Tune's trial of that id; a mask that keeps next to nothing is told once per student."""
         self._board.reported(trial_id, message)
         trial = self._jobs[trial_id].trial
-        word = few_kept(trial.objective.name, message.epoch, message.metrics)
-        if word is not None and trial.trial_id not in self._warned:
+        warning = mask_warning(trial, message)
+        if warning is not None and trial.trial_id not in self._warned:
             self._warned.add(trial.trial_id)
-            self._say(f"{trial.trial_id}: {word}")
+            self._say(warning)
 
     def ended(self, trial_id: str, status: str) -> None:
         """Tune's trial of that id is completed, pruned or failed."""

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.terminal.formatting import clock_time, counted, duration, plain_percent
-from trainables.config.metrics import ACCURACY, improves
+from trainables.config.metrics import improves
 from trainables.slots.messages import Message, TrainJob
 
 STATUSES: Final = ("completed", "pruned", "failed")
@@ -105,16 +105,16 @@ class SearchBoard:
         """An epoch of a trial that started."""
         with self._lock:
             row = self._rows[trial_id]
-            now, metrics = self._clock(), message.metrics
+            now = self._clock()
             row.epoch = max(row.epoch, message.epoch)
-            row.images_per_s = metrics.get("train/images_per_s", row.images_per_s)
-            if metrics.get("seconds", 0.0) > 0:
+            row.images_per_s = row.images_per_s if message.images_per_s is None else message.images_per_s
+            if message.seconds > 0:
                 # What an earlier run heard comes at once: such an epoch tells its own seconds only.
                 waited_s = 0.0 if row.heard_at is None else now - row.heard_at
-                self._epoch_s.append(max(metrics["seconds"], waited_s))
+                self._epoch_s.append(max(message.seconds, waited_s))
             row.heard_at = now
             self._told_at.append(now)
-            if (accuracy := metrics.get(ACCURACY)) is not None:
+            if (accuracy := message.accuracy) is not None:
                 row.last = accuracy
                 if improves(accuracy, row.best):
                     row.best = accuracy

@@ -231,7 +231,7 @@ def test_a_trial_dropped_and_taken_up_again_ends_with_bit_identical_weights(
         message = line.next()
         while message.end is None:
             message = line.next()
-        assert [heard["epoch"] for heard in line.heard] == [1, 2, 3, 4]
+        assert [heard.epoch for heard in line.heard] == [1, 2, 3, 4]
         assert message.checkpoint is not None
         weights.append(tensors_of(Path(message.checkpoint)))
     assert weights[0] == weights[1]

@@ -49,7 +49,7 @@ class Broker:
         self._agreements: dict[str, str] = {}
 
     async def submit(
-        self, job_id: str, job: dict[str, Any], heard: Sequence[dict[str, Any]] = (), holder: str = ""
+        self, job_id: str, job: dict[str, Any], heard: Sequence[Message] = (), holder: str = ""
     ) -> int:
         """Queue a job; one that is known already is shared, one that was cancelled goes on where it was.
 
@@ -68,7 +68,7 @@ class Broker:
             self._wake()
         return entry.passed[holder]
 
-    async def replay(self, job_id: str, messages: list[dict[str, Any]]) -> None:
+    async def replay(self, job_id: str, messages: Sequence[Message]) -> None:
         """Make known what an earlier run heard of a job: whoever submits it reads these messages first.
 
         A job whose messages have an end is not done again; another goes on after them.
@@ -76,7 +76,7 @@ class Broker:
         self._entries.setdefault(job_id, Entry({}))
         self._learn(job_id, messages)
 
-    async def expect(self, job_id: str, heard: Sequence[dict[str, Any]] = (), holder: str = "") -> int:
+    async def expect(self, job_id: str, heard: Sequence[Message] = (), holder: str = "") -> int:
         """Make a job known that somebody does outside the slots; the attempt to report it with."""
         entry = self._entries.setdefault(job_id, Entry({}))
         self._learn(job_id, heard)
@@ -100,27 +100,24 @@ class Broker:
                 return None  # the caller died while it waited; a job given to it would be nobody's
         return CLOSED
 
-    async def report(self, job_id: str, attempt: int, message: dict[str, Any]) -> bool:
+    async def report(self, job_id: str, attempt: int, message: Message) -> bool:
         """Pass a message on; false tells the slot to drop the job (cancelled, or held by another)."""
         entry = self._entries.get(job_id)
         if entry is None or entry.attempt != attempt or entry.ended or entry.cancelled:
             return False
-        parsed = Message.from_plain(message)
-        if parsed.hopeless:
-            await self.fail(parsed.reason or "a slot can do no job")
+        if message.hopeless:
+            await self.fail(message.reason or "a slot can do no job")
             return False
-        if parsed.end is None and parsed.epoch <= entry.heard:
+        if message.end is None and message.epoch <= entry.heard:
             return True
-        entry.messages.append(parsed)
+        entry.messages.append(message)
         entry.lost = 0
-        if parsed.end is not None:
+        if message.end is not None:
             entry.slot = None
         entry.notify()
         return True
 
-    async def next(
-        self, job_id: str, seen: int, wait_s: float, holder: str = ""
-    ) -> dict[str, Any] | str | None:
+    async def next(self, job_id: str, seen: int, wait_s: float, holder: str = "") -> Message | str | None:
         """Message number `seen` (from 0) of a job, or nothing within `wait_s`; after the end, the end again.
 
         `FORGOTTEN` when this holder does not follow the job, as far as this broker knows.
@@ -132,9 +129,9 @@ class Broker:
                 return FORGOTTEN
             entry.asked(holder, seen)
             if len(entry.messages) > seen or entry.ended:
-                return entry.messages[min(seen, len(entry.messages) - 1)].plain()
+                return entry.messages[min(seen, len(entry.messages) - 1)]
             if self._failure is not None:
-                return self._failure.plain()
+                return self._failure
             entry.asking += 1
             try:
                 changed = await set_before(deadline, entry.changed)
@@ -144,10 +141,10 @@ class Broker:
             if not changed:
                 return None
 
-    async def last(self, job_id: str) -> dict[str, Any] | None:
+    async def last(self, job_id: str) -> Message | None:
         """The last message of a job, if there is one."""
         entry = self._entries.get(job_id)
-        return entry.messages[-1].plain() if entry is not None and entry.messages else None
+        return entry.messages[-1] if entry is not None and entry.messages else None
 
     async def watch(self, job_id: str, attempt: int, wait_s: float) -> bool:
         """Whether the slot that holds this attempt must drop it; answers early when that changes."""
@@ -247,7 +244,7 @@ class Broker:
                 entry.messages.append(Message(end=End.FAILED, reason=reason))
             entry.notify()
 
-    def _learn(self, job_id: str, told: Sequence[dict[str, Any]]) -> None:
+    def _learn(self, job_id: str, told: Sequence[Message]) -> None:
         entry = self._entries[job_id]
         if entry.learn(told) and entry.ended:
             entry.slot = None

@@ -40,13 +40,13 @@ class Entry:
         """Epochs that were passed on."""
         return max((message.epoch for message in self.messages), default=0)
 
-    def learn(self, told: Sequence[dict[str, Any]]) -> bool:
+    def learn(self, told: Sequence[Message]) -> bool:
         """Take over what an earlier broker or run has heard, where that is more; whether it was."""
         if self.ended or not told:
             return False
-        if len(told) <= len(self.messages) and told[-1].get("end") is None:
+        if len(told) <= len(self.messages) and told[-1].end is None:
             return False
-        self.messages = [Message.from_plain(message) for message in told]
+        self.messages = list(told)
         return True
 
     def asked(self, holder: str, seen: int) -> None:

@@ -32,7 +32,7 @@ class Follower:
     def __init__(self, broker: Any, job_id: str, job: Mapping[str, Any] | None, *, holder: str) -> None:
         """`job` is None for one that is done outside the slots; `holder` names who follows, for good."""
         self.job_id = job_id
-        self.heard: list[dict[str, Any]] = []
+        self.heard: list[Message] = []
         self._broker = broker
         self._job = job
         self._holder = holder
@@ -51,17 +51,16 @@ class Follower:
         """The call for the next message, under way; `hear` takes its answer."""
         return self._broker.next.remote(self.job_id, len(self.heard), NEXT_WAIT_S, self._holder)
 
-    def hear(self, answer: dict[str, Any] | str | None) -> Message | None:
+    def hear(self, answer: Message | str | None) -> Message | None:
         """The message of an answer, if it holds one; when the broker has forgotten the job, it is told."""
         if isinstance(answer, str):
             if answer != FORGOTTEN:
                 raise ValueError(f"the broker answered {answer!r}; known: a message, none, {FORGOTTEN!r}")
             self.submit()
             return None
-        if answer is None:
-            return None
-        self.heard.append(answer)
-        return Message.from_plain(answer)
+        if answer is not None:
+            self.heard.append(answer)
+        return answer
 
     def next(self) -> Message:
         """The next message, waited for as long as it takes."""

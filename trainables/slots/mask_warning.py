@@ -1,28 +1,27 @@
-"""A word where a mask of an objective keeps next to nothing, since what it gates then hardly teaches."""
+"""The warning about a mask of an objective that keeps almost no sample, so that its term hardly teaches."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
+
+from trainables.config import TrialSpec
+from trainables.slots.messages import Message
 
 FEW: Final = 0.01
 """The fraction of samples below which an epoch is worth a warning."""
-_PREFIX: Final = "train/kept"
 
 
-def few_kept(objective: str, epoch: int, metrics: Mapping[str, float]) -> str | None:
-    """What to say of an epoch in which a mask kept less than 1 %; none where all kept more.
+def mask_warning(spec: TrialSpec, message: Message) -> str | None:
+    """The warning about an epoch in which a mask kept less than 1 % of the samples; None where all kept more.
 
-    Masks are known by their gauge, the mean fraction kept: `train/kept...`.
+    The slot's log and the console show this one text. Masks are known by their gauge, the mean fraction of
+    samples kept: `train/kept...`.
     """
-    few = [
-        f"{name.removeprefix('train/')} {value:.2%}"
-        for name, value in metrics.items()
-        if name.startswith(_PREFIX) and value < FEW
-    ]
+    few = [f"{name} {fraction:.2%}" for name, fraction in message.kept_fractions.items() if fraction < FEW]
     if not few:
         return None
     return (
-        f"{objective} kept next to nothing in epoch {epoch} ({', '.join(few)}): what that gates hardly "
-        "teaches; lower its threshold, or look at the teacher's confidence"
+        f"{spec.trial_id}: {spec.objective.name} kept next to nothing in epoch {message.epoch} "
+        f"({', '.join(few)}): what that gates hardly teaches; lower its threshold, or look at the teacher's "
+        "confidence"
     )

@@ -1,4 +1,4 @@
-"""What travels between driver, broker and slots: jobs one way, messages the other; plain data only."""
+"""What travels between driver, broker and slots: jobs one way, messages the other; no tensors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from trainables.config import BenchSpec, Config, Cost, ModelConfig, OnlineSpec, Split, TrialSpec
+from trainables.config.metrics import ACCURACY
 
 
 class TrainJob(Config):
@@ -62,7 +63,10 @@ class End(StrEnum):
 
 
 class Message(Config):
-    """One report of a job; the last one has an `end`."""
+    """One report of a job; the last one has an `end`.
+
+    The slot makes it, and it travels as it is: broker, proxy and driver read its fields and parse nothing.
+    """
 
     epoch: int = Field(0, ge=0, description="counted from 1; 0 for jobs without epochs")
     metrics: dict[str, float] = Field({}, description="plain numbers under split/name")
@@ -72,6 +76,31 @@ class Message(Config):
     best: dict[str, float] = {}
     checkpoint: str | None = Field(None, description="weights of the best epoch")
     hopeless: bool = Field(False, description="no job can go on, and none is to blame: storage or data")
+
+    @property
+    def accuracy(self) -> float | None:
+        """Accuracy on the selection split, a fraction in [0, 1]; None for a job without one."""
+        return self.metrics.get(ACCURACY)
+
+    @property
+    def seconds(self) -> float:
+        """How long the epoch took, in seconds; 0 where that is not known."""
+        return self.metrics.get("seconds", 0.0)
+
+    @property
+    def images_per_s(self) -> float | None:
+        """Training images per second; None for a job that trains nothing."""
+        return self.metrics.get("train/images_per_s")
+
+    @property
+    def kept_fractions(self) -> dict[str, float]:
+        """By mask of the objective, as `kept_weak`, the mean fraction of samples that it kept, in [0, 1]."""
+        prefix = "train/"
+        return {
+            name.removeprefix(prefix): value
+            for name, value in self.metrics.items()
+            if name.startswith(f"{prefix}kept")
+        }
 
 
 class Lease(Config):

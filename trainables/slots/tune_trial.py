@@ -52,7 +52,7 @@ class StudentTrial(tune.Trainable):
             **self._last.metrics,
             "epoch": self._last.epoch,
             "trial": line.job_id,
-            "message": line.heard[-1],
+            "message": self._last,
             "sampled": self._sampled,
             "fork": self._fork and self._fork.plain(),
             "done": self._last.end is not None,

@@ -25,7 +25,7 @@ from trainables.errors import StillhouseError, StorageError, TrialFailed, Unread
 from trainables.evaluation.profiling import profile_student
 from trainables.models.weights import load_weights
 from trainables.slots.broker import CLOSED
-from trainables.slots.mask_warning import few_kept
+from trainables.slots.mask_warning import mask_warning
 from trainables.slots.messages import JOB_KINDS, End, EvaluateJob, Lease, Message, ProfileJob, TrainJob
 from trainables.slots.warm_state import Agree, Bench
 from trainables.training.checkpoint_paths import kept_state
@@ -69,11 +69,12 @@ def train_job(job: TrainJob, bench: Bench, line: Line) -> None:
     last: dict[str, Any] = {}
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
-        if word := few_kept(spec.objective.name, epoch, metrics):
-            log.warning("%s: %s", spec.trial_id, word)
+        message = Message(epoch=epoch, metrics=metrics)
+        if warning := mask_warning(spec, message):
+            log.warning(warning)
         # The last epoch travels with the end, so that nobody can see a finished trial without its weights.
         if epoch < spec.training.epochs:
-            line.send(Message(epoch=epoch, metrics=metrics))
+            line.send(message)
         else:
             last.update(epoch=epoch, metrics=metrics)
 
@@ -197,7 +198,7 @@ def do_lease(lease: Lease, bench: Bench, broker: Any, team: Team = SOLO) -> None
     with _cancellation(job.job_id, lease.attempt, broker, listens=team.rank == 0) as cancelled:
 
         def send(message: Message) -> bool:
-            wanted: bool = ray.get(broker.report.remote(job.job_id, lease.attempt, message.plain()))
+            wanted: bool = ray.get(broker.report.remote(job.job_id, lease.attempt, message))
             if not wanted:
                 cancelled.set()
             return wanted

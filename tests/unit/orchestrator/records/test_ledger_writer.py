@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -83,17 +82,17 @@ def kinds(ledger: Ledger) -> list[str]:
     return [event["kind"] for event in ledger.events()]
 
 
-def heard_by_a_broker(ledger: Ledger, trial: str = "t") -> tuple[list[dict[str, Any]], int]:
+def heard_by_a_broker(ledger: Ledger, trial: str = "t") -> tuple[list[Message], int]:
     """What a proxy hears of a trial in the next run, and how many jobs are left to do."""
 
-    async def replay() -> tuple[list[dict[str, Any]], int]:
-        broker, heard = Broker(), list[dict[str, Any]]()
+    async def replay() -> tuple[list[Message], int]:
+        broker, heard = Broker(), list[Message]()
         for name, messages in history(ledger, search="s").items():
             await broker.replay(name, messages)
         await broker.submit(trial, job_of(trial).plain())
-        while not heard or heard[-1]["end"] is None:
+        while not heard or heard[-1].end is None:
             message = await broker.next(trial, len(heard), 0.01)
-            if not isinstance(message, dict):
+            if not isinstance(message, Message):
                 break
             heard.append(message)
         return heard, await broker.queued()
@@ -222,7 +221,7 @@ def test_a_completed_trial_is_replayed_to_the_letter(books: Bookkeeper, ledger: 
     told = [epoch(1, 0.4), epoch(2, 0.9), COMPLETED]
     for message in told:
         books.reported("t", message)
-    assert heard_by_a_broker(ledger) == ([message.plain() for message in told], 0)
+    assert heard_by_a_broker(ledger) == (told, 0)
 
 
 def test_a_failed_trial_is_replayed_to_the_letter(books: Bookkeeper, ledger: Ledger) -> None:
@@ -232,7 +231,7 @@ def test_a_failed_trial_is_replayed_to_the_letter(books: Bookkeeper, ledger: Led
         books.reported("t", message)
     heard, queued = heard_by_a_broker(ledger)
     assert queued == 0
-    assert [(m["epoch"], m["metrics"], m["end"], m["reason"]) for m in heard] == [
+    assert [(m.epoch, m.metrics, m.end, m.reason) for m in heard] == [
         (m.epoch, m.metrics, m.end, m.reason) for m in told
     ]
 
@@ -241,7 +240,7 @@ def test_a_trial_that_failed_at_once_is_replayed_as_failed(books: Bookkeeper, le
     start(books)
     books.reported("t", FAILED)
     heard, queued = heard_by_a_broker(ledger)
-    assert [(m["end"], m["reason"]) for m in heard] == [("failed", FAILED.reason)]
+    assert [(m.end, m.reason) for m in heard] == [("failed", FAILED.reason)]
     assert queued == 0
 
 
@@ -252,9 +251,9 @@ def test_a_pruned_trial_ends_with_its_last_epoch(books: Bookkeeper, ledger: Ledg
     books.pruned("t", "stopped by the scheduler after epoch 2")
     heard, queued = heard_by_a_broker(ledger)
     assert queued == 0
-    assert [(m["epoch"], m["end"]) for m in heard] == [(1, None), (2, "stopped")]
-    assert heard[-1]["metrics"] == {"selection/accuracy": 0.3}
-    assert heard[-1]["reason"] == "stopped by the scheduler after epoch 2"
+    assert [(m.epoch, m.end) for m in heard] == [(1, None), (2, "stopped")]
+    assert heard[-1].metrics == {"selection/accuracy": 0.3}
+    assert heard[-1].reason == "stopped by the scheduler after epoch 2"
 
 
 def test_a_running_trial_goes_on_after_what_was_heard(books: Bookkeeper, ledger: Ledger) -> None:
@@ -262,7 +261,7 @@ def test_a_running_trial_goes_on_after_what_was_heard(books: Bookkeeper, ledger:
     told = [epoch(1), epoch(2)]
     for message in told:
         books.reported("t", message)
-    assert heard_by_a_broker(ledger) == ([message.plain() for message in told], 1)
+    assert heard_by_a_broker(ledger) == (told, 1)
 
 
 def test_history_tells_of_this_searchs_trials_alone(books: Bookkeeper, ledger: Ledger) -> None:

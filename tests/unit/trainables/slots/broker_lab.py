@@ -17,9 +17,7 @@ SOON_S = 5.0
 NEVER_S = 0.01
 """Wait so long where no answer is expected."""
 
-COMPLETED = Message(
-    epoch=3, metrics={"selection/accuracy": 0.9}, end=End.COMPLETED, checkpoint="best"
-).plain()
+COMPLETED = Message(epoch=3, metrics={"selection/accuracy": 0.9}, end=End.COMPLETED, checkpoint="best")
 
 
 def in_a_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
@@ -32,8 +30,8 @@ def in_a_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]
     return run
 
 
-def epoch(number: int) -> dict[str, Any]:
-    return Message(epoch=number, metrics={"selection/accuracy": number / 10}).plain()
+def epoch(number: int, end: End | None = None) -> Message:
+    return Message(epoch=number, metrics={"selection/accuracy": number / 10}, end=end)
 
 
 async def lease_of(broker: Broker, slot: str = "slot-0", pid: int = 1) -> tuple[str, int, int]:
@@ -53,8 +51,8 @@ async def heard_of(broker: Broker, name: str) -> list[int]:
     epochs: list[int] = []
     while True:
         message = await broker.next(name, len(epochs), NEVER_S)
-        if not isinstance(message, dict):
+        if not isinstance(message, Message):
             return epochs
-        epochs.append(message["epoch"])
-        if message["end"] is not None:
+        epochs.append(message.epoch)
+        if message.end is not None:
             return epochs

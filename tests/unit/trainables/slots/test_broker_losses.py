@@ -93,9 +93,9 @@ def test_a_job_that_kills_its_workers_is_given_up(how: str) -> None:
                 await broker.slot_lost(slot)
         assert (await lease_of(broker, "slot-0", pid=99))[0] == "b"
         end = await broker.next("killer", 0, SOON_S)
-        assert isinstance(end, dict)
-        assert end["end"] == "failed"
-        assert "died 3 times without finishing an epoch" in end["reason"]
+        assert isinstance(end, Message)
+        assert end.end == "failed"
+        assert "died 3 times without finishing an epoch" in str(end.reason)
 
     kill()
 
@@ -123,7 +123,7 @@ async def test_when_no_job_will_ever_be_done_everybody_is_told() -> None:
     ]
     await asyncio.sleep(0)
     await broker.fail("no slot is left")
-    failed = Message(end=End.FAILED, reason="no slot is left", hopeless=True).plain()
+    failed = Message(end=End.FAILED, reason="no slot is left", hopeless=True)
     assert await asyncio.gather(*waiting) == [failed, failed]
     assert await broker.next("a", 0, SOON_S) == epoch(1)
     assert await broker.last("a") == epoch(1)
@@ -191,13 +191,13 @@ class Crowd:
     async def follow(self, name: str) -> list[int]:
         await self._pause()
         await submit(self.broker, name)
-        heard: list[dict[str, Any]] = []
-        while not heard or heard[-1]["end"] is None:
+        heard: list[Message] = []
+        while not heard or heard[-1].end is None:
             message = await self.broker.next(name, len(heard), 60.0)
-            assert isinstance(message, dict)
+            assert isinstance(message, Message)
             heard.append(message)
             await self._pause()
-        return [message["epoch"] for message in heard]
+        return [message.epoch for message in heard]
 
     async def _work(self, lease: dict[str, Any]) -> None:
         name = lease["job"]["name"]
@@ -205,8 +205,8 @@ class Crowd:
             await self._pause()
             if self._chance.random() < 0.05:
                 return
-            end = {"end": "completed"} if number == self._epochs else {}
-            assert await self.broker.report(name, lease["attempt"], {**epoch(number), **end})
+            end = End.COMPLETED if number == self._epochs else None
+            assert await self.broker.report(name, lease["attempt"], epoch(number, end))
         self.done[name] += 1
 
     async def _pause(self) -> None:

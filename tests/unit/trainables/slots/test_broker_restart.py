@@ -61,10 +61,10 @@ async def test_a_job_that_was_finished_is_dropped_when_the_driver_tells_so() -> 
 async def test_a_follower_beyond_the_end_is_given_the_end_again() -> None:
     broker = Broker()
     await broker.submit("a", {"name": "a"}, [epoch(1), epoch(2)], "proxy")
-    await broker.replay("a", [epoch(1), {**epoch(2), "end": "stopped"}])
+    await broker.replay("a", [epoch(1), epoch(2, End.STOPPED)])
     end = await broker.next("a", 2, SOON_S, "proxy")
-    assert isinstance(end, dict)
-    assert (end["epoch"], end["end"]) == (2, "stopped")
+    assert isinstance(end, Message)
+    assert (end.epoch, end.end) == (2, "stopped")
 
 
 @in_a_loop
@@ -154,11 +154,11 @@ def test_storage_that_is_full_ends_no_job_but_all_hope(reason: str | None) -> No
         _, attempt, _ = await lease_of(broker)
         waiting = asyncio.create_task(broker.next("b", 0, SOON_S))
         await asyncio.sleep(0)
-        message = Message(end=End.FAILED, reason=reason, hopeless=True).plain()
+        message = Message(end=End.FAILED, reason=reason, hopeless=True)
         assert await broker.report("a", attempt, message) is False
         told = await waiting
-        assert isinstance(told, dict)
-        assert told["end"] == "failed"
+        assert isinstance(told, Message)
+        assert told.end == "failed"
         assert await broker.last("a") is None
         assert await broker.failure() == (reason or "a slot can do no job")
 

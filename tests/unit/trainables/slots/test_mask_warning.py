@@ -1,4 +1,4 @@
-"""A word where masks keep next to nothing: what it says, and who says it."""
+"""The warning about masks that keep next to nothing: what it says, and who says it."""
 
 from __future__ import annotations
 
@@ -19,23 +19,33 @@ from trainables.config import (
     TrialSpec,
     ViewsConfig,
 )
-from trainables.config.objectives import ZipfConfig
-from trainables.slots.mask_warning import few_kept
-from trainables.slots.messages import TrainJob
+from trainables.config.objectives import CrldConfig, ZipfConfig
+from trainables.slots.mask_warning import mask_warning
+from trainables.slots.messages import Message, TrainJob
 from trainables.slots.warm_state import Bench
 from trainables.slots.worker import Line, train_job
 
+CRLD = TrialSpec(
+    trial_id="crld-1",
+    role=Role.SEARCH,
+    objective=CrldConfig(),
+    student=ModelConfig(name=ModelName.MLP),
+    training=TrainingConfig(epochs=5),
+    seed=3,
+)
 
-def test_the_word_names_the_objective_and_the_masks_that_kept_less_than_one_in_a_hundred() -> None:
+
+def test_the_warning_names_the_student_and_the_masks_that_kept_less_than_one_in_a_hundred() -> None:
     metrics = {"train/kept_weak": 0.0012, "train/kept_strong": 0.5, "train/loss": 0.0, "selection/kept": 0.0}
-    word = few_kept("crld", 3, metrics)
-    assert word is not None
-    assert word.startswith("crld kept next to nothing in epoch 3 (kept_weak 0.12%): ")
+    warning = mask_warning(CRLD, Message(epoch=3, metrics=metrics))
+    assert warning is not None
+    assert warning.startswith("crld-1: crld kept next to nothing in epoch 3 (kept_weak 0.12%): ")
 
 
 @pytest.mark.parametrize("kept", [0.01, 1.0])
 def test_a_mask_that_keeps_one_in_a_hundred_is_passed_over(kept: float) -> None:
-    assert few_kept("crld", 3, {"train/kept_weak": kept, "train/loss": 0.0}) is None
+    metrics = {"train/kept_weak": kept, "train/loss": 0.0}
+    assert mask_warning(CRLD, Message(epoch=3, metrics=metrics)) is None
 
 
 @pytest.mark.usefixtures("either_bf16")
