@@ -15,14 +15,14 @@ from orchestrator.config.cross_checks import max_epochs
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.ledger_writer import Bookkeeper, agreements_in, history
 from orchestrator.search.progress import SearchProgress, search_progress
-from orchestrator.search.trial_specs import Composer
+from orchestrator.search.trial_specs import Composer, Proposal
 from orchestrator.terminal.console import Console
 from search_spaces.tune_plan import SearchPlan, search_plan
 from trainables.config import Fork, Role
 from trainables.errors import StillhouseError
 from trainables.slots.follower import briefed
 from trainables.slots.messages import End, Message, TrainJob
-from trainables.slots.tune_trial import StudentTrial, sampled_values
+from trainables.slots.tune_trial import Pointer, StudentTrial
 from trainables.training.checkpoint_paths import drop_states
 
 # A Tune trial is a proxy that must never compete with slots for CPUs; Tune refuses an empty request.
@@ -87,6 +87,8 @@ class SearchFollower(tune.Callback, tune.Stopper):
         self._books = books
         self._progress = progress
         self._widen = widen
+        self._proposals: dict[str, Proposal] = {}
+        """By job, the students of this search: each is composed once, here."""
         self._jobs: dict[str, str] = {}
         """By Tune's trial, the student that it is now: a fork is a student of its own."""
         self.broken: str | None = None
@@ -102,22 +104,21 @@ class SearchFollower(tune.Callback, tune.Stopper):
         return self._books.count("failed") >= self._max_failed
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Note a trial before its first report."""
-        if trial.trial_id in self._jobs:
-            return  # it was paused; should it have become a fork, its first report says so
-        job = self._composer(sampled_values(trial.config))
-        self._note_start(trial, job, trial.config)
+        """Give the proxy its job; note the student, and where it is another than before, the former's end."""
+        proposal, known = self._proposal(trial), self._jobs.get(trial.trial_id)
+        job = proposal.job
+        self._proposals[job.job_id], self._jobs[trial.trial_id] = proposal, job.job_id
+        # Tune calls the proxy after this callback, and an actor does the calls of one caller in their order.
+        trial.temporary_state.ray_actor.assign.remote(job)
+        if known not in (None, job.job_id):
+            self._note_replaced(known, job)
+        self._books.started(job, parameters=proposal.parameters, sampled=proposal.sampled)
+        self._progress.started(trial, job)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Note an epoch, and before a fork's first the fork."""
-        known = self._jobs[trial.trial_id]
-        if result["trial"] != known and result["fork"]:
-            # Not from `trial.config`: the scheduler, which comes first, may have changed it by now.
-            fork = Fork.from_plain(result["fork"])
-            self._books.replaced(known, result["trial"], fork)
-            self._note_start(trial, self._composer(result["sampled"], fork), result["sampled"])
+        """Note an epoch."""
         message: Message = result["message"]
         self._books.reported(result["trial"], message)
         self._progress.reported(trial.trial_id, message)
@@ -169,11 +170,30 @@ class SearchFollower(tune.Callback, tune.Stopper):
         """End a search in which too many trials fail."""
         return self.too_many_failures or self.broken is not None
 
-    def _note_start(self, trial: Any, job: TrainJob, sampled: Mapping[str, Any]) -> None:
-        self._jobs[trial.trial_id] = job.job_id
-        choice = self._composer.choice(sampled)
-        self._books.started(job, parameters=choice.parameters, sampled=sampled_values(sampled))
-        self._progress.started(trial, job)
+    def _proposal(self, trial: Any) -> Proposal:
+        """The student that a trial is from now on; it is composed unless this search has it already.
+
+        A trial with another student's pointer and values of its own is a fork of that student. With the
+        values of that student as well, it is that student.
+        """
+        sampled, fork = sampled_values(trial.config), None
+        if trial.checkpoint is not None:
+            with trial.checkpoint.as_directory() as folder:
+                pointer = Pointer.read(Path(folder))
+            origin = self._proposals[pointer.job_id]
+            if origin.sampled == sampled:
+                return origin
+            fork = Fork(trial_id=pointer.job_id, epoch=pointer.epoch)
+        known = self._proposals.get(self._jobs.get(trial.trial_id, ""))
+        if known is not None and (known.sampled, known.job.trial.fork) == (sampled, fork):
+            return known  # its proxy died before the first pointer of its own
+        return self._composer(sampled, fork)
+
+    def _note_replaced(self, known: str, job: TrainJob) -> None:
+        if job.trial.fork is not None:
+            self._books.replaced(known, job.job_id, job.trial.fork)
+        else:
+            self._books.pruned(known, f"replaced by {job.job_id}, whose values and weights it was given")
 
     def _note_failure(self, job_id: str) -> bool:
         """Note the reason of a trial that failed by itself; false when its proxy alone is dead."""
@@ -182,6 +202,11 @@ class SearchFollower(tune.Callback, tune.Stopper):
             return False
         self._books.reported(job_id, last)
         return True
+
+
+def sampled_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the searcher proposed, without Tune's own entries."""
+    return {key: value for key, value in config.items() if not key.startswith("__")}
 
 
 def _plan(task: SearchTask, ledger: Ledger) -> SearchPlan:
@@ -201,7 +226,7 @@ def _tune(task: SearchTask, plan: SearchPlan, follower: SearchFollower) -> None:
     # Our own table and ledger tell what Tune would print; a failed trial is no error of the search.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     trainable = tune.with_resources(
-        tune.with_parameters(StudentTrial, broker=task.broker, compose=task.composer),
+        tune.with_parameters(StudentTrial, broker=task.broker),
         tune.PlacementGroupFactory([{"memory": PROXY_MEMORY_BYTES}]),
     )
     tune.Tuner(

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import ray
 
-from orchestrator.search.progress_table import Proposal, SearchBoard, Slots
+from orchestrator.search.progress_table import SearchBoard, Slots, TuneTrial
 from orchestrator.terminal.console import Console
 from trainables.slots.mask_warning import mask_warning
 from trainables.slots.messages import Message, TrainJob
@@ -61,10 +61,10 @@ class SearchProgress:
         self._jobs: dict[str, TrainJob] = {}
         self._warned: set[str] = set()
 
-    def started(self, proposal: Proposal, job: TrainJob) -> None:
+    def started(self, trial: TuneTrial, job: TrainJob) -> None:
         """A trial starts or goes on."""
-        self._jobs[proposal.trial_id] = job
-        self._board.started(proposal, job)
+        self._jobs[trial.trial_id] = job
+        self._board.started(trial, job)
 
     def reported(self, trial_id: str, message: Message) -> None:
         """An epoch of Tune's trial of that id; a mask that keeps next to nothing is told once per student."""

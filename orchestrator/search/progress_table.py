@@ -32,7 +32,7 @@ _EPOCHS_REMEMBERED: Final = 64
 _FEWEST_FOR_PACE: Final = 8
 
 
-class Proposal(Protocol):
+class TuneTrial(Protocol):
     """What Tune knows of a trial."""
 
     trial_id: str
@@ -52,7 +52,7 @@ class Slots:
 class _Row:
     """A trial that has not ended."""
 
-    proposal: Proposal
+    trial: TuneTrial
     student: str
     objective: str
     epochs: int
@@ -64,7 +64,7 @@ class _Row:
 
     @property
     def is_running(self) -> bool:
-        return self.proposal.status == "RUNNING"
+        return self.trial.status == "RUNNING"
 
 
 class SearchBoard:
@@ -91,15 +91,15 @@ class SearchBoard:
         self._told_at: deque[float] = deque(maxlen=_EPOCHS_REMEMBERED)
         self._best: tuple[float, str] | None = None
 
-    def started(self, proposal: Proposal, job: TrainJob) -> None:
+    def started(self, trial: TuneTrial, job: TrainJob) -> None:
         """A trial starts, or goes on after a pause; with another job it is another student."""
         with self._lock:
-            row = self._rows.get(proposal.trial_id)
+            row = self._rows.get(trial.trial_id)
             if row is None or row.student != job.job_id:
                 spec = job.trial
-                row = _Row(proposal, job.job_id, spec.objective.name, spec.training.epochs)
-                self._rows[proposal.trial_id] = row
-            row.proposal, row.heard_at = proposal, None
+                row = _Row(trial, job.job_id, spec.objective.name, spec.training.epochs)
+                self._rows[trial.trial_id] = row
+            row.trial, row.heard_at = trial, None
 
     def reported(self, trial_id: str, message: Message) -> None:
         """An epoch of a trial that started."""

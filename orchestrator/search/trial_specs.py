@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.config.schema import ExperimentConfig
-from search_spaces.space import Choice, SpaceConfig
+from search_spaces.space import SpaceConfig
 from trainables.config import BenchSpec, CeConfig, Fork, ModelConfig, Role, TrialSpec, digest_of
+from trainables.config.base import Scalar
 from trainables.seeds import derive_seed
 from trainables.slots.messages import TrainJob
 
@@ -16,17 +17,32 @@ ID_DIGITS = 12  # 8 would let two of 10,000 students share an id once in a hundr
 
 
 @dataclass(frozen=True)
+class Proposal:
+    """What a searcher or scheduler proposed, and the job that it is."""
+
+    job: TrainJob
+    parameters: Mapping[str, Scalar]
+    """The searched values alone, flat: temperature, student.width ..."""
+    sampled: Mapping[str, Any]
+    """The searcher's own form of them, so that it can propose them again."""
+
+
+@dataclass(frozen=True)
 class Composer:
-    """Makes jobs for one search; the same proposal gives the same job, with the same id and seed."""
+    """Makes jobs for one search; the same values give the same job, with the same id and seed."""
 
     experiment: ExperimentConfig
     space: SpaceConfig
     bench: BenchSpec
     search: str
 
-    def __call__(self, sampled: Mapping[str, Any], fork: Fork | None = None) -> TrainJob:
-        """The job of one proposal; that of a fork begins with another trial's state."""
-        choice = self.choice(sampled)
+    def __call__(self, sampled: Mapping[str, Any], fork: Fork | None = None) -> Proposal:
+        """The proposal of sampled values; the job of a fork begins with another trial's state.
+
+        Raises:
+            ConfigError: the sample lacks a value of the space.
+        """
+        choice = self.space.resolve(sampled)
         student = self.experiment.student.with_overrides(**choice.student)
         training = self.experiment.training.with_overrides(**choice.training)
         scheduler = self.space.scheduler
@@ -46,11 +62,8 @@ class Composer:
                 "keep_states": scheduler.name == "pbt",
             }
         )
-        return TrainJob(bench=self.bench, trial=spec, costs=self.space.search.minimise)
-
-    def choice(self, sampled: Mapping[str, Any]) -> Choice:
-        """What the proposal means in terms of the space."""
-        return self.space.resolve(sampled)
+        job = TrainJob(bench=self.bench, trial=spec, costs=self.space.search.minimise)
+        return Proposal(job, choice.parameters, sampled)
 
 
 def repeat_jobs(

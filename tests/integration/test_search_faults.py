@@ -139,7 +139,7 @@ def finalists_of(workers: Workers, folder: Path, *batch_sizes: int) -> list[Tria
     books, composer = Bookkeeper(ledger, search=folder.name), search.composer
     chosen = []
     for size in batch_sizes:
-        job = composer({"objective": "ce", "training": {"batch_size": size}})
+        job = composer({"objective": "ce", "training": {"batch_size": size}}).job
         books.started(job, parameters={"training.batch_size": size})
         record = ledger.trial(job.job_id)
         assert record is not None
@@ -183,7 +183,7 @@ def test_after_too_many_failed_trials_the_search_stops_and_says_why(workers: Wor
 def test_a_cancellation_reaches_a_running_trial_within_one_batch(workers: Workers, tmp_path: Path) -> None:
     diary = tmp_path / "diary"
     search = Search(workers, experiment_of(slow(0.3, diary)), space_of(batch_size=[64]), tmp_path)
-    job = search.composer({"training": {"batch_size": 64}})
+    job = search.composer({"training": {"batch_size": 64}}).job
     line = Follower(workers.broker, job.job_id, job.plain(), holder="test")
     line.submit()
     wait_until(lambda: diary.exists() and len(diary.read_text().splitlines()) >= 2, "the second batch")
@@ -220,7 +220,7 @@ def test_a_trial_dropped_and_taken_up_again_ends_with_bit_identical_weights(
     weights: list[bytes] = []
     for folder, interrupted in ((tmp_path / "alone", False), (tmp_path / "dropped", True)):
         search = Search(workers, experiment_of(slow()), space_of(batch_size=[64]), folder)
-        job = search.composer({"training": {"batch_size": 64}})
+        job = search.composer({"training": {"batch_size": 64}}).job
         job = job.with_overrides(trial=job.trial.with_overrides(seed=5, trial_id=f"twin-{interrupted}"))
         line = Follower(workers.broker, job.job_id, job.plain(), holder="test")
         line.submit()

@@ -3,39 +3,62 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Self
 
+from pydantic import Field
 from ray import tune
 
-from trainables.config import Fork
+from trainables.config import Config
 from trainables.errors import TrialFailed
 from trainables.slots.follower import Follower
 from trainables.slots.messages import End, Message, TrainJob
 
-Compose = Callable[[Mapping[str, Any], Fork | None], TrainJob]
-POINTER = "pointer.json"
+POINTER: Final = "pointer.json"
+
+
+class Pointer(Config):
+    """The checkpoint of a proxy: the student's own state lies in the student's checkpoint folder."""
+
+    job_id: str
+    seen: int = Field(ge=0, description="messages of the job that Tune has")
+    epoch: int = Field(ge=0, description="the last epoch that Tune has; 0 before the first")
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The pointer that `write` put into a folder.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        return cls.from_plain(json.loads((folder / POINTER).read_text()))
+
+    def write(self, folder: Path) -> None:
+        """Put the pointer into a folder."""
+        (folder / POINTER).write_text(json.dumps(self.plain()))
 
 
 class StudentTrial(tune.Trainable):
     """One `step` is one epoch that some slot has trained; nothing here imports torch.
 
-    `compose` turns what the searcher sampled into a job; two proposals with the same content are the
-    same job, and the broker answers the second from the first. A trial that is given a pointer together
-    with another configuration than the pointer's is a fork: a job that begins with the other job's state.
+    The driver composes the job and gives it with `assign`, after Tune has started or reset this actor and
+    before Tune restores it or asks for a step. Two proposals with the same content are the same job, and the
+    broker answers the second from the first.
     """
 
-    _line: Follower | None = None
-    _fork: Fork | None
-    _sampled: dict[str, Any]
+    _job: TrainJob | None
+    _follower: Follower | None = None
     _seen: int
     _epoch: int
 
-    def setup(self, config: dict[str, Any], broker: Any = None, compose: Compose | None = None) -> None:
-        """Remember the broker and submit the first configuration."""
-        self._broker, self._compose = broker, compose
-        self._begin(config)
+    def setup(self, config: dict[str, Any], broker: Any = None) -> None:
+        """Remember the broker; the configuration is in the job that the driver assigns."""
+        self._broker = broker
+        self._begin()
+
+    def assign(self, job: TrainJob) -> None:
+        """Take the job to follow; it is submitted with the first step."""
+        self._job = job
 
     def step(self) -> dict[str, Any]:
         """The next epoch's report.
@@ -43,81 +66,63 @@ class StudentTrial(tune.Trainable):
         Raises:
             TrialFailed: the trial ended as failed; the text is its reason.
         """
-        line = self._follow()
-        self._last = self._next(line)
-        self._seen, self._epoch = len(line.heard), max(self._epoch, self._last.epoch)
-        if self._last.end is End.FAILED:
-            raise TrialFailed(self._last.reason)
+        follower = self._follow()
+        message = self._next(follower)
+        self._seen, self._epoch = len(follower.heard), max(self._epoch, message.epoch)
+        if message.end is End.FAILED:
+            raise TrialFailed(message.reason)
         return {
-            **self._last.metrics,
-            "epoch": self._last.epoch,
-            "trial": line.job_id,
-            "message": self._last,
-            "sampled": self._sampled,
-            "fork": self._fork and self._fork.plain(),
-            "done": self._last.end is not None,
+            **message.metrics,
+            "epoch": message.epoch,
+            "trial": follower.job_id,
+            "message": message,
+            "done": message.end is not None,
         }
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take on another trial in the same actor."""
-        self._begin(new_config)
+        """Make the same actor ready for another trial."""
+        self._begin()
         return True
 
     def cleanup(self) -> None:
         """Tell the broker that Tune has no more interest in this trial."""
-        if self._line is not None:
-            self._line.cancel()
+        if self._follower is not None:
+            self._follower.cancel()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Write a pointer: the student's own state lies in its checkpoint folder."""
-        pointer = {
-            "job_id": self._job().job_id,
-            "seen": self._seen,
-            "epoch": self._epoch,
-            "sampled": self._sampled,
-            "fork": self._fork and self._fork.plain(),
-        }
-        (Path(checkpoint_dir) / POINTER).write_text(json.dumps(pointer))
+        """Write a pointer."""
+        pointer = Pointer(job_id=self._assigned().job_id, seen=self._seen, epoch=self._epoch)
+        pointer.write(Path(checkpoint_dir))
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:  # type: ignore[override]  # Tune gives a folder
-        """Go on from a pointer; one of another configuration is where this trial forks off."""
-        pointer = json.loads((Path(checkpoint_dir) / POINTER).read_text())
-        if pointer["sampled"] == self._sampled:
-            self._fork = Fork.from_plain(pointer["fork"]) if pointer["fork"] else None
-            self._seen = max(self._seen, pointer["seen"])
-        else:
-            self._fork = Fork(trial_id=pointer["job_id"], epoch=pointer["epoch"])
-        self._epoch = pointer["epoch"]
+        """Go on from a pointer; one of another job is where this job forks off."""
+        pointer = Pointer.read(Path(checkpoint_dir))
+        if pointer.job_id == self._assigned().job_id:
+            self._seen = max(self._seen, pointer.seen)
+        self._epoch = pointer.epoch
 
-    def _begin(self, config: Mapping[str, Any]) -> None:
+    def _begin(self) -> None:
         # Tune does not call cleanup between the trials of a reused actor.
         self.cleanup()
-        # Submitted with the first step: only a pointer, which comes after this, tells that it is a fork.
-        self._line = None
-        self._sampled = sampled_values(config)
-        self._fork = None
+        self._job = self._follower = None
         self._seen = self._epoch = 0
 
-    def _job(self) -> TrainJob:
-        assert self._compose is not None  # noqa: S101  Tune calls setup first
-        return self._compose(self._sampled, self._fork)
+    def _assigned(self) -> TrainJob:
+        if self._job is None:
+            raise RuntimeError("the driver assigned no job to this proxy; see SearchFollower.on_trial_start")
+        return self._job
 
     def _follow(self) -> Follower:
-        if self._line is None:
-            job = self._job()
-            self._line = Follower(self._broker, job.job_id, job.plain(), holder=self.trial_id)
+        if self._follower is None:
+            job = self._assigned()
+            self._follower = Follower(self._broker, job.job_id, job.plain(), holder=self.trial_id)
             # A proxy that died and was started again goes on after what Tune has.
-            self._seen = max(self._seen, self._line.submit())
-        return self._line
+            self._seen = max(self._seen, self._follower.submit())
+        return self._follower
 
-    def _next(self, line: Follower) -> Message:
-        """The first message that Tune does not have; those before it are read for the line's memory only."""
+    def _next(self, follower: Follower) -> Message:
+        """The first message that Tune does not have; those before it are only added to what was heard."""
         while True:
-            message = line.next()
-            if len(line.heard) > self._seen or message.end is not None:
+            message = follower.next()
+            if len(follower.heard) > self._seen or message.end is not None:
                 return message
-
-
-def sampled_values(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the searcher proposed, without Tune's own entries."""
-    return {key: value for key, value in config.items() if not key.startswith("__")}

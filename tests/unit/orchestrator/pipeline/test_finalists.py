@@ -65,7 +65,7 @@ class Scene:
 
     def searched(self, beta: float, accuracy: float) -> TrialRecord:
         sampled = {"objective": "dkd", "dkd": {"temperature": 2.0, "alpha": 1.0, "beta": beta}}
-        return self.trained(self.composer(sampled), accuracy)
+        return self.trained(self.composer(sampled).job, accuracy)
 
     def repeated(self, spec: TrialSpec, role: Role, accuracy: float) -> list[TrialRecord]:
         jobs = repeat_jobs(spec, experiment=self.run.experiment, bench=self.bench, role=role)

@@ -52,7 +52,7 @@ class Terminal(io.StringIO):
 
 
 @dataclass
-class Proposal:
+class Trial:
     trial_id: str
     status: str = "RUNNING"
 
@@ -83,11 +83,11 @@ def board_of(clock: Clock, *, trials: int = 4, slots: int = 2) -> SearchBoard:
     return SearchBoard(trials=trials, epochs=EPOCHS, slots=slots, clock=clock)
 
 
-def begin(board: SearchBoard, *names: str) -> list[Proposal]:
-    proposals = [Proposal(name) for name in names]
-    for proposal in proposals:
+def begin(board: SearchBoard, *names: str) -> list[Trial]:
+    trials = [Trial(name) for name in names]
+    for proposal in trials:
         board.started(proposal, job_of(f"kd-{proposal.trial_id}"))
-    return proposals
+    return trials
 
 
 def picture(board: SearchBoard, *, width: int = 100, height: int = 30) -> list[str]:
@@ -244,7 +244,7 @@ def test_the_table_is_no_higher_than_the_terminal(clock: Clock) -> None:
 @pytest.mark.parametrize("width", [40, 60, 200])
 def test_names_stay_whole_on_narrow_and_wide_terminals(clock: Clock, width: int) -> None:
     board = board_of(clock)
-    board.started(Proposal("a"), job_of("kd-3f2a91bc0d1e"))
+    board.started(Trial("a"), job_of("kd-3f2a91bc0d1e"))
     lines = picture(board, width=width)
     assert all(len(line) <= width for line in lines)
     assert sum(line.startswith("kd-3f2a91bc0d1e ") for line in lines) == 1

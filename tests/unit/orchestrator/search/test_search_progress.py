@@ -24,7 +24,7 @@ from trainables.slots.messages import Message, TrainJob
 
 
 @dataclass
-class Proposal:
+class Trial:
     trial_id: str
     status: str = "RUNNING"
 
@@ -67,8 +67,8 @@ def progress(said: list[str]) -> SearchProgress:
 def test_a_mask_that_keeps_next_to_nothing_is_told_once_per_student(
     progress: SearchProgress, said: list[str]
 ) -> None:
-    progress.started(Proposal("t1"), job("crld-1"))
-    progress.started(Proposal("t2"), job("crld-2"))
+    progress.started(Trial("t1"), job("crld-1"))
+    progress.started(Trial("t2"), job("crld-2"))
     for epoch in (1, 2, 3):
         progress.reported("t1", told(0.002, epoch))
         progress.reported("t2", told(0.5, epoch))
@@ -81,6 +81,6 @@ def test_a_mask_that_keeps_next_to_nothing_is_told_once_per_student(
 
 def test_a_proposal_that_becomes_a_fork_is_another_student(progress: SearchProgress, said: list[str]) -> None:
     for name in ("crld-1", "crld-2"):
-        progress.started(Proposal("t1"), job(name))
+        progress.started(Trial("t1"), job(name))
         progress.reported("t1", told(0.0, 1))
     assert [line.split(":")[0] for line in said] == ["crld-1", "crld-2"]

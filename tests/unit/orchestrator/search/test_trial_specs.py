@@ -32,7 +32,7 @@ def dkd(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_proposal_becomes_a_job_of_this_experiment(composer: Composer) -> None:
-    job = composer(DKD)
+    job = composer(DKD).job
     assert job.bench == composer.bench
     assert job.job_id == job.trial.trial_id
     assert job.trial.role is Role.SEARCH
@@ -51,40 +51,41 @@ def test_a_proposal_becomes_a_job_of_this_experiment(composer: Composer) -> None
 
 
 def test_the_same_proposal_gives_the_same_job(composer: Composer) -> None:
-    assert composer(DKD) == composer({"dkd": {"beta": 4.0, "alpha": 1.0, "temperature": 2.0}, **DKD})
+    again = composer({"dkd": {"beta": 4.0, "alpha": 1.0, "temperature": 2.0}, **DKD})
+    assert composer(DKD).job == again.job
 
 
 def test_other_values_give_another_id_and_seed(composer: Composer) -> None:
-    one, other = composer(DKD), composer(dkd(beta=4.5))
+    one, other = composer(DKD).job, composer(dkd(beta=4.5)).job
     assert one.job_id != other.job_id
     assert one.trial.seed != other.trial.seed
 
 
 def test_another_search_gives_another_id_to_the_same_student(composer: Composer) -> None:
-    here, there = composer(DKD), replace(composer, search="t" * 64)(DKD)
+    here, there = composer(DKD).job, replace(composer, search="t" * 64)(DKD).job
     assert here.job_id != there.job_id
     assert here.trial.seed == there.trial.seed
 
 
 def test_another_experiment_seed_gives_other_seeds(composer: Composer) -> None:
     other = replace(composer, experiment=composer.experiment.with_overrides(seed=1))
-    assert composer(DKD).trial.seed != other(DKD).trial.seed
+    assert composer(DKD).job.trial.seed != other(DKD).job.trial.seed
 
 
 def test_a_job_asks_for_the_costs_that_its_search_minimises(composer: Composer) -> None:
     space = composer.space.with_overrides(
         search={"algorithm": "optuna", "minimise": ["latency_ms"]}, scheduler={"name": "fifo"}
     )
-    job = replace(composer, space=space)(DKD)
+    job = replace(composer, space=space)(DKD).job
     assert job.costs == (Cost.LATENCY_MS,)
-    assert composer(DKD).costs == ()
-    assert job.trial == composer(DKD).trial  # what is told of a student is no part of it
+    assert composer(DKD).job.costs == ()
+    assert job.trial == composer(DKD).job.trial  # what is told of a student is no part of it
     again = repeat_jobs(job.trial, experiment=composer.experiment, bench=job.bench, role=Role.FINALIST)
     assert [repeat.costs for repeat in again] == [()] * len(again)
 
 
 def test_ids_of_many_proposals_differ(composer: Composer) -> None:
-    ids = {composer(dkd(beta=0.5 + number / 1000)).job_id for number in range(500)}
+    ids = {composer(dkd(beta=0.5 + number / 1000)).job.job_id for number in range(500)}
     assert len(ids) == 500
     assert all(len(name) == len("dkd-") + 12 for name in ids)
 
@@ -98,7 +99,7 @@ def three_seeds(composer: Composer) -> ExperimentConfig:
 def test_finalists_and_control_are_repeated_with_the_same_seeds(
     composer: Composer, three_seeds: ExperimentConfig
 ) -> None:
-    finalist = composer(DKD).trial
+    finalist = composer(DKD).job.trial
     control = control_spec(three_seeds, student=three_seeds.student, search=composer.search)
     groups = [
         repeat_jobs(spec, experiment=three_seeds, bench=composer.bench, role=role)
@@ -115,7 +116,7 @@ def test_finalists_and_control_are_repeated_with_the_same_seeds(
 def test_a_repetition_differs_from_its_original_in_name_role_and_seed_alone(
     composer: Composer, three_seeds: ExperimentConfig
 ) -> None:
-    original = composer(DKD).trial
+    original = composer(DKD).job.trial
     for job in repeat_jobs(original, experiment=three_seeds, bench=composer.bench, role=Role.FINALIST):
         same = {"trial_id": original.trial_id, "role": original.role, "seed": original.seed}
         assert job.trial.with_overrides(**same) == original
@@ -123,7 +124,7 @@ def test_a_repetition_differs_from_its_original_in_name_role_and_seed_alone(
 
 
 def test_more_seeds_keep_the_first_ones(composer: Composer, three_seeds: ExperimentConfig) -> None:
-    spec = composer(DKD).trial
+    spec = composer(DKD).job.trial
     more = three_seeds.with_overrides(budget=three_seeds.budget.with_overrides(seeds=5))
 
     def jobs(experiment: ExperimentConfig) -> list[TrialSpec]:
