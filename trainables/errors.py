@@ -39,10 +39,6 @@ class CacheError(StillhouseError):
     """A teacher cache that is missing, damaged, or made for another experiment."""
 
 
-class ClusterError(StillhouseError):
-    """A cluster that cannot be reached or cannot hold what the experiment asks for."""
-
-
 class TrialFailed(StillhouseError):
     """A trial that cannot go on (non-finite loss, exception in its objective)."""
 

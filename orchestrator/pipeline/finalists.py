@@ -9,14 +9,14 @@ import ray
 
 from orchestrator.config.constraints import Constraint, parse_constraints
 from orchestrator.pipeline.context import Run
-from orchestrator.pipeline.slot_jobs import Errand, run_errands
+from orchestrator.pipeline.slot_jobs import run_errands
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.ledger_writer import Bookkeeper, agreements_in
 from orchestrator.records.selection import choose_finalists
 from orchestrator.search.trial_specs import control_spec, repeat_jobs
 from trainables.config import BenchSpec, ModelConfig, OnlineSpec, Role, Split, TrialSpec, digest_of
 from trainables.errors import StillhouseError
-from trainables.slots.messages import EvaluateJob, Message, ProfileJob, TrainJob
+from trainables.slots.messages import EvaluateJob, Job, Message, ProfileJob, TrainJob
 from trainables.training.train_teacher import TeacherFacts
 
 Figures = dict[str, dict[str, float]]
@@ -132,7 +132,7 @@ def _train(run: Run, search: str, jobs: Sequence[TrainJob], parameters: dict[str
     with run.console.progress("finalists", len(jobs)) as progress:
         progress.update(len(finished & set(parameters)))
 
-        def on_message(job: Errand, message: Message) -> None:
+        def on_message(job: Job, message: Message) -> None:
             books.reported(job.job_id, message)
             done = sum(r.status != "running" for r in map(run.ledger.trial, parameters) if r)
             progress.update(done, job.job_id)

@@ -9,16 +9,15 @@ import ray
 
 from trainables.errors import StillhouseError
 from trainables.slots.follower import Follower
-from trainables.slots.messages import End, EvaluateJob, Message, ProfileJob, TrainJob
+from trainables.slots.messages import End, Job, Message
 
 HOLDER = "driver"
-Errand = TrainJob | EvaluateJob | ProfileJob
 
 
 def run_errands(
     broker: Any,
-    jobs: Sequence[Errand],
-    on_message: Callable[[Errand, Message], None] = lambda *_: None,
+    jobs: Sequence[Job],
+    on_message: Callable[[Job, Message], None] = lambda *_: None,
     *,
     each_may_fail: bool = False,
 ) -> dict[str, Message]:

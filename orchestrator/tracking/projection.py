@@ -83,7 +83,6 @@ class RunChange:
 @dataclass
 class _Trial:
     start: TrialStart
-    first_seq: int
     last_ms: int
     outcome: str = "running"
     epoch: int = 0
@@ -124,10 +123,6 @@ class Projection:
         """What the run of this trial is created with."""
         return self._trials[trial].start
 
-    def first_events(self) -> dict[str, int]:
-        """For each trial the number of the event that started it."""
-        return {name: trial.first_seq for name, trial in self._trials.items()}
-
     def states(self) -> dict[str, State]:
         """For each trial the state that its run should be in."""
         return {name: _state(trial) for name, trial in self._trials.items()}
@@ -152,7 +147,7 @@ class Projection:
         name = event["trial"]
         if name not in self._trials:
             start = _trial_start(event, len(self._trials) + 1)
-            self._trials[name] = _Trial(start, event["seq"], event["time_ms"])
+            self._trials[name] = _Trial(start, event["time_ms"])
             if event["role"] == Role.SEARCH:
                 self.searched |= start.params.keys()
         start = self._trials[name].start

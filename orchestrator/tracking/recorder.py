@@ -100,11 +100,6 @@ class MlflowRecorder:
         self._thread = threading.Thread(target=self._run, name="mlflow-recorder", daemon=True)
         self._thread.start()
 
-    def wait_ready(self, timeout_s: float) -> bool:
-        """Whether the parent run exists, after waiting at most so long for it."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._ready or not self._alive, timeout_s) and self._ready
-
     @property
     def experiment_id(self) -> str:
         """The experiment's id.
@@ -182,7 +177,7 @@ class MlflowRecorder:
     def _when_ready(self, value: str) -> str:
         if not self._ready:
             raise StillhouseError(
-                f"MLflow is not ready{f': {self._error}' if self._error else ''}; call wait_ready first"
+                f"MLflow is not ready{f': {self._error}' if self._error else ''}; call flush first"
             )
         return value
 

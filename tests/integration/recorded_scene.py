@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from orchestrator.records.ledger import Ledger
 from orchestrator.tracking.recorder import MlflowRecorder, ParentFacts
 from orchestrator.tracking.registry import register_champion
+from trainables.errors import StillhouseError
 
 TERMS = ("selection/accuracy", "selection/nll", "train/loss", "terms/ce", "terms/kd")
 
@@ -85,6 +87,18 @@ def children(client: MlflowClient, recorder: MlflowRecorder) -> dict[str, Run]:
     by_trial = {run.data.tags["trial_id"]: run for run in runs}
     assert len(by_trial) == len(runs), "two runs of one trial"
     return by_trial
+
+
+def is_ready(recorder: MlflowRecorder, timeout_s: float) -> bool:
+    """Whether the parent run exists, after waiting at most so long for it."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return bool(recorder.parent_run_id)
+        except StillhouseError:
+            if time.monotonic() >= deadline:
+                return False
+        time.sleep(0.05)
 
 
 def steps(client: MlflowClient, run: Run, term: str) -> list[int]:

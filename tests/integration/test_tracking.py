@@ -20,6 +20,7 @@ from tests.integration.recorded_scene import (
     curves,
     every_term,
     export_student,
+    is_ready,
     register,
     steps,
 )
@@ -133,7 +134,7 @@ def test_an_interrupted_experiment_goes_on_in_the_same_runs(scene: Scene, client
 
     scene.budget = 32
     second = scene.recorder()
-    assert second.wait_ready(60)
+    assert is_ready(second, 60)
     scene.train("t-1", range(3, 6))  # from its checkpoint: epoch 3 is trained again
     assert not second.flush(60)
     going = children(client, second)["t-1"]
@@ -201,10 +202,10 @@ def test_starting_returns_at_once_and_ids_come_when_ready(tmp_path: Path) -> Non
     scene = Scene(default_tracking_uri(tmp_path / "new store"), tmp_path)
     began = time.monotonic()
     recorder = scene.recorder()
-    with pytest.raises(StillhouseError, match="call wait_ready first"):
+    with pytest.raises(StillhouseError, match="call flush first"):
         _ = recorder.parent_run_id
     assert time.monotonic() - began < 2
-    assert recorder.wait_ready(120)
+    assert is_ready(recorder, 120)
     assert recorder.parent_run_id
     assert not recorder.close("FINISHED")
     assert (tmp_path / "mlartifacts").is_dir()

@@ -26,6 +26,7 @@ from tests.integration.recorded_scene import (
     curves,
     every_term,
     export_student,
+    is_ready,
     register,
 )
 from trainables.errors import ConfigError
@@ -73,10 +74,10 @@ def test_a_server_that_is_away_is_waited_for_and_nothing_is_lost_or_doubled(
     scene.train("t-1", range(1, 4))
     waiting = recorder.flush(3)
     assert waiting.events == len(scene.ledger.events())
-    assert not recorder.wait_ready(0)
+    assert not is_ready(recorder, 0)
 
     with mlflow_server(tmp_path, store, port):
-        assert recorder.wait_ready(240)
+        assert is_ready(recorder, 240)
         assert not recorder.flush(60)
     scene.train("t-1", range(4, 6))
     waiting = recorder.flush(3)

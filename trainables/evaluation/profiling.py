@@ -38,20 +38,17 @@ class StudentFigures:
     latency_device: str
 
 
-def profile_student(
-    model: nn.Module, *, input_shape: tuple[int, int, int], size_path: Path | None = None
-) -> StudentFigures:
+def profile_student(model: nn.Module, *, input_shape: tuple[int, int, int]) -> StudentFigures:
     """Count, weigh and time a student on the device that it is on.
 
     The input is (channels, height, width). After a warm-up, forwards of one image are timed one by one
     until a second is over (at least 30, at most 300), with one thread on a CPU and synchronised on a GPU.
-    Timing depends on the architecture, hardly on the weights. `size_path` is the student's safetensors
-    file where there is one already.
+    Timing depends on the architecture, hardly on the weights.
 
     Raises:
-        StillhouseError: the file cannot be read, or the network cannot take such an input.
+        StillhouseError: the network cannot take such an input.
     """
-    size_bytes = _size_of(model, size_path)
+    size_bytes = _size_of(model)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     image = torch.rand(1, *input_shape, device=device)
     with evaluating(model), torch.inference_mode(), _one_thread():
@@ -82,16 +79,11 @@ def device_name(device: torch.device) -> str:
     return platform.processor() or platform.machine()
 
 
-def _size_of(model: nn.Module, path: Path | None) -> int:
-    if path is None:
-        with tempfile.TemporaryDirectory() as folder:
-            written = Path(folder) / "student.safetensors"
-            save_weights(model, written, {})
-            return written.stat().st_size
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise StillhouseError(f"cannot read the student's weights {path}: {error}") from error
+def _size_of(model: nn.Module) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "student.safetensors"
+        save_weights(model, written, {})
+        return written.stat().st_size
 
 
 def _forward_times_ms(model: nn.Module, image: Tensor) -> list[float]:

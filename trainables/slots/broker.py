@@ -85,9 +85,9 @@ class Broker:
 
     async def take(self, slot: str, pid: int, wait_s: float) -> dict[str, Any] | str | None:
         """A lease for this slot, `CLOSED` when there will be none, or nothing within `wait_s`."""
-        now, deadline = time.time(), time.monotonic() + wait_s
-        known = self._slots.setdefault(slot, SlotFacts(up_at=now, pid=pid, seen_at=now))
-        known.pid, known.seen_at = pid, now
+        deadline = time.monotonic() + wait_s
+        known = self._slots.setdefault(slot, SlotFacts(up_at=time.time(), pid=pid))
+        known.pid = pid
         self._take_back(slot)
         while not self._closed:
             quiet = time.monotonic() < self._quiet_until
@@ -208,10 +208,6 @@ class Broker:
             n: {"up_at": s.up_at, "pid": s.pid, "jobs": s.jobs, "busy": float(n in busy)}
             for n, s in self._slots.items()
         }
-
-    async def queued(self) -> int:
-        """Jobs that wait for a slot."""
-        return len(self._queue)
 
     async def agree(self, key: str, value: str) -> str:
         """The value that was said first for this key: what one slot measured counts for all."""

@@ -70,7 +70,6 @@ class SlotFacts:
 
     up_at: float
     pid: int
-    seen_at: float
     jobs: int = 0
 
 

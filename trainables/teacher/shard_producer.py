@@ -28,20 +28,13 @@ class ShardProducer:
         self._teacher = teacher
         self._data = data
 
-    def produce(self, shard: Shard) -> ShardRecord:
-        """Run the teacher over a shard's rows, write the file and its commit record.
+    def produce_together(self, shards: Sequence[Shard]) -> list[ShardRecord]:
+        """Run the teacher once over rows, and write the file and commit record of each of their shards.
+
+        The shards are those of the same rows: logits and embedding.
 
         Raises:
             CacheError: logits that cannot be kept, or a folder that cannot be written.
-        """
-        (record,) = self.produce_together((shard,))
-        return record
-
-    def produce_together(self, shards: Sequence[Shard]) -> list[ShardRecord]:
-        """The same for shards of the same rows (logits and embedding), from one pass of the teacher.
-
-        Raises:
-            CacheError: as for `produce`.
         """
         rows_B = torch.arange(shards[0].first, shards[0].first + shards[0].rows)
         recipe = self._origin.recipes[shards[0].bank]

@@ -51,11 +51,6 @@ def require_top_k(top_k: int | None, n_classes: int) -> int:
     return top_k
 
 
-def fingerprint(identity: CacheIdentity) -> str:
-    """Hex sha256 of an identity."""
-    return identity.digest()
-
-
 def bank_fingerprint(identity: CacheIdentity, recipe: Recipe) -> str:
     """Hex sha256 of all that a shard of a bank depends on besides its place in the bank."""
     return digest_of({"identity": identity.plain(), "recipe": plain_recipe(recipe)})

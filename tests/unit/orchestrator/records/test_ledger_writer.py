@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.ledger_writer import Bookkeeper, agreements_in, history
+from tests.unit.trainables.slots.broker_lab import queued
 from trainables.config import (
     BenchSpec,
     DataConfig,
@@ -95,7 +96,7 @@ def heard_by_a_broker(ledger: Ledger, trial: str = "t") -> tuple[list[Message], 
             if not isinstance(message, Message):
                 break
             heard.append(message)
-        return heard, await broker.queued()
+        return heard, queued(broker)
 
     return asyncio.run(replay())
 

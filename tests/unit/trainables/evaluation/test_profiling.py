@@ -35,8 +35,6 @@ def test_parameters_and_the_size_of_the_written_file_are_reported(tmp_path: Path
     figures = profile_student(model, input_shape=(2, 3, 3))
     assert figures.params == 18 * 4 + 4 + 4 + 4  # statistics of batch norm are no parameters
     assert figures.size_bytes == (tmp_path / "student.safetensors").stat().st_size
-    (tmp_path / "other").write_bytes(b"12345")
-    assert profile_student(model, input_shape=(2, 3, 3), size_path=tmp_path / "other").size_bytes == 5
 
 
 def test_latency_is_that_of_one_image_on_one_thread_in_evaluation_mode() -> None:
@@ -63,8 +61,3 @@ def test_latency_is_in_milliseconds_and_its_tail_is_not_below_the_median() -> No
 def test_an_input_that_does_not_fit_is_named() -> None:
     with pytest.raises(StillhouseError, match=r"cannot take an input of shape \(1, 3, 3\)"):
         profile_student(Watched(), input_shape=(1, 3, 3))
-
-
-def test_a_missing_weight_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StillhouseError, match=r"cannot read the student's weights .*gone"):
-        profile_student(Watched(), input_shape=(2, 3, 3), size_path=tmp_path / "gone")

@@ -46,6 +46,11 @@ async def submit(broker: Broker, *names: str, holder: str = "") -> None:
         await broker.submit(name, {"name": name}, holder=holder)
 
 
+def queued(broker: Broker) -> int:
+    """Jobs that wait for a slot."""
+    return len(broker._queue)
+
+
 async def heard_of(broker: Broker, name: str) -> list[int]:
     """Epochs of all the messages that there are."""
     epochs: list[int] = []

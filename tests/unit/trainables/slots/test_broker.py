@@ -10,6 +10,7 @@ from tests.unit.trainables.slots.broker_lab import (
     heard_of,
     in_a_loop,
     lease_of,
+    queued,
     submit,
 )
 from trainables.slots.broker import Broker
@@ -19,9 +20,9 @@ from trainables.slots.broker import Broker
 async def test_jobs_are_taken_in_the_order_in_which_they_came() -> None:
     broker = Broker()
     await submit(broker, "a", "b", "c")
-    assert await broker.queued() == 3
+    assert queued(broker) == 3
     assert [(await lease_of(broker, f"slot-{n}"))[0] for n in range(3)] == ["a", "b", "c"]
-    assert await broker.queued() == 0
+    assert queued(broker) == 0
 
 
 @in_a_loop
@@ -82,7 +83,7 @@ async def test_a_job_submitted_twice_is_done_once_and_heard_by_both() -> None:
     assert await broker.take("slot-1", 2, NEVER_S) is None
     await broker.report("a", attempt, COMPLETED)
     await submit(broker, "a")
-    assert await broker.queued() == 0
+    assert queued(broker) == 0
     assert await broker.next("a", 0, SOON_S) == COMPLETED
 
 
@@ -189,7 +190,7 @@ async def test_a_finished_job_of_an_earlier_run_is_answered_from_memory() -> Non
     broker = Broker()
     await broker.replay("a", [epoch(1), epoch(2), COMPLETED])
     await submit(broker, "a")
-    assert await broker.queued() == 0
+    assert queued(broker) == 0
     assert await heard_of(broker, "a") == [1, 2, 3]
     assert await broker.take("slot-0", 1, NEVER_S) is None
 
@@ -198,7 +199,7 @@ async def test_a_finished_job_of_an_earlier_run_is_answered_from_memory() -> Non
 async def test_an_unfinished_job_of_an_earlier_run_goes_on_after_its_messages() -> None:
     broker = Broker()
     await broker.replay("a", [epoch(1), epoch(2)])
-    assert await broker.queued() == 0
+    assert queued(broker) == 0
     await submit(broker, "a")
     assert await broker.next("a", 1, SOON_S) == epoch(2)
     _, attempt, heard = await lease_of(broker)
@@ -214,4 +215,4 @@ async def test_what_is_done_outside_the_slots_is_heard_too() -> None:
     attempt = await broker.expect("teacher")
     assert await broker.report("teacher", attempt, epoch(1))
     assert await broker.next("teacher", 0, SOON_S) == epoch(1)
-    assert await broker.queued() == 0
+    assert queued(broker) == 0

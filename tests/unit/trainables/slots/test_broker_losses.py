@@ -17,6 +17,7 @@ from tests.unit.trainables.slots.broker_lab import (
     heard_of,
     in_a_loop,
     lease_of,
+    queued,
     submit,
 )
 from trainables.slots.broker import CLOSED, MAX_LOST, Broker
@@ -61,7 +62,7 @@ async def test_a_job_that_nobody_wants_is_not_queued_again_when_its_slot_is_lost
     await lease_of(broker, "slot-0")
     await broker.cancel("a")
     await broker.slot_lost("slot-0")
-    assert await broker.queued() == 0
+    assert queued(broker) == 0
 
 
 @in_a_loop

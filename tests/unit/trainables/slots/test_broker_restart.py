@@ -15,6 +15,7 @@ from tests.unit.trainables.slots.broker_lab import (
     heard_of,
     in_a_loop,
     lease_of,
+    queued,
     submit,
 )
 from trainables.slots.broker import FORGOTTEN, Broker
@@ -40,7 +41,7 @@ async def test_of_two_memories_the_longer_one_counts() -> None:
     await broker.submit("a", {"name": "a"}, [epoch(1), epoch(2), epoch(3)], "long")
     await broker.replay("a", [epoch(1), epoch(2)])
     assert (await lease_of(broker))[2] == 3
-    assert await broker.queued() == 0
+    assert queued(broker) == 0
 
 
 @in_a_loop
@@ -53,7 +54,7 @@ async def test_a_job_that_was_finished_is_dropped_when_the_driver_tells_so() -> 
     for name in ("a", "b"):
         await broker.replay(name, [epoch(1), epoch(2), COMPLETED])
     assert await asyncio.wait_for(watching, 1.0) is True
-    assert await broker.queued() == 0
+    assert queued(broker) == 0
     assert await heard_of(broker, "a") == [1, 2, 3]
 
 
@@ -116,7 +117,7 @@ async def test_a_proxy_that_was_started_again_is_told_what_tune_has_already() ->
     # It asked for the third message, so it had passed the second on; whether the third arrived nobody knows.
     assert await broker.submit("a", {"name": "a"}, [], "trial") == 2
     assert await broker.submit("a", {"name": "a"}, [], "another trial") == 0
-    assert await broker.queued() == 0
+    assert queued(broker) == 0
 
 
 @in_a_loop
