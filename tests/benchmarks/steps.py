@@ -41,9 +41,9 @@ from trainables.config import (
 from trainables.data import ImageSplit, TrainingData
 from trainables.data.splits import split_facts
 from trainables.models import build_model
-from trainables.models.weights import weights_digest
 from trainables.signals import TeacherSignal
 from trainables.teacher.live import LiveTeacher
+from trainables.teacher.loading import teacher_fingerprint
 from trainables.teacher.shard_producer import ShardProducer
 from trainables.tensors import memory_format
 from trainables.training.loop import Course, train
@@ -196,7 +196,7 @@ def cache_of(
     """A cache as a run has it, of all views of both banks, built here without Ray."""
     banks = {"weak": views.weak, "strong": views.strong}
     facts = split_facts(data)
-    digest = digest_of([TEACHER.plain(), weights_digest(teacher)])
+    digest = teacher_fingerprint(TEACHER, teacher)
     place = open_place(str(folder / "cache"))
     wanted = Origin(
         identity=make_identity(digest, facts, seed=VIEW_SEED, precision=precision),

@@ -25,14 +25,14 @@ from trainables.config import (
     OnlineSpec,
     Precision,
     ViewsConfig,
-    digest_of,
 )
 from trainables.data import TrainingData, load_training
 from trainables.data.splits import split_facts
 from trainables.models import build_model
-from trainables.models.weights import save_weights, weights_digest
+from trainables.models.weights import save_weights
 from trainables.teacher.cache_build import build_cache
 from trainables.teacher.cache_request import CacheRequest
+from trainables.teacher.loading import teacher_fingerprint
 from trainables.tensors import memory_format
 
 BUILD_OVER_TEACHER: Final = Bound(0.90, at_least=True)
@@ -144,7 +144,7 @@ class _Stage:
             facts=split_facts(data),
             teacher=teacher,
             weights=str(weights),
-            teacher_digest=digest_of([teacher.plain(), weights_digest(network)]),
+            teacher_digest=teacher_fingerprint(teacher, network),
             views=ViewsConfig.from_plain({"weak": {"recipe": recipe, "views": EPOCHS}}),
             banks=("weak",),
             view_seed=0,

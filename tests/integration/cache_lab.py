@@ -18,14 +18,14 @@ from trainables.config import (
     DataName,
     ModelConfig,
     ViewsConfig,
-    digest_of,
 )
 from trainables.data import load_training
 from trainables.data.splits import split_facts
 from trainables.models import build_model
-from trainables.models.weights import save_weights, weights_digest
+from trainables.models.weights import save_weights
 from trainables.teacher.cache_build import CacheSummary, build_cache
 from trainables.teacher.cache_request import CacheRequest
+from trainables.teacher.loading import teacher_fingerprint
 
 REPOSITORY = Path(__file__).parents[2]
 SHARDS = 20
@@ -49,7 +49,7 @@ def request_in(folder: Path) -> CacheRequest:
         facts=split_facts(data),
         teacher=teacher,
         weights=str(folder / "teacher.safetensors"),
-        teacher_digest=digest_of([teacher.plain(), weights_digest(model)]),
+        teacher_digest=teacher_fingerprint(teacher, model),
         views=ViewsConfig(weak=BankConfig(recipe=(CropFlipStep(op="crop_flip", padding=1),))),
         banks=("weak",),
         view_seed=3,

@@ -18,16 +18,15 @@ from trainables.config import (
     ModelConfig,
     ModelName,
     ViewsConfig,
-    digest_of,
 )
 from trainables.data import load_training
 from trainables.data.splits import split_facts
 from trainables.models import build_model
-from trainables.models.weights import save_weights, weights_digest
+from trainables.models.weights import save_weights
 from trainables.teacher.alignment_proof import prove_alignment
 from trainables.teacher.cache_build import build_cache
 from trainables.teacher.cache_request import CacheRequest
-from trainables.teacher.loading import load_teacher
+from trainables.teacher.loading import load_teacher, teacher_fingerprint
 
 pytestmark = pytest.mark.ray
 
@@ -55,7 +54,7 @@ def request_of_two_views(tmp_path_factory: pytest.TempPathFactory) -> CacheReque
         facts=split_facts(data),
         teacher=TEACHER,
         weights=str(folder / "teacher.safetensors"),
-        teacher_digest=digest_of([TEACHER.plain(), weights_digest(teacher)]),
+        teacher_digest=teacher_fingerprint(TEACHER, teacher),
         views=ViewsConfig(weak=WEAK),
         banks=("weak",),
         view_seed=3,

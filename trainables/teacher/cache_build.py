@@ -23,19 +23,14 @@ from trainables.cache.format.identity import require_identity
 from trainables.cache.format.manifest import Origin, Shard, ShardRecord, read_manifest
 from trainables.cache.format.planning import Plan, answers_of, claim_folder, plan_shards, publish, together
 from trainables.cache.format.storage import Place, open_place
-from trainables.config import (
-    CacheIdentity,
-    Config,
-    digest_of,
-)
+from trainables.config import CacheIdentity, Config
 from trainables.data import load_training
 from trainables.data.splits import split_facts
 from trainables.errors import CacheError, StillhouseError
-from trainables.models.weights import weights_digest
 from trainables.teacher.autocast import AutocastTeacher
 from trainables.teacher.cache_request import CacheRequest, embedding_width
 from trainables.teacher.live import LiveTeacher
-from trainables.teacher.loading import load_teacher
+from trainables.teacher.loading import load_teacher, teacher_fingerprint
 from trainables.teacher.shard_producer import ShardProducer
 
 logger = logging.getLogger(__name__)
@@ -133,7 +128,7 @@ class TeacherWorker:
         config, weights = request.network
         teacher = load_teacher(config, weights, data)
         here = request.with_overrides(
-            teacher_digest=digest_of([config.plain(), weights_digest(teacher)]), facts=split_facts(data)
+            teacher_digest=teacher_fingerprint(config, teacher), facts=split_facts(data)
         )
         # A node with other files than the driver's must not add to this cache.
         require_identity(self._place.uri, self._origin.identity, here.identity)

@@ -1,17 +1,16 @@
-"""The teacher's network, built and filled with its weights."""
+"""The teacher's network, built and filled with its weights, and what it is known by."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import nn
 
-from trainables.config import (
-    ModelConfig,
-)
+from trainables.config import ModelConfig, digest_of
 from trainables.data import TrainingData
 from trainables.models import build_model
-from trainables.models.weights import load_weights
+from trainables.models.weights import load_weights, weights_digest
 from trainables.teacher.autocast import AutocastTeacher
 from trainables.teacher.cache_request import CacheRequest
 
@@ -33,6 +32,16 @@ def load_teacher(config: ModelConfig, weights: str, data: TrainingData) -> nn.Mo
     Raises:
         CheckpointError: the weights cannot be read or do not fit.
     """
-    model = build_model(config, n_classes=len(data.classes), in_channels=int(data.train.images.shape[1]))
+    # The weights that a network begins with are drawn only to be replaced: the caller's generator stays.
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(config, n_classes=len(data.classes), in_channels=int(data.train.images.shape[1]))
     load_weights(model, Path(weights))
     return model
+
+
+def teacher_fingerprint(config: ModelConfig, network: nn.Module) -> str:
+    """Hex sha256 of a teacher's architecture and weights: what caches and finished stages know it by.
+
+    `network` is the teacher in fp32; under bf16 autocast it is another teacher, see `autocast_digest`.
+    """
+    return digest_of([config.plain(), weights_digest(network)])

@@ -21,8 +21,9 @@ from trainables.config.data import SplitFacts
 from trainables.data import TrainingData, load_training
 from trainables.data.splits import split_facts
 from trainables.models import build_model
-from trainables.models.weights import count_parameters, load_weights, save_weights, weights_digest
+from trainables.models.weights import count_parameters, load_weights, save_weights
 from trainables.seeds import derive_seed
+from trainables.teacher.loading import load_teacher, teacher_fingerprint
 from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.loop import Course, train
 from trainables.training.workbench import Workbench
@@ -86,7 +87,7 @@ def make_teacher(request: TeacherRequest, on_epoch: Callable[[int, dict[str, flo
     files.drop_state()  # not before: whoever is killed in between goes on from the state
     return TeacherFacts(
         weights=str(path),
-        fingerprint=digest_of([request.model.plain(), weights_digest(model)]),
+        fingerprint=teacher_fingerprint(request.model, model),
         params=count_parameters(model),
         selection_accuracy=figures["accuracy"],
         split=split_facts(data),
@@ -99,11 +100,10 @@ def checkpoint_facts(config: ModelConfig, checkpoint: str, data: TrainingData) -
     Raises:
         CheckpointError: the checkpoint cannot be read, or does not fit the model.
     """
-    model = build_model(config, n_classes=len(data.classes), in_channels=int(data.train.images.shape[1]))
-    load_weights(model, Path(checkpoint))
+    model = load_teacher(config, checkpoint, data)
     return TeacherFacts(
         weights=checkpoint,
-        fingerprint=digest_of([config.plain(), weights_digest(model)]),
+        fingerprint=teacher_fingerprint(config, model),
         params=count_parameters(model),
         selection_accuracy=None,
         split=split_facts(data),

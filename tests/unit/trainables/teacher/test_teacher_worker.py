@@ -17,15 +17,15 @@ from trainables.config import (
     ModelConfig,
     ModelName,
     ViewsConfig,
-    digest_of,
 )
 from trainables.data import load_training
 from trainables.data.splits import split_facts
 from trainables.errors import CacheError
 from trainables.models import build_model
-from trainables.models.weights import save_weights, weights_digest
+from trainables.models.weights import save_weights
 from trainables.teacher.cache_build import TeacherWorker, build_cache
 from trainables.teacher.cache_request import CacheRequest, embedding_width
+from trainables.teacher.loading import teacher_fingerprint
 
 SHARD = Shard(bank="weak", view=0, index=0, first=0, rows=20)
 
@@ -41,7 +41,7 @@ def request_of_one_view(tmp_path: Path) -> CacheRequest:
         facts=split_facts(load_training(config)),
         teacher=model,
         weights=str(tmp_path / "teacher.safetensors"),
-        teacher_digest=digest_of([model.plain(), weights_digest(teacher)]),
+        teacher_digest=teacher_fingerprint(model, teacher),
         views=ViewsConfig(),
         banks=("weak",),
         view_seed=3,
