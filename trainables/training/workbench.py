@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +19,8 @@ from trainables.signals import Mixing, TeacherSignal
 from trainables.teacher.online import OnlineTeacher
 from trainables.tensors import to_device
 from trainables.training.file_views import FileViews
-from trainables.views.draw import draw
 from trainables.views.normalise import normalise
-from trainables.views.params import ViewParams
-from trainables.views.render import render
+from trainables.views.showing import SplitViews
 
 RENDER_CHUNK = 2048
 RENDER_BUDGET_BYTES = 1 << 30
@@ -66,14 +65,12 @@ class Workbench:
         self.views = views
         self.device = device
         self.labels_N = data.train.labels.to(device)
-        self._view_seed = view_seed
         self._cache = cache
         self._online = online
-        in_files = data.train.files is not None
-        self._files = FileViews(data.train, views, seed=view_seed, device=device) if in_files else None
-        held_NCHW = data.train.images[: 0 if in_files else None]
-        fits = device.type == "cpu" or held_NCHW.nbytes <= render_budget_bytes
-        self._images_NCHW = held_NCHW.to(device if fits else "cpu")
+        self._split_views = SplitViews(
+            _brought_to(device, data.train, render_budget_bytes), views, view_seed, device
+        )
+        self._files = FileViews(self._split_views) if data.train.files is not None else None
         self._rendered: dict[tuple[str, int], Tensor] = {}
         self._mixings: dict[tuple[str, int], Mixing] = {}
         self._signals: dict[tuple[str, int], TeacherSignal] = {}
@@ -89,7 +86,7 @@ class Workbench:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Channels, height, width of an image."""
-        channels, height, width = self._images_NCHW.shape[1:]
+        channels, height, width = self._split_views.split.images.shape[1:]
         return int(channels), int(height), int(width)
 
     @property
@@ -100,8 +97,9 @@ class Workbench:
             for kept in self._signals.values()
             for part in (kept.logits_BC, kept.confidence_B, kept.embedding_BD)
         )
-        held = (self._images_NCHW, *self._rendered.values(), *signals)
-        return sum(tensor.nbytes for tensor in held if tensor is not None)
+        images = 0 if self._files is not None else self._split_views.split.images.nbytes
+        held = (*self._rendered.values(), *signals)
+        return images + sum(tensor.nbytes for tensor in held if tensor is not None)
 
     def view_of(self, bank: str, epoch: int) -> int:
         """The view on which an epoch (counted from 1) trains: (epoch - 1) mod the bank's views."""
@@ -117,7 +115,7 @@ class Workbench:
             return normalise(self._files.images(bank, view, rows_B), self.data.mean, self.data.std)
         rendered = self._rendered_view(bank, view)
         if rendered is None:
-            batch = self._render_rows(bank, view, rows_B)
+            batch = self._split_views.viewer(bank, view).images(rows_B)
         else:
             batch = rendered[to_device(rows_B, self.device)]
         return normalise(batch, self.data.mean, self.data.std)
@@ -188,8 +186,6 @@ class Workbench:
         if self.views.bank(bank).mixes is None:
             return None
         view = self.view_of(bank, epoch)
-        if self._files is not None:
-            return self._files.mixing(bank, view, rows_B, self.labels_N)
         if (bank, view) not in self._rendered:
             return self._mixing_of(bank, view, rows_B)
         whole = self._mixings.get((bank, view))
@@ -238,44 +234,21 @@ class Workbench:
         self._free_signal_bytes -= size
         return signal
 
-    def _drawn(self, bank: str, view: int, rows_B: Tensor) -> ViewParams:
-        """What the view does to these rows, on the device.
-
-        It is drawn anew each time, which costs little beside rendering: kept for all views of a large split,
-        it would be larger than the images.
-        """
-        _, height, width = self.input_shape
-        ids_N = self.data.train.ids.numpy()
-        return draw(
-            self.views.bank(bank).recipe,
-            ids_N[rows_B.cpu().numpy()],
-            seed=self._view_seed,
-            view=view,
-            size=(height, width),
-            population=ids_N,
-        ).to(self.device)
-
-    def _render_rows(self, bank: str, view: int, rows_B: Tensor) -> Tensor:
-        return render(self._originals(rows_B), self._drawn(bank, view, rows_B), self._originals)
-
     def _mixing_of(self, bank: str, view: int, rows_B: Tensor) -> Mixing:
-        sources_BK, shares_BK = self._drawn(bank, view, rows_B).sources(to_device(rows_B, self.device))
+        sources_BK, shares_BK = self._split_views.viewer(bank, view).sources(rows_B)
         return Mixing(self.labels_N[sources_BK], shares_BK)
 
     def _rendered_view(self, bank: str, view: int) -> Tensor | None:
         rendered = self._rendered.get((bank, view))
-        size = self._images_NCHW.nbytes
+        size = self._split_views.split.images.nbytes  # a view has as many bytes as the images
         if rendered is not None or size > self._free_bytes:
             return rendered
+        viewer = self._split_views.viewer(bank, view)
         chunks = torch.split(torch.arange(self.n_train), RENDER_CHUNK)
-        rendered = torch.cat([self._render_rows(bank, view, rows) for rows in chunks])
+        rendered = torch.cat([viewer.images(rows) for rows in chunks])
         self._rendered[bank, view] = rendered
         self._free_bytes -= size
         return rendered
-
-    def _originals(self, rows_B: Tensor) -> Tensor:
-        """Images of these rows as the data has them, on the device."""
-        return to_device(self._images_NCHW[rows_B.to(self._images_NCHW.device)], self.device)
 
 
 def render_budget(device: torch.device) -> int:
@@ -284,6 +257,14 @@ def render_budget(device: torch.device) -> int:
         return RENDER_BUDGET_BYTES
     free, _ = torch.cuda.mem_get_info(device)
     return max(RENDER_BUDGET_BYTES, free // GPU_SHARE)
+
+
+def _brought_to(device: torch.device, split: ImageSplit, budget_bytes: int) -> ImageSplit:
+    """The split with its images on the device where they fit into the budget there; files stay files."""
+    images = split.images
+    if not isinstance(images, Tensor) or (device.type != "cpu" and images.nbytes > budget_bytes):
+        return split
+    return replace(split, images=images.to(device))
 
 
 def _refuse_foreign(cache: CacheReader, data: TrainingData, view_seed: int) -> None:

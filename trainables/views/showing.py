@@ -1,4 +1,8 @@
-"""What a recipe makes of samples of the training split: drawn, then rendered, partners included."""
+"""What a recipe makes of samples of the training split: drawn, then rendered, partners included.
+
+Teacher, proof and student all show images through this module, so that a cached answer is to the very image
+that the student trains on.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainables.config.views import Recipe
+from trainables.config.views import Recipe, ViewsConfig
 from trainables.data import ImageSplit
 from trainables.tensors import to_device
 from trainables.views.draw import draw, draw_boxes
@@ -20,7 +24,7 @@ from trainables.views.render import render
 def show(
     split: ImageSplit, rows_B: Tensor, recipe: Recipe, *, seed: int, view: int, device: torch.device
 ) -> Tensor:
-    """uint8 BxCxHxW on the device: one view of these rows (int64, on the CPU) of the split.
+    """uint8 BxCxHxW on the device: one view of these rows (int64) of the split.
 
     `seed` is that of the views. Partners come from the split too, which is therefore the training split.
 
@@ -36,6 +40,9 @@ class Viewer:
 
     A recipe that begins with a random-resized crop cuts its boxes out of the images as the split has them.
     Where these lie in files, that is at their own sizes, before they are brought to the data set's.
+
+    The split's images may lie on the device. Rows on the CPU are best: then nothing that lies there waits for
+    a GPU.
     """
 
     split: ImageSplit
@@ -45,11 +52,30 @@ class Viewer:
     device: torch.device
 
     def images(self, rows_B: Tensor) -> Tensor:
-        """uint8 BxCxHxW on the device: these rows (int64, on the CPU) as the view shows them."""
+        """uint8 BxCxHxW on the device: these rows (int64) as the view shows them.
+
+        Raises:
+            DataError: images, or a size, that the recipe cannot be applied to, or files that cannot be
+                decoded.
+        """
         return render(self._originals(rows_B), self.params(rows_B).to(self.device), self._originals)
 
+    def sources(self, rows_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Of which rows of the split each image is made: int64 BxK and fp32 shares BxK, on the device.
+
+        The image's own row comes first; K is 1 for a recipe that mixes no samples.
+        """
+        rows_B = rows_B.cpu()
+        sources_BK, shares_BK = self.params(rows_B).sources(rows_B)
+        return to_device(sources_BK, self.device), to_device(shares_BK, self.device)
+
     def params(self, rows_B: Tensor) -> ViewParams:
-        """What the view does to these rows, on the CPU, apart from boxes that are cut out of files."""
+        """What the view does to these rows, on the CPU, apart from boxes that are cut out of files.
+
+        It is drawn anew each time, which costs little beside rendering: kept for all views of a large split,
+        it would be larger than the images.
+        """
+        rows_B = rows_B.cpu()
         height, width = (int(side) for side in self.split.images.shape[2:])
         ids_N = self.split.ids.numpy()
         params = draw(
@@ -62,23 +88,38 @@ class Viewer:
         )
         return params if self._boxes(rows_B[:0]) is None else params.without_first()
 
-    def _originals(self, places_B: Tensor) -> Tensor:
+    def _originals(self, rows_B: Tensor) -> Tensor:
         """On the device: what the steps of `params` begin with."""
-        places_B = places_B.cpu()
-        box_B4 = self._boxes(places_B)
-        if self.split.files is None or box_B4 is None:
-            return to_device(self.split.images[places_B], self.device)
-        return to_device(self.split.files.cut(places_B, box_B4), self.device)
+        images = self.split.images
+        if isinstance(images, Tensor):
+            return to_device(images[rows_B.to(images.device)], self.device)
+        rows_B = rows_B.cpu()
+        box_B4 = self._boxes(rows_B)
+        return to_device(images[rows_B] if box_B4 is None else images.cut(rows_B, box_B4), self.device)
 
-    def _boxes(self, places_B: Tensor) -> Tensor | None:
+    def _boxes(self, rows_B: Tensor) -> Tensor | None:
         """int64 Bx4, what is cut out of the files of these samples; none where nothing is."""
         if self.split.files is None:
             return None
-        places = places_B.numpy()
+        rows = rows_B.numpy()
         return draw_boxes(
             self.recipe,
-            self.split.ids.numpy()[places],
+            self.split.ids.numpy()[rows],
             seed=self.seed,
             view=self.view,
-            sides_B2=self.split.files.sides(places),
+            sides_B2=self.split.files.sides(rows),
         )
+
+
+@dataclass(frozen=True)
+class SplitViews:
+    """All views of the samples of a training split."""
+
+    split: ImageSplit
+    views: ViewsConfig
+    seed: int
+    device: torch.device
+
+    def viewer(self, bank: str, view: int) -> Viewer:
+        """One view of a bank, counted from 0."""
+        return Viewer(self.split, self.views.bank(bank).recipe, self.seed, view, self.device)

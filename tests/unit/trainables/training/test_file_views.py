@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -163,3 +164,16 @@ def test_a_file_that_goes_is_named_when_its_batch_is_asked_for(
     bench.expect(["weak"], 1, rows)
     with pytest.raises(DataError, match=rf"1 of 4 images cannot be read: {gone} \(.*No such file"):
         bench.images("weak", 1, rows)
+
+
+def test_the_sources_of_mixed_images_are_the_same_in_files_and_in_memory(in_files: TrainingData) -> None:
+    split, rows = in_files.train, torch.tensor([4, 4, 9, 0])
+    in_memory = replace(split, images=files_of(split)[torch.arange(len(split.ids))])
+    sources = [Viewer(one, (CROP, MIXUP), 7, 1, CPU).sources(rows) for one in (split, in_memory)]
+    assert all(torch.equal(*pair) for pair in zip(*sources, strict=True))
+    rows_BK, shares_BK = sources[0]
+    assert torch.equal(rows_BK[:, 0], rows)
+    torch.testing.assert_close(shares_BK.sum(dim=1), torch.ones(4))
+    alone_BK, whole_BK = Viewer(split, (CROP,), 7, 1, CPU).sources(rows)
+    assert torch.equal(alone_BK, rows[:, None])
+    assert torch.equal(whole_BK, torch.ones(4, 1))

@@ -14,6 +14,7 @@ from trainables.errors import CacheError
 from trainables.evaluation.metrics import evaluate
 from trainables.training.workbench import Workbench
 from trainables.views.normalise import normalise
+from trainables.views.showing import show
 
 ROWS = torch.tensor([43, 0, 17, 17, 5])
 
@@ -116,3 +117,13 @@ def test_evaluation_is_that_of_the_clean_images() -> None:
         student, data.selection, mean=data.mean, std=data.std, batch_size=7, device=torch.device("cpu")
     )
     assert bench.evaluate(student, data.selection, batch_size=7) == expected
+
+
+@pytest.mark.parametrize("budget", [0, 1 << 20])
+@pytest.mark.parametrize("bank", ["weak", "strong"])
+def test_a_student_is_shown_the_very_images_that_the_teacher_is_asked_about(bank: str, budget: int) -> None:
+    bench = small_bench(render_budget_bytes=budget)
+    data, cpu = bench.data, torch.device("cpu")
+    for epoch, view in ((1, 0), (2, 1)):
+        shown = show(data.train, ROWS, VIEWS.bank(bank).recipe, seed=7, view=view, device=cpu)
+        assert torch.equal(bench.images(bank, epoch, ROWS), normalise(shown, data.mean, data.std))
