@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from torch import Tensor
@@ -22,15 +22,32 @@ class TeacherSignal:
     """fp32; largest softmax probability at temperature 1, of the logits as kept."""
     embedding_BD: Tensor | None = None
     """fp32; what the teacher's last linear layer was given. None where nobody kept it."""
+    logit_max_B: Tensor | None = None
+    """fp32; the teacher's largest logit, which a cache takes off the logits (not one in fp32). None where the
+    teacher itself has just said its logits as they are."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its tensors."""
+        held = (self.logits_BC, self.confidence_B, self.embedding_BD, self.logit_max_B)
+        return sum(tensor.nbytes for tensor in held if tensor is not None)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> TeacherSignal:
         """The signal with each of its tensors changed."""
-        embedding_BD = self.embedding_BD
+        embedding_BD, logit_max_B = self.embedding_BD, self.logit_max_B
         return TeacherSignal(
             change(self.logits_BC),
             change(self.confidence_B),
             None if embedding_BD is None else change(embedding_BD),
+            None if logit_max_B is None else change(logit_max_B),
         )
+
+    def unshifted(self) -> TeacherSignal:
+        """The signal with the teacher's own logits: what a cache took off each row is added again."""
+        if self.logit_max_B is None:
+            return self
+        missing_B = self.logit_max_B - self.logits_BC.amax(dim=-1)  # 0 where the cache keeps the logits
+        return replace(self, logits_BC=self.logits_BC + missing_B[:, None])
 
 
 @dataclass(frozen=True)

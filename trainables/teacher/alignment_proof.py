@@ -179,8 +179,8 @@ def _compare(
     reader: CacheReader, plane: tuple[str, int], rows_P: Tensor, answers: Answers, *, tolerance: float
 ) -> dict[str, tuple[Float32s, Float32s]]:
     """Largest difference of each row, and by how much it passes its bound: of logits and kept embeddings."""
-    values, max_P = reader.values(*plane, rows_P), reader.logit_max(*plane, rows_P).numpy()
-    compared = {"logit": disagreement(values, max_P, answers.logits_BC.numpy(), tolerance=tolerance)}
+    values, live_PC = reader.values(*plane, rows_P), answers.logits_BC.numpy()
+    compared = {"logit": disagreement(values, values["logit_max"], live_PC, tolerance=tolerance)}
     kept_PD, live_PD = reader.signal(*plane, rows_P).embedding_BD, answers.embedding_BD
     if kept_PD is not None and live_PD is not None:
         compared["embedding"] = embedding_disagreement(kept_PD.numpy(), live_PD.numpy(), tolerance=tolerance)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -171,11 +171,4 @@ class Serving:
 
     def _teacher(self, bank: str, epoch: int, rows_B: Tensor) -> TeacherSignal:
         signal = self._bench.teacher(bank, epoch, rows_B)
-        if Need.UNSHIFTED not in self._needed:
-            return signal
-        largest_B = self._bench.largest_logits(bank, epoch, rows_B)
-        if largest_B is None:  # a teacher that runs beside the student says its logits as they are
-            return signal
-        logits_BC = signal.logits_BC
-        missing_B = largest_B - logits_BC.amax(dim=-1)  # 0 where the cache keeps the logits themselves
-        return replace(signal, logits_BC=logits_BC + missing_B[:, None])
+        return signal.unshifted() if Need.UNSHIFTED in self._needed else signal

@@ -74,7 +74,6 @@ class Workbench:
         self._rendered: dict[tuple[str, int], Tensor] = {}
         self._mixings: dict[tuple[str, int], Mixing] = {}
         self._signals: dict[tuple[str, int], TeacherSignal] = {}
-        self._largest: dict[tuple[str, int], Tensor] = {}
         self._free_bytes = render_budget_bytes
         self._free_signal_bytes = render_budget_bytes
 
@@ -92,14 +91,9 @@ class Workbench:
     @property
     def held_bytes(self) -> int:
         """What this bench holds in memory: images, rendered views and signals."""
-        signals = (
-            part
-            for kept in self._signals.values()
-            for part in (kept.logits_BC, kept.confidence_B, kept.embedding_BD)
-        )
         images = 0 if self._files is not None else self._split_views.split.images.nbytes
-        held = (*self._rendered.values(), *signals)
-        return images + sum(tensor.nbytes for tensor in held if tensor is not None)
+        rendered = sum(view_NCHW.nbytes for view_NCHW in self._rendered.values())
+        return images + rendered + sum(signal.nbytes for signal in self._signals.values())
 
     def view_of(self, bank: str, epoch: int) -> int:
         """The view on which an epoch (counted from 1) trains: (epoch - 1) mod the bank's views."""
@@ -165,21 +159,6 @@ class Workbench:
             CacheError: the teacher's output is not one logit per class, or not finite.
         """
         return self._here(self.require_live_teacher().signal_about(images_BCHW, rows_B))
-
-    def largest_logits(self, bank: str, epoch: int, rows_B: Tensor) -> Tensor | None:
-        """The teacher's largest logit of each row, fp32, which an fp16 cache takes off; None without a cache.
-
-        Raises:
-            CacheError: the cache has not these views.
-        """
-        if self._cache is None:
-            return None
-        view = self.view_of(bank, epoch)
-        whole_N = self._largest.get((bank, view))
-        if whole_N is None:
-            whole_N = self._cache.logit_max(bank, view, torch.arange(self.n_train)).to(self.device)
-            self._largest[bank, view] = whole_N
-        return whole_N[to_device(rows_B, self.device)]
 
     def mixing(self, bank: str, epoch: int, rows_B: Tensor) -> Mixing | None:
         """Of which samples the epoch's view of these rows is made; None where a bank mixes none."""

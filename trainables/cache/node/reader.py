@@ -23,6 +23,9 @@ from trainables.signals import TeacherSignal
 
 # B = rows asked for, N = training samples, C = classes
 
+SCALAR_BYTES: Final = 8
+"""Of a row of a signal: the confidence and the largest logit, both fp32."""
+
 _COPY_NAME: Final = "manifest.json"
 
 
@@ -84,7 +87,7 @@ class CacheReader:
         return torch.from_numpy(np.array(self.arrays(next(iter(self.manifest.banks))).ids[0]))
 
     def signal(self, bank: str, view: int, rows_B: Tensor) -> TeacherSignal:
-        """What the teacher said about these rows (int64) of a view, on the CPU.
+        """What the teacher said about these rows (int64) of a view, all that is kept of them, on the CPU.
 
         Raises:
             CacheError: the cache has no such bank, view or row.
@@ -96,23 +99,18 @@ class CacheReader:
         embedding_BD = None
         if arrays.embedding is not None:
             embedding_BD = torch.from_numpy(_take(arrays.embedding[view], rows)).float()
-        return TeacherSignal(logits_BC, confidence_B, embedding_BD)
+        logit_max_B = torch.from_numpy(_take(arrays.logit_max[view], rows))
+        return TeacherSignal(logits_BC, confidence_B, embedding_BD, logit_max_B)
 
     def values(self, bank: str, view: int, rows_B: Tensor) -> dict[str, Array]:
-        """What is kept of these rows, by column, as `value_columns` says.
+        """The numbers in the file for these rows, by column: those of `value_columns`, and `logit_max`.
 
         Raises:
             CacheError: the cache has no such bank, view or row.
         """
-        return _taken(self.arrays(bank, view).values, view, self._known_rows(rows_B))
-
-    def logit_max(self, bank: str, view: int, rows_B: Tensor) -> Tensor:
-        """The largest logit of each row, float32; added to fp16 logits it gives the teacher's own back.
-
-        Raises:
-            CacheError: the cache has no such bank, view or row.
-        """
-        return torch.from_numpy(_take(self.arrays(bank, view).logit_max[view], self._known_rows(rows_B)))
+        arrays = self.arrays(bank, view)
+        columns = {**arrays.values, "logit_max": arrays.logit_max}
+        return _taken(columns, view, self._known_rows(rows_B))
 
     def view_bytes(self, bank: str, view: int) -> int:
         """Bytes of what `whole_view` gives.
@@ -124,7 +122,7 @@ class CacheReader:
         identity = self.manifest.identity
         logit_bytes = 2 if identity.dtype is Precision.FP16 else 4
         width = arrays.embedding.shape[2] if arrays.embedding is not None else 0
-        return self.manifest.n_rows * (identity.n_classes * logit_bytes + 4 + 2 * width)
+        return self.manifest.n_rows * (identity.n_classes * logit_bytes + SCALAR_BYTES + 2 * width)
 
     def whole_view(self, bank: str, view: int) -> TeacherSignal:
         """A whole view in memory of its own, for gathers on a device.
@@ -143,7 +141,8 @@ class CacheReader:
         if arrays.embedding is not None:
             embedding_ND = torch.from_numpy(np.array(arrays.embedding[view]))
         confidence_N = torch.from_numpy(np.array(arrays.confidence[view]))
-        return TeacherSignal(torch.from_numpy(logits_NC), confidence_N, embedding_ND)
+        logit_max_N = torch.from_numpy(np.array(arrays.logit_max[view]))
+        return TeacherSignal(torch.from_numpy(logits_NC), confidence_N, embedding_ND, logit_max_N)
 
     def arrays(self, bank: str, view: int = 0) -> BankArrays:
         """The memory-mapped arrays of a bank; converts them when this node has not yet.

@@ -74,6 +74,9 @@ def test_the_teacher_speaks_about_the_view_of_the_epoch(lab: CacheLab, budget: i
         assert signal.logits_BC.dtype == torch.float32
         assert torch.equal(signal.logits_BC, expected.logits_BC)
         assert torch.equal(signal.confidence_B, expected.confidence_B)
+        assert signal.logit_max_B is not None
+        assert expected.logit_max_B is not None
+        assert torch.equal(signal.logit_max_B, expected.logit_max_B)
 
 
 def test_without_a_cache_there_is_no_teacher() -> None:

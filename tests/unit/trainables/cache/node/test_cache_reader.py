@@ -49,8 +49,11 @@ def test_a_signal_is_what_the_teacher_says_about_those_rows(
     signal, live = reader.signal(bank, view, rows), live_logits(lab, bank, view, rows)
     assert signal.logits_BC.dtype == signal.confidence_B.dtype == torch.float32
     restored = signal.logits_BC
+    assert signal.logit_max_B is not None
+    torch.testing.assert_close(signal.logit_max_B, live.amax(1), atol=1e-5, rtol=0)
     if precision is not Precision.FP32:
-        restored = restored + reader.logit_max(bank, view, rows)[:, None]
+        restored = restored + signal.logit_max_B[:, None]
+    assert torch.equal(signal.unshifted().logits_BC, restored)
     if precision is Precision.TOPK:  # two of five classes; the others are known in sum
         top = live.topk(2)
         torch.testing.assert_close(restored.topk(2).values, top.values, atol=2e-3, rtol=0)
@@ -70,13 +73,16 @@ def test_a_whole_view_is_a_copy_that_says_what_a_batch_says(lab: CacheLab, preci
     assert whole.logits_BC.shape == (40, 5)
     assert whole.logits_BC.dtype == (torch.float16 if precision is Precision.FP16 else torch.float32)
     assert whole.embedding_BD is not None
-    held = (whole.logits_BC, whole.confidence_B, whole.embedding_BD)
-    assert reader.view_bytes("weak", 1) == sum(part.nbytes for part in held)
+    assert whole.logit_max_B is not None
+    held = (whole.logits_BC, whole.confidence_B, whole.embedding_BD, whole.logit_max_B)
+    assert reader.view_bytes("weak", 1) == sum(part.nbytes for part in held) == whole.nbytes
     signal = reader.signal("weak", 1, torch.arange(40))
     assert torch.equal(whole.logits_BC.float(), signal.logits_BC)
     assert torch.equal(whole.confidence_B, signal.confidence_B)
     assert signal.embedding_BD is not None
     assert torch.equal(whole.embedding_BD.float(), signal.embedding_BD)
+    assert signal.logit_max_B is not None
+    assert torch.equal(whole.logit_max_B, signal.logit_max_B)
     for part in held:
         part.zero_()
     again = reader.signal("weak", 1, torch.arange(40))
