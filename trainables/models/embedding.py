@@ -1,13 +1,12 @@
-"""The penultimate embedding of a network: what its linear classifier is given."""
+"""The penultimate embedding of a network: what its last linear or cosine classifier is given."""
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from trainables.errors import CacheError
+from trainables.errors import CacheError, TrialFailed
 from trainables.models.cosine import CosineClassifier
 
 # B = rows, D = numbers in an embedding
@@ -41,40 +40,49 @@ def embedding_width_of(module: nn.Module, n_classes: int) -> int:
     return classifier_of(module, n_classes).weight.shape[1]
 
 
-class EmbeddingTap:
-    """Context manager in which a network is run once; afterwards it tells what the classifier was given."""
+def cosine_head_of(model: nn.Module) -> CosineClassifier:
+    """A student's last cosine classifier.
 
-    def __init__(self, module: nn.Module, n_classes: int) -> None:
-        """Find the classifier.
-
-        Raises:
-            CacheError: there is none.
-        """
-        self._classifier = classifier_of(module, n_classes)
-        self._given: list[Tensor] = []
-
-    def __enter__(self) -> Self:
-        self._given = []
-        self._handle = self._classifier.register_forward_pre_hook(
-            lambda _layer, inputs: self._given.append(inputs[0])
+    Raises:
+        TrialFailed: the network has none.
+    """
+    heads = [module for module in model.modules() if isinstance(module, CosineClassifier)]
+    if not heads:
+        raise TrialFailed(
+            "this objective needs a student with a cosine head as wide as the teacher's embedding; set "
+            "student.cosine_head"
         )
-        return self
+    return heads[-1]
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._handle.remove()
 
-    def taken(self, n_rows: int) -> Tensor:
-        """BxD float32 embeddings of the rows that went through, on the CPU.
+class EmbeddingRecorder:
+    """Records what a classifier is given while its network, which must not be compiled, is called."""
 
-        Raises:
-            CacheError: the classifier did not run once on one vector per row.
-        """
-        shapes = [tuple(given.shape) for given in self._given]
-        if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] != n_rows:
-            raise CacheError(
-                f"the teacher's classifier was given inputs of shapes {shapes} for {n_rows} images, not "
-                "one vector for each; set cache.embedding to false"
-            )
-        return self._given[0].float().cpu()
+    def __init__(self, classifier: nn.Module) -> None:
+        """Nothing is recorded until `during`."""
+        self._classifier = classifier
+
+    def during(self, call: Callable[[], Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """What a call of the network gives, and each input of the classifier in it, with its gradient."""
+        inputs: list[Tensor] = []
+        handle = self._classifier.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+        try:
+            logits_BC = call()
+        finally:
+            handle.remove()
+        return logits_BC, inputs
+
+
+def embedding_of_rows(inputs: Sequence[Tensor], n_rows: int) -> Tensor:
+    """BxD float32 embeddings of the rows that went through, on the CPU.
+
+    Raises:
+        CacheError: the classifier did not run once on one vector per row.
+    """
+    shapes = [tuple(given.shape) for given in inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] != n_rows:
+        raise CacheError(
+            f"the teacher's classifier was given inputs of shapes {shapes} for {n_rows} images, not "
+            "one vector for each; set cache.embedding to false"
+        )
+    return inputs[0].float().cpu()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trainables.config import Recipe
 from trainables.data import TrainingData
 from trainables.errors import CacheError
-from trainables.models.embedding import EmbeddingTap
+from trainables.models.embedding import EmbeddingRecorder, classifier_of, embedding_of_rows
 from trainables.views.normalise import normalise
 from trainables.views.showing import show
 
@@ -73,7 +73,7 @@ class LiveTeacher:
         return self._answers(iter(chunks), len(images_BCHW), embedding=embedding)
 
     def _answers(self, batches: Iterator[Tensor], n_images: int, *, embedding: bool) -> Answers:
-        tap = EmbeddingTap(self._module, len(self._data.classes)) if embedding else None
+        classifier = classifier_of(self._module, len(self._data.classes)) if embedding else None
         # Filled in place: a list of chunks would be joined at twice the memory.
         logits_BC = torch.empty(n_images, len(self._data.classes))
         embedding_BD: Tensor | None = None
@@ -81,13 +81,15 @@ class LiveTeacher:
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             for first, images in zip(range(0, n_images, self._batch_size), batches, strict=True):
                 part = slice(first, first + self._batch_size)
-                with tap or nullcontext():
+                if classifier is None:
                     logits_BC[part] = self._forward(images)
-                if tap is not None:
-                    given = tap.taken(len(images))
-                    if embedding_BD is None:
-                        embedding_BD = torch.empty(n_images, given.shape[1])
-                    embedding_BD[part] = given
+                    continue
+                recorder = EmbeddingRecorder(classifier)
+                logits_BC[part], inputs = recorder.during(partial(self._forward, images))
+                given_BD = embedding_of_rows(inputs, len(images))
+                if embedding_BD is None:
+                    embedding_BD = torch.empty(n_images, given_BD.shape[1])
+                embedding_BD[part] = given_BD
         return Answers(logits_BC, embedding_BD)
 
     def _shown(self, recipe: Recipe, view: int, rows_B: Tensor) -> Iterator[Tensor]:

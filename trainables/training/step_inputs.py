@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from trainables.config import Need, ObjectiveBase, TrainingPrecision
 from trainables.errors import TrialFailed
 from trainables.evaluation.attacks import Attacker, accuracy_under_attack, attack_target
+from trainables.models.embedding import EmbeddingRecorder, cosine_head_of
 from trainables.models.feature_map_logits import DenseLogits
 from trainables.models.modes import evaluating
 from trainables.signals import Signals, TeacherSignal
-from trainables.tap import EmbeddingTap
 from trainables.tensors import at_least_fp32, to_device
 from trainables.training.precision import autocast
 from trainables.training.ranks import Forward, Team
@@ -74,7 +74,9 @@ class Serving:
         self._dense: DenseLogits | None = None
         if Need.DENSE_LOGITS in self._needed:
             self._dense = DenseLogits(model, input_shape=bench.input_shape, device=bench.device)
-        self._tap = EmbeddingTap(model) if Need.STUDENT_EMBEDDING in self._needed else None
+        self._embedding: EmbeddingRecorder | None = None
+        if Need.STUDENT_EMBEDDING in self._needed:
+            self._embedding = EmbeddingRecorder(cosine_head_of(model))
 
     def signals(
         self,
@@ -161,9 +163,9 @@ class Serving:
             return attacker.attacked(network, images_BCHW, target_BC)
 
     def _answer(self, forward: Forward, images_BCHW: Tensor) -> _Answer:
-        if self._tap is not None:
-            logits_BC, embedding_BD = self._tap.during(lambda: forward(images_BCHW))
-            return _Answer(logits_BC, embedding_BD=embedding_BD)
+        if self._embedding is not None:
+            logits_BC, inputs = self._embedding.during(lambda: forward(images_BCHW))
+            return _Answer(logits_BC, embedding_BD=at_least_fp32(inputs[-1]))
         if self._dense is not None:
             logits_BC, dense_BCHW = self._dense.during(lambda: forward(images_BCHW))
             return _Answer(logits_BC, dense_BCHW=dense_BCHW)

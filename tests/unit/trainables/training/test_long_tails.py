@@ -14,7 +14,7 @@ from trainables.data.long_tail import long_tailed
 from trainables.errors import ConfigError, TrialFailed
 from trainables.models import build_model
 from trainables.models.cosine import CosineClassifier, with_cosine_head
-from trainables.tap import EmbeddingTap
+from trainables.models.embedding import EmbeddingRecorder, cosine_head_of
 from trainables.training.epoch_order import epoch_rows
 
 
@@ -100,7 +100,7 @@ def test_a_cosine_head_takes_the_place_of_the_linear_classifier(fields: dict[str
     config = ModelConfig.from_plain({**fields, "cosine_head": 24, "resolution": 16})
     model = build_model(config, n_classes=7, in_channels=1)
     images = torch.rand(4, 1, 16, 16)
-    logits_BC, embedding_BD = EmbeddingTap(model).during(lambda: model(images))
+    logits_BC, (embedding_BD,) = EmbeddingRecorder(cosine_head_of(model)).during(lambda: model(images))
     assert logits_BC.shape == (4, 7)
     assert embedding_BD.shape == (4, 24)
     assert embedding_BD.requires_grad
@@ -128,7 +128,7 @@ def test_an_exported_cosine_head_gives_the_same_logits() -> None:
 
 def test_networks_without_such_a_classifier_are_refused() -> None:
     with pytest.raises(TrialFailed, match=r"needs a student with a cosine head .* set student.cosine_head"):
-        EmbeddingTap(nn.Linear(3, 3))
+        cosine_head_of(nn.Linear(3, 3))
     with pytest.raises(
         ConfigError, match="replaces the linear layer with 5 outputs, and Sequential has none"
     ):
