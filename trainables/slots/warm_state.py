@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,35 +14,25 @@ from trainables.config import (
     DataConfig,
     ModelConfig,
     OnlineSpec,
-    TrainingPrecision,
     TrialSpec,
     digest_of,
 )
 from trainables.data import ImageSplit, TrainingData, load_training
-from trainables.evaluation.profiling import device_name, profile_student
 from trainables.models import build_model
-from trainables.models.weights import count_parameters, load_weights
+from trainables.models.weights import count_parameters
 from trainables.seeds import derive_seed
+from trainables.slots.agreed_measurements import Agree, AgreedMeasurements, decide_alone, shape_digest
 from trainables.slots.compiled_students import CompiledStudents
 from trainables.slots.lru_cache import Kept
-from trainables.teacher.autocast import AutocastTeacher
 from trainables.teacher.live import LiveTeacher
+from trainables.teacher.loading import online_teacher
 from trainables.teacher.online import OnlineTeacher
 from trainables.training.loop import Course
-from trainables.training.precision import has_fast_bf16, measure_precision
 from trainables.training.workbench import Workbench, render_budget
 
 MAX_BENCHES = 4
 IDLE_BYTES = 2 << 30
 """What benches other than the one in use may hold together."""
-
-Agree = Callable[[str, Callable[[], str]], str]
-"""Called with a key and a way to find a value; gives the value that counts for all who ask for this key."""
-
-
-def decide_alone(_key: str, find: Callable[[], str]) -> str:
-    """The agreement of one who works alone."""
-    return find()
 
 
 class Bench:
@@ -54,15 +43,13 @@ class Bench:
     ) -> None:
         """Nothing is loaded yet; `agree` makes measured choices the same in all slots."""
         self._device = device
-        self._agree = agree
+        self._measured = AgreedMeasurements(device, agree)
         self._data: Kept[str, TrainingData] = Kept(max_benches)
         self._benches: Kept[str, Workbench] = Kept(
             max_benches, max_bytes=IDLE_BYTES, size=lambda bench: bench.held_bytes
         )
         self._students = CompiledStudents()
         self._answers: Kept[str, Tensor] = Kept(max_benches)
-        self._precisions: dict[str, TrainingPrecision] = {}
-        self._latencies_ms: dict[str, float] = {}
 
     def data(self, config: DataConfig) -> TrainingData:
         """Training data, loaded once."""
@@ -88,34 +75,13 @@ class Bench:
             ConfigError: the student is to be compiled, and there is no compiler.
         """
         model = self.build(trial.student, spec, seed=trial.seed)
-        precision = self.precision(model, trial, spec)
+        data = self.data(spec.data)
+        precision = self._measured.precision(model, trial, data)
         if not trial.training.compile:
             return Course(model, trial.objective, trial.training, trial.seed, precision)
-        key = f"{precision}/{self._shape_digest(trial, spec)}"
+        key = f"{precision}/{shape_digest(trial, data)}"
         student = self._students.take(key, model)
         return Course(student.model, trial.objective, trial.training, trial.seed, precision, student.forward)
-
-    def precision(self, model: nn.Module, trial: TrialSpec, spec: BenchSpec) -> TrainingPrecision:
-        """What the trial's precision comes to: measured once per kind of device and shape, agreed by all."""
-        wish = trial.training.precision
-        if wish is not TrainingPrecision.AUTO:
-            return wish
-        if not has_fast_bf16(self._device):
-            return TrainingPrecision.FP32
-        key = f"precision/{device_name(self._device)}/{self._shape_digest(trial, spec)}"
-        if key not in self._precisions:
-
-            def find() -> str:
-                figures = measure_precision(
-                    model,
-                    batch_size=trial.training.batch_size,
-                    input_shape=self.workbench(spec).input_shape,
-                    device=self._device,
-                )
-                return figures.choice.value
-
-            self._precisions[key] = TrainingPrecision(self._agree(key, find))
-        return self._precisions[key]
 
     def costs(self, student: ModelConfig, spec: BenchSpec, wanted: Sequence[Cost]) -> dict[str, float]:
         """What a search weighs against this student's accuracy, under the names of metrics.
@@ -123,30 +89,15 @@ class Bench:
         Raises:
             StillhouseError: the network cannot take such an input.
         """
+
+        def build() -> nn.Module:
+            return self.build(student, spec)
+
         measures = {
-            Cost.PARAMS: lambda: float(count_parameters(self.build(student, spec))),
-            Cost.LATENCY_MS: lambda: self._latency_ms(student, spec),
+            Cost.PARAMS: lambda: float(count_parameters(build())),
+            Cost.LATENCY_MS: lambda: self._measured.latency_ms(student, build, self.data(spec.data)),
         }
         return {cost.metric: measures[cost]() for cost in wanted}
-
-    def _latency_ms(self, student: ModelConfig, spec: BenchSpec) -> float:
-        """Measured once per architecture, agreed by all: a second measurement would differ by its noise.
-
-        On one kind of device only, whichever it is: latencies of two kinds do not compare anyway.
-        """
-        data = self.data(spec.data)
-        images = list(data.train.images.shape[1:])
-        key = f"latency_ms/{digest_of([student.plain(), len(data.classes), images])[:16]}"
-        if key not in self._latencies_ms:
-
-            def find() -> str:
-                with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
-                    model = self.build(student, spec).to(self._device)
-                    figures = profile_student(model, input_shape=self.workbench(spec).input_shape)
-                return repr(figures.latency_ms)
-
-            self._latencies_ms[key] = float(self._agree(key, find))
-        return self._latencies_ms[key]
 
     def _open(self, spec: BenchSpec) -> Workbench:
         cache: CacheReader | OnlineTeacher | None = None
@@ -167,28 +118,18 @@ class Bench:
         """The class (int64, on the CPU) that the teacher gives each clean image; found out once a split."""
 
         def find() -> Tensor:
-            module = self._loaded(teacher, spec).to(self._device)
+            module = online_teacher(teacher, self.data(spec.data)).to(self._device)
             return self.workbench(spec).classes(module, split, batch_size=teacher.batch_size)
 
         return self._answers.get(digest_of([teacher.plain(), spec.data.plain(), split.ids.tolist()]), find)
 
-    def _loaded(self, teacher: OnlineSpec, spec: BenchSpec) -> nn.Module:
-        module = self.build(teacher.model, spec)
-        load_weights(module, Path(teacher.weights))
-        return AutocastTeacher(module) if teacher.autocast else module
-
     def _online(self, teacher: OnlineSpec, spec: BenchSpec) -> OnlineTeacher:
+        data = self.data(spec.data)
         live = LiveTeacher(
-            self._loaded(teacher, spec),
-            self.data(spec.data),
+            online_teacher(teacher, data),
+            data,
             seed=spec.view_seed,
             batch_size=teacher.batch_size,
             device=self._device,
         )
         return OnlineTeacher(live, spec.views, embedding=teacher.embedding)
-
-    def _shape_digest(self, trial: TrialSpec, spec: BenchSpec) -> str:
-        """Of all that a step's speed depends on: the student, its classes, the batch and the images."""
-        data = self.data(spec.data)
-        images = list(data.train.images.shape[1:])
-        return digest_of([trial.student.plain(), len(data.classes), trial.training.batch_size, images])[:16]

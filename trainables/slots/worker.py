@@ -24,10 +24,11 @@ from trainables.data import load_test
 from trainables.errors import StillhouseError, StorageError, TrialFailed, UnreadableData
 from trainables.evaluation.profiling import profile_student
 from trainables.models.weights import load_weights
+from trainables.slots.agreed_measurements import Agree
 from trainables.slots.broker import CLOSED
 from trainables.slots.mask_warning import mask_warning
 from trainables.slots.messages import JOB_KINDS, End, EvaluateJob, Lease, Message, ProfileJob, TrainJob
-from trainables.slots.warm_state import Agree, Bench
+from trainables.slots.warm_state import Bench
 from trainables.training.checkpoint_paths import kept_state
 from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.loop import train

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainables.config import ModelConfig, digest_of
+from trainables.config import ModelConfig, OnlineSpec, digest_of
 from trainables.data import TrainingData
 from trainables.models import build_model
 from trainables.models.weights import load_weights, weights_digest
@@ -22,8 +22,16 @@ def teacher_of(request: CacheRequest, data: TrainingData) -> nn.Module:
         CacheError: its logits were imported.
         CheckpointError: the weights cannot be read or do not fit.
     """
-    teacher = load_teacher(*request.network, data)
-    return AutocastTeacher(teacher) if request.cache.autocast else teacher
+    return _in_precision(load_teacher(*request.network, data), autocast=request.cache.autocast)
+
+
+def online_teacher(spec: OnlineSpec, data: TrainingData) -> nn.Module:
+    """The teacher that runs beside the students, on the CPU.
+
+    Raises:
+        CheckpointError: the weights cannot be read or do not fit.
+    """
+    return _in_precision(load_teacher(spec.model, spec.weights, data), autocast=spec.autocast)
 
 
 def load_teacher(config: ModelConfig, weights: str, data: TrainingData) -> nn.Module:
@@ -45,3 +53,7 @@ def teacher_fingerprint(config: ModelConfig, network: nn.Module) -> str:
     `network` is the teacher in fp32; under bf16 autocast it is another teacher, see `autocast_digest`.
     """
     return digest_of([config.plain(), weights_digest(network)])
+
+
+def _in_precision(teacher: nn.Module, *, autocast: bool) -> nn.Module:
+    return AutocastTeacher(teacher) if autocast else teacher

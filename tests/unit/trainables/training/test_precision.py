@@ -34,7 +34,7 @@ from trainables.config import (
 )
 from trainables.objectives import CeObjective
 from trainables.signals import Losses, Signals
-from trainables.slots import warm_state
+from trainables.slots import agreed_measurements
 from trainables.slots.warm_state import Bench
 from trainables.training import loop
 from trainables.training.checkpoints import CheckpointFolder
@@ -255,7 +255,7 @@ def test_a_student_trains_in_bf16_where_the_processor_is_faster_with_it(
 
 @pytest.fixture
 def _bf16_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warm_state, "has_fast_bf16", lambda _: True)
+    monkeypatch.setattr(agreed_measurements, "has_fast_bf16", lambda _: True)
 
 
 @pytest.mark.usefixtures("_bf16_hardware")
@@ -289,7 +289,7 @@ def test_a_precision_that_the_recipe_names_is_neither_measured_nor_agreed_on(spe
 def test_hardware_without_bf16_trains_in_fp32_at_once(
     spec: BenchSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(warm_state, "has_fast_bf16", lambda _: False)
+    monkeypatch.setattr(agreed_measurements, "has_fast_bf16", lambda _: False)
     board = Board()
     assert Bench(CPU, agree=board.agree).course(trial(), spec).precision is TrainingPrecision.FP32
     assert board.values == {}
