@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.pipeline.context import Run
-from orchestrator.pipeline.finalists import Figures
 from orchestrator.pipeline.finished import STAGE, run_key
 from orchestrator.records.ledger import Ledger, TrialRecord
-from orchestrator.records.selection import Choice, Group, group_trials
+from orchestrator.records.selection import Choice, Figures, Group, group_trials
 from orchestrator.records.summary import (
     CacheFigures,
     Exported,

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from orchestrator.pipeline.finalists import Figures
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.selection import (
+    Figures,
     Group,
     PairedDifference,
     group_trials,
@@ -105,7 +105,7 @@ def is_significant(difference: PairedDifference) -> bool:
 
 
 def _tested(ledger: Ledger) -> Figures:
-    merged: Figures = {}
+    merged: dict[str, Mapping[str, float]] = {}
     for event in ledger.events():
         if event["kind"] == "stage" and event["stage"] == "test" and event["status"] == "finished":
             merged |= event["result"]
