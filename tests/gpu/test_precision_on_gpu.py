@@ -23,7 +23,7 @@ from trainables.config import (
 from trainables.objectives import CeObjective
 from trainables.signals import Losses, Signals
 from trainables.slots.warm_state import Bench
-from trainables.training import loop
+from trainables.training import loop, precision
 from trainables.training.loop import Course, train
 from trainables.training.precision import has_fast_bf16, measure_precision
 
@@ -90,7 +90,10 @@ def random_states(device: torch.device) -> list[Tensor]:
     return [torch.get_rng_state(), *on_gpu]
 
 
-def test_auto_is_measured_where_the_hardware_has_bf16(device: torch.device, tmp_path: object) -> None:
+def test_auto_is_measured_where_the_hardware_has_bf16(
+    device: torch.device, tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)  # for a rehearsal on any CPU
     spec = BenchSpec(
         data=DataConfig(factory="tests.gpu.lab:noise"),
         views=ViewsConfig(),

@@ -10,7 +10,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[2]
 ASKING = """
 import pytest, torch
-from trainables.precision import has_fast_bf16
+from trainables.training.precision import has_fast_bf16
 
 def test_both(either_bf16):
     assert has_fast_bf16(torch.device("cpu")) is either_bf16
