@@ -54,7 +54,9 @@ def either_bf16(
 
     monkeypatch.setattr(precision, "cpu_has_bf16", answer)
     # Measured, the choice would be that of this machine.
-    monkeypatch.setattr("trainables.slots.agreed_measurements.measure_precision", lambda *_, **__: PrecisionFigures(2.0, 1.0))
+    monkeypatch.setattr(
+        "trainables.slots.agreed_measurements.measure_precision", lambda *_, **__: PrecisionFigures(2.0, 1.0)
+    )
     yield fast
     assert asked, "nobody asked whether the processor has bf16: without either_bf16 this test runs once"
 

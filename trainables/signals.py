@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import FrozenInstanceError, dataclass, field, replace
+from typing import Any, Generic, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from trainables.config.objective_base import ObjectiveBase
+
+ConfigT = TypeVar("ConfigT", bound=ObjectiveBase)
 
 # B = samples in the batch, C = classes, D = numbers in an embedding
 # K = images that are mixed into one, its own first
@@ -114,13 +118,47 @@ class Setting:
     """Of the whole course."""
 
 
-class Objective(Protocol):
-    """A distillation objective: a pure function of the signals, or a module with a state of its own.
+class Objective(nn.Module, Generic[ConfigT]):
+    """A distillation objective: a function of the signals, most of them without parameters or buffers.
 
-    A module's parameters are trained together with the student; parameters and buffers are part of the state
-    that a course goes on from.
+    Parameters are trained together with the student; parameters and buffers are part of the state that a
+    course goes on from.
     """
+
+    config: ConfigT
+
+    def __init__(self, config: ConfigT, setting: Setting | None = None) -> None:
+        """`setting` is for objectives with a state of their own, see `StatefulObjective`."""
+        super().__init__()
+        self.config = config
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse another configuration: a trial is known by the one that it began with."""
+        if name == "config" and name in self.__dict__:
+            raise FrozenInstanceError(f"cannot assign to field {name!r}")
+        super().__setattr__(name, value)
 
     def __call__(self, signals: Signals) -> Losses:
         """The losses of one step."""
-        ...
+        losses: Losses = super().__call__(signals)
+        return losses
+
+    def forward(self, signals: Signals) -> Losses:
+        """The losses of one step; only `total` carries gradient."""
+        raise NotImplementedError
+
+
+class StatefulObjective(Objective[ConfigT]):
+    """An objective with a state of its own, which is made for a setting."""
+
+    def __init__(self, config: ConfigT, setting: Setting | None = None) -> None:
+        """Subclasses add their parameters and buffers.
+
+        Raises:
+            ValueError: there is no setting.
+        """
+        super().__init__(config)
+        if setting is None:
+            name = getattr(config, "name", type(self).__name__)
+            raise ValueError(f"{name} has a state of its own; give the setting that it is made for")
+        self.setting = setting

@@ -136,7 +136,7 @@ def test_weight_decay_pulls_the_temperature_to_the_middle_of_its_range() -> None
     optimizer = torch.optim.SGD(objective.parameters(), lr=1.0, weight_decay=0.5)
     for _ in range(60):
         optimizer.zero_grad()
-        objective(one_view()).total.backward()
+        objective(one_view()).total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     assert objective(one_view()).gauges["temperature"].item() == pytest.approx(11.0, abs=DIGITS)
 
@@ -145,7 +145,7 @@ def test_descent_makes_the_divergence_larger() -> None:
     objective = ctkd(theta=-5.0, **ALONE)
     before = objective(one_view(epoch=10)).total
     optimizer = torch.optim.SGD(objective.parameters(), lr=1.0)
-    before.backward()
+    before.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     assert objective(one_view(epoch=10)).total > before
 

@@ -1,11 +1,11 @@
-"""Distillation objectives, one file each: from a step's signals to named loss terms.
+"""Distillation objectives, one `nn.Module` and one file each: from a step's signals to named loss terms.
 
 Formulas that several of them share are in `terms/`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ from trainables.objectives.zipf import ZipfObjective
 from trainables.signals import Objective, Setting
 
 # Each class takes the configuration that OBJECTIVE_CONFIGS holds under the same name.
-OBJECTIVES: Final[Mapping[str, Callable[[Any], Objective]]] = MappingProxyType(
+OBJECTIVES: Final[Mapping[str, type[Objective[Any]]]] = MappingProxyType(
     {
         "ce": CeObjective,
         "ls": LsObjective,
@@ -44,17 +44,13 @@ OBJECTIVES: Final[Mapping[str, Callable[[Any], Objective]]] = MappingProxyType(
         "akd": AkdObjective,
         "mlld": MlldObjective,
         "crld": CrldObjective,
+        "ctkd": CtkdObjective,
+        "pskd": PskdObjective,
     }
 )
 
 
-# These have a state of their own, which they are made for.
-STATEFUL_OBJECTIVES: Final[Mapping[str, Callable[[Any, Setting], Objective]]] = MappingProxyType(
-    {"ctkd": CtkdObjective, "pskd": PskdObjective}
-)
-
-
-def build_objective(config: ObjectiveBase, setting: Setting | None = None) -> Objective:
+def build_objective(config: ObjectiveBase, setting: Setting | None = None) -> Objective[Any]:
     """The objective that the configuration describes; the setting is for those with a state of their own.
 
     Raises:
@@ -62,24 +58,18 @@ def build_objective(config: ObjectiveBase, setting: Setting | None = None) -> Ob
         ValueError: it has a state of its own, and there is no setting.
     """
     name = getattr(config, "name", None)
-    stateful = STATEFUL_OBJECTIVES.get(name) if isinstance(name, str) else None
-    if stateful is not None:
-        if setting is None:
-            raise ValueError(f"{name} has a state of its own; give the setting that it is made for")
-        return stateful(config, setting)
     builder = OBJECTIVES.get(name) if isinstance(name, str) else None
     if builder is None:
-        known = ", ".join(sorted({*OBJECTIVES, *STATEFUL_OBJECTIVES}))
+        known = ", ".join(sorted(OBJECTIVES))
         raise ConfigError(
             f"unknown objective {name!r} ({type(config).__name__}); known: {known}; "
             "add a new one to OBJECTIVES in trainables/objectives/__init__.py"
         )
-    return builder(config)
+    return builder(config, setting)
 
 
 __all__ = [
     "OBJECTIVES",
-    "STATEFUL_OBJECTIVES",
     "AektObjective",
     "AkdObjective",
     "CbdObjective",

@@ -5,18 +5,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from torch import Tensor
 
 from trainables.config.objectives import AektConfig
 from trainables.objectives.terms.divergences import dkd_parts_B, label_loss
-from trainables.signals import Losses, Signals
+from trainables.signals import Losses, Objective, Signals
 from trainables.tensors import at_least_fp32
 
 
-@dataclass(frozen=True)
-class AektObjective:
+class AektObjective(Objective[AektConfig]):
     """ce_weight · CE + mean over samples of T² (alpha · r · TCKD + beta · NCKD).
 
     r = min(b / a, max_ratio), without gradient, with a, b the softened probabilities that student and teacher
@@ -26,9 +24,7 @@ class AektObjective:
     Terms: `ce`, `tckd` (times r), `nckd`. Gauges: `ratio` (mean of r).
     """
 
-    config: AektConfig
-
-    def __call__(self, signals: Signals) -> Losses:
+    def forward(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient."""
         config = self.config.at(signals.epoch, signals.epochs)
         student_BC = signals.student["weak"]

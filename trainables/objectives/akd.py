@@ -4,19 +4,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.config.objectives import AkdConfig
 from trainables.objectives.terms.divergences import check_same_shape, label_loss
-from trainables.signals import Losses, Signals
+from trainables.signals import Losses, Objective, Signals
 from trainables.tensors import at_least_fp32
 
 
-@dataclass(frozen=True)
-class AkdObjective:
+class AkdObjective(Objective[AkdConfig]):
     """(1 - teacher_share) · CE(labels) + teacher_share · CE(the teacher's probabilities), of the student's
     answer to an adversarial image.
 
@@ -28,9 +25,7 @@ class AkdObjective:
     is 1. Terms: `ce`, `soft`.
     """
 
-    config: AkdConfig
-
-    def __call__(self, signals: Signals) -> Losses:
+    def forward(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient.
 
         Raises:

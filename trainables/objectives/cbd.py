@@ -4,19 +4,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from trainables.config.objectives import CbdConfig
 from trainables.errors import TrialFailed
 from trainables.objectives.terms.directions import directions
 from trainables.objectives.terms.divergences import label_loss
-from trainables.signals import Losses, Signals
+from trainables.signals import Losses, Objective, Signals
 
 
-@dataclass(frozen=True)
-class CbdObjective:
+class CbdObjective(Objective[CbdConfig]):
     """(1 - alpha) · CE + alpha · beta · mean over samples of 1 - cosine(student, teacher) of the embeddings.
 
     The student has a cosine head (`student.cosine_head`, as wide as the teacher's embedding), whose scale of
@@ -25,9 +22,7 @@ class CbdObjective:
     Terms: `ce`, `embedding`.
     """
 
-    config: CbdConfig
-
-    def __call__(self, signals: Signals) -> Losses:
+    def forward(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient.
 
         Raises:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from trainables.config.objectives import CeConfig
 from trainables.objectives.terms.divergences import label_loss
-from trainables.signals import Losses, Signals
+from trainables.signals import Losses, Objective, Signals
 
 
-@dataclass(frozen=True)
-class CeObjective:
+class CeObjective(Objective[CeConfig]):
     """CE(student, labels), mean over samples. Terms: `ce`."""
 
-    config: CeConfig
-
-    def __call__(self, signals: Signals) -> Losses:
+    def forward(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient."""
         ce = label_loss(signals, "weak")
         return Losses(total=ce, terms={"ce": ce.detach()}, gauges={})

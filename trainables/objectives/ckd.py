@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,11 +11,10 @@ from torch import Tensor
 from trainables.config.objectives import CkdConfig
 from trainables.objectives.terms.directions import directions
 from trainables.objectives.terms.divergences import check_same_shape, label_loss
-from trainables.signals import Losses, Signals
+from trainables.signals import Losses, Objective, Signals
 
 
-@dataclass(frozen=True)
-class CkdObjective:
+class CkdObjective(Objective[CkdConfig]):
     """ce_weight · CE + contrast_weight · mean over samples i of -log softmax_j(<u(t_i), u(s_j)> / T)[i].
 
     u(z) is z of length 1. Anchors are the teacher's logits, candidates the student's of the whole batch (that
@@ -26,9 +23,7 @@ class CkdObjective:
     the teacher's logits themselves: a constant added to a row turns it. Terms: `ce`, `contrast`.
     """
 
-    config: CkdConfig
-
-    def __call__(self, signals: Signals) -> Losses:
+    def forward(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient."""
         config = self.config.at(signals.epoch, signals.epochs)
         student_BC = signals.student["weak"]

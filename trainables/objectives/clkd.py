@@ -4,20 +4,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from trainables.config.objectives import ClkdConfig, Covariance
 from trainables.objectives.terms.directions import directions
 from trainables.objectives.terms.divergences import check_same_shape, label_loss
-from trainables.signals import Losses, Signals
+from trainables.signals import Losses, Objective, Signals
 from trainables.tensors import at_least_fp32
 
 
-@dataclass(frozen=True)
-class ClkdObjective:
+class ClkdObjective(Objective[ClkdConfig]):
     """ce_weight · CE + logit_weight · (sample + beta · class) + covariance_weight · covariance.
 
     `sample` is the mean over all BxC entries of the squared difference of the rows of both networks' logits,
@@ -34,9 +31,7 @@ class ClkdObjective:
     Terms: `ce`, `sample`, `class`, `covariance`.
     """
 
-    config: ClkdConfig
-
-    def __call__(self, signals: Signals) -> Losses:
+    def forward(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient."""
         config = self.config.at(signals.epoch, signals.epochs)
         student_BC = at_least_fp32(signals.student["weak"])

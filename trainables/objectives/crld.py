@@ -4,19 +4,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from trainables.config.objectives import CrldConfig, Gate
 from trainables.objectives.terms.comparisons import compare
 from trainables.objectives.terms.divergences import label_loss
-from trainables.signals import Losses, Signals, TeacherSignal
+from trainables.signals import Losses, Objective, Signals, TeacherSignal
 from trainables.tensors import at_least_fp32
 
 
-@dataclass(frozen=True)
-class CrldObjective:
+class CrldObjective(Objective[CrldConfig]):
     """Same-view and cross-view matching of a weak and a strong view of each sample.
 
     With K = T² KL(teacher ‖ student) of a sample and m = [teacher confidence >= threshold] of its view:
@@ -42,9 +39,7 @@ class CrldObjective:
     Terms: `ce_weak`, `ce_strong`, `within`, `cross`. Gauges: `kept_weak`, `kept_strong` (fractions).
     """
 
-    config: CrldConfig
-
-    def __call__(self, signals: Signals) -> Losses:
+    def forward(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient."""
         config = self.config.at(signals.epoch, signals.epochs)
         ce_weak = label_loss(signals, "weak")

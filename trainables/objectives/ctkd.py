@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from trainables.config.objectives import CtkdBase, CtkdConfig
 from trainables.objectives.terms.divergences import dkd_parts_B, kd_divergence_B, label_loss
-from trainables.signals import Losses, Setting, Signals
+from trainables.signals import Losses, Setting, Signals, StatefulObjective
 
 
-class CtkdObjective(nn.Module):
+class CtkdObjective(StatefulObjective[CtkdConfig]):
     """ce_weight · CE + kd_weight · the mean over samples of a divergence at a learned temperature.
 
     T = least_temperature + temperature_range · sigmoid(theta), and T² in the divergence has its gradient too.
@@ -27,9 +27,8 @@ class CtkdObjective(nn.Module):
     Terms: `ce`, `kd` (base dkd: alpha · TCKD + beta · NCKD). Gauges: `temperature`, `reversal`.
     """
 
-    def __init__(self, config: CtkdConfig, setting: Setting) -> None:
-        super().__init__()
-        self.config = config
+    def __init__(self, config: CtkdConfig, setting: Setting | None = None) -> None:
+        super().__init__(config, setting)
         self.theta = nn.Parameter(torch.ones(()))
 
     def forward(self, signals: Signals) -> Losses:

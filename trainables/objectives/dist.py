@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from trainables.config.objectives import DistConfig
 from trainables.objectives.terms.correlations import class_distance, sample_distance_B
 from trainables.objectives.terms.divergences import label_loss
-from trainables.signals import Losses, Signals
+from trainables.signals import Losses, Objective, Signals
 
 
-@dataclass(frozen=True)
-class DistObjective:
+class DistObjective(Objective[DistConfig]):
     """ce_weight · CE + dist_weight · (beta · inter + gamma · intra).
 
     inter = T² (1 - mean over samples of the correlation over classes), intra = T² (1 - mean over classes of
@@ -19,9 +16,7 @@ class DistObjective:
     few samples in it intra is noise: use 32 or more. Terms: `ce`, `inter`, `intra`.
     """
 
-    config: DistConfig
-
-    def __call__(self, signals: Signals) -> Losses:
+    def forward(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient."""
         config = self.config.at(signals.epoch, signals.epochs)
         student_BC, teacher_BC = signals.student["weak"], signals.teacher["weak"].logits_BC

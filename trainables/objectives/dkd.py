@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from trainables.config.objectives import DkdConfig
 from trainables.config.schedules import warm_up
 from trainables.objectives.terms.divergences import dkd_parts_B, label_loss, standardised
-from trainables.signals import Losses, Signals
+from trainables.signals import Losses, Objective, Signals
 
 
-@dataclass(frozen=True)
-class DkdObjective:
+class DkdObjective(Objective[DkdConfig]):
     """ce_weight · CE + warmup(epoch) · mean over samples of T² (alpha · TCKD + beta · NCKD).
 
     warmup(epoch) = min(epoch / warmup_epochs, 1), with the first epoch counted as 1. It is the paper's own:
@@ -21,9 +18,7 @@ class DkdObjective:
     Terms: `ce`, `tckd`, `nckd` (without the warm-up). Gauges: `warmup`.
     """
 
-    config: DkdConfig
-
-    def __call__(self, signals: Signals) -> Losses:
+    def forward(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient."""
         config = self.config.at(signals.epoch, signals.epochs)
         student_BC = signals.student["weak"]

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from trainables.config.objectives import KdConfig
 from trainables.objectives.terms.divergences import kd_divergence_B, label_loss, standardised
-from trainables.signals import Losses, Signals
+from trainables.signals import Losses, Objective, Signals
 
 
-@dataclass(frozen=True)
-class KdObjective:
+class KdObjective(Objective[KdConfig]):
     """ce_weight · CE + kd_weight · mean over samples of T² KL(teacher ‖ student).
 
     With `standardise` the divergence is of standardised logits: LSKD (Sun et al., CVPR 2024, arXiv
     2403.01427), whose defaults are T = 2 and kd_weight 9. Terms: `ce`, `kd`.
     """
 
-    config: KdConfig
-
-    def __call__(self, signals: Signals) -> Losses:
+    def forward(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient."""
         config = self.config.at(signals.epoch, signals.epochs)
         student_BC = signals.student["weak"]

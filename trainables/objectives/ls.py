@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from trainables.config.objectives import LsConfig
 from trainables.objectives.terms.divergences import cross_entropy
-from trainables.signals import Losses, Signals
+from trainables.signals import Losses, Objective, Signals
 
 
-@dataclass(frozen=True)
-class LsObjective:
+class LsObjective(Objective[LsConfig]):
     """Cross-entropy with (1 - smoothing) · one-hot + smoothing / C, mean over samples. Terms: `smoothed`."""
 
-    config: LsConfig
-
-    def __call__(self, signals: Signals) -> Losses:
+    def forward(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient."""
         smoothed = cross_entropy(
             signals.student["weak"],

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from trainables.config.objectives import MlldConfig, MlldMask, MlldTemperatures
 from trainables.objectives.terms.divergences import kd_divergence_B, label_loss, standardised
 from trainables.objectives.terms.relations import batch_gap_B, class_gap_C
-from trainables.signals import Losses, Signals, TeacherSignal
+from trainables.signals import Losses, Objective, Signals, TeacherSignal
 from trainables.tensors import at_least_fp32
 
 _OUTER: Final[Mapping[MlldTemperatures, tuple[float, ...]]] = MappingProxyType(
@@ -26,8 +25,7 @@ _INNER: Final[Mapping[MlldTemperatures, tuple[float, ...]]] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True)
-class MlldObjective:
+class MlldObjective(Objective[MlldConfig]):
     """ce_weight (CE(s_w) + CE(s_s)) + kd_weight (kd_weak + kd_strong + class + batch).
 
     m = [confidence <= its percentile in the batch] of each sample and n = [summed probability <= its
@@ -45,9 +43,7 @@ class MlldObjective:
     `kept_classes` (fractions).
     """
 
-    config: MlldConfig
-
-    def __call__(self, signals: Signals) -> Losses:
+    def forward(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient."""
         config = self.config.at(signals.epoch, signals.epochs)
         ce_weak = label_loss(signals, "weak")

@@ -8,15 +8,15 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainables.config.objectives import Growth, PskdConfig
 from trainables.objectives.terms.divergences import label_loss
-from trainables.signals import Losses, Setting, Signals
+from trainables.signals import Losses, Setting, Signals, StatefulObjective
 from trainables.tensors import at_least_fp32
 
 
-class PskdObjective(nn.Module):
+class PskdObjective(StatefulObjective[PskdConfig]):
     """(1 - a) · CE(labels) + a · CE(the student's probabilities for this sample, a view and an epoch ago).
 
     a = max_trust · epoch / E, counted from 1 (Kim et al., ICCV 2021, arXiv 2006.12000); `growth: cosine`,
@@ -26,16 +26,14 @@ class PskdObjective(nn.Module):
     Terms: `ce`, `own`. Gauges: `trust` (a), `answered` (fraction of the batch with an answer).
     """
 
-    def __init__(self, config: PskdConfig, setting: Setting) -> None:
-        super().__init__()
-        self.config = config
-        self._epochs = setting.epochs
+    def __init__(self, config: PskdConfig, setting: Setting | None = None) -> None:
+        super().__init__(config, setting)
         dtype = torch.float16 if config.half else torch.float32
         self.answers_NC: Tensor
         self.answered_N: Tensor
-        answers_NC = torch.zeros(setting.n_samples, setting.n_classes, dtype=dtype)
+        answers_NC = torch.zeros(self.setting.n_samples, self.setting.n_classes, dtype=dtype)
         self.register_buffer("answers_NC", answers_NC)
-        self.register_buffer("answered_N", torch.zeros(setting.n_samples, dtype=torch.bool))
+        self.register_buffer("answered_N", torch.zeros(self.setting.n_samples, dtype=torch.bool))
 
     def forward(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient. The answers of this step are kept.
@@ -48,7 +46,7 @@ class PskdObjective(nn.Module):
             raise ValueError("pskd needs the rows of its samples; serve it signals with rows_B")
         student_BC = at_least_fp32(signals.student["weak"])
         log_BC = F.log_softmax(student_BC, dim=-1)
-        trust = trust_of(self.config, signals.epoch, self._epochs)
+        trust = trust_of(self.config, signals.epoch, self.setting.epochs)
         answered_B = self.answered_N[rows_B]
         ce = label_loss(signals, "weak")
         one_hot_BC = F.one_hot(signals.labels_B, log_BC.shape[-1]).to(log_BC.dtype)

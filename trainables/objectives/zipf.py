@@ -4,20 +4,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.config.objectives import ZipfConfig
 from trainables.objectives.terms.divergences import label_loss, split_target
-from trainables.signals import Losses, Signals
+from trainables.signals import Losses, Objective, Signals
 from trainables.tensors import at_least_fp32
 
 
-@dataclass(frozen=True)
-class ZipfObjective:
+class ZipfObjective(Objective[ZipfConfig]):
     """CE + zipf_weight · mean over samples of KL(g ‖ the student's answer among the other classes).
 
     The student's classifier votes at each position of its last feature map, enlarged by `upsample`. A class
@@ -27,9 +24,7 @@ class ZipfObjective:
     its defaults do not use, are left out. Terms: `ce`, `zipf`. Gauges: `kept` (with `correct_only`).
     """
 
-    config: ZipfConfig
-
-    def __call__(self, signals: Signals) -> Losses:
+    def forward(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient.
 
         Raises:

@@ -20,13 +20,7 @@ from trainables.tensors import memory_format
 from trainables.training.checkpoints import CheckpointFolder, TrainingState
 from trainables.training.ema import WeightAverage
 from trainables.training.epoch_order import epoch_rows
-from trainables.training.objective_state import (
-    average_gradients,
-    on_device,
-    restore_state,
-    state_of,
-    trained_with,
-)
+from trainables.training.objective_state import restore_state, trained_with
 from trainables.training.optimisers import (
     build_optimizer,
     clip_gradients,
@@ -34,7 +28,7 @@ from trainables.training.optimisers import (
     restore_optimizer,
     set_learning_rate,
 )
-from trainables.training.ranks import SOLO, Forward, Share, Team, any_rank, settle
+from trainables.training.ranks import SOLO, Forward, Share, Team, any_rank, average_gradients, settle
 from trainables.training.running_means import RunningMeans, scaled
 from trainables.training.step_inputs import Serving, needs_plain_forward
 from trainables.training.workbench import Workbench
@@ -145,7 +139,7 @@ class _Run:
         )
         self.precision = course.resolved_precision()
         setting = Setting(bench.n_train, len(bench.data.classes), epochs)
-        self.objective = on_device(build_objective(course.objective, setting), bench.device)
+        self.objective = build_objective(course.objective, setting).to(bench.device)
         self.optimizer = build_optimizer(trained_with(self.model, self.objective), course.training)
         self.epoch = 0
         self.best_epoch = 0
@@ -163,7 +157,7 @@ class _Run:
             best_model=self.best_model,
             history=self.history,
             precision=self.precision.value,
-            objective=state_of(self.objective),
+            objective=self.objective.state_dict(),
             average=self.average.state() if self.average else {},
             average_steps=self.average.steps if self.average else 0,
         )

@@ -174,6 +174,15 @@ def settle(model: nn.Module, team: Team) -> None:
         buffer.copy_(mean.view_as(buffer))
 
 
+def average_gradients(module: nn.Module, team: Team) -> None:
+    """Make the gradients of a module that no rank has wrapped the mean over ranks."""
+    if team.size == 1:
+        return
+    for parameter in module.parameters():
+        if parameter.grad is not None:
+            parameter.grad.copy_(team.sum(parameter.grad) / team.size)
+
+
 def lost_a_rank(error: BaseException) -> bool:
     """Whether an error says that another rank is gone, rather than that something is wrong here."""
     # gloo's errors have no class of their own; their text begins with the place in its sources.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from tests.unit.trainables.cache.lab import CacheLab
 from tests.unit.trainables.objective_lab import VARIANTS, averaging_student, student_for
@@ -28,11 +30,12 @@ from trainables.config.objectives import AkdConfig, CbdConfig, CtkdConfig, PskdC
 from trainables.data.splits import split_facts
 from trainables.errors import CheckpointError, TrialFailed
 from trainables.models.cosine import with_cosine_head
-from trainables.objectives import STATEFUL_OBJECTIVES, build_objective
+from trainables.objectives import OBJECTIVES, build_objective
 from trainables.signals import Setting
 from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.loop import Course, train
-from trainables.training.objective_state import restore_state, state_of, trained_with
+from trainables.training.objective_state import restore_state, trained_with
+from trainables.training.ranks import SOLO, Solo, average_gradients
 from trainables.training.workbench import Workbench
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -165,9 +168,9 @@ def test_every_sample_of_full_batches_has_answered_after_an_epoch(bench: Workben
 def test_a_state_of_other_data_is_refused() -> None:
     one, other = (build_objective(PskdConfig(), Setting(n, 3, epochs=5)) for n in (44, 45))
     with pytest.raises(CheckpointError, match=r"\(44, 3\).*but this one has.*\(45, 3\)"):
-        restore_state(other, state_of(one))
+        restore_state(other, one.state_dict())
     with pytest.raises(CheckpointError, match="but this one has nothing"):
-        restore_state(build_objective(KdConfig()), state_of(one))
+        restore_state(build_objective(KdConfig()), one.state_dict())
 
 
 def test_an_optimiser_trains_the_parameters_of_objectives_that_have_some() -> None:
@@ -175,6 +178,48 @@ def test_an_optimiser_trains_the_parameters_of_objectives_that_have_some() -> No
     n_own = len(list(model.parameters()))
     extra = {
         name: len(list(trained_with(model, build_objective(VARIANTS[name], setting)).parameters())) - n_own
-        for name in (*STATEFUL_OBJECTIVES, "kd")
+        for name in OBJECTIVES
     }
-    assert extra == {"ctkd": 1, "pskd": 0, "kd": 0}
+    assert extra == {name: int(name == "ctkd") for name in OBJECTIVES}
+
+
+def test_a_state_that_an_earlier_version_kept_is_read() -> None:
+    setting = Setting(2, 3, epochs=5)
+    ctkd = build_objective(CtkdConfig(), setting)
+    restore_state(ctkd, {"theta": torch.tensor(0.25)})
+    assert ctkd.get_parameter("theta").item() == 0.25
+    pskd = build_objective(PskdConfig(), setting)
+    answers_NC, answered_N = torch.rand(2, 3), torch.tensor([True, False])
+    restore_state(pskd, {"answers_NC": answers_NC, "answered_N": answered_N})
+    assert torch.equal(pskd.get_buffer("answers_NC"), answers_NC)
+    restore_state(build_objective(KdConfig()), {})
+
+
+def test_an_optimiser_has_the_students_parameters_first_whatever_the_objective() -> None:
+    """Optimisers keep their state by the place of a parameter: a checkpoint depends on it."""
+    model = averaging_student()
+    own = list(model.parameters())
+    for objective in (build_objective(KdConfig()), build_objective(CtkdConfig(), Setting(2, 3, epochs=5))):
+        trained = list(trained_with(model, objective).parameters())
+        assert all(one is other for one, other in zip(trained, own, strict=False))
+
+
+def test_ranks_average_the_gradients_of_an_objectives_own_parameters() -> None:
+    objective = build_objective(CtkdConfig(), Setting(2, 3, epochs=5))
+    theta = objective.get_parameter("theta")
+    theta.grad = torch.tensor(3.0)
+    average_gradients(objective, SOLO)
+    assert theta.grad.item() == 3.0
+    average_gradients(objective, Opposed())
+    assert theta.grad.item() == 1.0
+    average_gradients(build_objective(KdConfig()), Opposed())  # nothing to average
+
+
+@dataclass(frozen=True)
+class Opposed(Solo):
+    """A team of two, of which the other rank has a gradient of -1."""
+
+    size: int = 2
+
+    def sum(self, values_V: Tensor) -> Tensor:
+        return values_V - 1

@@ -180,12 +180,13 @@ def test_a_student_computes_in_its_precision_and_is_evaluated_in_fp32(
 def test_the_objective_is_given_fp32_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: set[tuple[torch.dtype, torch.dtype]] = set()
 
-    def noting(signals: Signals) -> Losses:
-        losses = CeObjective(CeConfig())(signals)
-        seen.add((signals.student["weak"].dtype, losses.total.dtype))
-        return losses
+    class Noting(CeObjective):
+        def forward(self, signals: Signals) -> Losses:
+            losses = super().forward(signals)
+            seen.add((signals.student["weak"].dtype, losses.total.dtype))
+            return losses
 
-    monkeypatch.setattr(loop, "build_objective", lambda *_: noting)
+    monkeypatch.setattr(loop, "build_objective", lambda *_: Noting(CeConfig()))
     train(small_course(BF16), small_bench(), on_epoch=lambda *_: None)
     assert seen == {(torch.float32, torch.float32)}
 
