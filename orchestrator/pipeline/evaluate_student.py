@@ -13,6 +13,7 @@ from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.schema_description import did_you_mean
 from orchestrator.pipeline.context import Run, quiet_run
 from orchestrator.pipeline.teacher_stage import known_teacher, look_at_images
+from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.summary import read_summary
 from orchestrator.terminal.console import Console
@@ -209,10 +210,8 @@ def _student(run: Run, trial: str | None) -> TrialRecord:
 
 def _require_tested(run: Run, record: TrialRecord) -> None:
     tested = any(
-        event["kind"] == "stage"
-        and (event["stage"], event["status"]) == ("test", "finished")
-        and record.trial in event["result"]
-        for event in run.ledger.events()
+        (event.stage, event.status) == ("test", "finished") and record.trial in event.found
+        for event in run.ledger.events_of(StageEvent)
     )
     if not tested:
         raise ConfigError(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import imported_file, out_folder
+from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.summary import Summary, read_summary, students_table
 from orchestrator.terminal.console import Console
@@ -37,11 +38,9 @@ def finished_summary(loaded: LoadedExperiment) -> Summary | None:
     ledger = Ledger(out)
     ledger.close()
     finished = [
-        event
-        for event in ledger.events()
-        if event["kind"] == "stage" and event["stage"] == STAGE and event["status"] == "finished"
+        event for event in ledger.events_of(StageEvent) if (event.stage, event.status) == (STAGE, "finished")
     ]
-    if not finished or finished[-1]["key"] != run_key(loaded):
+    if not finished or finished[-1].key != run_key(loaded):
         return None
     try:
         summary = read_summary(out / "summary.json")

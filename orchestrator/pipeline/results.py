@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.finished import STAGE, run_key
+from orchestrator.records.events import FiguresAdded, StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.selection import Choice, Figures, Group, group_trials
 from orchestrator.records.summary import (
@@ -78,7 +79,7 @@ class Outcome:
 
     def record_figures(self, recorder: MlflowRecorder, ledger: Ledger) -> None:
         """Costs and test accuracies beside the students' runs, where the ledger does not have them yet."""
-        known = {e["trial"]: e["figures"] for e in ledger.events() if e["kind"] == "figures"}
+        known = {event.trial: event.figures for event in ledger.events_of(FiguresAdded)}
         students = [r for r in self.records if r.status == "completed"]
         for record in [*students, *self.finalists, *self.control]:
             figures = dict(self.figures[record.trial])
@@ -113,7 +114,7 @@ def write_up(
     if left:
         raise StillhouseError(f"{left}; the results are in {run.out}")
     run.ledger.append(
-        "stage", stage=STAGE, key=run_key(run.loaded), status="finished", seconds=0.0, result={}
+        StageEvent(stage=STAGE, key=run_key(run.loaded), status="finished", seconds=0.0, result={})
     )
     return summary
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger
 from orchestrator.terminal.console import Console
 from trainables.errors import StillhouseError
@@ -44,27 +45,30 @@ class Stages:
             StillhouseError: storage takes no more, whoever met that first.
         """
         done = self._ledger.finished(stage, key)
-        if done is not None and still_valid(done["result"]):
-            self.seconds[stage] = done["seconds"]
-            self._console.info(f"{stage}: done before, {done['seconds']:.1f} s")
-            return dict(done["result"])
+        if done is not None and still_valid(done.found):
+            self.seconds[stage] = done.seconds or 0.0
+            self._console.info(f"{stage}: done before, {self.seconds[stage]:.1f} s")
+            return dict(done.found)
         self._console.stage(stage)
-        self._ledger.append("stage", stage=stage, key=key, status="started")
+        self._ledger.append(StageEvent(stage=stage, key=key, status="started"))
         began = time.monotonic()
         try:
             result = action()
         except BaseException as error:
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            spent = time.monotonic() - began
+            ended = StageEvent(
+                stage=stage,
+                key=key,
+                status="interrupted" if isinstance(error, KeyboardInterrupt) else "failed",
+                seconds=time.monotonic() - began,
+                reason=str(error)[:2000],
+            )
             with contextlib.suppress(StillhouseError):  # of a ledger that takes no more: told below
-                self._ledger.append(
-                    "stage", stage=stage, key=key, status=status, seconds=spent, reason=str(error)[:2000]
-                )
+                self._ledger.append(ended)
             self._raise_for_storage(stage, error)
             raise
         self.seconds[stage] = time.monotonic() - began
         self._ledger.append(
-            "stage", stage=stage, key=key, status="finished", seconds=self.seconds[stage], result=result
+            StageEvent(stage=stage, key=key, status="finished", seconds=self.seconds[stage], result=result)
         )
         return result
 

@@ -98,7 +98,7 @@ def known_teacher(run: Run) -> TeacherFacts | None:
         return imported_facts(read_imported(run.loaded), load_training(run.experiment.data))
     _, key = teacher_request(run)
     done = run.ledger.finished("teacher", key)
-    facts = None if done is None else TeacherFacts.from_plain(done["result"])
+    facts = None if done is None else TeacherFacts.from_plain(done.found)
     if facts is not None and facts.weights is not None and Path(facts.weights).is_file():
         return facts
     config = run.experiment.teacher

@@ -6,17 +6,24 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import Field
 
+from orchestrator.records.events import (
+    EpochEnded,
+    Event,
+    EventT,
+    StageEvent,
+    TrialEnded,
+    TrialStarted,
+    read_event,
+)
 from trainables.config import Config, Role
 from trainables.config.metrics import ACCURACY, improves
 from trainables.errors import StillhouseError
-
-Event = dict[str, Any]
 
 
 class TrialRecord(Config):
@@ -51,14 +58,9 @@ class TrialRecord(Config):
 class Ledger:
     """Append-only JSON lines in `<out>/ledger.jsonl`; one writer process.
 
-    Every line is one event with `seq` (its line number), `time_ms` and `kind`:
-        stage           stage, key, status (started | finished | failed | interrupted), seconds, result
-        trial_started   trial, role, search, objective, parameters, spec, sampled
-        epoch           trial, epoch (1-based), metrics
-        trial_ended     trial, status, reason, epochs, best_epoch, best, final, checkpoint
-        agreed          key, value: what a slot measured for all of them, as the precision of a student
-    A line cut short by a crash is passed over when the file is opened again, and cut off before the next
-    event: whoever only reads never alters the file, since a run may be writing it at that moment.
+    Every line is one event; `events.py` has a type for each of the eight kinds. A line cut short by a
+    crash is passed over when the file is opened again, and cut off before the next event: whoever only
+    reads never alters the file, since a run may be writing it at that moment.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -83,20 +85,16 @@ class Ledger:
         except OSError as error:
             raise StillhouseError(f"cannot write the ledger {self.path}: {error}") from error
 
-    def append(self, kind: str, **fields: Any) -> Event:
-        """Write one event and push it to disk before it counts.
+    def append(self, event: EventT) -> EventT:
+        """Write one event and push it to disk before it counts; returned with its number and time.
 
         Raises:
             StillhouseError: it cannot be written; the events before it are intact.
         """
         with self._lock:
-            event: Event = {
-                "seq": len(self._events),
-                "time_ms": time.time_ns() // 1_000_000,
-                "kind": kind,
-                **fields,
-            }
-            line = json.dumps(event, separators=(",", ":")).encode() + b"\n"
+            stamp = {"seq": len(self._events), "time_ms": time.time_ns() // 1_000_000}
+            event = cast(EventT, event.model_copy(update=stamp))
+            line = json.dumps(event.plain(), separators=(",", ":")).encode() + b"\n"
             try:
                 self._write(line)
             except OSError as error:
@@ -113,6 +111,10 @@ class Ledger:
         with self._lock:
             return self._events[since:]
 
+    def events_of(self, kind: type[EventT]) -> list[EventT]:
+        """The events of one kind, in their order."""
+        return [event for event in self.events() if isinstance(event, kind)]
+
     def trials(self, *, search: str | None = None, role: Role | None = None) -> list[TrialRecord]:
         """Trials in the order in which they started, of one search and role where given."""
         with self._lock:
@@ -124,12 +126,10 @@ class Ledger:
         with self._lock:
             return self._trials.get(trial)
 
-    def finished(self, stage: str, key: str) -> Event | None:
+    def finished(self, stage: str, key: str) -> StageEvent | None:
         """The event that finished this stage for these inputs, with `seconds` and `result`."""
-        for event in reversed(self.events()):
-            if event["kind"] != "stage" or event["status"] != "finished":
-                continue
-            if event["stage"] == stage and event["key"] == key:
+        for event in reversed(self.events_of(StageEvent)):
+            if (event.stage, event.key, event.status) == (stage, key, "finished"):
                 return event
         return None
 
@@ -161,7 +161,7 @@ class Ledger:
     def _load(self) -> None:
         for number, line in enumerate(self._lines(), start=1):
             try:
-                self._fold(json.loads(line))
+                self._fold(read_event(json.loads(line)))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise StillhouseError(
                     f"{self.path}:{number}: not a ledger event ({type(error).__name__}: {error}); "
@@ -178,25 +178,26 @@ class Ledger:
 
     def _fold(self, event: Event) -> None:
         self._events.append(event)
-        handler = {"trial_started": self._start, "epoch": self._epoch, "trial_ended": self._end}.get(
-            event["kind"]
-        )
-        if handler is not None:
-            handler(event)
+        if isinstance(event, TrialStarted):
+            self._start(event)
+        elif isinstance(event, EpochEnded):
+            self._epoch(event)
+        elif isinstance(event, TrialEnded):
+            self._end(event)
 
-    def _start(self, event: Mapping[str, Any]) -> None:
+    def _start(self, event: TrialStarted) -> None:
         names = ("trial", "role", "search", "objective", "parameters", "spec", "sampled")
-        fields = {name: event[name] for name in names if name in event}
-        self._trials[event["trial"]] = TrialRecord.from_plain({**fields, "started_ms": event["time_ms"]})
+        fields = {name: getattr(event, name) for name in names}
+        self._trials[event.trial] = TrialRecord.from_plain({**fields, "started_ms": event.time_ms})
 
-    def _epoch(self, event: Mapping[str, Any]) -> None:
-        record = self._trials[event["trial"]]
-        update: dict[str, Any] = {"epochs": max(record.epochs, event["epoch"]), "final": event["metrics"]}
-        if improves(event["metrics"].get(ACCURACY), record.best.get(ACCURACY)):
-            update |= {"best": event["metrics"], "best_epoch": event["epoch"]}
-        self._trials[event["trial"]] = record.model_copy(update=update)
+    def _epoch(self, event: EpochEnded) -> None:
+        record = self._trials[event.trial]
+        update: dict[str, Any] = {"epochs": max(record.epochs, event.epoch), "final": event.metrics}
+        if improves(event.metrics.get(ACCURACY), record.best.get(ACCURACY)):
+            update |= {"best": event.metrics, "best_epoch": event.epoch}
+        self._trials[event.trial] = record.model_copy(update=update)
 
-    def _end(self, event: Mapping[str, Any]) -> None:
+    def _end(self, event: TrialEnded) -> None:
         names = ("status", "reason", "epochs", "best_epoch", "best", "final", "checkpoint")
-        update = {name: event[name] for name in names} | {"ended_ms": event["time_ms"]}
-        self._trials[event["trial"]] = self._trials[event["trial"]].model_copy(update=update)
+        update = {name: getattr(event, name) for name in names} | {"ended_ms": event.time_ms}
+        self._trials[event.trial] = self._trials[event.trial].model_copy(update=update)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+from orchestrator.records.events import Agreed, EpochEnded, TrialEnded, TrialStarted
 from orchestrator.records.ledger import Ledger
 from trainables.config import Fork, Role
 from trainables.slots.messages import End, Message, TrainJob
@@ -40,14 +41,15 @@ class Bookkeeper:
         if record is not None and (spec.role is Role.SEARCH or record.status in ("running", "completed")):
             return
         self._ledger.append(
-            "trial_started",
-            trial=spec.trial_id,
-            role=spec.role,
-            search=self._search,
-            objective=spec.objective.name,
-            parameters=dict(parameters),
-            spec=spec.plain(),
-            sampled=dict(sampled or {}),
+            TrialStarted(
+                trial=spec.trial_id,
+                role=spec.role,
+                search=self._search,
+                objective=spec.objective.name,
+                parameters=dict(parameters),
+                spec=spec.plain(),
+                sampled=dict(sampled or {}),
+            )
         )
 
     def reported(self, trial: str, message: Message) -> None:
@@ -58,7 +60,7 @@ class Bookkeeper:
         if record.epochs == 0:
             self._agreed(self._agreements())
         if message.epoch > record.epochs and message.metrics:
-            self._ledger.append("epoch", trial=trial, epoch=message.epoch, metrics=message.metrics)
+            self._ledger.append(EpochEnded(trial=trial, epoch=message.epoch, metrics=message.metrics))
         if message.end is End.COMPLETED:
             self._ended(
                 trial,
@@ -68,8 +70,7 @@ class Bookkeeper:
                 checkpoint=message.checkpoint,
             )
         elif message.end is not None:
-            status = "failed" if message.end is End.FAILED else "pruned"
-            self._ended(trial, status, reason=message.reason)
+            self._ended(trial, "failed" if message.end is End.FAILED else "pruned", reason=message.reason)
 
     def pruned(self, trial: str, reason: str) -> None:
         """The scheduler stopped a student."""
@@ -118,13 +119,13 @@ class Bookkeeper:
         for key, value in found.items():
             if key not in self._known:
                 self._known[key] = value
-                self._ledger.append("agreed", key=key, value=value)
+                self._ledger.append(Agreed(key=key, value=value))
 
     def _is_running(self, trial: str) -> bool:
         record = self._ledger.trial(trial)
         return record is not None and record.status == "running"
 
-    def _ended(self, trial: str, status: str, **known: Any) -> None:
+    def _ended(self, trial: str, status: Literal["completed", "pruned", "failed"], **known: Any) -> None:
         record = self._ledger.trial(trial)
         assert record is not None  # noqa: S101  callers looked it up
         fields = {
@@ -135,13 +136,13 @@ class Bookkeeper:
             **known,
         }
         self._ledger.append(
-            "trial_ended", trial=trial, status=status, epochs=record.epochs, final=record.final, **fields
+            TrialEnded(trial=trial, status=status, epochs=record.epochs, final=record.final, **fields)
         )
 
 
 def agreements_in(ledger: Ledger) -> dict[str, str]:
     """What slots measured once and agreed on, by key, so that a later run goes on with it."""
-    return {event["key"]: event["value"] for event in ledger.events() if event["kind"] == "agreed"}
+    return {event.key: event.value for event in ledger.events_of(Agreed)}
 
 
 def history(ledger: Ledger, *, search: str, stops: bool = True) -> dict[str, list[Message]]:
@@ -154,15 +155,17 @@ def history(ledger: Ledger, *, search: str, stops: bool = True) -> dict[str, lis
         record.trial: [] for record in ledger.trials(search=search, role=Role.SEARCH)
     }
     for event in ledger.events():
-        heard = messages.get(event.get("trial", ""))
-        if heard is None:
+        if not isinstance(event, EpochEnded | TrialEnded) or event.trial not in messages:
             continue
-        if event["kind"] == "epoch":
-            heard.append({"epoch": event["epoch"], "metrics": event["metrics"]})
-        elif event["kind"] == "trial_ended" and (stops or event["status"] != "pruned"):
-            last = heard.pop() if heard and event["status"] != "failed" else {}
+        heard = messages[event.trial]
+        if isinstance(event, EpochEnded):
+            heard.append({"epoch": event.epoch, "metrics": event.metrics})
+        elif stops or event.status != "pruned":
+            last = heard.pop() if heard and event.status != "failed" else {}
             names = ("reason", "best_epoch", "best", "checkpoint")
-            heard.append({**last, "end": _ENDS[event["status"]], **{name: event[name] for name in names}})
+            heard.append(
+                {**last, "end": _ENDS[event.status], **{name: getattr(event, name) for name in names}}
+            )
     return {trial: [Message.from_plain(message) for message in heard] for trial, heard in messages.items()}
 
 

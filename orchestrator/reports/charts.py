@@ -11,7 +11,8 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from orchestrator.records.ledger import Event, TrialRecord
+from orchestrator.records.events import EpochEnded, Event
+from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import Figures, pareto_front
 from orchestrator.records.summary import Students, Summary, is_champion
 from trainables.config import Cost
@@ -217,8 +218,8 @@ def _curves(events: Iterable[Event]) -> dict[str, dict[int, float]]:
     """Selection accuracy by trial and epoch; an epoch that was told twice counts once."""
     curves: dict[str, dict[int, float]] = {}
     for event in events:
-        if event["kind"] == "epoch" and ACCURACY in event["metrics"]:
-            curves.setdefault(event["trial"], {})[event["epoch"]] = event["metrics"][ACCURACY]
+        if isinstance(event, EpochEnded) and ACCURACY in event.metrics:
+            curves.setdefault(event.trial, {})[event.epoch] = event.metrics[ACCURACY]
     return {trial: dict(sorted(curve.items())) for trial, curve in curves.items()}
 
 

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import plotly.io
 from plotly.offline import get_plotlyjs
 
-from orchestrator.records.ledger import Event, TrialRecord
+from orchestrator.records.events import Event
+from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import Figures, PairedDifference
 from orchestrator.records.summary import Finalist, Summary, is_champion, students_table
 from orchestrator.reports.charts import cost_chart, curves_chart

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from orchestrator.records.events import EpochEnded, StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.selection import (
     Figures,
@@ -106,17 +107,16 @@ def is_significant(difference: PairedDifference) -> bool:
 
 def _tested(ledger: Ledger) -> Figures:
     merged: dict[str, Mapping[str, float]] = {}
-    for event in ledger.events():
-        if event["kind"] == "stage" and event["stage"] == "test" and event["status"] == "finished":
-            merged |= event["result"]
+    for event in ledger.events_of(StageEvent):
+        if (event.stage, event.status) == ("test", "finished"):
+            merged |= event.found
     return merged
 
 
 def _epoch_seconds(ledger: Ledger) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {}
-    for event in ledger.events():
-        if event["kind"] == "epoch":
-            seconds.setdefault(event["trial"], []).append(event["metrics"]["seconds"])
+    for event in ledger.events_of(EpochEnded):
+        seconds.setdefault(event.trial, []).append(event.metrics["seconds"])
     return seconds
 
 

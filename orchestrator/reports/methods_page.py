@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.config.loading import LoadedExperiment
+from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.selection import PairedDifference
 from orchestrator.reports.method_evidence import KD, Evidence, Failed, SearchEvidence, is_significant
@@ -49,17 +50,15 @@ def methods_page(
 def facts_of(loaded: LoadedExperiment, ledger: Ledger) -> str:
     """What was trained on what: the experiment, in its file's words too, and what the ledger says of it."""
     config = loaded.config
-    stages = [
-        event for event in ledger.events() if event["kind"] == "stage" and event["status"] == "finished"
-    ]
-    facts: dict[str, Any] = next((e["result"] for e in stages if e["stage"] == "teacher"), {})
-    tested = next((event["result"].get("teacher") for event in stages if event["stage"] == "test"), None)
+    stages = [event for event in ledger.events_of(StageEvent) if event.status == "finished"]
+    facts: dict[str, Any] = next((event.found for event in stages if event.stage == "teacher"), {})
+    tested = next((event.found.get("teacher") for event in stages if event.stage == "test"), None)
     teacher = [f"{facts['params']:,} parameters"] if facts.get("params") else []
     teacher += [f"{100 * tested['accuracy']:.2f} % on the test split"] if tested else []
     data, training = config.data, config.training
     images = f"{data.train_limit:,} training images" if data.train_limit else "all training images"
     size = f", at {data.image_size}x{data.image_size} pixels" if data.image_size else ""
-    seconds = sum(event["seconds"] for event in stages)
+    seconds = sum(event.seconds or 0.0 for event in stages)
     text = (
         f"Experiment `{config.name}`: {data.name or data.factory}, {images}{size}. Teacher: "
         f"{_network(config.teacher.model)} ({', '.join(teacher) or 'not in the ledger'}). Student: "

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from orchestrator.records.ledger import Event
+from orchestrator.records.events import (
+    ArtifactAdded,
+    EpochEnded,
+    Event,
+    FiguresAdded,
+    StageEvent,
+    TrialEnded,
+    TrialStarted,
+)
 from orchestrator.tracking.names import (
     TAG_CHARACTERS,
     mlflow_key,
@@ -101,22 +109,12 @@ class Projection:
         self._changes: dict[str | None, RunChange] = {}
         self.searched: set[str] = set()
         """Names of the parameters that any trial of a search has."""
-        self._handlers: dict[str, Callable[[Event], None]] = {
-            "trial_started": self._started,
-            "epoch": self._epoch,
-            "trial_ended": self._ended,
-            "figures": self._figures,
-            "artifact": self._artifact,
-            "stage": self._stage,
-        }
 
     def fold(self, events: Iterable[Event]) -> list[RunChange]:
         """The changes that these events ask for, one for each run, in the order of their first event."""
         self._changes = {}
         for event in events:
-            handler = self._handlers.get(event["kind"])
-            if handler is not None:
-                handler(event)
+            self._fold(event)
         return list(self._changes.values())
 
     def start_of(self, trial: str) -> TrialStart:
@@ -140,15 +138,31 @@ class Projection:
                 changes.append(RunChange(name, tags={"outcome": _INTERRUPTED}, state=_state(trial)))
         return changes
 
+    def _fold(self, event: Event) -> None:
+        """What an agreement, an identity or a kind of a newer version says is not shown in MLflow."""
+        match event:
+            case TrialStarted():
+                self._started(event)
+            case EpochEnded():
+                self._epoch(event)
+            case TrialEnded():
+                self._ended(event)
+            case FiguresAdded():
+                self._figures(event)
+            case ArtifactAdded():
+                self._artifact(event)
+            case StageEvent():
+                self._stage(event)
+
     def _change(self, trial: str | None) -> RunChange:
         return self._changes.setdefault(trial, RunChange(trial))
 
-    def _started(self, event: Event) -> None:
-        name = event["trial"]
+    def _started(self, event: TrialStarted) -> None:
+        name = event.trial
         if name not in self._trials:
             start = _trial_start(event, len(self._trials) + 1)
-            self._trials[name] = _Trial(start, event["time_ms"])
-            if event["role"] == Role.SEARCH:
+            self._trials[name] = _Trial(start, event.time_ms)
+            if event.role is Role.SEARCH:
                 self.searched |= start.params.keys()
         start = self._trials[name].start
         change = self._change(name)
@@ -156,76 +170,73 @@ class Projection:
         change.tags |= start.tags
         self._set_outcome(event, "running")
 
-    def _set_outcome(self, event: Event, outcome: str) -> None:
-        trial = self._trials[event["trial"]]
+    def _set_outcome(self, event: TrialStarted | EpochEnded | TrialEnded, outcome: str) -> None:
+        trial = self._trials[event.trial]
         trial.outcome = outcome
-        trial.last_ms = event["time_ms"]
-        change = self._change(event["trial"])
+        trial.last_ms = event.time_ms
+        change = self._change(event.trial)
         change.tags["outcome"] = outcome
         change.state = _state(trial)
 
-    def _epoch(self, event: Event) -> None:
-        trial = self._trials[event["trial"]]
-        trial.last_ms = event["time_ms"]
+    def _epoch(self, event: EpochEnded) -> None:
+        trial = self._trials[event.trial]
+        trial.last_ms = event.time_ms
         if trial.outcome == _INTERRUPTED:
             self._set_outcome(event, "running")
-        if event["epoch"] > trial.epoch:
-            trial.epoch = event["epoch"]
-            points = _points(event["metrics"], event["time_ms"], event["epoch"])
-            self._change(event["trial"]).points += points
+        if event.epoch > trial.epoch:
+            trial.epoch = event.epoch
+            self._change(event.trial).points += _points(event.metrics, event.time_ms, event.epoch)
 
-    def _ended(self, event: Event) -> None:
-        self._set_outcome(event, event["status"])
-        change = self._change(event["trial"])
-        if event["reason"]:
-            change.tags["reason"] = str(event["reason"])[:TAG_CHARACTERS]
-        figures = summary_figures(
-            event["best"], event["final"], epochs=event["epochs"], best_epoch=event["best_epoch"]
-        )
-        change.points += _points(figures, event["time_ms"], 0)
+    def _ended(self, event: TrialEnded) -> None:
+        self._set_outcome(event, event.status)
+        change = self._change(event.trial)
+        if event.reason:
+            change.tags["reason"] = event.reason[:TAG_CHARACTERS]
+        figures = summary_figures(event.best, event.final, epochs=event.epochs, best_epoch=event.best_epoch)
+        change.points += _points(figures, event.time_ms, 0)
 
-    def _figures(self, event: Event) -> None:
+    def _figures(self, event: FiguresAdded) -> None:
         if self._known(event):
-            figures = {name: rounded(value) for name, value in event["figures"].items()}
-            self._change(event["trial"]).points += _points(figures, event["time_ms"], 0)
+            figures = {name: rounded(value) for name, value in event.figures.items()}
+            self._change(event.trial).points += _points(figures, event.time_ms, 0)
 
-    def _artifact(self, event: Event) -> None:
+    def _artifact(self, event: ArtifactAdded) -> None:
         if self._known(event):
-            self._change(event["trial"]).uploads.append(Upload(event["path"], event["folder"]))
+            self._change(event.trial).uploads.append(Upload(event.path, event.folder))
 
-    def _known(self, event: Event) -> bool:
-        if event["trial"] is None or event["trial"] in self._trials:
+    def _known(self, event: FiguresAdded | ArtifactAdded) -> bool:
+        if event.trial is None or event.trial in self._trials:
             return True
-        _log.warning("the ledger has %s of %r, a trial that never started", event["kind"], event["trial"])
+        _log.warning("the ledger has %s of %r, a trial that never started", event.kind, event.trial)
         return False
 
-    def _stage(self, event: Event) -> None:
+    def _stage(self, event: StageEvent) -> None:
         change = self._change(None)
-        change.tags["stage"] = f"{event['stage']} {event['status']}"
-        if event["status"] == "finished" and event.get("seconds") is not None:
-            seconds = {f"seconds/{event['stage']}": rounded(event["seconds"])}
-            change.points += _points(seconds, event["time_ms"], 0)
+        change.tags["stage"] = f"{event.stage} {event.status}"
+        if event.status == "finished" and event.seconds is not None:
+            seconds = {f"seconds/{event.stage}": rounded(event.seconds)}
+            change.points += _points(seconds, event.time_ms, 0)
 
 
 def _state(trial: _Trial) -> State:
     return State(_STATUS[trial.outcome], None if trial.outcome == "running" else trial.last_ms)
 
 
-def _trial_start(event: Event, ordinal: int) -> TrialStart:
-    role = Role(event["role"])
-    values: dict[str, Any] = dict(event["parameters"])
+def _trial_start(event: TrialStarted, ordinal: int) -> TrialStart:
+    role = event.role
+    values: dict[str, Any] = dict(event.parameters)
     if role is not Role.SEARCH:
-        values["seed"] = event["spec"]["seed"]
+        values["seed"] = event.spec["seed"]
     return TrialStart(
-        name=run_name(event["trial"], role, event["objective"], ordinal),
+        name=run_name(event.trial, role, event.objective, ordinal),
         tags={
             "kind": run_kind(role),
-            "trial_id": event["trial"],
-            "objective": event["objective"],
-            "search": event["search"],
+            "trial_id": event.trial,
+            "objective": event.objective,
+            "search": event.search,
         },
         params={mlflow_key(name): param_text(value) for name, value in values.items()},
-        time_ms=event["time_ms"],
+        time_ms=event.time_ms,
     )
 
 

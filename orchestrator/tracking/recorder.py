@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from orchestrator.records.events import ArtifactAdded, FiguresAdded, LedgerIdentity
 from orchestrator.records.ledger import Ledger
 from orchestrator.tracking.names import ParentFacts
 from orchestrator.tracking.store import StoreAway, WriteRefused, prepare_mlflow
@@ -131,7 +132,7 @@ class MlflowRecorder:
             StillhouseError: the ledger has no such trial.
         """
         self._check_known(trial)
-        self._ledger.append("figures", trial=trial, figures=dict(figures))
+        self._ledger.append(FiguresAdded(trial=trial, figures=dict(figures)))
 
     def record_artifact(self, path: Path, *, trial: str | None = None, folder: str | None = None) -> None:
         """Have a file or a folder copied to the parent's artifacts, or to a student's, through the ledger.
@@ -142,7 +143,7 @@ class MlflowRecorder:
         self._check_known(trial)
         if not path.exists():
             raise StillhouseError(f"{path} does not exist, so it cannot be kept in MLflow; write it first")
-        self._ledger.append("artifact", trial=trial, path=str(path.absolute()), folder=folder)
+        self._ledger.append(ArtifactAdded(trial=trial, path=str(path.absolute()), folder=folder))
 
     def flush(self, timeout_s: float) -> Outstanding:
         """What MLflow lacks of the events up to now, after waiting at most so long for it to catch up."""
@@ -236,7 +237,6 @@ class MlflowRecorder:
 
 def _identity(ledger: Ledger) -> str:
     """The ledger's own id, which marks its runs in MLflow; a new ledger is given one."""
-    for event in ledger.events():
-        if event["kind"] == "identity":
-            return str(event["ledger"])
-    return str(ledger.append("identity", ledger=uuid.uuid4().hex)["ledger"])
+    known = ledger.events_of(LedgerIdentity)
+    identity = known[0] if known else ledger.append(LedgerIdentity(ledger=uuid.uuid4().hex))
+    return identity.ledger

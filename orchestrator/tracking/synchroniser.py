@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from orchestrator.records.events import TrialStarted
 from orchestrator.records.ledger import Ledger
 from orchestrator.tracking.cursor import Progress, ProgressFile
 from orchestrator.tracking.names import VIEW_TAG, ParentFacts, mlflow_key, ranked_view
@@ -139,9 +140,9 @@ class Projector:
         if cursor > len(events):
             return 0
         lost: list[int] = [
-            event["seq"]
+            event.seq
             for event in events[:cursor]
-            if event["kind"] == "trial_started" and event["trial"] not in self._runs
+            if isinstance(event, TrialStarted) and event.trial not in self._runs
         ]
         return min([cursor, *lost])
 

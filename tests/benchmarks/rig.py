@@ -16,7 +16,8 @@ import ray
 
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.pipeline.workers import Workers
-from orchestrator.records.ledger import Event, Ledger
+from orchestrator.records.events import EventT, TrialEnded
+from orchestrator.records.ledger import Ledger
 from orchestrator.search.driver import SearchTask, run_search
 from orchestrator.search.trial_specs import Composer
 from orchestrator.terminal.console import Console
@@ -48,12 +49,12 @@ class TimedLedger(Ledger):
         self.resident_bytes: list[int] = []
         """Memory of this process after each of these ends."""
 
-    def append(self, kind: str, **fields: Any) -> Event:
-        event = super().append(kind, **fields)
-        if kind == "trial_ended":
+    def append(self, event: EventT) -> EventT:
+        written = super().append(event)
+        if isinstance(written, TrialEnded):
             self.ended_s.append(time.monotonic())
             self.resident_bytes.append(_resident_bytes())
-        return event
+        return written
 
     def gaps_s(self) -> list[float]:
         """Seconds between the ends of successive trials: what a trial costs once Tune runs."""

@@ -6,6 +6,7 @@ import statistics
 from typing import Final
 
 from cluster.session import connect
+from orchestrator.records.events import EpochEnded, TrialStarted
 from search_spaces.space import SpaceConfig
 from tests.benchmarks.figures import Bound, Figure
 from tests.benchmarks.rig import EPOCHS, SPACE, TimedLedger, scratch_folder, search_of, tiny_experiment
@@ -104,10 +105,10 @@ def _epochs_per_s(slots: int, trials: int) -> float:
 
 def _steady_epochs_per_s(ledger: TimedLedger, slots: int) -> float:
     """Epochs a second from when every slot has told one to when the last trial starts: no slot idles then."""
-    events = ledger.events()
-    first_of = {event["trial"]: event["time_ms"] for event in reversed(events) if event["kind"] == "epoch"}
-    started = [event for event in events if event["kind"] == "trial_started"]
-    begin_ms = max(first_of[event["trial"]] for event in started[:slots])
-    end_ms = started[-1]["time_ms"]
-    told: int = sum(event["kind"] == "epoch" and begin_ms < event["time_ms"] <= end_ms for event in events)
-    return 1000.0 * told / float(end_ms - begin_ms)
+    epochs = ledger.events_of(EpochEnded)
+    first_of = {event.trial: event.time_ms for event in reversed(epochs)}
+    started = ledger.events_of(TrialStarted)
+    begin_ms = max(first_of[event.trial] for event in started[:slots])
+    end_ms = started[-1].time_ms
+    told = sum(begin_ms < event.time_ms <= end_ms for event in epochs)
+    return 1000.0 * told / (end_ms - begin_ms)

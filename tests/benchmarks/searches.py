@@ -11,6 +11,7 @@ from typing import Final
 
 from cluster.session import connect
 from orchestrator.config.loading import load_experiment
+from orchestrator.records.events import EpochEnded
 from tests.benchmarks.documented import documented_trials_s
 from tests.benchmarks.figures import Bound, Figure
 from tests.benchmarks.rig import EPOCHS, scratch_folder, search_of, tiny_experiment
@@ -74,5 +75,5 @@ def _first_report_s(slots: int) -> float:
         began_ms = time.time_ns() // 1_000_000
         search.workers.start_slots()
         search.run()
-        first_ms = next(event["time_ms"] for event in search.ledger.events() if event["kind"] == "epoch")
+        first_ms = search.ledger.events_of(EpochEnded)[0].time_ms
     return float(first_ms - began_ms) / 1000

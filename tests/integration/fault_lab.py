@@ -18,7 +18,7 @@ from ray.util.state import list_actors
 
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.pipeline.workers import Workers
-from orchestrator.records.ledger import Event, Ledger
+from orchestrator.records.ledger import Ledger
 from orchestrator.search.driver import SearchFollower, SearchTask, run_search
 from orchestrator.search.trial_specs import Composer
 from orchestrator.terminal.console import Console
@@ -87,7 +87,7 @@ class Search:
         )
         return Composer(self.experiment, self.space, bench, self.folder.name)
 
-    def run(self) -> list[Event]:
+    def run(self) -> list[dict[str, Any]]:
         """The ledger's events, once the search has ended."""
         ledger = Ledger(self.folder)
         try:
@@ -97,7 +97,7 @@ class Search:
                 run_search(task, ledger, Console(json_only=True))
         finally:
             ledger.close()
-        return ledger.events()
+        return [event.plain() for event in ledger.events()]
 
     def _noting(self, callback: Callable[..., None]) -> Callable[..., None]:
         """Tune's own call for each report, noted and passed on."""
@@ -110,19 +110,19 @@ class Search:
         return note
 
 
-def events_in(folder: Path) -> list[Event]:
+def events_in(folder: Path) -> list[dict[str, Any]]:
     if not (folder / "ledger.jsonl").exists():
         return []
     ledger = Ledger(folder)
     ledger.close()
-    return ledger.events()
+    return [event.plain() for event in ledger.events()]
 
 
-def epochs_of(events: list[Event]) -> Counter[tuple[str, int]]:
+def epochs_of(events: list[dict[str, Any]]) -> Counter[tuple[str, int]]:
     return Counter((event["trial"], event["epoch"]) for event in events if event["kind"] == "epoch")
 
 
-def ends_of(events: list[Event]) -> dict[str, Event]:
+def ends_of(events: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     ends = [event for event in events if event["kind"] == "trial_ended"]
     assert len({event["trial"] for event in ends}) == len(ends), "a trial ended twice"
     return {event["trial"]: event for event in ends}

@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from onnx import TensorProto, helper, numpy_helper
 
+from orchestrator.records.events import EpochEnded, TrialEnded, TrialStarted
 from orchestrator.records.ledger import Ledger
 from orchestrator.tracking.recorder import MlflowRecorder, ParentFacts
 from orchestrator.tracking.registry import register_champion
@@ -50,33 +51,35 @@ class Scene:
 
     def start(self, trial: str, role: str = "search", **parameters: Any) -> None:
         self.ledger.append(
-            "trial_started",
-            trial=trial,
-            role=role,
-            search="5ea4c4",
-            objective="kd",
-            parameters=parameters,
-            spec={"seed": 11},
+            TrialStarted(
+                trial=trial,
+                role=role,
+                search="5ea4c4",
+                objective="kd",
+                parameters=parameters,
+                spec={"seed": 11},
+            )
         )
 
     def train(self, trial: str, epochs: range) -> None:
         for epoch in epochs:
             metrics = {term: place + epoch / 1000 for place, term in enumerate(TERMS)}
-            self.ledger.append("epoch", trial=trial, epoch=epoch, metrics=metrics)
+            self.ledger.append(EpochEnded(trial=trial, epoch=epoch, metrics=metrics))
 
     def end(self, trial: str, status: str, reason: str | None = None) -> None:
         record = self.ledger.trial(trial)
         assert record is not None
         self.ledger.append(
-            "trial_ended",
-            trial=trial,
-            status=status,
-            reason=reason,
-            epochs=record.epochs,
-            best_epoch=record.best_epoch,
-            best=record.best,
-            final=record.final,
-            checkpoint=None,
+            TrialEnded(
+                trial=trial,
+                status=status,
+                reason=reason,
+                epochs=record.epochs,
+                best_epoch=record.best_epoch,
+                best=record.best,
+                final=record.final,
+                checkpoint=None,
+            )
         )
 
 

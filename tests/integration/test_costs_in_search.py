@@ -19,6 +19,7 @@ from ray.tune.search.optuna import OptunaSearch
 from cluster.session import connect
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.pipeline.workers import Workers
+from orchestrator.records.events import Agreed, EpochEnded
 from orchestrator.records.ledger import Ledger
 from orchestrator.search import driver as searching
 from orchestrator.search.driver import SearchTask, run_search
@@ -190,7 +191,7 @@ def flat(sampled: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def epochs_of(ledger: Ledger) -> list[dict[str, Any]]:
-    return [event for event in ledger.events() if event["kind"] == "epoch"]
+    return [event.plain() for event in ledger.events_of(EpochEnded)]
 
 
 @pytest.mark.ray
@@ -235,7 +236,7 @@ def test_the_best_of_a_study_are_the_ledgers_pareto_front_also_after_an_interrup
 def cut_in_the_fifth_trial(ledger: Ledger, folder: Path) -> Ledger:
     """What the ledger held when that trial had told its first epoch."""
     trial = ledger.trials()[4].trial
-    at = next(n for n, e in enumerate(ledger.events()) if e["kind"] == "epoch" and e["trial"] == trial)
+    at = next(event.seq for event in ledger.events_of(EpochEnded) if event.trial == trial)
     folder.mkdir()
     lines = ledger.path.read_bytes().splitlines(keepends=True)
     (folder / "ledger.jsonl").write_bytes(b"".join(lines[: at + 1]))
@@ -285,7 +286,7 @@ def test_latency_is_measured_once_for_each_architecture_of_a_search(lab: Lab, tm
         by_width.setdefault(widths[event["trial"]], set()).add(event["metrics"][LATENCY])
     assert sorted(by_width) == [4, 64]
     assert all(len(latencies) == 1 for latencies in by_width.values())
-    agreed = {float(e["value"]) for e in ledger.events() if e["kind"] == "agreed"}
+    agreed = {float(event.value) for event in ledger.events_of(Agreed)}
     assert agreed == set.union(*by_width.values())
     assert min(agreed) > 0
     assert {trial.values[1] for trial in study.trials} == agreed

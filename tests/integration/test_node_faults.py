@@ -15,7 +15,6 @@ from ray.cluster_utils import Cluster
 from ray.util.state import list_actors
 
 from orchestrator.pipeline.workers import Workers
-from orchestrator.records.ledger import Event
 from tests.integration.cluster_lab import three_nodes
 from tests.integration.fault_lab import (
     Search,
@@ -42,7 +41,7 @@ def slots_that_are_up(workers: Workers) -> int:
     return len(ray.get(workers.broker.slots.remote()))
 
 
-def most_at_once(events: list[Event]) -> int:
+def most_at_once(events: list[dict[str, Any]]) -> int:
     """Trials that were running together, at most."""
     changes = {"trial_started": 1, "trial_ended": -1}
     return max(itertools.accumulate(changes.get(event["kind"], 0) for event in events))

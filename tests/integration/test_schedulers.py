@@ -14,6 +14,7 @@ import torch
 from cluster.session import connect
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.pipeline.workers import Workers
+from orchestrator.records.events import EpochEnded
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.search.driver import SearchTask, run_search
 from orchestrator.search.trial_specs import Composer
@@ -100,7 +101,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 def epochs_told(ledger: Ledger, trial: str) -> list[int]:
-    return [e["epoch"] for e in ledger.events() if e["kind"] == "epoch" and e["trial"] == trial]
+    return [event.epoch for event in ledger.events_of(EpochEnded) if event.trial == trial]
 
 
 def test_median_stopping_names_itself_and_the_epoch(lab: Lab, tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_pbt_forks_weights_and_optimiser_and_makes_the_same_forks_again(lab: Lab
 
     # The driver is gone after the first meetings: the next one hears what the ledger has, and forks alike.
     lines = ledger.path.read_bytes().splitlines(keepends=True)
-    at = next(n for n, event in enumerate(ledger.events()) if event.get("spec", {}).get("fork")) + 1
+    at = next(n for n, event in enumerate(ledger.events()) if event.plain().get("spec", {}).get("fork")) + 1
     (tmp_path / "again").mkdir()
     (tmp_path / "again" / "ledger.jsonl").write_bytes(b"".join(lines[:at]))
     again = Ledger(tmp_path / "again")

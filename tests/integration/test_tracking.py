@@ -10,6 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestrator.config.tracking_uri import default_tracking_uri
+from orchestrator.records.events import StageEvent
 from orchestrator.tracking.names import VIEW_TAG
 from orchestrator.tracking.recorder import MlflowRecorder
 from orchestrator.tracking.registry import register_champion
@@ -52,7 +53,7 @@ def test_an_experiment_is_a_parent_with_a_child_for_each_student(scene: Scene, c
     scene.start("finalist-1", "finalist", temperature=4.0)
     scene.train("finalist-1", range(1, 3))
     scene.end("finalist-1", "completed")
-    scene.ledger.append("stage", stage="search", key="k", status="finished", seconds=12.5, result={})
+    scene.ledger.append(StageEvent(stage="search", key="k", status="finished", seconds=12.5, result={}))
     recorder.record_figures("finalist-1", {"params": 270_410, "latency_ms": 1.23456789})
     report = scene.out / "report.html"
     report.write_text("<p>report</p>")

@@ -16,6 +16,7 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 from orchestrator.cli import app
+from orchestrator.records.events import StageEvent, TrialEnded, TrialStarted
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.summary import Summary, write_summary
 from trainables.config import (
@@ -77,24 +78,26 @@ def add_student(out: Path, trial: str, checkpoint: Path | None, *, status: str =
     )
     ledger = Ledger(out)
     ledger.append(
-        "trial_started",
-        trial=trial,
-        role="finalist",
-        search="s",
-        objective="ce",
-        parameters={},
-        spec=spec.plain(),
+        TrialStarted(
+            trial=trial,
+            role="finalist",
+            search="s",
+            objective="ce",
+            parameters={},
+            spec=spec.plain(),
+        )
     )
     ledger.append(
-        "trial_ended",
-        trial=trial,
-        status=status,
-        reason=None,
-        epochs=1,
-        best_epoch=1,
-        best={"selection/accuracy": 0.5},
-        final={"selection/accuracy": 0.5},
-        checkpoint=None if checkpoint is None else str(checkpoint),
+        TrialEnded(
+            trial=trial,
+            status=status,
+            reason=None,
+            epochs=1,
+            best_epoch=1,
+            best={"selection/accuracy": 0.5},
+            final={"selection/accuracy": 0.5},
+            checkpoint=None if checkpoint is None else str(checkpoint),
+        )
     )
     ledger.close()
 
@@ -224,7 +227,7 @@ def test_the_test_split_is_shown_to_students_that_a_run_has_tested_and_to_no_oth
     assert "leave out --split test" in message
     ledger = Ledger(Path(file).parent / "out")
     result = {CHAMPION: {"accuracy": 0.5}}
-    ledger.append("stage", stage="test", key="k", status="finished", seconds=1.0, result=result)
+    ledger.append(StageEvent(stage="test", key="k", status="finished", seconds=1.0, result=result))
     ledger.close()
     found, data = told(file, "--split", "test"), load_training(DATA)
     student = network(file, STUDENT, f"out/students/{CHAMPION}/best.safetensors")

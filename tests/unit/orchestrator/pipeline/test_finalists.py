@@ -15,6 +15,7 @@ from orchestrator.pipeline import finalists  # as a module: pytest would take te
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.workers import Workers
+from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.ledger_writer import Bookkeeper
 from orchestrator.search.trial_specs import Composer, control_spec, repeat_jobs
@@ -72,7 +73,9 @@ class Scene:
         return [self.trained(job, accuracy) for job in jobs]
 
     def finish(self, stage: str, key: str, result: Mapping[str, object]) -> None:
-        self.run.ledger.append("stage", stage=stage, key=key, status="finished", seconds=1.0, result=result)
+        self.run.ledger.append(
+            StageEvent(stage=stage, key=key, status="finished", seconds=1.0, result=result)
+        )
 
 
 @pytest.fixture

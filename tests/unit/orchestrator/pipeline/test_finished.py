@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.config.loading import LoadedExperiment, load_experiment
 from orchestrator.pipeline.finished import STAGE, finished_summary, run_key, show
+from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.summary import Summary
 from orchestrator.terminal.console import Console
@@ -34,7 +35,7 @@ def shipped(summary: Summary, tmp_path: Path) -> Summary:
 def finish(loaded: LoadedExperiment, summary: Summary) -> None:
     out = Path(str(loaded.config.out))
     ledger = Ledger(out)
-    ledger.append("stage", stage=STAGE, key=run_key(loaded), status="finished", seconds=0.0, result={})
+    ledger.append(StageEvent(stage=STAGE, key=run_key(loaded), status="finished", seconds=0.0, result={}))
     ledger.close()
     (out / "summary.json").write_text(summary.model_dump_json())
 

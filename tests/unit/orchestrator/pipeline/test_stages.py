@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.pipeline.stages import Stages
+from orchestrator.records.events import EpochEnded, StageEvent
 from orchestrator.records.ledger import Ledger
 from orchestrator.terminal.console import Console
 from tests.unit.full_disk import largest_file
@@ -44,14 +45,15 @@ def stages(ledger: Ledger, said: io.StringIO) -> Stages:
 
 
 def events(ledger: Ledger) -> list[tuple[str, str, str]]:
-    return [(e["stage"], e["key"], e["status"]) for e in ledger.events()]
+    return [(e.stage, e.key, e.status) for e in ledger.events_of(StageEvent)]
 
 
 def test_a_stage_is_run_and_noted(stages: Stages, ledger: Ledger, said: io.StringIO) -> None:
     assert stages.run("cache", "k", Work()) == {"time": 1}
     assert events(ledger) == [("cache", "k", "started"), ("cache", "k", "finished")]
-    assert ledger.events()[1]["result"] == {"time": 1}
-    assert stages.seconds["cache"] == ledger.events()[1]["seconds"] >= 0
+    assert ledger.events_of(StageEvent)[1].result == {"time": 1}
+    assert stages.seconds["cache"] == ledger.events_of(StageEvent)[1].seconds
+    assert stages.seconds["cache"] >= 0
     assert "cache" in said.getvalue()
 
 
@@ -102,7 +104,7 @@ def test_what_stops_a_stage_is_noted_and_passed_on(
         stages.run("cache", "k", Work(error))
     assert caught.value is error
     assert events(ledger) == [("cache", "k", "started"), ("cache", "k", status)]
-    assert ledger.events()[1]["reason"] == "no room"
+    assert ledger.events_of(StageEvent)[1].reason == "no room"
     assert not stages.is_finished("cache", "k")
     assert stages.run("cache", "k", Work()) == {"time": 1}
 
@@ -133,7 +135,7 @@ def test_behind_other_errors_storage_is_found_too(stages: Stages) -> None:
 def test_a_ledger_that_takes_no_more_is_told_as_such(stages: Stages, ledger: Ledger) -> None:
     def work() -> dict[str, Any]:
         try:
-            ledger.append("epoch", trial="t" * 10_000)
+            ledger.append(EpochEnded(trial="t" * 10_000, epoch=1, metrics={}))
         except StillhouseError as error:
             raise RuntimeError(f"Tune's word for it: {error}") from None
         return {}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.records.events import Agreed, EpochEnded, StageEvent, TrialEnded, TrialStarted
 from orchestrator.records.ledger import Ledger
 from tests.unit.full_disk import largest_file
 from trainables.config import Role
@@ -24,14 +25,15 @@ def again(ledger: Ledger) -> Ledger:
 
 def start(ledger: Ledger, trial: str, *, role: Role = Role.SEARCH, search: str = "s") -> None:
     ledger.append(
-        "trial_started",
-        trial=trial,
-        role=role,
-        search=search,
-        objective="kd",
-        parameters={"temperature": 4.0},
-        spec={"seed": 1},
-        sampled={"kd": {"temperature": 4.0}},
+        TrialStarted(
+            trial=trial,
+            role=role,
+            search=search,
+            objective="kd",
+            parameters={"temperature": 4.0},
+            spec={"seed": 1},
+            sampled={"kd": {"temperature": 4.0}},
+        )
     )
 
 
@@ -45,60 +47,60 @@ def end(ledger: Ledger, trial: str, **changes: Any) -> None:
         "final": {"selection/accuracy": 0.8},
         "checkpoint": "best.safetensors",
     }
-    ledger.append("trial_ended", trial=trial, **(fields | changes))
+    ledger.append(TrialEnded(trial=trial, **(fields | changes)))
 
 
 def test_events_are_numbered_and_found_again(ledger: Ledger) -> None:
-    first = ledger.append("stage", stage="cache", key="k", status="started")
-    second = ledger.append("note", text="é")
-    assert [first["seq"], second["seq"]] == [0, 1]
-    assert 0 < first["time_ms"] <= second["time_ms"]
+    first = ledger.append(StageEvent(stage="cache", key="k", status="started"))
+    second = ledger.append(Agreed(key="note", value="é"))
+    assert [first.seq, second.seq] == [0, 1]
+    assert 0 < first.time_ms <= second.time_ms
     assert again(ledger).events() == ledger.events() == [first, second]
     assert ledger.events(since=1) == [second]
 
 
 def test_a_ledger_that_is_opened_again_goes_on(ledger: Ledger) -> None:
-    ledger.append("note", text="one")
+    ledger.append(Agreed(key="note", value="one"))
     ledger.close()
     second = again(ledger)
-    assert second.append("note", text="two")["seq"] == 1
-    assert [event["text"] for event in again(ledger).events()] == ["one", "two"]
+    assert second.append(Agreed(key="note", value="two")).seq == 1
+    assert [event.value for event in again(ledger).events_of(Agreed)] == ["one", "two"]
 
 
 def test_an_event_is_on_disk_before_append_returns(ledger: Ledger) -> None:
-    event = ledger.append("note", text="x")
-    assert json.loads(ledger.path.read_text()) == event
+    event = ledger.append(Agreed(key="note", value="x"))
+    assert json.loads(ledger.path.read_text()) == event.plain()
 
 
 @pytest.mark.parametrize("cut", [1, 10, 30])
 def test_a_last_line_that_was_cut_short_is_dropped_and_the_file_goes_on(ledger: Ledger, cut: int) -> None:
-    ledger.append("note", text="whole")
-    ledger.append("note", text="cut")
+    ledger.append(Agreed(key="note", value="whole"))
+    ledger.append(Agreed(key="note", value="cut"))
     ledger.path.write_bytes(ledger.path.read_bytes()[:-cut])
     second = again(ledger)
-    assert [event["text"] for event in second.events()] == ["whole"]
-    second.append("note", text="next")
-    assert [(e["seq"], e["text"]) for e in again(ledger).events()] == [(0, "whole"), (1, "next")]
+    assert [event.value for event in second.events_of(Agreed)] == ["whole"]
+    second.append(Agreed(key="note", value="next"))
+    assert [(e.seq, e.value) for e in again(ledger).events_of(Agreed)] == [(0, "whole"), (1, "next")]
 
 
 def test_whoever_only_reads_leaves_a_half_written_line_to_its_writer(ledger: Ledger) -> None:
     """A command that looks at a run in progress must not cut what is being written."""
-    ledger.append("note", text="whole")
+    ledger.append(Agreed(key="note", value="whole"))
     with ledger.path.open("ab") as writer:
         writer.write(b'{"seq":1,"time_ms":5,')
         writer.flush()
         reader = again(ledger)
-        writer.write(b'"kind":"note","text":"slow"}\n')
+        writer.write(b'"kind":"agreed","key":"note","value":"slow"}\n')
     reader.close()
-    assert [event["text"] for event in again(ledger).events()] == ["whole", "slow"]
+    assert [event.value for event in again(ledger).events_of(Agreed)] == ["whole", "slow"]
 
 
 def test_a_second_writer_is_refused(ledger: Ledger) -> None:
     second = again(ledger)
-    ledger.append("note", text="first writer")
+    ledger.append(Agreed(key="note", value="first writer"))
     with pytest.raises(StillhouseError, match="another process has written to it since it was opened"):
-        second.append("note", text="second writer")
-    assert [event["text"] for event in again(ledger).events()] == ["first writer"]
+        second.append(Agreed(key="note", value="second writer"))
+    assert [event.value for event in again(ledger).events_of(Agreed)] == ["first writer"]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,7 @@ def test_a_second_writer_is_refused(ledger: Ledger) -> None:
     ],
 )
 def test_a_line_that_is_no_event_is_refused_with_its_number(ledger: Ledger, garbage: bytes) -> None:
-    ledger.append("note", text="good")
+    ledger.append(Agreed(key="note", value="good"))
     content = ledger.path.read_bytes()
     ledger.path.write_bytes(content + garbage + content)
     with pytest.raises(StillhouseError, match=r"ledger\.jsonl:2: not a ledger event .*restore the file"):
@@ -123,13 +125,13 @@ def test_a_line_that_is_no_event_is_refused_with_its_number(ledger: Ledger, garb
 
 
 def test_a_disk_that_is_full_costs_only_the_event_that_did_not_fit(ledger: Ledger) -> None:
-    ledger.append("note", text="before")
+    ledger.append(Agreed(key="note", value="before"))
     with largest_file(ledger.path.stat().st_size + 20):
         for _ in range(2):
             with pytest.raises(StillhouseError, match=r"cannot write the ledger .*what was there is intact"):
-                ledger.append("note", text="does not fit")
-    assert ledger.append("note", text="after")["seq"] == 1
-    assert [(e["seq"], e["text"]) for e in again(ledger).events()] == [(0, "before"), (1, "after")]
+                ledger.append(Agreed(key="note", value="does not fit"))
+    assert ledger.append(Agreed(key="note", value="after")).seq == 1
+    assert [(e.seq, e.value) for e in again(ledger).events_of(Agreed)] == [(0, "before"), (1, "after")]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -141,28 +143,28 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_many_threads_write_whole_lines(ledger: Ledger) -> None:
     def write(name: int) -> None:
         for number in range(20):
-            ledger.append("note", text=f"{name}-{number}")
+            ledger.append(Agreed(key="note", value=f"{name}-{number}"))
 
     threads = [threading.Thread(target=write, args=(name,)) for name in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    events = again(ledger).events()
-    assert [event["seq"] for event in events] == list(range(100))
-    assert {event["text"] for event in events} == {f"{n}-{m}" for n in range(5) for m in range(20)}
+    events = again(ledger).events_of(Agreed)
+    assert [event.seq for event in events] == list(range(100))
+    assert {event.value for event in events} == {f"{n}-{m}" for n in range(5) for m in range(20)}
 
 
 def test_the_latest_result_of_a_stage_counts(ledger: Ledger) -> None:
     for result in (1, 2):
         ledger.append(
-            "stage", stage="cache", key="k", status="finished", seconds=1.0, result={"rows": result}
+            StageEvent(stage="cache", key="k", status="finished", seconds=1.0, result={"rows": result})
         )
-    ledger.append("stage", stage="cache", key="k", status="failed", seconds=1.0, reason="x")
-    ledger.append("stage", stage="cache", key="other", status="started")
+    ledger.append(StageEvent(stage="cache", key="k", status="failed", seconds=1.0, reason="x"))
+    ledger.append(StageEvent(stage="cache", key="other", status="started"))
     found = again(ledger).finished("cache", "k")
     assert found is not None
-    assert found["result"] == {"rows": 2}
+    assert found.result == {"rows": 2}
     assert ledger.finished("cache", "other") is None
     assert ledger.finished("search", "k") is None
 
@@ -171,7 +173,7 @@ def test_a_trial_is_folded_from_its_events(ledger: Ledger) -> None:
     start(ledger, "t")
     accuracies = (0.5, 0.9, 0.9, 0.7)
     for epoch, accuracy in enumerate(accuracies, start=1):
-        ledger.append("epoch", trial="t", epoch=epoch, metrics={"selection/accuracy": accuracy})
+        ledger.append(EpochEnded(trial="t", epoch=epoch, metrics={"selection/accuracy": accuracy}))
     running = again(ledger).trial("t")
     assert running is not None
     assert (running.status, running.epochs, running.best_epoch) == ("running", 4, 2)
@@ -188,7 +190,7 @@ def test_a_trial_is_folded_from_its_events(ledger: Ledger) -> None:
 
 def test_a_trial_that_starts_again_starts_from_nothing(ledger: Ledger) -> None:
     start(ledger, "t", role=Role.FINALIST)
-    ledger.append("epoch", trial="t", epoch=1, metrics={"selection/accuracy": 0.5})
+    ledger.append(EpochEnded(trial="t", epoch=1, metrics={"selection/accuracy": 0.5}))
     end(ledger, "t", status="failed", reason="no luck", checkpoint=None)
     start(ledger, "t", role=Role.FINALIST)
     record = again(ledger).trial("t")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.records.events import EpochEnded, StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.ledger_writer import Bookkeeper, agreements_in, history
 from tests.unit.trainables.slots.broker_lab import queued
@@ -80,7 +81,7 @@ def record_of(ledger: Ledger, trial: str = "t") -> TrialRecord:
 
 
 def kinds(ledger: Ledger) -> list[str]:
-    return [event["kind"] for event in ledger.events()]
+    return [event.kind for event in ledger.events()]
 
 
 def heard_by_a_broker(ledger: Ledger, trial: str = "t") -> tuple[list[Message], int]:
@@ -132,7 +133,7 @@ def test_every_epoch_is_noted_once(books: Bookkeeper, ledger: Ledger) -> None:
     start(books)
     for message in (epoch(1), epoch(2), epoch(1), epoch(2), epoch(3)):
         books.reported("t", message)
-    assert [event["epoch"] for event in ledger.events() if event["kind"] == "epoch"] == [1, 2, 3]
+    assert [event.epoch for event in ledger.events_of(EpochEnded)] == [1, 2, 3]
 
 
 def test_a_completed_trial_ends_with_its_last_epoch_and_its_weights(
@@ -270,5 +271,5 @@ def test_history_tells_of_this_searchs_trials_alone(books: Bookkeeper, ledger: L
     start(books, "finalist", Role.FINALIST)
     start(Bookkeeper(ledger, search="other"), "theirs")
     books.reported("finalist", epoch(1))
-    ledger.append("stage", stage="cache", key="k", status="started")
+    ledger.append(StageEvent(stage="cache", key="k", status="started"))
     assert history(ledger, search="s") == {"mine": []}

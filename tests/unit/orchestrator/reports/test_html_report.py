@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.records.events import EpochEnded, StageEvent
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import PairedDifference
 from orchestrator.records.summary import Summary
@@ -16,6 +17,7 @@ from orchestrator.reports.parallel_coordinates import search_chart
 from trainables.config import Cost
 
 MakeRecord = Callable[..., TrialRecord]
+STAGE = StageEvent(stage="search", key="k", status="started")
 
 
 class Page(HTMLParser):
@@ -44,15 +46,15 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-def epoch(trial: str, number: int, accuracy: float) -> dict[str, Any]:
-    return {"kind": "epoch", "trial": trial, "epoch": number, "metrics": {"selection/accuracy": accuracy}}
+def epoch(trial: str, number: int, accuracy: float) -> EpochEnded:
+    return EpochEnded(trial=trial, epoch=number, metrics={"selection/accuracy": accuracy})
 
 
 def test_the_page_is_whole_and_loads_nothing(
     summary: Summary, search_records: list[TrialRecord], tmp_path: Path
 ) -> None:
     path = tmp_path / "report.html"
-    write_report(path, summary, search_records, [epoch("f1-0", 1, 0.5), {"kind": "stage"}])
+    write_report(path, summary, search_records, [epoch("f1-0", 1, 0.5), STAGE])
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert not [attrs for _, attrs in page.tags if attrs.get("src") or attrs.get("srcset")]

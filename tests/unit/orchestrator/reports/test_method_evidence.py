@@ -11,6 +11,7 @@ import pytest
 from scipy import stats  # type: ignore[import-untyped]
 
 from orchestrator.config.loading import load_experiment
+from orchestrator.records.events import EpochEnded, StageEvent, TrialEnded, TrialStarted
 from orchestrator.records.ledger import Ledger
 from orchestrator.reports.method_evidence import Evidence, SearchEvidence, evidence_of
 from orchestrator.reports.methods_page import facts_of, methods_page, read_steps
@@ -31,7 +32,7 @@ def ledger(tmp_path: Path) -> Ledger:
     """One finished search of three objectives at their defaults, and one that was never tested."""
     ledger = Ledger(tmp_path)
     ledger.append(
-        "stage", stage="teacher", key="t", status="finished", seconds=1.0, result={"params": 174_000}
+        StageEvent(stage="teacher", key="t", status="finished", seconds=1.0, result={"params": 174_000})
     )
     tested: dict[str, dict[str, float]] = {"teacher": {"accuracy": 0.9, "ece": 0.02}}
     for name, accuracies in ACCURACY.items():
@@ -39,7 +40,7 @@ def ledger(tmp_path: Path) -> Ledger:
         for seed, accuracy in zip(SEEDS, accuracies, strict=True):
             trial = student(ledger, "whole", name, role, seed)
             tested[trial] = {"accuracy": accuracy, "ece": 0.05, "agreement": 0.75}
-    ledger.append("stage", stage="test", key="k", status="finished", seconds=1.0, result=tested)
+    ledger.append(StageEvent(stage="test", key="k", status="finished", seconds=1.0, result=tested))
     student(ledger, "half", "kd", "finalist", 11)
     return ledger
 
@@ -58,27 +59,29 @@ def student(
     parameters = parameters or {}
     trial = "-".join(map(str, (search, objective, *parameters.values(), seed)))
     ledger.append(
-        "trial_started",
-        trial=trial,
-        role=role,
-        search=search,
-        objective=objective,
-        parameters={} if role == "baseline" else {"objective": objective, **parameters},
-        spec={"seed": seed, "student": network or {"name": "mlp"}},
-        sampled={},
+        TrialStarted(
+            trial=trial,
+            role=role,
+            search=search,
+            objective=objective,
+            parameters={} if role == "baseline" else {"objective": objective, **parameters},
+            spec={"seed": seed, "student": network or {"name": "mlp"}},
+            sampled={},
+        )
     )
     metrics = {"selection/accuracy": 0.5, "seconds": SECONDS.get(objective, 1.0)}
-    ledger.append("epoch", trial=trial, epoch=1, metrics=metrics)
+    ledger.append(EpochEnded(trial=trial, epoch=1, metrics=metrics))
     ledger.append(
-        "trial_ended",
-        trial=trial,
-        status="completed" if failure is None else "failed",
-        reason=failure,
-        epochs=1,
-        best_epoch=1,
-        best=metrics,
-        final=metrics,
-        checkpoint=None,
+        TrialEnded(
+            trial=trial,
+            status="completed" if failure is None else "failed",
+            reason=failure,
+            epochs=1,
+            best_epoch=1,
+            best=metrics,
+            final=metrics,
+            checkpoint=None,
+        )
     )
     return trial
 
@@ -139,7 +142,7 @@ def add_search(ledger: Ledger, name: str, *, network: dict[str, object], tempera
         for number in range(2):
             student(ledger, name, f"draw{number}", "search", seed, network=network)
         tested |= {control: {"accuracy": 0.85, "ece": 0.1}, finalist: {"accuracy": 0.86, "ece": 0.1}}
-    ledger.append("stage", stage="test", key=name, status="finished", seconds=1.0, result=tested)
+    ledger.append(StageEvent(stage="test", key=name, status="finished", seconds=1.0, result=tested))
 
 
 def test_students_of_another_search_are_held_against_kd_at_its_defaults(ledger: Ledger) -> None:
@@ -166,7 +169,7 @@ def test_kd_at_its_defaults_is_what_the_others_of_a_search_are_held_against(tmp_
             options: dict[str, object] = {"standardise": standardise, "temperature": 4, "warmup_epochs": 1}
             trial = student(ledger, "s", "kd", "finalist", seed, parameters=options)
             tested[trial] = {"accuracy": accuracy, "ece": 0.1}
-    ledger.append("stage", stage="test", key="k", status="finished", seconds=1.0, result=tested)
+    ledger.append(StageEvent(stage="test", key="k", status="finished", seconds=1.0, result=tested))
     (found,) = evidence_of(ledger)
     lskd, kd = found.groups
     assert (lskd.parameters, kd.parameters) == ({"standardise": True}, {})

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.config.tracking_uri import without_password
+from orchestrator.records.events import EpochEnded, FiguresAdded, StageEvent, TrialEnded, TrialStarted
 from orchestrator.records.ledger import Ledger
 from orchestrator.tracking.cursor import Progress, ProgressFile
 from orchestrator.tracking.names import (
@@ -142,27 +143,29 @@ def test_the_shared_view_fits_a_tag_however_much_is_searched() -> None:
 
 def started(ledger: Ledger, trial: str, **parameters: Any) -> None:
     ledger.append(
-        "trial_started",
-        trial=trial,
-        role="search",
-        search="s",
-        objective="kd",
-        parameters=parameters,
-        spec={"seed": 1},
+        TrialStarted(
+            trial=trial,
+            role="search",
+            search="s",
+            objective="kd",
+            parameters=parameters,
+            spec={"seed": 1},
+        )
     )
 
 
 def ended(ledger: Ledger, trial: str, status: str, reason: str | None = None) -> None:
     ledger.append(
-        "trial_ended",
-        trial=trial,
-        status=status,
-        reason=reason,
-        epochs=1,
-        best_epoch=1,
-        best={"selection/accuracy": 0.5},
-        final={"selection/accuracy": 0.5},
-        checkpoint=None,
+        TrialEnded(
+            trial=trial,
+            status=status,
+            reason=reason,
+            epochs=1,
+            best_epoch=1,
+            best={"selection/accuracy": 0.5},
+            final={"selection/accuracy": 0.5},
+            checkpoint=None,
+        )
     )
 
 
@@ -188,7 +191,7 @@ def test_an_epoch_that_a_resumed_trial_repeats_is_left_out(tmp_path: Path) -> No
     ledger = Ledger(tmp_path)
     started(ledger, "t-1")
     for epoch in (1, 2, 3, 2, 3, 4):
-        ledger.append("epoch", trial="t-1", epoch=epoch, metrics={"train/loss": 1.0 / epoch})
+        ledger.append(EpochEnded(trial="t-1", epoch=epoch, metrics={"train/loss": 1.0 / epoch}))
     change = only(Projection().fold(ledger.events()))
     assert [point.step for point in change.points] == [1, 2, 3, 4]
 
@@ -197,12 +200,12 @@ def test_an_interrupted_trial_is_killed_and_its_next_epoch_revives_it(tmp_path: 
     ledger = Ledger(tmp_path)
     projection = Projection()
     started(ledger, "t-1")
-    last = ledger.append("epoch", trial="t-1", epoch=1, metrics={})
+    last = ledger.append(EpochEnded(trial="t-1", epoch=1, metrics={}))
     projection.fold(ledger.events())
     killed = only(projection.interrupt())
-    assert killed.state == (KILLED, last["time_ms"])
+    assert killed.state == (KILLED, last.time_ms)
     assert projection.interrupt() == []
-    event = ledger.append("epoch", trial="t-1", epoch=2, metrics={"train/loss": 1.0})
+    event = ledger.append(EpochEnded(trial="t-1", epoch=2, metrics={"train/loss": 1.0}))
     revived = only(projection.fold([event]))
     assert revived.state == (RUNNING, None)
     assert revived.tags["outcome"] == "running"
@@ -214,22 +217,22 @@ def test_a_late_epoch_does_not_revive_a_pruned_trial(tmp_path: Path) -> None:
     started(ledger, "t-1")
     ended(ledger, "t-1", "pruned")
     projection.fold(ledger.events())
-    late = ledger.append("epoch", trial="t-1", epoch=2, metrics={"train/loss": 1.0})
+    late = ledger.append(EpochEnded(trial="t-1", epoch=2, metrics={"train/loss": 1.0}))
     assert only(projection.fold([late])).state is None
 
 
 def test_infinite_losses_become_not_a_number(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     started(ledger, "t-1")
-    ledger.append("epoch", trial="t-1", epoch=1, metrics={"train/loss": math.inf})
+    ledger.append(EpochEnded(trial="t-1", epoch=1, metrics={"train/loss": math.inf}))
     (point,) = only(Projection().fold(ledger.events())).points
     assert math.isnan(point.value)
 
 
 def test_stage_times_go_to_the_parent(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
-    ledger.append("stage", stage="cache", key="k", status="started", seconds=None, result=None)
-    ledger.append("stage", stage="cache", key="k", status="finished", seconds=12.3456789, result={})
+    ledger.append(StageEvent(stage="cache", key="k", status="started", seconds=None, result=None))
+    ledger.append(StageEvent(stage="cache", key="k", status="finished", seconds=12.3456789, result={}))
     change = only(Projection().fold(ledger.events()))
     assert change.trial is None
     assert [(point.key, point.value) for point in change.points] == [("seconds/cache", 12.346)]
@@ -240,7 +243,7 @@ def test_figures_of_an_unknown_trial_are_warned_about(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     ledger = Ledger(tmp_path)
-    ledger.append("figures", trial="ghost", figures={"params": 1})
+    ledger.append(FiguresAdded(trial="ghost", figures={"params": 1}))
     assert Projection().fold(ledger.events()) == []
     assert "'ghost', a trial that never started" in caplog.text
 

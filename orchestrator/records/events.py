@@ -1,0 +1,169 @@
+"""The events of a ledger, one type for each kind; a line of `ledger.jsonl` is one event as a JSON object.
+
+A ledger of another version can be read. Fields that an earlier version did not write have defaults, which
+are never written. A kind that this version does not know is kept as an `UnknownEvent`, and a field that it
+does not know is passed over: both change nothing in what is folded, shown or sent to MLflow, and the line in
+the file stays as it is. A known kind without one of its required fields is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from trainables.config import Role
+
+
+class LedgerEvent(BaseModel):
+    """What all kinds have; the ledger sets both fields when it writes the event."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seq: int = Field(-1, description="number of its line, from 0")
+    time_ms: int = Field(0, description="milliseconds since 1970, when it was written")
+
+    def plain(self) -> dict[str, Any]:
+        """Plain data for its line: number, time and kind, then the fields that were given."""
+        fields = self.model_dump(exclude={"seq", "time_ms", "kind"}, exclude_unset=True)
+        kind: str = getattr(self, "kind", "")
+        return {"seq": self.seq, "time_ms": self.time_ms, "kind": kind, **fields}
+
+
+class StageEvent(LedgerEvent):
+    """A stage of the run began or ended; `key` is the fingerprint of its inputs."""
+
+    kind: Literal["stage"] = "stage"
+    stage: str
+    key: str
+    status: Literal["started", "finished", "failed", "interrupted"]
+    seconds: float | None = Field(None, description="how long it took; none when it started")
+    result: dict[str, Any] | None = Field(None, description="what it found, when it finished")
+    reason: str | None = Field(None, description="why it failed or was interrupted")
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """The result; empty where there is none."""
+        return self.result or {}
+
+
+class TrialStarted(LedgerEvent):
+    """A student is about to be trained; a finalist that failed may start again, from nothing."""
+
+    kind: Literal["trial_started"] = "trial_started"
+    trial: str
+    role: Role
+    search: str = Field(description="fingerprint of the search that it belongs to")
+    objective: str
+    parameters: dict[str, Any] = Field(description="searched values only, flat: temperature, student.width")
+    spec: dict[str, Any] = Field(description="the whole TrialSpec as plain data")
+    sampled: dict[str, Any] = Field({}, description="what the searcher proposed")
+
+
+class EpochEnded(LedgerEvent):
+    """A student finished an epoch; a trial that goes on after a crash may tell an epoch twice."""
+
+    kind: Literal["epoch"] = "epoch"
+    trial: str
+    epoch: int = Field(description="counted from 1")
+    metrics: dict[str, float] = Field(description="under split/name; accuracies are fractions")
+
+
+class TrialEnded(LedgerEvent):
+    """A student ended, with its weights where it was completed."""
+
+    kind: Literal["trial_ended"] = "trial_ended"
+    trial: str
+    status: Literal["completed", "pruned", "failed"]
+    epochs: int = Field(description="epochs that it finished")
+    final: dict[str, float] = Field(description="metrics of the last epoch")
+    reason: str | None = Field(description="why it was pruned or failed")
+    best_epoch: int | None = Field(description="the epoch with the best selection accuracy, from 1")
+    best: dict[str, float] = Field(description="metrics of that epoch")
+    checkpoint: str | None = Field(description="safetensors file with the weights of that epoch")
+
+
+class Agreed(LedgerEvent):
+    """What one slot measured and all slots go by, as the precision of a student."""
+
+    kind: Literal["agreed"] = "agreed"
+    key: str
+    value: str
+
+
+class FiguresAdded(LedgerEvent):
+    """Costs and test figures of a student, which MLflow shows beside its run; without a trial, the run's."""
+
+    kind: Literal["figures"] = "figures"
+    trial: str | None
+    figures: dict[str, int | float]
+
+
+class ArtifactAdded(LedgerEvent):
+    """A file or folder that MLflow keeps a copy of, for a student, or without a trial for the whole run."""
+
+    kind: Literal["artifact"] = "artifact"
+    trial: str | None
+    path: str = Field(description="absolute")
+    folder: str | None = Field(description="where it goes in the run's artifacts; none for their root")
+
+
+class LedgerIdentity(LedgerEvent):
+    """The ledger's own id, which marks its runs in MLflow."""
+
+    kind: Literal["identity"] = "identity"
+    ledger: str
+
+
+class UnknownEvent(LedgerEvent):
+    """An event of a kind that this version does not know; nothing is derived from it."""
+
+    kind: str
+    content: dict[str, Any] = Field(description="the whole line")
+
+    def plain(self) -> dict[str, Any]:
+        """The line as it was read."""
+        return dict(self.content)
+
+
+KnownEvent = (
+    StageEvent
+    | TrialStarted
+    | EpochEnded
+    | TrialEnded
+    | Agreed
+    | FiguresAdded
+    | ArtifactAdded
+    | LedgerIdentity
+)
+Event = KnownEvent | UnknownEvent
+EventT = TypeVar("EventT", bound=Event)
+
+KINDS: Final[Mapping[str, type[KnownEvent]]] = MappingProxyType(
+    {
+        "stage": StageEvent,
+        "trial_started": TrialStarted,
+        "epoch": EpochEnded,
+        "trial_ended": TrialEnded,
+        "agreed": Agreed,
+        "figures": FiguresAdded,
+        "artifact": ArtifactAdded,
+        "identity": LedgerIdentity,
+    }
+)
+
+
+def read_event(line: Mapping[str, Any]) -> Event:
+    """The event that a line holds.
+
+    Raises:
+        KeyError: the line has no `kind`.
+        pydantic.ValidationError: a field of a known kind is missing, or holds what it must not.
+    """
+    kind = KINDS.get(line["kind"])
+    if kind is None:
+        stamp = {name: line[name] for name in LedgerEvent.model_fields if name in line}
+        return UnknownEvent.model_validate({**stamp, "kind": line["kind"], "content": dict(line)})
+    return kind.model_validate({name: line[name] for name in kind.model_fields if name in line})
