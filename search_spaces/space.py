@@ -24,7 +24,7 @@ GRID_KEY: Final = "grid"
 
 
 @dataclass(frozen=True)
-class Choice:
+class ResolvedSample:
     """One sampled configuration as plain data."""
 
     objective: dict[str, Scalar]
@@ -110,7 +110,7 @@ class SpaceConfig(Config):
         points = self.first_points()
         return sorted(configs, key=lambda config: _rank(config, points))
 
-    def resolve(self, sampled: Mapping[str, Any]) -> Choice:
+    def resolve(self, sampled: Mapping[str, Any]) -> ResolvedSample:
         """What a sampled configuration means, in whichever form the searcher gives it.
 
         Raises:
@@ -131,7 +131,7 @@ class SpaceConfig(Config):
             value = _tidy(domain, values.get(section, {}), f"{section}.{name}", name)
             filled[section][name] = value
             parameters[name if section == objective else f"{section}.{name}"] = value
-        return Choice(
+        return ResolvedSample(
             {"name": objective, **filled[objective]}, filled["student"], filled["training"], parameters
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from orchestrator.cache_tools.subject import Subject
+from orchestrator.cache_tools.subject import CacheTarget
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.pipeline.cache_stage import cache_request, complete_cache
 from orchestrator.pipeline.context import Run, quiet_run
@@ -23,7 +23,7 @@ from trainables.training.train_teacher import TeacherFacts
 
 
 @dataclass(frozen=True)
-class Belonging:
+class ExperimentCache:
     """The experiment that a cache belongs to."""
 
     run: Run
@@ -52,18 +52,18 @@ class Belonging:
 
 
 @contextmanager
-def subject_of(loaded: LoadedExperiment, console: Console) -> Iterator[Subject]:
+def target_of(loaded: LoadedExperiment, console: Console) -> Iterator[CacheTarget]:
     """The cache of an experiment.
 
     Raises:
         ConfigError: the experiment has no cache, or its teacher is not made yet, which the cache is named by.
     """
     with quiet_run(loaded, console) as run:
-        belonging = belonging_of(run)
-        yield Subject(open_place(belonging.request.uri), belonging)
+        owner = experiment_cache(run)
+        yield CacheTarget(open_place(owner.request.uri), owner)
 
 
-def belonging_of(run: Run) -> Belonging:
+def experiment_cache(run: Run) -> ExperimentCache:
     """Teacher and cache of an experiment that has made its teacher.
 
     Raises:
@@ -76,7 +76,7 @@ def belonging_of(run: Run) -> Belonging:
             f"the teacher of {run.experiment.name} is not made yet in {run.out}, and its cache is named by "
             f"it; run it first: stillhouse run {run.loaded.source}, or give the cache's folder instead"
         )
-    return Belonging(run, teacher, cache_request(run, teacher))
+    return ExperimentCache(run, teacher, cache_request(run, teacher))
 
 
 def require_teacher_banks(run: Run) -> None:

@@ -30,7 +30,7 @@ NO_TEACHER: Final = "0" * 64
 
 
 @dataclass(frozen=True)
-class Cost:
+class BuildEstimate:
     """What is still to do."""
 
     plan: Plan
@@ -51,13 +51,13 @@ def plan_cache(run: Run, console: Console) -> dict[str, Any]:
     request = cache_request(run, teacher or _unmade(run, data))
     place = open_place(request.uri if teacher or request.cache.uri else request.folder)
     sample = _sampled(request, data, console) if teacher is not None and teacher.weights is not None else None
-    cost = _cost(request, place, sample, is_made=teacher is not None)
+    estimate = _estimate(request, place, sample, is_made=teacher is not None)
     console.info(f"cache at {request.uri if teacher else place.uri}")
-    _show_banks(request, cost, console)
-    _show_time(cost, console, is_made=teacher is not None)
-    losses = _show_losses(request, cost, console)
-    require_room(place, cost.plan, embedding_width=embedding_width(request, cost.plan))
-    return _result(place, cost, losses)
+    _show_banks(request, estimate, console)
+    _show_time(estimate, console, is_made=teacher is not None)
+    losses = _show_losses(request, estimate, console)
+    require_room(place, estimate.plan, embedding_width=embedding_width(request, estimate.plan))
+    return _result(place, estimate, losses)
 
 
 def _unmade(run: Run, data: TrainingData) -> TeacherFacts:
@@ -66,12 +66,14 @@ def _unmade(run: Run, data: TrainingData) -> TeacherFacts:
     )
 
 
-def _cost(request: CacheRequest, place: Place, sample: TeacherSample | None, *, is_made: bool) -> Cost:
+def _estimate(
+    request: CacheRequest, place: Place, sample: TeacherSample | None, *, is_made: bool
+) -> BuildEstimate:
     banks = {name: request.views.bank(name) for name in request.banks}
     origin = agreed_origin(place, request.origin) if is_made else request.origin
     plan = plan_shards(place, origin, banks)
     size = expected_bytes(origin, plan.missing, embedding_width=embedding_width(request, plan))
-    return Cost(plan, size, sample)
+    return BuildEstimate(plan, size, sample)
 
 
 def _sampled(request: CacheRequest, data: TrainingData, console: Console) -> TeacherSample:
@@ -89,8 +91,8 @@ def _sampled(request: CacheRequest, data: TrainingData, console: Console) -> Tea
     return sample_teacher(live, recipe, n_rows=len(data.train.ids), batch_size=request.cache.batch_size)
 
 
-def _show_banks(request: CacheRequest, cost: Cost, console: Console) -> None:
-    plan = cost.plan
+def _show_banks(request: CacheRequest, estimate: BuildEstimate, console: Console) -> None:
+    plan = estimate.plan
     rows = []
     for name, bank in plan.banks.items():
         missing = [shard for shard in plan.missing if shard.bank == name]
@@ -105,15 +107,15 @@ def _show_banks(request: CacheRequest, cost: Cost, console: Console) -> None:
         )
     there = sum(record.bytes for record in plan.committed.values())
     console.table("banks", ("bank", "views", "rows", "rows to compute", "bytes to write"), rows)
-    console.info(f"{bytes_in_words(cost.bytes)} to write, {bytes_in_words(there)} there")
+    console.info(f"{bytes_in_words(estimate.bytes)} to write, {bytes_in_words(there)} there")
 
 
-def _show_time(cost: Cost, console: Console, *, is_made: bool) -> None:
-    todo = answers_of(cost.plan.missing)
+def _show_time(estimate: BuildEstimate, console: Console, *, is_made: bool) -> None:
+    todo = answers_of(estimate.plan.missing)
     if not todo:
         console.info("teacher: nothing is left to ask it, the cache is complete")
-    elif cost.sample is not None:
-        speed = cost.sample.images_per_s
+    elif estimate.sample is not None:
+        speed = estimate.sample.images_per_s
         device = "this machine's GPU" if torch.cuda.is_available() else "this machine's CPU"
         console.info(
             f"teacher: {speed:,.0f} images/s on {device}, so {duration(todo / speed)} for {todo:,} rows by "
@@ -128,11 +130,11 @@ def _show_time(cost: Cost, console: Console, *, is_made: bool) -> None:
         console.info("teacher: its logits were imported, so it takes no time")
 
 
-def _show_losses(request: CacheRequest, cost: Cost, console: Console) -> list[FidelityRow]:
-    if cost.sample is None:
+def _show_losses(request: CacheRequest, estimate: BuildEstimate, console: Console) -> list[FidelityRow]:
+    if estimate.sample is None:
         console.info("what each precision loses is not known without the teacher")
         return []
-    losses = fidelity(cost.sample.logits_BC.numpy(), top_k=request.cache.top_k)
+    losses = fidelity(estimate.sample.logits_BC.numpy(), top_k=request.cache.top_k)
     by_precision: dict[str, list[FidelityRow]] = {}
     for row in losses:
         by_precision.setdefault(row.precision.value, []).append(row)
@@ -147,21 +149,21 @@ def _show_losses(request: CacheRequest, cost: Cost, console: Console) -> list[Fi
     ]
     temperatures = [f"KL at T = {row.temperature:g}" for row in next(iter(by_precision.values()))]
     console.table(
-        f"what each precision loses, nats, mean over {len(cost.sample.logits_BC):,} samples",
+        f"what each precision loses, nats, mean over {len(estimate.sample.logits_BC):,} samples",
         ("precision", "bytes a row", *temperatures),
         rows,
     )
     return losses
 
 
-def _result(place: Place, cost: Cost, losses: list[FidelityRow]) -> dict[str, Any]:
-    todo = answers_of(cost.plan.missing)
-    speed = cost.sample.images_per_s if cost.sample else None
+def _result(place: Place, estimate: BuildEstimate, losses: list[FidelityRow]) -> dict[str, Any]:
+    todo = answers_of(estimate.plan.missing)
+    speed = estimate.sample.images_per_s if estimate.sample else None
     return {
         "uri": place.uri,
-        "rows": sum(cost.plan.origin.n_rows * bank.views for bank in cost.plan.banks.values()),
+        "rows": sum(estimate.plan.origin.n_rows * bank.views for bank in estimate.plan.banks.values()),
         "rows_to_compute": todo,
-        "bytes_to_write": cost.bytes,
+        "bytes_to_write": estimate.bytes,
         "free_bytes": place.free_bytes(),
         "teacher_images_per_s": speed,
         "teacher_s": todo / speed if speed else None,

@@ -38,8 +38,8 @@ class CacheOwner(Protocol):
 
 
 @dataclass(frozen=True)
-class Subject:
+class CacheTarget:
     """A cache's place; without an experiment nothing can be computed, only read."""
 
     place: Place
-    belonging: CacheOwner | None = None
+    owner: CacheOwner | None = None

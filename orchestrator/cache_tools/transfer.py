@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cache_tools.owner import require_teacher_banks
-from orchestrator.cache_tools.subject import Subject
+from orchestrator.cache_tools.subject import CacheTarget
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.pipeline.cache_stage import cache_request
 from orchestrator.pipeline.context import quiet_run
@@ -67,7 +67,7 @@ def import_file(file: Path, loaded: LoadedExperiment, console: Console) -> dict[
     return {"uri": place.uri, "files": len(written), **record.plain()}
 
 
-def export_file(subject: Subject, file: Path, banks: Sequence[str], console: Console) -> dict[str, Any]:
+def export_file(target: CacheTarget, file: Path, banks: Sequence[str], console: Console) -> dict[str, Any]:
     """Write the cache, or some banks of it, as one Parquet or CSV file of plain columns.
 
     Raises:
@@ -75,10 +75,10 @@ def export_file(subject: Subject, file: Path, banks: Sequence[str], console: Con
         CacheError: there is no complete cache, or a file cannot be read or written.
     """
     require_suffix(file)
-    manifest, _ = read_manifest(subject.place)
+    manifest, _ = read_manifest(target.place)
     with console.progress("rows") as progress:
         rows = export_plain(
-            subject.place,
+            target.place,
             manifest,
             file,
             banks=tuple(banks) or tuple(manifest.banks),
@@ -89,21 +89,21 @@ def export_file(subject: Subject, file: Path, banks: Sequence[str], console: Con
     return {"file": str(file), "rows": rows, "bytes": size}
 
 
-def show_sample(subject: Subject, sample: int, file: Path | None, console: Console) -> dict[str, Any]:
+def show_sample(target: CacheTarget, sample: int, file: Path | None, console: Console) -> dict[str, Any]:
     """Draw a sample's views, with the teacher's most probable classes under each.
 
     Raises:
         ConfigError: only a place was given, or the training split has no such sample.
         CacheError: there is no complete cache, or a file cannot be read or written.
     """
-    belonging = subject.belonging
-    if belonging is None:
+    owner = target.owner
+    if owner is None:
         raise ConfigError("a cache holds no images; give the experiment: stillhouse cache show EXPERIMENT")
-    request = belonging.request
-    manifest, _ = read_manifest(subject.place)
+    request = owner.request
+    manifest, _ = read_manifest(target.place)
     data = load_training(request.data)
     views = views_of_sample(
-        subject.place, manifest, data, request.views, sample=sample, seed=request.view_seed
+        target.place, manifest, data, request.views, sample=sample, seed=request.view_seed
     )
     file = file or Path(f"sample-{sample}.png")
     row = data.train.ids.tolist().index(sample)

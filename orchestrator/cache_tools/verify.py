@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.cache_tools.subject import Subject
+from orchestrator.cache_tools.subject import CacheTarget
 from orchestrator.terminal.console import Console
 from trainables.cache.format.disk_space import bytes_in_words
 from trainables.cache.format.manifest import read_manifest
@@ -14,7 +14,7 @@ from trainables.cache.tools.repair import publish_again, withdraw
 from trainables.cache.tools.statistics import BankFigures, bank_figures
 
 
-def verify_cache(subject: Subject, console: Console, *, deep: bool, repair: bool) -> dict[str, Any]:
+def verify_cache(target: CacheTarget, console: Console, *, deep: bool, repair: bool) -> dict[str, Any]:
     """Look at every file; with `deep` read them whole and have the teacher answer a random sample again.
 
     With `repair`, what is damaged is computed again, alone. In the result `ok` says whether nothing is left.
@@ -22,17 +22,17 @@ def verify_cache(subject: Subject, console: Console, *, deep: bool, repair: bool
     Raises:
         CacheError: there is no cache, rows are not what the teacher says, or nothing can repair it.
     """
-    place, belonging = subject.place, subject.belonging
+    place, owner = target.place, target.owner
     inspection = _inspected(place, console, deep=deep)
     found = [_plain(inspection)]
     if repair and (inspection.damaged or inspection.is_stale):
-        _repair(subject, inspection)
+        _repair(target, inspection)
         inspection = _inspected(place, console, deep=deep)
         found.append(_plain(inspection))
     proof = None
-    if deep and belonging is not None and not inspection.damaged and inspection.manifest is not None:
+    if deep and owner is not None and not inspection.damaged and inspection.manifest is not None:
         console.info("asking the teacher about a random sample again")
-        proof = belonging.prove()
+        proof = owner.prove()
         console.info(
             f"{proof.pairs} answers agree with the live teacher, largest difference of a logit "
             f"{proof.largest_difference:.2g}"
@@ -49,13 +49,13 @@ def verify_cache(subject: Subject, console: Console, *, deep: bool, repair: bool
     }
 
 
-def tell_of_cache(subject: Subject, console: Console, *, by_view: bool) -> dict[str, Any]:
+def tell_of_cache(target: CacheTarget, console: Console, *, by_view: bool) -> dict[str, Any]:
     """The table of a cache's banks, with the teacher's accuracy, confidence and entropy in each.
 
     Raises:
         CacheError: there is no complete cache, or a file cannot be read.
     """
-    place = subject.place
+    place = target.place
     manifest, sha256 = read_manifest(place)
     with console.progress("files read") as progress:
         figures = bank_figures(
@@ -103,13 +103,13 @@ def _inspected(place: Place, console: Console, *, deep: bool) -> Inspection:
     return inspection
 
 
-def _repair(subject: Subject, inspection: Inspection) -> None:
-    if subject.belonging is None or not (inspection.damaged or inspection.manifest is None):
-        publish_again(subject.place, inspection)
+def _repair(target: CacheTarget, inspection: Inspection) -> None:
+    if target.owner is None or not (inspection.damaged or inspection.manifest is None):
+        publish_again(target.place, inspection)
         return
-    with subject.place.exclusive():
-        withdraw(subject.place, inspection)
-    subject.belonging.complete()
+    with target.place.exclusive():
+        withdraw(target.place, inspection)
+    target.owner.complete()
 
 
 def _plain(inspection: Inspection) -> list[dict[str, str]]:

@@ -61,10 +61,10 @@ def verify(
 
     Exit code 1 when something is wrong and not repaired.
     """
-    with _subject(cache, space, out, json_only=json_only) as (subject, console):
+    with _target(cache, space, out, json_only=json_only) as (target, console):
         from orchestrator.cache_tools.verify import verify_cache
 
-        result = verify_cache(subject, console, deep=deep, repair=repair)
+        result = verify_cache(target, console, deep=deep, repair=repair)
         console.result(result)
     raise typer.Exit(0 if result["ok"] else 1)
 
@@ -82,10 +82,10 @@ def info(
 
     Views, rows and bytes, and how often right, how sure and how undecided the teacher is.
     """
-    with _subject(cache, space, out, json_only=json_only) as (subject, console):
+    with _target(cache, space, out, json_only=json_only) as (target, console):
         from orchestrator.cache_tools.verify import tell_of_cache
 
-        console.result(tell_of_cache(subject, console, by_view=views))
+        console.result(tell_of_cache(target, console, by_view=views))
 
 
 @app.command(epilog="Example: stillhouse cache show digits --sample 17 --to seventeen.png")
@@ -102,10 +102,10 @@ def show(
 
     Under each stand the classes that the teacher finds most probable.
     """
-    with _subject(experiment, space, out, json_only=json_only) as (subject, console):
+    with _target(experiment, space, out, json_only=json_only) as (target, console):
         from orchestrator.cache_tools.transfer import show_sample
 
-        console.result(show_sample(subject, sample, to, console))
+        console.result(show_sample(target, sample, to, console))
 
 
 @app.command(epilog="Example: stillhouse cache export digits answers.parquet --bank weak")
@@ -122,10 +122,10 @@ def export(
 
     One row for each bank, view and sample, for pandas, DuckDB or a spreadsheet.
     """
-    with _subject(cache, space, out, json_only=json_only) as (subject, console):
+    with _target(cache, space, out, json_only=json_only) as (target, console):
         from orchestrator.cache_tools.transfer import export_file
 
-        console.result(export_file(subject, file, bank or [], console))
+        console.result(export_file(target, file, bank or [], console))
 
 
 @app.command(epilog="Example: stillhouse cache gc --unused-days 1 --dry-run")
@@ -172,7 +172,7 @@ def _loaded(experiment: str, space: str | None, out: Path | None) -> LoadedExper
 
 
 @contextmanager
-def _subject(ref: str, space: str | None, out: Path | None, *, json_only: bool) -> Iterator[tuple[Any, Any]]:
+def _target(ref: str, space: str | None, out: Path | None, *, json_only: bool) -> Iterator[tuple[Any, Any]]:
     """What the command is about, and its console; Ray writes to standard output, where programs read JSON."""
     loaded = None if _names_a_place(ref) else _loaded(ref, space, out)
     from orchestrator.terminal.console import Console
@@ -180,15 +180,15 @@ def _subject(ref: str, space: str | None, out: Path | None, *, json_only: bool) 
     console = Console(json_only=json_only, out=sys.stdout)
     with redirect_stdout(sys.stderr if json_only else sys.stdout):
         if loaded is None:  # without torch and Ray
-            from orchestrator.cache_tools.subject import Subject
+            from orchestrator.cache_tools.subject import CacheTarget
             from trainables.cache.format.storage import open_place
 
-            yield Subject(open_place(ref)), console
+            yield CacheTarget(open_place(ref)), console
             return
-        from orchestrator.cache_tools.owner import subject_of
+        from orchestrator.cache_tools.owner import target_of
 
-        with subject_of(loaded, console) as subject:
-            yield subject, console
+        with target_of(loaded, console) as target:
+            yield target, console
 
 
 def _names_a_place(ref: str) -> bool:

@@ -11,7 +11,7 @@ from torch import nn
 
 from orchestrator.pipeline.context import Run
 from orchestrator.records.ledger import TrialRecord
-from orchestrator.records.selection import Choice, seed_of
+from orchestrator.records.selection import SelectedChampion, seed_of
 from orchestrator.tracking.recorder import MlflowRecorder
 from orchestrator.tracking.registry import register_champion
 from trainables.config import ModelConfig, TrialSpec, digest_of
@@ -30,14 +30,14 @@ FLUSH_S = 120.0
 
 def export_stage(
     run: Run,
-    choice: Choice,
+    champion: SelectedChampion,
     teacher: TeacherFacts,
     *,
     cache: str | None,
     metrics: Mapping[str, float],
 ) -> dict[str, Any]:
     """The champion's files: {"folder", "card", "files": {format: {"path", "max_abs_difference"}}}."""
-    record = choice.record
+    record = champion.record
     folder = run.out / "champion"
 
     def export() -> dict[str, Any]:
@@ -66,7 +66,7 @@ def export_stage(
 def register_stage(
     run: Run,
     recorder: MlflowRecorder,
-    choice: Choice,
+    champion: SelectedChampion,
     *,
     tracking_uri: str,
     lineage: Mapping[str, str],
@@ -76,7 +76,7 @@ def register_stage(
     Raises:
         StillhouseError: MLflow has not got the champion's run yet; running again goes on from here.
     """
-    trial = choice.record.trial
+    trial = champion.record.trial
     name = run.experiment.pick.model_name or f"stillhouse-{run.experiment.name}"
 
     def register() -> dict[str, Any]:

@@ -9,7 +9,7 @@ import ray
 
 from orchestrator.config.constraints import Constraint, parse_constraints
 from orchestrator.pipeline.context import Run
-from orchestrator.pipeline.slot_jobs import run_errands
+from orchestrator.pipeline.slot_jobs import run_jobs
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.ledger_writer import Bookkeeper, agreements_in
 from orchestrator.records.selection import choose_finalists
@@ -41,7 +41,7 @@ def profile_stage(run: Run, bench: BenchSpec, search: str, records: Sequence[Tri
         figures: Figures = {}
         # One after the other: two at once would measure each other.
         for digest, job in zip(distinct, jobs, strict=True):
-            metrics = run_errands(run.workers.broker, [job])[job.job_id].metrics
+            metrics = run_jobs(run.workers.broker, [job])[job.job_id].metrics
             figures[digest] = {name: metrics[name] for name in COSTS}
         return figures
 
@@ -100,7 +100,7 @@ def test_stage(run: Run, bench: BenchSpec, teacher: TeacherFacts, records: Seque
 
     def evaluate() -> dict[str, Any]:
         run.workers.start_slots()
-        ends = run_errands(run.workers.broker, jobs)
+        ends = run_jobs(run.workers.broker, jobs)
         return {
             job.job_id.removeprefix("test-"): {
                 name.removeprefix("test/"): value for name, value in ends[job.job_id].metrics.items()
@@ -137,7 +137,7 @@ def _train(run: Run, search: str, jobs: Sequence[TrainJob], parameters: dict[str
             done = sum(r.status != "running" for r in map(run.ledger.trial, parameters) if r)
             progress.update(done, job.job_id)
 
-        run_errands(broker, missing, on_message, each_may_fail=True)
+        run_jobs(broker, missing, on_message, each_may_fail=True)
 
 
 def _completed(run: Run, jobs: Sequence[TrainJob]) -> list[TrialRecord]:

@@ -10,7 +10,7 @@ from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.finished import STAGE, run_key
 from orchestrator.records.events import FiguresAdded, StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
-from orchestrator.records.selection import Choice, Figures, Group, group_trials
+from orchestrator.records.selection import Figures, Group, SelectedChampion, group_trials
 from orchestrator.records.summary import (
     CacheFigures,
     Exported,
@@ -37,7 +37,7 @@ FLUSH_S = 120.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResults:
     """All that a run found out."""
 
     teacher: TeacherFacts
@@ -45,7 +45,7 @@ class Outcome:
     records: Sequence[TrialRecord]
     finalists: Sequence[TrialRecord]
     control: Sequence[TrialRecord]
-    choice: Choice
+    champion: SelectedChampion
     figures: Figures
     tested: Figures
     """Of the test split, by trial id."""
@@ -57,12 +57,12 @@ class Outcome:
 
     def champion_metrics(self) -> dict[str, float]:
         """The claims of the champion: means over its seeds; fractions."""
-        tests = [self.tests[record.trial] for record in self.choice.group.records]
+        tests = [self.tests[record.trial] for record in self.champion.group.records]
         return {
-            "selection_accuracy_mean": self.choice.group.mean,
+            "selection_accuracy_mean": self.champion.group.mean,
             "test_accuracy_mean": sum(tests) / len(tests),
-            "selection_accuracy": self.choice.record.best[ACCURACY],
-            "test_accuracy": self.tests[self.choice.record.trial],
+            "selection_accuracy": self.champion.record.best[ACCURACY],
+            "test_accuracy": self.tests[self.champion.record.trial],
         }
 
     def lineage(self, search: str) -> dict[str, str]:
@@ -72,8 +72,8 @@ class Outcome:
             "teacher": self.teacher.fingerprint,
             "cache": self.cache.identity.digest() if self.cache else "none",
             "search": search,
-            "trial_id": self.choice.record.trial,
-            "objective": self.choice.record.objective,
+            "trial_id": self.champion.record.trial,
+            "objective": self.champion.record.objective,
             **metrics,
         }
 
@@ -93,7 +93,7 @@ class Outcome:
 def write_up(
     run: Run,
     recorder: MlflowRecorder,
-    outcome: Outcome,
+    results: RunResults,
     shipped: Mapping[str, Any],
     registered: Mapping[str, Any],
     tracking_uri: str,
@@ -103,10 +103,10 @@ def write_up(
     Raises:
         StillhouseError: MLflow lacks something; running again writes it.
     """
-    summary = _summary(run, outcome, shipped, registered, tracking_uri)
+    summary = _summary(run, results, shipped, registered, tracking_uri)
     write_summary(run.out / "summary.json", summary)
     report = run.out / "report.html"
-    write_report(report, summary, outcome.records, run.ledger.events(), figures=outcome.figures)
+    write_report(report, summary, results.records, run.ledger.events(), figures=results.figures)
     if run.ledger.finished(STAGE, run_key(run.loaded)) is None:
         recorder.record_artifact(report)
         recorder.record_artifact(run.out / "summary.json")
@@ -121,14 +121,14 @@ def write_up(
 
 def _summary(
     run: Run,
-    outcome: Outcome,
+    results: RunResults,
     shipped: Mapping[str, Any],
     registered: Mapping[str, Any],
     tracking_uri: str,
 ) -> Summary:
-    control = group_trials(outcome.control)[0]
-    finalists = [_finalist(outcome, group, control) for group in group_trials(outcome.finalists)]
-    champion_id = outcome.choice.record.trial
+    control = group_trials(results.control)[0]
+    finalists = [_finalist(results, group, control) for group in group_trials(results.finalists)]
+    champion_id = results.champion.record.trial
     winner = next(finalist for finalist in finalists if champion_id in finalist.trials)
     exports = {name: Exported.from_plain(file) for name, file in shipped["files"].items()}
     base = tracking_uri if tracking_uri.startswith("http") else LOCAL_UI
@@ -137,13 +137,13 @@ def _summary(
         out=str(run.out),
         seconds=dict(run.stages.seconds),
         teacher=TeacherFigures(
-            params=outcome.teacher.params,
-            selection_accuracy=outcome.teacher.selection_accuracy,
-            test_accuracy=outcome.tests.get("teacher"),
+            params=results.teacher.params,
+            selection_accuracy=results.teacher.selection_accuracy,
+            test_accuracy=results.tests.get("teacher"),
         ),
-        cache=_cache_figures(outcome.cache),
-        trials=tuple(trial_row(record) for record in outcome.records),
-        baseline=students_of(control, outcome.tests, outcome.figures[control.records[0].trial]),
+        cache=_cache_figures(results.cache),
+        trials=tuple(trial_row(record) for record in results.records),
+        baseline=students_of(control, results.tests, results.figures[control.records[0].trial]),
         finalists=tuple(finalists),
         champion=champion_of(winner, champion_id, exports, shipped["card"]),
         mlflow=MlflowPlace(
@@ -157,8 +157,8 @@ def _summary(
     )
 
 
-def _finalist(outcome: Outcome, group: Group, control: Group) -> Finalist:
-    return finalist_of(group, control, outcome.tests, outcome.figures[group.records[0].trial])
+def _finalist(results: RunResults, group: Group, control: Group) -> Finalist:
+    return finalist_of(group, control, results.tests, results.figures[group.records[0].trial])
 
 
 def _cache_figures(cache: CacheSummary | None) -> CacheFigures | None:

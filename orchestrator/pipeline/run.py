@@ -24,7 +24,7 @@ from orchestrator.pipeline.finalists import (
     test_stage,
 )
 from orchestrator.pipeline.finished import STAGE, run_key
-from orchestrator.pipeline.results import Outcome, write_up
+from orchestrator.pipeline.results import RunResults, write_up
 from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.teacher_stage import teacher_stage
 from orchestrator.pipeline.workers import Workers
@@ -86,29 +86,29 @@ def _stages(run: Run, recorder: MlflowRecorder, *, search_must_exist: bool) -> S
     for record in [*finalists, *control]:
         origin = record.trial.rpartition("-seed")[0]
         figures[record.trial] = figures.get(origin, figures["control"])
-    choice = choose_champion(group_trials(finalists), figures, constraints_of(run))
+    champion = choose_champion(group_trials(finalists), figures, constraints_of(run))
     tested = test_stage(run, bench, teacher, [*finalists, *control])
-    outcome = Outcome(
+    results = RunResults(
         teacher=teacher,
         cache=cache,
         records=records,
         finalists=finalists,
         control=control,
-        choice=choice,
+        champion=champion,
         figures=figures,
         tested=tested,
     )
-    outcome.record_figures(recorder, run.ledger)
+    results.record_figures(recorder, run.ledger)
     identity = cache.identity.digest() if cache else None
-    exported = export_stage(run, choice, teacher, cache=identity, metrics=outcome.champion_metrics())
+    exported = export_stage(run, champion, teacher, cache=identity, metrics=results.champion_metrics())
     registered = register_stage(
         run,
         recorder,
-        choice,
+        champion,
         tracking_uri=tracking_uri(run.loaded),
-        lineage=outcome.lineage(search),
+        lineage=results.lineage(search),
     )
-    return write_up(run, recorder, outcome, exported, registered, tracking_uri(run.loaded))
+    return write_up(run, recorder, results, exported, registered, tracking_uri(run.loaded))
 
 
 def _search_stage(run: Run, bench: BenchSpec, search: str, *, must_exist: bool) -> None:

@@ -14,7 +14,7 @@ from trainables.slots.messages import End, Job, Message
 HOLDER = "driver"
 
 
-def run_errands(
+def run_jobs(
     broker: Any,
     jobs: Sequence[Job],
     on_message: Callable[[Job, Message], None] = lambda *_: None,
@@ -27,14 +27,14 @@ def run_errands(
         StillhouseError: a job failed, and `each_may_fail` is not given, or no job can be done any more; the
             others are cancelled.
     """
-    lines = [(Follower(broker, job.job_id, job.plain(), holder=HOLDER), job) for job in jobs]
-    ray.get([line.submitting() for line, _ in lines])
-    waiting = {line.ask(): (line, job) for line, job in lines}
+    followers = [(Follower(broker, job.job_id, job.plain(), holder=HOLDER), job) for job in jobs]
+    ray.get([follower.submitting() for follower, _ in followers])
+    waiting = {follower.ask(): (follower, job) for follower, job in followers}
     ends: dict[str, Message] = {}
     while waiting:
         ready, _ = ray.wait(list(waiting), num_returns=1)
-        line, job = waiting.pop(ready[0])
-        message = line.hear(ray.get(ready[0]))
+        follower, job = waiting.pop(ready[0])
+        message = follower.hear(ray.get(ready[0]))
         if message is not None:
             on_message(job, message)
             if message.end is End.FAILED and (message.hopeless or not each_may_fail):
@@ -44,5 +44,5 @@ def run_errands(
             if message.end is not None:
                 ends[job.job_id] = message
                 continue
-        waiting[line.ask()] = (line, job)
+        waiting[follower.ask()] = (follower, job)
     return ends

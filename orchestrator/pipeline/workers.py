@@ -139,12 +139,12 @@ class Workers:
             StillhouseError: whatever `make_teacher` raises.
         """
         job_id = f"teacher-{request.digest()[:8]}"
-        line = Follower(self.broker, job_id, None, holder="driver")
-        attempt = line.submit()
+        follower = Follower(self.broker, job_id, None, holder="driver")
+        attempt = follower.submit()
         cpus, gpus = self.stage_resources()
         task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=2)(_teacher_task)
         result = task.remote(request.plain(), self.broker, job_id, attempt)
-        _follow(line, result, on_epoch)
+        _follow(follower, result, on_epoch)
         try:
             facts: dict[str, Any] = ray.get(result)
         except ray.exceptions.RayTaskError as error:
@@ -157,19 +157,19 @@ def is_left_open() -> bool:
     return bool(_LEFT_OPEN)
 
 
-def _follow(line: Follower, result: Any, on_epoch: Callable[[int, dict[str, float]], None]) -> None:
+def _follow(follower: Follower, result: Any, on_epoch: Callable[[int, dict[str, float]], None]) -> None:
     """Tell of each epoch until the end is heard or the result is there."""
-    news = line.ask()
+    news = follower.ask()
     while True:
         ready, _ = ray.wait([news, result], num_returns=1)
         if ready[0] == result:
             return
-        message = line.hear(ray.get(news))
+        message = follower.hear(ray.get(news))
         if message is not None:
             if message.end is not None:
                 return
             on_epoch(message.epoch, message.metrics)
-        news = line.ask()
+        news = follower.ask()
 
 
 def _teacher_task(request: dict[str, Any], broker: Any, job_id: str, attempt: int) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class Group(Config):
         return min(self.records, key=lambda r: (-r.best[ACCURACY], r.best.get(NLL, math.inf), seed_of(r)))
 
 
-class Choice(Config):
+class SelectedChampion(Config):
     """The champion: its claim is the mean of its group, its weights are those of one seed."""
 
     group: Group
@@ -128,7 +128,9 @@ def group_trials(records: Sequence[TrialRecord]) -> list[Group]:
     return sorted(groups, key=lambda group: (-group.mean, group.records[0].trial))
 
 
-def choose_champion(groups: Sequence[Group], figures: Figures, constraints: Sequence[Constraint]) -> Choice:
+def choose_champion(
+    groups: Sequence[Group], figures: Figures, constraints: Sequence[Constraint]
+) -> SelectedChampion:
     """The group with the best mean selection accuracy among those that meet the constraints.
 
     Ties go to fewer parameters, then lower latency, then the trial id. A group that lost a seed competes
@@ -154,7 +156,7 @@ def choose_champion(groups: Sequence[Group], figures: Figures, constraints: Sequ
         return -by_name[name].mean, own["params"], own["latency_ms"], name
 
     best = min((name for name in allowed if by_name[name].n == seeds), key=order)
-    return Choice(group=by_name[best], record=by_name[best].representative)
+    return SelectedChampion(group=by_name[best], record=by_name[best].representative)
 
 
 def pareto_front(

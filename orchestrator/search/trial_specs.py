@@ -42,19 +42,19 @@ class Composer:
         Raises:
             ConfigError: the sample lacks a value of the space.
         """
-        choice = self.space.resolve(sampled)
-        student = self.experiment.student.with_overrides(**choice.student)
-        training = self.experiment.training.with_overrides(**choice.training)
+        resolved = self.space.resolve(sampled)
+        student = self.experiment.student.with_overrides(**resolved.student)
+        training = self.experiment.training.with_overrides(**resolved.training)
         scheduler = self.space.scheduler
         if scheduler.pauses:  # what is paused, or forked from, goes on from a state of that very epoch
             training = training.with_overrides(checkpoint_every=1)
-        content = [choice.objective, student.plain(), training.plain(), *([fork.plain()] if fork else [])]
+        content = [resolved.objective, student.plain(), training.plain(), *([fork.plain()] if fork else [])]
         digest = digest_of([self.search, content])
         spec = TrialSpec.from_plain(
             {
-                "trial_id": f"{choice.objective['name']}-{digest[:ID_DIGITS]}",
+                "trial_id": f"{resolved.objective['name']}-{digest[:ID_DIGITS]}",
                 "role": Role.SEARCH,
-                "objective": choice.objective,
+                "objective": resolved.objective,
                 "student": student.plain(),
                 "training": training.plain(),
                 "seed": derive_seed(self.experiment.seed, "search", digest_of(content)),
@@ -63,7 +63,7 @@ class Composer:
             }
         )
         job = TrainJob(bench=self.bench, trial=spec, costs=self.space.search.minimise)
-        return Proposal(job, choice.parameters, sampled)
+        return Proposal(job, resolved.parameters, sampled)
 
 
 def repeat_jobs(

@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 _SCHEMA: Final = 1
 
 
-class Progress(Config):
+class TrackingCursor(Config):
     """Where the projection into one MLflow experiment stands, and which run is whose."""
 
     ledger: str
@@ -30,27 +30,27 @@ class Progress(Config):
     """Run id of each trial."""
 
 
-class ProgressFile:
-    """Keeps one `Progress`; losing the file costs a replay, which changes nothing in MLflow."""
+class CursorFile:
+    """Keeps one `TrackingCursor`; losing the file costs a replay, which changes nothing in MLflow."""
 
     def __init__(self, folder: Path, tracking_uri: str, experiment_name: str) -> None:
         self._path = folder / "mlflow.json"
         self._key = f"{without_password(tracking_uri)} {experiment_name}"
 
-    def load(self) -> Progress | None:
+    def load(self) -> TrackingCursor | None:
         """What was saved for this store and experiment, if it can be read."""
         entry = self._stores().get(self._key)
         if entry is None:
             return None
         try:
-            return Progress.from_plain(entry)
+            return TrackingCursor.from_plain(entry)
         except ValueError as error:
             _log.warning("%s is not usable, MLflow is brought up to date anew: %s", self._path, error)
             return None
 
-    def save(self, progress: Progress) -> None:
+    def save(self, cursor: TrackingCursor) -> None:
         """Replace the entry of this store and experiment in one step; a failure is logged."""
-        document = {"schema": _SCHEMA, "stores": {**self._stores(), self._key: progress.plain()}}
+        document = {"schema": _SCHEMA, "stores": {**self._stores(), self._key: cursor.plain()}}
         try:
             replace_text(self._path, json.dumps(document, indent=1))
         except StillhouseError as error:
@@ -76,7 +76,7 @@ def experiment_id(loaded: LoadedExperiment) -> str:
         ConfigError: no run of this experiment has been recorded from this folder.
     """
     out = out_folder(loaded)
-    progress = ProgressFile(out, tracking_uri(loaded), experiment_name(loaded)).load()
+    progress = CursorFile(out, tracking_uri(loaded), experiment_name(loaded)).load()
     if progress is None:
         raise ConfigError(
             f"{out} holds no record of {loaded.config.name}; run the experiment first, or give its --out"

@@ -11,7 +11,7 @@ from typing import Final
 
 from orchestrator.records.events import TrialStarted
 from orchestrator.records.ledger import Ledger
-from orchestrator.tracking.cursor import Progress, ProgressFile
+from orchestrator.tracking.cursor import CursorFile, TrackingCursor
 from orchestrator.tracking.names import VIEW_TAG, ParentFacts, mlflow_key, ranked_view
 from orchestrator.tracking.projection import RUNNING, Projection, RunChange, State, Upload
 from orchestrator.tracking.store import KnownRun, RunStore, StoreAway, WriteRefused
@@ -33,7 +33,7 @@ class Projector:
     ) -> None:
         self._ledger = ledger
         self._place = (tracking_uri, experiment_name, out / "mlartifacts")
-        self._progress = ProgressFile(out, tracking_uri, experiment_name)
+        self._cursor_file = CursorFile(out, tracking_uri, experiment_name)
         self._facts = parent
         self._identity = ""
         self._boundary = 0
@@ -132,7 +132,7 @@ class Projector:
         """The number of the first event that MLflow may lack."""
         cursor = self.cursor
         if self.parent_run_id != parent_run_id:
-            saved = self._progress.load()
+            saved = self._cursor_file.load()
             if saved is None or (saved.ledger, saved.parent_run_id) != (self._identity, parent_run_id):
                 return 0
             cursor = saved.cursor
@@ -265,8 +265,8 @@ class Projector:
         _log.warning("MLflow refused a part of the record, the ledger keeps it: %s", error)
 
     def _save(self) -> None:
-        self._progress.save(
-            Progress(
+        self._cursor_file.save(
+            TrackingCursor(
                 ledger=self._identity,
                 experiment_id=self.experiment_id,
                 parent_run_id=self.parent_run_id,

@@ -22,7 +22,7 @@ from trainables.config import ModelConfig, ObjectiveBase, Precision, TrainingCon
 from trainables.data import TrainingData
 from trainables.data.splits import split_facts
 from trainables.models import build_model
-from trainables.training.loop import Course, Outcome, train
+from trainables.training.loop import Course, TrainingResult, train
 from trainables.training.workbench import Workbench
 
 CPU = torch.device("cpu")
@@ -112,7 +112,7 @@ class Trained:
         hook = register_optimizer_step_post_hook(note)
         try:
             course = Course(model, objective, shortened(training), SEED)
-            self.outcome: Outcome = train(
+            self.outcome: TrainingResult = train(
                 course, bench, on_epoch=lambda _, metrics: self.epochs.append(metrics)
             )
         finally:

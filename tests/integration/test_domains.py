@@ -19,7 +19,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from cluster.session import connect
 from orchestrator.config.loading import SPACES_FOLDER, load_space, shipped
-from search_spaces.space import Choice, SpaceConfig
+from search_spaces.space import ResolvedSample, SpaceConfig
 from search_spaces.tune_plan import n_samples, param_space, search_plan, searcher
 from search_spaces.tune_schedulers import scheduler
 from trainables.config import ObjectiveConfig
@@ -254,7 +254,7 @@ def test_a_tuner_takes_the_plan_of_every_algorithm(algorithm: str, ray_local: No
     assert objectives == set(space.objective_names)
 
 
-def _proposals(space: SpaceConfig, *, trials: int = N_DRAWS, seed: int = 0) -> list[Choice]:
+def _proposals(space: SpaceConfig, *, trials: int = N_DRAWS, seed: int = 0) -> list[ResolvedSample]:
     """What a search proposes; students do best at a temperature of 7."""
     algorithm = searcher(space, trials=trials, seed=seed)
     if isinstance(algorithm, BasicVariantGenerator):
@@ -285,7 +285,7 @@ def _suggestions(
     return samples
 
 
-def _flat(choice: Choice) -> tuple[str, float, int]:
+def _flat(choice: ResolvedSample) -> tuple[str, float, int]:
     values = choice.parameters
     searched = values.get("temperature", values.get("beta", 0))
     return str(values["objective"]), float(searched), int(values["student.width"])

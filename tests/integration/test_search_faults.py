@@ -184,10 +184,10 @@ def test_a_cancellation_reaches_a_running_trial_within_one_batch(workers: Worker
     diary = tmp_path / "diary"
     search = Search(workers, experiment_of(slow(0.3, diary)), space_of(batch_size=[64]), tmp_path)
     job = search.composer({"training": {"batch_size": 64}}).job
-    line = Follower(workers.broker, job.job_id, job.plain(), holder="test")
-    line.submit()
+    follower = Follower(workers.broker, job.job_id, job.plain(), holder="test")
+    follower.submit()
     wait_until(lambda: diary.exists() and len(diary.read_text().splitlines()) >= 2, "the second batch")
-    line.cancel()
+    follower.cancel()
     cancelled_at = time.time()
     time.sleep(1.5)
     batches = [float(at) for at in diary.read_text().splitlines()]
@@ -222,16 +222,16 @@ def test_a_trial_dropped_and_taken_up_again_ends_with_bit_identical_weights(
         search = Search(workers, experiment_of(slow()), space_of(batch_size=[64]), folder)
         job = search.composer({"training": {"batch_size": 64}}).job
         job = job.with_overrides(trial=job.trial.with_overrides(seed=5, trial_id=f"twin-{interrupted}"))
-        line = Follower(workers.broker, job.job_id, job.plain(), holder="test")
-        line.submit()
+        follower = Follower(workers.broker, job.job_id, job.plain(), holder="test")
+        follower.submit()
         if interrupted:
-            assert [line.next().epoch, line.next().epoch] == [1, 2]
-            line.cancel()
-            line.submit()
-        message = line.next()
+            assert [follower.next().epoch, follower.next().epoch] == [1, 2]
+            follower.cancel()
+            follower.submit()
+        message = follower.next()
         while message.end is None:
-            message = line.next()
-        assert [heard.epoch for heard in line.heard] == [1, 2, 3, 4]
+            message = follower.next()
+        assert [heard.epoch for heard in follower.heard] == [1, 2, 3, 4]
         assert message.checkpoint is not None
         weights.append(tensors_of(Path(message.checkpoint)))
     assert weights[0] == weights[1]

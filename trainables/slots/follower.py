@@ -1,4 +1,4 @@
-"""The line to the broker: what keeps followers and driver connected when the broker dies and comes back."""
+"""What follows jobs at the broker, and keeps driver and proxies connected when it dies and comes back."""
 
 from __future__ import annotations
 

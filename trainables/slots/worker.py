@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Line:
+class JobChannel:
     """What connects a job that is being done with whoever wants it."""
 
     send: Callable[[Message], bool]
@@ -57,15 +57,15 @@ class Line:
     """The workers of the slot."""
 
 
-def train_job(job: TrainJob, bench: Bench, line: Line) -> None:
+def train_job(job: TrainJob, bench: Bench, channel: JobChannel) -> None:
     """Train one student; a message an epoch, the last one with the kept weights.
 
     Every rank of the team trains; rank 0 alone tells and keeps.
     """
     spec = job.trial
-    files = _files(job, line)
-    course = replace(bench.course(spec, job.bench), team=line.team)
-    if line.team.rank == 0:  # the others tell nothing, so they need not measure
+    files = _files(job, channel)
+    course = replace(bench.course(spec, job.bench), team=channel.team)
+    if channel.team.rank == 0:  # the others tell nothing, so they need not measure
         course = replace(course, costs=bench.costs(spec.student, job.bench, job.costs))
     last: dict[str, Any] = {}
 
@@ -75,45 +75,45 @@ def train_job(job: TrainJob, bench: Bench, line: Line) -> None:
             log.warning(warning)
         # The last epoch travels with the end, so that nobody can see a finished trial without its weights.
         if epoch < spec.training.epochs:
-            line.send(message)
+            channel.send(message)
         else:
             last.update(epoch=epoch, metrics=metrics)
 
-    outcome = train(
+    result = train(
         course,
         bench.workbench(job.bench),
         on_epoch=on_epoch,
-        should_stop=line.should_stop,
+        should_stop=channel.should_stop,
         files=files,
-        heard=max(line.heard, spec.fork.epoch if spec.fork else 0),
+        heard=max(channel.heard, spec.fork.epoch if spec.fork else 0),
     )
-    if line.team.rank > 0:
+    if channel.team.rank > 0:
         return
-    if outcome.stopped:
-        line.send(Message(epoch=outcome.epochs, end=End.STOPPED))
+    if result.stopped:
+        channel.send(Message(epoch=result.epochs, end=End.STOPPED))
         return
     metadata = {"trial_id": spec.trial_id, "student": spec.student.model_dump_json()}
     path = files.save_best(course.model, metadata)
     end = Message(
-        **last, end=End.COMPLETED, best_epoch=outcome.best_epoch, best=outcome.best, checkpoint=str(path)
+        **last, end=End.COMPLETED, best_epoch=result.best_epoch, best=result.best, checkpoint=str(path)
     )
-    if line.send(end):  # an end that nobody heard is told by the next attempt, which starts from the state
+    if channel.send(end):  # an end that nobody heard is told by the next attempt, which starts from the state
         files.drop_state()
 
 
-def _files(job: TrainJob, line: Line) -> CheckpointFolder:
+def _files(job: TrainJob, channel: JobChannel) -> CheckpointFolder:
     """The trial's files; those of a fork begin with another trial's state, which may still be written."""
     spec, folder = job.trial, Path(job.bench.checkpoints)
     origin = kept_state(folder / spec.fork.trial_id, spec.fork.epoch) if spec.fork else None
     deadline = time.monotonic() + ORIGIN_WAIT_S
-    while origin and not origin.exists() and time.monotonic() < deadline and not line.should_stop():
+    while origin and not origin.exists() and time.monotonic() < deadline and not channel.should_stop():
         time.sleep(ORIGIN_LOOK_S)
     return CheckpointFolder(
         folder / spec.trial_id, spec_digest=spec.digest(), keep_all=spec.keep_states, origin=origin
     )
 
 
-def evaluate_job(job: EvaluateJob, bench: Bench, line: Line) -> None:
+def evaluate_job(job: EvaluateJob, bench: Bench, channel: JobChannel) -> None:
     """Evaluate kept weights; the test split is loaded here and nowhere else.
 
     With a teacher, `agreement` is the fraction of images that both give the same class.
@@ -134,19 +134,19 @@ def evaluate_job(job: EvaluateJob, bench: Bench, line: Line) -> None:
         own_N = workbench.classes(model, split, batch_size=EVALUATED_TOGETHER)
         same_N = own_N == bench.teacher_answers(job.teacher, job.bench, split)
         figures["agreement"] = float(same_N.double().mean())
-    line.send(Message(metrics={f"{job.split}/{n}": v for n, v in figures.items()}, end=End.COMPLETED))
+    channel.send(Message(metrics={f"{job.split}/{n}": v for n, v in figures.items()}, end=End.COMPLETED))
 
 
-def profile_job(job: ProfileJob, bench: Bench, line: Line) -> None:
+def profile_job(job: ProfileJob, bench: Bench, channel: JobChannel) -> None:
     """Measure an untrained copy: the figures depend on the architecture alone."""
     workbench = bench.workbench(job.bench)
     model = bench.build(job.student, job.bench).to(workbench.device)
     figures = profile_student(model, input_shape=workbench.input_shape)
     numbers = {name: float(value) for name, value in vars(figures).items() if isinstance(value, int | float)}
-    line.send(Message(metrics=numbers, end=End.COMPLETED))
+    channel.send(Message(metrics=numbers, end=End.COMPLETED))
 
 
-HANDLERS: Final[Mapping[str, Callable[[Any, Bench, Line], None]]] = MappingProxyType(
+HANDLERS: Final[Mapping[str, Callable[[Any, Bench, JobChannel], None]]] = MappingProxyType(
     {"train": train_job, "evaluate": evaluate_job, "profile": profile_job}
 )
 
@@ -205,7 +205,7 @@ def do_lease(lease: Lease, bench: Bench, broker: Any, team: Team = SOLO) -> None
             return wanted
 
         try:
-            HANDLERS[job.kind](job, bench, Line(send, cancelled.is_set, lease.heard, team))
+            HANDLERS[job.kind](job, bench, JobChannel(send, cancelled.is_set, lease.heard, team))
         except TrialFailed as error:  # of figures that all ranks share, so all ranks end here
             send(Message(end=End.FAILED, reason=str(error)))
         except Exception as error:  # a user's model may raise anything; the search goes on

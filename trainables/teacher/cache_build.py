@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 WRITERS: Final = ("ray", "torch", "pyarrow", "numpy")
 ATTEMPTS: Final = 3
 
-Progress = Callable[[int, int, float], None]
+OnAnswers = Callable[[int, int, float], None]
 """Called with (answers done, answers to do, seconds since the start); an answer is a (sample, view) pair."""
 
 
@@ -55,7 +55,7 @@ class CacheSummary(Config):
     seconds: float
 
 
-def build_cache(request: CacheRequest, *, progress: Progress) -> CacheSummary:
+def build_cache(request: CacheRequest, *, progress: OnAnswers) -> CacheSummary:
     """Compute what the cache lacks and publish its manifest; at once when it lacks nothing.
 
     Needs a running Ray session when there is something to compute. A build that was interrupted
@@ -71,7 +71,7 @@ def build_cache(request: CacheRequest, *, progress: Progress) -> CacheSummary:
         return _build(request, place, progress)
 
 
-def _build(request: CacheRequest, place: Place, progress: Progress) -> CacheSummary:
+def _build(request: CacheRequest, place: Place, progress: OnAnswers) -> CacheSummary:
     began = time.monotonic()
     origin = claim_folder(place, request.origin)
     banks = {name: request.views.bank(name) for name in request.banks}
@@ -144,7 +144,7 @@ class TeacherWorker:
         return ShardProducer(self._place, self._origin, live, data)
 
 
-def _compute(request: CacheRequest, place: Place, plan: Plan, progress: Progress, began: float) -> None:
+def _compute(request: CacheRequest, place: Place, plan: Plan, progress: OnAnswers, began: float) -> None:
     """Have the missing shards computed, reporting progress as each is committed.
 
     An actor that dies (memory, a node that goes) ends the run of Ray Data; what is left is tried again.

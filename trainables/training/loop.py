@@ -63,7 +63,7 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingResult:
     """How a course ended; unless it was stopped, the model then holds the weights of its best epoch."""
 
     epochs: int
@@ -80,7 +80,7 @@ def train(
     should_stop: ShouldStop = lambda: False,
     files: CheckpointFolder | None = None,
     heard: int | None = None,
-) -> Outcome:
+) -> TrainingResult:
     """Train to the recipe's last epoch, going on from `files` where they hold a state.
 
     Every generator derives from the seed and the epoch, so a course that was killed and went on ends
@@ -109,14 +109,14 @@ def train(
     for epoch in range(run.epoch + 1, course.training.epochs + 1):
         figures = run.train_epoch(epoch, should_stop)
         if figures is None:
-            return Outcome(run.epoch, True, run.best_epoch, run.best)
+            return TrainingResult(run.epoch, True, run.best_epoch, run.best)
         # First tell, then keep: an epoch whose report was lost is trained and told again.
         if leads:
             on_epoch(epoch, figures)
         if leads and files is not None and _is_due(epoch, course.training):
             files.save_state(run.state())
     course.model.load_state_dict(run.best_model)
-    return Outcome(run.epoch, False, run.best_epoch, run.best)
+    return TrainingResult(run.epoch, False, run.best_epoch, run.best)
 
 
 class _Run:

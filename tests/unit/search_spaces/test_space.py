@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from orchestrator.config.loading import SPACES_FOLDER, load_space, shipped
 from search_spaces.domains import Dimension, Domain, Range
 from search_spaces.sections import MAX_CORNERS, OBJECTIVE_SECTIONS
-from search_spaces.space import Choice, SpaceConfig
+from search_spaces.space import ResolvedSample, SpaceConfig
 from trainables.config import OBJECTIVE_CONFIGS, ModelConfig, ObjectiveConfig, TrainingConfig
 from trainables.errors import ConfigError
 
@@ -83,7 +83,7 @@ def test_a_sample_gives_searched_values_flat_and_constants_only_to_the_configura
         "student": {"width": 8},
         "training": {"lr": 0.05},
     }
-    assert space.resolve(sample) == Choice(
+    assert space.resolve(sample) == ResolvedSample(
         objective={"name": "kd", "kd_weight": 2.0, "temperature": 4.0},
         student={"width": 8},
         training={"batch_size": 32, "lr": 0.05},

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from trainables.cache.format.manifest import Manifest, ShardRecord
 from trainables.cache.format.parquet import logits_of
 from trainables.cache.format.storage import Place
+from trainables.cache.tools.callbacks import OnStep
 from trainables.cache.tools.statistics import read_columns
 from trainables.config import Precision
 from trainables.errors import CacheError, ConfigError
@@ -24,9 +25,6 @@ SUFFIXES: Final = (".parquet", ".csv")
 CHUNK_NUMBERS: Final = 1 << 22
 """Logits that are turned into columns at a time."""
 SCALARS: Final = ("sample_id", "label", "teacher_top1", "teacher_confidence", "teacher_entropy")
-
-Progress = Callable[[int, int], None]
-"""Called with (rows written, rows to write)."""
 
 
 def require_suffix(path: Path) -> str:
@@ -46,7 +44,7 @@ def export_plain(
     path: Path,
     *,
     banks: Sequence[str],
-    progress: Progress = lambda *_: None,
+    progress: OnStep = lambda *_: None,
 ) -> int:
     """Write one row for each (bank, view, sample), and return how many.
 

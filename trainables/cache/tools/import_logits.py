@@ -7,7 +7,7 @@ ids and the logits themselves. So other logits are another teacher, and nothing 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +22,7 @@ from trainables.cache.format.manifest import Origin, Shard, ShardRecord
 from trainables.cache.format.parquet import ShardRows, write_shard
 from trainables.cache.format.planning import agreed_origin, claim_folder, plan_shards, publish
 from trainables.cache.format.storage import Place
+from trainables.cache.tools.callbacks import OnStep
 from trainables.config import BankConfig, Config, digest_of
 from trainables.data import ImageSplit, TrainingData
 from trainables.errors import DataError
@@ -30,9 +31,6 @@ from trainables.errors import DataError
 
 CHANCE_DEVIATIONS: Final = 3.0
 NAMED: Final = 5
-
-Progress = Callable[[int, int], None]
-"""Called with (files written, files to write)."""
 
 
 class ImportedTeacher(Config):
@@ -97,7 +95,7 @@ def import_logits(
     banks: Mapping[str, BankConfig],
     brought: BroughtLogits,
     data: TrainingData,
-    progress: Progress = lambda *_: None,
+    progress: OnStep = lambda *_: None,
 ) -> list[ShardRecord]:
     """Write the shards that the folder lacks, publish its manifest, and give the records of those written.
 

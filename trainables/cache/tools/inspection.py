@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,12 +26,10 @@ from trainables.cache.format.manifest import (
     read_record,
 )
 from trainables.cache.format.storage import LOCK, Place
+from trainables.cache.tools.callbacks import OnStep
 from trainables.errors import CacheError
 
 COMMITS: Final = "_commits/"
-
-Progress = Callable[[int, int], None]
-"""Called with (files looked at, files to look at)."""
 
 
 class Fault(StrEnum):
@@ -81,7 +79,7 @@ class Inspection:
         return any(finding.fault is Fault.STALE for finding in self.findings)
 
 
-def inspect_cache(place: Place, *, deep: bool = False, progress: Progress = lambda *_: None) -> Inspection:
+def inspect_cache(place: Place, *, deep: bool = False, progress: OnStep = lambda *_: None) -> Inspection:
     """Compare the folder with its manifest and commit records.
 
     Cheap: each file is there, has the recorded size, and its footer the recorded number of rows. Deep: the

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -12,13 +11,11 @@ from pydantic import Field
 
 from trainables.cache.format.manifest import Manifest, ShardRecord
 from trainables.cache.format.storage import Place, told
+from trainables.cache.tools.callbacks import OnStep
 from trainables.config import Config
 from trainables.errors import CacheError
 
 COLUMNS: Final = ("label", "teacher_top1", "teacher_confidence", "teacher_entropy")
-
-Progress = Callable[[int, int], None]
-"""Called with (files read, files to read)."""
 
 
 class ViewFigures(Config):
@@ -52,7 +49,7 @@ class BankFigures(Config):
 
 
 def bank_figures(
-    place: Place, manifest: Manifest, *, progress: Progress = lambda *_: None
+    place: Place, manifest: Manifest, *, progress: OnStep = lambda *_: None
 ) -> tuple[BankFigures, ...]:
     """Accuracy, confidence and entropy of each bank, from 16 bytes of each row.
 

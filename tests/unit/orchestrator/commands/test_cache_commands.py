@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from orchestrator.cache_tools.owner import subject_of
+from orchestrator.cache_tools.owner import target_of
 from orchestrator.cli import app
 from orchestrator.config.loading import load_experiment
 from orchestrator.pipeline.context import quiet_run
@@ -127,8 +127,8 @@ def test_a_run_finds_the_teacher_that_was_brought_and_its_cache(file: str, logit
         teacher = known_teacher(run)
     assert teacher is not None
     assert (teacher.fingerprint, teacher.weights) == (brought["teacher"], None)
-    with subject_of(loaded, Console()) as subject:
-        assert open_cache(subject.place.uri).identity.teacher == teacher.fingerprint
+    with target_of(loaded, Console()) as target:
+        assert open_cache(target.place.uri).identity.teacher == teacher.fingerprint
 
 
 def test_damage_is_named_with_exit_code_1_and_mended_by_importing_again(file: str, logits: Path) -> None:

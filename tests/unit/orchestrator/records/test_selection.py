@@ -120,9 +120,9 @@ def test_the_champion_has_the_best_mean_and_ships_its_best_seed(make_record: Mak
         make_record("steady-0", 0.93, seed=0, parameters={"t": 2}),
         make_record("steady-1", 0.95, seed=1, parameters={"t": 2}),
     ]
-    choice = choose_champion(group_trials(records), {r.trial: cost(1) for r in records}, ())
-    assert choice.record.trial == "steady-1"
-    assert choice.group.mean == pytest.approx(0.94)
+    champion = choose_champion(group_trials(records), {r.trial: cost(1) for r in records}, ())
+    assert champion.record.trial == "steady-1"
+    assert champion.group.mean == pytest.approx(0.94)
 
 
 def test_equal_champions_are_told_apart_by_parameters_then_latency(make_record: MakeRecord) -> None:

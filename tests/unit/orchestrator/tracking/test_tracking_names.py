@@ -12,7 +12,7 @@ import pytest
 from orchestrator.config.tracking_uri import without_password
 from orchestrator.records.events import EpochEnded, FiguresAdded, StageEvent, TrialEnded, TrialStarted
 from orchestrator.records.ledger import Ledger
-from orchestrator.tracking.cursor import Progress, ProgressFile
+from orchestrator.tracking.cursor import CursorFile, TrackingCursor
 from orchestrator.tracking.names import (
     ParentFacts,
     filtered_runs_url,
@@ -249,14 +249,14 @@ def test_figures_of_an_unknown_trial_are_warned_about(
 
 
 def test_progress_is_kept_apart_for_each_store_and_experiment(tmp_path: Path) -> None:
-    progress = Progress(ledger="l", experiment_id="1", parent_run_id="p", cursor=5, runs={"t-1": "r"})
-    ProgressFile(tmp_path, "sqlite:////a.db", "one").save(progress)
-    ProgressFile(tmp_path, "sqlite:////a.db", "two").save(progress.with_overrides(cursor=6))
-    assert ProgressFile(tmp_path, "sqlite:////a.db", "one").load() == progress
-    assert ProgressFile(tmp_path, "sqlite:////b.db", "one").load() is None
+    progress = TrackingCursor(ledger="l", experiment_id="1", parent_run_id="p", cursor=5, runs={"t-1": "r"})
+    CursorFile(tmp_path, "sqlite:////a.db", "one").save(progress)
+    CursorFile(tmp_path, "sqlite:////a.db", "two").save(progress.with_overrides(cursor=6))
+    assert CursorFile(tmp_path, "sqlite:////a.db", "one").load() == progress
+    assert CursorFile(tmp_path, "sqlite:////b.db", "one").load() is None
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"schema": 1, "stores": {"u e": {"cursor": "x"}}}'])
 def test_a_damaged_progress_file_counts_as_absent(tmp_path: Path, text: str) -> None:
     (tmp_path / "mlflow.json").write_text(text)
-    assert ProgressFile(tmp_path, "u", "e").load() is None
+    assert CursorFile(tmp_path, "u", "e").load() is None

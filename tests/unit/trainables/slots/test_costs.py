@@ -26,7 +26,7 @@ from trainables.errors import StillhouseError
 from trainables.models.weights import count_parameters, load_weights
 from trainables.slots.messages import End, Message, TrainJob
 from trainables.slots.warm_state import Bench
-from trainables.slots.worker import Line, train_job
+from trainables.slots.worker import JobChannel, train_job
 from trainables.training.ranks import Solo
 
 NARROW, WIDE = (ModelConfig(name=ModelName.MLP, width=width) for width in (4, 8))
@@ -76,8 +76,8 @@ def told(job: TrainJob, bench: Bench, *, tired_at: int = 99, heard: int = 0, ran
         messages.append(message)
         return True
 
-    line = Line(send, lambda: len(messages) >= tired_at, heard, Solo(rank=rank))
-    train_job(job, bench, line)
+    channel = JobChannel(send, lambda: len(messages) >= tired_at, heard, Solo(rank=rank))
+    train_job(job, bench, channel)
     return messages
 
 

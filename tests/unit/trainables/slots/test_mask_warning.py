@@ -23,7 +23,7 @@ from trainables.config.objectives import CrldConfig, ZipfConfig
 from trainables.slots.mask_warning import mask_warning
 from trainables.slots.messages import Message, TrainJob
 from trainables.slots.warm_state import Bench
-from trainables.slots.worker import Line, train_job
+from trainables.slots.worker import JobChannel, train_job
 
 CRLD = TrialSpec(
     trial_id="crld-1",
@@ -70,6 +70,8 @@ def test_the_slots_log_tells_of_it(
         seed=3,
     )
     with caplog.at_level(logging.WARNING, logger="trainables.slots.worker"):
-        train_job(TrainJob(bench=bench, trial=trial), Bench(torch.device("cpu")), Line(lambda _: True, bool))
+        train_job(
+            TrainJob(bench=bench, trial=trial), Bench(torch.device("cpu")), JobChannel(lambda _: True, bool)
+        )
     said = [record.message for record in caplog.records if record.name == "trainables.slots.worker"]
     assert [line.split(" (")[0] for line in said] == ["zipf-1: zipf kept next to nothing in epoch 1"]

@@ -30,7 +30,7 @@ from trainables.errors import CacheError, CheckpointError, TrialFailed
 from trainables.models.weights import load_weights
 from trainables.slots.messages import JOB_KINDS, End, EvaluateJob, Job, Message, ProfileJob, TrainJob
 from trainables.slots.warm_state import Bench
-from trainables.slots.worker import HANDLERS, Line, evaluate_job, profile_job, train_job
+from trainables.slots.worker import HANDLERS, JobChannel, evaluate_job, profile_job, train_job
 
 DATA = DataConfig(name=DataName.DIGITS, train_limit=100)
 STUDENT = ModelConfig(name=ModelName.MLP, width=8)
@@ -72,8 +72,8 @@ class Listener:
         self._dies_at = dies_at
         self._is_tired = False
 
-    def line(self, heard: int = 0) -> Line:
-        return Line(self._send, lambda: self._is_tired, heard)
+    def channel(self, heard: int = 0) -> JobChannel:
+        return JobChannel(self._send, lambda: self._is_tired, heard)
 
     @property
     def epochs(self) -> list[int]:
@@ -118,7 +118,7 @@ def test_weights_depend_on_the_seed_alone(bench: Bench, spec: BenchSpec) -> None
 @pytest.mark.usefixtures("either_bf16")
 def test_a_student_is_told_epoch_by_epoch_and_ends_with_its_weights(bench: Bench, spec: BenchSpec) -> None:
     listener = Listener()
-    train_job(job_of(spec), bench, listener.line())
+    train_job(job_of(spec), bench, listener.channel())
     assert listener.epochs == [1, 2, 3, 4, 5]
     assert [message.end for message in listener.messages] == [None] * 4 + [End.COMPLETED]
     last = listener.messages[-1]
@@ -132,12 +132,12 @@ def test_a_student_is_told_epoch_by_epoch_and_ends_with_its_weights(bench: Bench
 @pytest.mark.usefixtures("either_bf16")
 def test_a_kept_student_evaluates_as_it_did_in_training(bench: Bench, spec: BenchSpec) -> None:
     trained, evaluated = Listener(), Listener()
-    train_job(job_of(spec), bench, trained.line())
+    train_job(job_of(spec), bench, trained.channel())
     end = trained.messages[-1]
     job = EvaluateJob(
         job_id="e", bench=spec, student=STUDENT, checkpoint=end.checkpoint or "", split=Split.SELECTION
     )
-    evaluate_job(job, bench, evaluated.line())
+    evaluate_job(job, bench, evaluated.channel())
     (message,) = evaluated.messages
     assert message.end is End.COMPLETED
     assert message.metrics == {name: v for name, v in end.best.items() if name.startswith("selection/")}
@@ -146,10 +146,10 @@ def test_a_kept_student_evaluates_as_it_did_in_training(bench: Bench, spec: Benc
 @pytest.mark.usefixtures("either_bf16")
 def test_the_test_split_is_evaluated_on_its_own_images(bench: Bench, spec: BenchSpec) -> None:
     trained, evaluated = Listener(), Listener()
-    train_job(job_of(spec), bench, trained.line())
+    train_job(job_of(spec), bench, trained.channel())
     checkpoint = trained.messages[-1].checkpoint or ""
     job = EvaluateJob(job_id="e", bench=spec, student=STUDENT, checkpoint=checkpoint, split=Split.TEST)
-    evaluate_job(job, bench, evaluated.line())
+    evaluate_job(job, bench, evaluated.channel())
     model = bench.build(STUDENT, spec)
     load_weights(model, Path(checkpoint))
     expected = bench.workbench(spec).evaluate(model, load_test(DATA), batch_size=512)
@@ -161,7 +161,7 @@ def test_a_student_is_compared_with_the_teacher_image_by_image(bench: Bench, spe
     checkpoints = []
     for seed in (1, 2):
         trained = Listener()
-        train_job(job_of(spec, trial_id=f"ce-{seed}", seed=seed), bench, trained.line())
+        train_job(job_of(spec, trial_id=f"ce-{seed}", seed=seed), bench, trained.channel())
         checkpoints.append(trained.messages[-1].checkpoint or "")
     own, theirs = checkpoints
     split = load_test(DATA)
@@ -182,7 +182,7 @@ def test_a_student_is_compared_with_the_teacher_image_by_image(bench: Bench, spe
             split=Split.TEST,
             teacher=OnlineSpec(model=STUDENT, weights=teacher, batch_size=64),
         )
-        evaluate_job(job, bench, evaluated.line())
+        evaluate_job(job, bench, evaluated.channel())
         assert evaluated.messages[0].metrics["test/agreement"] == agreement
 
 
@@ -192,8 +192,8 @@ def test_a_teacher_from_its_file_runs_beside_the_student_and_sees_its_adversaria
     bench: Bench, spec: BenchSpec, autocast: bool
 ) -> None:
     beginner, trained = Listener(), Listener()
-    train_job(job_of(spec, trial_id="ce-2", training=ONE), bench, beginner.line())
-    train_job(job_of(spec, training=TRAINING), bench, trained.line())
+    train_job(job_of(spec, trial_id="ce-2", training=ONE), bench, beginner.channel())
+    train_job(job_of(spec, training=TRAINING), bench, trained.channel())
     ends: list[dict[str, float]] = []
     for teacher in (beginner, trained):
         online = OnlineSpec(
@@ -201,7 +201,7 @@ def test_a_teacher_from_its_file_runs_beside_the_student_and_sees_its_adversaria
         )
         beside = spec.with_overrides(online=online, checkpoints=f"{spec.checkpoints}-{len(ends)}")
         listener = Listener()
-        train_job(job_of(beside, trial_id="akd-1", training=ONE, objective=ROBUST), bench, listener.line())
+        train_job(job_of(beside, trial_id="akd-1", training=ONE, objective=ROBUST), bench, listener.channel())
         assert listener.messages[-1].end is End.COMPLETED
         assert "selection/accuracy_under_attack" in listener.messages[0].metrics
         ends.append(untimed(listener.messages[0].metrics))
@@ -215,18 +215,18 @@ def test_without_a_teacher_beside_the_student_such_a_job_fails_with_what_to_set(
     with pytest.raises(
         TrialFailed, match=r"let the teacher run beside the student \(cache: \{online: true\}\)"
     ):
-        train_job(job_of(spec, trial_id="akd-2", objective=ROBUST), bench, Listener().line())
+        train_job(job_of(spec, trial_id="akd-2", objective=ROBUST), bench, Listener().channel())
 
 
 def test_weights_that_are_gone_are_named(bench: Bench, spec: BenchSpec) -> None:
     job = EvaluateJob(job_id="e", bench=spec, student=STUDENT, checkpoint="/nowhere/x.pt", split=Split.TEST)
     with pytest.raises(CheckpointError, match=r"no checkpoint /nowhere/x\.pt"):
-        evaluate_job(job, bench, Listener().line())
+        evaluate_job(job, bench, Listener().channel())
 
 
 def test_a_profile_tells_what_a_student_costs(bench: Bench, spec: BenchSpec) -> None:
     listener = Listener()
-    profile_job(ProfileJob(job_id="p", bench=spec, student=STUDENT), bench, listener.line())
+    profile_job(ProfileJob(job_id="p", bench=spec, student=STUDENT), bench, listener.channel())
     (message,) = listener.messages
     assert message.end is End.COMPLETED
     assert message.metrics["params"] == 64 * 8 + 8 + 8 * 10 + 10
@@ -240,7 +240,7 @@ def test_a_student_that_nobody_wants_stops_and_its_state_stays(
     bench: Bench, spec: BenchSpec, tired_at: int
 ) -> None:
     listener = Listener(tired_at=tired_at)
-    train_job(job_of(spec), bench, listener.line())
+    train_job(job_of(spec), bench, listener.channel())
     assert listener.epochs == list(range(1, tired_at))
     folder = Path(spec.checkpoints) / "ce-1"
     assert (folder / "last.pt").exists() == (tired_at > 2)
@@ -262,11 +262,11 @@ def test_the_next_attempt_tells_what_the_listener_lacks(
 ) -> None:
     """The second case: a driver that was killed had passed on less than its slots had told."""
     whole, before, after = Listener(), Listener(dies_at=dies_at), Listener()
-    train_job(job_of(spec, trial_id="whole"), bench, whole.line())
+    train_job(job_of(spec, trial_id="whole"), bench, whole.channel())
     with pytest.raises(ConnectionError):
-        train_job(job_of(spec), bench, before.line())
+        train_job(job_of(spec), bench, before.channel())
     known = before.messages if heard == "everything sent" else before.messages[:1]
-    train_job(job_of(spec), bench, after.line(heard=len(known)))
+    train_job(job_of(spec), bench, after.channel(heard=len(known)))
     new = [message for message in after.messages if message.epoch > len(known)]
     told = [message.model_copy(update={"checkpoint": None}) for message in known + new]
     expected = [message.model_copy(update={"checkpoint": None}) for message in whole.messages]
@@ -276,7 +276,7 @@ def test_the_next_attempt_tells_what_the_listener_lacks(
 @pytest.mark.usefixtures("either_bf16")
 def test_an_end_that_nobody_heard_keeps_the_state(bench: Bench, spec: BenchSpec) -> None:
     listener = Listener(tired_at=5)
-    train_job(job_of(spec), bench, listener.line())
+    train_job(job_of(spec), bench, listener.channel())
     assert listener.epochs == [1, 2, 3, 4]
     names = {path.name for path in (Path(spec.checkpoints) / "ce-1").iterdir()}
     assert names == {"last.pt", "best.safetensors"}
@@ -285,4 +285,4 @@ def test_an_end_that_nobody_heard_keeps_the_state(bench: Bench, spec: BenchSpec)
 @pytest.mark.usefixtures("either_bf16")
 def test_a_student_of_a_teacher_needs_the_cache(bench: Bench, spec: BenchSpec) -> None:
     with pytest.raises(CacheError, match="the bench has no cache"):
-        train_job(job_of(spec, objective=KdConfig()), bench, Listener().line())
+        train_job(job_of(spec, objective=KdConfig()), bench, Listener().channel())

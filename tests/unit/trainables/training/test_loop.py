@@ -36,7 +36,7 @@ from trainables.data.splits import split_facts
 from trainables.errors import TrialFailed
 from trainables.training.checkpoint_paths import kept_state
 from trainables.training.checkpoints import CheckpointFolder
-from trainables.training.loop import Course, Outcome, train
+from trainables.training.loop import Course, TrainingResult, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -61,7 +61,7 @@ def listener(told: Told, *, dies_in: int | None = None) -> Callable[[int, dict[s
     return on_epoch
 
 
-def run(course: Course, files: CheckpointFolder | None = None) -> tuple[Outcome, Told]:
+def run(course: Course, files: CheckpointFolder | None = None) -> tuple[TrainingResult, Told]:
     told: Told = []
     return train(course, small_bench(), on_epoch=listener(told), files=files), told
 
@@ -78,7 +78,7 @@ def batches_of(model: nn.Module) -> list[int]:
     return sizes
 
 
-def end_of(course: Course, outcome: Outcome, told: Told) -> tuple[dict[str, Tensor], object]:
+def end_of(course: Course, outcome: TrainingResult, told: Told) -> tuple[dict[str, Tensor], object]:
     metrics = {epoch: untimed(figures) for epoch, figures in told}
     return weights_of(course.model), (outcome.best_epoch, untimed(outcome.best), outcome.epochs, metrics)
 
