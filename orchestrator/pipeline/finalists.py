@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -11,7 +12,8 @@ from orchestrator.config.constraints import Constraint, parse_constraints
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.slot_jobs import run_jobs
 from orchestrator.records.ledger import TrialRecord
-from orchestrator.records.ledger_writer import Bookkeeper, agreements_in
+from orchestrator.records.ledger_writer import Bookkeeper, Repetition, agreements_in
+from orchestrator.records.relations import CONTROL
 from orchestrator.records.selection import choose_finalists
 from orchestrator.search.trial_specs import control_spec, repeat_jobs
 from trainables.config import BenchSpec, ModelConfig, OnlineSpec, Role, Split, TrialSpec, digest_of
@@ -23,6 +25,14 @@ Figures = dict[str, dict[str, float]]
 COSTS = ("params", "size_bytes", "latency_ms")
 
 
+@dataclass(frozen=True)
+class Start:
+    """What the ledger notes of a student beside its job."""
+
+    parameters: Mapping[str, Any]
+    repetition: Repetition
+
+
 def constraints_of(run: Run) -> tuple[Constraint, ...]:
     """What the champion must satisfy."""
     where = run.experiment.pick.where
@@ -32,7 +42,7 @@ def constraints_of(run: Run) -> tuple[Constraint, ...]:
 def profile_stage(run: Run, bench: BenchSpec, search: str, records: Sequence[TrialRecord]) -> Figures:
     """Parameters, size and latency of each completed student, once per architecture on an idle slot."""
     students = {record.trial: TrialSpec.from_plain(record.spec).student for record in records}
-    students["control"] = run.control_student
+    students[CONTROL] = run.control_student
     distinct = {student.digest(): student for student in students.values()}
 
     def measure() -> dict[str, Any]:
@@ -63,18 +73,19 @@ def finalists_stage(
     experiment = run.experiment
     control = control_spec(experiment, student=run.control_student, search=search)
     control_jobs = repeat_jobs(control, experiment=experiment, bench=bench, role=Role.BASELINE)
-    parameters: dict[str, dict[str, Any]] = {job.job_id: {} for job in control_jobs}
+    starts = {job.job_id: Start({}, Repetition(control.trial_id)) for job in control_jobs}
     groups: list[list[TrainJob]] = []
     for record in chosen:
         spec = TrialSpec.from_plain(record.spec)
         groups.append(repeat_jobs(spec, experiment=experiment, bench=bench, role=Role.FINALIST))
-        parameters |= {job.job_id: record.parameters for job in groups[-1]}
+        start = Start(record.parameters, Repetition(record.trial, control.trial_id))
+        starts |= {job.job_id: start for job in groups[-1]}
     # Seed by seed: what else a shared machine does meanwhile falls on the epochs of all groups alike.
     jobs = [job for of_a_seed in zip(control_jobs, *groups, strict=True) for job in of_a_seed]
     final_jobs = [job for group in groups for job in group]
 
     def train() -> dict[str, Any]:
-        _train(run, search, jobs, parameters)
+        _train(run, search, jobs, starts)
         return {"students": [job.job_id for job in jobs]}
 
     run.stages.run("finalists", digest_of([job.trial.plain() for job in jobs]), train)
@@ -88,27 +99,28 @@ def test_stage(run: Run, bench: BenchSpec, teacher: TeacherFacts, records: Seque
     network that could be asked about this split. No other stage reads it; afterwards `stillhouse evaluate`
     may, for the same students.
     """
-    jobs = [
-        _evaluation(record.trial, TrialSpec.from_plain(record.spec).student, record.checkpoint, bench)
+    jobs = {
+        record.trial: _evaluation(
+            record.trial, TrialSpec.from_plain(record.spec).student, record.checkpoint, bench
+        )
         for record in records
-    ]
+    }
     if teacher.weights is not None:
         network, size = run.experiment.teacher.network, run.experiment.cache.batch_size
         beside = OnlineSpec(model=network, weights=teacher.weights, batch_size=size)
-        jobs = [job.with_overrides(teacher=beside) for job in jobs]
-        jobs.append(_evaluation("teacher", network, teacher.weights, bench))
+        jobs = {trial: job.with_overrides(teacher=beside) for trial, job in jobs.items()}
+        jobs["teacher"] = _evaluation("teacher", network, teacher.weights, bench)
 
     def evaluate() -> dict[str, Any]:
         run.workers.start_slots()
-        ends = run_jobs(run.workers.broker, jobs)
+        ends = run_jobs(run.workers.broker, list(jobs.values()))
         return {
-            job.job_id.removeprefix("test-"): {
-                name.removeprefix("test/"): value for name, value in ends[job.job_id].metrics.items()
-            }
-            for job in jobs
+            trial: {name.removeprefix("test/"): value for name, value in ends[job.job_id].metrics.items()}
+            for trial, job in jobs.items()
         }
 
-    key = digest_of([[job.job_id, job.checkpoint, job.teacher and job.teacher.weights] for job in jobs])
+    inputs = [[job.job_id, job.checkpoint, job.teacher and job.teacher.weights] for job in jobs.values()]
+    key = digest_of(inputs)
     return run.stages.run("test", key, evaluate)
 
 
@@ -117,7 +129,7 @@ def chosen_finalists(run: Run, records: Sequence[TrialRecord], figures: Figures)
     return choose_finalists(records, figures, constraints_of(run), run.experiment.budget.finalists)
 
 
-def _train(run: Run, search: str, jobs: Sequence[TrainJob], parameters: dict[str, dict[str, Any]]) -> None:
+def _train(run: Run, search: str, jobs: Sequence[TrainJob], starts: Mapping[str, Start]) -> None:
     """Train what the ledger does not have yet."""
     finished = {r.trial for r in run.ledger.trials(search=search) if r.status == "completed"}
     missing = [job for job in jobs if job.job_id not in finished]
@@ -128,13 +140,14 @@ def _train(run: Run, search: str, jobs: Sequence[TrainJob], parameters: dict[str
     ray.get([broker.agree.remote(key, value) for key, value in agreements_in(run.ledger).items()])
     books = Bookkeeper(run.ledger, search=search, agreements=lambda: ray.get(broker.agreements.remote()))
     for job in missing:
-        books.started(job, parameters=parameters[job.job_id])
+        start = starts[job.job_id]
+        books.started(job, parameters=start.parameters, repetition=start.repetition)
     with run.console.progress("finalists", len(jobs)) as progress:
-        progress.update(len(finished & set(parameters)))
+        progress.update(len(finished & set(starts)))
 
         def on_message(job: Job, message: Message) -> None:
             books.reported(job.job_id, message)
-            done = sum(r.status != "running" for r in map(run.ledger.trial, parameters) if r)
+            done = sum(r.status != "running" for r in map(run.ledger.trial, starts) if r)
             progress.update(done, job.job_id)
 
         run_jobs(broker, missing, on_message, each_may_fail=True)

@@ -10,6 +10,7 @@ from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.finished import STAGE, run_key
 from orchestrator.records.events import FiguresAdded, StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
+from orchestrator.records.relations import control_of
 from orchestrator.records.selection import Figures, Group, SelectedChampion, group_trials
 from orchestrator.records.summary import (
     CacheFigures,
@@ -127,7 +128,7 @@ def _summary(
     tracking_uri: str,
 ) -> Summary:
     control = group_trials(results.control)[0]
-    finalists = [_finalist(results, group, control) for group in group_trials(results.finalists)]
+    finalists = [_finalist(results, group) for group in group_trials(results.finalists)]
     champion_id = results.champion.record.trial
     winner = next(finalist for finalist in finalists if champion_id in finalist.trials)
     exports = {name: Exported.from_plain(file) for name, file in shipped["files"].items()}
@@ -157,7 +158,8 @@ def _summary(
     )
 
 
-def _finalist(results: RunResults, group: Group, control: Group) -> Finalist:
+def _finalist(results: RunResults, group: Group) -> Finalist:
+    control = control_of(group.records[0], results.control)
     return finalist_of(group, control, results.tests, results.figures[group.records[0].trial])
 
 

@@ -29,6 +29,7 @@ from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.teacher_stage import teacher_stage
 from orchestrator.pipeline.workers import Workers
 from orchestrator.records.ledger import Ledger
+from orchestrator.records.relations import with_repetitions
 from orchestrator.records.selection import choose_champion, group_trials
 from orchestrator.records.summary import Summary
 from orchestrator.search.driver import SearchTask, run_search
@@ -81,11 +82,9 @@ def _stages(run: Run, recorder: MlflowRecorder, *, search_must_exist: bool) -> S
     search = run.search_key(teacher, cache)
     _search_stage(run, bench, search, must_exist=search_must_exist)
     records = run.ledger.trials(search=search, role=Role.SEARCH)
-    figures = profile_stage(run, bench, search, [r for r in records if r.status == "completed"])
-    finalists, control = finalists_stage(run, bench, search, chosen_finalists(run, records, figures))
-    for record in [*finalists, *control]:
-        origin = record.trial.rpartition("-seed")[0]
-        figures[record.trial] = figures.get(origin, figures["control"])
+    costs = profile_stage(run, bench, search, [r for r in records if r.status == "completed"])
+    finalists, control = finalists_stage(run, bench, search, chosen_finalists(run, records, costs))
+    figures = with_repetitions(costs, searched=records, finalists=finalists, controls=control)
     champion = choose_champion(group_trials(finalists), figures, constraints_of(run))
     tested = test_stage(run, bench, teacher, [*finalists, *control])
     results = RunResults(

@@ -60,6 +60,14 @@ class TrialStarted(LedgerEvent):
     parameters: dict[str, Any] = Field(description="searched values only, flat: temperature, student.width")
     spec: dict[str, Any] = Field(description="the whole TrialSpec as plain data")
     sampled: dict[str, Any] = Field({}, description="what the searcher proposed")
+    repeats: str | None = Field(
+        None,
+        description="of a finalist the searched trial that it repeats, with the seed of its spec; of the "
+        "control the name that all its seeds share",
+    )
+    control: str | None = Field(
+        None, description="of a finalist the control that it is compared with: what that control `repeats`"
+    )
 
 
 class EpochEnded(LedgerEvent):

@@ -44,6 +44,12 @@ class TrialRecord(Config):
     sampled: dict[str, Any] = Field(
         {}, description="what the searcher proposed, to propose it again on resume"
     )
+    repeats: str | None = Field(
+        None, description="of a finalist the searched trial that it repeats, of the control its name"
+    )
+    control: str | None = Field(
+        None, description="of a finalist the name of the control that it is compared with"
+    )
     status: str = Field("running", description="running, completed, pruned or failed")
     reason: str | None = None
     epochs: int = 0
@@ -187,7 +193,7 @@ class Ledger:
 
     def _start(self, event: TrialStarted) -> None:
         names = ("trial", "role", "search", "objective", "parameters", "spec", "sampled")
-        fields = {name: getattr(event, name) for name in names}
+        fields = {name: getattr(event, name) for name in (*names, "repeats", "control")}
         self._trials[event.trial] = TrialRecord.from_plain({**fields, "started_ms": event.time_ms})
 
     def _epoch(self, event: EpochEnded) -> None:

@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -35,13 +35,23 @@ LAYOUT: dict[str, Any] = {
 }
 
 
-def groups_of(summary: Summary) -> list[tuple[str, str, Students]]:
-    """Name, colour and students of the control and of each finalist, as all charts show them."""
-    groups: list[tuple[str, str, Students]] = [("control (ce)", CONTROL_COLOUR, summary.baseline)]
+class ChartGroup(NamedTuple):
+    """The control, or one finalist, as all charts show it."""
+
+    name: str
+    colour: str
+    students: Students
+    is_champion: bool = False
+
+
+def groups_of(summary: Summary) -> list[ChartGroup]:
+    """The control, then each finalist."""
+    groups = [ChartGroup("control (ce)", CONTROL_COLOUR, summary.baseline)]
     for index, finalist in enumerate(summary.finalists):
-        mark = " ★" if is_champion(summary, finalist) else ""
+        champion = is_champion(summary, finalist)
+        mark = " ★" if champion else ""
         name = f"finalist {index + 1} ({html.escape(finalist.objective, quote=False)}){mark}"
-        groups.append((name, COLOURS[index % len(COLOURS)], finalist))
+        groups.append(ChartGroup(name, COLOURS[index % len(COLOURS)], finalist, champion))
     return groups
 
 
@@ -57,9 +67,9 @@ def cost_chart(summary: Summary, records: Sequence[TrialRecord], figures: Figure
         _add_searched(chart, searched, costs, column)
         _add_unbeaten(chart, searched, figures, field, column)
         _add_front(chart, summary, field, column)
-        for name, colour, students in groups_of(summary):
-            _add_group(chart, name, colour, students, field, column)
-            costs.append(float(getattr(students, field)))
+        for group in groups_of(summary):
+            _add_group(chart, group, field, column)
+            costs.append(float(getattr(group.students, field)))
         if field == "params":
             costs += _add_teacher(chart, summary, column)
         chart.update_xaxes(title=title, **_axis(costs), row=1, col=column)
@@ -77,7 +87,7 @@ def curves_chart(summary: Summary, events: Iterable[Event]) -> go.Figure:
     curves = _curves(events)
     chart = go.Figure()
     means: list[dict[int, float]] = []
-    for name, colour, students in groups_of(summary):
+    for name, colour, students, _ in groups_of(summary):
         seeds = [curves[trial] for trial in students.trials if trial in curves]
         for curve in seeds:
             _add_line(chart, curve, colour, name, thin=True)
@@ -162,7 +172,7 @@ def _add_teacher(chart: go.Figure, summary: Summary, column: int) -> list[float]
 def _add_front(chart: go.Figure, summary: Summary, field: str, column: int) -> None:
     points = {
         name: {"selection_accuracy": students.selection_mean, field: float(getattr(students, field))}
-        for name, _, students in groups_of(summary)
+        for name, _, students, _ in groups_of(summary)
     }
     front = sorted((points[n] for n in pareto_front(points, minimise=(field,))), key=lambda p: p[field])
     steps = [(front[0][field], front[0]["selection_accuracy"])]
@@ -184,16 +194,20 @@ def _add_front(chart: go.Figure, summary: Summary, field: str, column: int) -> N
     )
 
 
-def _add_group(chart: go.Figure, name: str, colour: str, students: Students, field: str, column: int) -> None:
-    spread = students.selection_std
+def _add_group(chart: go.Figure, group: ChartGroup, field: str, column: int) -> None:
+    students, spread = group.students, group.students.selection_std
     chart.add_scatter(
         x=[getattr(students, field)],
         y=[100 * students.selection_mean],
         error_y={"type": "data", "array": [100 * spread], "thickness": 1.5} if spread is not None else None,
         mode="markers",
-        marker={"color": colour, "size": 12, "symbol": "star" if "★" in name else "circle"},
-        name=name,
-        legendgroup=name,
+        marker={
+            "color": group.colour,
+            "size": 12,
+            "symbol": "star" if group.is_champion else "circle",
+        },
+        name=group.name,
+        legendgroup=group.name,
         showlegend=column == 1,
         row=1,
         col=column,

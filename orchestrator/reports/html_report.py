@@ -133,12 +133,13 @@ def _interval(gain: PairedDifference) -> str:
 
 def _students(summary: Summary) -> str:
     columns, rows = students_table(summary)
+    champions = [False, False, *(is_champion(summary, finalist) for finalist in summary.finalists)]
     head = "".join(f"<th>{_text(column)}</th>" for column in columns)
     body = "".join(
-        f"<tr{' class=champion' if '(champion)' in row[0] else ''}>"
+        f"<tr{' class=champion' if champion else ''}>"
         + "".join(f"<td>{_text(cell)}</td>" for cell in row)
         + "</tr>"
-        for row in rows
+        for row, champion in zip(rows, champions, strict=True)
     )
     return f"<table class=students><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 

@@ -14,7 +14,7 @@ from orchestrator.config.loading import EXPERIMENTS_FOLDER, load_experiment
 from orchestrator.config.paths import experiment_name, out_folder, tracking_uri
 from orchestrator.pipeline.finished import STAGE, run_key
 from orchestrator.records.summary import Summary
-from orchestrator.tracking.cursor import Progress, ProgressFile
+from orchestrator.tracking.cursor import CursorFile, TrackingCursor
 
 BLOCKED = ("torch", "torchvision", "ray", "mlflow")
 # The finder stands before all others, so an import of a blocked library fails as if it were not installed.
@@ -49,8 +49,8 @@ def experiment(tmp_path: Path, summary: Summary) -> Path:
     events = [*_students(), _finished(STAGE, run_key(loaded), {})]
     lines = [json.dumps({"seq": seq, "time_ms": 1, **event}) + "\n" for seq, event in enumerate(events)]
     (out / "ledger.jsonl").write_text("".join(lines))
-    progress = Progress(ledger="l", experiment_id="7", parent_run_id="p", cursor=0)
-    ProgressFile(out, tracking_uri(loaded), experiment_name(loaded)).save(progress)
+    progress = TrackingCursor(ledger="l", experiment_id="7", parent_run_id="p", cursor=0)
+    CursorFile(out, tracking_uri(loaded), experiment_name(loaded)).save(progress)
     return file
 
 

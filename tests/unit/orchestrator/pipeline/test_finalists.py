@@ -17,7 +17,8 @@ from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.workers import Workers
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
-from orchestrator.records.ledger_writer import Bookkeeper
+from orchestrator.records.ledger_writer import Bookkeeper, Repetition
+from orchestrator.records.relations import repeated_trial
 from orchestrator.search.trial_specs import Composer, control_spec, repeat_jobs
 from orchestrator.terminal.console import Console
 from trainables.config import BenchSpec, Role, TrialSpec, digest_of
@@ -136,6 +137,31 @@ def test_groups_are_trained_seed_by_seed(scene: Scene, monkeypatch: pytest.Monke
     assert [job.job_id[-1] for job in jobs] == list("000111")
     assert len({job.trial.seed for job in jobs[:3]}) == 1
     assert [job.trial.role.value for job in jobs] == ["baseline", "finalist", "finalist"] * 2
+
+
+def test_each_start_names_what_the_student_repeats_and_its_control(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = [scene.searched(2.0, 0.9), scene.searched(3.0, 0.8)]
+    noted: dict[str, Repetition] = {}
+
+    def train(
+        _run: Run, _search: str, given: Sequence[TrainJob], starts: Mapping[str, finalists.Start]
+    ) -> None:
+        for job in given:
+            noted[job.job_id] = starts[job.job_id].repetition
+            scene.trained(job, 0.8)
+
+    monkeypatch.setattr(finalists, "_train", train)
+    found, control = finalists.finalists_stage(scene.run, scene.bench, SEARCH, chosen)
+    spec = control_spec(scene.run.experiment, student=scene.run.control_student, search=SEARCH)
+    assert [noted[record.trial] for record in control] == [Repetition(spec.trial_id)] * 2
+    assert {noted[record.trial] for record in found} == {
+        Repetition(record.trial, control=spec.trial_id) for record in chosen
+    }
+    # Without these notes, as in a ledger of an earlier version, the specifications tell the same.
+    for record in found:
+        assert repeated_trial(record, chosen).trial == noted[record.trial].repeats
 
 
 def test_finalists_and_control_that_are_trained_already_are_only_found(scene: Scene) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.records.events import EpochEnded, StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
-from orchestrator.records.ledger_writer import Bookkeeper, agreements_in, history
+from orchestrator.records.ledger_writer import Bookkeeper, Repetition, agreements_in, history
 from tests.unit.trainables.slots.broker_lab import queued
 from trainables.config import (
     BenchSpec,
@@ -127,6 +127,19 @@ def test_a_start_is_noted_with_all_that_it_takes_to_repeat_it(books: Bookkeeper,
     )
     assert (record.parameters, record.sampled) == ({"temperature": 2.0}, {"kd": {"temperature": 2.0}})
     assert TrialSpec.from_plain(record.spec) == job_of("t").trial
+
+
+def test_what_a_student_repeats_and_its_control_are_noted(books: Bookkeeper, ledger: Ledger) -> None:
+    repetitions = {
+        "ce-1-seed0": (Role.BASELINE, Repetition("ce-1")),
+        "t-seed0": (Role.FINALIST, Repetition("t", control="ce-1")),
+    }
+    for trial, (role, repetition) in repetitions.items():
+        books.started(job_of(trial, role), parameters={}, repetition=repetition)
+        record = record_of(ledger, trial)
+        assert (record.repeats, record.control) == (repetition.repeats, repetition.control)
+    start(books, "searched")
+    assert "repeats" not in ledger.events()[-1].plain()  # the line is that of earlier versions
 
 
 def test_every_epoch_is_noted_once(books: Bookkeeper, ledger: Ledger) -> None:
