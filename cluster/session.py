@@ -189,7 +189,7 @@ def _end_with_processes() -> None:
     if "wait_for_processes" in inspect.signature(ray.shutdown).parameters:
         ray.shutdown(wait_for_processes=True)
         return
-    node: Any = ray._private.worker._global_node  # Ray 2.52 has the words, but does not let shutdown say them
+    node: Any = ray._private.worker._global_node  # Ray 2.52 can wait for them, but its shutdown cannot say so
     if node is not None:
         node.kill_all_processes = functools.partial(node.kill_all_processes, wait=True)
     ray.shutdown()
