@@ -62,7 +62,8 @@ def spec(tmp_path: Path) -> BenchSpec:
 
 
 def job_of(spec: BenchSpec, *costs: Cost, trial_id: str = "ce-1", student: ModelConfig = NARROW) -> TrainJob:
-    training = TrainingConfig(epochs=3, batch_size=20, checkpoint_every=1)
+    # Named: auto would be measured and agreed on too, where the hardware has bf16.
+    training = TrainingConfig(epochs=3, batch_size=20, checkpoint_every=1, precision="fp32")
     trial = TrialSpec(
         trial_id=trial_id, role=Role.SEARCH, objective=CeConfig(), student=student, training=training, seed=3
     )
