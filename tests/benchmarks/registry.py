@@ -48,48 +48,48 @@ BENCHMARKS: Final[Mapping[str, str]] = MappingProxyType(
 GPU_BENCHMARKS: Final[Mapping[str, str]] = MappingProxyType(
     {
         **{
-            f"gpu_train_images_per_s.{precision}_{batch}": f"tests.benchmarks.gpu_steps:train_images_per_s "
+            f"gpu_train_images_per_s.{precision}_{batch}": f"tests.benchmarks.gpu.steps:train_images_per_s "
             f"{precision} {batch}"
             for batch in (64, 128, 256, 512)
             for precision in ("fp32", "bf16")
         },
-        "gpu_kd_step_over_ce": "tests.benchmarks.gpu_teachers:kd_step_over_ce",
-        "gpu_online_step_over_ce": "tests.benchmarks.gpu_teachers:online_step_over_ce",
+        "gpu_kd_step_over_ce": "tests.benchmarks.gpu.teachers:kd_step_over_ce",
+        "gpu_online_step_over_ce": "tests.benchmarks.gpu.teachers:online_step_over_ce",
         **{
-            f"gpu_idle_share.{precision}_{batch}": f"tests.benchmarks.gpu_launches:idle_share "
+            f"gpu_idle_share.{precision}_{batch}": f"tests.benchmarks.gpu.launches:idle_share "
             f"{precision} {batch}"
             for precision, batch in (("fp32", 64), ("bf16", 64), ("fp32", 512), ("bf16", 512))
         },
         **{
-            f"gpu_graph_gain.{precision}_{batch}": f"tests.benchmarks.gpu_launches:graph_gain "
+            f"gpu_graph_gain.{precision}_{batch}": f"tests.benchmarks.gpu.launches:graph_gain "
             f"{precision} {batch}"
             for precision, batch in (("fp32", 64), ("fp32", 512))
         },
-        "gpu_loop_over_plain_torch.fp32": "tests.benchmarks.gpu_steps:loop_over_plain_torch fp32",
-        "gpu_loop_over_plain_torch.bf16": "tests.benchmarks.gpu_steps:loop_over_plain_torch bf16",
-        "gpu_auto_precision_gain.64": "tests.benchmarks.gpu_steps:auto_precision_gain 64",
-        "gpu_auto_precision_gain.512": "tests.benchmarks.gpu_steps:auto_precision_gain 512",
-        "gpu_channels_last_gain.fp32": "tests.benchmarks.gpu_steps:channels_last_gain fp32",
-        "gpu_channels_last_gain.bf16": "tests.benchmarks.gpu_steps:channels_last_gain bf16",
-        "gpu_sharing_gain.fp32_4": "tests.benchmarks.gpu_sharing:sharing_gain fp32 4",
-        "gpu_rerun_drift": "tests.benchmarks.gpu_steps:rerun_drift",
-        "gpu_render_images_per_s.crop_flip": "tests.benchmarks.gpu_views:render_images_per_s crop_flip",
-        "gpu_render_images_per_s.randaugment": "tests.benchmarks.gpu_views:render_images_per_s randaugment",
-        "gpu_teacher_pass_images_per_s.fp32": "tests.benchmarks.gpu_teachers:teacher_pass_images_per_s fp32",
-        "gpu_teacher_pass_images_per_s.bf16": "tests.benchmarks.gpu_teachers:teacher_pass_images_per_s bf16",
+        "gpu_loop_over_plain_torch.fp32": "tests.benchmarks.gpu.steps:loop_over_plain_torch fp32",
+        "gpu_loop_over_plain_torch.bf16": "tests.benchmarks.gpu.steps:loop_over_plain_torch bf16",
+        "gpu_auto_precision_gain.64": "tests.benchmarks.gpu.steps:auto_precision_gain 64",
+        "gpu_auto_precision_gain.512": "tests.benchmarks.gpu.steps:auto_precision_gain 512",
+        "gpu_channels_last_gain.fp32": "tests.benchmarks.gpu.steps:channels_last_gain fp32",
+        "gpu_channels_last_gain.bf16": "tests.benchmarks.gpu.steps:channels_last_gain bf16",
+        "gpu_sharing_gain.fp32_4": "tests.benchmarks.gpu.sharing:sharing_gain fp32 4",
+        "gpu_rerun_drift": "tests.benchmarks.gpu.steps:rerun_drift",
+        "gpu_render_images_per_s.crop_flip": "tests.benchmarks.gpu.views:render_images_per_s crop_flip",
+        "gpu_render_images_per_s.randaugment": "tests.benchmarks.gpu.views:render_images_per_s randaugment",
+        "gpu_teacher_pass_images_per_s.fp32": "tests.benchmarks.gpu.teachers:teacher_pass_images_per_s fp32",
+        "gpu_teacher_pass_images_per_s.bf16": "tests.benchmarks.gpu.teachers:teacher_pass_images_per_s bf16",
         **{
-            f"gpu_gather_over_index_select.{where}": "tests.benchmarks.gpu_teachers:gather_over_index_select "
+            f"gpu_gather_over_index_select.{where}": "tests.benchmarks.gpu.teachers:gather_over_index_select "
             + where
             for where in ("resident", "mapped")
         },
         **{
-            f"gpu_objective_step_over_ce.{name}": "tests.benchmarks.gpu_teachers:objective_step_over_ce "
+            f"gpu_objective_step_over_ce.{name}": "tests.benchmarks.gpu.teachers:objective_step_over_ce "
             + name
             for name in OBJECTIVE_CONFIGS
             if name != "ce"
         },
-        "gpu_compile_gain.fp32": "tests.benchmarks.gpu_steps:compile_gain fp32",
-        "gpu_compile_gain.bf16": "tests.benchmarks.gpu_steps:compile_gain bf16",
+        "gpu_compile_gain.fp32": "tests.benchmarks.gpu.steps:compile_gain fp32",
+        "gpu_compile_gain.bf16": "tests.benchmarks.gpu.steps:compile_gain bf16",
     }
 )
 

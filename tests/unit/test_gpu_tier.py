@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.benchmarks import gpu, gpu_tier
 from tests.benchmarks.docs import GPU_BEGIN, GPU_END, PAGE, gpu_table, with_table
 from tests.benchmarks.figures import Bound, Figure
-from tests.benchmarks.gpu_tier import END_S, LAST_START_S, Report, run_benchmarks
-from tests.benchmarks.gpu_worker import BenchmarkFailed, GpuWorker
+from tests.benchmarks.gpu import __main__ as entry
+from tests.benchmarks.gpu import tier
+from tests.benchmarks.gpu.tier import END_S, LAST_START_S, Report, run_benchmarks
+from tests.benchmarks.gpu.worker import BenchmarkFailed, GpuWorker
 from tests.benchmarks.registry import BENCHMARKS, GPU_BENCHMARKS
 from tests.unit.no_ray import environment_without
 
@@ -35,7 +36,7 @@ def _figure(value: float = 2.0, bound: Bound | None = None) -> Figure:
 def test_tests_and_benchmarks_of_a_gpu_import_neither_ray_nor_what_the_driver_needs(tmp_path: Path) -> None:
     tests = [f"tests.gpu.{path.stem}" for path in sorted((ROOT / "tests" / "gpu").glob("*.py"))]
     benchmarks = sorted({path.partition(":")[0] for path in GPU_BENCHMARKS.values()})
-    modules = [*tests, *benchmarks, "tests.conftest", "tests.benchmarks.gpu_tier"]
+    modules = [*tests, *benchmarks, "tests.conftest", "tests.benchmarks.gpu.tier"]
     code = f"import importlib\nfor name in {modules}: importlib.import_module(name)\nprint('done')"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -79,9 +80,12 @@ def test_a_name_is_that_of_a_cpu_or_of_a_gpu() -> None:
 def test_what_is_missing_is_named_with_the_next_step(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert gpu.missing(lambda name: None if name in ("pydantic", "torch") else name) == ["torch", "pydantic"]
-    monkeypatch.setattr(gpu, "missing", lambda: ["pydantic"])
-    assert gpu.main([]) == 1
+    assert entry.missing(lambda name: None if name in ("pydantic", "torch") else name) == [
+        "torch",
+        "pydantic",
+    ]
+    monkeypatch.setattr(entry, "missing", lambda: ["pydantic"])
+    assert entry.main([]) == 1
     said = capsys.readouterr().err
     assert "needs pydantic, not installed for" in said
     assert "make gpu GPU_PYTHON=python3" in said
@@ -91,7 +95,7 @@ def test_without_a_gpu_one_line_says_so_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert gpu_tier.main(["--out", str(tmp_path / "gpu.json")]) == 0
+    assert tier.main(["--out", str(tmp_path / "gpu.json")]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "no GPU here that PyTorch can use: nothing was run, and no file was written"
     ]
@@ -191,7 +195,7 @@ def test_tests_are_counted_and_none_at_all_is_a_failure(
 ) -> None:
     path = tmp_path / "tests.xml"
     path.write_text(f"<testsuites><testsuite {suite}/></testsuites>")
-    assert gpu_tier.counts_of(path) == counts
+    assert tier.counts_of(path) == counts
 
 
 def test_the_page_tells_the_hardware_and_what_was_not_measured() -> None:

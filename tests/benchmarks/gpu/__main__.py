@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
             "name another Python: make gpu GPU_PYTHON=python3\n"
         )
         return 1
-    command = [sys.executable, "-m", "tests.benchmarks.gpu_tier", *arguments]
+    command = [sys.executable, "-m", "tests.benchmarks.gpu.tier", *arguments]
     return subprocess.run(command, check=False).returncode
 
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 import torch
 
 from tests.benchmarks.figures import Figure, write_figures
-from tests.benchmarks.gpu_worker import BenchmarkFailed, GpuWorker
+from tests.benchmarks.gpu.worker import BenchmarkFailed, GpuWorker
 from tests.benchmarks.registry import GPU_BENCHMARKS
 from tests.benchmarks.surroundings import commit
 from tests.gpu.tried import TRIED, tried_device
@@ -35,7 +35,7 @@ END_S: Final = 470.0
 """When so long has passed a benchmark that is running is ended."""
 ONE_S: Final = 120.0
 """The longest that one benchmark may take."""
-ROOT: Final = Path(__file__).parents[2]
+ROOT: Final = Path(__file__).parents[3]
 
 Measure = Callable[[str, float], Figure]
 Clock = Callable[[], float]
