@@ -62,8 +62,7 @@ def spec(tmp_path: Path) -> BenchSpec:
 
 
 def job_of(spec: BenchSpec, *costs: Cost, trial_id: str = "ce-1", student: ModelConfig = NARROW) -> TrainJob:
-    # Named: auto would be measured and agreed on too, where the hardware has bf16.
-    training = TrainingConfig(epochs=3, batch_size=20, checkpoint_every=1, precision="fp32")
+    training = TrainingConfig(epochs=3, batch_size=20, checkpoint_every=1)
     trial = TrialSpec(
         trial_id=trial_id, role=Role.SEARCH, objective=CeConfig(), student=student, training=training, seed=3
     )
