@@ -13,7 +13,7 @@ from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.teacher_stage import known_teacher
 from orchestrator.terminal.console import Console
 from orchestrator.terminal.formatting import duration
-from trainables.cache.format.disk_space import bytes_in_words, expected_bytes, require_room
+from trainables.cache.format.disk_space import bytes_in_words, expected_bytes, require_disk_space
 from trainables.cache.format.planning import Plan, agreed_origin, answers_of, plan_shards
 from trainables.cache.format.storage import Place, open_place
 from trainables.cache.tools.fidelity import FidelityRow, fidelity
@@ -56,7 +56,7 @@ def plan_cache(run: Run, console: Console) -> dict[str, Any]:
     _show_banks(request, estimate, console)
     _show_time(estimate, console, is_made=teacher is not None)
     losses = _show_losses(request, estimate, console)
-    require_room(place, estimate.plan, embedding_width=embedding_width(request, estimate.plan))
+    require_disk_space(place, estimate.plan, embedding_width=embedding_width(request, estimate.plan))
     return _result(place, estimate, losses)
 
 

@@ -17,7 +17,9 @@ def methods(
     experiment: Experiment,
     out: Out = None,
     to: Annotated[Path | None, typer.Option(help="Write the page there, not to standard output.")] = None,
-    bench: Annotated[Path, typer.Option(help="Figures of `make bench`, for what a step costs.")] = BENCH,
+    benchmarks: Annotated[
+        Path, typer.Option("--bench", help="Figures of `make bench`, for what a step costs.")
+    ] = BENCH,
 ) -> None:
     """Compare the objectives that a finished experiment trained with several seeds, as a page in Markdown."""
     from orchestrator.config.loading import load_experiment
@@ -40,7 +42,7 @@ def methods(
         title="Objectives and their evidence",
         facts=facts_of(loaded, ledger),
         command=f"stillhouse methods {experiment}{where}",
-        steps=read_steps(bench),
+        steps=read_steps(benchmarks),
     )
     if to is None:
         typer.echo(page, nl=False)

@@ -16,7 +16,7 @@ from orchestrator.pipeline.workers import Workers
 from orchestrator.records.ledger import Ledger
 from orchestrator.terminal.console import Console
 from search_spaces.space import SpaceConfig
-from trainables.config import OBJECTIVE_CONFIGS, BenchSpec, ModelConfig, OnlineSpec, digest_of
+from trainables.config import OBJECTIVE_CONFIGS, ModelConfig, OnlineSpec, WorkbenchSpec, digest_of
 from trainables.seeds import derive_seed
 from trainables.teacher.cache_build import CacheSummary
 from trainables.training.train_teacher import TeacherFacts
@@ -61,8 +61,8 @@ class Run:
         }
         return tuple(sorted(wanted, reverse=True))
 
-    def bench(self, cache: CacheSummary | None, *, weights: str | None = None) -> BenchSpec:
-        """The bench on which all students are trained; `weights` are those of a teacher that is online."""
+    def workbench(self, cache: CacheSummary | None, *, weights: str | None = None) -> WorkbenchSpec:
+        """The workbench of all students of the run; `weights` are those of a teacher that is online."""
         config, online = self.experiment.cache, None
         if config.online and weights is not None:
             online = OnlineSpec(
@@ -72,7 +72,7 @@ class Run:
                 embedding=config.embedding,
                 autocast=config.autocast,
             )
-        return BenchSpec(
+        return WorkbenchSpec(
             data=self.experiment.data,
             views=self.experiment.views,
             view_seed=self.view_seed,

@@ -142,21 +142,21 @@ class _Evaluator:
         self._split = split
         self._batch_size = run.experiment.training.eval_batch_size
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._bench = Workbench(data, run.experiment.views, view_seed=run.view_seed, device=device)
+        self._workbench = Workbench(data, run.experiment.views, view_seed=run.view_seed, device=device)
 
     def loaded(self, config: ModelConfig, weights: str) -> nn.Module:
         """A network with its weights."""
         data = self._data
         model = build_model(config, n_classes=len(data.classes), in_channels=int(data.train.images.shape[1]))
         load_weights(model, Path(weights))
-        return model.to(self._bench.device)
+        return model.to(self._workbench.device)
 
     def figures(self, model: nn.Module) -> CleanFigures:
-        return CleanFigures(**self._bench.evaluate(model, self._split, batch_size=self._batch_size))
+        return CleanFigures(**self._workbench.evaluate(model, self._split, batch_size=self._batch_size))
 
     def agreement(self, student: nn.Module, teacher: nn.Module) -> float:
         own_N, taught_N = (
-            self._bench.classes(model, self._split, batch_size=self._batch_size)
+            self._workbench.classes(model, self._split, batch_size=self._batch_size)
             for model in (student, teacher)
         )
         return float((own_N == taught_N).double().mean())

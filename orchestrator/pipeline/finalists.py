@@ -16,7 +16,7 @@ from orchestrator.records.ledger_writer import Bookkeeper, Repetition, agreement
 from orchestrator.records.relations import CONTROL
 from orchestrator.records.selection import choose_finalists
 from orchestrator.search.trial_specs import control_spec, repeat_jobs
-from trainables.config import BenchSpec, ModelConfig, OnlineSpec, Role, Split, TrialSpec, digest_of
+from trainables.config import ModelConfig, OnlineSpec, Role, Split, TrialSpec, WorkbenchSpec, digest_of
 from trainables.errors import StillhouseError
 from trainables.slots.messages import EvaluateJob, Job, Message, ProfileJob, TrainJob
 from trainables.training.train_teacher import TeacherFacts
@@ -39,7 +39,7 @@ def constraints_of(run: Run) -> tuple[Constraint, ...]:
     return parse_constraints(where) if where else ()
 
 
-def profile_stage(run: Run, bench: BenchSpec, search: str, records: Sequence[TrialRecord]) -> Figures:
+def profile_stage(run: Run, workbench: WorkbenchSpec, search: str, records: Sequence[TrialRecord]) -> Figures:
     """Parameters, size and latency of each completed student, once per architecture on an idle slot."""
     students = {record.trial: TrialSpec.from_plain(record.spec).student for record in records}
     students[CONTROL] = run.control_student
@@ -47,7 +47,10 @@ def profile_stage(run: Run, bench: BenchSpec, search: str, records: Sequence[Tri
 
     def measure() -> dict[str, Any]:
         run.workers.start_slots()
-        jobs = [ProfileJob(job_id=f"profile-{d[:12]}", bench=bench, student=s) for d, s in distinct.items()]
+        jobs = [
+            ProfileJob(job_id=f"profile-{d[:12]}", workbench=workbench, student=s)
+            for d, s in distinct.items()
+        ]
         figures: Figures = {}
         # One after the other: two at once would measure each other.
         for digest, job in zip(distinct, jobs, strict=True):
@@ -61,7 +64,7 @@ def profile_stage(run: Run, bench: BenchSpec, search: str, records: Sequence[Tri
 
 
 def finalists_stage(
-    run: Run, bench: BenchSpec, search: str, chosen: Sequence[TrialRecord]
+    run: Run, workbench: WorkbenchSpec, search: str, chosen: Sequence[TrialRecord]
 ) -> tuple[list[TrialRecord], list[TrialRecord]]:
     """Finalists and control, each with the same seeds; the records of those that were completed.
 
@@ -72,12 +75,12 @@ def finalists_stage(
     """
     experiment = run.experiment
     control = control_spec(experiment, student=run.control_student, search=search)
-    control_jobs = repeat_jobs(control, experiment=experiment, bench=bench, role=Role.BASELINE)
+    control_jobs = repeat_jobs(control, experiment=experiment, workbench=workbench, role=Role.BASELINE)
     starts = {job.job_id: Start({}, Repetition(control.trial_id)) for job in control_jobs}
     groups: list[list[TrainJob]] = []
     for record in chosen:
         spec = TrialSpec.from_plain(record.spec)
-        groups.append(repeat_jobs(spec, experiment=experiment, bench=bench, role=Role.FINALIST))
+        groups.append(repeat_jobs(spec, experiment=experiment, workbench=workbench, role=Role.FINALIST))
         start = Start(record.parameters, Repetition(record.trial, control.trial_id))
         starts |= {job.job_id: start for job in groups[-1]}
     # Seed by seed: what else a shared machine does meanwhile falls on the epochs of all groups alike.
@@ -92,7 +95,9 @@ def finalists_stage(
     return _completed(run, final_jobs), _completed(run, control_jobs)
 
 
-def test_stage(run: Run, bench: BenchSpec, teacher: TeacherFacts, records: Sequence[TrialRecord]) -> Figures:
+def test_stage(
+    run: Run, workbench: WorkbenchSpec, teacher: TeacherFacts, records: Sequence[TrialRecord]
+) -> Figures:
     """By trial id, `accuracy`, `nll`, `ece` and `agreement` with the teacher, on the test split.
 
     Finalists and control have them, and the teacher itself; where its logits were imported there is no
@@ -101,7 +106,7 @@ def test_stage(run: Run, bench: BenchSpec, teacher: TeacherFacts, records: Seque
     """
     jobs = {
         record.trial: _evaluation(
-            record.trial, TrialSpec.from_plain(record.spec).student, record.checkpoint, bench
+            record.trial, TrialSpec.from_plain(record.spec).student, record.checkpoint, workbench
         )
         for record in records
     }
@@ -109,7 +114,7 @@ def test_stage(run: Run, bench: BenchSpec, teacher: TeacherFacts, records: Seque
         network, size = run.experiment.teacher.network, run.experiment.cache.batch_size
         beside = OnlineSpec(model=network, weights=teacher.weights, batch_size=size)
         jobs = {trial: job.with_overrides(teacher=beside) for trial, job in jobs.items()}
-        jobs["teacher"] = _evaluation("teacher", network, teacher.weights, bench)
+        jobs["teacher"] = _evaluation("teacher", network, teacher.weights, workbench)
 
     def evaluate() -> dict[str, Any]:
         run.workers.start_slots()
@@ -166,10 +171,12 @@ def _completed(run: Run, jobs: Sequence[TrainJob]) -> list[TrialRecord]:
     return completed
 
 
-def _evaluation(trial: str, student: ModelConfig, checkpoint: str | None, bench: BenchSpec) -> EvaluateJob:
+def _evaluation(
+    trial: str, student: ModelConfig, checkpoint: str | None, workbench: WorkbenchSpec
+) -> EvaluateJob:
     return EvaluateJob(
         job_id=f"test-{trial}",
-        bench=bench,
+        workbench=workbench,
         student=student,
         checkpoint=checkpoint or "",
         split=Split.TEST,

@@ -36,7 +36,7 @@ from orchestrator.search.driver import SearchTask, run_search
 from orchestrator.search.trial_specs import Composer
 from orchestrator.terminal.console import Console
 from orchestrator.tracking.recorder import MlflowRecorder, ParentFacts
-from trainables.config import BenchSpec, Role, digest_of
+from trainables.config import Role, WorkbenchSpec, digest_of
 from trainables.errors import ConfigError, Interrupted, StillhouseError
 
 CLOSE_S = {"FINISHED": 120.0, "FAILED": 20.0, "KILLED": 5.0}
@@ -78,15 +78,15 @@ def _stages(run: Run, recorder: MlflowRecorder, *, search_must_exist: bool) -> S
     teacher = teacher_stage(run)
     over = run.ledger.finished(STAGE, run_key(run.loaded)) is not None
     cache = cache_stage(run, teacher, needed=not over)
-    bench = run.bench(cache, weights=teacher.weights)
+    workbench = run.workbench(cache, weights=teacher.weights)
     search = run.search_key(teacher, cache)
-    _search_stage(run, bench, search, must_exist=search_must_exist)
+    _search_stage(run, workbench, search, must_exist=search_must_exist)
     records = run.ledger.trials(search=search, role=Role.SEARCH)
-    costs = profile_stage(run, bench, search, [r for r in records if r.status == "completed"])
-    finalists, control = finalists_stage(run, bench, search, chosen_finalists(run, records, costs))
+    costs = profile_stage(run, workbench, search, [r for r in records if r.status == "completed"])
+    finalists, control = finalists_stage(run, workbench, search, chosen_finalists(run, records, costs))
     figures = with_repetitions(costs, searched=records, finalists=finalists, controls=control)
     champion = choose_champion(group_trials(finalists), figures, constraints_of(run))
-    tested = test_stage(run, bench, teacher, [*finalists, *control])
+    tested = test_stage(run, workbench, teacher, [*finalists, *control])
     results = RunResults(
         teacher=teacher,
         cache=cache,
@@ -110,7 +110,7 @@ def _stages(run: Run, recorder: MlflowRecorder, *, search_must_exist: bool) -> S
     return write_up(run, recorder, results, exported, registered, tracking_uri(run.loaded))
 
 
-def _search_stage(run: Run, bench: BenchSpec, search: str, *, must_exist: bool) -> None:
+def _search_stage(run: Run, workbench: WorkbenchSpec, search: str, *, must_exist: bool) -> None:
     key = digest_of([search, run.experiment.budget.trials])
     if must_exist and not run.stages.is_finished("search", key):
         raise ConfigError(
@@ -120,7 +120,7 @@ def _search_stage(run: Run, bench: BenchSpec, search: str, *, must_exist: bool) 
 
     def search_action() -> dict[str, Any]:
         run.workers.start_slots()
-        composer = Composer(run.experiment, run.space, bench, search)
+        composer = Composer(run.experiment, run.space, workbench, search)
         task = SearchTask(composer, run.workers.broker, run.workers.plan.slots, run.out / "tune")
         return run_search(task, run.ledger, run.console)
 

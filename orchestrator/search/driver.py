@@ -70,7 +70,7 @@ def run_search(task: SearchTask, ledger: Ledger, console: Console) -> dict[str, 
     if books.count("completed") == 0:
         raise StillhouseError(f"no trial was completed: {books.failures()}")
     for record in ledger.trials(search=task.composer.search, role=Role.SEARCH):
-        drop_states(Path(task.composer.bench.checkpoints) / record.trial, keep_for_forks=False)
+        drop_states(Path(task.composer.workbench.checkpoints) / record.trial, keep_for_forks=False)
     return {status: books.count(status) for status in ("completed", "pruned", "failed")}
 
 

@@ -8,7 +8,15 @@ from typing import Any
 
 from orchestrator.config.schema import ExperimentConfig
 from search_spaces.space import SpaceConfig
-from trainables.config import BenchSpec, CeConfig, Fork, ModelConfig, Role, TrialSpec, digest_of
+from trainables.config import (
+    CeConfig,
+    Fork,
+    ModelConfig,
+    Role,
+    TrialSpec,
+    WorkbenchSpec,
+    digest_of,
+)
 from trainables.config.base import Scalar
 from trainables.seeds import derive_seed
 from trainables.slots.messages import TrainJob
@@ -33,7 +41,7 @@ class Composer:
 
     experiment: ExperimentConfig
     space: SpaceConfig
-    bench: BenchSpec
+    workbench: WorkbenchSpec
     search: str
 
     def __call__(self, sampled: Mapping[str, Any], fork: Fork | None = None) -> Proposal:
@@ -62,17 +70,17 @@ class Composer:
                 "keep_states": scheduler.name == "pbt",
             }
         )
-        job = TrainJob(bench=self.bench, trial=spec, costs=self.space.search.minimise)
+        job = TrainJob(workbench=self.workbench, trial=spec, costs=self.space.search.minimise)
         return Proposal(job, resolved.parameters, sampled)
 
 
 def repeat_jobs(
-    spec: TrialSpec, *, experiment: ExperimentConfig, bench: BenchSpec, role: Role
+    spec: TrialSpec, *, experiment: ExperimentConfig, workbench: WorkbenchSpec, role: Role
 ) -> list[TrainJob]:
     """The same student again, once per seed of the budget; all groups share their seeds, so pairs compare."""
     return [
         TrainJob(
-            bench=bench,
+            workbench=workbench,
             trial=spec.with_overrides(
                 trial_id=f"{spec.trial_id}-seed{number}",
                 role=role,

@@ -74,8 +74,8 @@ def _train(
 ) -> float:
     """Train the model; its selection accuracy in the end, whose weights it keeps."""
     last: dict[str, float] = {}
-    bench = Workbench(data, VIEWS, view_seed=VIEW_SEED, device=CPU, cache=cache)
-    train(Course(model, objective, RECIPE, 0), bench, on_epoch=lambda _, metrics: last.update(metrics))
+    workbench = Workbench(data, VIEWS, view_seed=VIEW_SEED, device=CPU, cache=cache)
+    train(Course(model, objective, RECIPE, 0), workbench, on_epoch=lambda _, metrics: last.update(metrics))
     return last["selection/accuracy"]
 
 

@@ -49,11 +49,11 @@ SIZES: Final = (
 def loop_over_plain_torch(rounds: int = 30) -> Figure:
     """Images a second of the loop's training epochs, over those of a loop written out by hand."""
     torch.set_num_threads(1)
-    bench = _bench()
-    ours, plain = network(STUDENT), _PlainLoop(bench)
+    workbench = _workbench()
+    ours, plain = network(STUDENT), _PlainLoop(workbench)
     rates: dict[str, list[float]] = {"ours": [], "plain": []}
     turns: dict[str, Callable[[int], float]] = {
-        "ours": lambda seed: _images_per_s(Course(ours, CeConfig(), recipe(), seed), bench),
+        "ours": lambda seed: _images_per_s(Course(ours, CeConfig(), recipe(), seed), workbench),
         "plain": lambda seed: plain.epoch_images_per_s(),
     }
     for number in range(rounds + 1):
@@ -76,12 +76,12 @@ def loop_over_plain_torch(rounds: int = 30) -> Figure:
 def auto_precision_gain() -> Figure:
     """Images a second in the precision that auto chooses on this machine, over those in fp32."""
     torch.set_num_threads(1)
-    bench = _bench()
+    workbench = _workbench()
     rounds = 8 if has_fast_bf16(CPU) else 1  # emulated, a step in bf16 takes seconds
     choice, why = TrainingPrecision.FP32, "without a measurement, since this CPU has no instructions for bf16"
     if has_fast_bf16(CPU):
         measured = measure_precision(
-            network(STUDENT), batch_size=BATCH, input_shape=bench.input_shape, device=CPU
+            network(STUDENT), batch_size=BATCH, input_shape=workbench.input_shape, device=CPU
         )
         choice = measured.choice
         why = (
@@ -92,7 +92,7 @@ def auto_precision_gain() -> Figure:
     def course_in(precision: TrainingPrecision) -> Callable[[int], Course]:
         return lambda seed: Course(models[precision], CeConfig(), recipe(), seed, precision)
 
-    times_s = interleaved(bench, {str(precision): course_in(precision) for precision in models}, rounds)
+    times_s = interleaved(workbench, {str(precision): course_in(precision) for precision in models}, rounds)
     step_s = {name: statistics.median(times) for name, times in times_s.items()}
     gain = step_s["fp32"] / step_s[choice]
     how = (
@@ -106,14 +106,14 @@ def auto_precision_gain() -> Figure:
 class _PlainLoop:
     """What one writes without a library: ready images, an optimiser, five lines a step."""
 
-    def __init__(self, bench: Workbench) -> None:
+    def __init__(self, workbench: Workbench) -> None:
         self.model = network(STUDENT)
         self.layout = memory_format(self.model)
         self.model.to(memory_format=self.layout)  # type: ignore[call-overload]
-        data = bench.data
+        data = workbench.data
         images = normalise(data.train.images[:], data.mean, data.std)
         self.images_NCHW = images.contiguous(memory_format=self.layout)
-        self.labels_N = bench.labels_N
+        self.labels_N = workbench.labels_N
         config = recipe()
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
@@ -131,13 +131,13 @@ class _PlainLoop:
         return len(self.labels_N) / (time.perf_counter() - began)
 
 
-def _images_per_s(course: Course, bench: Workbench) -> float:
+def _images_per_s(course: Course, workbench: Workbench) -> float:
     told: list[dict[str, float]] = []
-    train(course, bench, on_epoch=lambda _, metrics: told.append(metrics))
+    train(course, workbench, on_epoch=lambda _, metrics: told.append(metrics))
     return told[0]["train/images_per_s"]
 
 
-def _bench() -> Workbench:
+def _workbench() -> Workbench:
     data = random_data()
     small = replace(data, train=_first(data.train, N_EPOCH), selection=_first(data.selection, N_SELECTION))
     return Workbench(small, VIEWS, view_seed=VIEW_SEED, device=CPU)

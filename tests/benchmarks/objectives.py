@@ -63,12 +63,12 @@ def objective_step_over_ce(name: str, rounds: int = 12) -> Figure:
     models = {"ce": network(STUDENT), name: network(student)}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         cache = cache_of(Path(folder), data, teacher, VIEWS, embedding=True)
-        bench = Workbench(data, VIEWS, view_seed=VIEW_SEED, device=CPU, cache=cache)
+        workbench = Workbench(data, VIEWS, view_seed=VIEW_SEED, device=CPU, cache=cache)
         courses = {
             "ce": lambda seed: Course(models["ce"], CeConfig(), recipe(), seed),
             name: lambda seed: Course(models[name], config, recipe(), seed),
         }
-        times_s = interleaved(bench, courses, rounds)
+        times_s = interleaved(workbench, courses, rounds)
     ce_s, own_s = (statistics.median(times_s[one]) for one in ("ce", name))
     views = "two views" if len(config.banks) > 1 else "one view"
     how = (

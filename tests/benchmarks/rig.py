@@ -22,7 +22,7 @@ from orchestrator.search.driver import SearchTask, run_search
 from orchestrator.search.trial_specs import Composer
 from orchestrator.terminal.console import Console
 from search_spaces.space import SpaceConfig
-from trainables.config import BenchSpec
+from trainables.config import WorkbenchSpec
 
 SLOTS_UP_TIMEOUT_S: Final = 600.0
 EPOCHS: Final = 3
@@ -90,20 +90,20 @@ class Search:
     ) -> float:
         """The wall seconds of the search; another name makes it another search of other students.
 
-        `teacher` holds fields of `BenchSpec` that say where the teacher's answers come from.
+        `teacher` holds fields of `WorkbenchSpec` that say where the teacher's answers come from.
 
         Raises:
             RuntimeError: not every trial was completed.
         """
         experiment = self.experiment
-        bench = BenchSpec(
+        workbench = WorkbenchSpec(
             data=experiment.data,
             views=experiment.views,
             view_seed=0,
             **{"cache_uri": None, "cache_manifest": None, **(teacher or {})},
             checkpoints=str(self.folder / "students"),
         )
-        composer = Composer(experiment, space, bench, name)
+        composer = Composer(experiment, space, workbench, name)
         task = SearchTask(composer, self.workers.broker, self.workers.plan.slots, self.folder / "tune")
         began = time.monotonic()
         ended = run_search(task, self.ledger, self.console)

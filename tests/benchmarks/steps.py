@@ -73,18 +73,20 @@ def kd_step_over_ce(rounds: int = 50) -> Figure:
     data, teacher = random_data(), network(TEACHER)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         cache = cache_of(Path(folder), data, teacher, VIEWS)
-        bench = Workbench(data, VIEWS, view_seed=VIEW_SEED, device=CPU, cache=cache)
-        return _over_ce(bench, "KD, the teacher's logits gathered from a cache of fp16", rounds, KD_OVER_CE)
+        workbench = Workbench(data, VIEWS, view_seed=VIEW_SEED, device=CPU, cache=cache)
+        return _over_ce(
+            workbench, "KD, the teacher's logits gathered from a cache of fp16", rounds, KD_OVER_CE
+        )
 
 
 def online_step_over_ce(rounds: int = 25) -> Figure:
     """The same with the teacher run on each batch instead of the cache; for comparison."""
-    bench = _OnlineBench(random_data(), network(TEACHER))
+    workbench = _OnlineWorkbench(random_data(), network(TEACHER))
     teacher = f"KD, teacher {TEACHER.name} of width {TEACHER.width} run on the same batch in inference mode"
-    return _over_ce(bench, teacher, rounds, None)
+    return _over_ce(workbench, teacher, rounds, None)
 
 
-class _OnlineBench(Workbench):
+class _OnlineWorkbench(Workbench):
     """Asks a live teacher about the batch that the student has just been given."""
 
     def __init__(self, data: TrainingData, teacher: nn.Module) -> None:
@@ -105,14 +107,14 @@ class _OnlineBench(Workbench):
         return TeacherSignal(logits_BC.clone(), confidence_B.clone())
 
 
-def _over_ce(bench: Workbench, what: str, rounds: int, bound: Bound | None) -> Figure:
+def _over_ce(workbench: Workbench, what: str, rounds: int, bound: Bound | None) -> Figure:
     torch.set_num_threads(1)
     models = {"ce": network(STUDENT), "kd": network(STUDENT)}
     courses = {
         "ce": lambda seed: Course(models["ce"], CeConfig(), recipe(), seed),
         "kd": lambda seed: Course(models["kd"], KdConfig(), recipe(), seed),
     }
-    times_s = interleaved(bench, courses, rounds)
+    times_s = interleaved(workbench, courses, rounds)
     ce_s, kd_s = (statistics.median(times_s[name]) for name in ("ce", "kd"))
     how = (
         f"median of {len(times_s['kd'])} training steps with {what} ({1000 * kd_s:.2f} ms), over as many "
@@ -137,7 +139,7 @@ def step_times_s(course: Course, bench: Workbench) -> list[float]:
 
 
 def interleaved(
-    bench: Workbench,
+    workbench: Workbench,
     courses: Mapping[str, Callable[[int], Course]],
     rounds: int,
     *,
@@ -151,7 +153,7 @@ def interleaved(
     for number in range(rounds + 1):
         order = list(courses) if number % 2 else list(courses)[::-1]
         for name in order:
-            steps_s = timed(courses[name](number), bench)
+            steps_s = timed(courses[name](number), workbench)
             if number > 0:  # the first round also renders the views and loads the teacher's answers
                 times_s[name] += steps_s
     return times_s

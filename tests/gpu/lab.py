@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from tests.unit.trainables.training.course_lab import separable_data, small_bench, untimed, weights_of
+from tests.unit.trainables.training.course_lab import separable_data, small_workbench, untimed, weights_of
 from trainables.config import ModelConfig, ModelName
 from trainables.models import build_model
 from trainables.training.checkpoints import CheckpointFolder
@@ -96,7 +96,7 @@ def run(
 
 
 def bench_on(device: torch.device, **options: Any) -> Workbench:
-    return small_bench(options.pop("data", None) or separable_data(), device=device, **options)
+    return small_workbench(options.pop("data", None) or separable_data(), device=device, **options)
 
 
 def logits_of(model: nn.Module) -> Tensor:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from tests.gpu.lab import bench_on, resnet, run
 from tests.unit.trainables.training.course_lab import SHORT, same_weights, weights_of
 from trainables.config import (
-    BenchSpec,
     CeConfig,
     DataConfig,
     ModelConfig,
@@ -19,10 +18,11 @@ from trainables.config import (
     TrainingPrecision,
     TrialSpec,
     ViewsConfig,
+    WorkbenchSpec,
 )
 from trainables.objectives import CeObjective
 from trainables.signals import Losses, Signals
-from trainables.slots.warm_state import Bench
+from trainables.slots.warm_state import WarmState
 from trainables.training import loop, precision
 from trainables.training.loop import Course, train
 from trainables.training.precision import has_fast_bf16, measure_precision
@@ -94,7 +94,7 @@ def test_auto_is_measured_where_the_hardware_has_bf16(
     device: torch.device, tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)  # for a rehearsal on any CPU
-    spec = BenchSpec(
+    spec = WorkbenchSpec(
         data=DataConfig(factory="tests.gpu.lab:noise"),
         views=ViewsConfig(),
         view_seed=1,
@@ -117,8 +117,8 @@ def test_auto_is_measured_where_the_hardware_has_bf16(
         assert callable(find)
         return str(find())
 
-    bench = Bench(device, agree=agree)
-    course = bench.course(trial, spec)
+    warm = WarmState(device, agree=agree)
+    course = warm.course(trial, spec)
     assert [key.partition("/")[0] for key in asked] == ["precision"] * has_fast_bf16(device)
-    told = run(course, bench.workbench(spec)).told
+    told = run(course, warm.workbench(spec)).told
     assert 0 <= told[0]["selection/accuracy"] <= 1

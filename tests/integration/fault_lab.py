@@ -23,7 +23,7 @@ from orchestrator.search.driver import SearchFollower, SearchTask, run_search
 from orchestrator.search.trial_specs import Composer
 from orchestrator.terminal.console import Console
 from search_spaces.space import SpaceConfig
-from trainables.config import BenchSpec
+from trainables.config import WorkbenchSpec
 
 PATIENCE_S = 240.0
 TRAIN_ROWS = 400
@@ -77,7 +77,7 @@ class Search:
 
     @property
     def composer(self) -> Composer:
-        bench = BenchSpec(
+        workbench = WorkbenchSpec(
             data=self.experiment.data,
             views=self.experiment.views,
             view_seed=1,
@@ -85,7 +85,7 @@ class Search:
             cache_manifest=None,
             checkpoints=str(self.folder / "students"),
         )
-        return Composer(self.experiment, self.space, bench, self.folder.name)
+        return Composer(self.experiment, self.space, workbench, self.folder.name)
 
     def run(self) -> list[dict[str, Any]]:
         """The ledger's events, once the search has ended."""

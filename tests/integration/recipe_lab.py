@@ -100,7 +100,7 @@ class Trained:
         model: nn.Module,
         objective: ObjectiveBase,
         training: TrainingConfig,
-        bench: Workbench,
+        workbench: Workbench,
     ) -> None:
         self.model = model
         self.epochs: list[dict[str, float]] = []
@@ -113,14 +113,14 @@ class Trained:
         try:
             course = Course(model, objective, shortened(training), SEED)
             self.outcome: TrainingResult = train(
-                course, bench, on_epoch=lambda _, metrics: self.epochs.append(metrics)
+                course, workbench, on_epoch=lambda _, metrics: self.epochs.append(metrics)
             )
         finally:
             hook.remove()
 
 
 def cached(folder: Path, data: TrainingData, teacher: nn.Module, views: ViewsConfig) -> Workbench:
-    """A bench that serves the teacher's answers from a cache, which is built here.
+    """A workbench that serves the teacher's answers from a cache, which is built here.
 
     It keeps fp32: after so few steps the running statistics of a network of 110 layers are far off, and its
     logits beyond what fp16 can say.

@@ -9,7 +9,6 @@ import torch
 from torch._dynamo.utils import counters
 
 from trainables.config import (
-    BenchSpec,
     CeConfig,
     DataConfig,
     DataName,
@@ -19,9 +18,10 @@ from trainables.config import (
     TrainingConfig,
     TrialSpec,
     ViewsConfig,
+    WorkbenchSpec,
 )
 from trainables.slots.compiled_students import COMPILERS, find_compiler
-from trainables.slots.warm_state import Bench
+from trainables.slots.warm_state import WarmState
 from trainables.training.loop import train
 
 pytestmark = pytest.mark.skipif(
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def trained(bench: Bench, spec: BenchSpec, *, compile_it: bool, seed: int) -> dict[str, torch.Tensor]:
+def trained(warm: WarmState, spec: WorkbenchSpec, *, compile_it: bool, seed: int) -> dict[str, torch.Tensor]:
     """The weights after two epochs, under the names that a checkpoint gets."""
     trial = TrialSpec(
         trial_id="ce-1",
@@ -39,13 +39,13 @@ def trained(bench: Bench, spec: BenchSpec, *, compile_it: bool, seed: int) -> di
         training=TrainingConfig(epochs=2, batch_size=20, lr=0.01, compile=compile_it),
         seed=seed,
     )
-    course = bench.course(trial, spec)
-    train(course, bench.workbench(spec), on_epoch=lambda *_: None)
+    course = warm.course(trial, spec)
+    train(course, warm.workbench(spec), on_epoch=lambda *_: None)
     return {name: value.clone() for name, value in course.model.state_dict().items()}
 
 
 def test_a_compiled_student_ends_as_a_plain_one_and_compiles_once(tmp_path: Path) -> None:
-    spec = BenchSpec(
+    spec = WorkbenchSpec(
         data=DataConfig(name=DataName.DIGITS, train_limit=100),
         views=ViewsConfig(),
         view_seed=1,
@@ -53,13 +53,13 @@ def test_a_compiled_student_ends_as_a_plain_one_and_compiles_once(tmp_path: Path
         cache_manifest=None,
         checkpoints=str(tmp_path),
     )
-    bench = Bench(torch.device("cpu"))
-    plain = {seed: trained(bench, spec, compile_it=False, seed=seed) for seed in (1, 2)}
+    warm = WarmState(torch.device("cpu"))
+    plain = {seed: trained(warm, spec, compile_it=False, seed=seed) for seed in (1, 2)}
     counters.clear()
-    compiled = {1: trained(bench, spec, compile_it=True, seed=1)}
+    compiled = {1: trained(warm, spec, compile_it=True, seed=1)}
     graphs = counters["stats"]["unique_graphs"]
-    compiled[2] = trained(bench, spec, compile_it=True, seed=2)
-    again = trained(bench, spec, compile_it=True, seed=1)
+    compiled[2] = trained(warm, spec, compile_it=True, seed=2)
+    again = trained(warm, spec, compile_it=True, seed=1)
     assert graphs == counters["stats"]["unique_graphs"] == 1
     for seed, weights in compiled.items():
         assert list(weights) == list(plain[seed])

@@ -27,10 +27,10 @@ from orchestrator.search.trial_specs import Composer
 from orchestrator.terminal.console import Console
 from search_spaces.space import SpaceConfig
 from search_spaces.tune_plan import SearchPlan, search_plan
-from trainables.config import BenchSpec, Cost, TrialSpec
+from trainables.config import Cost, TrialSpec, WorkbenchSpec
 from trainables.config.metrics import ACCURACY
 from trainables.models.weights import count_parameters
-from trainables.slots.warm_state import Bench
+from trainables.slots.warm_state import WarmState
 
 N_DRAWS = 40
 TRIALS, EPOCHS = 12, 2
@@ -146,7 +146,7 @@ class Lab:
 
     def search(self, space: SpaceConfig, ledger: Ledger) -> Study:
         """What Optuna knows in the end."""
-        composer = Composer(experiment(), space, self.bench(), space.digest())
+        composer = Composer(experiment(), space, self.workbench(), space.digest())
         slots = self.workers.plan.slots
         task = SearchTask(composer, self.workers.broker, slots, self.folder / "tune")
         plans: list[SearchPlan] = []
@@ -160,9 +160,9 @@ class Lab:
             run_search(task, ledger, Console())
         return study_of(plans[-1])
 
-    def bench(self) -> BenchSpec:
+    def workbench(self) -> WorkbenchSpec:
         config = experiment()
-        return BenchSpec(
+        return WorkbenchSpec(
             data=config.data,
             views=config.views,
             view_seed=0,
@@ -248,12 +248,12 @@ def finals_of(ledger: Ledger) -> dict[str, tuple[float, float]]:
 
 
 def assert_params_are_those_of_the_student(lab: Lab, ledger: Ledger) -> None:
-    bench = Bench(torch.device("cpu"))
+    warm = WarmState(torch.device("cpu"))
     students = {record.trial: TrialSpec.from_plain(record.spec).student for record in ledger.trials()}
     told = epochs_of(ledger)
     assert len(told) > TRIALS
     for event in told:
-        student = bench.build(students[event["trial"]], lab.bench())
+        student = warm.build(students[event["trial"]], lab.workbench())
         assert event["metrics"][PARAMS] == count_parameters(student)
         assert LATENCY not in event["metrics"]
 

@@ -16,8 +16,8 @@ from tests.unit.trainables.training.course_lab import (
     VIEWS,
     same_weights,
     separable_data,
-    small_bench,
     small_student,
+    small_workbench,
     untimed,
     weights_of,
 )
@@ -48,8 +48,8 @@ def trained(team: Team, folder: Path) -> dict[str, Any]:
     course = Course(
         plain_student(), CtkdConfig(curriculum_epochs=2), SHORT.with_overrides(batch_size=7), 3, team=team
     )
-    bench = small_bench(lab.data, cache=lab.open())
-    train(course, bench, on_epoch=lambda _, metrics: told.append(untimed(metrics)))
+    workbench = small_workbench(lab.data, cache=lab.open())
+    train(course, workbench, on_epoch=lambda _, metrics: told.append(untimed(metrics)))
     return {"weights": weights_of(course.model), "metrics": told}
 
 
@@ -74,7 +74,7 @@ def test_two_ranks_learn_the_temperature_that_one_learns(tmp_path: Path) -> None
 def try_a_table(folder: Path) -> None:
     course = Course(plain_student(), PskdConfig(), SHORT, 3, team=DdpTeam())
     try:
-        train(course, small_bench(), on_epoch=lambda *_: None)
+        train(course, small_workbench(), on_epoch=lambda *_: None)
     except TrialFailed as error:
         keep(folder, str(error))
 

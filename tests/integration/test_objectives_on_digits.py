@@ -52,7 +52,7 @@ def network(config: ModelConfig) -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+def workbench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     data = load_training(DataConfig(name=DataName.DIGITS, train_limit=640))
     teacher = network(TEACHER)
     plain = Workbench(data, VIEWS, view_seed=7, device=torch.device("cpu"))
@@ -69,11 +69,11 @@ def student_for(objective: ObjectiveBase) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", OBJECTIVE_CONFIGS)
-def test_every_objective_teaches_a_student(bench: Workbench, name: str) -> None:
+def test_every_objective_teaches_a_student(workbench: Workbench, name: str) -> None:
     objective = OBJECTIVE_CONFIGS[name]().with_overrides(**CHANGES.get(name, {}))
     told: list[dict[str, float]] = []
     course = Course(student_for(objective), objective, RECIPES.get(name, RECIPE), 3)
-    outcome = train(course, bench, on_epoch=lambda _, metrics: told.append(metrics))
+    outcome = train(course, workbench, on_epoch=lambda _, metrics: told.append(metrics))
     assert outcome.best["selection/accuracy"] > 0.6
     assert len(told) == RECIPE.epochs
     kept = {key: value for key, value in told[-1].items() if key.startswith("train/kept")}

@@ -47,7 +47,7 @@ Benches = dict[str, Workbench]
 
 @pytest.fixture(scope="module")
 def benches() -> Benches:
-    """By teacher, benches that serve what it said: several pairs share a teacher."""
+    """By teacher, workbenches that serve what it said: several pairs share a teacher."""
     return {}
 
 
@@ -68,8 +68,8 @@ def test_teacher_and_student_of_each_pair_train_by_the_recipe(
     views, model = few_views(config.views), config.teacher.model
     assert model is not None
     if model.digest() not in benches:
-        bench = Workbench(cifar, views, view_seed=SEED, device=CPU)
-        teacher = Trained(built(model, cifar), CeConfig(), config.teacher.training, bench)
+        workbench = Workbench(cifar, views, view_seed=SEED, device=CPU)
+        teacher = Trained(built(model, cifar), CeConfig(), config.teacher.training, workbench)
         assert_trained(teacher, lr=0.05, terms={"ce"})
         benches[model.digest()] = cached(tmp_path_factory.mktemp("cache"), cifar, teacher.model, views)
     student = Trained(built(config.student, cifar), KdConfig(), config.training, benches[model.digest()])
@@ -93,6 +93,6 @@ def test_the_imagenet_recipe_trains_a_student_beside_a_teacher_from_a_checkpoint
     teacher = built(config.teacher.model, data)
     load_weights(teacher, tmp_path / "resnet34.pth")
     views = few_views(config.views)
-    bench = cached(tmp_path / "cache", data, teacher, views)
-    student = Trained(built(config.student, data), KdConfig(), config.training, bench)
+    workbench = cached(tmp_path / "cache", data, teacher, views)
+    student = Trained(built(config.student, data), KdConfig(), config.training, workbench)
     assert_trained(student, lr=0.1, terms={"ce", "kd"})

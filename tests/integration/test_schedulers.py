@@ -20,8 +20,8 @@ from orchestrator.search.driver import SearchTask, run_search
 from orchestrator.search.trial_specs import Composer
 from orchestrator.terminal.console import Console
 from search_spaces.space import SpaceConfig
-from trainables.config import BenchSpec, TrialSpec
-from trainables.slots.warm_state import Bench
+from trainables.config import TrialSpec, WorkbenchSpec
+from trainables.slots.warm_state import WarmState
 from trainables.training.checkpoint_paths import kept_state
 from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.loop import train
@@ -73,16 +73,16 @@ class Lab:
     ) -> dict[str, Any]:
         name = str(scheduler["name"])
         task = SearchTask(
-            Composer(experiment(), space(scheduler, first_rates), self.bench(), name),
+            Composer(experiment(), space(scheduler, first_rates), self.workbench(), name),
             self.workers.broker,
             self.workers.plan.slots,
             self.folder / "tune",
         )
         return run_search(task, ledger, Console())
 
-    def bench(self) -> BenchSpec:
+    def workbench(self) -> WorkbenchSpec:
         config = experiment()
-        return BenchSpec(
+        return WorkbenchSpec(
             data=config.data,
             views=config.views,
             view_seed=0,
@@ -178,13 +178,13 @@ def assert_is_the_same_alone(
     while line[0].spec["fork"]:
         line.insert(0, records[line[0].spec["fork"]["trial_id"]])
     torch.set_num_threads(1)
-    bench, told = Bench(torch.device("cpu")), dict[int, dict[str, float]]()
+    warm, told = WarmState(torch.device("cpu")), dict[int, dict[str, float]]()
     for record in line:
         spec = TrialSpec.from_plain(record.spec)
         origin = kept_state(folder / spec.fork.trial_id, spec.fork.epoch) if spec.fork else None
         train(
-            bench.course(spec, lab.bench()),
-            bench.workbench(lab.bench()),
+            warm.course(spec, lab.workbench()),
+            warm.workbench(lab.workbench()),
             on_epoch=told.__setitem__,
             files=CheckpointFolder(
                 folder / spec.trial_id, spec_digest=spec.digest(), keep_all=True, origin=origin

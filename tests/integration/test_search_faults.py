@@ -145,7 +145,7 @@ def finalists_of(workers: Workers, folder: Path, *batch_sizes: int) -> list[Tria
         assert record is not None
         chosen.append(record)
     run = Run(loaded, folder, ledger, Stages(ledger, console), workers, console)
-    finalists, control = finalists_stage(run, composer.bench, folder.name, chosen)
+    finalists, control = finalists_stage(run, composer.workbench, folder.name, chosen)
     assert len(control) == 2
     return finalists
 

@@ -20,7 +20,7 @@ from orchestrator.terminal.console import Console
 from tests.integration.fault_lab import Search, ends_of, events_in, pids_of, space_of, wait_until
 from tests.integration.slot_lab import CONTROLLER, EPOCHS, WORKER, shaped, slots_of
 from tests.unit.trainables.training.course_lab import same_weights
-from trainables.config import BenchSpec, CeConfig, Role, TrialSpec
+from trainables.config import CeConfig, Role, TrialSpec, WorkbenchSpec
 from trainables.errors import StillhouseError
 from trainables.slots.follower import Follower
 from trainables.slots.messages import End, Message, TrainJob
@@ -50,7 +50,7 @@ def pair(session: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wo
 
 
 def job_of(experiment: ExperimentConfig, name: str, folder: Path) -> TrainJob:
-    bench = BenchSpec(
+    workbench = WorkbenchSpec(
         data=experiment.data,
         views=experiment.views,
         view_seed=1,
@@ -66,7 +66,7 @@ def job_of(experiment: ExperimentConfig, name: str, folder: Path) -> TrainJob:
         training=experiment.training,
         seed=3,
     )
-    return TrainJob(bench=bench, trial=trial)
+    return TrainJob(workbench=workbench, trial=trial)
 
 
 def done(

@@ -15,8 +15,8 @@ from tests.unit.trainables.training.course_lab import (
     SHORT,
     same_weights,
     separable_data,
-    small_bench,
     small_course,
+    small_workbench,
     untimed,
     weights_of,
 )
@@ -46,7 +46,7 @@ def plain_course(team: Team, batch_size: int = 7, **more: float) -> Course:
 def trained(course: Course, **options: Any) -> dict[str, Any]:
     told: list[tuple[int, dict[str, float]]] = []
     outcome = train(
-        course, small_bench(), on_epoch=lambda epoch, metrics: told.append((epoch, metrics)), **options
+        course, small_workbench(), on_epoch=lambda epoch, metrics: told.append((epoch, metrics)), **options
     )
     return {
         "weights": weights_of(course.model),
@@ -129,9 +129,9 @@ def test_ranks_that_see_different_states_are_told_that_storage_is_not_shared(tmp
 def diverge(folder: Path) -> None:
     course = plain_course(DdpTeam())
     mean = (float("nan") if course.team.rank == 1 else 0.2,)
-    bench = small_bench(replace(separable_data(), mean=mean))
+    workbench = small_workbench(replace(separable_data(), mean=mean))
     try:
-        train(course, bench, on_epoch=lambda _epoch, _metrics: None)
+        train(course, workbench, on_epoch=lambda _epoch, _metrics: None)
     except TrialFailed as error:
         keep(folder, str(error))
 

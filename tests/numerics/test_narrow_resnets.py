@@ -10,17 +10,17 @@ import sys
 COURSE = """
 import sys
 import torch
-from tests.unit.trainables.training.course_lab import SHORT, separable_data, small_bench
+from tests.unit.trainables.training.course_lab import SHORT, separable_data, small_workbench
 from trainables.config import CeConfig, ModelConfig
 from trainables.training.loop import Course, train
 from trainables.models import build_model
 
 torch.set_num_threads(1)
-bench = small_bench(separable_data(200))
+workbench = small_workbench(separable_data(200))
 training = SHORT.with_overrides(epochs=2)
 for width in (1, 2, 3, 4):
     model = build_model(ModelConfig(name="resnet8", width=width), n_classes=3, in_channels=1)
-    train(Course(model, CeConfig(), training, 0), bench, on_epoch=lambda *_: None)
+    train(Course(model, CeConfig(), training, 0), workbench, on_epoch=lambda *_: None)
     print("trained", width, flush=True)
 """
 

@@ -24,7 +24,7 @@ from trainables.config.objectives import (
     ObjectiveConfig,
 )
 from trainables.config.training import OptimizerName, ScheduleName, TrainingConfig, TrainingPrecision
-from trainables.config.trial import BenchSpec, Cost, Fork, OnlineSpec, Role, TrialSpec
+from trainables.config.trial import Cost, Fork, OnlineSpec, Role, TrialSpec, WorkbenchSpec
 from trainables.config.views import (
     MAX_VIEWS,
     BankConfig,
@@ -40,7 +40,6 @@ __all__ = [
     "MAX_VIEWS",
     "OBJECTIVE_CONFIGS",
     "BankConfig",
-    "BenchSpec",
     "CacheConfig",
     "CacheIdentity",
     "CeConfig",
@@ -78,5 +77,6 @@ __all__ = [
     "TrainingPrecision",
     "TrialSpec",
     "ViewsConfig",
+    "WorkbenchSpec",
     "digest_of",
 ]

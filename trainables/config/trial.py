@@ -1,4 +1,4 @@
-"""What a worker is told: the bench (constant for a search) and one trial on it."""
+"""What a worker is told: the workbench (constant for a search) and one trial on it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class OnlineSpec(Config):
     autocast: bool = Field(False, description="it computes in bf16")
 
 
-class BenchSpec(Config):
+class WorkbenchSpec(Config):
     """What every trial of a search shares: data, views and the teacher's cache."""
 
     data: DataConfig

@@ -24,7 +24,7 @@ def one_ahead(make: Callable[[K], V], items: Iterable[K]) -> Iterator[V]:
             yield waiting.result()
 
 
-class Ahead(Generic[K, V]):
+class Prefetcher(Generic[K, V]):
     """Values that somebody will ask for soon: each is made in a thread, and handed out once."""
 
     def __init__(self) -> None:

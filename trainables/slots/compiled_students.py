@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.errors import ConfigError
-from trainables.slots.lru_cache import Kept
+from trainables.slots.lru_cache import LruCache
 
 MAX_COMPILED = 8
 MAX_COMPILATIONS = 256
@@ -38,7 +38,7 @@ class CompiledStudents:
 
     def __init__(self, max_items: int = MAX_COMPILED, *, backend: str = "inductor") -> None:
         """Nothing is compiled yet; `backend` is one of `torch.compile`."""
-        self._kept: Kept[str, CompiledStudent] = Kept(max_items)
+        self._students: LruCache[str, CompiledStudent] = LruCache(max_items)
         self._backend = backend
 
     def take(self, key: str, fresh: nn.Module) -> CompiledStudent:
@@ -53,7 +53,7 @@ class CompiledStudents:
         """
         if self._backend == "inductor":
             _require_compiler()
-        student = self._kept.get(key, lambda: self._compiled(fresh))
+        student = self._students.get(key, lambda: self._compiled(fresh))
         if student.model is not fresh:
             _overwrite(student.model, fresh)
         return student

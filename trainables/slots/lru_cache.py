@@ -14,7 +14,7 @@ def _weightless(_: object) -> int:
     return 0
 
 
-class Kept(Generic[K, V]):
+class LruCache(Generic[K, V]):
     """At most `max_items` values by key.
 
     With `max_bytes`, a value is made only after others have gone until what is left holds no more than
@@ -39,7 +39,7 @@ class Kept(Generic[K, V]):
     def get(self, key: K, make: Callable[[], V]) -> V:
         """The value of this key, made when it is not kept; it is then the most recently used."""
         if key not in self._items:
-            self._make_room()
+            self._evict()
             self._items[key] = make()
         self._items.move_to_end(key)
         return self._items[key]
@@ -48,7 +48,7 @@ class Kept(Generic[K, V]):
         """What is kept, the least recently used first."""
         return tuple(self._items)
 
-    def _make_room(self) -> None:
+    def _evict(self) -> None:
         while self._items and (len(self._items) >= self._max_items or self._is_heavy()):
             self._items.popitem(last=False)
 

@@ -7,7 +7,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from trainables.config import BenchSpec, Config, Cost, ModelConfig, OnlineSpec, Split, TrialSpec
+from trainables.config import (
+    Config,
+    Cost,
+    ModelConfig,
+    OnlineSpec,
+    Split,
+    TrialSpec,
+    WorkbenchSpec,
+)
 from trainables.config.metrics import ACCURACY
 
 
@@ -15,7 +23,7 @@ class TrainJob(Config):
     """Train one student."""
 
     kind: Literal["train"] = "train"
-    bench: BenchSpec
+    workbench: WorkbenchSpec
     trial: TrialSpec
     costs: tuple[Cost, ...] = Field((), description="of the student, told with every epoch's metrics")
 
@@ -30,7 +38,7 @@ class EvaluateJob(Config):
 
     kind: Literal["evaluate"] = "evaluate"
     job_id: str
-    bench: BenchSpec
+    workbench: WorkbenchSpec
     student: ModelConfig
     checkpoint: str
     split: Split
@@ -42,7 +50,7 @@ class ProfileJob(Config):
 
     kind: Literal["profile"] = "profile"
     job_id: str
-    bench: BenchSpec
+    workbench: WorkbenchSpec
     student: ModelConfig
 
 

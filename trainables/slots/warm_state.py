@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from trainables.cache.node.reader import CacheReader, open_cache
 from trainables.config import (
-    BenchSpec,
     Cost,
     DataConfig,
     ModelConfig,
     OnlineSpec,
     TrialSpec,
+    WorkbenchSpec,
     digest_of,
 )
 from trainables.data import ImageSplit, TrainingData, load_training
@@ -23,44 +23,44 @@ from trainables.models.weights import count_parameters
 from trainables.seeds import derive_seed
 from trainables.slots.agreed_measurements import Agree, AgreedMeasurements, decide_alone, shape_digest
 from trainables.slots.compiled_students import CompiledStudents
-from trainables.slots.lru_cache import Kept
+from trainables.slots.lru_cache import LruCache
 from trainables.teacher.live import LiveTeacher
 from trainables.teacher.loading import online_teacher
 from trainables.teacher.online import OnlineTeacher
 from trainables.training.loop import Course
 from trainables.training.workbench import Workbench, render_budget
 
-MAX_BENCHES = 4
+MAX_WORKBENCHES = 4
 IDLE_BYTES = 2 << 30
-"""What benches other than the one in use may hold together."""
+"""What workbenches other than the one in use may hold together."""
 
 
-class Bench:
-    """Keeps data, workbenches and compiled students between jobs, within bounds."""
+class WarmState:
+    """What a slot keeps between jobs, within bounds: data, workbenches and compiled students."""
 
     def __init__(
-        self, device: torch.device, *, agree: Agree = decide_alone, max_benches: int = MAX_BENCHES
+        self, device: torch.device, *, agree: Agree = decide_alone, max_workbenches: int = MAX_WORKBENCHES
     ) -> None:
         """Nothing is loaded yet; `agree` makes measured choices the same in all slots."""
         self._device = device
         self._measured = AgreedMeasurements(device, agree)
-        self._data: Kept[str, TrainingData] = Kept(max_benches)
-        self._benches: Kept[str, Workbench] = Kept(
-            max_benches, max_bytes=IDLE_BYTES, size=lambda bench: bench.held_bytes
+        self._data: LruCache[str, TrainingData] = LruCache(max_workbenches)
+        self._workbenches: LruCache[str, Workbench] = LruCache(
+            max_workbenches, max_bytes=IDLE_BYTES, size=lambda workbench: workbench.held_bytes
         )
         self._students = CompiledStudents()
-        self._answers: Kept[str, Tensor] = Kept(max_benches)
+        self._answers: LruCache[str, Tensor] = LruCache(max_workbenches)
 
     def data(self, config: DataConfig) -> TrainingData:
         """Training data, loaded once."""
         return self._data.get(config.digest(), lambda: load_training(config))
 
-    def workbench(self, spec: BenchSpec) -> Workbench:
+    def workbench(self, spec: WorkbenchSpec) -> Workbench:
         """The workbench of this spec; the last few are kept, as long as they hold little enough."""
-        return self._benches.get(spec.digest(), lambda: self._open(spec))
+        return self._workbenches.get(spec.digest(), lambda: self._open(spec))
 
-    def build(self, model: ModelConfig, spec: BenchSpec, *, seed: int = 0) -> nn.Module:
-        """A network for this bench's images and classes; its weights depend on the seed only."""
+    def build(self, model: ModelConfig, spec: WorkbenchSpec, *, seed: int = 0) -> nn.Module:
+        """A network for this workbench's images and classes; its weights depend on the seed only."""
         data = self.data(spec.data)
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(seed, "weights"))
@@ -68,7 +68,7 @@ class Bench:
                 model, n_classes=len(data.classes), in_channels=int(data.train.images.shape[1])
             )
 
-    def course(self, trial: TrialSpec, spec: BenchSpec) -> Course:
+    def course(self, trial: TrialSpec, spec: WorkbenchSpec) -> Course:
         """A trial's student with fresh weights, and how it is trained on this device.
 
         Raises:
@@ -83,7 +83,7 @@ class Bench:
         student = self._students.take(key, model)
         return Course(student.model, trial.objective, trial.training, trial.seed, precision, student.forward)
 
-    def costs(self, student: ModelConfig, spec: BenchSpec, wanted: Sequence[Cost]) -> dict[str, float]:
+    def costs(self, student: ModelConfig, spec: WorkbenchSpec, wanted: Sequence[Cost]) -> dict[str, float]:
         """What a search weighs against this student's accuracy, under the names of metrics.
 
         Raises:
@@ -99,7 +99,7 @@ class Bench:
         }
         return {cost.metric: measures[cost]() for cost in wanted}
 
-    def _open(self, spec: BenchSpec) -> Workbench:
+    def _open(self, spec: WorkbenchSpec) -> Workbench:
         cache: CacheReader | OnlineTeacher | None = None
         if spec.cache_uri:
             cache = open_cache(spec.cache_uri, manifest_sha=spec.cache_manifest)
@@ -114,7 +114,7 @@ class Bench:
             render_budget_bytes=render_budget(self._device),
         )
 
-    def teacher_answers(self, teacher: OnlineSpec, spec: BenchSpec, split: ImageSplit) -> Tensor:
+    def teacher_answers(self, teacher: OnlineSpec, spec: WorkbenchSpec, split: ImageSplit) -> Tensor:
         """The class (int64, on the CPU) that the teacher gives each clean image; found out once a split."""
 
         def find() -> Tensor:
@@ -123,7 +123,7 @@ class Bench:
 
         return self._answers.get(digest_of([teacher.plain(), spec.data.plain(), split.ids.tolist()]), find)
 
-    def _online(self, teacher: OnlineSpec, spec: BenchSpec) -> OnlineTeacher:
+    def _online(self, teacher: OnlineSpec, spec: WorkbenchSpec) -> OnlineTeacher:
         data = self.data(spec.data)
         live = LiveTeacher(
             online_teacher(teacher, data),

@@ -28,7 +28,7 @@ from trainables.slots.agreed_measurements import Agree
 from trainables.slots.broker import CLOSED
 from trainables.slots.mask_warning import mask_warning
 from trainables.slots.messages import JOB_KINDS, End, EvaluateJob, Lease, Message, ProfileJob, TrainJob
-from trainables.slots.warm_state import Bench
+from trainables.slots.warm_state import WarmState
 from trainables.training.checkpoint_paths import kept_state
 from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.loop import train
@@ -57,16 +57,16 @@ class JobChannel:
     """The workers of the slot."""
 
 
-def train_job(job: TrainJob, bench: Bench, channel: JobChannel) -> None:
+def train_job(job: TrainJob, warm: WarmState, channel: JobChannel) -> None:
     """Train one student; a message an epoch, the last one with the kept weights.
 
     Every rank of the team trains; rank 0 alone tells and keeps.
     """
     spec = job.trial
     files = _files(job, channel)
-    course = replace(bench.course(spec, job.bench), team=channel.team)
+    course = replace(warm.course(spec, job.workbench), team=channel.team)
     if channel.team.rank == 0:  # the others tell nothing, so they need not measure
-        course = replace(course, costs=bench.costs(spec.student, job.bench, job.costs))
+        course = replace(course, costs=warm.costs(spec.student, job.workbench, job.costs))
     last: dict[str, Any] = {}
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
@@ -81,7 +81,7 @@ def train_job(job: TrainJob, bench: Bench, channel: JobChannel) -> None:
 
     result = train(
         course,
-        bench.workbench(job.bench),
+        warm.workbench(job.workbench),
         on_epoch=on_epoch,
         should_stop=channel.should_stop,
         files=files,
@@ -103,7 +103,7 @@ def train_job(job: TrainJob, bench: Bench, channel: JobChannel) -> None:
 
 def _files(job: TrainJob, channel: JobChannel) -> CheckpointFolder:
     """The trial's files; those of a fork begin with another trial's state, which may still be written."""
-    spec, folder = job.trial, Path(job.bench.checkpoints)
+    spec, folder = job.trial, Path(job.workbench.checkpoints)
     origin = kept_state(folder / spec.fork.trial_id, spec.fork.epoch) if spec.fork else None
     deadline = time.monotonic() + ORIGIN_WAIT_S
     while origin and not origin.exists() and time.monotonic() < deadline and not channel.should_stop():
@@ -113,40 +113,40 @@ def _files(job: TrainJob, channel: JobChannel) -> CheckpointFolder:
     )
 
 
-def evaluate_job(job: EvaluateJob, bench: Bench, channel: JobChannel) -> None:
+def evaluate_job(job: EvaluateJob, warm: WarmState, channel: JobChannel) -> None:
     """Evaluate kept weights; the test split is loaded here and nowhere else.
 
     With a teacher, `agreement` is the fraction of images that both give the same class.
     """
-    model = bench.build(job.student, job.bench)
+    model = warm.build(job.student, job.workbench)
     load_weights(model, Path(job.checkpoint))
-    workbench = bench.workbench(job.bench)
+    workbench = warm.workbench(job.workbench)
     model.to(workbench.device)
     data = workbench.data
     splits = {
         Split.TRAIN: lambda: data.train,
         Split.SELECTION: lambda: data.selection,
-        Split.TEST: lambda: load_test(job.bench.data),
+        Split.TEST: lambda: load_test(job.workbench.data),
     }
     split = splits[job.split]()
     figures = workbench.evaluate(model, split, batch_size=EVALUATED_TOGETHER)
     if job.teacher is not None:
         own_N = workbench.classes(model, split, batch_size=EVALUATED_TOGETHER)
-        same_N = own_N == bench.teacher_answers(job.teacher, job.bench, split)
+        same_N = own_N == warm.teacher_answers(job.teacher, job.workbench, split)
         figures["agreement"] = float(same_N.double().mean())
     channel.send(Message(metrics={f"{job.split}/{n}": v for n, v in figures.items()}, end=End.COMPLETED))
 
 
-def profile_job(job: ProfileJob, bench: Bench, channel: JobChannel) -> None:
+def profile_job(job: ProfileJob, warm: WarmState, channel: JobChannel) -> None:
     """Measure an untrained copy: the figures depend on the architecture alone."""
-    workbench = bench.workbench(job.bench)
-    model = bench.build(job.student, job.bench).to(workbench.device)
+    workbench = warm.workbench(job.workbench)
+    model = warm.build(job.student, job.workbench).to(workbench.device)
     figures = profile_student(model, input_shape=workbench.input_shape)
     numbers = {name: float(value) for name, value in vars(figures).items() if isinstance(value, int | float)}
     channel.send(Message(metrics=numbers, end=End.COMPLETED))
 
 
-HANDLERS: Final[Mapping[str, Callable[[Any, Bench, JobChannel], None]]] = MappingProxyType(
+HANDLERS: Final[Mapping[str, Callable[[Any, WarmState, JobChannel], None]]] = MappingProxyType(
     {"train": train_job, "evaluate": evaluate_job, "profile": profile_job}
 )
 
@@ -169,9 +169,9 @@ def slot_loop(config: Mapping[str, Any]) -> None:
     """
     torch.set_num_threads(config["threads"])
     broker, team = config["broker"], team_here()
-    bench = Bench(get_device(), agree=agreement(broker))
+    warm = WarmState(get_device(), agree=agreement(broker))
     try:
-        bench.data(DataConfig.from_plain(config["data"]))
+        warm.data(DataConfig.from_plain(config["data"]))
     except UnreadableData as error:  # started again, it would find the same
         ray.get(broker.fail.remote(str(error)))
         return
@@ -183,10 +183,10 @@ def slot_loop(config: Mapping[str, Any]) -> None:
         if answer == CLOSED:
             return
         if answer is not None:
-            do_lease(Lease.from_plain(answer), bench, broker, team)
+            do_lease(Lease.from_plain(answer), warm, broker, team)
 
 
-def do_lease(lease: Lease, bench: Bench, broker: Any, team: Team = SOLO) -> None:
+def do_lease(lease: Lease, warm: WarmState, broker: Any, team: Team = SOLO) -> None:
     """Do one job; an exception ends that job as failed with its reason, and the slot goes on.
 
     Raises:
@@ -205,7 +205,7 @@ def do_lease(lease: Lease, bench: Bench, broker: Any, team: Team = SOLO) -> None
             return wanted
 
         try:
-            HANDLERS[job.kind](job, bench, JobChannel(send, cancelled.is_set, lease.heard, team))
+            HANDLERS[job.kind](job, warm, JobChannel(send, cancelled.is_set, lease.heard, team))
         except TrialFailed as error:  # of figures that all ranks share, so all ranks end here
             send(Message(end=End.FAILED, reason=str(error)))
         except Exception as error:  # a user's model may raise anything; the search goes on

@@ -18,7 +18,7 @@ from pydantic import Field
 from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 
-from trainables.cache.format.disk_space import require_room
+from trainables.cache.format.disk_space import require_disk_space
 from trainables.cache.format.identity import require_identity
 from trainables.cache.format.manifest import Origin, Shard, ShardRecord, read_manifest
 from trainables.cache.format.planning import Plan, answers_of, claim_folder, plan_shards, publish, together
@@ -79,7 +79,7 @@ def _build(request: CacheRequest, place: Place, progress: OnAnswers) -> CacheSum
     computed = len(plan.missing)
     if plan.missing:
         _ = request.network
-        require_room(place, plan, embedding_width=embedding_width(request, plan))
+        require_disk_space(place, plan, embedding_width=embedding_width(request, plan))
         _compute(request, place, plan, progress, began)
         plan = plan_shards(place, origin, banks)
     sha256 = publish(place, plan, {name: version(name) for name in WRITERS})

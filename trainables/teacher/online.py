@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainables.cache.format.logit_encoding import keep_logits
+from trainables.cache.format.logit_encoding import encode_logits
 from trainables.config import Precision, ViewsConfig
 from trainables.signals import TeacherSignal
 from trainables.teacher.live import Answers, LiveTeacher
@@ -46,5 +46,5 @@ class OnlineTeacher:
 
 def _signal_of(answers: Answers, rows_B: Tensor, *, where: str) -> TeacherSignal:
     # By the cache's own sums: a last bit could carry a sample across a threshold.
-    kept = keep_logits(answers.logits_BC.numpy(), rows_B.cpu().numpy(), Precision.FP32, where=where)
-    return TeacherSignal(answers.logits_BC, torch.from_numpy(kept.confidence_B), answers.embedding_BD)
+    encoded = encode_logits(answers.logits_BC.numpy(), rows_B.cpu().numpy(), Precision.FP32, where=where)
+    return TeacherSignal(answers.logits_BC, torch.from_numpy(encoded.confidence_B), answers.embedding_BD)

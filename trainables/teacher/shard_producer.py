@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from trainables.cache.format.identity import bank_fingerprint
-from trainables.cache.format.logit_encoding import Int64s, keep_logits
+from trainables.cache.format.logit_encoding import Int64s, encode_logits
 from trainables.cache.format.manifest import Origin, Part, Shard, ShardRecord
 from trainables.cache.format.parquet import ShardRows, write_embedding, write_shard
 from trainables.cache.format.storage import Place
@@ -51,7 +51,7 @@ class ShardProducer:
             embedding_BD = answers.embedding_BD.numpy()
             return write_embedding(self._place, shard, ids_B, embedding_BD, fingerprint=fingerprint)
         identity = self._origin.identity
-        kept = keep_logits(
+        encoded = encode_logits(
             answers.logits_BC.numpy(),
             ids_B,
             identity.dtype,
@@ -63,7 +63,7 @@ class ShardProducer:
         return write_shard(
             self._place,
             shard,
-            ShardRows(ids_B, labels_B, kept),
+            ShardRows(ids_B, labels_B, encoded),
             fingerprint=fingerprint,
             classes=self._origin.classes,
         )

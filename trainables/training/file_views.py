@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor
 
-from trainables.data.prefetch import Ahead
+from trainables.data.prefetch import Prefetcher
 from trainables.views.showing import SplitViews
 
 # B = samples in the batch
@@ -21,7 +21,7 @@ class FileViews:
     def __init__(self, views: SplitViews) -> None:
         """Nothing is decoded yet."""
         self._views = views
-        self._ahead: Ahead[_Key, Tensor] = Ahead()
+        self._prefetcher: Prefetcher[_Key, Tensor] = Prefetcher()
 
     def images(self, bank: str, view: int, rows_B: Tensor) -> Tensor:
         """uint8 BxCxHxW on the device: one view of these rows.
@@ -30,13 +30,13 @@ class FileViews:
             DataError: images cannot be decoded; their files are named.
         """
         rows_B = rows_B.cpu()
-        return self._ahead.take(
+        return self._prefetcher.take(
             _key(bank, view, rows_B), partial(self._views.viewer(bank, view).images, rows_B)
         )
 
     def expect(self, planes: Iterable[tuple[str, int]], rows_B: Tensor) -> None:
         """Begin to make the images of these rows (on the CPU) in these views, each a bank and a number."""
-        self._ahead.expect(
+        self._prefetcher.expect(
             {
                 _key(bank, view, rows_B): partial(self._views.viewer(bank, view).images, rows_B)
                 for bank, view in planes

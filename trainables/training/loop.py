@@ -30,7 +30,7 @@ from trainables.training.optimisers import (
 )
 from trainables.training.ranks import SOLO, Forward, Share, Team, any_rank, average_gradients, settle
 from trainables.training.running_means import RunningMeans, scaled
-from trainables.training.step_inputs import Serving, needs_plain_forward
+from trainables.training.step_inputs import StepInputs, needs_plain_forward
 from trainables.training.workbench import Workbench
 
 OnEpoch = Callable[[int, dict[str, float]], None]
@@ -74,7 +74,7 @@ class TrainingResult:
 
 def train(
     course: Course,
-    bench: Workbench,
+    workbench: Workbench,
     *,
     on_epoch: OnEpoch,
     should_stop: ShouldStop = lambda: False,
@@ -96,7 +96,7 @@ def train(
         TrialFailed: the loss, or another figure, is not finite.
         CheckpointError: a state that cannot be read or written, or that is not the same for all ranks.
     """
-    run, team = _Run(course, bench), course.team
+    run, team = _Run(course, workbench), course.team
     leads = team.rank == 0
     state = files.load_state() if files else None
     if state is not None:
@@ -122,24 +122,24 @@ def train(
 class _Run:
     """The moving parts of one course."""
 
-    def __init__(self, course: Course, bench: Workbench) -> None:
+    def __init__(self, course: Course, workbench: Workbench) -> None:
         self.course = course
-        self.bench = bench
+        self.workbench = workbench
         self.team = team = course.team
         self.layout = memory_format(course.model)
-        self.model = course.model.to(bench.device, memory_format=self.layout)  # type: ignore[call-overload]
+        self.model = course.model.to(workbench.device, memory_format=self.layout)  # type: ignore[call-overload]
         decay = course.training.ema
         self.average = WeightAverage(self.model, decay) if decay else None
         forward = None if needs_plain_forward(course.objective) else course.forward
         # Not `or`: a compiled network has a length, and torch raises where the network itself has none.
         self.forward = team.wrap(self.model, self.model if forward is None else forward)
         epochs, smoothing = course.training.epochs, course.training.label_smoothing
-        self.serving = Serving(
-            course.objective, bench, self.model, team, label_smoothing=smoothing, epochs=epochs
+        self.inputs = StepInputs(
+            course.objective, workbench, self.model, team, label_smoothing=smoothing, epochs=epochs
         )
         self.precision = course.resolved_precision()
-        setting = Setting(bench.n_train, len(bench.data.classes), epochs)
-        self.objective = build_objective(course.objective, setting).to(bench.device)
+        setting = Setting(workbench.n_train, len(workbench.data.classes), epochs)
+        self.objective = build_objective(course.objective, setting).to(workbench.device)
         self.optimizer = build_optimizer(trained_with(self.model, self.objective), course.training)
         self.epoch = 0
         self.best_epoch = 0
@@ -186,7 +186,7 @@ class _Run:
             if any_rank(self.team, should_stop()):
                 return None
             for following in shares[step + 1 : step + 2]:
-                self.bench.expect(self.course.objective.banks, epoch, following.rows_B)
+                self.workbench.expect(self.course.objective.banks, epoch, following.rows_B)
             progress = epoch - 1 + step / len(batches)
             set_learning_rate(self.optimizer, learning_rate(self.course.training, progress))
             means.add(self._step(epoch, share), share.part)
@@ -207,7 +207,7 @@ class _Run:
 
     def _batches(self, epoch: int) -> list[Tensor]:
         generator = torch.Generator().manual_seed(derive_seed(self.course.seed, "order", epoch))
-        labels_N, sampling = self.bench.data.train.labels, self.course.training.sampling
+        labels_N, sampling = self.workbench.data.train.labels, self.course.training.sampling
         order_N = epoch_rows(labels_N, sampling, generator)
         size = self.course.training.batch_size
         batches = list(torch.split(order_N, size))
@@ -215,7 +215,7 @@ class _Run:
         return batches[:-1] if len(batches) > 1 and len(batches[-1]) < size else batches
 
     def _step(self, epoch: int, share: Share) -> Losses:
-        signals = self.serving.signals(
+        signals = self.inputs.signals(
             self.forward, epoch, share.rows_B, precision=self.precision, layout=self.layout
         )
         losses = self.objective(signals)
@@ -233,11 +233,11 @@ class _Run:
 
     def _select(self, epoch: int, metrics: dict[str, float]) -> None:
         model = self.average.model if self.average else self.model
-        figures = self.bench.evaluate(
-            model, self.bench.data.selection, batch_size=self.course.training.eval_batch_size
+        figures = self.workbench.evaluate(
+            model, self.workbench.data.selection, batch_size=self.course.training.eval_batch_size
         )
         metrics.update({f"selection/{name}": value for name, value in figures.items()})
-        metrics.update(self.serving.robustness(model, batch_size=self.course.training.eval_batch_size))
+        metrics.update(self.inputs.robustness(model, batch_size=self.course.training.eval_batch_size))
         if improves(metrics.get(ACCURACY), self.best.get(ACCURACY)):
             self.best_epoch, self.best = epoch, dict(metrics)
             self.best_model = {name: value.detach().clone() for name, value in model.state_dict().items()}

@@ -36,31 +36,31 @@ def needs_plain_forward(config: ObjectiveBase) -> bool:
     return bool({Need.DENSE_LOGITS, Need.STUDENT_EMBEDDING} & config.needed)
 
 
-class Serving:
-    """Serves an objective the signals of a batch, from bench, student and cache."""
+class StepInputs:
+    """Gathers what an objective is given in each step, from workbench, student and teacher."""
 
     def __init__(
         self,
         config: ObjectiveBase,
-        bench: Workbench,
+        workbench: Workbench,
         model: nn.Module,
         team: Team,
         *,
         label_smoothing: float = 0.0,
         epochs: int | None = None,
     ) -> None:
-        """The model is on the bench's device; smoothing and epochs are the recipe's.
+        """The model is on the workbench's device; smoothing and epochs are the recipe's.
 
         Raises:
             TrialFailed: student, teacher, or the number of ranks, cannot give what the objective needs.
         """
         self._config = config
-        self._bench = bench
+        self._workbench = workbench
         self._label_smoothing, self._epochs = label_smoothing, epochs
         self._needed = config.needed
         self._asks_live = Need.ONLINE_TEACHER in self._needed
         if self._asks_live:
-            bench.require_live_teacher()
+            workbench.require_live_teacher()
         if Need.ROWS in self._needed and team.size > 1:
             raise TrialFailed(
                 "this objective keeps a table of every sample's last answer, which the "
@@ -69,11 +69,11 @@ class Serving:
         self._model = model
         self._attacker: Attacker | None = None
         if config.attack is not None:
-            data = bench.data
-            self._attacker = Attacker(config.attack, mean=data.mean, std=data.std, device=bench.device)
+            data = workbench.data
+            self._attacker = Attacker(config.attack, mean=data.mean, std=data.std, device=workbench.device)
         self._dense: DenseLogits | None = None
         if Need.DENSE_LOGITS in self._needed:
-            self._dense = DenseLogits(model, input_shape=bench.input_shape, device=bench.device)
+            self._dense = DenseLogits(model, input_shape=workbench.input_shape, device=workbench.device)
         self._embedding: EmbeddingRecorder | None = None
         if Need.STUDENT_EMBEDDING in self._needed:
             self._embedding = EmbeddingRecorder(cosine_head_of(model))
@@ -88,23 +88,22 @@ class Serving:
         layout: torch.memory_format,
     ) -> Signals:
         """The signals of these rows in an epoch; gradient flows through the student's logits alone."""
-        config, bench, labels_B = self._config, self._bench, self._bench.labels(rows_B)
+        config, workbench, labels_B = self._config, self._workbench, self._workbench.labels(rows_B)
         # One forward pass a bank: batch statistics are per view, as in the released CRLD.
-        images = {
-            bank: bench.images(bank, epoch, rows_B).contiguous(memory_format=layout) for bank in config.banks
-        }
+        shown = {bank: workbench.images(bank, epoch, rows_B) for bank in config.banks}
+        images = {bank: one.contiguous(memory_format=layout) for bank, one in shown.items()}
         heard = config.teacher_banks if self._hears_of_views() else ()
         teacher = {bank: self._teacher(bank, epoch, rows_B) for bank in heard}
         if self._attacker is not None:
             images = {
-                bank: self._attacked(self._attacker, shown, labels_B, teacher.get(bank), precision)
-                for bank, shown in images.items()
+                bank: self._attacked(self._attacker, one, labels_B, teacher.get(bank), precision)
+                for bank, one in images.items()
             }
         if self._asks_live:  # outside autocast: the teacher's precision is its own
-            teacher = {bank: bench.teacher_about(images[bank], rows_B) for bank in config.teacher_banks}
-        with autocast(precision, bench.device):
-            answers = {bank: self._answer(forward, shown) for bank, shown in images.items()}
-        mixings = {bank: bench.mixing(bank, epoch, rows_B) for bank in config.banks}
+            teacher = {bank: workbench.teacher_about(images[bank], rows_B) for bank in config.teacher_banks}
+        with autocast(precision, workbench.device):
+            answers = {bank: self._answer(forward, one) for bank, one in images.items()}
+        mixings = {bank: workbench.mixing(bank, epoch, rows_B) for bank in config.banks}
         return Signals(
             # Softmax, divergences and masks in fp32, whatever the network computed in.
             student={bank: at_least_fp32(answer.logits_BC) for bank, answer in answers.items()},
@@ -112,7 +111,7 @@ class Serving:
             labels_B=labels_B,
             epoch=epoch,
             mixed={bank: mixing for bank, mixing in mixings.items() if mixing is not None},
-            rows_B=to_device(rows_B, bench.device) if Need.ROWS in self._needed else None,
+            rows_B=to_device(rows_B, workbench.device) if Need.ROWS in self._needed else None,
             dense={bank: a.dense_BCHW for bank, a in answers.items() if a.dense_BCHW is not None},
             embedding={bank: a.embedding_BD for bank, a in answers.items() if a.embedding_BD is not None},
             label_smoothing=self._label_smoothing,
@@ -123,7 +122,7 @@ class Serving:
         """Accuracy on the selection split under the objective's own attack; nothing where it has none."""
         if self._attacker is None:
             return {}
-        data = self._bench.data
+        data = self._workbench.data
         accuracy = accuracy_under_attack(
             model,
             data.selection,
@@ -150,7 +149,7 @@ class Serving:
             labels_B,
             teacher.logits_BC if teacher else None,
             share=attacker.attack.teacher_share,
-            n_classes=len(self._bench.data.classes),
+            n_classes=len(self._workbench.data.classes),
         )
 
         def network(shown_BCHW: Tensor) -> Tensor:
@@ -172,5 +171,5 @@ class Serving:
         return _Answer(forward(images_BCHW))
 
     def _teacher(self, bank: str, epoch: int, rows_B: Tensor) -> TeacherSignal:
-        signal = self._bench.teacher(bank, epoch, rows_B)
+        signal = self._workbench.teacher(bank, epoch, rows_B)
         return signal.unshifted() if Need.UNSHIFTED in self._needed else signal

@@ -62,12 +62,12 @@ def make_teacher(request: TeacherRequest, on_epoch: Callable[[int, dict[str, flo
     torch.set_num_threads(request.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = load_training(request.data)
-    bench = Workbench(
+    workbench = Workbench(
         data, request.views, view_seed=derive_seed(request.seed, "teacher views"), device=device
     )
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(request.seed, "weights"))
-        channels = bench.input_shape[0]
+        channels = workbench.input_shape[0]
         model = build_model(request.model, n_classes=len(data.classes), in_channels=channels)
     folder = Path(request.folder)
     # Where it is kept and on how many threads it is trained do not make it another teacher.
@@ -78,9 +78,12 @@ def make_teacher(request: TeacherRequest, on_epoch: Callable[[int, dict[str, flo
         model.to(device)
     else:
         train(
-            Course(model, CeConfig(), request.training, request.seed), bench, on_epoch=on_epoch, files=files
+            Course(model, CeConfig(), request.training, request.seed),
+            workbench,
+            on_epoch=on_epoch,
+            files=files,
         )
-    figures = bench.evaluate(model, data.selection, batch_size=request.training.eval_batch_size)
+    figures = workbench.evaluate(model, data.selection, batch_size=request.training.eval_batch_size)
     path = folder / "teacher.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(model.cpu(), path, {"model": request.model.model_dump_json()})

@@ -90,7 +90,7 @@ class Workbench:
 
     @property
     def held_bytes(self) -> int:
-        """What this bench holds in memory: images, rendered views and signals."""
+        """What this workbench holds in memory: images, rendered views and signals."""
         images = 0 if self._files is not None else self._split_views.split.images.nbytes
         rendered = sum(view_NCHW.nbytes for view_NCHW in self._rendered.values())
         return images + rendered + sum(signal.nbytes for signal in self._signals.values())
@@ -123,7 +123,7 @@ class Workbench:
         """What the teacher said about exactly these views.
 
         Raises:
-            CacheError: the bench has no cache, or one without these views.
+            CacheError: the workbench has no cache, or one without these views.
         """
         view = self.view_of(bank, epoch)
         if self._online is not None:
@@ -140,7 +140,7 @@ class Workbench:
         """The teacher that runs beside the students.
 
         Raises:
-            TrialFailed: this bench has a cache, or no teacher at all.
+            TrialFailed: this workbench has a cache, or no teacher at all.
         """
         if self._online is None:
             raise TrialFailed(
@@ -152,10 +152,10 @@ class Workbench:
     def teacher_about(self, images_BCHW: Tensor, rows_B: Tensor) -> TeacherSignal:
         """What the live teacher says about images that were made of these rows, without gradient.
 
-        The images are normalised, as `images` gives them, and on the bench's device.
+        The images are normalised, as `images` gives them, and on the workbench's device.
 
         Raises:
-            TrialFailed: this bench has a cache, or no teacher at all.
+            TrialFailed: this workbench has a cache, or no teacher at all.
             CacheError: the teacher's output is not one logit per class, or not finite.
         """
         return self._here(self.require_live_teacher().signal_about(images_BCHW, rows_B))
@@ -231,7 +231,7 @@ class Workbench:
 
 
 def render_budget(device: torch.device) -> int:
-    """Bytes of rendered views that a bench may keep on a device: 1 GiB, or more on a GPU with much room."""
+    """Bytes of rendered views that a workbench may keep on a device: 1 GiB, or more on a large GPU."""
     if device.type != "cuda":
         return RENDER_BUDGET_BYTES
     free, _ = torch.cuda.mem_get_info(device)

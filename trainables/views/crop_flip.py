@@ -9,14 +9,14 @@ from torch import Tensor
 
 from trainables.config.views import CropFlipStep
 from trainables.views.geometry import crop_and_mirror
-from trainables.views.params import Frame, Part
+from trainables.views.params import Frame, StepParams
 from trainables.views.uniforms import Uniforms
 
 # B = samples, C = channels, H = height, W = width
 
 
 @dataclass(frozen=True)
-class CropFlipPart(Part):
+class CropFlipParams(StepParams):
     """Where each crop begins in the padded image, and which images are mirrored after it."""
 
     padding: int
@@ -34,10 +34,10 @@ class CropFlipPart(Part):
         )
 
 
-def draw_crop_flip(step: CropFlipStep, uniforms: Uniforms, frame: Frame) -> CropFlipPart:
+def draw_crop_flip(step: CropFlipStep, uniforms: Uniforms, frame: Frame) -> CropFlipParams:
     """Crops and mirrors for each sample (fields 0 top, 1 left, 2 mirror); no part depends on the frame."""
     places = 2 * step.padding + 1
-    return CropFlipPart(
+    return CropFlipParams(
         padding=step.padding,
         top_B=torch.from_numpy(uniforms.below(0, places)),
         left_B=torch.from_numpy(uniforms.below(1, places)),

@@ -11,14 +11,14 @@ from torch import Tensor
 from trainables.config.views import CutoutStep
 from trainables.views.choose import choose
 from trainables.views.geometry import inside_boxes
-from trainables.views.params import Frame, Part
+from trainables.views.params import Frame, StepParams
 from trainables.views.uniforms import Uniforms
 
 # B = samples, C = channels, H = height, W = width
 
 
 @dataclass(frozen=True)
-class CutoutPart(Part):
+class CutoutParams(StepParams):
     """The box to fill in each image."""
 
     fill: tuple[int, int, int]
@@ -34,7 +34,7 @@ class CutoutPart(Part):
         return choose(box_BHW[:, None], fill_C11, images_BCHW)
 
 
-def draw_cutout(step: CutoutStep, uniforms: Uniforms, frame: Frame) -> CutoutPart:
+def draw_cutout(step: CutoutStep, uniforms: Uniforms, frame: Frame) -> CutoutParams:
     """Boxes for each sample (fields 0 side, 1 centre's column, 2 centre's row).
 
     The side is v · width pixels, v uniform in [0, max_fraction]; the centre is uniform in the image. The
@@ -49,4 +49,4 @@ def draw_cutout(step: CutoutStep, uniforms: Uniforms, frame: Frame) -> CutoutPar
     right_B = np.minimum(width, left_B + whole_B)
     bottom_B = np.minimum(height, top_B + whole_B)
     box_B4 = np.stack([left_B, top_B, right_B, bottom_B], axis=1).astype(np.int64)
-    return CutoutPart(fill=step.fill, box_B4=torch.from_numpy(box_B4))
+    return CutoutParams(fill=step.fill, box_B4=torch.from_numpy(box_B4))

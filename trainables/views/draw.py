@@ -16,15 +16,15 @@ from trainables.config.views import RandomResizedCropStep, Recipe
 from trainables.views.crop_flip import draw_crop_flip
 from trainables.views.cutout import draw_cutout
 from trainables.views.mixing import Partners, draw_cutmix, draw_mixup, partner_rows
-from trainables.views.params import Frame, MixingPart, Part, ViewParams
+from trainables.views.params import Frame, MixingParams, StepParams, ViewParams
 from trainables.views.randaugment import draw_randaugment
 from trainables.views.resized_crop import boxes, draw_resized_crop
 from trainables.views.rotation import draw_rotation
 from trainables.views.trivial_augment import draw_trivial_augment
 from trainables.views.uniforms import Uniforms, view_key
 
-DrawStep = Callable[[Any, Uniforms, Frame], Part]
-DrawMixing = Callable[[Any, Uniforms, Frame, Partners], MixingPart]
+DrawStep = Callable[[Any, Uniforms, Frame], StepParams]
+DrawMixing = Callable[[Any, Uniforms, Frame, Partners], MixingParams]
 
 STEPS: Final[Mapping[str, DrawStep]] = MappingProxyType(
     {
@@ -111,7 +111,7 @@ class _Steps:
         parts = tuple(self._part(place, uniforms.at_step(place), ids_B) for place in range(count))
         return ViewParams(torch.from_numpy(ids_B), (self.frame.height, self.frame.width), parts)
 
-    def _part(self, place: int, uniforms: Uniforms, ids_B: NDArray[np.int64]) -> Part | MixingPart:
+    def _part(self, place: int, uniforms: Uniforms, ids_B: NDArray[np.int64]) -> StepParams | MixingParams:
         step = self.recipe[place]
         if step.op not in MIXING_STEPS:
             return STEPS[step.op](step, uniforms, self.frame)

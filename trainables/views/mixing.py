@@ -12,7 +12,7 @@ from torch import Tensor
 from trainables.config.views import CutmixStep, MixingStep, MixupStep
 from trainables.views.choose import choose
 from trainables.views.geometry import inside_boxes
-from trainables.views.params import Frame, MixingPart, ViewParams
+from trainables.views.params import Frame, MixingParams, ViewParams
 from trainables.views.portable import SHARE_BITS, SHARE_STEPS, beta_steps
 from trainables.views.uniforms import Uniforms
 
@@ -24,7 +24,7 @@ FIELD_CHANCE = 2
 
 
 @dataclass(frozen=True)
-class MixupPart(MixingPart):
+class MixupParams(MixingParams):
     """Two images, blended."""
 
     steps_B: Tensor
@@ -38,7 +38,7 @@ class MixupPart(MixingPart):
 
 
 @dataclass(frozen=True)
-class CutmixPart(MixingPart):
+class CutmixParams(MixingParams):
     """Two images, the second shown in a box."""
 
     box_B4: Tensor
@@ -81,10 +81,10 @@ def partner_rows(
     return row_B + (row_B >= own_B) if len(population_N) > 1 else row_B
 
 
-def draw_mixup(step: MixupStep, uniforms: Uniforms, frame: Frame, partners: Partners) -> MixupPart:
+def draw_mixup(step: MixupStep, uniforms: Uniforms, frame: Frame, partners: Partners) -> MixupParams:
     """Shares for each sample (fields 0 partner, 1 share, 2 whether it is mixed at all)."""
     steps_B = _own_steps(step, uniforms)
-    return MixupPart(
+    return MixupParams(
         partner_row_B=torch.from_numpy(partners.row_B),
         partners=partners.view,
         share_B=torch.from_numpy((steps_B / SHARE_STEPS).astype(np.float32)),
@@ -92,7 +92,7 @@ def draw_mixup(step: MixupStep, uniforms: Uniforms, frame: Frame, partners: Part
     )
 
 
-def draw_cutmix(step: CutmixStep, uniforms: Uniforms, frame: Frame, partners: Partners) -> CutmixPart:
+def draw_cutmix(step: CutmixStep, uniforms: Uniforms, frame: Frame, partners: Partners) -> CutmixParams:
     """Boxes for each sample (fields 0 to 2 as mixup's, 3 centre's column, 4 centre's row).
 
     As in the paper and in torchvision: with share λ, half the box's sides are floor(√(1 - λ) / 2 · side), its
@@ -105,7 +105,7 @@ def draw_cutmix(step: CutmixStep, uniforms: Uniforms, frame: Frame, partners: Pa
         edges.append((np.maximum(centre_B - reach_B, 0), np.minimum(centre_B + reach_B, side)))
     (left_B, right_B), (top_B, bottom_B) = edges
     share_B = 1.0 - (right_B - left_B) * (bottom_B - top_B) / (frame.width * frame.height)
-    return CutmixPart(
+    return CutmixParams(
         partner_row_B=torch.from_numpy(partners.row_B),
         partners=partners.view,
         share_B=torch.from_numpy(share_B.astype(np.float32)),

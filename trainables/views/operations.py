@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainables.views import colour, geometry
-from trainables.views.params import Frame, Part
+from trainables.views.params import Frame, StepParams
 
 # B = samples, C = channels, H = height, W = width, K = operations applied to each sample
 # 6 = inverse map, see geometry.py
@@ -69,7 +69,7 @@ GEOMETRY: Final[Mapping[Operation, InverseMaps]] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class OperationsPart(Part):
+class OperationsParams(StepParams):
     """Which operations, how strong."""
 
     operation_BK: Tensor
@@ -82,7 +82,7 @@ class OperationsPart(Part):
     @classmethod
     def of(
         cls, operation_BK: NDArray[np.int64], magnitude_BK: NDArray[np.float64], frame: Frame
-    ) -> OperationsPart:
+    ) -> OperationsParams:
         """The part of these operations and magnitudes, with the inverse maps worked out."""
         size = (frame.height, frame.width)
         map_BK6 = geometry.identity_map(operation_BK.size, size).reshape(*operation_BK.shape, 6)

@@ -46,7 +46,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Part(Drawn, ABC):
+class StepParams(Drawn, ABC):
     """The drawn parameters of a step that looks at each image alone."""
 
     @abstractmethod
@@ -55,7 +55,7 @@ class Part(Drawn, ABC):
 
 
 @dataclass(frozen=True)
-class MixingPart(Drawn, ABC):
+class MixingParams(Drawn, ABC):
     """The drawn parameters of a step that mixes each image with that of a partner."""
 
     partner_row_B: Tensor
@@ -78,7 +78,7 @@ class ViewParams:
     """int64; whose row it is."""
     size: tuple[int, int]
     """Height and width in pixels of the images that the view was drawn for."""
-    parts: tuple[Part | MixingPart, ...]
+    parts: tuple[StepParams | MixingParams, ...]
     """In the order of the recipe; empty when the recipe is."""
 
     def __len__(self) -> int:
@@ -102,7 +102,7 @@ class ViewParams:
         rows_BK = rows_B[:, None]
         shares_BK = torch.ones_like(rows_BK, dtype=torch.float32)
         for part in self.parts:
-            if isinstance(part, MixingPart):
+            if isinstance(part, MixingParams):
                 other_rows_BK, other_shares_BK = part.partners.sources(part.partner_row_B)
                 own_B1 = part.share_B[:, None]
                 rows_BK = torch.cat([rows_BK, other_rows_BK], dim=1)
@@ -116,5 +116,5 @@ class ViewParams:
         )
 
 
-def _after_first(part: Part | MixingPart) -> Part | MixingPart:
-    return replace(part, partners=part.partners.without_first()) if isinstance(part, MixingPart) else part
+def _after_first(part: StepParams | MixingParams) -> StepParams | MixingParams:
+    return replace(part, partners=part.partners.without_first()) if isinstance(part, MixingParams) else part

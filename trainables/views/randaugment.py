@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.config.views import RandAugmentStep
-from trainables.views.operations import Operation, OperationsPart
+from trainables.views.operations import Operation, OperationsParams
 from trainables.views.params import Frame
 from trainables.views.uniforms import Uniforms
 
@@ -40,7 +40,7 @@ RANGES: Final[Mapping[Operation, tuple[float, float]]] = MappingProxyType(
 )
 
 
-def draw_randaugment(step: RandAugmentStep, uniforms: Uniforms, frame: Frame) -> OperationsPart:
+def draw_randaugment(step: RandAugmentStep, uniforms: Uniforms, frame: Frame) -> OperationsParams:
     """Operations with replacement and their magnitudes (fields 2k operation, 2k + 1 magnitude).
 
     A magnitude is uniform in its range. Bits are rounded down, so 4 to 7 are equally likely. A translation
@@ -52,7 +52,7 @@ def draw_randaugment(step: RandAugmentStep, uniforms: Uniforms, frame: Frame) ->
     low, high = np.array([RANGES[operation] for operation in Operation]).T
     magnitude_BK = low[operation_BK] + unit_BK * (high - low)[operation_BK]
     _round_some(operation_BK, magnitude_BK, frame)
-    return OperationsPart.of(operation_BK, magnitude_BK, frame)
+    return OperationsParams.of(operation_BK, magnitude_BK, frame)
 
 
 def _round_some(operation_BK: NDArray[np.int64], magnitude_BK: NDArray[np.float64], frame: Frame) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trainables.errors import DataError
-from trainables.views.params import MixingPart, ViewParams
+from trainables.views.params import MixingParams, ViewParams
 
 # B = samples, C = channels (1 or 3), H = height, W = width
 
@@ -41,14 +41,14 @@ def render(images_BCHW: Tensor, params: ViewParams, originals: Originals | None 
     if len(params) == 0:
         return images_BCHW
     for part in params.parts:
-        if isinstance(part, MixingPart):
+        if isinstance(part, MixingParams):
             images_BCHW = part.mix(images_BCHW, _partners(part, originals))
         else:
             images_BCHW = part.apply(images_BCHW)
     return images_BCHW
 
 
-def _partners(part: MixingPart, originals: Originals | None) -> Tensor:
+def _partners(part: MixingParams, originals: Originals | None) -> Tensor:
     if originals is None:
         raise ValueError("this view mixes samples; give render the images of the training samples to mix in")
     return render(originals(part.partner_row_B), part.partners, originals)

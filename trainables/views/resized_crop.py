@@ -13,7 +13,7 @@ from torch import Tensor
 from trainables.config.views import RandomResizedCropStep
 from trainables.views import portable
 from trainables.views.geometry import stretch
-from trainables.views.params import Frame, Part
+from trainables.views.params import Frame, StepParams
 from trainables.views.uniforms import Uniforms
 
 # B = samples, C = channels, H = height, W = width
@@ -24,7 +24,7 @@ FIELD_LEFT: Final = 2 * ATTEMPTS + 1
 
 
 @dataclass(frozen=True)
-class ResizedCropPart(Part):
+class ResizedCropParams(StepParams):
     """The box that each image is cut down to."""
 
     box_B4: Tensor
@@ -35,11 +35,11 @@ class ResizedCropPart(Part):
         return stretch(images_BCHW, self.box_B4)
 
 
-def draw_resized_crop(step: RandomResizedCropStep, uniforms: Uniforms, frame: Frame) -> ResizedCropPart:
+def draw_resized_crop(step: RandomResizedCropStep, uniforms: Uniforms, frame: Frame) -> ResizedCropParams:
     """The boxes that `boxes` draws for images of one size."""
     height_B = np.full(len(uniforms.state_B), frame.height, dtype=np.int64)
     width_B = np.full_like(height_B, frame.width)
-    return ResizedCropPart(torch.from_numpy(boxes(step, uniforms, height_B, width_B)))
+    return ResizedCropParams(torch.from_numpy(boxes(step, uniforms, height_B, width_B)))
 
 
 def boxes(

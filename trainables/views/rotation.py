@@ -11,14 +11,14 @@ from torch import Tensor
 from trainables.config.views import RotationStep, TurnBy
 from trainables.errors import DataError
 from trainables.views.choose import choose
-from trainables.views.params import Frame, Part
+from trainables.views.params import Frame, StepParams
 from trainables.views.uniforms import Uniforms
 
 # B = samples, C = channels, H = height, W = width
 
 
 @dataclass(frozen=True)
-class RotationPart(Part):
+class RotationParams(StepParams):
     """By how much each image is turned."""
 
     quarters_B: Tensor
@@ -32,7 +32,7 @@ class RotationPart(Part):
         return choose(half_B111, turned.flip(2, 3), turned).contiguous()
 
 
-def draw_rotation(step: RotationStep, uniforms: Uniforms, frame: Frame) -> RotationPart:
+def draw_rotation(step: RotationStep, uniforms: Uniforms, frame: Frame) -> RotationParams:
     """The view's turn, v mod 4 quarters in view v, or one of the four at random (field 0).
 
     Raises:
@@ -47,4 +47,4 @@ def draw_rotation(step: RotationStep, uniforms: Uniforms, frame: Frame) -> Rotat
         quarters_B = np.full(len(uniforms.state_B), frame.view % 4, dtype=np.int64)
     else:
         quarters_B = uniforms.below(0, 4)
-    return RotationPart(torch.from_numpy(quarters_B))
+    return RotationParams(torch.from_numpy(quarters_B))

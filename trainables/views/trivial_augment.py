@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.config.views import TrivialAugmentStep
-from trainables.views.operations import Operation, OperationsPart
+from trainables.views.operations import Operation, OperationsParams
 from trainables.views.params import Frame
 from trainables.views.uniforms import Uniforms
 
@@ -47,14 +47,14 @@ RANGES: Final[Mapping[Operation, tuple[float, float]]] = MappingProxyType(
 UNSIGNED: Final = (Operation.POSTERIZE, Operation.SOLARIZE)
 
 
-def draw_trivial_augment(step: TrivialAugmentStep, uniforms: Uniforms, frame: Frame) -> OperationsPart:
+def draw_trivial_augment(step: TrivialAugmentStep, uniforms: Uniforms, frame: Frame) -> OperationsParams:
     """One operation for each sample (fields 0 operation, 1 bin, 2 sign)."""
     operation_B = uniforms.below(0, len(Operation))
     magnitude_B = magnitudes()[operation_B, uniforms.below(1, BINS)]
     signed_B = ~np.isin(operation_B, UNSIGNED) & (uniforms.unit(2) < 0.5)
     magnitude_B = np.where(signed_B, -magnitude_B, magnitude_B)
     magnitude_B += np.isin(operation_B, FACTORS)
-    return OperationsPart.of(operation_B[:, None], magnitude_B[:, None], frame)
+    return OperationsParams.of(operation_B[:, None], magnitude_B[:, None], frame)
 
 
 def magnitudes() -> NDArray[np.float64]:

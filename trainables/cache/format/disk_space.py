@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from trainables.cache.format.logit_encoding import keep_logits
+from trainables.cache.format.logit_encoding import encode_logits
 from trainables.cache.format.manifest import Origin, Part, Shard
 from trainables.cache.format.parquet import ShardRows, encode_shard
 from trainables.cache.format.planning import Plan
@@ -37,7 +37,7 @@ def expected_bytes(origin: Origin, shards: Iterable[Shard], *, embedding_width: 
     return round(total)
 
 
-def require_room(place: Place, plan: Plan, *, embedding_width: int | None = None) -> int:
+def require_disk_space(place: Place, plan: Plan, *, embedding_width: int | None = None) -> int:
     """The bytes that a build of what is missing will take; an object store takes any number.
 
     Raises:
@@ -68,11 +68,11 @@ def _encoded_bytes(origin: Origin, n_rows: int) -> int:
     bank = next(iter(origin.recipes))
     logits_BC = np.random.default_rng(0).normal(size=(n_rows, identity.n_classes)).astype(np.float32)
     ids_B = np.arange(n_rows, dtype=np.int64)
-    kept = keep_logits(logits_BC, ids_B, identity.dtype, where="sample", top_k=identity.top_k)
+    encoded = encode_logits(logits_BC, ids_B, identity.dtype, where="sample", top_k=identity.top_k)
     shard = Shard(bank=bank, view=0, index=0, first=0, rows=n_rows)
     data = encode_shard(
         shard,
-        ShardRows(ids_B, ids_B % identity.n_classes, kept),
+        ShardRows(ids_B, ids_B % identity.n_classes, encoded),
         fingerprint="0" * 64,
         classes=origin.classes,
     )

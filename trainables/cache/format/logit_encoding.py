@@ -39,7 +39,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Kept:
+class EncodedLogits:
     """Rows of logits as they are kept; the scalars are computed in float32 from exactly these values."""
 
     values: Mapping[str, Array]
@@ -88,9 +88,9 @@ def columns_of(identity: CacheIdentity) -> dict[str, Column]:
     return value_columns(identity.dtype, identity.n_classes, identity.top_k)
 
 
-def keep_logits(
+def encode_logits(
     logits_BC: Float32s, ids_B: Int64s, precision: Precision, *, where: str, top_k: int | None = None
-) -> Kept:
+) -> EncodedLogits:
     """Round a teacher's float32 logits to the cache's precision.
 
     The confidence is that of the rounded logits, so that a threshold keeps the same samples whoever
@@ -112,7 +112,7 @@ def keep_logits(
         for name, array in values.items():
             array[rows] = part[name]
         top1_B[rows], confidence_B[rows], entropy_B[rows] = _scalars(decode(part, n_classes))
-    return Kept(MappingProxyType(values), max_B, top1_B, confidence_B, entropy_B)
+    return EncodedLogits(MappingProxyType(values), max_B, top1_B, confidence_B, entropy_B)
 
 
 def decode(values: Mapping[str, Array], n_classes: int) -> Float32s:

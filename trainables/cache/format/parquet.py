@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainables.cache.format.logit_encoding import Array, Floats, Int64s, Kept, decode, to_half
+from trainables.cache.format.logit_encoding import Array, EncodedLogits, Floats, Int64s, decode, to_half
 from trainables.cache.format.manifest import Shard, ShardRecord, write_record
 from trainables.cache.format.storage import Place
 
@@ -41,12 +41,12 @@ class ShardRows:
 
     ids_B: Int64s
     labels_B: Int64s
-    kept: Kept
+    encoded: EncodedLogits
 
     @property
     def correct(self) -> int:
         """Rows that the teacher got right."""
-        return int((self.kept.top1_B == self.labels_B).sum())
+        return int((self.encoded.top1_B == self.labels_B).sum())
 
 
 def write_shard(
@@ -108,7 +108,7 @@ def _commit(
 def encode_shard(shard: Shard, rows: ShardRows, *, fingerprint: str, classes: tuple[str, ...]) -> pa.Buffer:
     """The bytes of the Parquet file."""
     table = _table(shard, rows, fingerprint=fingerprint, classes=classes)
-    return _encode(table, row_group_rows(rows.kept.values.values()))
+    return _encode(table, row_group_rows(rows.encoded.values.values()))
 
 
 def _encode(table: pa.Table, group_rows: int) -> pa.Buffer:
@@ -170,16 +170,16 @@ def row_group_rows(arrays: Iterable[Array]) -> int:
 
 
 def _table(shard: Shard, rows: ShardRows, *, fingerprint: str, classes: tuple[str, ...]) -> pa.Table:
-    kept = rows.kept
-    values = kept.values
+    encoded = rows.encoded
+    values = encoded.values
     columns = {
         "sample_id": pa.array(rows.ids_B, pa.int64()),
         **{name: _column(array) for name, array in values.items()},
-        "logit_max": pa.array(kept.logit_max_B),
+        "logit_max": pa.array(encoded.logit_max_B),
         "label": pa.array(rows.labels_B.astype(np.int32)),
-        "teacher_top1": pa.array(kept.top1_B),
-        "teacher_confidence": pa.array(kept.confidence_B),
-        "teacher_entropy": pa.array(kept.entropy_B),
+        "teacher_top1": pa.array(encoded.top1_B),
+        "teacher_confidence": pa.array(encoded.confidence_B),
+        "teacher_entropy": pa.array(encoded.entropy_B),
     }
     metadata = {
         "dtype": str(next(iter(values.values())).dtype),

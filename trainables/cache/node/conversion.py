@@ -22,7 +22,7 @@ from trainables.cache.format.logit_encoding import Array, columns_of
 from trainables.cache.format.manifest import DamagedCache, Manifest, Part, Shard, ShardRecord
 from trainables.cache.format.parquet import array_of, read_shard, values_of
 from trainables.cache.format.storage import Place
-from trainables.cache.node.copies import make_room
+from trainables.cache.node.copies import free_disk_space
 from trainables.cache.node.npy_file import ArrayFile
 from trainables.errors import CacheError
 from trainables.local_files import sync
@@ -114,7 +114,7 @@ def _convert(place: Place, manifest: Manifest, bank: str, folder: Path) -> BankA
     for leftover in leftovers:
         shutil.rmtree(leftover, ignore_errors=True)
     shapes = _shapes(manifest, bank)
-    make_room(folder.parent.parent, sum(_bytes(shape, dtype) for shape, dtype in shapes.values()))
+    free_disk_space(folder.parent.parent, sum(_bytes(shape, dtype) for shape, dtype in shapes.values()))
     hidden = Path(tempfile.mkdtemp(prefix=f".{bank}.", dir=folder.parent))
     try:
         with ExitStack() as stack:

@@ -134,7 +134,7 @@ def clean_scratch(
     return Cleaned(removed=tuple(removed), left=tuple(copy for copy in copies if copy.folder not in gone))
 
 
-def make_room(root: Path, wanted_bytes: int) -> None:
+def free_disk_space(root: Path, wanted_bytes: int) -> None:
     """Remove copies that nobody uses, oldest first, until so many bytes fit on the disk, or none is left."""
     lacking = wanted_bytes - shutil.disk_usage(root).free
     if lacking > 0:

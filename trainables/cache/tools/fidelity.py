@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from trainables.cache.format.logit_encoding import Float32s, decode, keep_logits
+from trainables.cache.format.logit_encoding import Float32s, decode, encode_logits
 from trainables.config import Config, Precision
 
 # B = rows, C = classes
@@ -46,9 +46,9 @@ def fidelity(
     for precision in precisions:
         if precision is Precision.TOPK and top_k >= n_classes:
             continue
-        kept = keep_logits(logits_BC, np.arange(n_rows), precision, where="the sample", top_k=top_k)
-        decoded_BC = decode(kept.values, n_classes)
-        row_bytes = sum(array.nbytes for array in kept.values.values()) // n_rows
+        encoded = encode_logits(logits_BC, np.arange(n_rows), precision, where="the sample", top_k=top_k)
+        decoded_BC = decode(encoded.values, n_classes)
+        row_bytes = sum(array.nbytes for array in encoded.values.values()) // n_rows
         rows += [
             FidelityRow(
                 precision=precision,

@@ -15,9 +15,9 @@ from typing import Final
 import numpy as np
 from pydantic import Field
 
-from trainables.cache.format.disk_space import require_room
+from trainables.cache.format.disk_space import require_disk_space
 from trainables.cache.format.identity import bank_fingerprint
-from trainables.cache.format.logit_encoding import Float32s, Int64s, keep_logits
+from trainables.cache.format.logit_encoding import Float32s, Int64s, encode_logits
 from trainables.cache.format.manifest import Origin, Shard, ShardRecord
 from trainables.cache.format.parquet import ShardRows, write_shard
 from trainables.cache.format.planning import agreed_origin, claim_folder, plan_shards, publish
@@ -104,7 +104,7 @@ def import_logits(
             precision cannot keep.
     """
     with place.exclusive():
-        require_room(place, plan_shards(place, agreed_origin(place, origin), banks))
+        require_disk_space(place, plan_shards(place, agreed_origin(place, origin), banks))
         origin = claim_folder(place, origin)
         plan = plan_shards(place, origin, banks)
         written = []
@@ -121,7 +121,7 @@ def _write(
     rows = slice(shard.first, shard.first + shard.rows)
     ids_B = data.train.ids[rows].numpy()
     identity = origin.identity
-    kept = keep_logits(
+    encoded = encode_logits(
         brought.logits_NC[rows],
         ids_B,
         identity.dtype,
@@ -131,7 +131,7 @@ def _write(
     return write_shard(
         place,
         shard,
-        ShardRows(ids_B, data.train.labels[rows].numpy().astype(np.int64), kept),
+        ShardRows(ids_B, data.train.labels[rows].numpy().astype(np.int64), encoded),
         fingerprint=bank_fingerprint(identity, origin.recipes[shard.bank]),
         classes=origin.classes,
     )

@@ -21,7 +21,7 @@ from orchestrator.records.ledger_writer import Bookkeeper, Repetition
 from orchestrator.records.relations import repeated_trial
 from orchestrator.search.trial_specs import Composer, control_spec, repeat_jobs
 from orchestrator.terminal.console import Console
-from trainables.config import BenchSpec, Role, TrialSpec, digest_of
+from trainables.config import Role, TrialSpec, WorkbenchSpec, digest_of
 from trainables.config.data import SplitFacts
 from trainables.slots.messages import End, Message, TrainJob
 from trainables.training.train_teacher import TeacherFacts
@@ -47,10 +47,10 @@ TEACHER = TeacherFacts(
 
 @dataclass(frozen=True)
 class Scene:
-    """A run with its bench, and the searched students of its ledger."""
+    """A run with its workbench, and the searched students of its ledger."""
 
     run: Run
-    bench: BenchSpec
+    workbench: WorkbenchSpec
     composer: Composer
     books: Bookkeeper
 
@@ -70,7 +70,7 @@ class Scene:
         return self.trained(self.composer(sampled).job, accuracy)
 
     def repeated(self, spec: TrialSpec, role: Role, accuracy: float) -> list[TrialRecord]:
-        jobs = repeat_jobs(spec, experiment=self.run.experiment, bench=self.bench, role=role)
+        jobs = repeat_jobs(spec, experiment=self.run.experiment, workbench=self.workbench, role=role)
         return [self.trained(job, accuracy) for job in jobs]
 
     def finish(self, stage: str, key: str, result: Mapping[str, object]) -> None:
@@ -88,8 +88,10 @@ def scene(tmp_path: Path) -> Scene:
     )
     loaded, ledger, console = replace(loaded, config=config), Ledger(tmp_path), Console(out=io.StringIO())
     run = Run(loaded, tmp_path, ledger, Stages(ledger, console), Workers(config, tmp_path, console), console)
-    bench = run.bench(None)
-    return Scene(run, bench, Composer(config, loaded.space, bench, SEARCH), Bookkeeper(ledger, search=SEARCH))
+    workbench = run.workbench(None)
+    return Scene(
+        run, workbench, Composer(config, loaded.space, workbench, SEARCH), Bookkeeper(ledger, search=SEARCH)
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +114,7 @@ def test_students_of_one_architecture_share_their_figures_with_the_control(scene
     records = [scene.searched(2.0, 0.9), scene.searched(3.0, 0.8)]
     digest = scene.run.experiment.student.digest()
     scene.finish("profile", digest_of([SEARCH, [digest]]), {digest: FIGURES})
-    figures = finalists.profile_stage(scene.run, scene.bench, SEARCH, records)
+    figures = finalists.profile_stage(scene.run, scene.workbench, SEARCH, records)
     assert figures == dict.fromkeys([records[0].trial, records[1].trial, "control"], FIGURES)
 
 
@@ -133,7 +135,7 @@ def test_groups_are_trained_seed_by_seed(scene: Scene, monkeypatch: pytest.Monke
             scene.trained(job, 0.8)
 
     monkeypatch.setattr(finalists, "_train", train)
-    finalists.finalists_stage(scene.run, scene.bench, SEARCH, chosen)
+    finalists.finalists_stage(scene.run, scene.workbench, SEARCH, chosen)
     assert [job.job_id[-1] for job in jobs] == list("000111")
     assert len({job.trial.seed for job in jobs[:3]}) == 1
     assert [job.trial.role.value for job in jobs] == ["baseline", "finalist", "finalist"] * 2
@@ -153,7 +155,7 @@ def test_each_start_names_what_the_student_repeats_and_its_control(
             scene.trained(job, 0.8)
 
     monkeypatch.setattr(finalists, "_train", train)
-    found, control = finalists.finalists_stage(scene.run, scene.bench, SEARCH, chosen)
+    found, control = finalists.finalists_stage(scene.run, scene.workbench, SEARCH, chosen)
     spec = control_spec(scene.run.experiment, student=scene.run.control_student, search=SEARCH)
     assert [noted[record.trial] for record in control] == [Repetition(spec.trial_id)] * 2
     assert {noted[record.trial] for record in found} == {
@@ -169,7 +171,7 @@ def test_finalists_and_control_that_are_trained_already_are_only_found(scene: Sc
     repeated = scene.repeated(TrialSpec.from_plain(chosen.spec), Role.FINALIST, 0.85)
     spec = control_spec(scene.run.experiment, student=scene.run.control_student, search=SEARCH)
     control = scene.repeated(spec, Role.BASELINE, 0.8)
-    found = finalists.finalists_stage(scene.run, scene.bench, SEARCH, [chosen])
+    found = finalists.finalists_stage(scene.run, scene.workbench, SEARCH, [chosen])
     assert found == (repeated, control)
     assert [len(group) for group in found] == [2, 2]
     assert [r.spec["seed"] for r in found[0]] == [r.spec["seed"] for r in found[1]]
@@ -182,4 +184,4 @@ def test_the_test_split_is_read_once(scene: Scene) -> None:
     jobs = [[f"test-{record.trial}", record.checkpoint, weights], ["test-teacher", weights, None]]
     found = {record.trial: {"accuracy": 0.7, "agreement": 0.9}, "teacher": {"accuracy": 0.8}}
     scene.finish("test", digest_of(jobs), found)
-    assert finalists.test_stage(scene.run, scene.bench, TEACHER, [record]) == found
+    assert finalists.test_stage(scene.run, scene.workbench, TEACHER, [record]) == found

@@ -10,7 +10,6 @@ from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.ledger_writer import Bookkeeper, Repetition, agreements_in, history
 from tests.unit.trainables.slots.broker_lab import queued
 from trainables.config import (
-    BenchSpec,
     DataConfig,
     DataName,
     KdConfig,
@@ -20,6 +19,7 @@ from trainables.config import (
     TrainingConfig,
     TrialSpec,
     ViewsConfig,
+    WorkbenchSpec,
 )
 from trainables.slots.broker import Broker
 from trainables.slots.messages import End, Message, TrainJob
@@ -37,7 +37,7 @@ FAILED = Message(end=End.FAILED, reason="the loss is nan in epoch 3")
 
 
 def job_of(trial: str, role: Role = Role.SEARCH) -> TrainJob:
-    bench = BenchSpec(
+    workbench = WorkbenchSpec(
         data=DataConfig(name=DataName.DIGITS),
         views=ViewsConfig(),
         view_seed=1,
@@ -53,7 +53,7 @@ def job_of(trial: str, role: Role = Role.SEARCH) -> TrainJob:
         training=TrainingConfig(),
         seed=3,
     )
-    return TrainJob(bench=bench, trial=spec)
+    return TrainJob(workbench=workbench, trial=spec)
 
 
 def epoch(number: int, accuracy: float = 0.5) -> Message:

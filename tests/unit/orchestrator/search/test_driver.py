@@ -18,7 +18,7 @@ from orchestrator.search.driver import SearchFollower, SearchTask
 from orchestrator.search.progress import SearchProgress, SlotWatch
 from orchestrator.search.progress_table import SearchBoard
 from orchestrator.search.trial_specs import Composer
-from trainables.config import BenchSpec, Fork
+from trainables.config import Fork, WorkbenchSpec
 from trainables.slots.messages import Message, TrainJob
 from trainables.slots.tune_trial import Pointer
 
@@ -104,7 +104,7 @@ class Search:
 @pytest.fixture
 def search(tmp_path: Path) -> Search:
     loaded = load_experiment("digits")
-    bench = BenchSpec(
+    bench = WorkbenchSpec(
         data=loaded.config.data,
         views=loaded.config.views,
         view_seed=1,
@@ -141,7 +141,7 @@ def test_a_proposal_is_composed_once_and_its_job_travels_to_the_proxy(search: Se
 
 def composer_fields(search: Search) -> tuple[Any, ...]:
     composer = search.composer
-    return composer.experiment, composer.space, composer.bench, composer.search
+    return composer.experiment, composer.space, composer.workbench, composer.search
 
 
 def test_a_trial_that_was_paused_gets_the_same_job_again(search: Search) -> None:

@@ -12,7 +12,6 @@ from orchestrator.search.progress_table import SearchBoard, Slots
 from orchestrator.terminal.console import QUIET_S, Console
 from orchestrator.terminal.formatting import duration
 from trainables.config import (
-    BenchSpec,
     DataConfig,
     DataName,
     KdConfig,
@@ -22,11 +21,12 @@ from trainables.config import (
     TrainingConfig,
     TrialSpec,
     ViewsConfig,
+    WorkbenchSpec,
 )
 from trainables.slots.messages import Message, TrainJob
 
 EPOCHS = 10
-BENCH = BenchSpec(
+BENCH = WorkbenchSpec(
     data=DataConfig(name=DataName.DIGITS),
     views=ViewsConfig(),
     view_seed=1,
@@ -71,7 +71,7 @@ def job_of(student: str, epochs: int = EPOCHS) -> TrainJob:
         training=TrainingConfig(epochs=epochs),
         seed=3,
     )
-    return TrainJob(bench=BENCH, trial=spec)
+    return TrainJob(workbench=BENCH, trial=spec)
 
 
 def epoch(number: int, accuracy: float = 0.5, *, seconds: float = 2.0, speed: float = 1000.0) -> Message:

@@ -9,7 +9,6 @@ import pytest
 from orchestrator.search.progress import SearchProgress, SlotWatch
 from orchestrator.search.progress_table import SearchBoard
 from trainables.config import (
-    BenchSpec,
     CrldConfig,
     DataConfig,
     DataName,
@@ -19,6 +18,7 @@ from trainables.config import (
     TrainingConfig,
     TrialSpec,
     ViewsConfig,
+    WorkbenchSpec,
 )
 from trainables.slots.messages import Message, TrainJob
 
@@ -30,7 +30,7 @@ class Trial:
 
 
 def job(name: str) -> TrainJob:
-    bench = BenchSpec(
+    workbench = WorkbenchSpec(
         data=DataConfig(name=DataName.DIGITS),
         views=ViewsConfig(),
         view_seed=1,
@@ -46,7 +46,7 @@ def job(name: str) -> TrainJob:
         training=TrainingConfig(epochs=10),
         seed=3,
     )
-    return TrainJob(bench=bench, trial=trial)
+    return TrainJob(workbench=workbench, trial=trial)
 
 
 def told(kept: float, epoch: int) -> Message:

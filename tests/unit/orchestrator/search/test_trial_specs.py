@@ -8,7 +8,7 @@ import pytest
 from orchestrator.config.loading import load_experiment
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.search.trial_specs import Composer, control_spec, repeat_jobs
-from trainables.config import BenchSpec, CeConfig, Cost, Role, TrialSpec
+from trainables.config import CeConfig, Cost, Role, TrialSpec, WorkbenchSpec
 
 DKD = {"objective": "dkd", "dkd": {"temperature": 2.0, "alpha": 1.0, "beta": 4.0}}
 
@@ -16,7 +16,7 @@ DKD = {"objective": "dkd", "dkd": {"temperature": 2.0, "alpha": 1.0, "beta": 4.0
 @pytest.fixture(scope="module")
 def composer() -> Composer:
     loaded = load_experiment("digits")
-    bench = BenchSpec(
+    workbench = WorkbenchSpec(
         data=loaded.config.data,
         views=loaded.config.views,
         view_seed=1,
@@ -24,7 +24,7 @@ def composer() -> Composer:
         cache_manifest=None,
         checkpoints="students",
     )
-    return Composer(loaded.config, loaded.space, bench, "s" * 64)
+    return Composer(loaded.config, loaded.space, workbench, "s" * 64)
 
 
 def dkd(**changes: Any) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def dkd(**changes: Any) -> dict[str, Any]:
 
 def test_a_proposal_becomes_a_job_of_this_experiment(composer: Composer) -> None:
     job = composer(DKD).job
-    assert job.bench == composer.bench
+    assert job.workbench == composer.workbench
     assert job.job_id == job.trial.trial_id
     assert job.trial.role is Role.SEARCH
     assert job.trial.objective.plain() == {
@@ -80,7 +80,9 @@ def test_a_job_asks_for_the_costs_that_its_search_minimises(composer: Composer) 
     assert job.costs == (Cost.LATENCY_MS,)
     assert composer(DKD).job.costs == ()
     assert job.trial == composer(DKD).job.trial  # what is told of a student is no part of it
-    again = repeat_jobs(job.trial, experiment=composer.experiment, bench=job.bench, role=Role.FINALIST)
+    again = repeat_jobs(
+        job.trial, experiment=composer.experiment, workbench=job.workbench, role=Role.FINALIST
+    )
     assert [repeat.costs for repeat in again] == [()] * len(again)
 
 
@@ -102,7 +104,7 @@ def test_finalists_and_control_are_repeated_with_the_same_seeds(
     finalist = composer(DKD).job.trial
     control = control_spec(three_seeds, student=three_seeds.student, search=composer.search)
     groups = [
-        repeat_jobs(spec, experiment=three_seeds, bench=composer.bench, role=role)
+        repeat_jobs(spec, experiment=three_seeds, workbench=composer.workbench, role=role)
         for spec, role in ((finalist, Role.FINALIST), (control, Role.BASELINE))
     ]
     seeds = [[job.trial.seed for job in group] for group in groups]
@@ -117,10 +119,12 @@ def test_a_repetition_differs_from_its_original_in_name_role_and_seed_alone(
     composer: Composer, three_seeds: ExperimentConfig
 ) -> None:
     original = composer(DKD).job.trial
-    for job in repeat_jobs(original, experiment=three_seeds, bench=composer.bench, role=Role.FINALIST):
+    for job in repeat_jobs(
+        original, experiment=three_seeds, workbench=composer.workbench, role=Role.FINALIST
+    ):
         same = {"trial_id": original.trial_id, "role": original.role, "seed": original.seed}
         assert job.trial.with_overrides(**same) == original
-        assert job.bench == composer.bench
+        assert job.workbench == composer.workbench
 
 
 def test_more_seeds_keep_the_first_ones(composer: Composer, three_seeds: ExperimentConfig) -> None:
@@ -128,7 +132,7 @@ def test_more_seeds_keep_the_first_ones(composer: Composer, three_seeds: Experim
     more = three_seeds.with_overrides(budget=three_seeds.budget.with_overrides(seeds=5))
 
     def jobs(experiment: ExperimentConfig) -> list[TrialSpec]:
-        repeats = repeat_jobs(spec, experiment=experiment, bench=composer.bench, role=Role.FINALIST)
+        repeats = repeat_jobs(spec, experiment=experiment, workbench=composer.workbench, role=Role.FINALIST)
         return [job.trial for job in repeats]
 
     assert jobs(more)[:3] == jobs(three_seeds)

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from trainables.data.prefetch import Ahead, one_ahead
+from trainables.data.prefetch import Prefetcher, one_ahead
 
 
 def test_values_come_in_order_and_at_most_one_is_made_ahead() -> None:
@@ -46,7 +46,7 @@ def test_an_expected_value_is_made_once_and_handed_out_once() -> None:
         made.append(key)
         return len(made)
 
-    ahead: Ahead[str, int] = Ahead()
+    ahead: Prefetcher[str, int] = Prefetcher()
     ahead.expect({"a": lambda: make("a"), "b": lambda: make("b")})
     assert [ahead.take(key, lambda: make("late")) for key in ("b", "a")] == [2, 1]
     assert ahead.take("a", lambda: make("late")) == 3
@@ -54,7 +54,7 @@ def test_an_expected_value_is_made_once_and_handed_out_once() -> None:
 
 
 def test_values_outlive_one_more_expectation_and_no_second() -> None:
-    ahead: Ahead[int, str] = Ahead()
+    ahead: Prefetcher[int, str] = Prefetcher()
     for key in (1, 2, 3):
         ahead.expect({key: lambda: "expected"})
     assert [ahead.take(key, lambda: "made now") for key in (1, 2, 3)] == ["made now", "expected", "expected"]

@@ -10,7 +10,6 @@ import torch
 
 from tests.unit.trainables.training.course_lab import CPU, same_weights
 from trainables.config import (
-    BenchSpec,
     CeConfig,
     Cost,
     DataConfig,
@@ -21,11 +20,12 @@ from trainables.config import (
     TrainingConfig,
     TrialSpec,
     ViewsConfig,
+    WorkbenchSpec,
 )
 from trainables.errors import StillhouseError
 from trainables.models.weights import count_parameters, load_weights
 from trainables.slots.messages import End, Message, TrainJob
-from trainables.slots.warm_state import Bench
+from trainables.slots.warm_state import WarmState
 from trainables.slots.worker import JobChannel, train_job
 from trainables.training.ranks import Solo
 
@@ -50,8 +50,8 @@ class Agreements:
 
 
 @pytest.fixture
-def spec(tmp_path: Path) -> BenchSpec:
-    return BenchSpec(
+def spec(tmp_path: Path) -> WorkbenchSpec:
+    return WorkbenchSpec(
         data=DataConfig(name=DataName.DIGITS, train_limit=60),
         views=ViewsConfig(),
         view_seed=1,
@@ -61,15 +61,19 @@ def spec(tmp_path: Path) -> BenchSpec:
     )
 
 
-def job_of(spec: BenchSpec, *costs: Cost, trial_id: str = "ce-1", student: ModelConfig = NARROW) -> TrainJob:
+def job_of(
+    spec: WorkbenchSpec, *costs: Cost, trial_id: str = "ce-1", student: ModelConfig = NARROW
+) -> TrainJob:
     training = TrainingConfig(epochs=3, batch_size=20, checkpoint_every=1)
     trial = TrialSpec(
         trial_id=trial_id, role=Role.SEARCH, objective=CeConfig(), student=student, training=training, seed=3
     )
-    return TrainJob(bench=spec, trial=trial, costs=costs)
+    return TrainJob(workbench=spec, trial=trial, costs=costs)
 
 
-def told(job: TrainJob, bench: Bench, *, tired_at: int = 99, heard: int = 0, rank: int = 0) -> list[Message]:
+def told(
+    job: TrainJob, warm: WarmState, *, tired_at: int = 99, heard: int = 0, rank: int = 0
+) -> list[Message]:
     messages: list[Message] = []
 
     def send(message: Message) -> bool:
@@ -77,18 +81,18 @@ def told(job: TrainJob, bench: Bench, *, tired_at: int = 99, heard: int = 0, ran
         return True
 
     channel = JobChannel(send, lambda: len(messages) >= tired_at, heard, Solo(rank=rank))
-    train_job(job, bench, channel)
+    train_job(job, warm, channel)
     return messages
 
 
 @pytest.mark.usefixtures("either_bf16")
-def test_costs_are_told_with_every_epoch_and_with_the_best(spec: BenchSpec) -> None:
+def test_costs_are_told_with_every_epoch_and_with_the_best(spec: WorkbenchSpec) -> None:
     agreements = Agreements()
-    bench = Bench(CPU, agree=agreements)
-    messages = told(job_of(spec, Cost.PARAMS, Cost.LATENCY_MS), bench)
+    warm = WarmState(CPU, agree=agreements)
+    messages = told(job_of(spec, Cost.PARAMS, Cost.LATENCY_MS), warm)
     (latency_ms,) = agreements.latencies_ms
     costs = {
-        "student/params": count_parameters(bench.build(NARROW, spec)),
+        "student/params": count_parameters(warm.build(NARROW, spec)),
         "student/latency_ms": latency_ms,
     }
     assert latency_ms > 0
@@ -99,21 +103,21 @@ def test_costs_are_told_with_every_epoch_and_with_the_best(spec: BenchSpec) -> N
 
 
 @pytest.mark.usefixtures("either_bf16")
-def test_a_student_of_which_no_costs_are_wanted_tells_none_and_trains_the_same(spec: BenchSpec) -> None:
+def test_a_student_of_which_no_costs_are_wanted_tells_none_and_trains_the_same(spec: WorkbenchSpec) -> None:
     weights = []
     for trial_id, costs in (("with", [Cost.LATENCY_MS]), ("without", [])):
         job = job_of(spec, *costs, trial_id=trial_id)
-        last = told(job, Bench(CPU))[-1]
+        last = told(job, WarmState(CPU))[-1]
         assert any(name.startswith("student/") for name in last.metrics) == bool(costs)
-        model = Bench(CPU).build(NARROW, spec)
+        model = WarmState(CPU).build(NARROW, spec)
         load_weights(model, Path(last.checkpoint or ""))
         weights.append(model.state_dict())
     assert same_weights(*weights)
 
 
-def test_latency_is_measured_once_for_each_architecture_whichever_slot_asks(spec: BenchSpec) -> None:
+def test_latency_is_measured_once_for_each_architecture_whichever_slot_asks(spec: WorkbenchSpec) -> None:
     agreements = Agreements()
-    slots = [Bench(CPU, agree=agreements) for _ in range(2)]
+    slots = [WarmState(CPU, agree=agreements) for _ in range(2)]
     narrow = [slot.costs(NARROW, spec, [Cost.LATENCY_MS]) for slot in slots for _ in range(2)]
     assert all(costs == narrow[0] for costs in narrow)
     assert len(agreements.latencies_ms) == 1
@@ -123,34 +127,34 @@ def test_latency_is_measured_once_for_each_architecture_whichever_slot_asks(spec
 
 
 @pytest.mark.usefixtures("either_bf16")
-def test_a_trial_that_goes_on_elsewhere_tells_the_costs_that_were_agreed(spec: BenchSpec) -> None:
+def test_a_trial_that_goes_on_elsewhere_tells_the_costs_that_were_agreed(spec: WorkbenchSpec) -> None:
     agreements = Agreements()
     job = job_of(spec, Cost.LATENCY_MS)
-    first = told(job, Bench(CPU, agree=agreements), tired_at=1)
-    rest = told(job, Bench(CPU, agree=agreements), heard=1)
+    first = told(job, WarmState(CPU, agree=agreements), tired_at=1)
+    rest = told(job, WarmState(CPU, agree=agreements), heard=1)
     assert [message.epoch for message in rest] == [2, 3]
     (latency_ms,) = agreements.latencies_ms
     assert {m.metrics["student/latency_ms"] for m in (first[0], *rest)} == {latency_ms}
 
 
-def test_measuring_leaves_the_random_state_as_it_was(spec: BenchSpec) -> None:
+def test_measuring_leaves_the_random_state_as_it_was(spec: WorkbenchSpec) -> None:
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
-    Bench(CPU).costs(NARROW, spec, [Cost.LATENCY_MS, Cost.PARAMS])
+    WarmState(CPU).costs(NARROW, spec, [Cost.LATENCY_MS, Cost.PARAMS])
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 @pytest.mark.usefixtures("either_bf16")
-def test_only_the_first_rank_measures(spec: BenchSpec) -> None:
+def test_only_the_first_rank_measures(spec: WorkbenchSpec) -> None:
     agreements = Agreements()
-    told(job_of(spec, Cost.LATENCY_MS), Bench(CPU, agree=agreements), rank=1)
+    told(job_of(spec, Cost.LATENCY_MS), WarmState(CPU, agree=agreements), rank=1)
     assert not agreements.latencies_ms
 
 
-def test_a_student_that_takes_no_such_images_says_so(spec: BenchSpec) -> None:
+def test_a_student_that_takes_no_such_images_says_so(spec: WorkbenchSpec) -> None:
     student = ModelConfig(factory="tests.unit.trainables.slots.test_costs:misfit")
     with pytest.raises(StillhouseError, match=r"cannot take an input of shape \(1, 8, 8\)"):
-        Bench(CPU).costs(student, spec, [Cost.LATENCY_MS])
+        WarmState(CPU).costs(student, spec, [Cost.LATENCY_MS])
 
 
 def misfit(n_classes: int) -> torch.nn.Module:

@@ -2,51 +2,51 @@ from __future__ import annotations
 
 import pytest
 
-from trainables.slots.lru_cache import Kept
+from trainables.slots.lru_cache import LruCache
 
 
 def test_a_kept_value_is_made_once() -> None:
-    kept: Kept[str, list[int]] = Kept(2)
-    first = kept.get("a", lambda: [1])
-    assert kept.get("a", lambda: [2]) is first
+    cache: LruCache[str, list[int]] = LruCache(2)
+    first = cache.get("a", lambda: [1])
+    assert cache.get("a", lambda: [2]) is first
 
 
 def test_the_least_recently_used_goes_first() -> None:
-    kept: Kept[str, str] = Kept(2)
+    cache: LruCache[str, str] = LruCache(2)
     for key in ("a", "b", "a", "c"):
-        kept.get(key, lambda key=key: key.upper())  # type: ignore[misc]
-    assert kept.keys() == ("a", "c")
-    assert kept.get("b", lambda: "anew") == "anew"
-    assert kept.keys() == ("c", "b")
+        cache.get(key, lambda key=key: key.upper())  # type: ignore[misc]
+    assert cache.keys() == ("a", "c")
+    assert cache.get("b", lambda: "anew") == "anew"
+    assert cache.keys() == ("c", "b")
 
 
 def test_heavy_values_go_before_another_is_made() -> None:
-    kept: Kept[int, list[int]] = Kept(9, max_bytes=10, size=len)
+    cache: LruCache[int, list[int]] = LruCache(9, max_bytes=10, size=len)
     present: list[tuple[int, ...]] = []
 
     def make(n_bytes: int) -> list[int]:
-        present.append(kept.keys())
+        present.append(cache.keys())
         return [0] * n_bytes
 
     for key, n_bytes in enumerate((4, 6, 1, 20, 3)):
-        kept.get(key, lambda n=n_bytes: make(n))  # type: ignore[misc]
+        cache.get(key, lambda n=n_bytes: make(n))  # type: ignore[misc]
     # 4 + 6 hold no more than 10; with 1 more the oldest goes; the 20 go as soon as another is wanted.
     assert present == [(), (0,), (0, 1), (1, 2), ()]
 
 
 def test_a_value_that_has_grown_counts_with_what_it_holds_now() -> None:
-    kept: Kept[str, list[int]] = Kept(9, max_bytes=3, size=len)
-    kept.get("a", lambda: []).extend([0] * 4)
-    kept.get("b", lambda: [0])
-    assert kept.keys() == ("b",)
+    cache: LruCache[str, list[int]] = LruCache(9, max_bytes=3, size=len)
+    cache.get("a", lambda: []).extend([0] * 4)
+    cache.get("b", lambda: [0])
+    assert cache.keys() == ("b",)
 
 
 def test_the_value_in_use_stays_however_heavy() -> None:
-    kept: Kept[str, list[int]] = Kept(1, max_bytes=0, size=len)
-    heavy = kept.get("a", lambda: [0] * 9)
-    assert kept.get("a", lambda: []) is heavy
+    cache: LruCache[str, list[int]] = LruCache(1, max_bytes=0, size=len)
+    heavy = cache.get("a", lambda: [0] * 9)
+    assert cache.get("a", lambda: []) is heavy
 
 
 def test_a_bound_that_keeps_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="max_items is 0; keep at least 1"):
-        Kept(0)
+        LruCache(0)

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from trainables.config import (
-    BenchSpec,
     DataConfig,
     DataName,
     ModelConfig,
@@ -18,11 +17,12 @@ from trainables.config import (
     TrainingConfig,
     TrialSpec,
     ViewsConfig,
+    WorkbenchSpec,
 )
 from trainables.config.objectives import CrldConfig, ZipfConfig
 from trainables.slots.mask_warning import mask_warning
 from trainables.slots.messages import Message, TrainJob
-from trainables.slots.warm_state import Bench
+from trainables.slots.warm_state import WarmState
 from trainables.slots.worker import JobChannel, train_job
 
 CRLD = TrialSpec(
@@ -53,7 +53,7 @@ def test_the_slots_log_tells_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("trainables.slots.mask_warning.FEW", 1.1)
-    bench = BenchSpec(
+    workbench = WorkbenchSpec(
         data=DataConfig(name=DataName.DIGITS, train_limit=40),
         views=ViewsConfig(),
         view_seed=1,
@@ -71,7 +71,9 @@ def test_the_slots_log_tells_of_it(
     )
     with caplog.at_level(logging.WARNING, logger="trainables.slots.worker"):
         train_job(
-            TrainJob(bench=bench, trial=trial), Bench(torch.device("cpu")), JobChannel(lambda _: True, bool)
+            TrainJob(workbench=workbench, trial=trial),
+            WarmState(torch.device("cpu")),
+            JobChannel(lambda _: True, bool),
         )
     said = [record.message for record in caplog.records if record.name == "trainables.slots.worker"]
     assert [line.split(" (")[0] for line in said] == ["zipf-1: zipf kept next to nothing in epoch 1"]

@@ -10,7 +10,6 @@ import torch
 
 from tests.unit.trainables.training.course_lab import same_weights, untimed, weights_of
 from trainables.config import (
-    BenchSpec,
     CeConfig,
     DataConfig,
     DataName,
@@ -23,13 +22,14 @@ from trainables.config import (
     TrainingConfig,
     TrialSpec,
     ViewsConfig,
+    WorkbenchSpec,
 )
 from trainables.config.objectives import AkdConfig, TeacherInput
 from trainables.data import load_test
 from trainables.errors import CacheError, CheckpointError, TrialFailed
 from trainables.models.weights import load_weights
 from trainables.slots.messages import JOB_KINDS, End, EvaluateJob, Job, Message, ProfileJob, TrainJob
-from trainables.slots.warm_state import Bench
+from trainables.slots.warm_state import WarmState
 from trainables.slots.worker import HANDLERS, JobChannel, evaluate_job, profile_job, train_job
 
 DATA = DataConfig(name=DataName.DIGITS, train_limit=100)
@@ -40,13 +40,13 @@ ROBUST = AkdConfig(steps=2, teacher_input=TeacherInput.ADVERSARIAL)
 
 
 @pytest.fixture(scope="module")
-def bench() -> Bench:
-    return Bench(torch.device("cpu"))
+def warm() -> WarmState:
+    return WarmState(torch.device("cpu"))
 
 
 @pytest.fixture
-def spec(tmp_path: Path) -> BenchSpec:
-    return BenchSpec(
+def spec(tmp_path: Path) -> WorkbenchSpec:
+    return WorkbenchSpec(
         data=DATA,
         views=ViewsConfig(),
         view_seed=1,
@@ -56,11 +56,11 @@ def spec(tmp_path: Path) -> BenchSpec:
     )
 
 
-def job_of(spec: BenchSpec, **changes: Any) -> TrainJob:
+def job_of(spec: WorkbenchSpec, **changes: Any) -> TrainJob:
     trial = TrialSpec(
         trial_id="ce-1", role=Role.SEARCH, objective=CeConfig(), student=STUDENT, training=TRAINING, seed=3
     )
-    return TrainJob(bench=spec, trial=trial.with_overrides(**changes))
+    return TrainJob(workbench=spec, trial=trial.with_overrides(**changes))
 
 
 class Listener:
@@ -88,37 +88,39 @@ class Listener:
         return not self._is_tired
 
 
-def test_every_kind_of_job_has_a_handler_and_survives_the_journey(spec: BenchSpec) -> None:
+def test_every_kind_of_job_has_a_handler_and_survives_the_journey(spec: WorkbenchSpec) -> None:
     jobs: list[Job] = [
         job_of(spec),
-        EvaluateJob(job_id="e", bench=spec, student=STUDENT, checkpoint="x", split=Split.TEST),
-        ProfileJob(job_id="p", bench=spec, student=STUDENT),
+        EvaluateJob(job_id="e", workbench=spec, student=STUDENT, checkpoint="x", split=Split.TEST),
+        ProfileJob(job_id="p", workbench=spec, student=STUDENT),
     ]
     assert [JOB_KINDS[job.plain()["kind"]].from_plain(job.plain()) for job in jobs] == jobs
     assert {job.kind for job in jobs} == set(HANDLERS) == set(JOB_KINDS)
 
 
-def test_data_and_workbench_stay_loaded_between_jobs(bench: Bench, spec: BenchSpec) -> None:
-    assert bench.data(DATA) is bench.data(DataConfig(name=DataName.DIGITS, train_limit=100))
-    first = bench.workbench(spec)
-    assert bench.workbench(spec.with_overrides(view_seed=1)) is first
-    assert bench.workbench(spec.with_overrides(view_seed=2)) is not first
+def test_data_and_workbench_stay_loaded_between_jobs(warm: WarmState, spec: WorkbenchSpec) -> None:
+    assert warm.data(DATA) is warm.data(DataConfig(name=DataName.DIGITS, train_limit=100))
+    first = warm.workbench(spec)
+    assert warm.workbench(spec.with_overrides(view_seed=1)) is first
+    assert warm.workbench(spec.with_overrides(view_seed=2)) is not first
 
 
-def test_weights_depend_on_the_seed_alone(bench: Bench, spec: BenchSpec) -> None:
+def test_weights_depend_on_the_seed_alone(warm: WarmState, spec: WorkbenchSpec) -> None:
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
-    one = weights_of(bench.build(STUDENT, spec, seed=5))
+    one = weights_of(warm.build(STUDENT, spec, seed=5))
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(2)
-    assert same_weights(weights_of(bench.build(STUDENT, spec, seed=5)), one)
-    assert not same_weights(weights_of(bench.build(STUDENT, spec, seed=6)), one)
+    assert same_weights(weights_of(warm.build(STUDENT, spec, seed=5)), one)
+    assert not same_weights(weights_of(warm.build(STUDENT, spec, seed=6)), one)
 
 
 @pytest.mark.usefixtures("either_bf16")
-def test_a_student_is_told_epoch_by_epoch_and_ends_with_its_weights(bench: Bench, spec: BenchSpec) -> None:
+def test_a_student_is_told_epoch_by_epoch_and_ends_with_its_weights(
+    warm: WarmState, spec: WorkbenchSpec
+) -> None:
     listener = Listener()
-    train_job(job_of(spec), bench, listener.channel())
+    train_job(job_of(spec), warm, listener.channel())
     assert listener.epochs == [1, 2, 3, 4, 5]
     assert [message.end for message in listener.messages] == [None] * 4 + [End.COMPLETED]
     last = listener.messages[-1]
@@ -130,70 +132,70 @@ def test_a_student_is_told_epoch_by_epoch_and_ends_with_its_weights(bench: Bench
 
 
 @pytest.mark.usefixtures("either_bf16")
-def test_a_kept_student_evaluates_as_it_did_in_training(bench: Bench, spec: BenchSpec) -> None:
+def test_a_kept_student_evaluates_as_it_did_in_training(warm: WarmState, spec: WorkbenchSpec) -> None:
     trained, evaluated = Listener(), Listener()
-    train_job(job_of(spec), bench, trained.channel())
+    train_job(job_of(spec), warm, trained.channel())
     end = trained.messages[-1]
     job = EvaluateJob(
-        job_id="e", bench=spec, student=STUDENT, checkpoint=end.checkpoint or "", split=Split.SELECTION
+        job_id="e", workbench=spec, student=STUDENT, checkpoint=end.checkpoint or "", split=Split.SELECTION
     )
-    evaluate_job(job, bench, evaluated.channel())
+    evaluate_job(job, warm, evaluated.channel())
     (message,) = evaluated.messages
     assert message.end is End.COMPLETED
     assert message.metrics == {name: v for name, v in end.best.items() if name.startswith("selection/")}
 
 
 @pytest.mark.usefixtures("either_bf16")
-def test_the_test_split_is_evaluated_on_its_own_images(bench: Bench, spec: BenchSpec) -> None:
+def test_the_test_split_is_evaluated_on_its_own_images(warm: WarmState, spec: WorkbenchSpec) -> None:
     trained, evaluated = Listener(), Listener()
-    train_job(job_of(spec), bench, trained.channel())
+    train_job(job_of(spec), warm, trained.channel())
     checkpoint = trained.messages[-1].checkpoint or ""
-    job = EvaluateJob(job_id="e", bench=spec, student=STUDENT, checkpoint=checkpoint, split=Split.TEST)
-    evaluate_job(job, bench, evaluated.channel())
-    model = bench.build(STUDENT, spec)
+    job = EvaluateJob(job_id="e", workbench=spec, student=STUDENT, checkpoint=checkpoint, split=Split.TEST)
+    evaluate_job(job, warm, evaluated.channel())
+    model = warm.build(STUDENT, spec)
     load_weights(model, Path(checkpoint))
-    expected = bench.workbench(spec).evaluate(model, load_test(DATA), batch_size=512)
+    expected = warm.workbench(spec).evaluate(model, load_test(DATA), batch_size=512)
     assert evaluated.messages[0].metrics == {f"test/{name}": value for name, value in expected.items()}
 
 
 @pytest.mark.usefixtures("either_bf16")
-def test_a_student_is_compared_with_the_teacher_image_by_image(bench: Bench, spec: BenchSpec) -> None:
+def test_a_student_is_compared_with_the_teacher_image_by_image(warm: WarmState, spec: WorkbenchSpec) -> None:
     checkpoints = []
     for seed in (1, 2):
         trained = Listener()
-        train_job(job_of(spec, trial_id=f"ce-{seed}", seed=seed), bench, trained.channel())
+        train_job(job_of(spec, trial_id=f"ce-{seed}", seed=seed), warm, trained.channel())
         checkpoints.append(trained.messages[-1].checkpoint or "")
     own, theirs = checkpoints
     split = load_test(DATA)
     classes = []
     for checkpoint in checkpoints:
-        model = bench.build(STUDENT, spec)
+        model = warm.build(STUDENT, spec)
         load_weights(model, Path(checkpoint))
-        classes.append(bench.workbench(spec).classes(model, split, batch_size=100))
+        classes.append(warm.workbench(spec).classes(model, split, batch_size=100))
     expected = float((classes[0] == classes[1]).double().mean())
     assert 0 < expected < 1
     for teacher, agreement in ((theirs, expected), (own, 1.0)):
         evaluated = Listener()
         job = EvaluateJob(
             job_id="e",
-            bench=spec,
+            workbench=spec,
             student=STUDENT,
             checkpoint=own,
             split=Split.TEST,
             teacher=OnlineSpec(model=STUDENT, weights=teacher, batch_size=64),
         )
-        evaluate_job(job, bench, evaluated.channel())
+        evaluate_job(job, warm, evaluated.channel())
         assert evaluated.messages[0].metrics["test/agreement"] == agreement
 
 
 @pytest.mark.usefixtures("either_bf16")
 @pytest.mark.parametrize("autocast", [False, True])
 def test_a_teacher_from_its_file_runs_beside_the_student_and_sees_its_adversarial_images(
-    bench: Bench, spec: BenchSpec, autocast: bool
+    warm: WarmState, spec: WorkbenchSpec, autocast: bool
 ) -> None:
     beginner, trained = Listener(), Listener()
-    train_job(job_of(spec, trial_id="ce-2", training=ONE), bench, beginner.channel())
-    train_job(job_of(spec, training=TRAINING), bench, trained.channel())
+    train_job(job_of(spec, trial_id="ce-2", training=ONE), warm, beginner.channel())
+    train_job(job_of(spec, training=TRAINING), warm, trained.channel())
     ends: list[dict[str, float]] = []
     for teacher in (beginner, trained):
         online = OnlineSpec(
@@ -201,7 +203,7 @@ def test_a_teacher_from_its_file_runs_beside_the_student_and_sees_its_adversaria
         )
         beside = spec.with_overrides(online=online, checkpoints=f"{spec.checkpoints}-{len(ends)}")
         listener = Listener()
-        train_job(job_of(beside, trial_id="akd-1", training=ONE, objective=ROBUST), bench, listener.channel())
+        train_job(job_of(beside, trial_id="akd-1", training=ONE, objective=ROBUST), warm, listener.channel())
         assert listener.messages[-1].end is End.COMPLETED
         assert "selection/accuracy_under_attack" in listener.messages[0].metrics
         ends.append(untimed(listener.messages[0].metrics))
@@ -210,23 +212,25 @@ def test_a_teacher_from_its_file_runs_beside_the_student_and_sees_its_adversaria
 
 @pytest.mark.usefixtures("either_bf16")
 def test_without_a_teacher_beside_the_student_such_a_job_fails_with_what_to_set(
-    bench: Bench, spec: BenchSpec
+    warm: WarmState, spec: WorkbenchSpec
 ) -> None:
     with pytest.raises(
         TrialFailed, match=r"let the teacher run beside the student \(cache: \{online: true\}\)"
     ):
-        train_job(job_of(spec, trial_id="akd-2", objective=ROBUST), bench, Listener().channel())
+        train_job(job_of(spec, trial_id="akd-2", objective=ROBUST), warm, Listener().channel())
 
 
-def test_weights_that_are_gone_are_named(bench: Bench, spec: BenchSpec) -> None:
-    job = EvaluateJob(job_id="e", bench=spec, student=STUDENT, checkpoint="/nowhere/x.pt", split=Split.TEST)
+def test_weights_that_are_gone_are_named(warm: WarmState, spec: WorkbenchSpec) -> None:
+    job = EvaluateJob(
+        job_id="e", workbench=spec, student=STUDENT, checkpoint="/nowhere/x.pt", split=Split.TEST
+    )
     with pytest.raises(CheckpointError, match=r"no checkpoint /nowhere/x\.pt"):
-        evaluate_job(job, bench, Listener().channel())
+        evaluate_job(job, warm, Listener().channel())
 
 
-def test_a_profile_tells_what_a_student_costs(bench: Bench, spec: BenchSpec) -> None:
+def test_a_profile_tells_what_a_student_costs(warm: WarmState, spec: WorkbenchSpec) -> None:
     listener = Listener()
-    profile_job(ProfileJob(job_id="p", bench=spec, student=STUDENT), bench, listener.channel())
+    profile_job(ProfileJob(job_id="p", workbench=spec, student=STUDENT), warm, listener.channel())
     (message,) = listener.messages
     assert message.end is End.COMPLETED
     assert message.metrics["params"] == 64 * 8 + 8 + 8 * 10 + 10
@@ -237,10 +241,10 @@ def test_a_profile_tells_what_a_student_costs(bench: Bench, spec: BenchSpec) -> 
 @pytest.mark.usefixtures("either_bf16")
 @pytest.mark.parametrize("tired_at", [1, 3])
 def test_a_student_that_nobody_wants_stops_and_its_state_stays(
-    bench: Bench, spec: BenchSpec, tired_at: int
+    warm: WarmState, spec: WorkbenchSpec, tired_at: int
 ) -> None:
     listener = Listener(tired_at=tired_at)
-    train_job(job_of(spec), bench, listener.channel())
+    train_job(job_of(spec), warm, listener.channel())
     assert listener.epochs == list(range(1, tired_at))
     folder = Path(spec.checkpoints) / "ce-1"
     assert (folder / "last.pt").exists() == (tired_at > 2)
@@ -258,15 +262,15 @@ def untimed_messages(messages: list[Message]) -> list[Message]:
 @pytest.mark.parametrize("dies_at", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("heard", ["everything sent", "only one"])
 def test_the_next_attempt_tells_what_the_listener_lacks(
-    bench: Bench, spec: BenchSpec, dies_at: int, heard: str
+    warm: WarmState, spec: WorkbenchSpec, dies_at: int, heard: str
 ) -> None:
     """The second case: a driver that was killed had passed on less than its slots had told."""
     whole, before, after = Listener(), Listener(dies_at=dies_at), Listener()
-    train_job(job_of(spec, trial_id="whole"), bench, whole.channel())
+    train_job(job_of(spec, trial_id="whole"), warm, whole.channel())
     with pytest.raises(ConnectionError):
-        train_job(job_of(spec), bench, before.channel())
+        train_job(job_of(spec), warm, before.channel())
     known = before.messages if heard == "everything sent" else before.messages[:1]
-    train_job(job_of(spec), bench, after.channel(heard=len(known)))
+    train_job(job_of(spec), warm, after.channel(heard=len(known)))
     new = [message for message in after.messages if message.epoch > len(known)]
     told = [message.model_copy(update={"checkpoint": None}) for message in known + new]
     expected = [message.model_copy(update={"checkpoint": None}) for message in whole.messages]
@@ -274,15 +278,15 @@ def test_the_next_attempt_tells_what_the_listener_lacks(
 
 
 @pytest.mark.usefixtures("either_bf16")
-def test_an_end_that_nobody_heard_keeps_the_state(bench: Bench, spec: BenchSpec) -> None:
+def test_an_end_that_nobody_heard_keeps_the_state(warm: WarmState, spec: WorkbenchSpec) -> None:
     listener = Listener(tired_at=5)
-    train_job(job_of(spec), bench, listener.channel())
+    train_job(job_of(spec), warm, listener.channel())
     assert listener.epochs == [1, 2, 3, 4]
     names = {path.name for path in (Path(spec.checkpoints) / "ce-1").iterdir()}
     assert names == {"last.pt", "best.safetensors"}
 
 
 @pytest.mark.usefixtures("either_bf16")
-def test_a_student_of_a_teacher_needs_the_cache(bench: Bench, spec: BenchSpec) -> None:
+def test_a_student_of_a_teacher_needs_the_cache(warm: WarmState, spec: WorkbenchSpec) -> None:
     with pytest.raises(CacheError, match="the bench has no cache"):
-        train_job(job_of(spec, objective=KdConfig()), bench, Listener().channel())
+        train_job(job_of(spec, objective=KdConfig()), warm, Listener().channel())

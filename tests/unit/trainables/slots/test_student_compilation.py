@@ -10,9 +10,9 @@ from torch._dynamo.utils import counters
 from tests.unit.trainables.training.course_lab import (
     SHORT,
     same_weights,
-    small_bench,
     small_course,
     small_student,
+    small_workbench,
     weights_of,
 )
 from trainables.config import CeConfig, ModelConfig, ModelName
@@ -32,13 +32,13 @@ def students() -> CompiledStudents:
 def trained(students: CompiledStudents, *, seed: int, key: str = "a") -> nn.Module:
     student = students.take(key, small_student(seed))
     course = Course(student.model, CeConfig(), SHORT, 3, forward=student.forward)
-    train(course, small_bench(), on_epoch=lambda *_: None)
+    train(course, small_workbench(), on_epoch=lambda *_: None)
     return student.model
 
 
 def test_a_compiled_student_ends_as_a_plain_one_with_plain_names(students: CompiledStudents) -> None:
     plain = small_course()
-    train(plain, small_bench(), on_epoch=lambda *_: None)
+    train(plain, small_workbench(), on_epoch=lambda *_: None)
     model = trained(students, seed=0)
     assert list(model.state_dict()) == list(plain.model.state_dict())
     for found, expected in zip(model.state_dict().values(), plain.model.state_dict().values(), strict=True):
@@ -51,7 +51,7 @@ def test_a_network_that_is_no_sequence_of_layers_is_compiled_too(students: Compi
     student = students.take("a", network)
     course = Course(student.model, CeConfig(), SHORT.with_overrides(epochs=1), 3, forward=student.forward)
     before = weights_of(student.model)
-    train(course, small_bench(), on_epoch=lambda *_: None)
+    train(course, small_workbench(), on_epoch=lambda *_: None)
     assert not same_weights(before, weights_of(student.model))
 
 

@@ -10,7 +10,6 @@ import torch
 
 from tests.unit.trainables.training.course_lab import CPU, same_weights, weights_of
 from trainables.config import (
-    BenchSpec,
     CeConfig,
     DataConfig,
     DataName,
@@ -20,10 +19,11 @@ from trainables.config import (
     TrainingConfig,
     TrialSpec,
     ViewsConfig,
+    WorkbenchSpec,
 )
 from trainables.slots import warm_state
 from trainables.slots.compiled_students import CompiledStudents
-from trainables.slots.warm_state import Bench
+from trainables.slots.warm_state import WarmState
 from trainables.training.loop import train
 from trainables.training.workbench import RENDER_BUDGET_BYTES, render_budget
 
@@ -32,8 +32,8 @@ STUDENT = ModelConfig(name=ModelName.MLP, width=8)
 
 
 @pytest.fixture
-def spec(tmp_path: Path) -> BenchSpec:
-    return BenchSpec(
+def spec(tmp_path: Path) -> WorkbenchSpec:
+    return WorkbenchSpec(
         data=DataConfig(name=DataName.DIGITS, train_limit=N_TRAIN),
         views=ViewsConfig(),
         view_seed=1,
@@ -50,43 +50,43 @@ def trial(student: ModelConfig = STUDENT, **training: Any) -> TrialSpec:
     )
 
 
-def test_the_last_workbenches_are_kept_and_the_oldest_goes(spec: BenchSpec) -> None:
-    bench = Bench(CPU, max_benches=2)
+def test_the_last_workbenches_are_kept_and_the_oldest_goes(spec: WorkbenchSpec) -> None:
+    warm = WarmState(CPU, max_workbenches=2)
     specs = [spec.with_overrides(view_seed=seed) for seed in (1, 2, 3)]
-    first, second = (bench.workbench(one) for one in specs[:2])
-    assert bench.workbench(specs[0]) is first
-    bench.workbench(specs[2])
-    assert bench.workbench(specs[0]) is first
-    assert bench.workbench(specs[1]) is not second
+    first, second = (warm.workbench(one) for one in specs[:2])
+    assert warm.workbench(specs[0]) is first
+    warm.workbench(specs[2])
+    assert warm.workbench(specs[0]) is first
+    assert warm.workbench(specs[1]) is not second
 
 
 def test_idle_workbenches_that_hold_too_much_go_before_another_is_opened(
-    spec: BenchSpec, monkeypatch: pytest.MonkeyPatch
+    spec: WorkbenchSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = N_TRAIN * 64
     monkeypatch.setattr(warm_state, "IDLE_BYTES", 2 * images)
-    bench = Bench(CPU)
+    warm = WarmState(CPU)
     specs = [spec.with_overrides(view_seed=seed) for seed in (1, 2, 3)]
-    first = bench.workbench(specs[0])
+    first = warm.workbench(specs[0])
     assert first.held_bytes == images
     first.images("weak", 1, torch.arange(4))
     assert first.held_bytes == 2 * images  # the images and one rendered view
-    second = bench.workbench(specs[1])
-    assert bench.workbench(specs[0]) is first
-    bench.workbench(specs[2])
-    assert bench.workbench(specs[0]) is first
-    assert bench.workbench(specs[1]) is not second
+    second = warm.workbench(specs[1])
+    assert warm.workbench(specs[0]) is first
+    warm.workbench(specs[2])
+    assert warm.workbench(specs[0]) is first
+    assert warm.workbench(specs[1]) is not second
 
 
-def test_data_is_loaded_once_for_all_workbenches(spec: BenchSpec) -> None:
-    bench = Bench(CPU)
-    assert bench.workbench(spec).data is bench.workbench(spec.with_overrides(view_seed=2)).data
+def test_data_is_loaded_once_for_all_workbenches(spec: WorkbenchSpec) -> None:
+    warm = WarmState(CPU)
+    assert warm.workbench(spec).data is warm.workbench(spec.with_overrides(view_seed=2)).data
 
 
 @pytest.mark.usefixtures("either_bf16")
-def test_trials_of_different_shapes_share_data_and_views(spec: BenchSpec) -> None:
-    bench = Bench(CPU)
-    workbench = bench.workbench(spec)
+def test_trials_of_different_shapes_share_data_and_views(spec: WorkbenchSpec) -> None:
+    warm = WarmState(CPU)
+    workbench = warm.workbench(spec)
     accuracies = []
     for student in (
         STUDENT,
@@ -94,25 +94,25 @@ def test_trials_of_different_shapes_share_data_and_views(spec: BenchSpec) -> Non
         ModelConfig(name=ModelName.CONVNET, width=2, resolution=12),
     ):
         for training in ({"batch_size": 30}, {"optimizer": "adamw", "schedule": "constant"}):
-            course = bench.course(trial(student, **training), spec)
+            course = warm.course(trial(student, **training), spec)
             told: list[dict[str, float]] = []
-            train(course, bench.workbench(spec), on_epoch=lambda _, m, told=told: told.append(m))  # type: ignore[misc]
+            train(course, warm.workbench(spec), on_epoch=lambda _, m, told=told: told.append(m))  # type: ignore[misc]
             accuracies.append(told[-1]["selection/accuracy"])
     assert len(accuracies) == 6
     assert all(0 <= accuracy <= 1 for accuracy in accuracies)
-    assert bench.workbench(spec) is workbench
+    assert warm.workbench(spec) is workbench
     assert workbench.held_bytes == 2 * N_TRAIN * 64
 
 
 def test_a_compiled_student_is_kept_for_trials_of_its_shape(
-    spec: BenchSpec, monkeypatch: pytest.MonkeyPatch, either_bf16: bool
+    spec: WorkbenchSpec, monkeypatch: pytest.MonkeyPatch, either_bf16: bool
 ) -> None:
     monkeypatch.setattr(warm_state, "CompiledStudents", lambda: CompiledStudents(backend="aot_eager"))
-    bench = Bench(CPU)
-    one = bench.course(trial(compile=True), spec)
+    warm = WarmState(CPU)
+    one = warm.course(trial(compile=True), spec)
     fresh = weights_of(one.model)
-    train(one, bench.workbench(spec), on_epoch=lambda *_: None)
-    again = bench.course(trial(compile=True, lr=0.5), spec)
+    train(one, warm.workbench(spec), on_epoch=lambda *_: None)
+    again = warm.course(trial(compile=True, lr=0.5), spec)
     assert (again.model, again.forward) == (one.model, one.forward)
     assert again.forward is not again.model
     assert same_weights(weights_of(again.model), fresh)
@@ -121,13 +121,13 @@ def test_a_compiled_student_is_kept_for_trials_of_its_shape(
         trial(ModelConfig(name=ModelName.MLP, width=9), compile=True),
         trial(compile=True, precision="fp32" if either_bf16 else "bf16"),
     ]
-    assert all(bench.course(other, spec).model is not one.model for other in others)
+    assert all(warm.course(other, spec).model is not one.model for other in others)
 
 
 @pytest.mark.usefixtures("either_bf16")
-def test_a_student_that_is_not_to_be_compiled_is_new_each_time(spec: BenchSpec) -> None:
-    bench = Bench(CPU)
-    one, other = bench.course(trial(), spec), bench.course(trial(), spec)
+def test_a_student_that_is_not_to_be_compiled_is_new_each_time(spec: WorkbenchSpec) -> None:
+    warm = WarmState(CPU)
+    one, other = warm.course(trial(), spec), warm.course(trial(), spec)
     assert one.model is not other.model
     assert one.forward is None
 

@@ -19,9 +19,9 @@ from tests.unit.trainables.training.course_lab import (
     VIEWS,
     same_weights,
     separable_data,
-    small_bench,
     small_course,
     small_student,
+    small_workbench,
     untimed,
     weights_of,
 )
@@ -37,7 +37,7 @@ from trainables.teacher.live import LiveTeacher
 from trainables.teacher.online import OnlineTeacher
 from trainables.training.loop import Course, train
 from trainables.training.ranks import SOLO
-from trainables.training.step_inputs import Serving
+from trainables.training.step_inputs import StepInputs
 from trainables.training.workbench import Workbench
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -55,7 +55,7 @@ STRONG: Final[dict[str, Any]] = {"epsilon": 48.0, "step": 16.0, "steps": 3}
 def teacher() -> nn.Module:
     """A teacher that knows its task, so that an attack on the student changes what it says."""
     model = small_student(seed=9)
-    train(Course(model, CeConfig(), SHORT, 1), small_bench(), on_epoch=lambda *_: None)
+    train(Course(model, CeConfig(), SHORT, 1), small_workbench(), on_epoch=lambda *_: None)
     model.zero_grad(set_to_none=True)
     return model
 
@@ -63,7 +63,7 @@ def teacher() -> nn.Module:
 def online_bench(teacher: nn.Module, *, embedding: bool = False) -> Workbench:
     data = separable_data()
     live = LiveTeacher(teacher, data, seed=7, batch_size=TOGETHER, device=CPU)
-    return small_bench(data, cache=OnlineTeacher(live, VIEWS, embedding=embedding))
+    return small_workbench(data, cache=OnlineTeacher(live, VIEWS, embedding=embedding))
 
 
 def adversarial(**fields: Any) -> AkdConfig:
@@ -72,12 +72,12 @@ def adversarial(**fields: Any) -> AkdConfig:
 
 def served(
     config: ObjectiveBase,
-    bench: Workbench,
+    workbench: Workbench,
     model: nn.Module,
     precision: TrainingPrecision = TrainingPrecision.FP32,
 ) -> Signals:
     """The signals of a step in training mode, with random starts and dropout of a fixed seed."""
-    serving = Serving(config, bench, model.train(), SOLO)
+    serving = StepInputs(config, workbench, model.train(), SOLO)
     torch.manual_seed(SEED)
     return serving.signals(model, 2, ROWS_B, precision=precision, layout=torch.contiguous_format)
 
@@ -92,13 +92,13 @@ def said(teacher: nn.Module, images: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def attacked(config: AkdConfig, bench: Workbench, model: nn.Module, teacher: nn.Module) -> Tensor:
+def attacked(config: AkdConfig, workbench: Workbench, model: nn.Module, teacher: nn.Module) -> Tensor:
     """What the student sees in `served`, computed beside it; leaves the generator where the attack does."""
-    images = bench.images("weak", 2, ROWS_B)
+    images = workbench.images("weak", 2, ROWS_B)
     share = config.attack.teacher_share
-    one_hot_BC = F.one_hot(bench.labels(ROWS_B), len(CLASSES)).float()
+    one_hot_BC = F.one_hot(workbench.labels(ROWS_B), len(CLASSES)).float()
     target_BC = (1 - share) * one_hot_BC + share * said(teacher, images).softmax(dim=-1)
-    data = bench.data
+    data = workbench.data
     torch.manual_seed(SEED)
     with evaluating(model):
         return Attacker(config.attack, mean=data.mean, std=data.std, device=CPU).attacked(
@@ -106,11 +106,13 @@ def attacked(config: AkdConfig, bench: Workbench, model: nn.Module, teacher: nn.
         )
 
 
-def course_of(bench: Workbench, config: ObjectiveBase) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
+def course_of(
+    workbench: Workbench, config: ObjectiveBase
+) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
     """The student's weights at the end, and the figures of each epoch."""
     told: list[dict[str, float]] = []
     course = small_course(TWO, objective=config)
-    train(course, bench, on_epoch=lambda _, metrics: told.append(untimed(metrics)))
+    train(course, workbench, on_epoch=lambda _, metrics: told.append(untimed(metrics)))
     return weights_of(course.model), told
 
 
@@ -146,13 +148,13 @@ def test_only_the_adversarial_image_needs_a_teacher_beside_the_student() -> None
 @pytest.mark.parametrize("attack_target", ["labels", "mixture"])
 def test_a_step_has_the_loss_and_gradient_of_the_formula(teacher: nn.Module, attack_target: str) -> None:
     config = adversarial(teacher_share=0.25, attack_target=attack_target, **STRONG)
-    bench, model, twin = online_bench(teacher), small_student(), small_student()
-    signals = served(config, bench, model)
+    workbench, model, twin = online_bench(teacher), small_student(), small_student()
+    signals = served(config, workbench, model)
     AkdObjective(config)(signals).total.backward()  # type: ignore[no-untyped-call]
 
-    shown = attacked(config, bench, twin, teacher)
+    shown = attacked(config, workbench, twin, teacher)
     teacher_BC = said(teacher, shown)
-    target_BC = 0.75 * F.one_hot(bench.labels(ROWS_B), len(CLASSES)) + 0.25 * teacher_BC.softmax(dim=-1)
+    target_BC = 0.75 * F.one_hot(workbench.labels(ROWS_B), len(CLASSES)) + 0.25 * teacher_BC.softmax(dim=-1)
     student_BC = twin.train()(shown)
     (-(target_BC * student_BC.log_softmax(dim=-1)).sum(dim=-1).mean()).backward()
 
@@ -161,7 +163,7 @@ def test_a_step_has_the_loss_and_gradient_of_the_formula(teacher: nn.Module, att
     for mine, other in zip(model.parameters(), twin.parameters(), strict=True):
         assert mine.grad is not None
         torch.testing.assert_close(mine.grad, other.grad, rtol=1e-5, atol=1e-7)
-    view_BC = said(teacher, bench.images("weak", 2, ROWS_B))
+    view_BC = said(teacher, workbench.images("weak", 2, ROWS_B))
     assert (teacher_BC - view_BC).abs().max() > 0.1  # the attack is one that the teacher notices
 
 
@@ -190,20 +192,20 @@ def test_the_teachers_answer_is_fp32_without_gradient_and_with_its_confidence(te
 
 def test_a_student_in_bf16_leaves_the_teacher_in_its_own_precision(teacher: nn.Module) -> None:
     unchanged = adversarial(epsilon=0.0)
-    bench = online_bench(teacher)
-    signals = served(unchanged, bench, small_student(), TrainingPrecision.BF16)
-    student_BC = served(unchanged, bench, small_student()).student["weak"]
+    workbench = online_bench(teacher)
+    signals = served(unchanged, workbench, small_student(), TrainingPrecision.BF16)
+    student_BC = served(unchanged, workbench, small_student()).student["weak"]
     assert not torch.equal(signals.student["weak"], student_BC)
-    assert torch.equal(signals.teacher["weak"].logits_BC, bench.teacher("weak", 2, ROWS_B).logits_BC)
+    assert torch.equal(signals.teacher["weak"].logits_BC, workbench.teacher("weak", 2, ROWS_B).logits_BC)
 
 
 @pytest.mark.parametrize("bank", ["weak", "strong"])
 def test_of_a_views_own_images_the_teacher_says_what_it_says_of_the_view(
     teacher: nn.Module, bank: str
 ) -> None:
-    bench = online_bench(teacher, embedding=True)
-    view = bench.teacher(bank, 2, ROWS_B)
-    images = bench.teacher_about(bench.images(bank, 2, ROWS_B), ROWS_B)
+    workbench = online_bench(teacher, embedding=True)
+    view = workbench.teacher(bank, 2, ROWS_B)
+    images = workbench.teacher_about(workbench.images(bank, 2, ROWS_B), ROWS_B)
     assert torch.equal(view.logits_BC, images.logits_BC)
     assert torch.equal(view.confidence_B, images.confidence_B)
     assert view.embedding_BD is not None
@@ -232,9 +234,9 @@ def test_without_a_share_of_the_teacher_both_inputs_are_one_course(teacher: nn.M
 def test_a_course_trains_with_the_teacher_at_its_side_and_leaves_it_as_it_was(
     teacher: nn.Module, attack_target: str
 ) -> None:
-    before, bench = weights_of(teacher), online_bench(teacher)
+    before, workbench = weights_of(teacher), online_bench(teacher)
     config = adversarial(attack_target=attack_target, **STRONG)
-    weights, told = course_of(bench, config)
+    weights, told = course_of(workbench, config)
     assert [set(metrics) >= {"train/soft", "selection/accuracy_under_attack"} for metrics in told] == [
         True
     ] * 2
@@ -244,31 +246,31 @@ def test_a_course_trains_with_the_teacher_at_its_side_and_leaves_it_as_it_was(
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert same_weights(weights, course_of(online_bench(teacher), config)[0])
     of_views = config.with_overrides(teacher_input="view")
-    assert not same_weights(weights, course_of(bench, of_views)[0])
+    assert not same_weights(weights, course_of(workbench, of_views)[0])
 
 
-def test_the_control_without_a_teacher_trains_at_the_same_bench(teacher: nn.Module) -> None:
+def test_the_control_without_a_teacher_trains_at_the_same_workbench(teacher: nn.Module) -> None:
     for config in (CeConfig(), KdConfig()):
         assert len(course_of(online_bench(teacher), config)[1]) == TWO.epochs
 
 
-def test_a_bench_without_a_live_teacher_fails_the_trial_with_what_to_set(tmp_path: Path) -> None:
+def test_a_workbench_without_a_live_teacher_fails_the_trial_with_what_to_set(tmp_path: Path) -> None:
     data = separable_data()
     lab = CacheLab(tmp_path, data, small_student(seed=9), split_facts(data), views=VIEWS)
     lab.build()
     wanted = r"no cache holds; .*\(cache: \{online: true\}\), or set teacher_input to view"
-    for bench in (small_bench(), small_bench(data, cache=lab.open())):
+    for workbench in (small_workbench(), small_workbench(data, cache=lab.open())):
         with pytest.raises(TrialFailed, match=wanted):
-            train(small_course(TWO, objective=adversarial()), bench, on_epoch=lambda *_: None)
+            train(small_course(TWO, objective=adversarial()), workbench, on_epoch=lambda *_: None)
         with pytest.raises(TrialFailed, match=wanted):
-            bench.teacher_about(bench.images("weak", 1, ROWS_B), ROWS_B)
+            workbench.teacher_about(workbench.images("weak", 1, ROWS_B), ROWS_B)
 
 
 def test_answers_that_are_not_finite_are_refused_with_the_images_they_were_given_to(
     teacher: nn.Module,
 ) -> None:
-    bench = online_bench(teacher)
-    images = bench.images("weak", 1, ROWS_B)
+    workbench = online_bench(teacher)
+    images = workbench.images("weak", 1, ROWS_B)
     images[1] = float("nan")
     with pytest.raises(CacheError, match=r"images as the student sees them: logits are not finite"):
-        bench.teacher_about(images, ROWS_B)
+        workbench.teacher_about(images, ROWS_B)

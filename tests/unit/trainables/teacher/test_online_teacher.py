@@ -82,9 +82,9 @@ def test_an_fp32_cache_says_bit_for_bit_what_the_online_teacher_says(recipe: str
 
 
 def trained(lab: CacheLab, teacher: object, objective: ObjectiveBase) -> dict[str, Tensor]:
-    bench = Workbench(lab.data, lab.views, view_seed=SEED, device=CPU, cache=teacher)  # type: ignore[arg-type]
+    workbench = Workbench(lab.data, lab.views, view_seed=SEED, device=CPU, cache=teacher)  # type: ignore[arg-type]
     course = small_course(SHORT.with_overrides(epochs=EPOCHS), objective=objective)
-    train(course, bench, on_epoch=lambda *_: None)
+    train(course, workbench, on_epoch=lambda *_: None)
     return weights_of(course.model)
 
 

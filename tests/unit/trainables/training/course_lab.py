@@ -1,4 +1,4 @@
-"""Tiny data, benches and courses that tests of the workbench, the loop and its files share."""
+"""Tiny data, workbenches and courses that tests of the workbench, the loop and its files share."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def separable_data(n_train: int = 44, *, shift: int = 0) -> TrainingData:
     return TrainingData(train, selection, CLASSES, (0.2,), (0.2,), "d" * 64)
 
 
-def small_bench(data: TrainingData | None = None, **options: Any) -> Workbench:
+def small_workbench(data: TrainingData | None = None, **options: Any) -> Workbench:
     settings: dict[str, Any] = {"view_seed": 7, "device": CPU} | options
     return Workbench(data or separable_data(), VIEWS, **settings)
 

@@ -13,9 +13,9 @@ from tests.unit.trainables.training.course_lab import (
     VIEWS,
     same_weights,
     separable_data,
-    small_bench,
     small_course,
     small_student,
+    small_workbench,
     untimed,
     weights_of,
 )
@@ -56,7 +56,7 @@ OBJECTIVES: dict[str, ObjectiveBase] = {
 TOGETHER = 7  # rows in a forward pass of the lab's cache
 
 
-class OnlineBench(Workbench):
+class OnlineWorkbench(Workbench):
     """Runs the teacher beside the student, on the very views that the student was shown last."""
 
     def __init__(self, teacher: nn.Module) -> None:
@@ -79,7 +79,7 @@ class OnlineBench(Workbench):
         return logits_BC
 
 
-class SameBatchesBench(OnlineBench):
+class SameBatchesWorkbench(OnlineWorkbench):
     """Asks the teacher about a whole view in the cache's batches, and picks the rows of the step.
 
     The sums inside a forward pass are taken in an order that depends on the number of rows in it, so one
@@ -93,7 +93,7 @@ class SameBatchesBench(OnlineBench):
             for shard in shards_of(bank, 1, n_rows=self.n_train, rows_per_shard=16)
             for chunk in torch.split(torch.arange(shard.first, shard.first + shard.rows), TOGETHER)
         ]
-        return torch.cat([super(SameBatchesBench, self).answers(bank, epoch, rows) for rows in chunks])[
+        return torch.cat([super(SameBatchesWorkbench, self).answers(bank, epoch, rows) for rows in chunks])[
             rows_B
         ]
 
@@ -103,26 +103,26 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> CacheLab:
     """The cache of a teacher that knows its task, so that the confidence gates of CRLD open and close."""
     data, folder = separable_data(), tmp_path_factory.mktemp("lab")
     teacher = small_student(seed=9)
-    train(Course(teacher, CeConfig(), SHORT, 1), small_bench(), on_epoch=lambda *_: None)
+    train(Course(teacher, CeConfig(), SHORT, 1), small_workbench(), on_epoch=lambda *_: None)
     lab = CacheLab(folder, data, teacher, split_facts(data), views=VIEWS, precision=Precision.FP32)
     lab.build()
     return lab
 
 
 def trajectory(
-    bench: Workbench, objective: ObjectiveBase
+    workbench: Workbench, objective: ObjectiveBase
 ) -> list[tuple[dict[str, Tensor], dict[str, float]]]:
     """Weights and metrics after each epoch."""
     course = small_course(objective=objective)
     points: list[tuple[dict[str, Tensor], dict[str, float]]] = []
-    train(course, bench, on_epoch=lambda _, m: points.append((weights_of(course.model), untimed(m))))
+    train(course, workbench, on_epoch=lambda _, m: points.append((weights_of(course.model), untimed(m))))
     return points
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_cached_training_is_online_training_bit_for_bit(lab: CacheLab, objective: ObjectiveBase) -> None:
-    cached = trajectory(small_bench(lab.data, cache=lab.open()), objective)
-    online = trajectory(SameBatchesBench(lab.teacher), objective)
+    cached = trajectory(small_workbench(lab.data, cache=lab.open()), objective)
+    online = trajectory(SameBatchesWorkbench(lab.teacher), objective)
     assert len(cached) == len(online) == SHORT.epochs
     for (weights, metrics), (other_weights, other_metrics) in zip(cached, online, strict=True):
         assert same_weights(weights, other_weights)
@@ -132,14 +132,14 @@ def test_cached_training_is_online_training_bit_for_bit(lab: CacheLab, objective
 def test_a_teacher_asked_in_the_batches_of_training_leads_to_the_same_student_within_rounding(
     lab: CacheLab,
 ) -> None:
-    cached = trajectory(small_bench(lab.data, cache=lab.open()), OBJECTIVES["kd"])
-    online = trajectory(OnlineBench(lab.teacher), OBJECTIVES["kd"])
+    cached = trajectory(small_workbench(lab.data, cache=lab.open()), OBJECTIVES["kd"])
+    online = trajectory(OnlineWorkbench(lab.teacher), OBJECTIVES["kd"])
     for (weights, _), (other_weights, _) in zip(cached, online, strict=True):
         torch.testing.assert_close(weights, other_weights, atol=1e-4, rtol=1e-4)
 
 
 def test_the_teacher_makes_a_difference(lab: CacheLab) -> None:
     """Without this, the tests above could pass with a teacher that nobody hears."""
-    cached = trajectory(small_bench(lab.data, cache=lab.open()), OBJECTIVES["kd"])
-    other = trajectory(SameBatchesBench(small_student(seed=10)), OBJECTIVES["kd"])
+    cached = trajectory(small_workbench(lab.data, cache=lab.open()), OBJECTIVES["kd"])
+    other = trajectory(SameBatchesWorkbench(small_student(seed=10)), OBJECTIVES["kd"])
     assert not same_weights(cached[0][0], other[0][0])

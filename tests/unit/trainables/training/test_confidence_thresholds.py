@@ -11,9 +11,9 @@ from tests.unit.trainables.training.course_lab import (
     SHORT,
     VIEWS,
     separable_data,
-    small_bench,
     small_course,
     small_student,
+    small_workbench,
 )
 from trainables.config import CrldConfig, Gate, ObjectiveBase, Precision
 from trainables.data.splits import split_facts
@@ -29,23 +29,23 @@ FOUR_FULL_BATCHES = SHORT.with_overrides(epochs=3, batch_size=10)
 
 
 @pytest.fixture(scope="module", params=[Precision.FP32, Precision.FP16, Precision.INT8])
-def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+def workbench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     data, folder = separable_data(N_TRAIN), tmp_path_factory.mktemp("lab")
     lab = CacheLab(
         folder, data, small_student(seed=9), split_facts(data), views=VIEWS, precision=request.param
     )
     lab.build()
-    return small_bench(lab.data, cache=lab.open())
+    return small_workbench(lab.data, cache=lab.open())
 
 
-def confidence(bench: Workbench, bank: str, epoch: int) -> Tensor:
-    return bench.teacher(bank, epoch, ROWS).confidence_B
+def confidence(workbench: Workbench, bank: str, epoch: int) -> Tensor:
+    return workbench.teacher(bank, epoch, ROWS).confidence_B
 
 
-def told(bench: Workbench, objective: ObjectiveBase) -> list[dict[str, float]]:
+def told(workbench: Workbench, objective: ObjectiveBase) -> list[dict[str, float]]:
     metrics: list[dict[str, float]] = []
     course = small_course(FOUR_FULL_BATCHES, objective=objective)
-    train(course, bench, on_epoch=lambda _, figures: metrics.append(figures))
+    train(course, workbench, on_epoch=lambda _, figures: metrics.append(figures))
     return metrics
 
 
@@ -56,23 +56,23 @@ def middle_of(values_B: Tensor) -> float:
 
 @pytest.mark.parametrize("bank", ["weak", "strong"])
 def test_the_cached_confidence_is_the_largest_probability_at_temperature_one_in_fp32(
-    bench: Workbench, bank: str
+    workbench: Workbench, bank: str
 ) -> None:
     for epoch in (1, 2):
-        signal = bench.teacher(bank, epoch, ROWS)
+        signal = workbench.teacher(bank, epoch, ROWS)
         assert signal.confidence_B.dtype is torch.float32
         exact_B = signal.logits_BC.double().softmax(dim=-1).amax(dim=-1)
         torch.testing.assert_close(signal.confidence_B.double(), exact_B, rtol=3e-7, atol=0)
 
 
 def test_a_threshold_that_a_sample_has_to_the_bit_keeps_it_and_the_next_larger_one_does_not(
-    bench: Workbench,
+    workbench: Workbench,
 ) -> None:
-    confidence_B = confidence(bench, "weak", 1)
+    confidence_B = confidence(workbench, "weak", 1)
     at = torch.tensor(middle_of(confidence_B))
     above = torch.nextafter(at, torch.tensor(2.0))
     kept = [
-        told(bench, CrldConfig(weak_threshold=float(threshold)))[0]["train/kept_weak"]
+        told(workbench, CrldConfig(weak_threshold=float(threshold)))[0]["train/kept_weak"]
         for threshold in (at, above)
     ]
     expected = [(confidence_B >= at).float().mean().item(), (confidence_B > at).float().mean().item()]
@@ -82,13 +82,15 @@ def test_a_threshold_that_a_sample_has_to_the_bit_keeps_it_and_the_next_larger_o
 
 @pytest.mark.parametrize("gate", list(Gate))
 def test_every_epoch_tells_the_fraction_of_its_samples_that_each_threshold_kept(
-    bench: Workbench, gate: Gate
+    workbench: Workbench, gate: Gate
 ) -> None:
-    weak, strong = (middle_of(confidence(bench, bank, 2)) for bank in ("weak", "strong"))
-    found = told(bench, CrldConfig(weak_threshold=weak, strong_threshold=strong, gate=gate, temperature=2.0))
+    weak, strong = (middle_of(confidence(workbench, bank, 2)) for bank in ("weak", "strong"))
+    found = told(
+        workbench, CrldConfig(weak_threshold=weak, strong_threshold=strong, gate=gate, temperature=2.0)
+    )
     assert len(found) == FOUR_FULL_BATCHES.epochs
     for epoch, metrics in enumerate(found, 1):
         for bank, threshold in (("weak", weak), ("strong", strong)):
-            expected = (confidence(bench, bank, epoch) >= threshold).float().mean().item()
+            expected = (confidence(workbench, bank, epoch) >= threshold).float().mean().item()
             assert metrics[f"train/kept_{bank}"] == pytest.approx(expected, rel=1e-6)
     assert len({metrics["train/kept_weak"] for metrics in found}) > 1  # epochs see other views

@@ -74,9 +74,9 @@ def trained(
     objective: ObjectiveBase,
     teacher: CacheReader | OnlineTeacher | None = None,
 ) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
-    bench = Workbench(data, views, view_seed=SEED, device=CPU, cache=teacher)
+    workbench = Workbench(data, views, view_seed=SEED, device=CPU, cache=teacher)
     course, told = Course(colour_student(), objective, TRAINING, 3), list[dict[str, float]]()
-    train(course, bench, on_epoch=lambda _, metrics: told.append(untimed(metrics)))
+    train(course, workbench, on_epoch=lambda _, metrics: told.append(untimed(metrics)))
     return weights_of(course.model), told
 
 

@@ -21,7 +21,7 @@ from trainables.errors import DataError
 from trainables.training.workbench import Workbench
 from trainables.views.draw import draw, draw_boxes
 from trainables.views.render import render
-from trainables.views.resized_crop import ResizedCropPart
+from trainables.views.resized_crop import ResizedCropParams
 from trainables.views.showing import Viewer, show
 
 CROP = CropFlipStep(op="crop_flip", padding=1)
@@ -61,7 +61,7 @@ def files_of(split: ImageSplit) -> FolderImages:
     return split.files
 
 
-def bench_of(data: TrainingData, recipe: Recipe) -> Workbench:
+def workbench_of(data: TrainingData, recipe: Recipe) -> Workbench:
     return Workbench(data, ViewsConfig(weak=BankConfig(recipe=recipe, views=3)), view_seed=7, device=CPU)
 
 
@@ -69,7 +69,7 @@ def bench_of(data: TrainingData, recipe: Recipe) -> Workbench:
 def test_views_of_files_are_those_of_images_in_memory(
     in_files: TrainingData, whole: TrainingData, recipe: Recipe
 ) -> None:
-    lazy, held = bench_of(in_files, recipe), bench_of(whole, recipe)
+    lazy, held = workbench_of(in_files, recipe), workbench_of(whole, recipe)
     for epoch, rows in ((1, torch.arange(18)), (2, torch.tensor([5, 5, 0])), (4, torch.tensor([17]))):
         assert torch.equal(lazy.images("weak", epoch, rows), held.images("weak", epoch, rows))
         mixing, expected = lazy.mixing("weak", epoch, rows), held.mixing("weak", epoch, rows)
@@ -86,7 +86,7 @@ def test_boxes_of_files_of_one_size_are_those_of_images_of_that_size() -> None:
     drawn = draw(recipe, ids, seed=3, view=2, size=(21, 34)).parts[0]
     boxes = draw_boxes(recipe, ids, seed=3, view=2, sides_B2=np.full((40, 2), (21, 34), dtype=np.int32))
     assert boxes is not None
-    assert isinstance(drawn, ResizedCropPart)
+    assert isinstance(drawn, ResizedCropParams)
     assert torch.equal(boxes, drawn.box_B4)
 
 
@@ -145,11 +145,11 @@ def _boxes(split: ImageSplit, recipe: Recipe) -> torch.Tensor:
 
 
 def test_what_was_expected_is_what_is_shown(in_files: TrainingData) -> None:
-    bench, plain = bench_of(in_files, (BOX,)), bench_of(in_files, (BOX,))
+    workbench, plain = workbench_of(in_files, (BOX,)), workbench_of(in_files, (BOX,))
     batches = torch.split(torch.randperm(18, generator=torch.Generator().manual_seed(0)), 5)
     for batch, following in zip(batches, [*batches[1:], batches[0]], strict=True):
-        bench.expect(["weak"], 1, following)
-        assert torch.equal(bench.images("weak", 1, batch), plain.images("weak", 1, batch))
+        workbench.expect(["weak"], 1, following)
+        assert torch.equal(workbench.images("weak", 1, batch), plain.images("weak", 1, batch))
 
 
 def test_a_file_that_goes_is_named_when_its_batch_is_asked_for(
@@ -158,12 +158,12 @@ def test_a_file_that_goes_is_named_when_its_batch_is_asked_for(
     root = write_folder(tmp_path / "pictures")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     data = load_training(config_of(root))
-    bench, rows = bench_of(data, (CROP,)), torch.arange(4)
+    workbench, rows = workbench_of(data, (CROP,)), torch.arange(4)
     gone = files_of(data.train).path(2)
     gone.unlink()
-    bench.expect(["weak"], 1, rows)
+    workbench.expect(["weak"], 1, rows)
     with pytest.raises(DataError, match=rf"1 of 4 images cannot be read: {gone} \(.*No such file"):
-        bench.images("weak", 1, rows)
+        workbench.images("weak", 1, rows)
 
 
 def test_the_sources_of_mixed_images_are_the_same_in_files_and_in_memory(in_files: TrainingData) -> None:

@@ -16,9 +16,9 @@ from tests.unit.trainables.training.course_lab import (
     VIEWS,
     same_weights,
     separable_data,
-    small_bench,
     small_course,
     small_student,
+    small_workbench,
     untimed,
     weights_of,
 )
@@ -63,7 +63,7 @@ def listener(told: Told, *, dies_in: int | None = None) -> Callable[[int, dict[s
 
 def run(course: Course, files: CheckpointFolder | None = None) -> tuple[TrainingResult, Told]:
     told: Told = []
-    return train(course, small_bench(), on_epoch=listener(told), files=files), told
+    return train(course, small_workbench(), on_epoch=listener(told), files=files), told
 
 
 def batches_of(model: nn.Module) -> list[int]:
@@ -113,9 +113,11 @@ def test_a_killed_course_goes_on_to_the_same_end(
     expected = end_of(whole, *run(whole))
     files, told = CheckpointFolder(tmp_path, spec_digest="a"), Told()
     with pytest.raises(Lost):
-        train(small_course(training), small_bench(), on_epoch=listener(told, dies_in=dies_in), files=files)
+        train(
+            small_course(training), small_workbench(), on_epoch=listener(told, dies_in=dies_in), files=files
+        )
     course = small_course(training)
-    outcome = train(course, small_bench(), on_epoch=listener(told), files=files)
+    outcome = train(course, small_workbench(), on_epoch=listener(told), files=files)
     assert is_same(end_of(course, outcome, told), expected)
     # The state is one of epoch 2 or 4; what came after it is trained and told again.
     kept = (dies_in - 1) // 2 * 2
@@ -133,14 +135,14 @@ def test_a_stopped_course_goes_on_to_the_same_end(
     asked = itertools.count()
     stopped = train(
         small_course(training),
-        small_bench(),
+        small_workbench(),
         on_epoch=listener(told),
         should_stop=lambda: next(asked) >= steps,
         files=files,
     )
     assert (stopped.stopped, stopped.epochs) == (True, steps // BATCHES)
     course = small_course(training)
-    outcome = train(course, small_bench(), on_epoch=listener(told), files=files)
+    outcome = train(course, small_workbench(), on_epoch=listener(told), files=files)
     assert is_same(end_of(course, outcome, told), expected)
 
 
@@ -151,7 +153,7 @@ def test_epochs_are_told_once_when_nothing_was_lost(tmp_path: Path) -> None:
         asked = itertools.count()
         train(
             small_course(training),
-            small_bench(),
+            small_workbench(),
             on_epoch=listener(told),
             should_stop=lambda asked=asked, steps=steps: next(asked) >= steps,  # type: ignore[misc]
             files=files,
@@ -164,9 +166,9 @@ def test_a_listener_that_missed_epochs_is_told_them_from_the_state(tmp_path: Pat
     _, expected = run(whole)
     files = CheckpointFolder(tmp_path, spec_digest="a")
     with pytest.raises(Lost):
-        train(small_course(), small_bench(), on_epoch=listener([], dies_in=5), files=files)
+        train(small_course(), small_workbench(), on_epoch=listener([], dies_in=5), files=files)
     told = Told()
-    train(small_course(), small_bench(), on_epoch=listener(told), files=files, heard=1)
+    train(small_course(), small_workbench(), on_epoch=listener(told), files=files, heard=1)
     assert [epoch for epoch, _ in told] == [2, 3, 4, 5]
     assert [untimed(metrics) for _, metrics in told] == [untimed(metrics) for _, metrics in expected[1:]]
 
@@ -175,7 +177,7 @@ def test_a_listener_that_missed_epochs_is_told_them_from_the_state(tmp_path: Pat
 def test_a_stop_is_obeyed_before_the_next_batch(steps: int) -> None:
     course, asked = small_course(), itertools.count()
     sizes = batches_of(course.model)
-    train(course, small_bench(), on_epoch=lambda *_: None, should_stop=lambda: next(asked) >= steps)
+    train(course, small_workbench(), on_epoch=lambda *_: None, should_stop=lambda: next(asked) >= steps)
     assert len(sizes) == steps
 
 
@@ -187,7 +189,7 @@ def test_the_weights_kept_are_those_of_the_best_selection_epoch() -> None:
         told.append((epoch, metrics))
         kept[epoch] = weights_of(course.model)
 
-    outcome = train(course, small_bench(separable_data(shift=1)), on_epoch=on_epoch)
+    outcome = train(course, small_workbench(separable_data(shift=1)), on_epoch=on_epoch)
     accuracies = {epoch: metrics["selection/accuracy"] for epoch, metrics in told}
     assert outcome.best_epoch == max(accuracies, key=lambda epoch: (accuracies[epoch], -epoch))
     assert outcome.best_epoch < SHORT.epochs
@@ -224,8 +226,8 @@ def test_with_a_mean_of_the_weights_the_mean_is_what_is_evaluated_selected_and_k
     expected = means[outcome.best_epoch * BATCHES - 1]
     for name, value in weights_of(course.model).items():
         torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
-    bench = small_bench()
-    figures = bench.evaluate(course.model, bench.data.selection, batch_size=30)
+    workbench = small_workbench()
+    figures = workbench.evaluate(course.model, workbench.data.selection, batch_size=30)
     assert {name: outcome.best[f"selection/{name}"] for name in figures} == figures
     assert not same_weights(weights_of(course.model), steps[outcome.best_epoch * BATCHES - 1])
 
@@ -310,8 +312,10 @@ def test_every_term_of_the_loss_is_among_the_metrics(
     kitchen: CacheLab, objective: ObjectiveBase, terms: set[str]
 ) -> None:
     told = Told()
-    bench = small_bench(kitchen.data, cache=kitchen.open())
-    train(small_course(SHORT.with_overrides(epochs=1), objective=objective), bench, on_epoch=listener(told))
+    workbench = small_workbench(kitchen.data, cache=kitchen.open())
+    train(
+        small_course(SHORT.with_overrides(epochs=1), objective=objective), workbench, on_epoch=listener(told)
+    )
     ((_, metrics),) = told
     assert {f"train/{term}" for term in terms} < set(metrics)
     assert {"train/loss", "selection/accuracy", "selection/nll", "selection/ece", "seconds"} < set(metrics)
@@ -320,9 +324,9 @@ def test_every_term_of_the_loss_is_among_the_metrics(
 
 def test_the_loss_told_is_the_weighted_sum_of_its_terms(kitchen: CacheLab) -> None:
     told = Told()
-    bench = small_bench(kitchen.data, cache=kitchen.open())
+    workbench = small_workbench(kitchen.data, cache=kitchen.open())
     objective = KdConfig(ce_weight=0.25, kd_weight=2.0)
-    train(small_course(objective=objective), bench, on_epoch=listener(told))
+    train(small_course(objective=objective), workbench, on_epoch=listener(told))
     for _, metrics in told:
         weighted = 0.25 * metrics["train/ce"] + 2.0 * metrics["train/kd"]
         assert metrics["train/loss"] == pytest.approx(weighted, rel=1e-5)
@@ -330,12 +334,12 @@ def test_the_loss_told_is_the_weighted_sum_of_its_terms(kitchen: CacheLab) -> No
 
 def test_a_training_split_smaller_than_a_batch_is_one_batch() -> None:
     told = Told()
-    train(small_course(), small_bench(separable_data(5)), on_epoch=listener(told))
+    train(small_course(), small_workbench(separable_data(5)), on_epoch=listener(told))
     assert len(told) == SHORT.epochs
 
 
 def test_a_short_last_batch_is_left_out() -> None:
     course = small_course(SHORT.with_overrides(epochs=1))
     sizes = batches_of(course.model)
-    train(course, small_bench(separable_data(44)), on_epoch=lambda *_: None)
+    train(course, small_workbench(separable_data(44)), on_epoch=lambda *_: None)
     assert sizes == [8] * 5

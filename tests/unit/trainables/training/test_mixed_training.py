@@ -54,12 +54,12 @@ def views(recipe: Recipe) -> ViewsConfig:
     return ViewsConfig(weak=BankConfig(recipe=recipe, views=BRIEF.epochs), strong=BankConfig(recipe=MIXED))
 
 
-def bench_of(recipe: Recipe, **options: object) -> Workbench:
+def workbench_of(recipe: Recipe, **options: object) -> Workbench:
     settings: dict[str, object] = {"view_seed": SEED, "device": CPU} | options
     return Workbench(separable_data(), views(recipe), **settings)  # type: ignore[arg-type]
 
 
-class OnlineBench(Workbench):
+class OnlineWorkbench(Workbench):
     """Asks the teacher about whole views, in the batches in which the cache asked."""
 
     def __init__(self, recipe: Recipe, teacher: nn.Module) -> None:
@@ -79,12 +79,12 @@ class OnlineBench(Workbench):
 
 
 def trajectory(
-    bench: Workbench, objective: ObjectiveBase
+    workbench: Workbench, objective: ObjectiveBase
 ) -> list[tuple[dict[str, Tensor], dict[str, float]]]:
     """Weights and metrics after each epoch."""
     course = Course(small_student(), objective, BRIEF, 3)
     points: list[tuple[dict[str, Tensor], dict[str, float]]] = []
-    train(course, bench, on_epoch=lambda _, m: points.append((weights_of(course.model), untimed(m))))
+    train(course, workbench, on_epoch=lambda _, m: points.append((weights_of(course.model), untimed(m))))
     return points
 
 
@@ -97,8 +97,8 @@ def test_cached_training_is_online_training_bit_for_bit(recipe: Recipe, tmp_path
     lab.build(("weak",))
     reader = lab.open()
     objective = KdConfig(temperature=2.0, ce_weight=1.0, kd_weight=3.0)
-    cached = trajectory(bench_of(recipe, cache=reader), objective)
-    online = trajectory(OnlineBench(recipe, teacher), objective)
+    cached = trajectory(workbench_of(recipe, cache=reader), objective)
+    online = trajectory(OnlineWorkbench(recipe, teacher), objective)
     assert len(cached) == len(online) == BRIEF.epochs
     for (weights, metrics), (other_weights, other_metrics) in zip(cached, online, strict=True):
         assert same_weights(weights, other_weights)
@@ -108,21 +108,21 @@ def test_cached_training_is_online_training_bit_for_bit(recipe: Recipe, tmp_path
 
 @pytest.mark.parametrize("bank", ["weak", "strong"])
 @pytest.mark.parametrize("budget", [0, 1 << 20])
-def test_a_bench_shows_what_the_teacher_is_shown_however_much_it_keeps(bank: str, budget: int) -> None:
-    bench = bench_of(MIXED, render_budget_bytes=budget)
-    shown = show(bench.data.train, ROWS, MIXED, seed=SEED, view=0, device=CPU)
+def test_a_workbench_shows_what_the_teacher_is_shown_however_much_it_keeps(bank: str, budget: int) -> None:
+    workbench = workbench_of(MIXED, render_budget_bytes=budget)
+    shown = show(workbench.data.train, ROWS, MIXED, seed=SEED, view=0, device=CPU)
     expected = shown.float().div(255).sub(0.2).div(0.2)
-    torch.testing.assert_close(bench.images(bank, 1, ROWS), expected)
+    torch.testing.assert_close(workbench.images(bank, 1, ROWS), expected)
 
 
 def test_labels_of_a_mixed_bank_are_those_of_its_samples_and_other_banks_have_none() -> None:
-    bench = bench_of((CROP,))
-    assert bench.mixing("weak", 1, ROWS) is None
-    mixing = bench.mixing("strong", 1, ROWS)
+    workbench = workbench_of((CROP,))
+    assert workbench.mixing("weak", 1, ROWS) is None
+    mixing = workbench.mixing("strong", 1, ROWS)
     assert mixing is not None
-    assert torch.equal(mixing.labels_BK[:, 0], bench.labels(ROWS))
+    assert torch.equal(mixing.labels_BK[:, 0], workbench.labels(ROWS))
     torch.testing.assert_close(mixing.shares_BK.sum(dim=1), torch.ones(len(ROWS)))
-    whole = bench.mixing("strong", 1, torch.arange(44))
+    whole = workbench.mixing("strong", 1, torch.arange(44))
     assert whole is not None
     assert torch.equal(mixing.labels_BK, whole.labels_BK[ROWS])
     assert torch.equal(mixing.shares_BK, whole.shares_BK[ROWS])
@@ -130,16 +130,16 @@ def test_labels_of_a_mixed_bank_are_those_of_its_samples_and_other_banks_have_no
 
 def test_a_student_of_mixed_images_is_trained_on_mixed_labels() -> None:
     """One step on all samples: its loss is that of soft labels, worked out here from each sample's share."""
-    bench = bench_of(MIXED)
-    rows = torch.arange(bench.n_train)
-    mixing = bench.mixing("weak", 1, rows)
+    workbench = workbench_of(MIXED)
+    rows = torch.arange(workbench.n_train)
+    mixing = workbench.mixing("weak", 1, rows)
     assert mixing is not None
-    soft = torch.zeros(bench.n_train, len(CLASSES)).scatter_add_(1, mixing.labels_BK, mixing.shares_BK)
+    soft = torch.zeros(workbench.n_train, len(CLASSES)).scatter_add_(1, mixing.labels_BK, mixing.shares_BK)
     student = nn.Sequential(nn.Flatten(), nn.Linear(64, len(CLASSES)))
-    expected = F.cross_entropy(student(bench.images("weak", 1, rows)), soft).item()
-    hard = F.cross_entropy(student(bench.images("weak", 1, rows)), bench.labels(rows)).item()
+    expected = F.cross_entropy(student(workbench.images("weak", 1, rows)), soft).item()
+    hard = F.cross_entropy(student(workbench.images("weak", 1, rows)), workbench.labels(rows)).item()
     assert hard != pytest.approx(expected, rel=1e-3)
     told: list[dict[str, float]] = []
-    training = SHORT.with_overrides(epochs=1, batch_size=bench.n_train)
-    train(Course(student, CeConfig(), training, 3), bench, on_epoch=lambda _, m: told.append(m))
+    training = SHORT.with_overrides(epochs=1, batch_size=workbench.n_train)
+    train(Course(student, CeConfig(), training, 3), workbench, on_epoch=lambda _, m: told.append(m))
     assert told[0]["train/ce"] == pytest.approx(expected, rel=1e-5)

@@ -19,9 +19,9 @@ from tests.unit.trainables.training.course_lab import (
     VIEWS,
     same_weights,
     separable_data,
-    small_bench,
     small_course,
     small_student,
+    small_workbench,
     untimed,
     weights_of,
 )
@@ -49,12 +49,12 @@ class Lost(Exception):
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+def workbench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     data = separable_data()
     teacher, folder = small_student(seed=9), tmp_path_factory.mktemp("lab")
     lab = CacheLab(folder, data, teacher, split_facts(data), views=VIEWS, embedding=True)
     lab.build()
-    return small_bench(lab.data, cache=lab.open())
+    return small_workbench(lab.data, cache=lab.open())
 
 
 def course_of(objective: ObjectiveBase, **changes: Any) -> Course:
@@ -62,11 +62,13 @@ def course_of(objective: ObjectiveBase, **changes: Any) -> Course:
 
 
 @pytest.mark.parametrize("objective", VARIANTS.values(), ids=VARIANTS)
-def test_every_objective_trains_a_student_from_the_cache(bench: Workbench, objective: ObjectiveBase) -> None:
+def test_every_objective_trains_a_student_from_the_cache(
+    workbench: Workbench, objective: ObjectiveBase
+) -> None:
     told: Told = []
     course = course_of(objective, training=ONE)
     before = weights_of(course.model)
-    train(course, bench, on_epoch=lambda _, metrics: told.append(metrics))
+    train(course, workbench, on_epoch=lambda _, metrics: told.append(metrics))
     (metrics,) = told
     assert all(math.isfinite(value) for value in metrics.values())
     assert len([name for name in metrics if name.startswith("train/")]) >= 3
@@ -84,10 +86,10 @@ STATEFUL: dict[str, ObjectiveBase] = {
 @pytest.mark.parametrize("dies_in", [3, 4])
 @pytest.mark.parametrize("objective", STATEFUL.values(), ids=STATEFUL)
 def test_a_killed_course_goes_on_with_the_objectives_state_to_the_same_end(
-    tmp_path: Path, bench: Workbench, objective: ObjectiveBase, dies_in: int
+    tmp_path: Path, workbench: Workbench, objective: ObjectiveBase, dies_in: int
 ) -> None:
     whole, expected = course_of(objective), list[dict[str, float]]()
-    train(whole, bench, on_epoch=lambda _, metrics: expected.append(untimed(metrics)))
+    train(whole, workbench, on_epoch=lambda _, metrics: expected.append(untimed(metrics)))
     files, told = CheckpointFolder(tmp_path, spec_digest="a"), dict[int, dict[str, float]]()
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
@@ -96,17 +98,17 @@ def test_a_killed_course_goes_on_with_the_objectives_state_to_the_same_end(
         told[epoch] = untimed(metrics)
 
     with pytest.raises(Lost):
-        train(course_of(objective), bench, on_epoch=on_epoch, files=files)
+        train(course_of(objective), workbench, on_epoch=on_epoch, files=files)
     course = course_of(objective)
-    train(course, bench, on_epoch=lambda epoch, m: told.update({epoch: untimed(m)}), files=files)
+    train(course, workbench, on_epoch=lambda epoch, m: told.update({epoch: untimed(m)}), files=files)
     assert [told[epoch] for epoch in sorted(told)] == expected
     assert same_weights(weights_of(course.model), weights_of(whole.model))
 
 
-def test_the_temperature_is_learned_and_stays_out_of_the_student(bench: Workbench) -> None:
+def test_the_temperature_is_learned_and_stays_out_of_the_student(workbench: Workbench) -> None:
     told: Told = []
     course = course_of(CtkdConfig(curriculum_epochs=1))
-    train(course, bench, on_epoch=lambda _, metrics: told.append(metrics))
+    train(course, workbench, on_epoch=lambda _, metrics: told.append(metrics))
     temperatures = [metrics["train/temperature"] for metrics in told]
     assert len(set(temperatures)) == len(temperatures)
     assert weights_of(course.model).keys() == weights_of(averaging_student()).keys()
@@ -114,50 +116,50 @@ def test_the_temperature_is_learned_and_stays_out_of_the_student(bench: Workbenc
 
 @pytest.mark.parametrize("objective", [KdConfig(), CrldConfig(), MlldConfig()], ids=["kd", "crld", "mlld"])
 def test_each_view_has_a_forward_pass_of_its_own_and_with_it_its_own_batch_statistics(
-    bench: Workbench, objective: ObjectiveBase
+    workbench: Workbench, objective: ObjectiveBase
 ) -> None:
     """As in the released CRLD; both views in one batch would be another algorithm."""
     course = course_of(objective, training=ONE)
-    train(course, bench, on_epoch=lambda *_: None)
+    train(course, workbench, on_epoch=lambda *_: None)
     n_updates = course.model.get_buffer("1.num_batches_tracked").item()
     assert n_updates == len(objective.banks) * (44 // SHORT.batch_size)
 
 
-def test_a_student_that_sees_adversarial_images_is_measured_under_attack(bench: Workbench) -> None:
+def test_a_student_that_sees_adversarial_images_is_measured_under_attack(workbench: Workbench) -> None:
     told: Told = []
     course = course_of(AkdConfig(epsilon=64.0, step=32.0, steps=3), training=ONE)
-    train(course, bench, on_epoch=lambda _, metrics: told.append(metrics))
+    train(course, workbench, on_epoch=lambda _, metrics: told.append(metrics))
     (metrics,) = told
     assert 0.0 <= metrics["selection/accuracy_under_attack"] <= metrics["selection/accuracy"]
     # The attack runs in evaluation mode: one update of the batch statistics a step, not one a forward pass.
     n_updates = course.model.get_buffer("1.num_batches_tracked").item()
     assert n_updates == 44 // SHORT.batch_size
     other: Told = []
-    train(course_of(KdConfig(), training=ONE), bench, on_epoch=lambda _, metrics: other.append(metrics))
+    train(course_of(KdConfig(), training=ONE), workbench, on_epoch=lambda _, metrics: other.append(metrics))
     assert "selection/accuracy_under_attack" not in other[0]
 
 
-def test_a_balanced_epoch_trains_and_is_the_same_again(bench: Workbench) -> None:
+def test_a_balanced_epoch_trains_and_is_the_same_again(workbench: Workbench) -> None:
     training, ends = SHORT.with_overrides(sampling="class_balanced", epochs=2), []
     for _ in range(2):
         course = course_of(CbdConfig(), training=training)
-        train(course, bench, on_epoch=lambda *_: None)
+        train(course, workbench, on_epoch=lambda *_: None)
         ends.append(weights_of(course.model))
     assert same_weights(*ends)
     natural = course_of(CbdConfig(), training=SHORT.with_overrides(epochs=2))
-    train(natural, bench, on_epoch=lambda *_: None)
+    train(natural, workbench, on_epoch=lambda *_: None)
     assert not same_weights(ends[0], weights_of(natural.model))
 
 
-def test_a_student_without_the_teachers_width_fails_with_the_width_to_set(bench: Workbench) -> None:
+def test_a_student_without_the_teachers_width_fails_with_the_width_to_set(workbench: Workbench) -> None:
     course = replace(course_of(CbdConfig(), training=ONE), model=with_cosine_head(averaging_student(), 5, 3))
     with pytest.raises(TrialFailed, match=r"set student\.cosine_head to 256"):
-        train(course, bench, on_epoch=lambda *_: None)
+        train(course, workbench, on_epoch=lambda *_: None)
 
 
-def test_every_sample_of_full_batches_has_answered_after_an_epoch(bench: Workbench) -> None:
+def test_every_sample_of_full_batches_has_answered_after_an_epoch(workbench: Workbench) -> None:
     told: Told = []
-    train(course_of(PskdConfig()), bench, on_epoch=lambda _, metrics: told.append(metrics))
+    train(course_of(PskdConfig()), workbench, on_epoch=lambda _, metrics: told.append(metrics))
     answered = [metrics["train/answered"] for metrics in told]
     assert answered[0] == 0.0
     assert all(later >= earlier for earlier, later in itertools.pairwise(answered))

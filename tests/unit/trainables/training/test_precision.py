@@ -14,13 +14,12 @@ from tests.unit.trainables.training.course_lab import (
     CPU,
     SHORT,
     same_weights,
-    small_bench,
     small_course,
     small_student,
+    small_workbench,
     weights_of,
 )
 from trainables.config import (
-    BenchSpec,
     CeConfig,
     DataConfig,
     DataName,
@@ -31,11 +30,12 @@ from trainables.config import (
     TrainingPrecision,
     TrialSpec,
     ViewsConfig,
+    WorkbenchSpec,
 )
 from trainables.objectives import CeObjective
 from trainables.signals import Losses, Signals
 from trainables.slots import agreed_measurements
-from trainables.slots.warm_state import Bench
+from trainables.slots.warm_state import WarmState
 from trainables.training import loop
 from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.loop import Course, train
@@ -172,7 +172,7 @@ def test_a_student_computes_in_its_precision_and_is_evaluated_in_fp32(
     training: TrainingConfig, precision: TrainingPrecision, expected: torch.dtype
 ) -> None:
     student = Watched()
-    train(Course(student, CeConfig(), training, 3, precision), small_bench(), on_epoch=lambda *_: None)
+    train(Course(student, CeConfig(), training, 3, precision), small_workbench(), on_epoch=lambda *_: None)
     assert student.seen == {True: {expected}, False: {torch.float32}}
     assert {value.dtype for value in student.parameters()} == {torch.float32}
 
@@ -187,7 +187,7 @@ def test_the_objective_is_given_fp32_logits(monkeypatch: pytest.MonkeyPatch) -> 
             return losses
 
     monkeypatch.setattr(loop, "build_objective", lambda *_: Noting(CeConfig()))
-    train(small_course(BF16), small_bench(), on_epoch=lambda *_: None)
+    train(small_course(BF16), small_workbench(), on_epoch=lambda *_: None)
     assert seen == {(torch.float32, torch.float32)}
 
 
@@ -197,7 +197,7 @@ def test_a_course_in_bf16_that_was_killed_goes_on_to_the_same_end_on_any_device(
 ) -> None:
     """The device of the second attempt would choose fp32; the state says in which precision it began."""
     whole = small_course(BF16)
-    train(whole, small_bench(), on_epoch=lambda *_: None)
+    train(whole, small_workbench(), on_epoch=lambda *_: None)
 
     def dies(epoch: int, _: dict[str, float]) -> None:
         if epoch == dies_in:
@@ -205,15 +205,15 @@ def test_a_course_in_bf16_that_was_killed_goes_on_to_the_same_end_on_any_device(
 
     files = CheckpointFolder(tmp_path, spec_digest="a")
     with pytest.raises(ConnectionError):
-        train(small_course(BF16), small_bench(), on_epoch=dies, files=files)
+        train(small_course(BF16), small_workbench(), on_epoch=dies, files=files)
     again = Course(small_student(), CeConfig(), SHORT, 3, TrainingPrecision.FP32)
-    train(again, small_bench(), on_epoch=lambda *_: None, files=files)
+    train(again, small_workbench(), on_epoch=lambda *_: None, files=files)
     assert same_weights(weights_of(again.model), weights_of(whole.model))
 
 
 @pytest.fixture
-def spec(tmp_path: Path) -> BenchSpec:
-    return BenchSpec(
+def spec(tmp_path: Path) -> WorkbenchSpec:
+    return WorkbenchSpec(
         data=DATA,
         views=ViewsConfig(),
         view_seed=1,
@@ -248,10 +248,10 @@ class Board:
 
 
 def test_a_student_trains_in_bf16_where_the_processor_is_faster_with_it(
-    spec: BenchSpec, either_bf16: bool
+    spec: WorkbenchSpec, either_bf16: bool
 ) -> None:
     expected = TrainingPrecision.BF16 if either_bf16 else TrainingPrecision.FP32
-    assert Bench(CPU).course(trial(), spec).precision is expected
+    assert WarmState(CPU).course(trial(), spec).precision is expected
 
 
 @pytest.fixture
@@ -260,10 +260,10 @@ def _bf16_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_bf16_hardware")
-def test_a_choice_is_measured_once_for_a_shape_and_counts_for_all_slots(spec: BenchSpec) -> None:
+def test_a_choice_is_measured_once_for_a_shape_and_counts_for_all_slots(spec: WorkbenchSpec) -> None:
     board = Board()
-    one, other = Bench(CPU, agree=board.agree), Bench(CPU, agree=board.agree)
-    chosen = {bench.course(trial(), spec).precision for bench in (one, one, other)}
+    one, other = WarmState(CPU, agree=board.agree), WarmState(CPU, agree=board.agree)
+    chosen = {warm.course(trial(), spec).precision for warm in (one, one, other)}
     assert chosen == {TrainingPrecision(board.found[0])}
     assert len(board.found) == 1
     one.course(trial(batch_size=10), spec)
@@ -274,23 +274,23 @@ def test_a_choice_is_measured_once_for_a_shape_and_counts_for_all_slots(spec: Be
 
 @pytest.mark.usefixtures("_bf16_hardware")
 @pytest.mark.parametrize("said", ["fp32", "bf16"])
-def test_what_was_said_first_counts_whatever_this_slot_would_find(spec: BenchSpec, said: str) -> None:
-    bench = Bench(CPU, agree=lambda _key, _find: said)
-    assert bench.course(trial(), spec).precision == said
+def test_what_was_said_first_counts_whatever_this_slot_would_find(spec: WorkbenchSpec, said: str) -> None:
+    warm = WarmState(CPU, agree=lambda _key, _find: said)
+    assert warm.course(trial(), spec).precision == said
 
 
 @pytest.mark.usefixtures("_bf16_hardware")
-def test_a_precision_that_the_recipe_names_is_neither_measured_nor_agreed_on(spec: BenchSpec) -> None:
+def test_a_precision_that_the_recipe_names_is_neither_measured_nor_agreed_on(spec: WorkbenchSpec) -> None:
     board = Board()
-    course = Bench(CPU, agree=board.agree).course(trial(precision="bf16"), spec)
+    course = WarmState(CPU, agree=board.agree).course(trial(precision="bf16"), spec)
     assert course.precision is TrainingPrecision.BF16
     assert board.values == {}
 
 
 def test_hardware_without_bf16_trains_in_fp32_at_once(
-    spec: BenchSpec, monkeypatch: pytest.MonkeyPatch
+    spec: WorkbenchSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agreed_measurements, "has_fast_bf16", lambda _: False)
     board = Board()
-    assert Bench(CPU, agree=board.agree).course(trial(), spec).precision is TrainingPrecision.FP32
+    assert WarmState(CPU, agree=board.agree).course(trial(), spec).precision is TrainingPrecision.FP32
     assert board.values == {}

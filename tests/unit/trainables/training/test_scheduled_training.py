@@ -17,9 +17,9 @@ from tests.unit.trainables.training.course_lab import (
     VIEWS,
     same_weights,
     separable_data,
-    small_bench,
     small_course,
     small_student,
+    small_workbench,
     untimed,
     weights_of,
 )
@@ -43,11 +43,11 @@ class Lost(Exception):
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+def workbench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     data, folder = separable_data(), tmp_path_factory.mktemp("lab")
     lab = CacheLab(folder, data, small_student(seed=9), split_facts(data), views=VIEWS)
     lab.build()
-    return small_bench(lab.data, cache=lab.open())
+    return small_workbench(lab.data, cache=lab.open())
 
 
 def linear_student() -> nn.Module:
@@ -84,18 +84,18 @@ PLANS = {
 }
 
 
-def by_hand(bench: Workbench, plan: Plan, *, seed: int) -> list[Tensor]:
+def by_hand(workbench: Workbench, plan: Plan, *, seed: int) -> list[Tensor]:
     """The student's matrix after each step of gradient descent on 0.1 CE + weight T² KL."""
     model, steps = linear_student(), []
     for epoch, (temperature, weight) in enumerate(zip(plan.temperatures, plan.weights, strict=True), 1):
         generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
-        order_N = torch.randperm(bench.n_train, generator=generator)
-        for rows_B in torch.split(order_N[: bench.n_train // 8 * 8], 8):
-            student_BC = model(bench.images("weak", epoch, rows_B))
-            teacher_BC = bench.teacher("weak", epoch, rows_B).logits_BC
+        order_N = torch.randperm(workbench.n_train, generator=generator)
+        for rows_B in torch.split(order_N[: workbench.n_train // 8 * 8], 8):
+            student_BC = model(workbench.images("weak", epoch, rows_B))
+            teacher_BC = workbench.teacher("weak", epoch, rows_B).logits_BC
             p_BC, q_BC = ((z_BC / temperature).softmax(dim=1) for z_BC in (teacher_BC, student_BC))
             kl = (p_BC * (p_BC / q_BC).log()).sum(dim=1).mean()
-            loss = 0.1 * F.cross_entropy(student_BC, bench.labels(rows_B)) + weight * temperature**2 * kl
+            loss = 0.1 * F.cross_entropy(student_BC, workbench.labels(rows_B)) + weight * temperature**2 * kl
             parameters = list(model.parameters())
             gradients = torch.autograd.grad(loss, parameters)
             with torch.no_grad():
@@ -105,7 +105,7 @@ def by_hand(bench: Workbench, plan: Plan, *, seed: int) -> list[Tensor]:
     return steps
 
 
-def by_the_loop(bench: Workbench, config: KdConfig, *, seed: int) -> list[Tensor]:
+def by_the_loop(workbench: Workbench, config: KdConfig, *, seed: int) -> list[Tensor]:
     """The same of a course."""
     course = Course(linear_student(), config, STEADY, seed)
     steps: list[Tensor] = []
@@ -113,37 +113,37 @@ def by_the_loop(bench: Workbench, config: KdConfig, *, seed: int) -> list[Tensor
         lambda *_: steps.append(next(course.model.parameters()).detach().clone())
     )
     try:
-        train(course, bench, on_epoch=lambda *_: None)
+        train(course, workbench, on_epoch=lambda *_: None)
     finally:
         hook.remove()
     return steps
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-def test_each_step_is_that_of_kd_with_the_numbers_of_its_epoch(bench: Workbench, plan: Plan) -> None:
-    found, expected = by_the_loop(bench, plan.config, seed=3), by_hand(bench, plan, seed=3)
+def test_each_step_is_that_of_kd_with_the_numbers_of_its_epoch(workbench: Workbench, plan: Plan) -> None:
+    found, expected = by_the_loop(workbench, plan.config, seed=3), by_hand(workbench, plan, seed=3)
     assert len(found) == len(expected) == 5 * (44 // 8)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
-    constant = by_hand(bench, Plan(plan.config, temperatures=(plan.config.temperature,) * 5), seed=3)
+    constant = by_hand(workbench, Plan(plan.config, temperatures=(plan.config.temperature,) * 5), seed=3)
     assert not torch.allclose(found[-1], constant[-1], rtol=1e-3, atol=1e-3)
 
 
-def told_by(bench: Workbench, objective: ObjectiveBase) -> list[dict[str, float]]:
+def told_by(workbench: Workbench, objective: ObjectiveBase) -> list[dict[str, float]]:
     told: list[dict[str, float]] = []
-    train(small_course(objective=objective), bench, on_epoch=lambda _, metrics: told.append(metrics))
+    train(small_course(objective=objective), workbench, on_epoch=lambda _, metrics: told.append(metrics))
     return told
 
 
-def test_what_varies_is_told_with_every_epoch(bench: Workbench) -> None:
-    told = told_by(bench, KdConfig(final_temperature=1.0, warmup_epochs=4))
+def test_what_varies_is_told_with_every_epoch(workbench: Workbench) -> None:
+    told = told_by(workbench, KdConfig(final_temperature=1.0, warmup_epochs=4))
     assert [metrics["train/temperature"] for metrics in told] == [4.0, 3.25, 2.5, 1.75, 1.0]
     assert [metrics["train/warmup"] for metrics in told] == [0.25, 0.5, 0.75, 1.0, 1.0]
 
 
-def test_what_does_not_vary_is_not_told(bench: Workbench) -> None:
-    assert not {"train/temperature", "train/warmup"} & told_by(bench, KdConfig())[0].keys()
-    dkd = told_by(bench, DkdConfig())
+def test_what_does_not_vary_is_not_told(workbench: Workbench) -> None:
+    assert not {"train/temperature", "train/warmup"} & told_by(workbench, KdConfig())[0].keys()
+    dkd = told_by(workbench, DkdConfig())
     assert [metrics["train/warmup"] for metrics in dkd] == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.25])
     assert "train/temperature" not in dkd[0]
 
@@ -156,7 +156,7 @@ SCHEDULED: dict[str, ObjectiveBase] = {
 
 
 def listened(
-    course: Course, bench: Workbench, files: CheckpointFolder | None = None, heard: int | None = None
+    course: Course, workbench: Workbench, files: CheckpointFolder | None = None, heard: int | None = None
 ) -> tuple[Told, dict[str, Tensor]]:
     """What is told of a course, and its weights after the last epoch, of which the best may be another."""
     told, last = Told(), dict[str, Tensor]()
@@ -165,16 +165,16 @@ def listened(
         told[epoch] = untimed(metrics)
         last.update(weights_of(course.model))
 
-    train(course, bench, on_epoch=on_epoch, files=files, heard=heard)
+    train(course, workbench, on_epoch=on_epoch, files=files, heard=heard)
     return told, last
 
 
 @pytest.mark.parametrize("dies_in", [2, 4])
 @pytest.mark.parametrize("objective", SCHEDULED.values(), ids=SCHEDULED)
 def test_a_killed_course_goes_on_with_its_schedules_to_the_same_end(
-    tmp_path: Path, bench: Workbench, objective: ObjectiveBase, dies_in: int
+    tmp_path: Path, workbench: Workbench, objective: ObjectiveBase, dies_in: int
 ) -> None:
-    expected, weights = listened(small_course(objective=objective), bench)
+    expected, weights = listened(small_course(objective=objective), workbench)
     files, heard = CheckpointFolder(tmp_path, spec_digest="a"), Told()
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
@@ -183,29 +183,29 @@ def test_a_killed_course_goes_on_with_its_schedules_to_the_same_end(
         heard[epoch] = untimed(metrics)
 
     with pytest.raises(Lost):
-        train(small_course(objective=objective), bench, on_epoch=on_epoch, files=files)
-    told, last = listened(small_course(objective=objective), bench, files)
+        train(small_course(objective=objective), workbench, on_epoch=on_epoch, files=files)
+    told, last = listened(small_course(objective=objective), workbench, files)
     assert heard | told == expected
     assert same_weights(last, weights)
 
 
 @pytest.mark.parametrize("objective", SCHEDULED.values(), ids=SCHEDULED)
 def test_a_fork_with_the_same_numbers_goes_on_as_its_origin_does(
-    tmp_path: Path, bench: Workbench, objective: ObjectiveBase
+    tmp_path: Path, workbench: Workbench, objective: ObjectiveBase
 ) -> None:
     origin = CheckpointFolder(tmp_path / "a", spec_digest="a", keep_all=True)
-    expected, weights = listened(small_course(objective=objective), bench, origin)
+    expected, weights = listened(small_course(objective=objective), workbench, origin)
     fork = CheckpointFolder(tmp_path / "b", spec_digest="b", origin=kept_state(origin.folder, 2))
-    told, last = listened(small_course(objective=objective), bench, fork, heard=2)
+    told, last = listened(small_course(objective=objective), workbench, fork, heard=2)
     assert told == {epoch: expected[epoch] for epoch in (3, 4, 5)}
     assert same_weights(last, weights)
 
 
 def test_a_fork_with_another_end_has_its_own_temperature_from_its_next_epoch_on(
-    tmp_path: Path, bench: Workbench
+    tmp_path: Path, workbench: Workbench
 ) -> None:
     origin = CheckpointFolder(tmp_path / "a", spec_digest="a", keep_all=True)
-    listened(small_course(objective=KdConfig()), bench, origin)
+    listened(small_course(objective=KdConfig()), workbench, origin)
     fork = CheckpointFolder(tmp_path / "b", spec_digest="b", origin=kept_state(origin.folder, 2))
-    told, _ = listened(small_course(objective=KdConfig(final_temperature=2.0)), bench, fork, heard=2)
+    told, _ = listened(small_course(objective=KdConfig(final_temperature=2.0)), workbench, fork, heard=2)
     assert {epoch: m["train/temperature"] for epoch, m in told.items()} == {3: 3.0, 4: 2.5, 5: 2.0}

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.training.course_lab import CPU, VIEWS, separable_data, small_bench, small_student
+from tests.unit.trainables.training.course_lab import (
+    CPU,
+    VIEWS,
+    separable_data,
+    small_student,
+    small_workbench,
+)
 from trainables.config import ModelConfig, Need, ObjectiveBase, Precision, TrainingPrecision
 from trainables.data.splits import split_facts
 from trainables.errors import TrialFailed
@@ -20,7 +26,7 @@ from trainables.models.feature_map_logits import DenseLogits
 from trainables.models.modes import evaluating
 from trainables.signals import Signals
 from trainables.training.ranks import SOLO, Solo
-from trainables.training.step_inputs import Serving
+from trainables.training.step_inputs import StepInputs
 from trainables.training.workbench import Workbench
 
 # B = samples in the batch, C = classes, H, W = height and width
@@ -58,10 +64,10 @@ def network(**fields: Any) -> nn.Module:
         return build_model(ModelConfig.from_plain(fields), n_classes=3, in_channels=1)
 
 
-def served(config: ObjectiveBase, bench: Workbench, model: nn.Module) -> Signals:
-    serving = Serving(config, bench, model, SOLO)
+def served(config: ObjectiveBase, workbench: Workbench, model: nn.Module) -> Signals:
+    inputs = StepInputs(config, workbench, model, SOLO)
     rows_B = torch.tensor([5, 0, 17, 40])
-    return serving.signals(model, 2, rows_B, precision=TrainingPrecision.FP32, layout=torch.contiguous_format)
+    return inputs.signals(model, 2, rows_B, precision=TrainingPrecision.FP32, layout=torch.contiguous_format)
 
 
 CONVOLUTIONAL: dict[str, dict[str, Any]] = {
@@ -107,13 +113,13 @@ def test_listening_leaves_no_hook_and_no_statistics_behind() -> None:
 
 
 def test_each_bank_has_dense_logits_of_its_own(tmp_path: Path) -> None:
-    bench = small_bench(
+    workbench = small_workbench(
         kitchen(tmp_path, Precision.FP32).data, cache=kitchen(tmp_path, Precision.FP32).open()
     )
-    signals = served(DenseConfig(), bench, network(name="convnet", width=4))
+    signals = served(DenseConfig(), workbench, network(name="convnet", width=4))
     assert set(signals.dense) == {"weak", "strong"}
     assert not torch.equal(signals.dense["weak"], signals.dense["strong"])
-    assert not served(PlainConfig(), bench, small_student()).dense
+    assert not served(PlainConfig(), workbench, small_student()).dense
 
 
 def kitchen(folder: Path, precision: Precision) -> CacheLab:
@@ -126,13 +132,13 @@ def kitchen(folder: Path, precision: Precision) -> CacheLab:
 @pytest.mark.parametrize("precision", [Precision.FP16, Precision.FP32])
 def test_unshifted_logits_are_the_teachers_own(tmp_path: Path, precision: Precision) -> None:
     lab = kitchen(tmp_path, precision)
-    bench = small_bench(lab.data, cache=lab.open())
-    own_BC = served(UnshiftedConfig(), bench, small_student()).teacher["strong"].logits_BC
-    images = bench.images("strong", 2, torch.tensor([5, 0, 17, 40]))
+    workbench = small_workbench(lab.data, cache=lab.open())
+    own_BC = served(UnshiftedConfig(), workbench, small_student()).teacher["strong"].logits_BC
+    images = workbench.images("strong", 2, torch.tensor([5, 0, 17, 40]))
     with evaluating(lab.teacher), torch.no_grad():
         live_BC: Tensor = lab.teacher(images)
     torch.testing.assert_close(own_BC, live_BC, rtol=1e-3, atol=2e-3)
-    kept_BC = served(PlainConfig(), bench, small_student()).teacher["strong"].logits_BC
+    kept_BC = served(PlainConfig(), workbench, small_student()).teacher["strong"].logits_BC
     shifted = precision is Precision.FP16
     assert bool((kept_BC.amax(dim=-1) == 0).all()) == shifted
     assert torch.equal(kept_BC, own_BC) == (not shifted)
@@ -140,11 +146,11 @@ def test_unshifted_logits_are_the_teachers_own(tmp_path: Path, precision: Precis
 
 def test_rows_are_those_of_the_training_split(tmp_path: Path) -> None:
     lab = kitchen(tmp_path, Precision.FP32)
-    bench = small_bench(lab.data, cache=lab.open())
-    signals = served(RowsConfig(), bench, small_student())
+    workbench = small_workbench(lab.data, cache=lab.open())
+    signals = served(RowsConfig(), workbench, small_student())
     assert signals.rows_B is not None
     assert signals.rows_B.tolist() == [5, 0, 17, 40]
-    assert served(PlainConfig(), bench, small_student()).rows_B is None
+    assert served(PlainConfig(), workbench, small_student()).rows_B is None
 
 
 @dataclass(frozen=True)
@@ -156,4 +162,4 @@ class Pair(Solo):
 
 def test_a_table_by_sample_is_refused_to_several_workers() -> None:
     with pytest.raises(TrialFailed, match=r"the 2 workers of a slot .* give a slot one worker"):
-        Serving(RowsConfig(), small_bench(), small_student(), Pair())
+        StepInputs(RowsConfig(), small_workbench(), small_student(), Pair())

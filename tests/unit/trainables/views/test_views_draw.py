@@ -22,11 +22,11 @@ from trainables.config.views import (
     TrivialAugmentStep,
 )
 from trainables.seeds import mix
-from trainables.views.crop_flip import CropFlipPart
-from trainables.views.cutout import CutoutPart
+from trainables.views.crop_flip import CropFlipParams
+from trainables.views.cutout import CutoutParams
 from trainables.views.draw import draw
-from trainables.views.operations import Operation, OperationsPart
-from trainables.views.params import MixingPart, ViewParams
+from trainables.views.operations import Operation, OperationsParams
+from trainables.views.params import MixingParams, ViewParams
 from trainables.views.randaugment import RANGES
 from trainables.views.render import render
 from trainables.views.uniforms import FIELDS_PER_STEP, Uniforms, view_key
@@ -53,7 +53,7 @@ def tensors(params: ViewParams) -> list[Tensor]:
     columns = [params.sample_ids_B]
     for part in params.parts:
         columns += [value for value in vars(part).values() if isinstance(value, Tensor)]
-        columns += tensors(part.partners) if isinstance(part, MixingPart) else []
+        columns += tensors(part.partners) if isinstance(part, MixingParams) else []
     return columns
 
 
@@ -61,21 +61,21 @@ def same(a: ViewParams, b: ViewParams) -> bool:
     return a.size == b.size and all(torch.equal(x, y) for x, y in zip(tensors(a), tensors(b), strict=True))
 
 
-def crop(recipe: Recipe = WEAK, n: int = 20_000, seed: int = 1, view: int = 0) -> CropFlipPart:
+def crop(recipe: Recipe = WEAK, n: int = 20_000, seed: int = 1, view: int = 0) -> CropFlipParams:
     part = draw(recipe, np.arange(n), seed=seed, view=view, size=SIZE).parts[0]
-    assert isinstance(part, CropFlipPart)
+    assert isinstance(part, CropFlipParams)
     return part
 
 
-def augment(step: RandAugmentStep, n: int, size: tuple[int, int] = SIZE) -> OperationsPart:
+def augment(step: RandAugmentStep, n: int, size: tuple[int, int] = SIZE) -> OperationsParams:
     (part,) = draw((step,), np.arange(n), seed=1, view=0, size=size).parts
-    assert isinstance(part, OperationsPart)
+    assert isinstance(part, OperationsParams)
     return part
 
 
-def cutout(step: CutoutStep, n: int, size: tuple[int, int]) -> CutoutPart:
+def cutout(step: CutoutStep, n: int, size: tuple[int, int]) -> CutoutParams:
     (part,) = draw((step,), np.arange(n), seed=1, view=0, size=size).parts
-    assert isinstance(part, CutoutPart)
+    assert isinstance(part, CutoutParams)
     return part
 
 
@@ -132,8 +132,8 @@ def test_other_seeds_views_and_recipes_draw_independently(other: str) -> None:
 
 def test_two_steps_of_one_recipe_draw_independently() -> None:
     first, second = draw((CROP, CROP), np.arange(20_000), seed=1, view=0, size=SIZE).parts
-    assert isinstance(first, CropFlipPart)
-    assert isinstance(second, CropFlipPart)
+    assert isinstance(first, CropFlipParams)
+    assert isinstance(second, CropFlipParams)
     assert abs(float((first.top_B == second.top_B).float().mean()) - 1 / 9) < 0.012
 
 
@@ -288,9 +288,9 @@ def test_these_numbers_never_change() -> None:
     """A promise to every cache on disk: if this fails, the version of the scheme must go up."""
     params = draw(STRONG, np.array([0, 1, 2, 10**12]), seed=7, view=3, size=SIZE)
     cropped, augmented, cut = params.parts
-    assert isinstance(cropped, CropFlipPart)
-    assert isinstance(augmented, OperationsPart)
-    assert isinstance(cut, CutoutPart)
+    assert isinstance(cropped, CropFlipParams)
+    assert isinstance(augmented, OperationsParams)
+    assert isinstance(cut, CutoutParams)
 
     assert view_key(STRONG, seed=7, view=3) == 0xA0F5A2CA3914F00D
     assert cropped.top_B.tolist() == [6, 4, 8, 1]

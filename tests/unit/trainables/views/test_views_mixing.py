@@ -9,10 +9,10 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from trainables.config.views import CropFlipStep, CutmixStep, MixupStep, Recipe
-from trainables.views.crop_flip import CropFlipPart
+from trainables.views.crop_flip import CropFlipParams
 from trainables.views.draw import draw
-from trainables.views.mixing import CutmixPart, MixupPart
-from trainables.views.params import MixingPart, ViewParams
+from trainables.views.mixing import CutmixParams, MixupParams
+from trainables.views.params import MixingParams, ViewParams
 from trainables.views.portable import SHARE_STEPS
 from trainables.views.render import render
 
@@ -33,8 +33,8 @@ def drawn(recipe: Recipe, *, view: int = 0) -> ViewParams:
     return draw(recipe, IDS, seed=1, view=view, size=SIZE, population=IDS)
 
 
-def mixing_of(params: ViewParams) -> MixingPart:
-    (part,) = (part for part in params.parts if isinstance(part, MixingPart))
+def mixing_of(params: ViewParams) -> MixingParams:
+    (part,) = (part for part in params.parts if isinstance(part, MixingParams))
     return part
 
 
@@ -42,7 +42,7 @@ def mixing_of(params: ViewParams) -> MixingPart:
 def test_mixup_is_torchvisions(channels: int) -> None:
     batch, params = pictures(channels), drawn((MIXUP,))
     part = mixing_of(params)
-    assert isinstance(part, MixupPart)
+    assert isinstance(part, MixupParams)
     result = render(batch, params, lambda rows: batch[rows])
     theirs = v2.MixUp(num_classes=2)
     for row, partner in enumerate(part.partner_row_B.tolist()):
@@ -56,7 +56,7 @@ def test_mixup_is_torchvisions(channels: int) -> None:
 def test_cutmix_is_torchvisions(channels: int) -> None:
     batch, params = pictures(channels), drawn((CUTMIX,))
     part = mixing_of(params)
-    assert isinstance(part, CutmixPart)
+    assert isinstance(part, CutmixParams)
     result = render(batch, params, lambda rows: batch[rows])
     theirs = v2.CutMix(num_classes=2)
     for row, partner in enumerate(part.partner_row_B.tolist()):
@@ -68,7 +68,7 @@ def test_cutmix_is_torchvisions(channels: int) -> None:
 
 def test_cutmix_draws_boxes_as_torchvision_does_and_counts_what_is_left() -> None:
     part = mixing_of(drawn((CUTMIX,)))
-    assert isinstance(part, CutmixPart)
+    assert isinstance(part, CutmixParams)
     left, top, right, bottom = part.box_B4.double().unbind(1)
     area = (right - left) * (bottom - top)
     height, width = SIZE
@@ -102,8 +102,8 @@ def test_a_partner_is_shown_as_in_its_own_view_up_to_the_mixing_step() -> None:
     part = mixing_of(params)
     (before,) = part.partners.parts
     own = params.parts[0]
-    assert isinstance(before, CropFlipPart)
-    assert isinstance(own, CropFlipPart)
+    assert isinstance(before, CropFlipParams)
+    assert isinstance(own, CropFlipParams)
     assert torch.equal(before.top_B, own.top_B[part.partner_row_B])
     assert torch.equal(before.flip_B, own.flip_B[part.partner_row_B])
     assert torch.equal(part.partners.sample_ids_B, torch.from_numpy(IDS)[part.partner_row_B])
@@ -141,9 +141,9 @@ def test_samples_are_mixed_at_their_rate(step: MixupStep | CutmixStep, probabili
 
 def test_an_image_that_is_wholly_its_partners_shows_nothing_else() -> None:
     batch, part = pictures(), mixing_of(drawn((MIXUP,)))
-    assert isinstance(part, MixupPart)
+    assert isinstance(part, MixupParams)
     for steps, expected in ((0, batch.flip(0)), (SHARE_STEPS, batch)):
-        whole = MixupPart(
+        whole = MixupParams(
             part.partner_row_B, part.partners, part.share_B, torch.full((N,), steps, dtype=torch.int32)
         )
         assert torch.equal(whole.mix(batch, batch.flip(0)), expected)
@@ -165,8 +165,8 @@ def test_a_mixed_view_without_images_to_mix_in_is_refused() -> None:
 def test_these_partners_and_shares_never_change() -> None:
     """A promise to every cache of mixed images: if this fails, the version of the scheme must go up."""
     mixed, cut = drawn((MIXUP,)).parts[0], drawn((CROP, CUTMIX), view=5).parts[1]
-    assert isinstance(mixed, MixupPart)
-    assert isinstance(cut, CutmixPart)
+    assert isinstance(mixed, MixupParams)
+    assert isinstance(cut, CutmixParams)
     assert mixed.partner_row_B[:4].tolist() == [280, 279, 75, 150]
     assert mixed.steps_B[:4].tolist() == [234, 352, 448, 619]
     assert cut.partner_row_B[:4].tolist() == [72, 117, 168, 231]

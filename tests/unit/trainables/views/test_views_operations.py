@@ -14,7 +14,7 @@ from torch import Tensor
 from trainables.config.views import RandAugmentStep, Step, TrivialAugmentStep
 from trainables.views import colour, geometry
 from trainables.views.draw import draw
-from trainables.views.operations import Operation, OperationsPart
+from trainables.views.operations import Operation, OperationsParams
 from trainables.views.render import render
 
 SIZES = [(32, 32), (28, 28), (20, 44), (7, 12)]
@@ -265,7 +265,7 @@ def test_each_sample_gets_what_the_table_says(step: Step, channels: int) -> None
     size = (20, 44)
     params = draw((step,), np.arange(300), seed=3, view=0, size=size)
     (part,) = params.parts
-    assert isinstance(part, OperationsPart)
+    assert isinstance(part, OperationsParams)
     batch = images(300, channels, size)
     result = render(batch, params)
     seen = set()

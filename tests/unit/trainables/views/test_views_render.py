@@ -28,10 +28,10 @@ from tests.unit.trainables.views.views_lab import (
 )
 from trainables.config.views import CutoutStep, Recipe, Step
 from trainables.errors import DataError
-from trainables.views.cutout import CutoutPart
+from trainables.views.cutout import CutoutParams
 from trainables.views.draw import draw
 from trainables.views.normalise import normalise
-from trainables.views.params import Part
+from trainables.views.params import StepParams
 from trainables.views.render import render
 
 STRONG: Recipe = (CROP, AUGMENT, CUT)
@@ -131,12 +131,12 @@ def test_steps_run_in_the_order_of_the_recipe() -> None:
         params = draw(recipe, np.arange(N), seed=1, view=0, size=SIZE)
         expected = batch
         for part in params.parts:
-            assert isinstance(part, Part)
+            assert isinstance(part, StepParams)
             expected = part.apply(expected)
         result = render(batch, params)
         assert torch.equal(result, expected)
         cut = params.parts[place]
-        assert isinstance(cut, CutoutPart)
+        assert isinstance(cut, CutoutParams)
         boxes = cut.box_B4
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         filled = (result[:, 0] == 125).sum(dim=(1, 2))

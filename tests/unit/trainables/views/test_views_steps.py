@@ -22,10 +22,10 @@ from trainables.config.views import (
 from trainables.errors import DataError
 from trainables.views.draw import draw
 from trainables.views.geometry import stretch
-from trainables.views.operations import Operation, OperationsPart
-from trainables.views.params import Part
-from trainables.views.resized_crop import ResizedCropPart
-from trainables.views.rotation import RotationPart
+from trainables.views.operations import Operation, OperationsParams
+from trainables.views.params import StepParams
+from trainables.views.resized_crop import ResizedCropParams
+from trainables.views.rotation import RotationParams
 from trainables.views.trivial_augment import BINS, magnitudes
 from trainables.views.uniforms import Uniforms, view_key
 
@@ -43,15 +43,15 @@ def pictures(count: int, channels: int, size: tuple[int, int]) -> Tensor:
     return batch
 
 
-def drawn(step: Step, count: int, size: tuple[int, int] = (32, 32), view: int = 0) -> Part:
+def drawn(step: Step, count: int, size: tuple[int, int] = (32, 32), view: int = 0) -> StepParams:
     (part,) = draw((step,), np.arange(count), seed=1, view=view, size=size).parts
-    assert isinstance(part, Part)
+    assert isinstance(part, StepParams)
     return part
 
 
 def boxes(step: RandomResizedCropStep, count: int, size: tuple[int, int]) -> Tensor:
     part = drawn(step, count, size)
-    assert isinstance(part, ResizedCropPart)
+    assert isinstance(part, ResizedCropParams)
     return part.box_B4
 
 
@@ -138,7 +138,7 @@ def test_trivial_augment_has_torchvisions_magnitudes(operation: Operation) -> No
 
 def test_trivial_augment_has_torchvisions_operations_signed_alike() -> None:
     part = drawn(TRIVIAL, 14_000)
-    assert isinstance(part, OperationsPart)
+    assert isinstance(part, OperationsParams)
     operations, values = part.operation_BK[:, 0], part.magnitude_BK[:, 0]
     counts = torch.bincount(operations, minlength=14)
     assert float((counts - 1000).abs().max()) < 5 * 1000**0.5
@@ -157,7 +157,7 @@ def test_trivial_augment_has_torchvisions_operations_signed_alike() -> None:
 def test_turns_are_torchvisions(channels: int) -> None:
     batch = pictures(8, channels, (9, 9))
     quarters = torch.tensor([0, 1, 2, 3, 3, 2, 1, 0])
-    result = RotationPart(quarters).apply(batch)
+    result = RotationParams(quarters).apply(batch)
     for image, turns, ours in zip(batch, quarters.tolist(), result, strict=True):
         assert torch.equal(ours, reference.rotate(image, 90.0 * turns))
 
@@ -165,13 +165,13 @@ def test_turns_are_torchvisions(channels: int) -> None:
 def test_a_view_turns_by_its_number() -> None:
     for view in range(6):
         part = drawn(TURN, 5, view=view)
-        assert isinstance(part, RotationPart)
+        assert isinstance(part, RotationParams)
         assert part.quarters_B.tolist() == [view % 4] * 5
 
 
 def test_random_turns_are_all_alike() -> None:
     part = drawn(RotationStep(op="rotation", by=TurnBy.RANDOM), 4000)
-    assert isinstance(part, RotationPart)
+    assert isinstance(part, RotationParams)
     assert float((torch.bincount(part.quarters_B, minlength=4) - 1000).abs().max()) < 5 * 1000**0.5
 
 
@@ -183,8 +183,8 @@ def test_images_that_are_not_square_are_not_turned() -> None:
 def test_these_draws_never_change() -> None:
     """A promise to every cache on disk: if this fails, the version of the scheme must go up."""
     trivial, turned = drawn(TRIVIAL, 5), drawn(RotationStep(op="rotation", by=TurnBy.RANDOM), 8)
-    assert isinstance(trivial, OperationsPart)
-    assert isinstance(turned, RotationPart)
+    assert isinstance(trivial, OperationsParams)
+    assert isinstance(turned, RotationParams)
     assert boxes(RESIZED, 4, (32, 32)).tolist() == [
         [4, 0, 28, 30],
         [6, 6, 17, 13],

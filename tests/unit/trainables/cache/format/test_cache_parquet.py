@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from trainables.cache.format.logit_encoding import decode, keep_logits
+from trainables.cache.format.logit_encoding import decode, encode_logits
 from trainables.cache.format.manifest import Shard
 from trainables.cache.format.parquet import (
     ShardRows,
@@ -30,7 +30,7 @@ CLASSES = ("ant", "bee", "cat")
 def rows_of(precision: Precision = Precision.FP16, n: int = 16) -> ShardRows:
     logits = np.random.default_rng(0).normal(scale=4, size=(n, len(CLASSES))).astype(np.float32)
     ids = 2 * np.arange(n) + 32
-    return ShardRows(ids, np.arange(n) % 3, keep_logits(logits, ids, precision, where="here", top_k=2))
+    return ShardRows(ids, np.arange(n) % 3, encode_logits(logits, ids, precision, where="here", top_k=2))
 
 
 def encoded(precision: Precision = Precision.FP16, n: int = 16) -> pa.Buffer:
@@ -104,7 +104,7 @@ def test_other_precisions_have_columns_of_their_own_and_say_how_to_decode_them(
 def test_pandas_gives_arrays_from_which_anyone_can_decode(precision: Precision) -> None:
     rows = rows_of(precision)
     frame = pq.read_table(pa.BufferReader(encoded(precision))).to_pandas()
-    expected = decode(rows.kept.values, len(CLASSES))
+    expected = decode(rows.encoded.values, len(CLASSES))
     found = np.empty_like(expected)
     for index, row in frame.iterrows():
         match precision:
@@ -146,8 +146,8 @@ def test_columns_have_no_dictionary_no_codec_and_statistics_on_the_id_only() -> 
 def test_values_survive_the_file() -> None:
     rows = rows_of()
     table = read_shard(encoded())
-    assert np.array_equal(logits_of(table), rows.kept.values["logits"])
-    assert np.array_equal(table.column("teacher_confidence").to_numpy(), rows.kept.confidence_B)
+    assert np.array_equal(logits_of(table), rows.encoded.values["logits"])
+    assert np.array_equal(table.column("teacher_confidence").to_numpy(), rows.encoded.confidence_B)
     assert np.array_equal(table.column("sample_id").to_numpy(), rows.ids_B)
 
 
@@ -181,7 +181,7 @@ def test_a_commit_record_describes_the_file(tmp_path: Path) -> None:
     data = (tmp_path / "bank=weak/view=0003/shard-00001.parquet").read_bytes()
     assert (record.bytes, record.sha256) == (len(data), hashlib.sha256(data).hexdigest())
     assert (record.first_id, record.last_id) == (32, 62)
-    assert record.correct == int((rows.kept.values["logits"].argmax(axis=1) == rows.labels_B).sum())
+    assert record.correct == int((rows.encoded.values["logits"].argmax(axis=1) == rows.labels_B).sum())
     written = json.loads((tmp_path / "_commits/weak-0003-00001.json").read_text())
     assert written == record.plain()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.trainables.cache.lab import CacheLab, random_data
-from trainables.cache.format.disk_space import bytes_in_words, expected_bytes, require_room
+from trainables.cache.format.disk_space import bytes_in_words, expected_bytes, require_disk_space
 from trainables.cache.format.manifest import Part, Shard
 from trainables.cache.format.planning import Plan, plan_shards
 from trainables.cache.format.storage import Place, open_place
@@ -50,12 +50,12 @@ def test_the_bytes_that_are_expected_are_those_that_are_written(lab: CacheLab, p
 
 def test_only_what_is_missing_is_counted(lab: CacheLab) -> None:
     place = open_place(lab.uri)
-    whole = require_room(place, plan_of(lab, place))
+    whole = require_disk_space(place, plan_of(lab, place))
     lab.build(stop_after=6)
-    rest = require_room(place, plan_of(lab, place))
+    rest = require_disk_space(place, plan_of(lab, place))
     assert 0 < rest < 0.4 * whole
     lab.build()
-    assert require_room(tight(lab, 0), plan_of(lab, place)) == 0
+    assert require_disk_space(tight(lab, 0), plan_of(lab, place)) == 0
 
 
 def test_a_disk_that_cannot_hold_the_cache_is_refused(lab: CacheLab) -> None:
@@ -63,7 +63,7 @@ def test_a_disk_that_cannot_hold_the_cache_is_refused(lab: CacheLab) -> None:
     with pytest.raises(
         CacheError, match=r"needs \d+\.\d kB more for 9 files, and .* has 9\.0 kB free; .*fp16"
     ):
-        require_room(place, plan_of(lab, place))
+        require_disk_space(place, plan_of(lab, place))
     assert not Path(lab.uri).exists()
 
 

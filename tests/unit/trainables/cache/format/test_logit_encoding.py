@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from trainables.cache.format.logit_encoding import Float32s, Kept, decode, keep_logits, value_columns
+from trainables.cache.format.logit_encoding import (
+    EncodedLogits,
+    Float32s,
+    decode,
+    encode_logits,
+    value_columns,
+)
 from trainables.config import Precision
 from trainables.errors import CacheError
 
@@ -22,12 +28,12 @@ def ids_of(logits: Float32s) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return 10 + np.arange(len(logits))
 
 
-def keep(logits: Float32s, precision: Precision, top_k: int = 1) -> Kept:
-    return keep_logits(logits, ids_of(logits), precision, where="here", top_k=top_k)
+def keep(logits: Float32s, precision: Precision, top_k: int = 1) -> EncodedLogits:
+    return encode_logits(logits, ids_of(logits), precision, where="here", top_k=top_k)
 
 
-def decoded(kept: Kept, n_classes: int) -> npt.NDArray[np.float64]:
-    return decode(kept.values, n_classes).astype(np.float64)
+def decoded(encoded: EncodedLogits, n_classes: int) -> npt.NDArray[np.float64]:
+    return decode(encoded.values, n_classes).astype(np.float64)
 
 
 def distances_of(logits: Float32s) -> npt.NDArray[np.float64]:
@@ -46,32 +52,32 @@ def half_unit(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 @settings(deadline=None, max_examples=30)
 @given(LOGITS)
 def test_fp16_keeps_each_distance_from_the_maximum_within_half_a_unit(logits: Float32s) -> None:
-    kept = keep(logits, Precision.FP16)
+    encoded = keep(logits, Precision.FP16)
     distances = distances_of(logits)
-    assert kept.values["logits"].dtype == np.float16
-    assert np.all(np.abs(decoded(kept, logits.shape[1]) - distances) <= half_unit(distances))
-    assert np.array_equal(kept.logit_max_B, logits.max(axis=1))
+    assert encoded.values["logits"].dtype == np.float16
+    assert np.all(np.abs(decoded(encoded, logits.shape[1]) - distances) <= half_unit(distances))
+    assert np.array_equal(encoded.logit_max_B, logits.max(axis=1))
 
 
 @settings(deadline=None, max_examples=30)
 @given(LOGITS)
 def test_fp32_keeps_the_logits_themselves(logits: Float32s) -> None:
-    kept = keep(logits, Precision.FP32)
-    assert np.array_equal(decode(kept.values, logits.shape[1]), logits)
-    assert np.array_equal(kept.logit_max_B, logits.max(axis=1))
+    encoded = keep(logits, Precision.FP32)
+    assert np.array_equal(decode(encoded.values, logits.shape[1]), logits)
+    assert np.array_equal(encoded.logit_max_B, logits.max(axis=1))
 
 
 @settings(deadline=None, max_examples=30)
 @given(LOGITS)
 def test_int8_keeps_each_distance_within_half_a_step_of_which_255_span_the_row(logits: Float32s) -> None:
-    kept = keep(logits, Precision.INT8)
+    encoded = keep(logits, Precision.INT8)
     distances = distances_of(logits)
     step = -distances.min(axis=1) / 255
-    np.testing.assert_allclose(kept.values["logit_scale"], step, rtol=1e-6, atol=1e-40)
-    error = np.abs(decoded(kept, logits.shape[1]) - distances)
+    np.testing.assert_allclose(encoded.values["logit_scale"], step, rtol=1e-6, atol=1e-40)
+    error = np.abs(decoded(encoded, logits.shape[1]) - distances)
     assert np.all(error <= step[:, None] * (0.5 + 1e-4) + 1e-40)
-    assert np.all(kept.values["logits"].max(axis=1) == 127)
-    assert np.array_equal(kept.logit_max_B, logits.max(axis=1))
+    assert np.all(encoded.values["logits"].max(axis=1) == 127)
+    assert np.array_equal(encoded.logit_max_B, logits.max(axis=1))
 
 
 @settings(deadline=None, max_examples=30)
@@ -79,17 +85,17 @@ def test_int8_keeps_each_distance_within_half_a_step_of_which_255_span_the_row(l
 def test_topk_keeps_the_largest_in_order_and_the_mass_of_the_others(logits: Float32s, top_k: int) -> None:
     n_classes = logits.shape[1]
     top_k = min(top_k, n_classes - 1)
-    kept = keep(logits, Precision.TOPK, top_k)
-    classes = kept.values["top_classes"]
+    encoded = keep(logits, Precision.TOPK, top_k)
+    classes = encoded.values["top_classes"]
     distances = distances_of(logits)
     largest = -np.sort(-distances, axis=1)
     assert classes.shape == (len(logits), top_k)
     top = np.take_along_axis(distances, classes, axis=1)
     assert np.array_equal(top, largest[:, :top_k])
-    assert np.all(np.abs(kept.values["top_logits"] - top) <= half_unit(top))
+    assert np.all(np.abs(encoded.values["top_logits"] - top) <= half_unit(top))
     residual = np.logaddexp.reduce(largest[:, top_k:], axis=1)
-    np.testing.assert_allclose(kept.values["residual_logsumexp"], residual, rtol=1e-6, atol=1e-6)
-    restored = decoded(kept, n_classes)
+    np.testing.assert_allclose(encoded.values["residual_logsumexp"], residual, rtol=1e-6, atol=1e-6)
+    restored = decoded(encoded, n_classes)
     np.put_along_axis(restored, classes, -np.inf, axis=1)
     np.testing.assert_allclose(np.logaddexp.reduce(restored, axis=1), residual, rtol=1e-6, atol=1e-5)
     others = restored[np.isfinite(restored)].reshape(len(logits), -1)
@@ -98,19 +104,19 @@ def test_topk_keeps_the_largest_in_order_and_the_mass_of_the_others(logits: Floa
 
 def test_topk_of_known_logits_is_decoded_with_the_residual_spread_evenly() -> None:
     logits = np.log(np.array([[0.1, 0.5, 0.1, 0.3]], dtype=np.float32))
-    kept = keep(logits, Precision.TOPK, 2)
-    assert kept.values["top_classes"].tolist() == [[1, 3]]
-    np.testing.assert_allclose(kept.values["residual_logsumexp"], [np.log(0.2 / 0.5)], rtol=1e-6)
-    restored = decoded(kept, 4)
+    encoded = keep(logits, Precision.TOPK, 2)
+    assert encoded.values["top_classes"].tolist() == [[1, 3]]
+    np.testing.assert_allclose(encoded.values["residual_logsumexp"], [np.log(0.2 / 0.5)], rtol=1e-6)
+    restored = decoded(encoded, 4)
     probabilities = np.exp(restored) / np.exp(restored).sum()
     np.testing.assert_allclose(probabilities, [[0.1, 0.5, 0.1, 0.3]], rtol=2e-4)
 
 
 def test_int8_of_known_logits_is_steps_below_the_maximum() -> None:
-    kept = keep(np.array([[3.0, 0.0, -48.0]], dtype=np.float32), Precision.INT8)
-    assert kept.values["logit_scale"].tolist() == [np.float32(0.2)]
-    assert kept.values["logits"].tolist() == [[127, 112, -128]]
-    np.testing.assert_allclose(decoded(kept, 3), [[0, -3, -51]], rtol=1e-6)
+    encoded = keep(np.array([[3.0, 0.0, -48.0]], dtype=np.float32), Precision.INT8)
+    assert encoded.values["logit_scale"].tolist() == [np.float32(0.2)]
+    assert encoded.values["logits"].tolist() == [[127, 112, -128]]
+    np.testing.assert_allclose(decoded(encoded, 3), [[0, -3, -51]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("precision", list(Precision))
@@ -129,20 +135,20 @@ def test_rows_are_kept_alike_however_many_there_are(
 
 @pytest.mark.parametrize("precision", list(Precision))
 def test_a_row_of_equal_logits_is_kept_exactly(precision: Precision) -> None:
-    kept = keep(np.full((1, 4), 2.5, dtype=np.float32), precision, 2)
-    restored = decoded(kept, 4)
+    encoded = keep(np.full((1, 4), 2.5, dtype=np.float32), precision, 2)
+    restored = decoded(encoded, 4)
     np.testing.assert_allclose(restored - restored.max(), np.zeros((1, 4)), atol=1e-7)
-    np.testing.assert_allclose(kept.confidence_B, [0.25], rtol=1e-6)
+    np.testing.assert_allclose(encoded.confidence_B, [0.25], rtol=1e-6)
 
 
 @pytest.mark.parametrize("precision", list(Precision))
 def test_values_have_the_columns_and_types_that_are_promised(precision: Precision) -> None:
-    kept = keep(np.zeros((3, 5), dtype=np.float32), precision, 2)
+    encoded = keep(np.zeros((3, 5), dtype=np.float32), precision, 2)
     columns = value_columns(precision, 5, 2)
-    assert kept.values.keys() == columns.keys()
+    assert encoded.values.keys() == columns.keys()
     for name, column in columns.items():
-        assert kept.values[name].dtype == column.dtype
-        assert kept.values[name].shape == ((3,) if column.width is None else (3, column.width))
+        assert encoded.values[name].dtype == column.dtype
+        assert encoded.values[name].shape == ((3,) if column.width is None else (3, column.width))
 
 
 @pytest.mark.parametrize("top_k", [None, 0, 4, 5])
@@ -151,35 +157,35 @@ def test_a_top_k_that_leaves_no_residual_is_refused(top_k: int | None) -> None:
     with pytest.raises(
         CacheError, match=r"cache.top_k is .*, but the data set has 4 classes; allowed: 1 to 3"
     ):
-        keep_logits(logits, ids_of(logits), Precision.TOPK, where="here", top_k=top_k)
+        encode_logits(logits, ids_of(logits), Precision.TOPK, where="here", top_k=top_k)
 
 
 @settings(deadline=None, max_examples=30)
 @given(LOGITS, st.sampled_from(Precision))
 def test_scalars_are_those_of_the_logits_as_kept(logits: Float32s, precision: Precision) -> None:
-    kept = keep(logits, precision)
-    restored = decode(kept.values, logits.shape[1])
+    encoded = keep(logits, precision)
+    restored = decode(encoded.values, logits.shape[1])
     exact = restored.astype(np.float64)
     exact = np.exp(exact - exact.max(axis=1, keepdims=True))
     exact /= exact.sum(axis=1, keepdims=True)
     entropy = -(exact * np.log(np.maximum(exact, 1e-300))).sum(axis=1)
-    np.testing.assert_allclose(kept.confidence_B, exact.max(axis=1), rtol=1e-6)
-    np.testing.assert_allclose(kept.entropy_B, entropy, atol=2e-6)
-    assert np.array_equal(kept.top1_B, restored.argmax(axis=1))
+    np.testing.assert_allclose(encoded.confidence_B, exact.max(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(encoded.entropy_B, entropy, atol=2e-6)
+    assert np.array_equal(encoded.top1_B, restored.argmax(axis=1))
 
 
 def test_confidence_of_known_logits() -> None:
     logits = np.log(np.array([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]], dtype=np.float32))
-    kept = keep(logits, Precision.FP32)
-    np.testing.assert_allclose(kept.confidence_B, [0.5, 0.6], rtol=1e-6)
-    np.testing.assert_allclose(kept.entropy_B, [1.0397208, 0.9502705], rtol=1e-6)
-    assert kept.top1_B.tolist() == [0, 2]
+    encoded = keep(logits, Precision.FP32)
+    np.testing.assert_allclose(encoded.confidence_B, [0.5, 0.6], rtol=1e-6)
+    np.testing.assert_allclose(encoded.entropy_B, [1.0397208, 0.9502705], rtol=1e-6)
+    assert encoded.top1_B.tolist() == [0, 2]
 
 
 def test_confidence_follows_the_rounding() -> None:
     logits = np.array([[0.0, -1.0003]], dtype=np.float32)  # fp16 has a step of 2^-10 there: -1 is kept
-    kept = keep(logits, Precision.FP16)
-    assert kept.confidence_B[0] == np.float32(1) / (np.float32(1) + np.exp(np.float32(-1)))
+    encoded = keep(logits, Precision.FP16)
+    assert encoded.confidence_B[0] == np.float32(1) / (np.float32(1) + np.exp(np.float32(-1)))
 
 
 @pytest.mark.parametrize("precision", list(Precision))

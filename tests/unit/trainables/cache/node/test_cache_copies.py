@@ -16,7 +16,7 @@ from filelock import FileLock
 from tests.unit.full_disk import largest_file
 from tests.unit.trainables.cache.lab import CacheLab
 from trainables.cache.node import copies
-from trainables.cache.node.copies import NodeScratch, clean_scratch, make_room, node_copies
+from trainables.cache.node.copies import NodeScratch, clean_scratch, free_disk_space, node_copies
 from trainables.cache.node.reader import open_cache
 from trainables.errors import CacheError
 
@@ -143,9 +143,9 @@ def test_room_is_made_by_the_oldest_copies_and_only_where_it_lacks(
     for digit, days in (("a", 3), ("b", 2), ("c", 1)):
         copy_of(tmp_path, digit, days=days)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5000))
-    make_room(tmp_path, 5000)
+    free_disk_space(tmp_path, 5000)
     assert names(tmp_path) == "abc"
-    make_room(tmp_path, 6500)
+    free_disk_space(tmp_path, 6500)
     assert names(tmp_path) == "c"
 
 
