@@ -133,4 +133,4 @@ def test_a_folder_that_cannot_be_written_is_named(lab: CacheLab) -> None:
 
 def test_a_file_uri_is_the_same_place_as_its_path(lab: CacheLab) -> None:
     lab.build()
-    assert read_manifest(open_place(f"file://{lab.uri}")) == read_manifest(open_place(lab.uri))
+    assert read_manifest(open_place(Path(lab.uri).as_uri())) == read_manifest(open_place(lab.uri))
