@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from orchestrator.pipeline.context import Run
+from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import SelectedChampion, seed_of
 from orchestrator.tracking.recorder import MlflowRecorder
@@ -35,10 +36,12 @@ def export_stage(
     *,
     cache: str | None,
     metrics: Mapping[str, float],
+    costs: StudentCosts,
 ) -> dict[str, Any]:
     """The champion's files: {"folder", "card", "files": {format: {"path", "max_abs_difference"}}}."""
     record = champion.record
     folder = run.out / "champion"
+    facts = {**_facts(record, teacher, cache=cache, metrics=metrics), **_latency(costs)}
 
     def export() -> dict[str, Any]:
         run.console.info("writing safetensors, ONNX and torch.export; each is reloaded and compared")
@@ -51,7 +54,7 @@ def export_stage(
             folder=folder,
             input_shape=teacher.split.input_shape,
             sample_images=_sample_images(run),
-            card=_card(record, teacher, cache=cache, metrics=metrics),
+            card=facts,
         )
         files = {
             name: {"path": str(folder / file.file), "max_abs_difference": file.max_abs_difference}
@@ -59,7 +62,9 @@ def export_stage(
         }
         return {"folder": str(folder), "card": str(summary.card), "files": files}
 
-    key = digest_of([record.trial, record.checkpoint, dict(metrics), str(folder)])
+    # Without a known device, the key is that of earlier versions: what they exported is not exported again.
+    inputs = [record.trial, record.checkpoint, dict(metrics), str(folder), *_latency(costs).values()]
+    key = digest_of(inputs)
     return run.stages.run("export", key, export, still_valid=lambda _: read_intact_card(folder) is not None)
 
 
@@ -107,7 +112,15 @@ def _sample_images(run: Run) -> torch.Tensor:
     return normalise(data.selection.images[:SAMPLE_IMAGES], data.mean, data.std)
 
 
-def _card(
+def _latency(costs: StudentCosts) -> dict[str, Any]:
+    """The card's latency; nothing where a ledger of an earlier version does not know its device."""
+    if costs.latency_p95_ms is None or costs.latency_device is None:
+        return {}
+    latency = {"median_ms": costs.latency_ms, "p95_ms": costs.latency_p95_ms}
+    return {"latency": {**latency, "device": costs.latency_device}}
+
+
+def _facts(
     record: TrialRecord, teacher: TeacherFacts, *, cache: str | None, metrics: Mapping[str, float]
 ) -> dict[str, Any]:
     split = teacher.split

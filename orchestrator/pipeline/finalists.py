@@ -11,6 +11,7 @@ import ray
 from orchestrator.config.constraints import Constraint, parse_constraints
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.slot_jobs import run_jobs
+from orchestrator.records.costs import StudentCosts, numbers_of
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.ledger_writer import Bookkeeper, Repetition, agreements_in
 from orchestrator.records.relations import CONTROL
@@ -22,7 +23,7 @@ from trainables.slots.messages import EvaluateJob, Job, Message, ProfileJob, Tra
 from trainables.training.train_teacher import TeacherFacts
 
 Figures = dict[str, dict[str, float]]
-COSTS = ("params", "size_bytes", "latency_ms")
+COSTS = ("params", "size_bytes", "latency_ms", "latency_p95_ms")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ def constraints_of(run: Run) -> tuple[Constraint, ...]:
     return parse_constraints(where) if where else ()
 
 
-def profile_stage(run: Run, workbench: WorkbenchSpec, search: str, records: Sequence[TrialRecord]) -> Figures:
+def profile_stage(
+    run: Run, workbench: WorkbenchSpec, search: str, records: Sequence[TrialRecord]
+) -> dict[str, StudentCosts]:
     """Parameters, size and latency of each completed student, once per architecture on an idle slot."""
     students = {record.trial: TrialSpec.from_plain(record.spec).student for record in records}
     students[CONTROL] = run.control_student
@@ -51,16 +54,16 @@ def profile_stage(run: Run, workbench: WorkbenchSpec, search: str, records: Sequ
             ProfileJob(job_id=f"profile-{d[:12]}", workbench=workbench, student=s)
             for d, s in distinct.items()
         ]
-        figures: Figures = {}
+        found: dict[str, Any] = {}
         # One after the other: two at once would measure each other.
         for digest, job in zip(distinct, jobs, strict=True):
-            metrics = run_jobs(run.workers.broker, [job])[job.job_id].metrics
-            figures[digest] = {name: metrics[name] for name in COSTS}
-        return figures
+            end = run_jobs(run.workers.broker, [job])[job.job_id]
+            found[digest] = {name: end.metrics[name] for name in COSTS} | {"latency_device": end.device}
+        return found
 
     key = digest_of([search, sorted(distinct)])
     measured = run.stages.run("profile", key, measure)
-    return {trial: measured[student.digest()] for trial, student in students.items()}
+    return {trial: StudentCosts.from_plain(measured[student.digest()]) for trial, student in students.items()}
 
 
 def finalists_stage(
@@ -129,9 +132,11 @@ def test_stage(
     return run.stages.run("test", key, evaluate)
 
 
-def chosen_finalists(run: Run, records: Sequence[TrialRecord], figures: Figures) -> list[TrialRecord]:
+def chosen_finalists(
+    run: Run, records: Sequence[TrialRecord], costs: Mapping[str, StudentCosts]
+) -> list[TrialRecord]:
     """The best completed trials within the constraints."""
-    return choose_finalists(records, figures, constraints_of(run), run.experiment.budget.finalists)
+    return choose_finalists(records, numbers_of(costs), constraints_of(run), run.experiment.budget.finalists)
 
 
 def _train(run: Run, search: str, jobs: Sequence[TrainJob], starts: Mapping[str, Start]) -> None:

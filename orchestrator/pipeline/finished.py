@@ -8,7 +8,7 @@ from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import imported_file, out_folder
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger
-from orchestrator.records.summary import Summary, read_summary, students_table
+from orchestrator.records.summary import Champion, Summary, read_summary, students_table
 from orchestrator.terminal.console import Console
 from trainables.config import digest_of
 from trainables.errors import ConfigError
@@ -56,7 +56,7 @@ def show(summary: Summary, console: Console, *, ui_command: str) -> None:
     console.table("students", columns, rows)
     champion = summary.champion
     console.info(
-        f"champion: {champion.trial_id}, {champion.params:,} parameters, {champion.latency_ms:.3f} ms, "
+        f"champion: {champion.trial_id}, {champion.params:,} parameters, {_latency(champion)}, "
         f"selection {100 * champion.selection_accuracy:.2f} %, test {100 * champion.test_accuracy:.2f} % "
         f"(means over {len(summary.baseline.seeds)} seeds)"
     )
@@ -67,6 +67,14 @@ def show(summary: Summary, console: Console, *, ui_command: str) -> None:
     console.info(f"  card: {_from_here(champion.model_card)}")
     console.info(f"report: {_from_here(Path(summary.out) / 'report.html')}")
     console.info(f"ranked runs in MLflow: {ui_command}")
+
+
+def _latency(champion: Champion) -> str:
+    """The latency in milliseconds, with its 95th percentile and its device where they are known."""
+    p95 = "" if champion.latency_p95_ms is None else f"p95 {champion.latency_p95_ms:.3f} ms"
+    device = "" if champion.latency_device is None else f"on {champion.latency_device}"
+    more = ", ".join(part for part in (p95, device) if part)
+    return f"{champion.latency_ms:.3f} ms" + (f" ({more})" if more else "")
 
 
 def _from_here(path: str | Path) -> str:

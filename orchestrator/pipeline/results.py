@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.finished import STAGE, run_key
+from orchestrator.records.costs import StudentCosts, numbers_of
 from orchestrator.records.events import FiguresAdded, StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.relations import control_of
@@ -47,7 +48,8 @@ class RunResults:
     finalists: Sequence[TrialRecord]
     control: Sequence[TrialRecord]
     champion: SelectedChampion
-    figures: Figures
+    costs: Mapping[str, StudentCosts]
+    """By trial id."""
     tested: Figures
     """Of the test split, by trial id."""
 
@@ -80,15 +82,18 @@ class RunResults:
 
     def record_figures(self, recorder: MlflowRecorder, ledger: Ledger) -> None:
         """Costs and test accuracies beside the students' runs, where the ledger does not have them yet."""
-        known = {event.trial: event.figures for event in ledger.events_of(FiguresAdded)}
+        known = {
+            event.trial: (event.figures, event.latency_device) for event in ledger.events_of(FiguresAdded)
+        }
         students = [r for r in self.records if r.status == "completed"]
         for record in [*students, *self.finalists, *self.control]:
-            figures = dict(self.figures[record.trial])
+            costs = self.costs[record.trial]
+            figures, device = costs.numbers(), costs.latency_device
             if record.trial in self.tests:
                 tested = self.tested[record.trial]
                 figures |= {f"test_{SHORT.get(name, name)}": value for name, value in tested.items()}
-            if known.get(record.trial) != figures:
-                recorder.record_figures(record.trial, figures)
+            if known.get(record.trial) != (figures, device):
+                recorder.record_figures(record.trial, figures, latency_device=device)
 
 
 def write_up(
@@ -107,7 +112,7 @@ def write_up(
     summary = _summary(run, results, shipped, registered, tracking_uri)
     write_summary(run.out / "summary.json", summary)
     report = run.out / "report.html"
-    write_report(report, summary, results.records, run.ledger.events(), figures=results.figures)
+    write_report(report, summary, results.records, run.ledger.events(), figures=numbers_of(results.costs))
     if run.ledger.finished(STAGE, run_key(run.loaded)) is None:
         recorder.record_artifact(report)
         recorder.record_artifact(run.out / "summary.json")
@@ -144,7 +149,7 @@ def _summary(
         ),
         cache=_cache_figures(results.cache),
         trials=tuple(trial_row(record) for record in results.records),
-        baseline=students_of(control, results.tests, results.figures[control.records[0].trial]),
+        baseline=students_of(control, results.tests, results.costs[control.records[0].trial]),
         finalists=tuple(finalists),
         champion=champion_of(winner, champion_id, exports, shipped["card"]),
         mlflow=MlflowPlace(
@@ -160,7 +165,7 @@ def _summary(
 
 def _finalist(results: RunResults, group: Group) -> Finalist:
     control = control_of(group.records[0], results.control)
-    return finalist_of(group, control, results.tests, results.figures[group.records[0].trial])
+    return finalist_of(group, control, results.tests, results.costs[group.records[0].trial])
 
 
 def _cache_figures(cache: CacheSummary | None) -> CacheFigures | None:

@@ -28,6 +28,7 @@ from orchestrator.pipeline.results import RunResults, write_up
 from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.teacher_stage import teacher_stage
 from orchestrator.pipeline.workers import Workers
+from orchestrator.records.costs import numbers_of
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.relations import with_repetitions
 from orchestrator.records.selection import choose_champion, group_trials
@@ -84,8 +85,8 @@ def _stages(run: Run, recorder: MlflowRecorder, *, search_must_exist: bool) -> S
     records = run.ledger.trials(search=search, role=Role.SEARCH)
     costs = profile_stage(run, workbench, search, [r for r in records if r.status == "completed"])
     finalists, control = finalists_stage(run, workbench, search, chosen_finalists(run, records, costs))
-    figures = with_repetitions(costs, searched=records, finalists=finalists, controls=control)
-    champion = choose_champion(group_trials(finalists), figures, constraints_of(run))
+    costs = with_repetitions(costs, searched=records, finalists=finalists, controls=control)
+    champion = choose_champion(group_trials(finalists), numbers_of(costs), constraints_of(run))
     tested = test_stage(run, workbench, teacher, [*finalists, *control])
     results = RunResults(
         teacher=teacher,
@@ -94,18 +95,21 @@ def _stages(run: Run, recorder: MlflowRecorder, *, search_must_exist: bool) -> S
         finalists=finalists,
         control=control,
         champion=champion,
-        figures=figures,
+        costs=costs,
         tested=tested,
     )
     results.record_figures(recorder, run.ledger)
     identity = cache.identity.digest() if cache else None
-    exported = export_stage(run, champion, teacher, cache=identity, metrics=results.champion_metrics())
-    registered = register_stage(
+    exported = export_stage(
         run,
-        recorder,
         champion,
-        tracking_uri=tracking_uri(run.loaded),
-        lineage=results.lineage(search),
+        teacher,
+        cache=identity,
+        metrics=results.champion_metrics(),
+        costs=costs[champion.record.trial],
+    )
+    registered = register_stage(
+        run, recorder, champion, tracking_uri=tracking_uri(run.loaded), lineage=results.lineage(search)
     )
     return write_up(run, recorder, results, exported, registered, tracking_uri(run.loaded))
 

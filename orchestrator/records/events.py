@@ -107,6 +107,9 @@ class FiguresAdded(LedgerEvent):
     kind: Literal["figures"] = "figures"
     trial: str | None
     figures: dict[str, int | float]
+    latency_device: str | None = Field(
+        None, description="model name of the GPU or CPU that the latencies among them were measured on"
+    )
 
 
 class ArtifactAdded(LedgerEvent):

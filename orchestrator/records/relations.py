@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
-from orchestrator.records.selection import Figures, Group, group_trials, rank_trials
+from orchestrator.records.selection import Group, group_trials, rank_trials
 from trainables.errors import StillhouseError
 
 CONTROL: Final = "control"
@@ -64,26 +65,26 @@ def control_of(finalist: TrialRecord, controls: Sequence[TrialRecord]) -> Group:
 
 
 def with_repetitions(
-    figures: Figures,
+    costs: Mapping[str, StudentCosts],
     *,
     searched: Sequence[TrialRecord],
     finalists: Sequence[TrialRecord],
     controls: Sequence[TrialRecord],
-) -> dict[str, Mapping[str, float]]:
-    """Figures of searched trials and `CONTROL`, with those of the students that repeat them added.
+) -> dict[str, StudentCosts]:
+    """Costs of searched trials and `CONTROL`, with those of the students that repeat them added.
 
     Raises:
-        StillhouseError: a finalist repeats no trial of the ledger, or one without figures.
+        StillhouseError: a finalist repeats no trial of the ledger, or one without costs.
     """
-    every = dict(figures)
+    every = dict(costs)
     for finalist in finalists:
         origin = repeated_trial(finalist, searched).trial
-        if origin not in figures:
+        if origin not in costs:
             raise StillhouseError(
                 f"trial {origin} was never profiled, so the costs of finalist {finalist.trial} are not known"
             )
-        every[finalist.trial] = figures[origin]
-    return every | {record.trial: figures[CONTROL] for record in controls}
+        every[finalist.trial] = costs[origin]
+    return every | {record.trial: costs[CONTROL] for record in controls}
 
 
 def _shared(record: TrialRecord) -> dict[str, Any]:

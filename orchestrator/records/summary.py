@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from orchestrator.config.tracking_uri import without_password
+from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import Group, PairedDifference, paired_difference
 from orchestrator.terminal.formatting import UNKNOWN, percent, short_parameters
@@ -78,6 +79,8 @@ class Students(Config):
     params: int
     size_bytes: int
     latency_ms: float
+    latency_p95_ms: float | None = Field(None, description="none in a record of an earlier version")
+    latency_device: str | None = Field(None, description="measured on it; none as above")
 
 
 class Finalist(Students):
@@ -104,6 +107,8 @@ class Champion(Config):
     params: int
     size_bytes: int
     latency_ms: float
+    latency_p95_ms: float | None = Field(None, description="none in a record of an earlier version")
+    latency_device: str | None = Field(None, description="measured on it; none as above")
     selection_accuracy: float = Field(description="mean over the seeds of its group")
     test_accuracy: float = Field(description="mean over the seeds of its group")
     exports: dict[ExportFormat, Exported]
@@ -154,17 +159,15 @@ def trial_row(record: TrialRecord) -> TrialRow:
     )
 
 
-def students_of(group: Group, tests: Mapping[str, float], figures: Mapping[str, float]) -> Students:
-    """The control: its group, test accuracies by trial id, and the figures of its network."""
-    return Students(**_students(group, tests, figures))
+def students_of(group: Group, tests: Mapping[str, float], costs: StudentCosts) -> Students:
+    """The control: its group, test accuracies by trial id, and the costs of its network."""
+    return Students(**_students(group, tests, costs))
 
 
-def finalist_of(
-    group: Group, control: Group, tests: Mapping[str, float], figures: Mapping[str, float]
-) -> Finalist:
+def finalist_of(group: Group, control: Group, tests: Mapping[str, float], costs: StudentCosts) -> Finalist:
     """A finalist beside the control; `tests` has the test accuracies of both, by trial id."""
     return Finalist(
-        **_students(group, tests, figures),
+        **_students(group, tests, costs),
         hyper_parameters=group.parameters,
         selection_gain=paired_difference(_by_seed(group), _by_seed(control)),
         test_gain=paired_difference(_by_seed(group, tests), _by_seed(control, tests)),
@@ -188,6 +191,8 @@ def champion_of(
         params=finalist.params,
         size_bytes=finalist.size_bytes,
         latency_ms=finalist.latency_ms,
+        latency_p95_ms=finalist.latency_p95_ms,
+        latency_device=finalist.latency_device,
         selection_accuracy=finalist.selection_mean,
         test_accuracy=finalist.test_mean,
         exports=dict(exports),
@@ -245,6 +250,11 @@ def gain_text(gain: PairedDifference) -> str:
     return f"{100 * gain.mean:+.2f} [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
 
 
+def latency_text(median_ms: float, p95_ms: float | None) -> str:
+    """A median in milliseconds, with the 95th percentile where it is known."""
+    return f"{median_ms:.3f}" if p95_ms is None else f"{median_ms:.3f} (p95 {p95_ms:.3f})"
+
+
 def _row(name: str, students: Students, parameters: str, gain: str) -> tuple[str, ...]:
     return (
         name,
@@ -253,12 +263,12 @@ def _row(name: str, students: Students, parameters: str, gain: str) -> tuple[str
         percent(students.test_mean, students.test_std),
         gain,
         f"{students.params:,}",
-        f"{students.latency_ms:.3f}",
+        latency_text(students.latency_ms, students.latency_p95_ms),
         parameters,
     )
 
 
-def _students(group: Group, tests: Mapping[str, float], figures: Mapping[str, float]) -> dict[str, Any]:
+def _students(group: Group, tests: Mapping[str, float], costs: StudentCosts) -> dict[str, Any]:
     by_seed = list(_by_seed(group, tests).values())
     return {
         "trials": tuple(record.trial for record in group.records),
@@ -270,9 +280,11 @@ def _students(group: Group, tests: Mapping[str, float], figures: Mapping[str, fl
         "selection_std": group.std,
         "test_mean": statistics.fmean(by_seed),
         "test_std": statistics.stdev(by_seed) if len(by_seed) > 1 else None,
-        "params": int(figures["params"]),
-        "size_bytes": int(figures["size_bytes"]),
-        "latency_ms": figures["latency_ms"],
+        "params": int(costs.params),
+        "size_bytes": int(costs.size_bytes),
+        "latency_ms": costs.latency_ms,
+        "latency_p95_ms": costs.latency_p95_ms,
+        "latency_device": costs.latency_device,
     }
 
 

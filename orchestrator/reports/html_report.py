@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 from orchestrator.records.events import Event
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import Figures, PairedDifference
-from orchestrator.records.summary import Finalist, Summary, is_champion, students_table
+from orchestrator.records.summary import Champion, Finalist, Summary, is_champion, students_table
 from orchestrator.reports.charts import cost_chart, curves_chart
 from orchestrator.reports.html_template import PAGE, STYLE
 from orchestrator.reports.parallel_coordinates import search_chart
@@ -63,6 +63,7 @@ def report_html(
         verdict=_text(verdict(champion.test_gain)),
         students=_students(summary),
         curse=_text(_search_scores(summary)),
+        devices=_text(_devices(summary)),
         test_split=_text(_test_split(summary)),
         cost=_figure("cost", cost_chart(summary, records, figures)),
         curves=_figure("curves", curves_chart(summary, events)),
@@ -109,7 +110,7 @@ def _tiles(summary: Summary, champion: Finalist) -> str:
             f"{own.params:,}",
             _times_as_many(teacher.params, own.params),
         ),
-        ("Latency", f"{own.latency_ms:.3f} ms", "one image, median"),
+        ("Latency", f"{own.latency_ms:.3f} ms", _latency_note(own)),
         ("Size", f"{own.size_bytes / 1024:,.0f} KiB", "safetensors"),
     )
     return "".join(
@@ -117,6 +118,29 @@ def _tiles(summary: Summary, champion: Finalist) -> str:
         f"<small>{_text(note)}</small></div>"
         for name, value, note in tiles
     )
+
+
+def _latency_note(champion: Champion) -> str:
+    p95 = "" if champion.latency_p95_ms is None else f"; p95 {champion.latency_p95_ms:.3f} ms"
+    device = "" if champion.latency_device is None else f"; {champion.latency_device}"
+    return f"one image, median{p95}{device}"
+
+
+def _devices(summary: Summary) -> str:
+    """What latencies were measured on; empty where no record says."""
+    groups = {"control": summary.baseline}
+    groups |= {f"finalist {number}": group for number, group in enumerate(summary.finalists, start=1)}
+    names: dict[str, list[str]] = {}
+    for name, group in groups.items():
+        if group.latency_device is not None:
+            names.setdefault(group.latency_device, []).append(name)
+    if not names:
+        return ""
+    head = "A latency is that of one image at a time, the median and the 95th percentile (p95)"
+    if len(names) == 1:
+        return f"{head}, on {next(iter(names))}."
+    each = "; ".join(f"{device}: {', '.join(measured)}" for device, measured in names.items())
+    return f"{head}. Latencies of different devices do not compare. {each}."
 
 
 def _times_as_many(teacher: int | None, own: int) -> str:

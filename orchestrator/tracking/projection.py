@@ -198,7 +198,10 @@ class Projection:
     def _figures(self, event: FiguresAdded) -> None:
         if self._known(event):
             figures = {name: rounded(value) for name, value in event.figures.items()}
-            self._change(event.trial).points += _points(figures, event.time_ms, 0)
+            change = self._change(event.trial)
+            change.points += _points(figures, event.time_ms, 0)
+            if event.latency_device is not None:
+                change.tags["latency_device"] = event.latency_device[:TAG_CHARACTERS]
 
     def _artifact(self, event: ArtifactAdded) -> None:
         if self._known(event):

@@ -123,16 +123,20 @@ class MlflowRecorder:
         """The run of a trial, once MLflow has it; `flush` first to be sure."""
         return self._projector.run_id(trial)
 
-    def record_figures(self, trial: str | None, figures: Mapping[str, float]) -> None:
+    def record_figures(
+        self, trial: str | None, figures: Mapping[str, float], *, latency_device: str | None = None
+    ) -> None:
         """Add figures to a student's run (params, size_bytes, latency_ms ...), through the ledger.
 
-        With trial None they go to the parent; students' figures never do, since they would be ranked there.
+        The device that latencies were measured on becomes the tag `latency_device`. With trial None they go
+        to the parent; students' figures never do, since they would be ranked there.
 
         Raises:
             StillhouseError: the ledger has no such trial.
         """
         self._check_known(trial)
-        self._ledger.append(FiguresAdded(trial=trial, figures=dict(figures)))
+        device = {} if latency_device is None else {"latency_device": latency_device}
+        self._ledger.append(FiguresAdded(trial=trial, figures=dict(figures), **device))
 
     def record_artifact(self, path: Path, *, trial: str | None = None, folder: str | None = None) -> None:
         """Have a file or a folder copied to the parent's artifacts, or to a student's, through the ledger.

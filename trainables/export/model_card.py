@@ -34,6 +34,14 @@ class Lineage(Config):
     seed: int
 
 
+class Latency(Config):
+    """How long the student takes for one image at a time, on one kind of device."""
+
+    median_ms: float
+    p95_ms: float = Field(description="95th percentile")
+    device: str = Field(description="model name of the GPU or CPU")
+
+
 class CardFacts(Config):
     """What the caller states about a student; the exporter adds files, shapes and versions."""
 
@@ -41,6 +49,15 @@ class CardFacts(Config):
     normalisation: Normalisation
     metrics: dict[str, float]
     lineage: Lineage
+    latency: Latency | None = Field(None, description="none in cards of earlier versions")
+
+    def plain(self) -> dict[str, Any]:
+        """Plain data; an unknown latency is left out, as in cards of earlier versions.
+
+        The identity of an export is the digest of it, so theirs stay valid.
+        """
+        plain = super().plain()
+        return plain if self.latency is not None else {k: v for k, v in plain.items() if k != "latency"}
 
 
 class ExportedFile(Config):

@@ -83,6 +83,7 @@ class Message(Config):
     best_epoch: int | None = None
     best: dict[str, float] = {}
     checkpoint: str | None = Field(None, description="weights of the best epoch")
+    device: str | None = Field(None, description="model name of the device that a profile was measured on")
     hopeless: bool = Field(False, description="no job can go on, and none is to blame: storage or data")
 
     @property

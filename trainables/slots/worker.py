@@ -143,7 +143,7 @@ def profile_job(job: ProfileJob, warm: WarmState, channel: JobChannel) -> None:
     model = warm.build(job.student, job.workbench).to(workbench.device)
     figures = profile_student(model, input_shape=workbench.input_shape)
     numbers = {name: float(value) for name, value in vars(figures).items() if isinstance(value, int | float)}
-    channel.send(Message(metrics=numbers, end=End.COMPLETED))
+    channel.send(Message(metrics=numbers, device=figures.latency_device, end=End.COMPLETED))
 
 
 HANDLERS: Final[Mapping[str, Callable[[Any, WarmState, JobChannel], None]]] = MappingProxyType(

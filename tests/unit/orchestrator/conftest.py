@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import group_trials
 from orchestrator.records.summary import (
@@ -60,6 +61,17 @@ def search_records() -> list[TrialRecord]:
 
 
 @pytest.fixture
+def measured(summary: Summary) -> Summary:
+    """The same run, with the 95th percentiles and devices that earlier versions did not keep."""
+    latency = {"latency_p95_ms": 0.18, "latency_device": "Intel Xeon"}
+    return summary.with_overrides(
+        baseline=summary.baseline.with_overrides(**latency),
+        finalists=[finalist.with_overrides(**latency) for finalist in summary.finalists],
+        champion=summary.champion.with_overrides(**latency),
+    )
+
+
+@pytest.fixture
 def summary(search_records: list[TrialRecord]) -> Summary:
     """Two finalists and the control, three seeds each; finalist 1 is the champion."""
     kd = {"temperature": 4.0, "kd_weight": 0.5}
@@ -79,8 +91,8 @@ def summary(search_records: list[TrialRecord]) -> Summary:
         **dict(zip(("f2-0", "f2-1", "f2-2"), (0.92, 0.90, 0.91), strict=True)),
         **dict(zip(("b-0", "b-1", "b-2"), (0.89, 0.91, 0.90), strict=True)),
     }
-    figures = {"params": 9610.0, "size_bytes": 38_744.0, "latency_ms": 0.125}
-    finalists = tuple(finalist_of(group, control, tests, figures) for group in group_trials(records))
+    costs = StudentCosts(params=9610.0, size_bytes=38_744.0, latency_ms=0.125)
+    finalists = tuple(finalist_of(group, control, tests, costs) for group in group_trials(records))
     exports = {
         "safetensors": Exported(path="champion/student.safetensors", max_abs_difference=0.0),
         "onnx": Exported(path="champion/student.onnx", max_abs_difference=1.5e-6),
@@ -93,7 +105,7 @@ def summary(search_records: list[TrialRecord]) -> Summary:
         teacher=TeacherFigures(params=1_000_000, selection_accuracy=0.98, test_accuracy=0.97),
         cache=CacheFigures(uri="out/digits/cache", fingerprint="3f2a", rows=36_000, bytes=1_048_576),
         trials=tuple(trial_row(record) for record in search_records),
-        baseline=students_of(control, tests, figures),
+        baseline=students_of(control, tests, costs),
         finalists=finalists,
         champion=champion_of(finalists[0], "f1-1", exports, "champion/model_card.json"),
         mlflow=MlflowPlace(

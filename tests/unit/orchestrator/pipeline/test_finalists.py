@@ -15,6 +15,7 @@ from orchestrator.pipeline import finalists  # as a module: pytest would take te
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.workers import Workers
+from orchestrator.records.costs import StudentCosts
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.ledger_writer import Bookkeeper, Repetition
@@ -28,6 +29,7 @@ from trainables.training.train_teacher import TeacherFacts
 
 SEARCH = "s" * 64
 FIGURES = {"params": 610.0, "size_bytes": 4000.0, "latency_ms": 0.1}
+COSTS = StudentCosts(params=610.0, size_bytes=4000.0, latency_ms=0.1)
 TEACHER = TeacherFacts(
     weights="teacher.safetensors",
     fingerprint="f" * 64,
@@ -106,8 +108,9 @@ def test_constraints_come_from_the_experiment(scene: Scene) -> None:
 
 def test_the_best_within_the_constraints_go_on(scene: Scene) -> None:
     best, good, bad = scene.searched(2.0, 0.9), scene.searched(3.0, 0.8), scene.searched(4.0, 0.7)
-    figures = {best.trial: {**FIGURES, "params": 800.0}, good.trial: FIGURES, bad.trial: FIGURES}
-    assert finalists.chosen_finalists(scene.run, [bad, best, good], figures) == [good]
+    large = COSTS.with_overrides(params=800.0)
+    costs = {best.trial: large, good.trial: COSTS, bad.trial: COSTS}
+    assert finalists.chosen_finalists(scene.run, [bad, best, good], costs) == [good]
 
 
 def test_students_of_one_architecture_share_their_figures_with_the_control(scene: Scene) -> None:
@@ -115,7 +118,22 @@ def test_students_of_one_architecture_share_their_figures_with_the_control(scene
     digest = scene.run.experiment.student.digest()
     scene.finish("profile", digest_of([SEARCH, [digest]]), {digest: FIGURES})
     figures = finalists.profile_stage(scene.run, scene.workbench, SEARCH, records)
-    assert figures == dict.fromkeys([records[0].trial, records[1].trial, "control"], FIGURES)
+    assert figures == dict.fromkeys([records[0].trial, records[1].trial, "control"], COSTS)
+
+
+def test_a_profile_keeps_the_percentile_and_the_device_of_its_latency(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = {**FIGURES, "latency_p95_ms": 0.2}
+    end = Message(metrics=figures, device="Intel Xeon", end=End.COMPLETED)
+    monkeypatch.setattr(finalists, "run_jobs", lambda _, jobs: {job.job_id: end for job in jobs})
+    monkeypatch.setattr(Workers, "start_slots", lambda _: None)
+    monkeypatch.setattr(Workers, "broker", None)
+    record = scene.searched(2.0, 0.9)
+    costs = finalists.profile_stage(scene.run, scene.workbench, SEARCH, [record])[record.trial]
+    assert costs.plain() == {**figures, "latency_device": "Intel Xeon"}
+    done = scene.run.ledger.events_of(StageEvent)[-1]
+    assert list(done.found.values()) == [costs.plain()]
 
 
 def test_the_control_has_what_the_space_fixes_of_the_student(scene: Scene) -> None:

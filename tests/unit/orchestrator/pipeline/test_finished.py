@@ -114,6 +114,12 @@ def test_both_files_and_the_teachers_checkpoint_make_a_run(loaded: LoadedExperim
     assert run_key(load_experiment("digits")) == run_key(load_experiment("digits"))
 
 
+def test_the_end_shows_on_what_a_latency_was_measured(measured: Summary) -> None:
+    said = io.StringIO()
+    show(measured, Console(out=said), ui_command="stillhouse ui digits")
+    assert "9,610 parameters, 0.125 ms (p95 0.180 ms, on Intel Xeon), selection" in said.getvalue()
+
+
 def test_the_end_shows_the_champion_its_files_and_the_way_to_mlflow(summary: Summary) -> None:
     said = io.StringIO()
     show(summary, Console(out=said), ui_command="stillhouse ui digits")

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
+from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.relations import CONTROL, control_of, repeated_trial, with_repetitions
 from trainables.config import Role
 from trainables.errors import StillhouseError
 
 MakeRecord = Callable[..., TrialRecord]
-SMALL = {"params": 10.0, "size_bytes": 40.0, "latency_ms": 0.1}
-LARGE = {"params": 90.0, "size_bytes": 360.0, "latency_ms": 0.9}
-PLAIN = {"params": 50.0, "size_bytes": 200.0, "latency_ms": 0.5}
+SMALL = StudentCosts(params=10.0, size_bytes=40.0, latency_ms=0.1)
+LARGE = StudentCosts(params=90.0, size_bytes=360.0, latency_ms=0.9)
+PLAIN = StudentCosts(params=50.0, size_bytes=200.0, latency_ms=0.5)
 
 
 @pytest.fixture
@@ -71,18 +72,18 @@ def test_a_trial_of_another_search_is_not_what_was_repeated(
         repeated_trial(finalist(make_record, "f", width=4, search="other"), searched)
 
 
-def test_every_repetition_has_the_figures_of_what_it_repeats(
+def test_every_repetition_has_the_costs_of_what_it_repeats(
     make_record: MakeRecord, searched: list[TrialRecord]
 ) -> None:
-    figures = {"small": SMALL, "large": LARGE, CONTROL: PLAIN}
+    costs = {"small": SMALL, "large": LARGE, CONTROL: PLAIN}
     finalists = [
         finalist(make_record, "new", width=4, repeats="small", control="ce-1"),
         finalist(make_record, "old", width=16),
     ]
     controls = [control(make_record, "ce-1-seed0", repeats="ce-1")]
-    found = with_repetitions(figures, searched=searched, finalists=finalists, controls=controls)
-    assert found == {**figures, "new": SMALL, "old": LARGE, "ce-1-seed0": PLAIN}
-    assert set(figures) == {"small", "large", CONTROL}
+    found = with_repetitions(costs, searched=searched, finalists=finalists, controls=controls)
+    assert found == {**costs, "new": SMALL, "old": LARGE, "ce-1-seed0": PLAIN}
+    assert set(costs) == {"small", "large", CONTROL}
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_every_repetition_has_the_figures_of_what_it_repeats(
         ({"width": 5}, "the ledger has no completed trial with the specification that it repeats"),
     ],
 )
-def test_a_finalist_whose_trial_is_not_known_never_has_the_controls_figures(
+def test_a_finalist_whose_trial_is_not_known_never_has_the_controls_costs(
     make_record: MakeRecord, searched: list[TrialRecord], changes: dict[str, Any], message: str
 ) -> None:
     stray = finalist(make_record, "f", **{"width": 4, **changes})

@@ -1,22 +1,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from orchestrator.records.selection import PairedDifference
+from orchestrator.records.costs import StudentCosts
+from orchestrator.records.ledger import TrialRecord
+from orchestrator.records.selection import PairedDifference, group_trials
 from orchestrator.records.summary import (
     MlflowPlace,
     Summary,
     champion_of,
+    finalist_of,
     gain_text,
     read_summary,
+    students_of,
     students_table,
     write_summary,
 )
 from orchestrator.terminal.formatting import percent, short_parameters
 from trainables.errors import ConfigError, StillhouseError
+
+MakeRecord = Callable[..., TrialRecord]
 
 
 def test_the_document_has_its_keys(summary: Summary) -> None:
@@ -40,6 +47,8 @@ def test_the_document_has_its_keys(summary: Summary) -> None:
         "params",
         "size_bytes",
         "latency_ms",
+        "latency_p95_ms",
+        "latency_device",
         "selection_accuracy",
         "test_accuracy",
         "exports",
@@ -128,6 +137,35 @@ def test_the_table_shows_teacher_control_and_finalists(summary: Summary) -> None
         "temperature 4, kd_weight 0.5",
     )
     assert rows[3][0] == "finalist 2"
+
+
+def test_a_latency_has_its_95th_percentile_where_that_is_known(measured: Summary, summary: Summary) -> None:
+    columns, rows = students_table(measured)
+    place = columns.index("latency, ms")
+    assert [row[place] for row in rows] == ["", *["0.125 (p95 0.180)"] * 3]
+    assert [row[place] for row in students_table(summary)[1]] == ["", *["0.125"] * 3]
+
+
+def test_costs_travel_with_their_percentile_and_device(make_record: MakeRecord) -> None:
+    costs = StudentCosts(
+        params=10.0, size_bytes=40.0, latency_ms=0.1, latency_p95_ms=0.2, latency_device="Intel Xeon"
+    )
+    (control,) = group_trials([make_record("b", 0.8, objective="ce")])
+    (group,) = group_trials([make_record("f", 0.9)])
+    tests = {"b": 0.8, "f": 0.9}
+    finalist = finalist_of(group, control, tests, costs)
+    champion = champion_of(finalist, "f", {}, "card.json")
+    for told in (students_of(control, tests, costs), finalist, champion):
+        assert (told.latency_p95_ms, told.latency_device) == (0.2, "Intel Xeon")
+    assert costs.numbers() == {"params": 10.0, "size_bytes": 40.0, "latency_ms": 0.1, "latency_p95_ms": 0.2}
+
+
+def test_a_summary_of_an_earlier_version_is_read(summary: Summary, tmp_path: Path) -> None:
+    plain = summary.plain()
+    for students in (plain["baseline"], plain["champion"], *plain["finalists"]):
+        del students["latency_p95_ms"], students["latency_device"]
+    (tmp_path / "summary.json").write_text(json.dumps(plain))
+    assert read_summary(tmp_path / "summary.json") == summary
 
 
 def test_one_seed_is_told_as_such() -> None:

@@ -82,6 +82,28 @@ def test_the_page_tells_the_facts(summary: Summary, search_records: list[TrialRe
         assert fact in text
 
 
+def test_the_page_tells_what_a_latency_was_measured_on(
+    measured: Summary, search_records: list[TrialRecord]
+) -> None:
+    text = Page(report_html(measured, search_records, [])).text
+    assert "one image, median; p95 0.180 ms; Intel Xeon" in text
+    assert "0.125 (p95 0.180)" in text
+    assert "the median and the 95th percentile (p95), on Intel Xeon." in text
+    other = measured.finalists[0].with_overrides(latency_device="NVIDIA H200")
+    mixed = measured.with_overrides(finalists=[other, *measured.finalists[1:]])
+    text = Page(report_html(mixed, search_records, [])).text
+    assert "Intel Xeon: control, finalist 2; NVIDIA H200: finalist 1." in text
+    assert "Latencies of different devices do not compare." in text
+
+
+def test_a_latency_of_an_earlier_version_is_shown_as_before(
+    summary: Summary, search_records: list[TrialRecord]
+) -> None:
+    text = Page(report_html(summary, search_records, [])).text
+    assert "one image, median" in text
+    assert "p95" not in text
+
+
 def test_words_of_the_user_cannot_become_markup(summary: Summary, make_record: MakeRecord) -> None:
     evil = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
     finalist = summary.finalists[0].model_copy(update={"objective": evil, "hyper_parameters": {evil: evil}})

@@ -248,6 +248,23 @@ def test_figures_of_an_unknown_trial_are_warned_about(
     assert "'ghost', a trial that never started" in caplog.text
 
 
+def test_a_latency_reaches_mlflow_with_its_percentile_and_its_device(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    started(ledger, "t-1")
+    figures = {"latency_ms": 0.125, "latency_p95_ms": 0.18}
+    ledger.append(FiguresAdded(trial="t-1", figures=figures, latency_device="Intel Xeon"))
+    change = only(Projection().fold(ledger.events()))
+    assert {point.key: point.value for point in change.points} == figures
+    assert change.tags["latency_device"] == "Intel Xeon"
+
+
+def test_figures_of_an_earlier_version_bring_no_device(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    started(ledger, "t-1")
+    ledger.append(FiguresAdded(trial="t-1", figures={"latency_ms": 0.125}))
+    assert "latency_device" not in only(Projection().fold(ledger.events())).tags
+
+
 def test_progress_is_kept_apart_for_each_store_and_experiment(tmp_path: Path) -> None:
     progress = TrackingCursor(ledger="l", experiment_id="1", parent_run_id="p", cursor=5, runs={"t-1": "r"})
     CursorFile(tmp_path, "sqlite:////a.db", "one").save(progress)

@@ -1,0 +1,32 @@
+"""What a student costs where it is used, as a slot measured it after the search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from trainables.config import Config
+
+
+class StudentCosts(Config):
+    """Costs of one architecture; latencies are those of one image at a time.
+
+    A ledger of an earlier version has neither the 95th percentile nor the device: they are none then.
+    """
+
+    params: float
+    size_bytes: float = Field(description="of the safetensors file")
+    latency_ms: float = Field(description="median")
+    latency_p95_ms: float | None = Field(None, description="95th percentile")
+    latency_device: str | None = Field(None, description="model name of the GPU or CPU it was measured on")
+
+    def numbers(self) -> dict[str, float]:
+        """The figures by name, without the device; those that are not known are left out."""
+        values = self.model_dump(exclude={"latency_device"}, exclude_none=True)
+        return {name: float(value) for name, value in values.items()}
+
+
+def numbers_of(costs: Mapping[str, StudentCosts]) -> dict[str, dict[str, float]]:
+    """The figures of each student, as selection and charts compare them."""
+    return {trial: cost.numbers() for trial, cost in costs.items()}
