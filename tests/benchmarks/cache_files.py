@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from tests.benchmarks.figures import Bound, Figure
-from tests.benchmarks.rig import scratch_folder
+from tests.benchmarks.slot_searches import scratch_folder
 from tests.benchmarks.surroundings import surroundings
 from trainables.cache.format.identity import make_identity
 from trainables.cache.format.manifest import Manifest, Origin, read_manifest

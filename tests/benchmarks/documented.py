@@ -17,7 +17,7 @@ from ray import tune
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from tests.benchmarks.rig import EPOCHS
+from tests.benchmarks.slot_searches import EPOCHS
 
 
 def no_op_epochs(config: dict[str, Any]) -> None:

@@ -9,7 +9,14 @@ from cluster.session import connect
 from orchestrator.records.events import EpochEnded, TrialStarted
 from search_spaces.space import SpaceConfig
 from tests.benchmarks.figures import Bound, Figure
-from tests.benchmarks.rig import EPOCHS, SPACE, TimedLedger, scratch_folder, search_of, tiny_experiment
+from tests.benchmarks.slot_searches import (
+    EPOCHS,
+    SPACE,
+    TimedLedger,
+    scratch_folder,
+    search_of,
+    tiny_experiment,
+)
 from tests.benchmarks.surroundings import surroundings
 
 SLOWDOWN: Final = Bound(1.2)

@@ -14,7 +14,7 @@ from orchestrator.config.loading import load_experiment
 from orchestrator.records.events import EpochEnded
 from tests.benchmarks.documented import documented_trials_s
 from tests.benchmarks.figures import Bound, Figure
-from tests.benchmarks.rig import EPOCHS, scratch_folder, search_of, tiny_experiment
+from tests.benchmarks.slot_searches import EPOCHS, scratch_folder, search_of, tiny_experiment
 from tests.benchmarks.surroundings import surroundings
 
 OVERHEAD_RATIO: Final = Bound(100, at_least=True)

@@ -16,7 +16,7 @@ from cluster.session import connect
 from orchestrator.config.schema import ExperimentConfig
 from search_spaces.space import SpaceConfig
 from tests.benchmarks.figures import Bound, Figure
-from tests.benchmarks.rig import scratch_folder, search_of
+from tests.benchmarks.slot_searches import scratch_folder, search_of
 from tests.benchmarks.surroundings import surroundings
 from trainables.config import (
     CacheConfig,

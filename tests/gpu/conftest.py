@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tests.gpu.lab import exact_sums
+from tests.gpu.compared_courses import exact_sums
 from tests.gpu.tried import TRIED, tried_device
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.gpu.lab import assert_same, bench_on, exact_sums, run
-from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.training.course_lab import (
+from tests.gpu.compared_courses import assert_same, bench_on, exact_sums, run
+from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.training.small_courses import (
     CPU,
     SHORT,
     VIEWS,
@@ -60,10 +60,10 @@ class SameBatchesBench(Workbench):
     the last bit from batch to batch.
     """
 
-    def __init__(self, lab: CacheLab) -> None:
-        super().__init__(lab.data, VIEWS, view_seed=lab.seed, device=lab.device)
-        self._lab = lab
-        self._teacher = OnlineTeacher(lab.live(), VIEWS)
+    def __init__(self, tiny: TinyCache) -> None:
+        super().__init__(tiny.data, VIEWS, view_seed=tiny.seed, device=tiny.device)
+        self._lab = tiny
+        self._teacher = OnlineTeacher(tiny.live(), VIEWS)
 
     def teacher(self, bank: str, epoch: int, rows_B: Tensor) -> TeacherSignal:
         view, per_shard = self.view_of(bank, epoch), self._lab.rows_per_shard
@@ -77,26 +77,26 @@ class SameBatchesBench(Workbench):
 
 
 @pytest.fixture(scope="module")
-def lab(device: torch.device, tmp_path_factory: pytest.TempPathFactory) -> CacheLab:
+def tiny(device: torch.device, tmp_path_factory: pytest.TempPathFactory) -> TinyCache:
     """The cache that a teacher on the GPU wrote; it knows its task, so that CRLD's gates open and close."""
     data, folder, teacher = separable_data(), tmp_path_factory.mktemp("lab"), small_student(seed=9)
     train(Course(teacher, CeConfig(), SHORT, 1), bench_on(CPU), on_epoch=lambda *_: None)
     # The kernels that a student's teacher will run: others would be right as well, but not to the bit.
-    lab = CacheLab(
+    tiny = TinyCache(
         folder, data, teacher, split_facts(data), views=VIEWS, precision=Precision.FP32, device=device
     )
     with exact_sums():
-        lab.build()
-    return lab
+        tiny.build()
+    return tiny
 
 
 @pytest.mark.usefixtures("exact")
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_cached_training_on_a_gpu_is_online_training_to_the_bit(
-    device: torch.device, lab: CacheLab, objective: ObjectiveBase
+    device: torch.device, tiny: TinyCache, objective: ObjectiveBase
 ) -> None:
-    cached = run(small_course(objective=objective), bench_on(device, data=lab.data, cache=lab.open()))
-    online = run(small_course(objective=objective), SameBatchesBench(lab))
+    cached = run(small_course(objective=objective), bench_on(device, data=tiny.data, cache=tiny.open()))
+    online = run(small_course(objective=objective), SameBatchesBench(tiny))
     assert_same(cached, online)
 
 
@@ -117,12 +117,12 @@ def test_a_teacher_computes_in_fp32_on_a_gpu_that_is_allowed_tf32(device: torch.
 
 
 def test_a_cache_from_a_gpu_holds_what_one_from_the_cpu_holds_but_for_rounding(
-    lab: CacheLab, tmp_path_factory: pytest.TempPathFactory
+    tiny: TinyCache, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    from_cpu = replace(lab, folder=tmp_path_factory.mktemp("cpu"), device=CPU)
+    from_cpu = replace(tiny, folder=tmp_path_factory.mktemp("cpu"), device=CPU)
     from_cpu.build()
-    one, other = lab.open("one"), from_cpu.open("other")
-    rows = torch.arange(len(lab.data.train.labels))
+    one, other = tiny.open("one"), from_cpu.open("other")
+    rows = torch.arange(len(tiny.data.train.labels))
     for bank, view in (("weak", 0), ("weak", 2), ("strong", 1)):
         found, expected = one.signal(bank, view, rows), other.signal(bank, view, rows)
         for field in fields(TeacherSignal):

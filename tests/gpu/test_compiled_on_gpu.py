@@ -7,8 +7,8 @@ import importlib.util
 import pytest
 import torch
 
-from tests.gpu.lab import assert_close, bench_on, resnet, run
-from tests.unit.trainables.training.course_lab import SHORT
+from tests.gpu.compared_courses import assert_close, bench_on, resnet, run
+from tests.unit.trainables.training.small_courses import SHORT
 from trainables.config import CeConfig
 from trainables.slots.compiled_students import CompiledStudents, find_compiler
 from trainables.training.loop import Course

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.gpu.lab import Lost, assert_close, assert_same, bench_on, run
-from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.objective_lab import VARIANTS, student_for
-from tests.unit.trainables.training.course_lab import CPU, SHORT, VIEWS, separable_data, small_student
+from tests.gpu.compared_courses import Lost, assert_close, assert_same, bench_on, run
+from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.objective_variants import VARIANTS, student_for
+from tests.unit.trainables.training.small_courses import CPU, SHORT, VIEWS, separable_data, small_student
 from trainables.config import ObjectiveBase, TrainingConfig, TrainingPrecision
 from trainables.config.objectives import AkdConfig, CtkdConfig, PskdConfig
 from trainables.data.splits import split_facts
@@ -32,11 +32,11 @@ STATEFUL: dict[str, ObjectiveBase] = {
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> CacheLab:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyCache:
     data, folder = separable_data(), tmp_path_factory.mktemp("lab")
-    lab = CacheLab(folder, data, small_student(seed=9), split_facts(data), views=VIEWS, embedding=True)
-    lab.build()
-    return lab
+    tiny = TinyCache(folder, data, small_student(seed=9), split_facts(data), views=VIEWS, embedding=True)
+    tiny.build()
+    return tiny
 
 
 def course_of(objective: ObjectiveBase, training: TrainingConfig = CALM) -> Course:
@@ -45,20 +45,21 @@ def course_of(objective: ObjectiveBase, training: TrainingConfig = CALM) -> Cour
 
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_an_objective_trains_on_a_gpu_as_on_the_cpu(
-    device: torch.device, lab: CacheLab, objective: ObjectiveBase
+    device: torch.device, tiny: TinyCache, objective: ObjectiveBase
 ) -> None:
     there, here = (
-        run(course_of(objective), bench_on(where, data=lab.data, cache=lab.open())) for where in (device, CPU)
+        run(course_of(objective), bench_on(where, data=tiny.data, cache=tiny.open()))
+        for where in (device, CPU)
     )
     assert_close(there, here, logits=5e-4, means=1e-3)
 
 
 @pytest.mark.parametrize("objective", VARIANTS.values(), ids=VARIANTS)
 def test_an_objective_under_bf16_stays_near_its_fp32_losses(
-    device: torch.device, lab: CacheLab, objective: ObjectiveBase
+    device: torch.device, tiny: TinyCache, objective: ObjectiveBase
 ) -> None:
     """The network computes in bf16; a loss computed in it would be off by whole percents, or not finite."""
-    bench = bench_on(device, data=lab.data, cache=lab.open())
+    bench = bench_on(device, data=tiny.data, cache=tiny.open())
     one = CALM.with_overrides(epochs=1, lr=1e-4)
     half, full = (
         run(course_of(objective, one.with_overrides(precision=precision)), bench).told[0]
@@ -69,10 +70,10 @@ def test_an_objective_under_bf16_stays_near_its_fp32_losses(
 
 @pytest.mark.parametrize("objective", STATEFUL.values(), ids=STATEFUL)
 def test_an_objective_with_a_state_goes_on_after_a_kill_to_the_same_end(
-    tmp_path: Path, device: torch.device, lab: CacheLab, objective: ObjectiveBase
+    tmp_path: Path, device: torch.device, tiny: TinyCache, objective: ObjectiveBase
 ) -> None:
     bench, files = (
-        bench_on(device, data=lab.data, cache=lab.open()),
+        bench_on(device, data=tiny.data, cache=tiny.open()),
         CheckpointFolder(tmp_path, spec_digest="a"),
     )
     whole = run(course_of(objective, SHORT), bench)

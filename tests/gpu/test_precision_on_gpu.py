@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.gpu.lab import bench_on, resnet, run
-from tests.unit.trainables.training.course_lab import SHORT, same_weights, weights_of
+from tests.gpu.compared_courses import bench_on, resnet, run
+from tests.unit.trainables.training.small_courses import SHORT, same_weights, weights_of
 from trainables.config import (
     CeConfig,
     DataConfig,
@@ -95,7 +95,7 @@ def test_auto_is_measured_where_the_hardware_has_bf16(
 ) -> None:
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)  # for a rehearsal on any CPU
     spec = WorkbenchSpec(
-        data=DataConfig(factory="tests.gpu.lab:noise"),
+        data=DataConfig(factory="tests.gpu.compared_courses:noise"),
         views=ViewsConfig(),
         view_seed=1,
         cache_uri=None,

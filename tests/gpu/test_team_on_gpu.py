@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from tests.gpu.lab import bench_on, run
+from tests.gpu.compared_courses import bench_on, run
 from tests.gpu.tried import tried_device
 from tests.integration.ranks import keep, run_ranks
-from tests.unit.trainables.training.course_lab import SHORT, same_weights
+from tests.unit.trainables.training.small_courses import SHORT, same_weights
 from trainables.config import CeConfig
 from trainables.training.loop import Course
 from trainables.training.ranks import SOLO, DdpTeam, Team

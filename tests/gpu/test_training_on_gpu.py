@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.gpu.lab import Lost, assert_close, assert_same, bench_on, logits_of, resnet, run
-from tests.unit.trainables.training.course_lab import CPU, SHORT, small_course, small_student, weights_of
+from tests.gpu.compared_courses import Lost, assert_close, assert_same, bench_on, logits_of, resnet, run
+from tests.unit.trainables.training.small_courses import CPU, SHORT, small_course, small_student, weights_of
 from trainables.config import CeConfig, OptimizerName, TrainingConfig, TrainingPrecision
 from trainables.evaluation.profiling import device_name, profile_student
 from trainables.models.weights import load_weights

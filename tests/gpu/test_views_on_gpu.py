@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.trainables.views.views_lab import STEPS, N, chains, channels, pictures_for, view_of
+from tests.unit.trainables.views.view_examples import STEPS, N, chains, channels, pictures_for, view_of
 from trainables.config.views import Recipe, Step
 from trainables.views.draw import draw
 from trainables.views.render import render

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.gpu.lab import bench_on
-from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.data.folder_lab import config_of, write_folder
-from tests.unit.trainables.training.course_lab import CPU, VIEWS, separable_data, small_student
+from tests.gpu.compared_courses import bench_on
+from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.data.image_folders import config_of, write_folder
+from tests.unit.trainables.training.small_courses import CPU, VIEWS, separable_data, small_student
 from trainables.config import BankConfig, CropFlipStep, ViewsConfig
 from trainables.config.views import MixupStep, RandomResizedCropStep
 from trainables.data import load_training
@@ -25,11 +25,11 @@ ROWS = torch.tensor([3, 41, 0, 3, 17])
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> CacheLab:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyCache:
     data, folder = separable_data(), tmp_path_factory.mktemp("lab")
-    lab = CacheLab(folder, data, small_student(seed=9), split_facts(data), views=VIEWS, embedding=True)
-    lab.build()
-    return lab
+    tiny = TinyCache(folder, data, small_student(seed=9), split_facts(data), views=VIEWS, embedding=True)
+    tiny.build()
+    return tiny
 
 
 @pytest.mark.parametrize("rows_on", ["cpu", "device"])
@@ -72,10 +72,10 @@ def test_a_gpu_is_shown_from_files_what_a_cpu_is_shown(
 
 @pytest.mark.parametrize("budget", [1 << 20, 0], ids=["resident", "mapped"])
 def test_a_gpu_hears_the_answers_of_the_cache_to_the_bit(
-    device: torch.device, lab: CacheLab, budget: int
+    device: torch.device, tiny: TinyCache, budget: int
 ) -> None:
-    reader = lab.open()
-    bench = bench_on(device, data=lab.data, cache=reader, render_budget_bytes=budget)
+    reader = tiny.open()
+    bench = bench_on(device, data=tiny.data, cache=reader, render_budget_bytes=budget)
     for bank, epoch, view in (("weak", 1, 0), ("weak", 4, 0), ("strong", 2, 1)):
         heard, expected = bench.teacher(bank, epoch, ROWS), reader.signal(bank, view, ROWS)
         assert heard.logits_BC.device.type == heard.confidence_B.device.type == device.type

@@ -12,9 +12,9 @@ import torch
 from ray.util.state import list_actors
 
 from cluster.session import connect
-from tests.integration.cache_lab import SHARDS, committed, request_in, start_builder, summary_of
-from tests.integration.cluster_lab import three_nodes
-from tests.integration.fault_lab import meanwhile, wait_until
+from tests.integration.slow_cache_build import SHARDS, committed, request_in, start_builder, summary_of
+from tests.integration.three_node_cluster import three_nodes
+from tests.integration.watched_search import meanwhile, wait_until
 from trainables.cache.node.reader import open_cache
 from trainables.data import load_training
 from trainables.teacher.alignment_proof import prove_alignment

@@ -12,9 +12,9 @@ import pytest
 from cluster.session import connect
 from orchestrator.pipeline.workers import Workers
 from orchestrator.terminal.console import Console
-from tests.integration.fault_lab import Search, experiment_of, space_of
-from tests.integration.run_lab import SPACE, Task, finish
-from tests.unit.trainables.data.folder_lab import config_of, write_folder
+from tests.integration.command_line_runs import SPACE, Task, finish
+from tests.integration.watched_search import Search, experiment_of, space_of
+from tests.unit.trainables.data.image_folders import config_of, write_folder
 from trainables.errors import StillhouseError
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]

@@ -15,8 +15,9 @@ from ray.cluster_utils import Cluster
 from ray.util.state import list_actors
 
 from orchestrator.pipeline.workers import Workers
-from tests.integration.cluster_lab import three_nodes
-from tests.integration.fault_lab import (
+from tests.integration.slot_experiments import EPOCHS, WORKER, shaped, slots_of
+from tests.integration.three_node_cluster import three_nodes
+from tests.integration.watched_search import (
     Search,
     ends_of,
     epochs_of,
@@ -25,7 +26,6 @@ from tests.integration.fault_lab import (
     space_of,
     wait_for_epochs,
 )
-from tests.integration.slot_lab import EPOCHS, WORKER, shaped, slots_of
 from trainables.slots.pool import SlotPool
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

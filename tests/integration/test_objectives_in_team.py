@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from tests.integration.ranks import keep, run_ranks
-from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.training.course_lab import (
+from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.training.small_courses import (
     SHORT,
     VIEWS,
     same_weights,
@@ -29,10 +29,10 @@ from trainables.training.loop import Course, train
 from trainables.training.ranks import SOLO, DdpTeam, Team
 
 
-def kitchen(folder: Path) -> CacheLab:
+def kitchen(folder: Path) -> TinyCache:
     data = separable_data()
     teacher = small_student(seed=9)
-    return CacheLab(folder, data, teacher, split_facts(data), views=VIEWS, precision=Precision.FP32)
+    return TinyCache(folder, data, teacher, split_facts(data), views=VIEWS, precision=Precision.FP32)
 
 
 def plain_student() -> nn.Module:
@@ -43,12 +43,12 @@ def plain_student() -> nn.Module:
 
 
 def trained(team: Team, folder: Path) -> dict[str, Any]:
-    lab, told = kitchen(folder), list[dict[str, float]]()
+    tiny, told = kitchen(folder), list[dict[str, float]]()
     # Seven rows are 4 and 3 for two ranks.
     course = Course(
         plain_student(), CtkdConfig(curriculum_epochs=2), SHORT.with_overrides(batch_size=7), 3, team=team
     )
-    workbench = small_workbench(lab.data, cache=lab.open())
+    workbench = small_workbench(tiny.data, cache=tiny.open())
     train(course, workbench, on_epoch=lambda _, metrics: told.append(untimed(metrics)))
     return {"weights": weights_of(course.model), "metrics": told}
 

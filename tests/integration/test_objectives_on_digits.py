@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.unit.trainables.cache.lab import CacheLab
+from tests.unit.trainables.cache.tiny_caches import TinyCache
 from trainables.config import (
     OBJECTIVE_CONFIGS,
     BankConfig,
@@ -58,9 +58,11 @@ def workbench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     plain = Workbench(data, VIEWS, view_seed=7, device=torch.device("cpu"))
     train(Course(teacher, CeConfig(), RECIPE, 1), plain, on_epoch=lambda *_: None)
     folder = tmp_path_factory.mktemp("lab")
-    lab = CacheLab(folder, data, teacher, split_facts(data), views=VIEWS, embedding=True, rows_per_shard=256)
-    lab.build()
-    return Workbench(data, VIEWS, view_seed=7, device=torch.device("cpu"), cache=lab.open())
+    tiny = TinyCache(
+        folder, data, teacher, split_facts(data), views=VIEWS, embedding=True, rows_per_shard=256
+    )
+    tiny.build()
+    return Workbench(data, VIEWS, view_seed=7, device=torch.device("cpu"), cache=tiny.open())
 
 
 def student_for(objective: ObjectiveBase) -> nn.Module:

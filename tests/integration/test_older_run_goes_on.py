@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.run_lab import Task, finish
+from tests.integration.command_line_runs import Task, finish
 from tests.older_runs.unpacking import unpack_older_run
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]

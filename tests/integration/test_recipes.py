@@ -11,7 +11,7 @@ import torch
 
 from orchestrator.config.loading import EXPERIMENTS_FOLDER, load_experiment
 from orchestrator.config.yaml_reader import read_yaml
-from tests.integration.recipe_lab import (
+from tests.integration.data_stand_ins import (
     CPU,
     EPOCHS,
     SEED,

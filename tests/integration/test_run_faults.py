@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow.entities import Run
 
-from tests.integration.run_lab import Task, finish, n_ended, running
+from tests.integration.command_line_runs import Task, finish, n_ended, running
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.s3_lab import S3, running_s3
+from tests.integration.s3_server import S3, running_s3
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]
 

@@ -64,7 +64,7 @@ def space(scheduler: dict[str, Any], first_rates: Sequence[float]) -> SpaceConfi
 
 
 @dataclass
-class Lab:
+class SearchSetting:
     workers: Workers
     folder: Path
 
@@ -93,22 +93,22 @@ class Lab:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SearchSetting]:
     folder = tmp_path_factory.mktemp("schedulers")
     with connect("local", cpus=2), Workers(experiment(), folder, Console()) as workers:
         workers.start_slots()
-        yield Lab(workers, folder)
+        yield SearchSetting(workers, folder)
 
 
 def epochs_told(ledger: Ledger, trial: str) -> list[int]:
     return [event.epoch for event in ledger.events_of(EpochEnded) if event.trial == trial]
 
 
-def test_median_stopping_names_itself_and_the_epoch(lab: Lab, tmp_path: Path) -> None:
+def test_median_stopping_names_itself_and_the_epoch(setting: SearchSetting, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     scheduler = {"name": "median", "grace_period": 2, "min_samples_required": 1}
     # Whichever slot is the faster, a good student has been heard to its end before a bad one starts.
-    ended = lab.search(scheduler, ledger, first_rates=(0.1, 0.05, 1.01e-4, 1.02e-4))
+    ended = setting.search(scheduler, ledger, first_rates=(0.1, 0.05, 1.01e-4, 1.02e-4))
     assert ended["completed"] + ended["pruned"] == TRIALS
     stopped = [r for r in ledger.trials() if r.status == "pruned"]
     assert {1.01e-4, 1.02e-4} <= {record.parameters["training.lr"] for record in stopped}
@@ -117,9 +117,9 @@ def test_median_stopping_names_itself_and_the_epoch(lab: Lab, tmp_path: Path) ->
         assert 2 <= record.epochs < EPOCHS
 
 
-def test_hyperband_pauses_halves_and_tells_every_epoch_once(lab: Lab, tmp_path: Path) -> None:
+def test_hyperband_pauses_halves_and_tells_every_epoch_once(setting: SearchSetting, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
-    ended = lab.search({"name": "hyperband", "reduction_factor": 3}, ledger)
+    ended = setting.search({"name": "hyperband", "reduction_factor": 3}, ledger)
     assert ended["failed"] == 0
     assert ended["completed"] >= 1
     assert ended["pruned"] >= 1
@@ -127,15 +127,17 @@ def test_hyperband_pauses_halves_and_tells_every_epoch_once(lab: Lab, tmp_path: 
         assert epochs_told(ledger, record.trial) == list(range(1, record.epochs + 1))
         if record.status == "pruned":
             assert record.reason == f"stopped by hyperband after epoch {record.epochs}"
-    assert states_of(lab, [record.trial for record in ledger.trials()]) == []
+    assert states_of(setting, [record.trial for record in ledger.trials()]) == []
 
 
-def test_pbt_forks_weights_and_optimiser_and_makes_the_same_forks_again(lab: Lab, tmp_path: Path) -> None:
+def test_pbt_forks_weights_and_optimiser_and_makes_the_same_forks_again(
+    setting: SearchSetting, tmp_path: Path
+) -> None:
     scheduler = {"name": "pbt", "perturbation_interval": 3, "quantile_fraction": 0.34}
     ledger = Ledger(tmp_path / "first")
     with pytest.MonkeyPatch.context() as killed:  # a driver that dies in its search sweeps nothing away
         killed.setattr("orchestrator.search.driver.drop_states", lambda *_, **__: 0)
-        ended = lab.search(scheduler, ledger)
+        ended = setting.search(scheduler, ledger)
     assert ended["failed"] == 0
     assert 2 <= ended["completed"] <= TRIALS  # forks that are equal in all are one student
     records = {record.trial: record for record in ledger.trials()}
@@ -150,7 +152,7 @@ def test_pbt_forks_weights_and_optimiser_and_makes_the_same_forks_again(lab: Lab
     assert {m[1] for m in replaced if m} == {record.trial for record in forks}
 
     finished = next(record for record in forks if record.status == "completed")
-    assert_is_the_same_alone(lab, records, finished, tmp_path / "alone")
+    assert_is_the_same_alone(setting, records, finished, tmp_path / "alone")
 
     # The driver is gone after the first meetings: the next one hears what the ledger has, and forks alike.
     lines = ledger.path.read_bytes().splitlines(keepends=True)
@@ -158,20 +160,20 @@ def test_pbt_forks_weights_and_optimiser_and_makes_the_same_forks_again(lab: Lab
     (tmp_path / "again").mkdir()
     (tmp_path / "again" / "ledger.jsonl").write_bytes(b"".join(lines[:at]))
     again = Ledger(tmp_path / "again")
-    lab.search(scheduler, again)
+    setting.search(scheduler, again)
     assert {r.trial: r.status for r in again.trials()} == {t: r.status for t, r in records.items()}
     assert {r.trial: r.final.get("selection/accuracy") for r in again.trials()} == {
         t: r.final.get("selection/accuracy") for t, r in records.items()
     }
-    assert states_of(lab, records) == []
+    assert states_of(setting, records) == []
 
 
-def states_of(lab: Lab, trials: Iterable[str]) -> list[Path]:
-    return [path for trial in trials for path in (lab.folder / "students" / trial).glob("*.pt")]
+def states_of(setting: SearchSetting, trials: Iterable[str]) -> list[Path]:
+    return [path for trial in trials for path in (setting.folder / "students" / trial).glob("*.pt")]
 
 
 def assert_is_the_same_alone(
-    lab: Lab, records: dict[str, TrialRecord], fork: TrialRecord, folder: Path
+    setting: SearchSetting, records: dict[str, TrialRecord], fork: TrialRecord, folder: Path
 ) -> None:
     """A fork, trained again here after its ancestors, ends with the same accuracy."""
     line = [fork]
@@ -183,8 +185,8 @@ def assert_is_the_same_alone(
         spec = TrialSpec.from_plain(record.spec)
         origin = kept_state(folder / spec.fork.trial_id, spec.fork.epoch) if spec.fork else None
         train(
-            warm.course(spec, lab.workbench()),
-            warm.workbench(lab.workbench()),
+            warm.course(spec, setting.workbench()),
+            warm.workbench(setting.workbench()),
             on_epoch=told.__setitem__,
             files=CheckpointFolder(
                 folder / spec.trial_id, spec_digest=spec.digest(), keep_all=True, origin=origin

@@ -21,7 +21,8 @@ from orchestrator.pipeline.workers import Workers
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.ledger_writer import Bookkeeper
 from orchestrator.terminal.console import Console
-from tests.integration.fault_lab import (
+from tests.integration.fault_students import DIVERGES, OUT_OF_MEMORY, RAISES
+from tests.integration.watched_search import (
     Search,
     ends_of,
     epochs_of,
@@ -34,7 +35,6 @@ from tests.integration.fault_lab import (
     wait_for_epochs,
     wait_until,
 )
-from tests.integration.fault_students import DIVERGES, OUT_OF_MEMORY, RAISES
 from trainables.errors import StillhouseError
 from trainables.slots.follower import Follower
 

@@ -17,9 +17,9 @@ from cluster.session import connect
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.pipeline.workers import Workers
 from orchestrator.terminal.console import Console
-from tests.integration.fault_lab import Search, ends_of, events_in, pids_of, space_of, wait_until
-from tests.integration.slot_lab import CONTROLLER, EPOCHS, WORKER, shaped, slots_of
-from tests.unit.trainables.training.course_lab import same_weights
+from tests.integration.slot_experiments import CONTROLLER, EPOCHS, WORKER, shaped, slots_of
+from tests.integration.watched_search import Search, ends_of, events_in, pids_of, space_of, wait_until
+from tests.unit.trainables.training.small_courses import same_weights
 from trainables.config import CeConfig, Role, TrialSpec, WorkbenchSpec
 from trainables.errors import StillhouseError
 from trainables.slots.follower import Follower

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tests.integration.ranks import keep, run_ranks
-from tests.unit.trainables.training.course_lab import (
+from tests.unit.trainables.training.small_courses import (
     SHORT,
     same_weights,
     separable_data,

@@ -10,7 +10,7 @@ import sys
 COURSE = """
 import sys
 import torch
-from tests.unit.trainables.training.course_lab import SHORT, separable_data, small_workbench
+from tests.unit.trainables.training.small_courses import SHORT, separable_data, small_workbench
 from trainables.config import CeConfig, ModelConfig
 from trainables.training.loop import Course, train
 from trainables.models import build_model

@@ -9,7 +9,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from tests.benchmarks.figures import Figure
-from tests.benchmarks.gpu.lab import (
+from tests.benchmarks.gpu.steps import TF32, HandMade
+from tests.benchmarks.gpu.timed_steps import (
     between,
     calls_s,
     network,
@@ -20,7 +21,6 @@ from tests.benchmarks.gpu.lab import (
     student_sizes,
     window_s,
 )
-from tests.benchmarks.gpu.steps import TF32, HandMade
 from tests.gpu.tried import tried_device
 from trainables.config import CeConfig, TrainingPrecision
 from trainables.training.loop import Course

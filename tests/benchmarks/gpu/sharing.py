@@ -11,7 +11,15 @@ from typing import Final
 import torch
 
 from tests.benchmarks.figures import Figure
-from tests.benchmarks.gpu.lab import network, place, plain_bench, recipe, scale, student_sizes, window_s
+from tests.benchmarks.gpu.timed_steps import (
+    network,
+    place,
+    plain_bench,
+    recipe,
+    scale,
+    student_sizes,
+    window_s,
+)
 from tests.gpu.tried import tried_device
 from trainables.config import CeConfig, TrainingPrecision
 from trainables.training.loop import Course

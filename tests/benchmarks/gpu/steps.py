@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.benchmarks.figures import Figure
-from tests.benchmarks.gpu.lab import (
+from tests.benchmarks.gpu.timed_steps import (
     between,
     calls_s,
     medians_s,

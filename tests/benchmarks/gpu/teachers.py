@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.benchmarks.figures import Figure
-from tests.benchmarks.gpu.lab import (
+from tests.benchmarks.gpu.timed_steps import (
     CLASSES,
     CROP,
     SIDE,

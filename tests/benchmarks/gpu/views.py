@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tests.benchmarks.figures import Figure
-from tests.benchmarks.gpu.lab import CROP, SIDE, calls_s, place, scale
+from tests.benchmarks.gpu.timed_steps import CROP, SIDE, calls_s, place, scale
 from tests.gpu.tried import tried_device
 from trainables.config import RandAugmentStep, Recipe
 from trainables.training.workbench import RENDER_CHUNK

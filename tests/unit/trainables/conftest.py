@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from tests.unit.trainables.cache.lab import CacheLab, random_data, tiny_teacher
+from tests.unit.trainables.cache.tiny_caches import TinyCache, random_data, tiny_teacher
 from trainables.data.splits import split_facts
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> CacheLab:
+def tiny(tmp_path: Path) -> TinyCache:
     data = random_data()
-    return CacheLab(tmp_path, data, tiny_teacher(), split_facts(data))
+    return TinyCache(tmp_path, data, tiny_teacher(), split_facts(data))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from orchestrator.pipeline.finished import run_key
 from orchestrator.pipeline.imported_teacher import imported_facts, keep_imported, read_imported
 from orchestrator.records.summary import Summary, TeacherFigures, students_table
 from orchestrator.reports.html_report import report_html
-from tests.unit.trainables.cache.lab import random_data
+from tests.unit.trainables.cache.tiny_caches import random_data
 from trainables.cache.tools.import_logits import ImportedTeacher
 from trainables.errors import ConfigError
 

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.pipeline.teacher_stage import look_at_images
 from orchestrator.terminal.console import Console
-from tests.unit.trainables.data.folder_lab import config_of, write_folder
+from tests.unit.trainables.data.image_folders import config_of, write_folder
 from trainables.config import DataConfig
 from trainables.config.data import DataName
 

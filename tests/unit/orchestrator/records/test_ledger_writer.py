@@ -8,7 +8,7 @@ import pytest
 from orchestrator.records.events import EpochEnded, StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.ledger_writer import Bookkeeper, Repetition, agreements_in, history
-from tests.unit.trainables.slots.broker_lab import queued
+from tests.unit.trainables.slots.broker_messages import queued
 from trainables.config import (
     DataConfig,
     DataName,

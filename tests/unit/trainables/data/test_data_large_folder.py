@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.unit.trainables.data.folder_lab import SIDE, config_of, picture, write_folder
+from tests.unit.trainables.data.image_folders import SIDE, config_of, picture, write_folder
 from trainables.config import DataConfig
 from trainables.data import ImageSplit, TrainingData, load_test, load_training
 from trainables.data.image_folder import index_folder

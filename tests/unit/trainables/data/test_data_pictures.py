@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
-from tests.unit.trainables.data.folder_lab import picture
+from tests.unit.trainables.data.image_folders import picture
 from trainables.data.pictures import examine, read_cut, read_square
 from trainables.data.resizing import squared
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tests.unit.trainables.training.course_lab import CPU, separable_data, small_student
+from tests.unit.trainables.training.small_courses import CPU, separable_data, small_student
 from trainables.config import ModelConfig, ModelName
 from trainables.slots import warm_state
 from trainables.slots.agreed_measurements import AgreedMeasurements

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.unit.trainables.slots.broker_lab import (
+from tests.unit.trainables.slots.broker_messages import (
     COMPLETED,
     NEVER_S,
     SOON_S,

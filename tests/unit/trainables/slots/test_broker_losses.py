@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.trainables.slots.broker_lab import (
+from tests.unit.trainables.slots.broker_messages import (
     COMPLETED,
     NEVER_S,
     SOON_S,

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.unit.trainables.slots.broker_lab import (
+from tests.unit.trainables.slots.broker_messages import (
     COMPLETED,
     NEVER_S,
     SOON_S,

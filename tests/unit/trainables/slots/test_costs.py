@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.unit.trainables.training.course_lab import CPU, same_weights
+from tests.unit.trainables.training.small_courses import CPU, same_weights
 from trainables.config import (
     CeConfig,
     Cost,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 
-from tests.unit.trainables.slots.broker_lab import SOON_S, in_a_loop, lease_of, submit
+from tests.unit.trainables.slots.broker_messages import SOON_S, in_a_loop, lease_of, submit
 from trainables.slots.broker import Broker
 from trainables.slots.messages import Message
 

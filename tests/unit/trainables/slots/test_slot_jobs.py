@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.unit.trainables.training.course_lab import same_weights, untimed, weights_of
+from tests.unit.trainables.training.small_courses import same_weights, untimed, weights_of
 from trainables.config import (
     CeConfig,
     DataConfig,

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
-from tests.unit.trainables.training.course_lab import (
+from tests.unit.trainables.training.small_courses import (
     SHORT,
     same_weights,
     small_course,

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.training.course_lab import (
+from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.training.small_courses import (
     CLASSES,
     CPU,
     SHORT,
@@ -256,10 +256,10 @@ def test_the_control_without_a_teacher_trains_at_the_same_workbench(teacher: nn.
 
 def test_a_workbench_without_a_live_teacher_fails_the_trial_with_what_to_set(tmp_path: Path) -> None:
     data = separable_data()
-    lab = CacheLab(tmp_path, data, small_student(seed=9), split_facts(data), views=VIEWS)
-    lab.build()
+    tiny = TinyCache(tmp_path, data, small_student(seed=9), split_facts(data), views=VIEWS)
+    tiny.build()
     wanted = r"no cache holds; .*\(cache: \{online: true\}\), or set teacher_input to view"
-    for workbench in (small_workbench(), small_workbench(data, cache=lab.open())):
+    for workbench in (small_workbench(), small_workbench(data, cache=tiny.open())):
         with pytest.raises(TrialFailed, match=wanted):
             train(small_course(TWO, objective=adversarial()), workbench, on_epoch=lambda *_: None)
         with pytest.raises(TrialFailed, match=wanted):

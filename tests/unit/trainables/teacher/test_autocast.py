@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.unit.trainables.cache.lab import VIEWS, CacheLab, random_data, tiny_teacher
+from tests.unit.trainables.cache.tiny_caches import VIEWS, TinyCache, random_data, tiny_teacher
 from trainables.config import CacheConfig, DataConfig, DataName, Precision
 from trainables.data.splits import split_facts
 from trainables.errors import CacheError
@@ -19,39 +19,39 @@ DIGEST = "a" * 64
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> CacheLab:
+def tiny(tmp_path: Path) -> TinyCache:
     data = random_data()
-    lab = CacheLab(
+    tiny = TinyCache(
         tmp_path, data, AutocastTeacher(tiny_teacher()), split_facts(data), precision=Precision.FP32
     )
-    lab.build()
-    return lab
+    tiny.build()
+    return tiny
 
 
-def test_its_logits_are_float32_and_near_those_of_the_network(lab: CacheLab) -> None:
+def test_its_logits_are_float32_and_near_those_of_the_network(tiny: TinyCache) -> None:
     images = torch.rand(6, 1, 8, 8)
-    assert isinstance(lab.teacher, AutocastTeacher)
+    assert isinstance(tiny.teacher, AutocastTeacher)
     with torch.inference_mode():
-        coarse, fine = lab.teacher.eval()(images), lab.teacher.network(images)
+        coarse, fine = tiny.teacher.eval()(images), tiny.teacher.network(images)
     assert coarse.dtype is torch.float32
     assert not torch.equal(coarse, fine)
     torch.testing.assert_close(coarse, fine, atol=0.03, rtol=0.03)
 
 
-def test_its_cache_is_proved_against_it_and_not_against_the_network_in_fp32(lab: CacheLab) -> None:
-    assert isinstance(lab.teacher, AutocastTeacher)
-    assert prove_alignment(lab.open(), lab.data, lab.teacher, VIEWS, lab.seed).pairs == 64
+def test_its_cache_is_proved_against_it_and_not_against_the_network_in_fp32(tiny: TinyCache) -> None:
+    assert isinstance(tiny.teacher, AutocastTeacher)
+    assert prove_alignment(tiny.open(), tiny.data, tiny.teacher, VIEWS, tiny.seed).pairs == 64
     with pytest.raises(CacheError, match="are not what the live teacher says"):
-        prove_alignment(lab.open(), lab.data, lab.teacher.network, VIEWS, lab.seed)
+        prove_alignment(tiny.open(), tiny.data, tiny.teacher.network, VIEWS, tiny.seed)
     with pytest.raises(CacheError, match="are not what the live teacher says"):
-        prove_alignment(lab.open(), lab.data, AutocastTeacher(tiny_teacher(seed=1)), VIEWS, lab.seed)
+        prove_alignment(tiny.open(), tiny.data, AutocastTeacher(tiny_teacher(seed=1)), VIEWS, tiny.seed)
 
 
-def test_a_cache_of_it_is_another_cache_than_that_of_the_network(lab: CacheLab) -> None:
+def test_a_cache_of_it_is_another_cache_than_that_of_the_network(tiny: TinyCache) -> None:
     def request(cache: CacheConfig) -> CacheRequest:
         return CacheRequest(
             data=DataConfig(name=DataName.DIGITS),
-            facts=lab.facts,
+            facts=tiny.facts,
             teacher=None,
             weights=None,
             teacher_digest=DIGEST,
@@ -59,7 +59,7 @@ def test_a_cache_of_it_is_another_cache_than_that_of_the_network(lab: CacheLab) 
             banks=("weak",),
             view_seed=1,
             cache=cache,
-            folder=str(lab.folder),
+            folder=str(tiny.folder),
         )
 
     plain, autocast = request(CacheConfig()), request(CacheConfig(autocast=True))

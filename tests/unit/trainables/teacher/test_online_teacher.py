@@ -10,8 +10,8 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.training.course_lab import (
+from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.training.small_courses import (
     CPU,
     SHORT,
     same_weights,
@@ -53,36 +53,36 @@ def views_of(recipe: str) -> ViewsConfig:
     return ViewsConfig(weak=weak, strong=BankConfig(views=1))
 
 
-def lab_of(recipe: str, folder: Path, *, batch_size: int, precision: Precision) -> CacheLab:
+def lab_of(recipe: str, folder: Path, *, batch_size: int, precision: Precision) -> TinyCache:
     data = separable_data(SAMPLES)
     views = views_of(recipe)
-    lab = CacheLab(folder, data, small_student(seed=9), split_facts(data), views, SEED, precision)
-    lab = lab.but(batch_size=batch_size)
-    lab.build()
-    return lab
+    tiny = TinyCache(folder, data, small_student(seed=9), split_facts(data), views, SEED, precision)
+    tiny = tiny.but(batch_size=batch_size)
+    tiny.build()
+    return tiny
 
 
-def online(lab: CacheLab) -> OnlineTeacher:
-    live = LiveTeacher(lab.teacher, lab.data, seed=SEED, batch_size=lab.batch_size, device=CPU)
-    return OnlineTeacher(live, lab.views)
+def online(tiny: TinyCache) -> OnlineTeacher:
+    live = LiveTeacher(tiny.teacher, tiny.data, seed=SEED, batch_size=tiny.batch_size, device=CPU)
+    return OnlineTeacher(live, tiny.views)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_an_fp32_cache_says_bit_for_bit_what_the_online_teacher_says(recipe: str, tmp_path: Path) -> None:
-    lab = lab_of(recipe, tmp_path, batch_size=7, precision=Precision.FP32)
-    teacher, reader = online(lab), lab.open()
+    tiny = lab_of(recipe, tmp_path, batch_size=7, precision=Precision.FP32)
+    teacher, reader = online(tiny), tiny.open()
     for view in range(EPOCHS):
         for first in range(
-            0, lab.facts.n_train, lab.rows_per_shard
+            0, tiny.facts.n_train, tiny.rows_per_shard
         ):  # the teacher's batches end with a shard
-            rows_B = torch.arange(first, min(first + lab.rows_per_shard, lab.facts.n_train))
+            rows_B = torch.arange(first, min(first + tiny.rows_per_shard, tiny.facts.n_train))
             said, kept = teacher.signal("weak", view, rows_B), reader.signal("weak", view, rows_B)
             assert torch.equal(said.logits_BC, kept.logits_BC)
             assert torch.equal(said.confidence_B, kept.confidence_B)
 
 
-def trained(lab: CacheLab, teacher: object, objective: ObjectiveBase) -> dict[str, Tensor]:
-    workbench = Workbench(lab.data, lab.views, view_seed=SEED, device=CPU, cache=teacher)  # type: ignore[arg-type]
+def trained(tiny: TinyCache, teacher: object, objective: ObjectiveBase) -> dict[str, Tensor]:
+    workbench = Workbench(tiny.data, tiny.views, view_seed=SEED, device=CPU, cache=teacher)  # type: ignore[arg-type]
     course = small_course(SHORT.with_overrides(epochs=EPOCHS), objective=objective)
     train(course, workbench, on_epoch=lambda *_: None)
     return weights_of(course.model)
@@ -93,13 +93,13 @@ def test_training_from_an_fp32_cache_ends_with_the_weights_of_online_training(
     recipe: str, tmp_path: Path
 ) -> None:
     """Asked about one sample at a time, no batch can make the teacher's sums differ in their last bit."""
-    lab = lab_of(recipe, tmp_path, batch_size=1, precision=Precision.FP32)
+    tiny = lab_of(recipe, tmp_path, batch_size=1, precision=Precision.FP32)
     objective = CrldConfig() if recipe == "chain" else KdConfig()
-    assert same_weights(trained(lab, lab.open(), objective), trained(lab, online(lab), objective))
+    assert same_weights(trained(tiny, tiny.open(), objective), trained(tiny, online(tiny), objective))
 
 
 def test_a_cache_in_half_precision_leads_to_a_student_that_differs_a_little(tmp_path: Path) -> None:
-    lab = lab_of("crop_flip", tmp_path, batch_size=1, precision=Precision.FP16)
-    cached, live = trained(lab, lab.open(), KdConfig()), trained(lab, online(lab), KdConfig())
+    tiny = lab_of("crop_flip", tmp_path, batch_size=1, precision=Precision.FP16)
+    cached, live = trained(tiny, tiny.open(), KdConfig()), trained(tiny, online(tiny), KdConfig())
     differences = [float((cached[name] - live[name]).abs().max()) for name in live]
     assert 0 < max(differences) < 1e-2

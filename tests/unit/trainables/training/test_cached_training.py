@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.training.course_lab import (
+from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.training.small_courses import (
     CPU,
     SHORT,
     VIEWS,
@@ -53,7 +53,7 @@ OBJECTIVES: dict[str, ObjectiveBase] = {
     "mlld": MlldConfig(),
     "crld": CrldConfig(),
 }
-TOGETHER = 7  # rows in a forward pass of the lab's cache
+TOGETHER = 7  # rows in a forward pass of the tiny's cache
 
 
 class OnlineWorkbench(Workbench):
@@ -99,14 +99,14 @@ class SameBatchesWorkbench(OnlineWorkbench):
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> CacheLab:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyCache:
     """The cache of a teacher that knows its task, so that the confidence gates of CRLD open and close."""
     data, folder = separable_data(), tmp_path_factory.mktemp("lab")
     teacher = small_student(seed=9)
     train(Course(teacher, CeConfig(), SHORT, 1), small_workbench(), on_epoch=lambda *_: None)
-    lab = CacheLab(folder, data, teacher, split_facts(data), views=VIEWS, precision=Precision.FP32)
-    lab.build()
-    return lab
+    tiny = TinyCache(folder, data, teacher, split_facts(data), views=VIEWS, precision=Precision.FP32)
+    tiny.build()
+    return tiny
 
 
 def trajectory(
@@ -120,9 +120,9 @@ def trajectory(
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
-def test_cached_training_is_online_training_bit_for_bit(lab: CacheLab, objective: ObjectiveBase) -> None:
-    cached = trajectory(small_workbench(lab.data, cache=lab.open()), objective)
-    online = trajectory(SameBatchesWorkbench(lab.teacher), objective)
+def test_cached_training_is_online_training_bit_for_bit(tiny: TinyCache, objective: ObjectiveBase) -> None:
+    cached = trajectory(small_workbench(tiny.data, cache=tiny.open()), objective)
+    online = trajectory(SameBatchesWorkbench(tiny.teacher), objective)
     assert len(cached) == len(online) == SHORT.epochs
     for (weights, metrics), (other_weights, other_metrics) in zip(cached, online, strict=True):
         assert same_weights(weights, other_weights)
@@ -130,16 +130,16 @@ def test_cached_training_is_online_training_bit_for_bit(lab: CacheLab, objective
 
 
 def test_a_teacher_asked_in_the_batches_of_training_leads_to_the_same_student_within_rounding(
-    lab: CacheLab,
+    tiny: TinyCache,
 ) -> None:
-    cached = trajectory(small_workbench(lab.data, cache=lab.open()), OBJECTIVES["kd"])
-    online = trajectory(OnlineWorkbench(lab.teacher), OBJECTIVES["kd"])
+    cached = trajectory(small_workbench(tiny.data, cache=tiny.open()), OBJECTIVES["kd"])
+    online = trajectory(OnlineWorkbench(tiny.teacher), OBJECTIVES["kd"])
     for (weights, _), (other_weights, _) in zip(cached, online, strict=True):
         torch.testing.assert_close(weights, other_weights, atol=1e-4, rtol=1e-4)
 
 
-def test_the_teacher_makes_a_difference(lab: CacheLab) -> None:
+def test_the_teacher_makes_a_difference(tiny: TinyCache) -> None:
     """Without this, the tests above could pass with a teacher that nobody hears."""
-    cached = trajectory(small_workbench(lab.data, cache=lab.open()), OBJECTIVES["kd"])
+    cached = trajectory(small_workbench(tiny.data, cache=tiny.open()), OBJECTIVES["kd"])
     other = trajectory(SameBatchesWorkbench(small_student(seed=10)), OBJECTIVES["kd"])
     assert not same_weights(cached[0][0], other[0][0])

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from torch import nn
 
 from tests.unit.full_disk import largest_file
-from tests.unit.trainables.training.course_lab import same_weights, small_student, weights_of
+from tests.unit.trainables.training.small_courses import same_weights, small_student, weights_of
 from trainables.errors import CheckpointError
 from trainables.models.weights import load_weights
 from trainables.training.checkpoint_paths import drop_states

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.training.course_lab import (
+from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.training.small_courses import (
     SHORT,
     VIEWS,
     separable_data,
@@ -31,11 +31,11 @@ FOUR_FULL_BATCHES = SHORT.with_overrides(epochs=3, batch_size=10)
 @pytest.fixture(scope="module", params=[Precision.FP32, Precision.FP16, Precision.INT8])
 def workbench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     data, folder = separable_data(N_TRAIN), tmp_path_factory.mktemp("lab")
-    lab = CacheLab(
+    tiny = TinyCache(
         folder, data, small_student(seed=9), split_facts(data), views=VIEWS, precision=request.param
     )
-    lab.build()
-    return small_workbench(lab.data, cache=lab.open())
+    tiny.build()
+    return small_workbench(tiny.data, cache=tiny.open())
 
 
 def confidence(workbench: Workbench, bank: str, epoch: int) -> Tensor:

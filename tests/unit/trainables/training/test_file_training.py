@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.data.folder_lab import config_of, write_folder
-from tests.unit.trainables.training.course_lab import CPU, same_weights, untimed, weights_of
+from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.data.image_folders import config_of, write_folder
+from tests.unit.trainables.training.small_courses import CPU, same_weights, untimed, weights_of
 from trainables.cache.node.reader import CacheReader
 from trainables.config import (
     BankConfig,
@@ -81,13 +81,13 @@ def trained(
 
 
 @pytest.fixture(scope="module")
-def lab(root: Path, tmp_path_factory: pytest.TempPathFactory) -> CacheLab:
+def tiny(root: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyCache:
     """The fp32 cache of views whose boxes are cut out of files; asked about one sample at a time."""
     data, folder = load_training(config_of(root)), tmp_path_factory.mktemp("lab")
-    lab = CacheLab(folder, data, colour_student(9), split_facts(data), views_of(*CUT), SEED, Precision.FP32)
-    lab = lab.but(batch_size=1, rows_per_shard=64)
-    lab.build(("weak",))
-    return lab
+    tiny = TinyCache(folder, data, colour_student(9), split_facts(data), views_of(*CUT), SEED, Precision.FP32)
+    tiny = tiny.but(batch_size=1, rows_per_shard=64)
+    tiny.build(("weak",))
+    return tiny
 
 
 def test_training_from_files_is_training_from_memory_bit_for_bit(root: Path) -> None:
@@ -100,30 +100,30 @@ def test_training_from_files_is_training_from_memory_bit_for_bit(root: Path) -> 
     assert len(told) == EPOCHS
 
 
-def test_cached_training_from_files_is_online_training_bit_for_bit(lab: CacheLab) -> None:
-    live = LiveTeacher(lab.teacher, lab.data, seed=SEED, batch_size=1, device=CPU)
-    weights, told = trained(lab.data, lab.views, KdConfig(), lab.open())
-    other_weights, other_told = trained(lab.data, lab.views, KdConfig(), OnlineTeacher(live, lab.views))
+def test_cached_training_from_files_is_online_training_bit_for_bit(tiny: TinyCache) -> None:
+    live = LiveTeacher(tiny.teacher, tiny.data, seed=SEED, batch_size=1, device=CPU)
+    weights, told = trained(tiny.data, tiny.views, KdConfig(), tiny.open())
+    other_weights, other_told = trained(tiny.data, tiny.views, KdConfig(), OnlineTeacher(live, tiny.views))
     assert same_weights(weights, other_weights)
     assert told == other_told
 
 
-def test_the_cache_of_a_folder_in_files_is_proved_against_the_live_teacher(lab: CacheLab) -> None:
-    proof = prove_alignment(lab.open(), lab.data, lab.teacher, lab.views, SEED, banks=("weak",))
+def test_the_cache_of_a_folder_in_files_is_proved_against_the_live_teacher(tiny: TinyCache) -> None:
+    proof = prove_alignment(tiny.open(), tiny.data, tiny.teacher, tiny.views, SEED, banks=("weak",))
     assert proof.largest_difference == pytest.approx(0, abs=1e-5)
 
 
-def test_a_cache_of_the_folder_in_memory_is_another_cache(lab: CacheLab, root: Path) -> None:
+def test_a_cache_of_the_folder_in_memory_is_another_cache(tiny: TinyCache, root: Path) -> None:
     whole = load_training(config_of(root, memory_gb=1))
     with pytest.raises(CacheError, match="cache was made from data"):
-        Workbench(whole, lab.views, view_seed=SEED, device=CPU, cache=lab.open())
+        Workbench(whole, tiny.views, view_seed=SEED, device=CPU, cache=tiny.open())
 
 
-def test_the_proof_sees_boxes_that_were_drawn_for_other_sizes(lab: CacheLab, root: Path) -> None:
+def test_the_proof_sees_boxes_that_were_drawn_for_other_sizes(tiny: TinyCache, root: Path) -> None:
     """As if a cache of images in memory, cropped at the data set's size, were taken for one of files."""
-    whole = replace(load_training(config_of(root, memory_gb=1)), digest=lab.data.digest)
+    whole = replace(load_training(config_of(root, memory_gb=1)), digest=tiny.data.digest)
     with pytest.raises(CacheError, match=r"rows of .* are not what the live teacher says"):
-        prove_alignment(lab.open(), whole, lab.teacher, lab.views, SEED, banks=("weak",))
+        prove_alignment(tiny.open(), whole, tiny.teacher, tiny.views, SEED, banks=("weak",))
 
 
 def test_what_was_left_out_is_on_record(root: Path, tmp_path: Path) -> None:

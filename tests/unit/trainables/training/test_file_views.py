@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.trainables.data.folder_lab import SIDE, config_of, write_folder
-from tests.unit.trainables.training.course_lab import CPU
+from tests.unit.trainables.data.image_folders import SIDE, config_of, write_folder
+from tests.unit.trainables.training.small_courses import CPU
 from trainables.config import BankConfig, CropFlipStep, RandAugmentStep, Recipe, ViewsConfig
 from trainables.config.views import CutmixStep, MixupStep, RandomResizedCropStep
 from trainables.data import ImageSplit, TrainingData, load_training

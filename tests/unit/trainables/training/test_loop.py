@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.training.course_lab import (
+from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.training.small_courses import (
     SHORT,
     VIEWS,
     same_weights,
@@ -290,12 +290,12 @@ def test_a_rate_far_too_high_fails_the_trial() -> None:
 
 
 @pytest.fixture(scope="module")
-def kitchen(tmp_path_factory: pytest.TempPathFactory) -> CacheLab:
+def kitchen(tmp_path_factory: pytest.TempPathFactory) -> TinyCache:
     data = separable_data()
     folder = tmp_path_factory.mktemp("lab")
-    lab = CacheLab(folder, data, small_student(seed=9), split_facts(data), views=VIEWS)
-    lab.build()
-    return lab
+    tiny = TinyCache(folder, data, small_student(seed=9), split_facts(data), views=VIEWS)
+    tiny.build()
+    return tiny
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory) -> CacheLab:
     ids=["ce", "kd", "dkd", "crld"],
 )
 def test_every_term_of_the_loss_is_among_the_metrics(
-    kitchen: CacheLab, objective: ObjectiveBase, terms: set[str]
+    kitchen: TinyCache, objective: ObjectiveBase, terms: set[str]
 ) -> None:
     told = Told()
     workbench = small_workbench(kitchen.data, cache=kitchen.open())
@@ -322,7 +322,7 @@ def test_every_term_of_the_loss_is_among_the_metrics(
     assert all(math.isfinite(value) for value in metrics.values())
 
 
-def test_the_loss_told_is_the_weighted_sum_of_its_terms(kitchen: CacheLab) -> None:
+def test_the_loss_told_is_the_weighted_sum_of_its_terms(kitchen: TinyCache) -> None:
     told = Told()
     workbench = small_workbench(kitchen.data, cache=kitchen.open())
     objective = KdConfig(ce_weight=0.25, kd_weight=2.0)

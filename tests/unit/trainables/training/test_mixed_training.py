@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.training.course_lab import (
+from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.training.small_courses import (
     CLASSES,
     CPU,
     CROP,
@@ -91,11 +91,11 @@ def trajectory(
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_cached_training_is_online_training_bit_for_bit(recipe: Recipe, tmp_path: Path) -> None:
     data, teacher = separable_data(), small_student(seed=9)
-    lab = CacheLab(
+    tiny = TinyCache(
         tmp_path, data, teacher, split_facts(data), views=views(recipe), precision=Precision.FP32, seed=SEED
     )
-    lab.build(("weak",))
-    reader = lab.open()
+    tiny.build(("weak",))
+    reader = tiny.open()
     objective = KdConfig(temperature=2.0, ce_weight=1.0, kd_weight=3.0)
     cached = trajectory(workbench_of(recipe, cache=reader), objective)
     online = trajectory(OnlineWorkbench(recipe, teacher), objective)
@@ -103,7 +103,7 @@ def test_cached_training_is_online_training_bit_for_bit(recipe: Recipe, tmp_path
     for (weights, metrics), (other_weights, other_metrics) in zip(cached, online, strict=True):
         assert same_weights(weights, other_weights)
         assert metrics == other_metrics
-    assert prove_alignment(reader, data, teacher, lab.views, SEED, banks=("weak",)).pairs == 64
+    assert prove_alignment(reader, data, teacher, tiny.views, SEED, banks=("weak",)).pairs == 64
 
 
 @pytest.mark.parametrize("bank", ["weak", "strong"])

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.objective_lab import VARIANTS, averaging_student, student_for
-from tests.unit.trainables.training.course_lab import (
+from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.objective_variants import VARIANTS, averaging_student, student_for
+from tests.unit.trainables.training.small_courses import (
     SHORT,
     VIEWS,
     same_weights,
@@ -52,9 +52,9 @@ class Lost(Exception):
 def workbench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     data = separable_data()
     teacher, folder = small_student(seed=9), tmp_path_factory.mktemp("lab")
-    lab = CacheLab(folder, data, teacher, split_facts(data), views=VIEWS, embedding=True)
-    lab.build()
-    return small_workbench(lab.data, cache=lab.open())
+    tiny = TinyCache(folder, data, teacher, split_facts(data), views=VIEWS, embedding=True)
+    tiny.build()
+    return small_workbench(tiny.data, cache=tiny.open())
 
 
 def course_of(objective: ObjectiveBase, **changes: Any) -> Course:

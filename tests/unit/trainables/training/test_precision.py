@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unit.trainables.training.course_lab import (
+from tests.unit.trainables.training.small_courses import (
     CPU,
     SHORT,
     same_weights,

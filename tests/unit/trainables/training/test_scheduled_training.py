@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.training.course_lab import (
+from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.training.small_courses import (
     SHORT,
     VIEWS,
     same_weights,
@@ -45,9 +45,9 @@ class Lost(Exception):
 @pytest.fixture(scope="module")
 def workbench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     data, folder = separable_data(), tmp_path_factory.mktemp("lab")
-    lab = CacheLab(folder, data, small_student(seed=9), split_facts(data), views=VIEWS)
-    lab.build()
-    return small_workbench(lab.data, cache=lab.open())
+    tiny = TinyCache(folder, data, small_student(seed=9), split_facts(data), views=VIEWS)
+    tiny.build()
+    return small_workbench(tiny.data, cache=tiny.open())
 
 
 def linear_student() -> nn.Module:

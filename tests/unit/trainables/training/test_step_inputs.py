@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.training.course_lab import (
+from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.training.small_courses import (
     CPU,
     VIEWS,
     separable_data,
@@ -122,21 +122,21 @@ def test_each_bank_has_dense_logits_of_its_own(tmp_path: Path) -> None:
     assert not served(PlainConfig(), workbench, small_student()).dense
 
 
-def kitchen(folder: Path, precision: Precision) -> CacheLab:
+def kitchen(folder: Path, precision: Precision) -> TinyCache:
     data = separable_data()
-    lab = CacheLab(folder, data, small_student(seed=9), split_facts(data), views=VIEWS, precision=precision)
-    lab.build()
-    return lab
+    tiny = TinyCache(folder, data, small_student(seed=9), split_facts(data), views=VIEWS, precision=precision)
+    tiny.build()
+    return tiny
 
 
 @pytest.mark.parametrize("precision", [Precision.FP16, Precision.FP32])
 def test_unshifted_logits_are_the_teachers_own(tmp_path: Path, precision: Precision) -> None:
-    lab = kitchen(tmp_path, precision)
-    workbench = small_workbench(lab.data, cache=lab.open())
+    tiny = kitchen(tmp_path, precision)
+    workbench = small_workbench(tiny.data, cache=tiny.open())
     own_BC = served(UnshiftedConfig(), workbench, small_student()).teacher["strong"].logits_BC
     images = workbench.images("strong", 2, torch.tensor([5, 0, 17, 40]))
-    with evaluating(lab.teacher), torch.no_grad():
-        live_BC: Tensor = lab.teacher(images)
+    with evaluating(tiny.teacher), torch.no_grad():
+        live_BC: Tensor = tiny.teacher(images)
     torch.testing.assert_close(own_BC, live_BC, rtol=1e-3, atol=2e-3)
     kept_BC = served(PlainConfig(), workbench, small_student()).teacher["strong"].logits_BC
     shifted = precision is Precision.FP16
@@ -145,8 +145,8 @@ def test_unshifted_logits_are_the_teachers_own(tmp_path: Path, precision: Precis
 
 
 def test_rows_are_those_of_the_training_split(tmp_path: Path) -> None:
-    lab = kitchen(tmp_path, Precision.FP32)
-    workbench = small_workbench(lab.data, cache=lab.open())
+    tiny = kitchen(tmp_path, Precision.FP32)
+    workbench = small_workbench(tiny.data, cache=tiny.open())
     signals = served(RowsConfig(), workbench, small_student())
     assert signals.rows_B is not None
     assert signals.rows_B.tolist() == [5, 0, 17, 40]

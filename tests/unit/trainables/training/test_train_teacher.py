@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.unit.trainables.training.course_lab import same_weights, untimed
+from tests.unit.trainables.training.small_courses import same_weights, untimed
 from trainables.config import DataConfig, DataName, ModelConfig, ModelName, TrainingConfig, ViewsConfig
 from trainables.data import load_training
 from trainables.data.splits import split_facts

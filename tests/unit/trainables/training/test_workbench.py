@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.unit.trainables.cache.lab import CacheLab
-from tests.unit.trainables.training.course_lab import VIEWS, separable_data, small_student, small_workbench
+from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.training.small_courses import VIEWS, separable_data, small_student, small_workbench
 from trainables.config import BankConfig, CropFlipStep, Precision, ViewsConfig
 from trainables.data.splits import split_facts
 from trainables.errors import CacheError
@@ -20,11 +20,11 @@ ROWS = torch.tensor([43, 0, 17, 17, 5])
 
 
 @pytest.fixture(scope="module", params=list(Precision))
-def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> CacheLab:
+def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TinyCache:
     data, folder = separable_data(), tmp_path_factory.mktemp("lab")
-    lab = CacheLab(folder, data, small_student(), split_facts(data), views=VIEWS, precision=request.param)
-    lab.build()
-    return lab
+    tiny = TinyCache(folder, data, small_student(), split_facts(data), views=VIEWS, precision=request.param)
+    tiny.build()
+    return tiny
 
 
 def test_an_epoch_trains_on_the_view_of_its_turn() -> None:
@@ -70,9 +70,9 @@ def test_an_empty_recipe_shows_the_normalised_images_themselves() -> None:
 
 
 @pytest.mark.parametrize("budget", [1 << 20, 44 * 3 * 4, 0])
-def test_the_teacher_speaks_about_the_view_of_the_epoch(lab: CacheLab, budget: int) -> None:
-    reader = lab.open()
-    workbench = small_workbench(lab.data, cache=reader, render_budget_bytes=budget)
+def test_the_teacher_speaks_about_the_view_of_the_epoch(tiny: TinyCache, budget: int) -> None:
+    reader = tiny.open()
+    workbench = small_workbench(tiny.data, cache=reader, render_budget_bytes=budget)
     for bank, epoch, view in (("weak", 1, 0), ("weak", 2, 1), ("weak", 4, 0), ("strong", 2, 1)):
         signal, expected = workbench.teacher(bank, epoch, ROWS), reader.signal(bank, view, ROWS)
         assert signal.logits_BC.dtype == torch.float32
@@ -88,30 +88,30 @@ def test_without_a_cache_there_is_no_teacher() -> None:
         small_workbench().teacher("weak", 1, ROWS)
 
 
-def test_a_bank_that_the_cache_lacks_is_refused(lab: CacheLab, tmp_path: Path) -> None:
-    weak_only = lab.but(folder=tmp_path)
+def test_a_bank_that_the_cache_lacks_is_refused(tiny: TinyCache, tmp_path: Path) -> None:
+    weak_only = tiny.but(folder=tmp_path)
     weak_only.build(("weak",))
-    workbench = small_workbench(lab.data, cache=weak_only.open())
+    workbench = small_workbench(tiny.data, cache=weak_only.open())
     with pytest.raises(CacheError, match="has no bank 'strong', only weak"):
         workbench.teacher("strong", 1, ROWS)
 
 
-def test_a_cache_of_other_images_is_refused(lab: CacheLab) -> None:
-    other = replace(lab.data, digest="e" * 64)
+def test_a_cache_of_other_images_is_refused(tiny: TinyCache) -> None:
+    other = replace(tiny.data, digest="e" * 64)
     with pytest.raises(CacheError, match="cache was made from data dddddddd…, this experiment has eeeeeeee…"):
-        small_workbench(other, cache=lab.open())
+        small_workbench(other, cache=tiny.open())
 
 
-def test_a_cache_of_other_views_is_refused(lab: CacheLab) -> None:
+def test_a_cache_of_other_views_is_refused(tiny: TinyCache) -> None:
     with pytest.raises(CacheError, match="views of seed 7, this experiment uses seed 8"):
-        small_workbench(lab.data, cache=lab.open(), view_seed=8)
+        small_workbench(tiny.data, cache=tiny.open(), view_seed=8)
 
 
-def test_a_bank_shown_by_another_recipe_is_refused(lab: CacheLab) -> None:
+def test_a_bank_shown_by_another_recipe_is_refused(tiny: TinyCache) -> None:
     wide = ViewsConfig(
         weak=BankConfig(recipe=(CropFlipStep(op="crop_flip", padding=2),)), strong=VIEWS.strong
     )
-    workbench = Workbench(lab.data, wide, view_seed=7, device=torch.device("cpu"), cache=lab.open())
+    workbench = Workbench(tiny.data, wide, view_seed=7, device=torch.device("cpu"), cache=tiny.open())
     workbench.teacher("strong", 1, ROWS)
     with pytest.raises(CacheError, match="shows bank weak by another recipe"):
         workbench.teacher("weak", 1, ROWS)

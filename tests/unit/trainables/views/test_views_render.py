@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.unit.trainables.views.views_lab import (
+from tests.unit.trainables.views.view_examples import (
     AUGMENT,
     CROP,
     CUT,

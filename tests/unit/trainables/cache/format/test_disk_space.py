@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.trainables.cache.lab import CacheLab, random_data
+from tests.unit.trainables.cache.tiny_caches import TinyCache, random_data
 from trainables.cache.format.disk_space import bytes_in_words, expected_bytes, require_disk_space
 from trainables.cache.format.manifest import Part, Shard
 from trainables.cache.format.planning import Plan, plan_shards
@@ -25,20 +25,22 @@ class TightPlace(Place):
         return self.left
 
 
-def plan_of(lab: CacheLab, place: Place) -> Plan:
-    banks = {bank: lab.views.bank(bank) for bank in ("weak", "strong")}
-    return plan_shards(place, lab.origin(("weak", "strong")), banks)
+def plan_of(tiny: TinyCache, place: Place) -> Plan:
+    banks = {bank: tiny.views.bank(bank) for bank in ("weak", "strong")}
+    return plan_shards(place, tiny.origin(("weak", "strong")), banks)
 
 
-def tight(lab: CacheLab, left: int) -> TightPlace:
-    place = open_place(lab.uri)
+def tight(tiny: TinyCache, left: int) -> TightPlace:
+    place = open_place(tiny.uri)
     return TightPlace(place.uri, place.filesystem, place.root, left)
 
 
 @pytest.mark.parametrize("precision", [Precision.FP16, Precision.FP32])
-def test_the_bytes_that_are_expected_are_those_that_are_written(lab: CacheLab, precision: Precision) -> None:
+def test_the_bytes_that_are_expected_are_those_that_are_written(
+    tiny: TinyCache, precision: Precision
+) -> None:
     data = random_data(600)
-    kitchen = lab.but(
+    kitchen = tiny.but(
         precision=precision, data=data, facts=split_facts(data), rows_per_shard=200, batch_size=200
     )
     place = open_place(kitchen.uri)
@@ -48,27 +50,27 @@ def test_the_bytes_that_are_expected_are_those_that_are_written(lab: CacheLab, p
     assert abs(expected - written) < 0.01 * written
 
 
-def test_only_what_is_missing_is_counted(lab: CacheLab) -> None:
-    place = open_place(lab.uri)
-    whole = require_disk_space(place, plan_of(lab, place))
-    lab.build(stop_after=6)
-    rest = require_disk_space(place, plan_of(lab, place))
+def test_only_what_is_missing_is_counted(tiny: TinyCache) -> None:
+    place = open_place(tiny.uri)
+    whole = require_disk_space(place, plan_of(tiny, place))
+    tiny.build(stop_after=6)
+    rest = require_disk_space(place, plan_of(tiny, place))
     assert 0 < rest < 0.4 * whole
-    lab.build()
-    assert require_disk_space(tight(lab, 0), plan_of(lab, place)) == 0
+    tiny.build()
+    assert require_disk_space(tight(tiny, 0), plan_of(tiny, place)) == 0
 
 
-def test_a_disk_that_cannot_hold_the_cache_is_refused(lab: CacheLab) -> None:
-    place = tight(lab, 9_000)
+def test_a_disk_that_cannot_hold_the_cache_is_refused(tiny: TinyCache) -> None:
+    place = tight(tiny, 9_000)
     with pytest.raises(
         CacheError, match=r"needs \d+\.\d kB more for 9 files, and .* has 9\.0 kB free; .*fp16"
     ):
-        require_disk_space(place, plan_of(lab, place))
-    assert not Path(lab.uri).exists()
+        require_disk_space(place, plan_of(tiny, place))
+    assert not Path(tiny.uri).exists()
 
 
-def test_embeddings_count_with_their_width(lab: CacheLab) -> None:
-    origin = lab.origin(("weak",))
+def test_embeddings_count_with_their_width(tiny: TinyCache) -> None:
+    origin = tiny.origin(("weak",))
     shard = Shard(bank="weak", view=0, index=0, first=0, rows=1000, part=Part.EMBEDDING)
     narrow, wide = (expected_bytes(origin, [shard], embedding_width=width) for width in (1, 513))
     assert wide - narrow == 1000 * 512 * 2

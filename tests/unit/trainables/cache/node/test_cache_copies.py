@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock
 
 from tests.unit.full_disk import largest_file
-from tests.unit.trainables.cache.lab import CacheLab
+from tests.unit.trainables.cache.tiny_caches import TinyCache
 from trainables.cache.node import copies
 from trainables.cache.node.copies import NodeScratch, clean_scratch, free_disk_space, node_copies
 from trainables.cache.node.reader import open_cache
@@ -149,11 +149,11 @@ def test_room_is_made_by_the_oldest_copies_and_only_where_it_lacks(
     assert names(tmp_path) == "c"
 
 
-def test_a_reader_keeps_cleaners_away_and_what_they_removed_is_converted_again(lab: CacheLab) -> None:
-    lab.build()
-    manifest = lab.open().manifest_sha
-    folder = lab.folder / "copies" / manifest
-    reader = open_cache(lab.uri, manifest_sha=manifest, scratch=folder)
+def test_a_reader_keeps_cleaners_away_and_what_they_removed_is_converted_again(tiny: TinyCache) -> None:
+    tiny.build()
+    manifest = tiny.open().manifest_sha
+    folder = tiny.folder / "copies" / manifest
+    reader = open_cache(tiny.uri, manifest_sha=manifest, scratch=folder)
     expected = reader.signal("weak", 0, torch.arange(40)).logits_BC
     (copy,) = node_copies(folder.parent)
     assert copy.in_use
@@ -161,14 +161,14 @@ def test_a_reader_keeps_cleaners_away_and_what_they_removed_is_converted_again(l
     assert clean_scratch(folder.parent, keep_bytes=0).removed == ()
     del reader
     assert len(clean_scratch(folder.parent, keep_bytes=0).removed) == 1
-    again = open_cache(lab.uri, manifest_sha=manifest, scratch=folder)
+    again = open_cache(tiny.uri, manifest_sha=manifest, scratch=folder)
     assert torch.equal(again.signal("weak", 0, torch.arange(40)).logits_BC, expected)
 
 
-def test_a_full_disk_is_an_error_that_names_the_folder(lab: CacheLab) -> None:
-    lab.build()
-    reader = lab.open()
+def test_a_full_disk_is_an_error_that_names_the_folder(tiny: TinyCache) -> None:
+    tiny.build()
+    reader = tiny.open()
     with largest_file(600), pytest.raises(CacheError, match=r"cannot keep bank weak .*scratch.*set TMPDIR"):
         reader.arrays("weak")
-    assert not (lab.folder / "scratch" / "weak").exists()
+    assert not (tiny.folder / "scratch" / "weak").exists()
     assert reader.signal("weak", 0, torch.arange(3)).logits_BC.shape == (3, 5)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.unit.trainables.cache.lab import CacheLab, random_data
+from tests.unit.trainables.cache.tiny_caches import TinyCache, random_data
 from trainables.data.splits import split_facts
 
 WIDTH = 32_768
@@ -42,14 +42,14 @@ print(json.dumps([memory("RssAnon") - own, memory("RssFile", "RssShmem") - share
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kinds of memory stand in Linux's /proc")
-def test_a_second_process_adds_no_memory_of_its_own_for_what_it_reads(lab: CacheLab) -> None:
+def test_a_second_process_adds_no_memory_of_its_own_for_what_it_reads(tiny: TinyCache) -> None:
     data = random_data(N_ROWS)
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, WIDTH), nn.Linear(WIDTH, 5))
-    kitchen = lab.but(
+    kitchen = tiny.but(
         data=data,
         facts=split_facts(data),
         teacher=teacher,
-        views=lab.views.with_overrides(weak=lab.views.weak.with_overrides(views=1)),
+        views=tiny.views.with_overrides(weak=tiny.views.weak.with_overrides(views=1)),
         rows_per_shard=N_ROWS,
         embedding=True,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.unit.trainables.cache.lab import CacheLab
+from tests.unit.trainables.cache.tiny_caches import TinyCache
 from trainables.cache.format.manifest import DamagedCache, discard_shards
 from trainables.cache.node.reader import open_cache
 from trainables.config import Precision
@@ -32,21 +32,21 @@ print((scratch / "weak" / "logits.npy").stat().st_ino)
 """
 
 
-def live_logits(lab: CacheLab, bank: str, view: int, rows: torch.Tensor) -> torch.Tensor:
-    live = LiveTeacher(lab.teacher, lab.data, seed=lab.seed, batch_size=64, device=torch.device("cpu"))
-    return live.logits(lab.views.bank(bank).recipe, view, rows)
+def live_logits(tiny: TinyCache, bank: str, view: int, rows: torch.Tensor) -> torch.Tensor:
+    live = LiveTeacher(tiny.teacher, tiny.data, seed=tiny.seed, batch_size=64, device=torch.device("cpu"))
+    return live.logits(tiny.views.bank(bank).recipe, view, rows)
 
 
 @pytest.mark.parametrize(("bank", "view"), [("weak", 0), ("weak", 1), ("strong", 0)])
 @pytest.mark.parametrize("precision", list(Precision))
 def test_a_signal_is_what_the_teacher_says_about_those_rows(
-    lab: CacheLab, precision: Precision, bank: str, view: int
+    tiny: TinyCache, precision: Precision, bank: str, view: int
 ) -> None:
-    kitchen = lab.but(precision=precision)
+    kitchen = tiny.but(precision=precision)
     kitchen.build()
     reader = kitchen.open()
     rows = torch.tensor([39, 0, 17, 0])
-    signal, live = reader.signal(bank, view, rows), live_logits(lab, bank, view, rows)
+    signal, live = reader.signal(bank, view, rows), live_logits(tiny, bank, view, rows)
     assert signal.logits_BC.dtype == signal.confidence_B.dtype == torch.float32
     restored = signal.logits_BC
     assert signal.logit_max_B is not None
@@ -65,8 +65,8 @@ def test_a_signal_is_what_the_teacher_says_about_those_rows(
 
 
 @pytest.mark.parametrize("precision", list(Precision))
-def test_a_whole_view_is_a_copy_that_says_what_a_batch_says(lab: CacheLab, precision: Precision) -> None:
-    kitchen = lab.but(precision=precision, embedding=True)
+def test_a_whole_view_is_a_copy_that_says_what_a_batch_says(tiny: TinyCache, precision: Precision) -> None:
+    kitchen = tiny.but(precision=precision, embedding=True)
     kitchen.build()
     reader = kitchen.open()
     whole = reader.whole_view("weak", 1)
@@ -89,34 +89,34 @@ def test_a_whole_view_is_a_copy_that_says_what_a_batch_says(lab: CacheLab, preci
     assert torch.equal(again.logits_BC, signal.logits_BC)
 
 
-def test_reading_warns_about_nothing(lab: CacheLab) -> None:
-    lab.build()
+def test_reading_warns_about_nothing(tiny: TinyCache) -> None:
+    tiny.build()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        reader = lab.open()
+        reader = tiny.open()
         reader.signal("weak", 0, torch.arange(3))
         reader.whole_view("strong", 0)
-        assert torch.equal(reader.ids, lab.data.train.ids)
+        assert torch.equal(reader.ids, tiny.data.train.ids)
 
 
 @pytest.mark.parametrize("rows", [[-1], [40], [0, 99]])
-def test_rows_outside_the_split_are_refused(lab: CacheLab, rows: list[int]) -> None:
-    lab.build()
+def test_rows_outside_the_split_are_refused(tiny: TinyCache, rows: list[int]) -> None:
+    tiny.build()
     with pytest.raises(CacheError, match=r"the cache has rows 0 to 39"):
-        lab.open().signal("weak", 0, torch.tensor(rows))
+        tiny.open().signal("weak", 0, torch.tensor(rows))
 
 
 @pytest.mark.parametrize("view", [-1, 2])
-def test_an_unknown_view_is_refused(lab: CacheLab, view: int) -> None:
-    lab.build()
+def test_an_unknown_view_is_refused(tiny: TinyCache, view: int) -> None:
+    tiny.build()
     with pytest.raises(CacheError, match=f"views 0 to 1 of bank weak, not {view}"):
-        lab.open().signal("weak", view, torch.arange(3))
+        tiny.open().signal("weak", view, torch.arange(3))
 
 
-def test_an_unknown_bank_is_refused(lab: CacheLab) -> None:
-    lab.build(("weak",))
+def test_an_unknown_bank_is_refused(tiny: TinyCache) -> None:
+    tiny.build(("weak",))
     with pytest.raises(CacheError, match=r"no bank 'strong', only weak"):
-        lab.open().whole_view("strong", 0)
+        tiny.open().whole_view("strong", 0)
 
 
 def test_a_missing_cache_says_which_stage_makes_it(tmp_path: Path) -> None:
@@ -137,64 +137,64 @@ def damage(path: Path, how: str) -> None:
     ("how", "message"),
     [("flipped", "was altered"), ("truncated", "has 100 bytes instead of"), ("missing", "is missing")],
 )
-def test_a_damaged_file_is_named_and_rebuilt_alone(lab: CacheLab, how: str, message: str) -> None:
-    lab.build()
-    damage(Path(lab.uri) / "bank=weak/view=0001/shard-00002.parquet", how)
+def test_a_damaged_file_is_named_and_rebuilt_alone(tiny: TinyCache, how: str, message: str) -> None:
+    tiny.build()
+    damage(Path(tiny.uri) / "bank=weak/view=0001/shard-00002.parquet", how)
     with pytest.raises(DamagedCache, match=f"view=0001/shard-00002.parquet {message}") as raised:
-        lab.open().arrays("weak")
-    assert not (lab.folder / "scratch" / "weak").exists()
-    discard_shards(lab.open().place, raised.value.shards)
-    assert [shard.file for shard in lab.build()] == ["bank=weak/view=0001/shard-00002.parquet"]
-    lab.open().arrays("weak")
+        tiny.open().arrays("weak")
+    assert not (tiny.folder / "scratch" / "weak").exists()
+    discard_shards(tiny.open().place, raised.value.shards)
+    assert [shard.file for shard in tiny.build()] == ["bank=weak/view=0001/shard-00002.parquet"]
+    tiny.open().arrays("weak")
 
 
-def test_all_damaged_files_are_found_at_once(lab: CacheLab) -> None:
-    lab.build()
+def test_all_damaged_files_are_found_at_once(tiny: TinyCache) -> None:
+    tiny.build()
     for index in (0, 2):
-        damage(Path(lab.uri) / f"bank=weak/view=0000/shard-0000{index}.parquet", "flipped")
+        damage(Path(tiny.uri) / f"bank=weak/view=0000/shard-0000{index}.parquet", "flipped")
     with pytest.raises(DamagedCache, match="2 files") as raised:
-        lab.open().arrays("weak")
+        tiny.open().arrays("weak")
     assert [shard.index for shard in raised.value.shards] == [0, 2]
 
 
-def test_later_opens_do_not_touch_the_cache(lab: CacheLab) -> None:
-    lab.build()
-    first = lab.open()
+def test_later_opens_do_not_touch_the_cache(tiny: TinyCache) -> None:
+    tiny.build()
+    first = tiny.open()
     expected = first.signal("weak", 1, torch.arange(40)).logits_BC
-    shutil.rmtree(lab.uri)
-    again = open_cache(lab.uri, manifest_sha=first.manifest_sha, scratch=lab.folder / "scratch")
+    shutil.rmtree(tiny.uri)
+    again = open_cache(tiny.uri, manifest_sha=first.manifest_sha, scratch=tiny.folder / "scratch")
     assert torch.equal(again.signal("weak", 1, torch.arange(40)).logits_BC, expected)
 
 
-def test_a_search_still_opens_the_manifest_that_it_began_with(lab: CacheLab) -> None:
-    lab.build(("weak",))
-    began = lab.open("before").manifest_sha
-    lab.build(("weak", "strong"))
-    reader = open_cache(lab.uri, manifest_sha=began, scratch=lab.folder / "after")
+def test_a_search_still_opens_the_manifest_that_it_began_with(tiny: TinyCache) -> None:
+    tiny.build(("weak",))
+    began = tiny.open("before").manifest_sha
+    tiny.build(("weak", "strong"))
+    reader = open_cache(tiny.uri, manifest_sha=began, scratch=tiny.folder / "after")
     assert (list(reader.banks), reader.manifest_sha) == (["weak"], began)
 
 
-def test_an_altered_manifest_is_refused(lab: CacheLab) -> None:
-    lab.build()
-    sha = lab.open("before").manifest_sha
-    path = Path(lab.uri) / "_manifests" / f"{sha}.json"
+def test_an_altered_manifest_is_refused(tiny: TinyCache) -> None:
+    tiny.build()
+    sha = tiny.open("before").manifest_sha
+    path = Path(tiny.uri) / "_manifests" / f"{sha}.json"
     path.write_text(path.read_text().replace('"rows": 120', '"rows": 121'))
     with pytest.raises(CacheError, match=r"was altered"):
-        open_cache(lab.uri, manifest_sha=sha, scratch=lab.folder / "after")
+        open_cache(tiny.uri, manifest_sha=sha, scratch=tiny.folder / "after")
 
 
-def test_a_copy_that_a_cleaner_thinned_out_is_made_again(lab: CacheLab) -> None:
-    lab.build()
-    lab.open().arrays("weak")
-    (lab.folder / "scratch" / "weak" / "top1.npy").unlink()
-    (lab.folder / "scratch" / "weak" / "logits.npy").write_bytes(b"short")
-    assert lab.open().signal("weak", 0, torch.arange(40)).logits_BC.shape == (40, 5)
+def test_a_copy_that_a_cleaner_thinned_out_is_made_again(tiny: TinyCache) -> None:
+    tiny.build()
+    tiny.open().arrays("weak")
+    (tiny.folder / "scratch" / "weak" / "top1.npy").unlink()
+    (tiny.folder / "scratch" / "weak" / "logits.npy").write_bytes(b"short")
+    assert tiny.open().signal("weak", 0, torch.arange(40)).logits_BC.shape == (40, 5)
 
 
-def test_two_processes_that_open_at_once_convert_once(lab: CacheLab) -> None:
-    lab.build()
-    scratch = lab.folder / "shared"
-    command = [sys.executable, "-c", OPENER, lab.uri, str(scratch)]
+def test_two_processes_that_open_at_once_convert_once(tiny: TinyCache) -> None:
+    tiny.build()
+    scratch = tiny.folder / "shared"
+    command = [sys.executable, "-c", OPENER, tiny.uri, str(scratch)]
     pipe = subprocess.PIPE
     processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
     for process in processes:

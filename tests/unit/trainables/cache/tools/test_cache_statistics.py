@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.unit.trainables.cache.lab import CacheLab
+from tests.unit.trainables.cache.tiny_caches import TinyCache
 from trainables.cache.format.manifest import read_manifest
 from trainables.cache.format.storage import open_place
 from trainables.cache.tools.export_table import export_plain
@@ -17,14 +17,14 @@ from trainables.errors import CacheError, ConfigError
 from trainables.teacher.live import LiveTeacher
 
 
-def live_logits(lab: CacheLab, bank: str, view: int) -> torch.Tensor:
-    live = LiveTeacher(lab.teacher, lab.data, seed=lab.seed, batch_size=64, device=torch.device("cpu"))
-    return live.logits(lab.views.bank(bank).recipe, view, torch.arange(40))
+def live_logits(tiny: TinyCache, bank: str, view: int) -> torch.Tensor:
+    live = LiveTeacher(tiny.teacher, tiny.data, seed=tiny.seed, batch_size=64, device=torch.device("cpu"))
+    return live.logits(tiny.views.bank(bank).recipe, view, torch.arange(40))
 
 
-def test_the_figures_of_a_bank_are_those_of_the_teacher_on_its_views(lab: CacheLab) -> None:
-    lab.but(precision=Precision.FP32).build()
-    place = open_place(lab.uri)
+def test_the_figures_of_a_bank_are_those_of_the_teacher_on_its_views(tiny: TinyCache) -> None:
+    tiny.but(precision=Precision.FP32).build()
+    place = open_place(tiny.uri)
     manifest, _ = read_manifest(place)
     steps: list[tuple[int, int]] = []
     figures = {bank.bank: bank for bank in bank_figures(place, manifest, progress=lambda *s: steps.append(s))}
@@ -36,10 +36,10 @@ def test_the_figures_of_a_bank_are_those_of_the_teacher_on_its_views(lab: CacheL
     assert sum(bank.bytes for bank in figures.values()) == manifest.bytes
     assert steps[-1] == (9, 9)
     for view in range(2):
-        probabilities = live_logits(lab, "weak", view).softmax(dim=1)
+        probabilities = live_logits(tiny, "weak", view).softmax(dim=1)
         found = figures["weak"].views[view]
         assert found.accuracy == pytest.approx(
-            (probabilities.argmax(1) == lab.data.train.labels).float().mean().item()
+            (probabilities.argmax(1) == tiny.data.train.labels).float().mean().item()
         )
         assert found.confidence == pytest.approx(probabilities.amax(1).mean().item(), rel=1e-5)
         entropy = -(probabilities * probabilities.log()).sum(1).mean().item()
@@ -48,11 +48,11 @@ def test_the_figures_of_a_bank_are_those_of_the_teacher_on_its_views(lab: CacheL
     assert weak.mean("accuracy") == pytest.approx(sum(v.accuracy for v in weak.views) / 2)
 
 
-def test_a_damaged_file_is_named_by_whoever_reads_it(lab: CacheLab) -> None:
-    lab.build()
-    path = next(Path(lab.uri).rglob("*.parquet"))
+def test_a_damaged_file_is_named_by_whoever_reads_it(tiny: TinyCache) -> None:
+    tiny.build()
+    path = next(Path(tiny.uri).rglob("*.parquet"))
     path.write_bytes(path.read_bytes()[:50])
-    place = open_place(lab.uri)
+    place = open_place(tiny.uri)
     with pytest.raises(CacheError, match=rf"cannot read {path}: .*verify EXPERIMENT --deep --repair"):
         bank_figures(place, read_manifest(place)[0])
 
@@ -61,10 +61,10 @@ def test_a_damaged_file_is_named_by_whoever_reads_it(lab: CacheLab) -> None:
     ("name", "precision"), [("plain.parquet", Precision.FP16), ("plain.csv", Precision.FP32)]
 )
 def test_an_export_is_one_table_of_plain_columns(
-    lab: CacheLab, tmp_path: Path, name: str, precision: Precision
+    tiny: TinyCache, tmp_path: Path, name: str, precision: Precision
 ) -> None:
-    lab.but(precision=precision).build()
-    place = open_place(lab.uri)
+    tiny.but(precision=precision).build()
+    place = open_place(tiny.uri)
     path = tmp_path / name
     assert export_plain(place, read_manifest(place)[0], path, banks=["weak", "strong"]) == 120
     frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
@@ -74,17 +74,17 @@ def test_an_export_is_one_table_of_plain_columns(
         (("weak", 1), 40),
     ]
     rows = frame[(frame["bank"] == "weak") & (frame["view"] == 1)]
-    assert rows["sample_id"].tolist() == lab.data.train.ids.tolist()
-    assert rows["label"].tolist() == lab.data.train.labels.tolist()
+    assert rows["sample_id"].tolist() == tiny.data.train.ids.tolist()
+    assert rows["label"].tolist() == tiny.data.train.labels.tolist()
     logits = rows[[f"logit_{index}" for index in range(5)]].to_numpy()
     bound = 2e-3 if precision is Precision.FP16 else 1e-6
-    np.testing.assert_allclose(logits, live_logits(lab, "weak", 1).numpy(), atol=bound)
+    np.testing.assert_allclose(logits, live_logits(tiny, "weak", 1).numpy(), atol=bound)
     assert not list(tmp_path.glob(".*.part"))
 
 
-def test_one_bank_can_be_exported_alone(lab: CacheLab, tmp_path: Path) -> None:
-    lab.build(("strong",))
-    place = open_place(lab.uri)
+def test_one_bank_can_be_exported_alone(tiny: TinyCache, tmp_path: Path) -> None:
+    tiny.build(("strong",))
+    place = open_place(tiny.uri)
     assert export_plain(place, read_manifest(place)[0], tmp_path / "a.parquet", banks=["strong"]) == 40
 
 
@@ -96,19 +96,19 @@ def test_one_bank_can_be_exported_alone(lab: CacheLab, tmp_path: Path) -> None:
     ],
 )
 def test_an_export_of_another_kind_or_bank_is_refused(
-    lab: CacheLab, tmp_path: Path, file: str, bank: str, message: str
+    tiny: TinyCache, tmp_path: Path, file: str, bank: str, message: str
 ) -> None:
-    lab.but(views=ViewsConfig()).build(("weak",))
-    place = open_place(lab.uri)
+    tiny.but(views=ViewsConfig()).build(("weak",))
+    place = open_place(tiny.uri)
     with pytest.raises(ConfigError, match=message):
         export_plain(place, read_manifest(place)[0], tmp_path / file, banks=[bank])
 
 
-def test_an_export_that_breaks_off_leaves_what_was_there(lab: CacheLab, tmp_path: Path) -> None:
-    lab.build(("weak",))
+def test_an_export_that_breaks_off_leaves_what_was_there(tiny: TinyCache, tmp_path: Path) -> None:
+    tiny.build(("weak",))
     (tmp_path / "a.csv").write_text("before")
-    place = open_place(lab.uri)
-    (Path(lab.uri) / "bank=weak/view=0001/shard-00002.parquet").write_bytes(b"")
+    place = open_place(tiny.uri)
+    (Path(tiny.uri) / "bank=weak/view=0001/shard-00002.parquet").write_bytes(b"")
     with pytest.raises(CacheError, match="cannot read"):
         export_plain(place, read_manifest(place)[0], tmp_path / "a.csv", banks=["weak"])
     assert [(path.name, path.read_text()) for path in tmp_path.glob("*a.csv*")] == [("a.csv", "before")]

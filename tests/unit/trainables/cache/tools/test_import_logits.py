@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tests.unit.trainables.cache.lab import CacheLab, random_data
+from tests.unit.trainables.cache.tiny_caches import TinyCache, random_data
 from trainables.cache.format.identity import make_identity
 from trainables.cache.format.manifest import Origin, read_manifest
 from trainables.cache.format.storage import open_place
@@ -204,10 +204,10 @@ def test_a_table_that_lacks_a_column_is_told_what_is_needed(
         read_logits(tmp_path / "a.parquet")
 
 
-def test_an_exported_bank_can_be_brought_again(lab: CacheLab, tmp_path: Path) -> None:
-    lab.but(views=ViewsConfig()).build(("weak",))
-    place = open_place(lab.uri)
+def test_an_exported_bank_can_be_brought_again(tiny: TinyCache, tmp_path: Path) -> None:
+    tiny.but(views=ViewsConfig()).build(("weak",))
+    place = open_place(tiny.uri)
     export_plain(place, read_manifest(place)[0], tmp_path / "plain.parquet", banks=["weak"])
     ids, logits = read_logits(tmp_path / "plain.parquet")
-    assert ids.tolist() == lab.data.train.ids.tolist()
+    assert ids.tolist() == tiny.data.train.ids.tolist()
     assert logits.shape == (40, 5)

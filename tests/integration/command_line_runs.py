@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from orchestrator.tracking.store import prepare_mlflow
-from tests.integration.fault_lab import events_in
+from tests.integration.watched_search import events_in
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE_S = 300.0

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from tests.unit.trainables.training.course_lab import separable_data, small_workbench, untimed, weights_of
+from tests.unit.trainables.training.small_courses import separable_data, small_workbench, untimed, weights_of
 from trainables.config import ModelConfig, ModelName
 from trainables.models import build_model
 from trainables.training.checkpoints import CheckpointFolder

@@ -49,7 +49,7 @@ VIEWS = ViewsConfig(
 
 
 @dataclass(frozen=True)
-class CacheLab:
+class TinyCache:
     """Data, teacher and views; `build` computes what a folder lacks, and `replace` puts a fault in."""
 
     folder: Path
@@ -107,5 +107,5 @@ class CacheLab:
     def open(self, name: str = "scratch") -> CacheReader:
         return open_cache(self.uri, scratch=self.folder / name)
 
-    def but(self, **changes: object) -> CacheLab:
+    def but(self, **changes: object) -> TinyCache:
         return replace(self, **changes)  # type: ignore[arg-type]

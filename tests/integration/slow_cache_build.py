@@ -69,7 +69,7 @@ def committed(request: CacheRequest) -> dict[str, tuple[int, int]]:
 def start_builder(request: CacheRequest) -> subprocess.Popen[str]:
     """`build_cache` in a process with a Ray session of its own; prints the summary as JSON."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.cache_lab", request.model_dump_json()],
+        [sys.executable, "-m", "tests.integration.slow_cache_build", request.model_dump_json()],
         cwd=REPOSITORY,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -10,7 +10,7 @@ from typing import Any, Final
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.pipeline.workers import Workers
 from orchestrator.terminal.console import Console
-from tests.integration.fault_lab import experiment_of
+from tests.integration.watched_search import experiment_of
 
 WORKER: Final = "RayTrainWorker"
 CONTROLLER: Final = "TrainController"

@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torchvision.datasets import CIFAR100
 
-from tests.unit.trainables.cache.lab import CacheLab
+from tests.unit.trainables.cache.tiny_caches import TinyCache
 from trainables.config import ModelConfig, ObjectiveBase, Precision, TrainingConfig, ViewsConfig
 from trainables.data import TrainingData
 from trainables.data.splits import split_facts
@@ -126,6 +126,6 @@ def cached(folder: Path, data: TrainingData, teacher: nn.Module, views: ViewsCon
     logits beyond what fp16 can say.
     """
     precision = Precision.FP32
-    lab = CacheLab(folder, data, teacher, split_facts(data), views=views, seed=SEED, precision=precision)
-    lab.build(("weak",))
-    return Workbench(data, views, view_seed=SEED, device=CPU, cache=lab.open())
+    tiny = TinyCache(folder, data, teacher, split_facts(data), views=views, seed=SEED, precision=precision)
+    tiny.build(("weak",))
+    return Workbench(data, views, view_seed=SEED, device=CPU, cache=tiny.open())
