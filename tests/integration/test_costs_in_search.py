@@ -140,7 +140,7 @@ def experiment() -> ExperimentConfig:
 
 
 @dataclass
-class Lab:
+class SearchSetting:
     workers: Workers
     folder: Path
 
@@ -173,11 +173,11 @@ class Lab:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SearchSetting]:
     folder = tmp_path_factory.mktemp("costs")
     with connect("local", cpus=2), Workers(experiment(), folder, Console()) as workers:
         workers.start_slots()
-        yield Lab(workers, folder)
+        yield SearchSetting(workers, folder)
 
 
 def flat(sampled: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def epochs_of(ledger: Ledger) -> list[dict[str, Any]]:
 @pytest.mark.ray
 @pytest.mark.slow
 def test_the_best_of_a_study_are_the_ledgers_pareto_front_also_after_an_interruption(
-    lab: Lab, tmp_path: Path
+    setting: SearchSetting, tmp_path: Path
 ) -> None:
     space = width_space(
         Cost.PARAMS,
@@ -208,10 +208,10 @@ def test_the_best_of_a_study_are_the_ledgers_pareto_front_also_after_an_interrup
         search={"points_to_evaluate": [SOUND, TOO_MUCH]},
     )
     ledger = Ledger(tmp_path / "first")
-    study = lab.search(space, ledger)
+    study = setting.search(space, ledger)
     first = [{name.replace("/", "."): value for name, value in t.params.items()} for t in study.trials[:2]]
     assert first == [SOUND, TOO_MUCH]
-    assert_params_are_those_of_the_student(lab, ledger)
+    assert_params_are_those_of_the_student(setting, ledger)
     assert_is_the_front_of(study, ledger)
 
     # A trial that told an epoch and then failed is none of the study's best, and the search went on.
@@ -225,7 +225,7 @@ def test_the_best_of_a_study_are_the_ledgers_pareto_front_also_after_an_interrup
     again = cut_in_the_fifth_trial(ledger, tmp_path / "again")
     known = [flat(record.sampled) for record in again.trials()]
     assert 5 <= len(known) < len(ledger.trials())
-    resumed = lab.search(space, again)
+    resumed = setting.search(space, again)
     assert [trial.params for trial in resumed.trials[: len(known)]] == known
     assert len(resumed.trials) == TRIALS
     assert_is_the_front_of(resumed, again)
@@ -247,13 +247,13 @@ def finals_of(ledger: Ledger) -> dict[str, tuple[float, float]]:
     return {r.trial: (r.final[ACCURACY], r.final[PARAMS]) for r in ledger.trials() if r.status == "completed"}
 
 
-def assert_params_are_those_of_the_student(lab: Lab, ledger: Ledger) -> None:
+def assert_params_are_those_of_the_student(setting: SearchSetting, ledger: Ledger) -> None:
     warm = WarmState(torch.device("cpu"))
     students = {record.trial: TrialSpec.from_plain(record.spec).student for record in ledger.trials()}
     told = epochs_of(ledger)
     assert len(told) > TRIALS
     for event in told:
-        student = warm.build(students[event["trial"]], lab.workbench())
+        student = warm.build(students[event["trial"]], setting.workbench())
         assert event["metrics"][PARAMS] == count_parameters(student)
         assert LATENCY not in event["metrics"]
 
@@ -271,7 +271,9 @@ def assert_is_the_front_of(study: Study, ledger: Ledger) -> None:
 
 
 @pytest.mark.ray
-def test_latency_is_measured_once_for_each_architecture_of_a_search(lab: Lab, tmp_path: Path) -> None:
+def test_latency_is_measured_once_for_each_architecture_of_a_search(
+    setting: SearchSetting, tmp_path: Path
+) -> None:
     space = width_space(
         Cost.LATENCY_MS,
         Cost.PARAMS,
@@ -279,7 +281,7 @@ def test_latency_is_measured_once_for_each_architecture_of_a_search(lab: Lab, tm
         training={"lr": {"loguniform": [0.01, 0.5]}},
     )
     ledger = Ledger(tmp_path)
-    study = lab.search(space, ledger)
+    study = setting.search(space, ledger)
     by_width: dict[int, set[float]] = {}
     widths = {record.trial: record.parameters["student.width"] for record in ledger.trials()}
     for event in epochs_of(ledger):

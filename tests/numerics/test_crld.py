@@ -2,69 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import pytest
 import torch
-from torch import Tensor
 
+from tests.numerics.crld_views import Views, crld, fixture
+from tests.numerics.reference import (
+    LABELS,
+    STRONG_STUDENT,
+    STRONG_TEACHER,
+    WEAK_STUDENT,
+    WEAK_TEACHER,
+    Rows,
+    logits,
+)
 from trainables.config import CrldConfig, Gate
 from trainables.objectives import CrldObjective
-from trainables.objectives.terms.divergences import confidence_B, kd_divergence_B
-from trainables.signals import Losses, Signals, TeacherSignal
+from trainables.objectives.terms.divergences import kd_divergence_B
+from trainables.signals import Signals, TeacherSignal
 
 # B = samples in the batch, C = classes
-Rows = list[list[float]]
 
-WEAK_STUDENT: Final = [[1.0, 0.5, -0.5, 0.0], [0.2, -0.3, 0.8, 0.1]]
-WEAK_TEACHER: Final = [[3.0, 1.0, 0.0, -1.0], [0.5, 0.0, 1.5, -0.5]]
-STRONG_STUDENT: Final = [[0.6, 0.7, -0.2, 0.1], [0.1, 0.0, 0.4, 0.3]]
-STRONG_TEACHER: Final = [[1.2, 0.8, 0.1, -0.4], [0.9, 0.2, 1.0, -0.1]]
-LABELS: Final = [0, 2]
 CE_SUM: Final = 2.001681
-
-
-def logits(rows: Rows, *, grad: bool = False) -> Tensor:
-    return torch.tensor(rows, dtype=torch.float64, requires_grad=grad)
-
-
-def teacher_of(logits_BC: Tensor) -> TeacherSignal:
-    return TeacherSignal(logits_BC=logits_BC, confidence_B=confidence_B(logits_BC).float())
-
-
-@dataclass(frozen=True)
-class Views:
-    """The four logit tensors and the labels of one step."""
-
-    weak_student_BC: Tensor
-    strong_student_BC: Tensor
-    weak_teacher_BC: Tensor
-    strong_teacher_BC: Tensor
-    labels_B: Tensor
-
-    def signals(self) -> Signals:
-        return Signals(
-            student={"weak": self.weak_student_BC, "strong": self.strong_student_BC},
-            teacher={"weak": teacher_of(self.weak_teacher_BC), "strong": teacher_of(self.strong_teacher_BC)},
-            labels_B=self.labels_B,
-            epoch=1,
-        )
-
-
-def fixture(*, grad: bool = False) -> Views:
-    return Views(
-        weak_student_BC=logits(WEAK_STUDENT, grad=grad),
-        strong_student_BC=logits(STRONG_STUDENT, grad=grad),
-        weak_teacher_BC=logits(WEAK_TEACHER),
-        strong_teacher_BC=logits(STRONG_TEACHER),
-        labels_B=torch.tensor(LABELS),
-    )
-
-
-def crld(views: Views, weak_threshold: float, strong_threshold: float, gate: Gate = Gate.RELEASED) -> Losses:
-    config = CrldConfig(weak_threshold=weak_threshold, strong_threshold=strong_threshold, gate=gate)
-    return CrldObjective(config)(views.signals())
 
 
 def test_one_logit_tensor_everywhere_leaves_the_two_cross_entropies() -> None:

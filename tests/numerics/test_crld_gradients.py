@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import pytest
@@ -14,61 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.numerics.crld_views import Views, crld, fixture
+from tests.numerics.reference import (
+    LABELS,
+    STRONG_STUDENT,
+    WEAK_STUDENT,
+    logits,
+)
 from trainables.config import CrldConfig, Gate
 from trainables.objectives import CrldObjective
 from trainables.objectives.terms.divergences import confidence_B
-from trainables.signals import Losses, Signals, TeacherSignal
+from trainables.signals import Signals, TeacherSignal
 
 # B = samples in the batch, C = classes
-Rows = list[list[float]]
-
-WEAK_STUDENT: Final = [[1.0, 0.5, -0.5, 0.0], [0.2, -0.3, 0.8, 0.1]]
-WEAK_TEACHER: Final = [[3.0, 1.0, 0.0, -1.0], [0.5, 0.0, 1.5, -0.5]]
-STRONG_STUDENT: Final = [[0.6, 0.7, -0.2, 0.1], [0.1, 0.0, 0.4, 0.3]]
-STRONG_TEACHER: Final = [[1.2, 0.8, 0.1, -0.4], [0.9, 0.2, 1.0, -0.1]]
-LABELS: Final = [0, 2]
-
-
-def logits(rows: Rows, *, grad: bool = False) -> Tensor:
-    return torch.tensor(rows, dtype=torch.float64, requires_grad=grad)
-
-
-def teacher_of(logits_BC: Tensor) -> TeacherSignal:
-    return TeacherSignal(logits_BC=logits_BC, confidence_B=confidence_B(logits_BC).float())
-
-
-@dataclass(frozen=True)
-class Views:
-    """The four logit tensors and the labels of one step."""
-
-    weak_student_BC: Tensor
-    strong_student_BC: Tensor
-    weak_teacher_BC: Tensor
-    strong_teacher_BC: Tensor
-    labels_B: Tensor
-
-    def signals(self) -> Signals:
-        return Signals(
-            student={"weak": self.weak_student_BC, "strong": self.strong_student_BC},
-            teacher={"weak": teacher_of(self.weak_teacher_BC), "strong": teacher_of(self.strong_teacher_BC)},
-            labels_B=self.labels_B,
-            epoch=1,
-        )
-
-
-def fixture(*, grad: bool = False) -> Views:
-    return Views(
-        weak_student_BC=logits(WEAK_STUDENT, grad=grad),
-        strong_student_BC=logits(STRONG_STUDENT, grad=grad),
-        weak_teacher_BC=logits(WEAK_TEACHER),
-        strong_teacher_BC=logits(STRONG_TEACHER),
-        labels_B=torch.tensor(LABELS),
-    )
-
-
-def crld(views: Views, weak_threshold: float, strong_threshold: float, gate: Gate = Gate.RELEASED) -> Losses:
-    config = CrldConfig(weak_threshold=weak_threshold, strong_threshold=strong_threshold, gate=gate)
-    return CrldObjective(config)(views.signals())
 
 
 def crld_by_loops(views: Views, config: CrldConfig) -> float:

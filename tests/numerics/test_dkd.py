@@ -13,25 +13,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tests.numerics.reference import LABELS, THREE_LABELS, THREE_STUDENT, THREE_TEACHER, logits
+from tests.numerics.reference import WEAK_STUDENT as STUDENT
+from tests.numerics.reference import WEAK_TEACHER as TEACHER
 from trainables.config import DkdConfig
 from trainables.objectives import DkdObjective
 from trainables.objectives.terms.divergences import confidence_B, dkd_parts_B, kd_divergence_B
 from trainables.signals import Losses, Signals, TeacherSignal
 
 # B = samples in the batch, C = classes
-Rows = list[list[float]]
 
-STUDENT: Final = [[1.0, 0.5, -0.5, 0.0], [0.2, -0.3, 0.8, 0.1]]
-TEACHER: Final = [[3.0, 1.0, 0.0, -1.0], [0.5, 0.0, 1.5, -0.5]]
-LABELS: Final = [0, 2]
-THREE_STUDENT: Final = [*STUDENT, [-0.4, 0.9, 0.3, 0.2]]
-THREE_TEACHER: Final = [*TEACHER, [0.0, 2.0, 0.5, 0.5]]
-THREE_LABELS: Final = [0, 2, 1]
 CE: Final = 0.826856
-
-
-def logits(rows: Rows, *, grad: bool = False) -> Tensor:
-    return torch.tensor(rows, dtype=torch.float64, requires_grad=grad)
 
 
 def parts_of_fixture(temperature: float) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Final
 
 import numpy as np
 import pytest
@@ -14,32 +13,24 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tests.numerics.reference import (
+    LABELS,
+    STRONG_STUDENT,
+    THREE_LABELS,
+    THREE_STUDENT,
+    THREE_TEACHER,
+    Rows,
+    logits,
+    signals_of,
+)
+from tests.numerics.reference import WEAK_STUDENT as STUDENT
+from tests.numerics.reference import WEAK_TEACHER as TEACHER
 from trainables.config import CeConfig, KdConfig
 from trainables.objectives import CeObjective, KdObjective
 from trainables.objectives.terms.divergences import confidence_B, cross_entropy, kd_divergence_B
-from trainables.signals import Losses, Signals, TeacherSignal
+from trainables.signals import Losses, Signals
 
 # B = samples in the batch, C = classes
-Rows = list[list[float]]
-
-STUDENT: Final = [[1.0, 0.5, -0.5, 0.0], [0.2, -0.3, 0.8, 0.1]]
-TEACHER: Final = [[3.0, 1.0, 0.0, -1.0], [0.5, 0.0, 1.5, -0.5]]
-STRONG_STUDENT: Final = [[0.6, 0.7, -0.2, 0.1], [0.1, 0.0, 0.4, 0.3]]
-LABELS: Final = [0, 2]
-THREE_STUDENT: Final = [*STUDENT, [-0.4, 0.9, 0.3, 0.2]]
-THREE_TEACHER: Final = [*TEACHER, [0.0, 2.0, 0.5, 0.5]]
-THREE_LABELS: Final = [0, 2, 1]
-
-
-def logits(rows: Rows, *, grad: bool = False) -> Tensor:
-    return torch.tensor(rows, dtype=torch.float64, requires_grad=grad)
-
-
-def signals_of(student_BC: Tensor, teacher_BC: Tensor, labels: list[int], epoch: int = 1) -> Signals:
-    teacher = TeacherSignal(logits_BC=teacher_BC, confidence_B=confidence_B(teacher_BC))
-    return Signals(
-        student={"weak": student_BC}, teacher={"weak": teacher}, labels_B=torch.tensor(labels), epoch=epoch
-    )
 
 
 def kd_of_fixture(config: KdConfig) -> Losses:
