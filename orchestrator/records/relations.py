@@ -2,7 +2,9 @@
 
 Both are fields of the event that starts a student. A ledger of an earlier version lacks them, and is read by
 these rules: a finalist repeats the completed trial of its search whose specification is the same but for what
-a repetition has of its own, and it is compared with the only control that its search had.
+a repetition has of its own, and it is compared with the control that its search began with, the only one that
+such a version trained. A control of such a ledger has the name that follows from its specification, so that a
+finalist which a later version added to the ledger finds it.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any, Final
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import Group, group_trials, rank_trials
+from orchestrator.records.trial_names import control_name
 from trainables.errors import StillhouseError
 
 CONTROL: Final = "control"
@@ -51,10 +54,10 @@ def control_of(finalist: TrialRecord, controls: Sequence[TrialRecord]) -> Group:
     Raises:
         StillhouseError: no student of it was completed.
     """
-    if finalist.control is not None:
-        own = [record for record in controls if record.repeats == finalist.control]
-    else:
-        own = [record for record in controls if record.search == finalist.search]
+    of_search = [record for record in controls if record.search == finalist.search]
+    names = [record.repeats or control_name(record.search, record.spec) for record in of_search]
+    wanted = finalist.control or next(iter(names), None)
+    own = [record for record, name in zip(of_search, names, strict=True) if name == wanted]
     groups = group_trials(own)
     if not groups:
         raise StillhouseError(

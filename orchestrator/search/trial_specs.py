@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.config.schema import ExperimentConfig
+from orchestrator.records.trial_names import ID_DIGITS, control_name
 from search_spaces.space import SpaceConfig
 from trainables.config import (
     CeConfig,
@@ -20,8 +21,6 @@ from trainables.config import (
 from trainables.config.base import Scalar
 from trainables.seeds import derive_seed
 from trainables.slots.messages import TrainJob
-
-ID_DIGITS = 12  # 8 would let two of 10,000 students share an id once in a hundred searches
 
 
 @dataclass(frozen=True)
@@ -96,12 +95,13 @@ def repeat_jobs(
 def control_spec(experiment: ExperimentConfig, *, student: ModelConfig, search: str) -> TrialSpec:
     """The student that learns from labels alone, with the experiment's own recipe and budget."""
     objective = CeConfig()
-    content = [search, objective.plain(), student.plain(), experiment.training.plain()]
+    training = experiment.training
+    content = {"objective": objective.plain(), "student": student.plain(), "training": training.plain()}
     return TrialSpec(
-        trial_id=f"ce-{digest_of(content)[:ID_DIGITS]}",
+        trial_id=control_name(search, content),
         role=Role.BASELINE,
         objective=objective,
         student=student,
-        training=experiment.training,
+        training=training,
         seed=0,
     )

@@ -10,6 +10,7 @@ import pytest
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.relations import CONTROL, control_of, repeated_trial, with_repetitions
+from orchestrator.records.trial_names import control_name
 from trainables.config import Role
 from trainables.errors import StillhouseError
 
@@ -115,10 +116,29 @@ def test_a_finalist_is_compared_with_the_control_that_it_names(make_record: Make
     assert [record.trial for record in control_of(named, controls).records] == ["ce-2-0", "ce-2-1"]
 
 
+def earlier_control(make_record: MakeRecord, trial: str, *, width: int, search: str = "s") -> TrialRecord:
+    """As an earlier version recorded it: without the name that its seeds share."""
+    parts = {"objective": {"name": "ce"}, "student": {"width": width}, "training": {"epochs": 5}}
+    record = control(make_record, trial, search=search)
+    return record.model_copy(update={"spec": {**record.spec, **parts}})
+
+
 def test_in_an_earlier_ledger_a_search_had_one_control(make_record: MakeRecord) -> None:
-    controls = [control(make_record, "mine"), control(make_record, "theirs", search="other")]
+    controls = [
+        earlier_control(make_record, "mine", width=4),
+        earlier_control(make_record, "theirs", width=4, search="other"),
+        control(make_record, "later", repeats="ce-2"),
+    ]
     old = finalist(make_record, "f", width=4)
     assert [record.trial for record in control_of(old, controls).records] == ["mine"]
+
+
+def test_a_finalist_added_to_an_earlier_ledger_finds_the_control_there(make_record: MakeRecord) -> None:
+    mine, other = (earlier_control(make_record, f"c{width}", width=width) for width in (4, 16))
+    added = finalist(make_record, "f", width=4, repeats="small", control=control_name("s", mine.spec))
+    assert [record.trial for record in control_of(added, [other, mine]).records] == ["c4"]
+    with pytest.raises(StillhouseError, match=r"no student of control ce-\w+ was completed"):
+        control_of(added, [other])
 
 
 def test_a_control_without_a_completed_student_is_named(make_record: MakeRecord) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.config.loading import load_experiment
 from orchestrator.config.schema import ExperimentConfig
+from orchestrator.records.trial_names import control_name
 from orchestrator.search.trial_specs import Composer, control_spec, repeat_jobs
 from trainables.config import CeConfig, Cost, Role, TrialSpec, WorkbenchSpec
 
@@ -143,5 +144,6 @@ def test_the_control_learns_from_labels_alone_with_the_experiments_recipe(compos
     control = control_spec(experiment, student=experiment.student, search=composer.search)
     assert control.objective == CeConfig()
     assert (control.student, control.training) == (experiment.student, experiment.training)
+    assert control.trial_id == control_name(composer.search, control.plain())
     other = control_spec(experiment, student=experiment.student, search="t" * 64)
     assert control.trial_id != other.trial_id
