@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ class Stop:
     def node(self) -> ast.AST:
         found: ast.AST = ast.parse((ROOT / self.file).read_text(encoding="utf-8"))
         for part in self.name.split("."):
-            children = [node for node in ast.walk(found) if getattr(node, "name", None) == part]
+            children = [node for node in ast.walk(found) if part in _names(node)]
             assert children, f"{self}: there is no {part}"
             found = children[0]
         return found
@@ -44,6 +45,12 @@ class Stop:
             name in (getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "arg", None))
             for node in ast.walk(self.node)
         )
+
+
+def _names(node: ast.AST) -> set[str]:
+    """What a node defines: a function, a class, or a constant."""
+    targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
+    return {getattr(node, "name", "")} | {getattr(target, "id", "") for target in targets}
 
 
 def ways() -> dict[str, list[Stop]]:
@@ -73,7 +80,7 @@ def test_there_are_four_ways_of_some_length() -> None:
 def test_every_stop_is_there_and_hands_on_to_the_next(way: str) -> None:
     stops = WAYS[way]
     assert stops[-1].hands_on is None, "the last stop hands nothing on"
-    for here, there in zip(stops, stops[1:], strict=False):
+    for here, there in pairwise(stops):
         assert here.hands_on, f"{here} does not say by which name the next stop is reached"
         assert here.speaks_of(here.hands_on), f"{here} does not speak of {here.hands_on}"
         assert there.speaks_of(here.hands_on), f"{there} is not {here.hands_on}, and does not speak of it"
