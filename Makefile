@@ -34,11 +34,11 @@ GPU_PYTHON ?= $(shell test -x $(BIN)/python && echo $(BIN)/python || echo python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check unit numerics integration slow faults oldest python bench gpu pins clean distclean
+.PHONY: help setup demo test check unit numerics integration slow faults oldest python demo-seeds bench gpu pins clean distclean
 .NOTPARALLEL:
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(DEV) ## make .venv with all that development needs
 
@@ -97,10 +97,13 @@ python: $(OTHER_STAMP) ## the same with another interpreter: make python VERSION
 bench: $(DEV) ## measurements; ONLY=name for one of them
 	$(BIN)/python -m tests.benchmarks $(ONLY)
 
+demo-seeds: $(DEV) ## the demo with five seeds, and one of them twice: what it shows, and shows again
+	$(BIN)/python -m tests.benchmarks.demo_seeds
+
 gpu: ## tests and measurements that need a GPU; GPU_PYTHON=python3 without .venv, ONLY=name for one of them
 	@$(GPU_PYTHON) -m tests.benchmarks.gpu $(GPU_FLAGS) $(ONLY)
 
-pins: $(DEV) ## write the versions that are installed in .venv to constraints.txt, the lowest to constraints-oldest.txt
+pins: $(DEV) ## write the installed versions to constraints.txt, the lowest to constraints-oldest.txt
 	$(UV) pip freeze --exclude-editable --python $(BIN)/python > $(VENV)/installed.txt
 	@{ sed -n '/^#/p' constraints.txt; \
 		$(UV) pip compile setup.cfg --extra dev --constraint $(VENV)/installed.txt --python $(BIN)/python \

@@ -41,7 +41,7 @@ def run_with(views: ViewsConfig, folder: Path) -> Run:
 def test_more_cached_views_leave_the_teacher_as_it_is_and_another_recipe_does_not(tmp_path: Path) -> None:
     views = load_experiment("digits").config.views
     more = views.with_overrides(weak=views.weak.with_overrides(views=views.weak.views + 5))
-    other = views.with_overrides(weak=views.weak.with_overrides(recipe=()))
+    other = views.with_overrides(weak=views.weak.with_overrides(recipe=views.strong.recipe))
     keys = [teacher_request(run_with(choice, tmp_path))[1] for choice in (views, more, other)]
     assert keys[0] == keys[1] != keys[2]
     request, _ = teacher_request(run_with(more, tmp_path))
