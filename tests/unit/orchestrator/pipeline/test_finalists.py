@@ -11,6 +11,7 @@ import pytest
 import ray
 
 from orchestrator.config.loading import load_experiment
+from orchestrator.config.overrides import Overrides
 from orchestrator.pipeline import finalists  # as a module: pytest would take test_stage for a test
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.stages import Stages
@@ -83,7 +84,7 @@ class Scene:
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Scene:
-    loaded = load_experiment("digits")
+    loaded = load_experiment("digits", overrides=Overrides(space="digits"))
     config = loaded.config.with_overrides(
         budget=loaded.config.budget.with_overrides(finalists=1, seeds=2),
         pick=loaded.config.pick.with_overrides(where="params <= 700 and latency_ms < 1"),

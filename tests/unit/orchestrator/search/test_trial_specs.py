@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from orchestrator.config.loading import load_experiment
+from orchestrator.config.overrides import Overrides
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.records.trial_names import control_name
 from orchestrator.search.trial_specs import Composer, control_spec, repeat_jobs
@@ -16,7 +17,7 @@ DKD = {"objective": "dkd", "dkd": {"temperature": 2.0, "alpha": 1.0, "beta": 4.0
 
 @pytest.fixture(scope="module")
 def composer() -> Composer:
-    loaded = load_experiment("digits")
+    loaded = load_experiment("digits", overrides=Overrides(space="digits"))
     workbench = WorkbenchSpec(
         data=loaded.config.data,
         views=loaded.config.views,
