@@ -47,7 +47,7 @@ def test_a_shipped_space_tries_the_papers_values_first(name: str) -> None:
     assert sorted(points) == sorted(space.objective_names)
     for objective, point in points.items():
         # What a searcher draws beside the papers' values: the recipe has none of theirs.
-        drawn = {"training": space.training.corners()[0]} if space.training.domains() else {}
+        drawn = {"training": next(iter(space.training.corners()))} if space.training.domains() else {}
         chosen = space.resolve(point | drawn)
         default = OBJECTIVE_CONFIGS[objective]().plain()
         searched = (
