@@ -42,7 +42,7 @@ class Stop:
         if name == self.name.rpartition(".")[2]:
             return True
         return any(
-            name in (getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "arg", None))
+            name in {getattr(node, field, None) for field in ("id", "attr", "arg", "name")}
             for node in ast.walk(self.node)
         )
 

@@ -64,7 +64,7 @@ def test_a_table_by_sample_is_refused_where_slots_have_several_workers(
 ) -> None:
     path = tmp_path / "mine.yaml"
     text = shipped_file("digits", EXPERIMENTS_FOLDER, kind="experiment").read_text()
-    text = text.replace("space: digits", f"space: {space}")
+    text = text.replace("space: demo", f"space: {space}")
     path.write_text(f"{text}\ncluster: {{workers_per_slot: {workers}}}\n")
     if fits:
         load_experiment(str(path))
@@ -86,10 +86,10 @@ def test_a_table_by_sample_is_refused_where_slots_have_several_workers(
 def test_an_objective_of_embeddings_is_refused_without_them(lines: str, missing: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     text = shipped_file("digits", EXPERIMENTS_FOLDER, kind="experiment").read_text()
-    path.write_text(text.replace("space: digits", "space: cbd") + lines)
+    path.write_text(text.replace("space: demo", "space: cbd") + lines)
     with pytest.raises(ConfigError, match=missing):
         load_experiment(str(path))
-    whole = text.replace("space: digits", "space: cbd").replace(
+    whole = text.replace("space: demo", "space: cbd").replace(
         "student: {name: mlp,", "student: {cosine_head: 64, name: mlp,"
     )
     path.write_text(whole + "cache: {embedding: true}\n")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from orchestrator.config.loading import load_experiment
+from orchestrator.config.overrides import Overrides
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.ledger_writer import Bookkeeper
 from orchestrator.search.driver import SearchFollower, SearchTask
@@ -103,7 +104,7 @@ class Search:
 
 @pytest.fixture
 def search(tmp_path: Path) -> Search:
-    loaded = load_experiment("digits")
+    loaded = load_experiment("digits", overrides=Overrides(space="digits"))
     bench = WorkbenchSpec(
         data=loaded.config.data,
         views=loaded.config.views,
