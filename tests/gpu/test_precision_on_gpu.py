@@ -54,12 +54,13 @@ def test_a_network_computes_in_bf16_and_all_else_is_fp32(
 ) -> None:
     heard: set[tuple[torch.dtype, torch.dtype]] = set()
 
-    def noting(signals: Signals) -> Losses:
-        losses = CeObjective(CeConfig())(signals)
-        heard.add((signals.student["weak"].dtype, losses.total.dtype))
-        return losses
+    class Noting(CeObjective):
+        def forward(self, signals: Signals) -> Losses:
+            losses = super().forward(signals)
+            heard.add((signals.student["weak"].dtype, losses.total.dtype))
+            return losses
 
-    monkeypatch.setattr(loop, "build_objective", lambda *_: noting)
+    monkeypatch.setattr(loop, "build_objective", lambda *_: Noting(CeConfig()))
     student = Watched()
     ended = run(Course(student, CeConfig(), BF16, 3), bench_on(device))
     assert student.seen[True] == {torch.bfloat16}
