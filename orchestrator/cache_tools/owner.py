@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from orchestrator.cache_tools.subject import CacheTarget
+from orchestrator.cache_tools.target import CacheTarget
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.pipeline.cache_stage import cache_request, complete_cache
 from orchestrator.pipeline.context import Run, quiet_run

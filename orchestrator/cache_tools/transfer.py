@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cache_tools.owner import require_teacher_banks
-from orchestrator.cache_tools.subject import CacheTarget
+from orchestrator.cache_tools.target import CacheTarget
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.pipeline.cache_stage import cache_request
 from orchestrator.pipeline.context import quiet_run

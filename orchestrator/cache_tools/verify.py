@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.cache_tools.subject import CacheTarget
+from orchestrator.cache_tools.target import CacheTarget
 from orchestrator.terminal.console import Console
 from trainables.cache.format.disk_space import bytes_in_words
 from trainables.cache.format.manifest import read_manifest

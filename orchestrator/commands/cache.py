@@ -180,7 +180,7 @@ def _target(ref: str, space: str | None, out: Path | None, *, json_only: bool) -
     console = Console(json_only=json_only, out=sys.stdout)
     with redirect_stdout(sys.stderr if json_only else sys.stdout):
         if loaded is None:  # without torch and Ray
-            from orchestrator.cache_tools.subject import CacheTarget
+            from orchestrator.cache_tools.target import CacheTarget
             from trainables.cache.format.storage import open_place
 
             yield CacheTarget(open_place(ref)), console

@@ -28,7 +28,7 @@ def complete(
     if summary is None:
         from orchestrator.pipeline.run import run_experiment
 
-        # Ray writes to standard output what it thinks everybody should know; programs read JSON there.
+        # Ray writes notices to standard output, where programs read JSON.
         with redirect_stdout(sys.stderr if json_only else sys.stdout):
             summary = run_experiment(
                 loaded,

@@ -29,7 +29,7 @@ _LEFT_OPEN: list[ExitStack] = []
 
 
 class Workers:
-    """Context manager over the Ray session of a run; leaving it sends slots home and the session away."""
+    """Context manager over the Ray session of a run; leaving it ends the slots and the session."""
 
     def __init__(self, experiment: ExperimentConfig, folder: Path, console: Console) -> None:
         self._experiment = experiment

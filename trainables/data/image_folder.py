@@ -68,7 +68,7 @@ def index_folder(config: DataConfig, told: Told) -> None:
     """Look at the training images of a large folder now, so that loading finds them looked at.
 
     Nothing happens for other data sets, for folders that fit in memory, and for those that are not on this
-    machine, which is for whoever loads them to say. `told` is called with (images done, images to look at).
+    machine, which loading refuses. `told` is called with (images done, images to look at).
 
     Raises:
         DataError: as for `read_image_folder`, except for unreadable images.

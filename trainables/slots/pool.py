@@ -72,13 +72,13 @@ class SlotPool:
         self._begin(self._watch, "slots")
 
     def close(self, timeout_s: float = 30.0) -> bool:
-        """Send the slots home and wait for them, at most `timeout_s` seconds together; whether all have left.
+        """Tell the slots to end and wait for them, `timeout_s` seconds at most together; whether all have.
 
         While one has not, a thread of this process waits for its answer from Ray.
         """
         deadline = time.monotonic() + timeout_s
         self._closing.set()
-        with contextlib.suppress(ray.exceptions.RayError):  # a broker that is gone sends nobody home
+        with contextlib.suppress(ray.exceptions.RayError):  # a broker that is gone can tell no slot to end
             ray.get(self.broker.close.remote())
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0.0))
@@ -140,7 +140,7 @@ class SlotPool:
                 return
 
     def _leaves(self, slot: str, failures: int, reason: str) -> bool:
-        """Whether a slot that ended is not started again; the last one takes everybody's hope with it."""
+        """Whether a slot that ended is not started again; the last one fails every waiting job."""
         broken = failures > self.max_restarts
         with self._lock:  # of two that end at once, each must count the other as it is after that
             crowded = self.room is not None and self.room() < self._alive

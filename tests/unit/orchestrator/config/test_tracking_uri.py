@@ -77,3 +77,11 @@ def test_the_doctor_accepts_an_sqlite_file_in_the_working_folder(
     (check,) = [c for c in json.loads(done.stdout)["checks"] if c["name"] == "tracking"]
     assert check["ok"]
     assert check["detail"] == f"SQLite at {tmp_path}/mlflow.db"
+
+
+def test_the_doctor_shows_no_password_of_a_server_that_is_away(tmp_path: Path) -> None:
+    uri = "http://me:secret@127.0.0.1:1"
+    done = CliRunner().invoke(app, ["doctor", "--out", str(tmp_path), "--tracking-uri", uri, "--json"])
+    (check,) = [c for c in json.loads(done.stdout)["checks"] if c["name"] == "tracking"]
+    assert "http://127.0.0.1:1 does not answer" in check["detail"]
+    assert "secret" not in done.output
