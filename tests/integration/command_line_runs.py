@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -76,6 +77,18 @@ class Task:
                 process.kill()
                 raise AssertionError(f"did not happen in time:\n{process.communicate()}\n{self.events()}")
             time.sleep(0.05)
+
+    def kill_when(
+        self, process: subprocess.Popen[str], happened: Callable[[list[dict[str, Any]]], bool]
+    ) -> None:
+        """SIGKILL the driver while this holds: it is halted first, since a trial may end meanwhile."""
+        while True:
+            self.wait_for(process, happened)
+            process.send_signal(signal.SIGSTOP)
+            if happened(self.events()):
+                process.kill()
+                return
+            process.send_signal(signal.SIGCONT)
 
     def mlflow_runs(self) -> list[Run]:
         prepare_mlflow()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import time
@@ -53,10 +52,9 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     seconds, runs_at_stop, at_stop = time.monotonic() - began, task.mlflow_runs(), task.events()
 
     second, before = task.start(), n_ended(at_stop)
-    task.wait_for(
+    task.kill_when(
         second, lambda events: n_ended(events) > before and max(running(events).values(), default=0) > 0
     )
-    os.kill(second.pid, signal.SIGKILL)
     finish(second, 60)
     at_kill = task.events()
 

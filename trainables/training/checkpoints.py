@@ -66,7 +66,8 @@ class CheckpointFolder:
         document = {"version": STATE_VERSION, "spec": self._spec_digest, **vars(state)}
         try:
             with replacing(self._last_path) as beside:
-                torch.save(document, beside)
+                with beside.open("wb") as file:  # given a path, torch hides why it could not write
+                    torch.save(document, file)
                 if self._keep_all:
                     self._keep(beside, state.epoch)
         except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
