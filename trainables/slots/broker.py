@@ -186,7 +186,7 @@ class Broker:
         return self._failure.reason if self._failure is not None else None
 
     async def close(self) -> None:
-        """Send every slot home and drop what is running."""
+        """Release every slot and cancel what is running."""
         self._closed = True
         for entry in self._entries.values():
             if not entry.ended:

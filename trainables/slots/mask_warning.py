@@ -21,7 +21,7 @@ def mask_warning(spec: TrialSpec, message: Message) -> str | None:
     if not few:
         return None
     return (
-        f"{spec.trial_id}: {spec.objective.name} kept next to nothing in epoch {message.epoch} "
+        f"{spec.trial_id}: {spec.objective.name} kept under 1 % of the samples in epoch {message.epoch} "
         f"({', '.join(few)}): what that gates hardly teaches; lower its threshold, or look at the teacher's "
         "confidence"
     )

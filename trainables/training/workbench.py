@@ -129,7 +129,7 @@ class Workbench:
         if self._online is not None:
             return self._here(self._online.signal(bank, view, rows_B))
         if self._cache is None:
-            raise CacheError("this objective needs the teacher's logits, but the bench has no cache")
+            raise CacheError("this objective needs the teacher's logits, but the workbench has no cache")
         whole = self._whole_signal(self._cache, bank, view)
         if whole is None:
             return self._here(self._cache.signal(bank, view, rows_B))
@@ -203,7 +203,7 @@ class Workbench:
         kept = cache.banks.get(bank)
         if kept is not None and kept.recipe != self.views.bank(bank).recipe:
             raise CacheError(
-                f"{cache.uri} shows bank {bank} by another recipe than this bench; run the cache stage again"
+                f"{cache.uri} shows bank {bank} by another recipe than this workbench; run the cache stage again"
             )
         size = cache.view_bytes(bank, view)
         if size > self._free_signal_bytes:

@@ -160,7 +160,7 @@ def _encode_fp16(logits_BC: Float32s, max_B: Float32s, _top_k: int) -> dict[str,
 def _encode_int8(logits_BC: Float32s, max_B: Float32s, _top_k: int) -> dict[str, Array]:
     below_BC = max_B[:, None] - logits_BC
     scale_B = below_BC.max(axis=1) / np.float32(INT8_STEPS)
-    # Where all logits are equal, or differ by next to nothing, there is no step: all are the maximum.
+    # Where all logits are equal, or differ by less than fp32 can show, there is no step: all are the maximum.
     divisor_B = np.where(scale_B > 0, scale_B, np.float32(1))
     steps_BC = np.clip(np.rint(below_BC / divisor_B[:, None]), 0, INT8_STEPS)
     return {"logits": (INT8_TOP - steps_BC).astype(np.int8), "logit_scale": scale_B}

@@ -32,7 +32,7 @@ DECODING: Final[Mapping[str, str]] = MappingProxyType(
         ),
     }
 )
-"""What columns mean, for whoever opens a file without this program; by a column that tells the precision."""
+"""What the columns mean, by a column that only one precision has; each file carries its text."""
 
 
 @dataclass(frozen=True)

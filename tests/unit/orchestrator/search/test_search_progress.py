@@ -1,4 +1,4 @@
-"""What a search tells of a mask that keeps next to nothing."""
+"""What a search tells of a mask that keeps under 1 % of the samples."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def test_a_mask_that_keeps_next_to_nothing_is_told_once_per_student(
         progress.reported("t2", told(0.5, epoch))
     progress.reported("t2", told(0.0, 4))
     assert [line.split("): ")[0] for line in said] == [
-        "crld-1: crld kept next to nothing in epoch 1 (kept_weak 0.20%",
-        "crld-2: crld kept next to nothing in epoch 4 (kept_weak 0.00%",
+        "crld-1: crld kept under 1 % of the samples in epoch 1 (kept_weak 0.20%",
+        "crld-2: crld kept under 1 % of the samples in epoch 4 (kept_weak 0.00%",
     ]
 
 

@@ -1,4 +1,4 @@
-"""The warning about masks that keep next to nothing: what it says, and who says it."""
+"""The warning about masks that keep under 1 % of the samples: what it says, and who says it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_warning_names_the_student_and_the_masks_that_kept_less_than_one_in_
     metrics = {"train/kept_weak": 0.0012, "train/kept_strong": 0.5, "train/loss": 0.0, "selection/kept": 0.0}
     warning = mask_warning(CRLD, Message(epoch=3, metrics=metrics))
     assert warning is not None
-    assert warning.startswith("crld-1: crld kept next to nothing in epoch 3 (kept_weak 0.12%): ")
+    assert warning.startswith("crld-1: crld kept under 1 % of the samples in epoch 3 (kept_weak 0.12%): ")
 
 
 @pytest.mark.parametrize("kept", [0.01, 1.0])
@@ -76,4 +76,4 @@ def test_the_slots_log_tells_of_it(
             JobChannel(lambda _: True, bool),
         )
     said = [record.message for record in caplog.records if record.name == "trainables.slots.worker"]
-    assert [line.split(" (")[0] for line in said] == ["zipf-1: zipf kept next to nothing in epoch 1"]
+    assert [line.split(" (")[0] for line in said] == ["zipf-1: zipf kept under 1 % of the samples in epoch 1"]

@@ -290,5 +290,5 @@ def test_an_end_that_nobody_heard_keeps_the_state(warm: WarmState, spec: Workben
 
 @pytest.mark.usefixtures("either_bf16")
 def test_a_student_of_a_teacher_needs_the_cache(warm: WarmState, spec: WorkbenchSpec) -> None:
-    with pytest.raises(CacheError, match="the bench has no cache"):
+    with pytest.raises(CacheError, match="the workbench has no cache"):
         train_job(job_of(spec, objective=KdConfig()), warm, Listener().channel())

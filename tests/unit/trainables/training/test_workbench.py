@@ -84,7 +84,7 @@ def test_the_teacher_speaks_about_the_view_of_the_epoch(tiny: TinyCache, budget:
 
 
 def test_without_a_cache_there_is_no_teacher() -> None:
-    with pytest.raises(CacheError, match="needs the teacher's logits, but the bench has no cache"):
+    with pytest.raises(CacheError, match="needs the teacher's logits, but the workbench has no cache"):
         small_workbench().teacher("weak", 1, ROWS)
 
 
