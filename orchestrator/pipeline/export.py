@@ -15,11 +15,11 @@ from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import SelectedChampion, seed_of
 from orchestrator.tracking.recorder import MlflowRecorder
 from orchestrator.tracking.registry import register_champion
-from trainables.config import ModelConfig, TrialSpec, digest_of
+from trainables.config import DataConfig, ModelConfig, TrialSpec, digest_of
 from trainables.data import load_training
 from trainables.errors import StillhouseError
 from trainables.export.formats import export_student
-from trainables.export.model_card import read_intact_card
+from trainables.export.model_card import Architecture, Preparation, Resizing, read_intact_card
 from trainables.models import build_model
 from trainables.models.weights import load_weights
 from trainables.training.train_teacher import TeacherFacts
@@ -41,7 +41,7 @@ def export_stage(
     """The champion's files: {"folder", "card", "files": {format: {"path", "max_abs_difference"}}}."""
     record = champion.record
     folder = run.out / "champion"
-    facts = {**_facts(record, teacher, cache=cache, metrics=metrics), **_latency(costs)}
+    facts = _facts(run, record, teacher, cache=cache, metrics=metrics) | _measured(costs, record, teacher)
 
     def export() -> dict[str, Any]:
         run.console.info("writing safetensors, ONNX and torch.export; each is reloaded and compared")
@@ -120,13 +120,32 @@ def _latency(costs: StudentCosts) -> dict[str, Any]:
     return {"latency": {**latency, "device": costs.latency_device}}
 
 
+def _measured(costs: StudentCosts, record: TrialRecord, teacher: TeacherFacts) -> dict[str, Any]:
+    architecture = Architecture(
+        network=TrialSpec.from_plain(record.spec).student,
+        n_classes=len(teacher.split.classes),
+        in_channels=teacher.split.input_shape[0],
+        parameters=int(costs.params),
+    )
+    return {"architecture": architecture.plain(), **_latency(costs)}
+
+
+def preparation(data: DataConfig, input_shape: tuple[int, int, int]) -> Preparation:
+    """How images of this data set become arrays of the student's input shape (channels, height, width)."""
+    channels = {1: "grey", 3: "RGB"}.get(input_shape[0]) if data.factory is None else None
+    side = data.image_size
+    resizing = None if side is None else Resizing(shorter_side=side, centre_crop=side)
+    return Preparation(channels=channels or "as the data set's factory gives them", resizing=resizing)
+
+
 def _facts(
-    record: TrialRecord, teacher: TeacherFacts, *, cache: str | None, metrics: Mapping[str, float]
+    run: Run, record: TrialRecord, teacher: TeacherFacts, *, cache: str | None, metrics: Mapping[str, float]
 ) -> dict[str, Any]:
     split = teacher.split
     return {
         "classes": list(split.classes),
         "normalisation": {"mean": list(split.mean), "std": list(split.std)},
+        "preparation": preparation(run.experiment.data, split.input_shape).plain(),
         "metrics": dict(metrics),
         "lineage": {
             "teacher": teacher.fingerprint,

@@ -67,7 +67,7 @@ class SearchProgress:
         self._board.started(trial, job)
 
     def reported(self, trial_id: str, message: Message) -> None:
-        """An epoch of Tune's trial of that id; a mask that keeps under 1 % of the samples is told once per student."""
+        """An epoch of Tune's trial of that id; a mask that keeps under 1 % is told once per student."""
         self._board.reported(trial_id, message)
         trial = self._jobs[trial_id].trial
         warning = mask_warning(trial, message)

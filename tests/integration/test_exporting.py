@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import logging
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from trainables.config import DataConfig, DataName, ModelConfig, ModelName
 from trainables.data import load_training
 from trainables.errors import ConfigError, StillhouseError
-from trainables.export import formats
+from trainables.export import formats, tracing
 from trainables.export.formats import ExportSummary, export_student
 from trainables.models import build_model
 from trainables.models.weights import load_weights
@@ -141,7 +143,7 @@ def test_the_card_describes_the_files(exported: ExportSummary) -> None:
 def test_the_onnx_file_states_its_opset_and_a_free_batch(exported: ExportSummary) -> None:
     document = onnx.load(exported.path("onnx"))
     onnx.checker.check_model(document, full_check=True)
-    assert [entry.version for entry in document.opset_import if entry.domain == ""] == [formats.OPSET]
+    assert [entry.version for entry in document.opset_import if entry.domain == ""] == [tracing.OPSET]
     (given,) = document.graph.input
     sides = [side.dim_param or side.dim_value for side in given.type.tensor_type.shape.dim]
     assert sides == ["batch", 1, 8, 8]
@@ -175,10 +177,48 @@ def test_the_exporter_is_silent(model: nn.Module, images: Tensor, tmp_path: Path
     assert seen.getvalue() == ""
 
 
+def test_no_file_holds_a_place_of_the_machine_or_an_image_of_the_data(
+    images: Tensor, exported: ExportSummary, tmp_path: Path
+) -> None:
+    archive = zipfile.ZipFile(exported.path("torch_export"))
+    content = {name: archive.read(name) for name in archive.namelist()}
+    content |= {path.name: path.read_bytes() for path in exported.folder.iterdir()}
+    places = [Path(torch.__file__).parents[1], Path(formats.__file__).parents[2], Path.cwd(), Path.home()]
+    assert [name for name, held in content.items() if any(str(p).encode() in held for p in places)] == []
+    assert [name for name, held in content.items() if images[0].numpy().tobytes() in held] == []
+
+
+def test_an_onnx_file_says_itself_what_the_card_says(
+    model: nn.Module, images: Tensor, tmp_path: Path
+) -> None:
+    network = ModelConfig(name=ModelName.RESNET8, width=4)
+    facts = CARD | {
+        "architecture": {"network": network.plain(), "n_classes": 10, "in_channels": 1, "parameters": 5142},
+        "preparation": {"channels": "grey", "resizing": {"shorter_side": 8, "centre_crop": 8}},
+    }
+    summary = export(model, tmp_path / "champion", images, card=facts)
+    session = onnxruntime.InferenceSession(summary.path("onnx"))
+    held = session.get_modelmeta().custom_metadata_map
+    card = json.loads(summary.card.read_text())
+    for name in ("classes", "normalisation", "architecture", "preparation", "lineage", "metrics"):
+        assert json.loads(held[f"stillhouse.{name}"]) == card[name]
+    # Nothing but the card is needed to build the network, prepare an image, and get the student's answer.
+    built = card["architecture"]
+    again = build_model(
+        ModelConfig.from_plain(built["network"]),
+        n_classes=built["n_classes"],
+        in_channels=built["in_channels"],
+    )
+    load_weights(again, summary.path("safetensors"))
+    assert sum(weights.numel() for weights in again.parameters()) == built["parameters"]
+    student = copy.deepcopy(model).to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    assert torch.equal(logits_of(again.eval(), images), logits_of(student, images))
+
+
 def test_weights_too_large_for_one_onnx_file_lie_beside_it(
     model: nn.Module, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "ONNX_LIMIT_BYTES", 0)
+    monkeypatch.setattr(tracing, "ONNX_LIMIT_BYTES", 0)
     summary = export(model, tmp_path / "champion", images)
     assert summary.path("onnx_data").stat().st_size > 4 * 1000
     session = onnxruntime.InferenceSession(summary.path("onnx"))

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import logging
 import shutil
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -32,13 +29,12 @@ from trainables.export.model_card import (
     read_intact_card,
     write_card,
 )
+from trainables.export.tracing import OPSET, quiet_exporter, write_graphs
 from trainables.local_files import sync
 from trainables.models.weights import load_weights, save_weights, weights_digest
 
-OPSET = 18  # the one that PyTorch's exporter is written in: a newer one adds a conversion and no operator
 RELATIVE_TOLERANCE = 1e-4
 TIE_TOLERANCE = 1e-6
-ONNX_LIMIT_BYTES = 2_000_000_000  # one protobuf file holds less than 2 GiB
 FILES: Final[Mapping[str, str]] = MappingProxyType(
     {"safetensors": "student.safetensors", "onnx": "student.onnx", "torch_export": "student.pt2"}
 )
@@ -99,7 +95,7 @@ def export_student(
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         images = sample_images.detach().to("cpu", torch.float32).contiguous()
-        differences = _write_and_prove(student, rebuild, beside, images)
+        differences = _write_and_prove(student, rebuild, beside, images, facts)
         document = ModelCard(
             **dict(facts),
             identity=identity,
@@ -135,53 +131,27 @@ def _check_samples(images: Tensor, input_shape: tuple[int, int, int]) -> None:
 
 
 def _write_and_prove(
-    student: nn.Module, rebuild: Callable[[], nn.Module], folder: Path, images: Tensor
+    student: nn.Module, rebuild: Callable[[], nn.Module], folder: Path, images: Tensor, facts: CardFacts
 ) -> dict[str, float]:
     """Write all formats; the largest difference of each, by format."""
+    shape = images.shape[1:]
     paths = {name: folder / file for name, file in FILES.items()}
-    with torch.inference_mode(False), torch.no_grad(), _quiet():
+    with torch.inference_mode(False), torch.no_grad(), quiet_exporter():
         save_weights(student, paths["safetensors"], {"model_card": CARD_FILE})
         fresh = _safetensors_reader(rebuild, paths["safetensors"])
         differences = {"safetensors": _prove("safetensors", student, fresh, images)}
-        _trace(student, images, paths)
+        write_graphs(
+            student,
+            input_shape=(shape[0], shape[1], shape[2]),
+            metadata=facts.metadata(),
+            torch_export=paths["torch_export"],
+            onnx=paths["onnx"],
+        )
         readers: dict[str, Forward] = {
             "onnx": _onnx_reader(paths["onnx"]),
             "torch_export": torch.export.load(paths["torch_export"]).module(),
         }
         return differences | {name: _prove(name, student, readers[name], images) for name in readers}
-
-
-def _trace(student: nn.Module, images: Tensor, paths: Mapping[str, Path]) -> None:
-    """Write the two formats that need a graph, from one tracing: that is the slow part."""
-    try:
-        program = torch.export.export(
-            student, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
-        )
-        torch.export.save(program, paths["torch_export"])
-        _write_onnx(program, images, paths["onnx"])
-    except OSError as error:
-        raise StillhouseError(f"cannot write the exported student: {error}") from error
-    except Exception as error:  # the exporter may raise anything for a user's network
-        raise StillhouseError(
-            f"cannot export the student: {type(error).__name__}: {error}; "
-            f"its forward pass must be traceable by torch.export with any batch size"
-        ) from error
-
-
-def _write_onnx(program: torch.export.ExportedProgram, images: Tensor, path: Path) -> None:
-    size_bytes = sum(value.nbytes for value in program.state_dict.values())
-    torch.onnx.export(
-        program,
-        (images,),
-        path,
-        dynamo=True,
-        verbose=False,
-        opset_version=OPSET,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=({0: "batch"},),
-        external_data=size_bytes > ONNX_LIMIT_BYTES,
-    )
 
 
 def _safetensors_reader(rebuild: Callable[[], nn.Module], path: Path) -> Forward:
@@ -250,19 +220,3 @@ def _replace_folder(beside: Path, folder: Path) -> None:
     beside.rename(folder)
     sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's progress and its warnings about its own internals."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
-from trainables.config import Config
+from trainables.config import Config, ModelConfig
 
 CARD_FILE = "model_card.json"
-CARD_VERSION = 1
+CARD_VERSION = 2
 
 
 class Normalisation(Config):
@@ -21,6 +21,35 @@ class Normalisation(Config):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     pixel_range: tuple[float, float] = (0.0, 1.0)
+
+
+class Resizing(Config):
+    """How an image of any size becomes one of the input's size."""
+
+    shorter_side: int = Field(
+        description="pixels to which the shorter side is scaled, the other in proportion"
+    )
+    interpolation: Literal["bilinear, antialiased"] = "bilinear, antialiased"
+    centre_crop: int = Field(description="side in pixels of the square that is cut from the middle")
+
+
+class Preparation(Config):
+    """How the data set's images became arrays of the input's shape, before pixels were normalised."""
+
+    channels: str = Field(
+        description="what the channels are, in their order: grey, RGB, or the data set's own"
+    )
+    resizing: Resizing | None = Field(description="none: images are of the input's size in the data set")
+    layout: Literal["NCHW float32"] = "NCHW float32"
+
+
+class Architecture(Config):
+    """What `trainables.models.build_model` needs to build the network that the weights fit."""
+
+    network: ModelConfig
+    n_classes: int
+    in_channels: int
+    parameters: int = Field(description="numbers that training changed")
 
 
 class Lineage(Config):
@@ -49,15 +78,19 @@ class CardFacts(Config):
     normalisation: Normalisation
     metrics: dict[str, float]
     lineage: Lineage
-    latency: Latency | None = Field(None, description="none in cards of earlier versions")
+    latency: Latency | None = Field(
+        None, description="none in cards of earlier versions", exclude_if=lambda value: value is None
+    )
+    architecture: Architecture | None = Field(
+        None, description="none in cards of version 1", exclude_if=lambda value: value is None
+    )
+    preparation: Preparation | None = Field(
+        None, description="none in cards of version 1", exclude_if=lambda value: value is None
+    )
 
-    def plain(self) -> dict[str, Any]:
-        """Plain data; an unknown latency is left out, as in cards of earlier versions.
-
-        The identity of an export is the digest of it, so theirs stay valid.
-        """
-        plain = super().plain()
-        return plain if self.latency is not None else {k: v for k, v in plain.items() if k != "latency"}
+    def metadata(self) -> dict[str, str]:
+        """The facts as an ONNX model's metadata: JSON by name, with the prefix `stillhouse.`."""
+        return {f"stillhouse.{name}": json.dumps(value) for name, value in self.plain().items()}
 
 
 class ExportedFile(Config):

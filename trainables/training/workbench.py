@@ -203,7 +203,7 @@ class Workbench:
         kept = cache.banks.get(bank)
         if kept is not None and kept.recipe != self.views.bank(bank).recipe:
             raise CacheError(
-                f"{cache.uri} shows bank {bank} by another recipe than this workbench; run the cache stage again"
+                f"{cache.uri} shows bank {bank} by another recipe than this run; run the cache stage again"
             )
         size = cache.view_bytes(bank, view)
         if size > self._free_signal_bytes:

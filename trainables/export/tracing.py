@@ -1,0 +1,97 @@
+"""The two formats that hold a graph, torch.export and ONNX, from one tracing: that is the slow part.
+
+Neither holds a place of the machine that traced, nor an image of the user's data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+from torch.fx import GraphModule
+
+from trainables.errors import StillhouseError
+
+OPSET = 18  # the one that PyTorch's exporter is written in: a newer one adds a conversion and no operator
+ONNX_LIMIT_BYTES = 2_000_000_000  # one protobuf file holds less than 2 GiB
+TRACED_BATCH = 2  # a batch of one would be traced as a constant
+
+
+def write_graphs(
+    student: nn.Module,
+    *,
+    input_shape: tuple[int, int, int],
+    metadata: Mapping[str, str],
+    torch_export: Path,
+    onnx: Path,
+) -> None:
+    """Write both files; they take float32 BCHW images of `input_shape` (CHW) in batches of any size.
+
+    `metadata` becomes the ONNX model's own, which any runtime can read.
+
+    Raises:
+        StillhouseError: the student cannot be traced, or a file cannot be written.
+    """
+    # Black images, for torch.export keeps what it traced with in its file.
+    images = torch.zeros(TRACED_BATCH, *input_shape)
+    try:
+        program = torch.export.export(
+            student, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
+        )
+        _drop_places(program.graph_module)
+        torch.export.save(program, torch_export)
+        _write_onnx(program, onnx, metadata)
+    except OSError as error:
+        raise StillhouseError(f"cannot write the exported student: {error}") from error
+    except Exception as error:  # the exporter may raise anything for a user's network
+        raise StillhouseError(
+            f"cannot export the student: {type(error).__name__}: {error}; "
+            f"its forward pass must be traceable by torch.export with any batch size"
+        ) from error
+
+
+def _drop_places(module: GraphModule) -> None:
+    """Take away the file and line of code that each node remembers: both formats would keep them."""
+    for part in module.modules():
+        if isinstance(part, GraphModule):
+            for node in part.graph.nodes:
+                node.meta.pop("stack_trace", None)
+
+
+def _write_onnx(program: ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
+    size_bytes = sum(value.nbytes for value in program.state_dict.values())
+    exported = torch.onnx.export(
+        program,
+        dynamo=True,
+        verbose=False,
+        opset_version=OPSET,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: "batch"},),
+    )
+    if exported is None:
+        raise StillhouseError("PyTorch's exporter gave no ONNX model")
+    exported.model.metadata_props.update(metadata)
+    exported.save(path, external_data=size_bytes > ONNX_LIMIT_BYTES)
+
+
+@contextlib.contextmanager
+def quiet_exporter() -> Iterator[None]:
+    """Without the exporter's progress and its warnings about its own internals."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
