@@ -472,7 +472,7 @@ def test_overrides_of_the_command_line_win(tmp_path: Path) -> None:
     assert loaded.space.objective_names == ("crld",)
     assert (loaded.config.space, loaded.config.out, loaded.config.budget.trials) == ("crld", str(tmp_path), 3)
     assert loaded.config.pick.where == "params <= 10"
-    assert (loaded.config.budget.finalists, loaded.config.budget.seeds) == (7, 16)
+    assert (loaded.config.budget.finalists, loaded.config.budget.seeds) == (7, 12)
 
 
 @pytest.mark.parametrize("name", list(shipped(EXPERIMENTS_FOLDER)))
