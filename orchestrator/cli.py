@@ -37,8 +37,11 @@ from orchestrator.config.loading import (
 )
 from orchestrator.config.overrides import Overrides
 from orchestrator.config.schema import ExperimentConfig
+from orchestrator.config.schema_description import file_schema
 from search_spaces.space import SpaceConfig
-from trainables.errors import StillhouseError
+from trainables.errors import ConfigError, StillhouseError
+
+WRONG_USAGE = 2
 
 app = typer.Typer(
     name="stillhouse",
@@ -59,14 +62,28 @@ app.command(epilog="Example: stillhouse evaluate digits --faithfulness --samples
 
 
 def main() -> None:
-    """Runs a subcommand; what goes wrong for a reason is one line on standard error and an exit code."""
+    """Runs a subcommand; what goes wrong for a reason is a line on standard error each, and an exit code.
+
+    With `--json` it is a JSON document on standard output too.
+    """
     try:
         app()
     except SystemExit as end:  # so Typer ends every command
-        _leave(end.code if isinstance(end.code, int) else 0)
+        code = end.code if isinstance(end.code, int) else 0
+        if code == WRONG_USAGE:  # which Typer has told
+            _tell_programs(["the command line cannot be used as written; see --help"], code)
+        _leave(code)
     except (StillhouseError, ClusterError) as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        problems = error.problems if isinstance(error, ConfigError) else (str(error),)
+        lines = [" ".join(problem.split()) for problem in problems]
+        sys.stderr.write("".join(f"error: {line}\n" for line in lines))
+        _tell_programs(lines, error.exit_code)
         _leave(error.exit_code)
+
+
+def _tell_programs(errors: list[str], exit_code: int) -> None:
+    if "--json" in sys.argv[1:]:
+        typer.echo(json.dumps({"errors": errors, "exit_code": exit_code}, indent=2))
 
 
 def _leave(exit_code: int) -> None:
@@ -211,7 +228,7 @@ def schema(
 ) -> None:
     """Print the JSON schema of a file, for editors."""
     model = ExperimentConfig if kind == "experiment" else SpaceConfig
-    typer.echo(json.dumps(model.model_json_schema(), indent=2))
+    typer.echo(json.dumps(file_schema(model), indent=2))
 
 
 @app.command(epilog="Example: stillhouse experiments")

@@ -1,5 +1,7 @@
 """Errors that a user, a file or a cluster can cause; the command line prints them without a traceback."""
 
+from __future__ import annotations
+
 
 class StillhouseError(Exception):
     """Base of every error that Stillhouse raises on purpose; its text says what to do next."""
@@ -8,9 +10,17 @@ class StillhouseError(Exception):
 
 
 class ConfigError(StillhouseError):
-    """A file or an option that cannot be used as written."""
+    """A file or an option that cannot be used as written; every problem has a line of its own."""
 
     exit_code = 2
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, ...]]:
+        """Workers send errors as pickles, which by default give all problems as one."""
+        return type(self), self.problems
 
 
 class DataError(StillhouseError):

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from orchestrator.config.schema import ExperimentConfig
-from orchestrator.config.validation_messages import Problem, as_error
+from orchestrator.config.validation_messages import Problem, Problems, as_error
 from orchestrator.config.yaml_reader import Document
 from search_spaces.sections import Section
 from search_spaces.space import SpaceConfig
@@ -17,6 +17,10 @@ from trainables.config import OBJECTIVE_CONFIGS, Config, Need, Precision
 
 ROWS_PER_WORKER: Final = 2
 """The fewest that batch statistics of a worker's own share can be taken of."""
+
+
+Found = Iterator[tuple[Document, Problem]]
+"""What a check finds, and in which of the two files."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,14 @@ def check_together(both: Both) -> None:
     """Try every check.
 
     Raises:
-        ConfigError: a combination that cannot run, with file, line and key.
+        ConfigError: combinations that cannot run, with file, line and key.
     """
-    for check in CHECKS:
-        check(both)
+    found = [problem for check in CHECKS for problem in check(both)]
+    problems = Problems()
+    for document in (both.document, both.space_document):
+        if own := [problem for where, problem in found if where is document]:
+            problems.lines += as_error(document, own).problems
+    problems.raise_all()
 
 
 def max_epochs(config: ExperimentConfig, space: SpaceConfig) -> int:
@@ -45,31 +53,33 @@ def max_epochs(config: ExperimentConfig, space: SpaceConfig) -> int:
     return max(epochs)
 
 
-def _overrides_fit(both: Both) -> None:
+def _overrides_fit(both: Both) -> Found:
     bases = {"student": both.config.student, "training": both.config.training}
     for section, base in bases.items():
         dimensions: Section = getattr(both.space, section)
         for corner in dimensions.corners():
-            _check_corner(base, corner, both.space_document, section)
-    _check_corner(both.config.student, both.space.student.constants(), both.space_document, "student")
+            yield from _check_corner(base, corner, both.space_document, section)
+    yield from _check_corner(
+        both.config.student, both.space.student.constants(), both.space_document, "student"
+    )
 
 
-def _scheduler_decides_in_time(both: Both) -> None:
+def _scheduler_decides_in_time(both: Both) -> Found:
     epochs = max_epochs(both.config, both.space)
     key, first = both.space.scheduler.first_decision()
     if first > epochs:
         text = f"found {first}; allowed: at most {epochs}, the epochs of a trial of {both.config.name}"
-        raise as_error(both.space_document, [Problem(("scheduler", key), text)])
+        yield both.space_document, Problem(("scheduler", key), text)
 
 
-def _budget_holds_the_grid(both: Both) -> None:
+def _budget_holds_the_grid(both: Both) -> Found:
     space, trials = both.space, both.config.budget.trials
     if space.search.algorithm == "grid" and (size := len(space.grid())) > trials:
         text = f"found {trials}; the grid of space {space.name} has {size} points: allow them"
-        raise as_error(both.document, [Problem(("budget", "trials"), text)])
+        yield both.document, Problem(("budget", "trials"), text)
 
 
-def _workers_share_a_batch(both: Both) -> None:
+def _workers_share_a_batch(both: Both) -> Found:
     workers = both.config.cluster.workers_per_slot
     own = both.config.training.batch_size
     sizes = [int(corner.get("batch_size", own)) for corner in both.space.training.corners()]
@@ -78,10 +88,10 @@ def _workers_share_a_batch(both: Both) -> None:
             f"found {workers}, which share batches of {min(sizes)} samples; allowed: at most "
             f"{min(sizes) // ROWS_PER_WORKER or 1}, so that each has {ROWS_PER_WORKER} samples or more"
         )
-        raise as_error(both.document, [Problem(("cluster", "workers_per_slot"), text)])
+        yield both.document, Problem(("cluster", "workers_per_slot"), text)
 
 
-def _imported_logits_suffice(both: Both) -> None:
+def _imported_logits_suffice(both: Both) -> Found:
     """Brought logits are of the clean view, and there is no network to ask for anything else."""
     if not both.config.teacher.imported:
         return
@@ -94,10 +104,10 @@ def _imported_logits_suffice(both: Both) -> None:
                     f"`views: 1`, since imported logits are of unaltered images, and objective {name} asks "
                     f"the teacher about the {bank} bank"
                 )
-                raise as_error(both.document, [Problem(("views", bank), text)])
+                yield both.document, Problem(("views", bank), text)
 
 
-def _tables_have_one_worker(both: Both) -> None:
+def _tables_have_one_worker(both: Both) -> Found:
     """A table by sample is filled by the worker that sees all samples."""
     workers = both.config.cluster.workers_per_slot
     for name in both.space.objective_names:
@@ -106,10 +116,10 @@ def _tables_have_one_worker(both: Both) -> None:
                 f"found {workers}; allowed: 1, since objective {name} of space {both.space.name} keeps a "
                 "table of every sample's last answer, which one worker has to fill"
             )
-            raise as_error(both.document, [Problem(("cluster", "workers_per_slot"), text)])
+            yield both.document, Problem(("cluster", "workers_per_slot"), text)
 
 
-def _unmixed_banks_mix_nothing(both: Both) -> None:
+def _unmixed_banks_mix_nothing(both: Both) -> Found:
     """Mixed images have several labels, and a partner that another view of the sample does not have."""
     for name in both.space.objective_names:
         for bank in OBJECTIVE_CONFIGS[name].unmixed_banks:
@@ -121,10 +131,10 @@ def _unmixed_banks_mix_nothing(both: Both) -> None:
                     "one sample with one label: take the step out, or the objective out of the space"
                 )
                 place = ("views", bank, "recipe", steps.index(mixing), "op")
-                raise as_error(both.document, [Problem(place, text)])
+                yield both.document, Problem(place, text)
 
 
-def _cache_keeps_enough_classes(both: Both) -> None:
+def _cache_keeps_enough_classes(both: Both) -> Found:
     """What top-k leaves out is known in sum alone, which is not enough for every objective."""
     cache = both.config.cache
     if cache.precision is not Precision.TOPK or cache.online:
@@ -135,26 +145,26 @@ def _cache_keeps_enough_classes(both: Both) -> None:
             f"found 'topk'; objective {name} of space {both.space.name} needs the teacher's logits of "
             f"every class; allowed: {enough}, or a space without it"
         )
-        raise as_error(both.document, [Problem(("cache", "precision"), text)])
+        yield both.document, Problem(("cache", "precision"), text)
 
 
-def _embeddings_are_there(both: Both) -> None:
+def _embeddings_are_there(both: Both) -> Found:
     """An objective that compares embeddings needs the teacher's, and a student that has one as wide."""
     for name in both.space.objective_names:
         if Need.TEACHER_EMBEDDING not in OBJECTIVE_CONFIGS[name].needs:
             continue
         if not both.config.cache.embedding:
             text = f"found false; objective {name} of space {both.space.name} needs true"
-            raise as_error(both.document, [Problem(("cache", "embedding"), text)])
+            yield both.document, Problem(("cache", "embedding"), text)
         if both.config.student.cosine_head is None and "cosine_head" not in both.space.student.dimensions():
             text = (
                 f"found nothing; objective {name} of space {both.space.name} needs the width of the "
                 "teacher's embedding"
             )
-            raise as_error(both.document, [Problem(("student", "cosine_head"), text)])
+            yield both.document, Problem(("student", "cosine_head"), text)
 
 
-def _a_live_teacher_answers(both: Both) -> None:
+def _a_live_teacher_answers(both: Both) -> Found:
     """What the student sees after an attack is in no cache: the teacher itself has to be asked about it."""
     if both.config.cache.online and not both.config.teacher.imported:
         return
@@ -165,20 +175,20 @@ def _a_live_teacher_answers(both: Both) -> None:
         if both.config.teacher.imported:
             place = ("teacher", "imported")
             text = f"found true; {asks}, and imported logits have no network; allowed: `teacher_input: view`"
-        raise as_error(both.document, [Problem(place, text)])
+        yield both.document, Problem(place, text)
 
 
-def _a_network_is_there_to_ask(both: Both) -> None:
+def _a_network_is_there_to_ask(both: Both) -> Found:
     """What only a network can give is not to be had from imported logits."""
     cache = both.config.cache
     asked = {"online": cache.online, "embedding": cache.embedding, "autocast": cache.autocast}
     for key, is_asked in asked.items():
         if is_asked and both.config.teacher.imported:
             text = "found true; imported logits have no network that could answer: leave it out"
-            raise as_error(both.document, [Problem(("cache", key), text)])
+            yield both.document, Problem(("cache", key), text)
 
 
-CHECKS: Final[tuple[Callable[[Both], None], ...]] = (
+CHECKS: Final[tuple[Callable[[Both], Found], ...]] = (
     _overrides_fit,
     _scheduler_decides_in_time,
     _budget_holds_the_grid,
@@ -201,11 +211,11 @@ def _who_needs(need: Need, space: SpaceConfig) -> Iterator[str]:
             yield name
 
 
-def _check_corner(base: Config, corner: dict[str, Any], document: Document, section: str) -> None:
+def _check_corner(base: Config, corner: dict[str, Any], document: Document, section: str) -> Found:
     try:
         base.with_overrides(**corner)
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         values = ", ".join(f"{name} {value!r}" for name, value in corner.items())
         text = f"{values} does not fit the experiment: {reason}"
-        raise as_error(document, [Problem((section,), text)]) from error
+        yield document, Problem((section,), text)

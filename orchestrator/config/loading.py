@@ -15,7 +15,7 @@ from orchestrator.config.overrides import Overrides
 from orchestrator.config.pairs import chosen, split_pair, with_pair
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.config.schema_description import did_you_mean
-from orchestrator.config.validation_messages import Problem, as_error, build, shown
+from orchestrator.config.validation_messages import Problem, Problems, as_error, build, shown
 from orchestrator.config.yaml_reader import Document, KeyPath, read_yaml
 from search_spaces.space import SpaceConfig
 from trainables.errors import ConfigError
@@ -48,18 +48,23 @@ def load_experiment(
     out whether data and checkpoint exist: another machine may hold them.
 
     Raises:
-        ConfigError: one line with file, line, key, what was found and what is allowed.
+        ConfigError: a line for each problem, with file, line, key, what was found and what is allowed.
     """
     overrides = overrides or Overrides()
     name, pair = split_pair(ref)
     source = _find(name, EXPERIMENTS_FOLDER, kind="experiment")
     whole = read_yaml(source)
     document = _paired(whole, pair)
-    config = _resolved(build(ExperimentConfig, document), folder=source.resolve().parent)
-    if check_paths:
-        _check_paths(config, document)
-    space_document = _space_document(config, document, overrides)
-    space = build(SpaceConfig, space_document)
+    folder = source.resolve().parent
+    problems = Problems()
+    with problems.gathered():
+        config = _resolved(build(ExperimentConfig, document), folder=folder)
+        if check_paths:
+            _check_paths(config, document)
+    with problems.gathered():
+        space_document = _space_document(document, folder, overrides)
+        space = build(SpaceConfig, space_document)
+    problems.raise_all()
     config = _overridden(config, overrides, space_document)
     check_together(Both(config, space, document, space_document))
     pairs = tuple(whole.data.get("pairs") or ())
@@ -127,26 +132,31 @@ def _paired(document: Document, wanted: str | None) -> Document:
     if wanted is None and not {"pair", "pairs"} & document.data.keys():
         return document
     build(ExperimentConfig, document)
+    problems = Problems()
     for name in document.data.get("pairs") or {}:
-        build(ExperimentConfig, with_pair(document, name))
+        with problems.gathered():
+            build(ExperimentConfig, with_pair(document, name))
+    problems.raise_all()
     return with_pair(document, chosen(document, wanted))
 
 
-def _space_document(config: ExperimentConfig, document: Document, overrides: Overrides) -> Document:
+def _space_document(document: Document, folder: Path, overrides: Overrides) -> Document:
     if overrides.space is not None:
         try:
             return read_yaml(_find(overrides.space, SPACES_FOLDER, kind="search space").resolve())
         except ConfigError as error:
             raise ConfigError(f"--space: {error}") from error
-    path = Path(config.space)
-    if path.is_absolute():
+    named = document.data.get("space")
+    if not isinstance(named, str):
+        raise ConfigError  # with no line: reading the experiment tells what is wrong with it
+    if _is_path(named):
+        path = _absolute(named, folder)
         if not path.is_file():
-            found = document.data["space"]
-            message = f"found {shown(found)}; allowed: a shipped name or an existing file, not {path}"
+            message = f"found {shown(named)}; allowed: a shipped name or an existing file, not {path}"
             raise as_error(document, [Problem(("space",), message)])
         return read_yaml(path)
     try:
-        return read_yaml(shipped_file(config.space, SPACES_FOLDER, kind="search space"))
+        return read_yaml(shipped_file(named, SPACES_FOLDER, kind="search space"))
     except ConfigError as error:
         raise as_error(document, [Problem(("space",), str(error))]) from error
 
@@ -173,9 +183,7 @@ def _resolved(config: ExperimentConfig, *, folder: Path) -> ExperimentConfig:
     """With absolute paths: relative ones start at the experiment's file."""
 
     def absolute(text: str | None) -> str | None:
-        if text is None or _SCHEME.match(text):
-            return text
-        return str((folder / Path(text).expanduser()).resolve())
+        return text if text is None or _SCHEME.match(text) else str(_absolute(text, folder))
 
     space = absolute(config.space) if _is_path(config.space) else config.space
     return config.with_overrides(
@@ -184,6 +192,10 @@ def _resolved(config: ExperimentConfig, *, folder: Path) -> ExperimentConfig:
         cache=config.cache.with_overrides(uri=absolute(config.cache.uri)),
         space=space,
     )
+
+
+def _absolute(path: str, folder: Path) -> Path:
+    return (folder / Path(path).expanduser()).resolve()
 
 
 def _check_paths(config: ExperimentConfig, document: Document) -> None:

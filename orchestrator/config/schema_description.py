@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
+from orchestrator.config.yaml_reader import FREE
+from trainables.config import Config
+
 Schema = dict[str, Any]
 
 _TYPES: Final = {
@@ -15,6 +18,15 @@ _TYPES: Final = {
     "string": "text",
     "null": "null",
 }
+
+
+def file_schema(model: type[Config]) -> Schema:
+    """The JSON schema of a file, for editors: every mapping may have the writer's own `x-` keys too."""
+    schema: Schema = model.model_json_schema()
+    for part in (schema, *schema.get("$defs", {}).values()):
+        if part.get("additionalProperties") is False:
+            part["patternProperties"] = {f"^{FREE}": {}}
+    return schema
 
 
 class SchemaWords:

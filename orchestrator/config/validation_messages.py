@@ -1,11 +1,12 @@
-"""From pydantic's errors to one line: FILE:LINE: KEY: found VALUE; allowed: ...; did you mean 'X'?"""
+"""From pydantic's errors to one line each: FILE:LINE: KEY: found VALUE; allowed: ...; did you mean 'X'?"""
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
@@ -35,7 +36,7 @@ def build(model: type[ConfigT], document: Document) -> ConfigT:
     """The record that a file describes.
 
     Raises:
-        ConfigError: one line about the first problem in the file, and how many more there are.
+        ConfigError: a line for each problem in the file.
     """
     try:
         return model.from_plain(document.data)
@@ -51,16 +52,47 @@ def _words(model: type[Config]) -> SchemaWords:
 
 
 def as_error(document: Document, problems: Sequence[Problem]) -> ConfigError:
-    """One line about the first of these problems."""
+    """A line for each of these problems, in the order of the file.
+
+    Of several at one place the first is told, and of a list or mapping only what is wrong inside it.
+    """
     by_path: dict[KeyPath, Problem] = {}
+    within = {problem.path[:length] for problem in problems for length in range(len(problem.path))}
     for problem in _without_misspelt(problems):
-        by_path.setdefault(problem.path, problem)
+        if problem.path not in within:
+            by_path.setdefault(problem.path, problem)
     ordered = sorted(by_path.values(), key=lambda problem: document.line(problem.path))
-    first = ordered[0]
-    place = f"{document.file}:{document.line(first.path)}: "
-    key = f"{dotted(first.path)}: " if first.path else ""
-    more = f" (and {len(ordered) - 1} more)" if len(ordered) > 1 else ""
-    return ConfigError(" ".join(f"{place}{key}{first.text}{more}".split()))
+    return ConfigError(*(_line(document, problem) for problem in ordered))
+
+
+@dataclass
+class Problems:
+    """What is wrong in several places, raised at once."""
+
+    lines: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Keep the problems that come up here, and go on behind."""
+        try:
+            yield
+        except ConfigError as error:
+            self.lines += [line for line in error.problems if line not in self.lines]
+
+    def raise_all(self) -> None:
+        """Raise what was gathered, if anything.
+
+        Raises:
+            ConfigError: a line for each problem.
+        """
+        if self.lines:
+            raise ConfigError(*self.lines)
+
+
+def _line(document: Document, problem: Problem) -> str:
+    place = f"{document.file}:{document.line(problem.path)}: "
+    key = f"{dotted(problem.path)}: " if problem.path else ""
+    return " ".join(f"{place}{key}{problem.text}".split())
 
 
 def dotted(path: KeyPath) -> str:

@@ -19,6 +19,9 @@ MAX_DEPTH: Final = 50
 MAX_VALUES: Final = 100_000
 """Bounds what a few nested aliases can unfold to."""
 
+FREE: Final = "x-"
+"""Keys that begin so are for the file's writer, who keeps anchors there: they are read past."""
+
 _TAG: Final = "tag:yaml.org,2002:"
 _SCALARS: Final = frozenset(_TAG + name for name in ("null", "bool", "int", "float", "str"))
 _PLAIN: Final = _SCALARS | {_TAG + "map", _TAG + "seq", _TAG + "merge"}
@@ -203,7 +206,7 @@ class _Reader:
         self._loader.flatten_mapping(node)
         merged = {str(key_node.value): (key_node, child) for key_node, child in node.value}
         node.value = list(merged.values())  # merged again elsewhere, repeated keys would multiply
-        yield from ((key, child) for key, (_, child) in merged.items())
+        yield from ((key, child) for key, (_, child) in merged.items() if not key.startswith(FREE))
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         try:

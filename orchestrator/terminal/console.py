@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +17,8 @@ from rich.console import ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
+
+from orchestrator.terminal.table_layout import blocks, column_widths
 
 QUIET_S: Final = 30.0
 """Least time between two plain lines about one piece of work."""
@@ -78,7 +82,18 @@ class Console:
             self._write(f"== {name}")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Rows under their columns; where no person watches, aligned with two spaces or more between them."""
+        """Rows under their columns; where no person watches, aligned with two spaces or more between them.
+
+        Where lines would be longer than the terminal is wide (or than COLUMNS says), each row is a block of
+        its own: the first cell, and below it a line for each other column.
+        """
+        widths = column_widths(columns, rows)
+        between = 3 if self.is_terminal else 2
+        if sum(widths) + between * len(widths) > self._columns():
+            self._write(title)
+            for line in blocks(columns, rows, self._columns()):
+                self._write(line)
+            return
         if self.is_terminal:
             table = Table(title=escape(title), title_justify="left")
             for column in columns:
@@ -88,11 +103,15 @@ class Console:
             self._rich.print(table)
             return
         self._write(title)
-        lines = [[str(cell) for cell in line] for line in (columns, *rows)]
-        widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-        for line in lines:
-            padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        for cells in (columns, *rows):
+            padded = (str(cell).ljust(width) for cell, width in zip(cells, widths, strict=True))
             self._write("  ".join(padded).rstrip())
+
+    def _columns(self) -> float:
+        if self.is_terminal:
+            return self._rich.width
+        told = os.environ.get("COLUMNS", "")
+        return int(told) if told.isdecimal() and int(told) > 0 else math.inf
 
     def result(self, data: Mapping[str, Any]) -> None:
         """What a program reads: one JSON document on standard output, with `json_only`; else nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,14 +29,15 @@ COMMANDS = (
 )  # fmt: skip
 
 
-def test_an_error_is_one_line_with_exit_code_2_and_no_traceback(tmp_path: Path) -> None:
+def test_errors_have_a_line_each_with_exit_code_2_and_no_traceback(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("name: mine\ndata: {name: digit}\n")
     done = _stillhouse("validate", str(path))
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith(f"error: {path}:")
-    assert done.stderr.count("\n") == 1
+    lines = done.stderr.splitlines()
+    assert len(lines) > 1
+    assert all(line.startswith(f"error: {path}:") for line in lines)
 
 
 def test_validating_imports_no_library_that_is_slow() -> None:
@@ -175,3 +177,34 @@ def test_shipped_files_are_listed_with_what_they_are(command: str, folder: Path)
 def _stillhouse(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "orchestrator", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["validate", "digit"], 2, "no shipped experiment 'digit'"),
+        (["run", "digits", "--trials", "0"], 2, "cannot be used as written"),
+        (["pick", "digits", "--where", "parms <= 1"], 2, "--where: "),
+        (["cache", "info", "digits", "--out", "nowhere"], 2, "run it first"),
+    ],
+)
+def test_with_json_an_error_is_json_too(words: list[str], code: int, told: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "orchestrator", *words, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["exit_code"]) == (code, code)
+    assert any(told in error for error in document["errors"])
+    assert "rror: " in done.stderr
+
+
+def test_validate_tells_every_problem_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    shipped_one = (EXPERIMENTS_FOLDER / "digits.yaml").read_text()
+    path.write_text(shipped_one.replace("seed: 0", "seed: x").replace("trials: 24", "trials: 0"))
+    command = [sys.executable, "-m", "orchestrator", "validate", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = done.stderr.splitlines()
+    assert [re.sub(r":\d+: ", ":N: ", line).split(": found")[0] for line in lines] == [
+        f"error: {path}:N: seed",
+        f"error: {path}:N: budget.trials",
+    ]

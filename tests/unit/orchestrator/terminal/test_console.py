@@ -83,3 +83,66 @@ def _ticks(step: float) -> Iterator[float]:
     while True:
         yield now
         now += step
+
+
+STUDENTS = (
+    ("student", "objective", "test gain over CE, points (95 %)", "hyper-parameters"),
+    [
+        ("teacher", "", "", ""),
+        (
+            "finalist 1 (champion)",
+            "crld",
+            "+4.39 [+3.37, +5.40]",
+            "temperature 5, within_weight 0.808, x 0.3",
+        ),
+        ("control", "ce", "", ""),
+    ],
+)
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_table_fits_a_narrow_terminal_and_loses_nothing(
+    columns: int, watched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    out = Terminal() if watched else io.StringIO()
+    Console(out=out).table("students", *STUDENTS)
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= columns
+    words = " ".join(out.getvalue().split())
+    for row in STUDENTS[1]:
+        assert all(str(cell) in words for cell in row)
+    for name in STUDENTS[0][1:]:
+        assert name in words
+
+
+def test_a_row_that_is_too_wide_is_a_block_with_a_line_for_each_column(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    out = io.StringIO()
+    Console(out=out).table("students", *STUDENTS)
+    assert out.getvalue().splitlines() == [
+        "students",
+        "teacher",
+        "finalist 1 (champion)",
+        "  objective                         crld",
+        "  test gain over CE, points (95 %)  +4.39 [+3.37, +5.40]",
+        "  hyper-parameters                  temperature 5,",
+        "                                    within_weight 0.808, x",
+        "                                    0.3",
+        "control",
+        "  objective                         ce",
+    ]
+
+
+def test_a_table_that_fits_stays_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = Terminal()
+    monkeypatch.setenv("COLUMNS", "80")
+    Console(out=out).table("students", ("name", "accuracy"), [("a", 0.5)])
+    assert "│ a    │ 0.5      │" in out.getvalue()
+    monkeypatch.delenv("COLUMNS")
+    piped = io.StringIO()
+    Console(out=piped).table("students", *STUDENTS)
+    assert len(piped.getvalue().splitlines()) == 5
