@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -165,14 +166,25 @@ class _Evaluator:
         self, student: nn.Module, teacher: nn.Module, search: BallSearch, console: Console
     ) -> Faithfulness:
         pair = NetworkPair(teacher, student, mean=self._data.mean, std=self._data.std)
-        began = console.clock()
+        times: list[float] = []
         with console.progress("attacks") as progress:
 
             def tell(done: int, total: int) -> None:
-                left_s = (console.clock() - began) / done * (total - done)
-                progress.update(done, f"{duration(left_s)} left", total=total)
+                times.append(console.clock())
+                progress.update(done, time_left(times, total), total=total)
 
             return faithfulness(pair, self._split, search, tell)
+
+
+def time_left(times: Sequence[float], total: int) -> str:
+    """What is said of the rest when pieces of work ended at these times, in seconds.
+
+    The first piece is not counted: libraries prepare themselves in it, which may take longer than the piece.
+    """
+    if len(times) < 2:
+        return "time left not known yet"
+    each_s = (times[-1] - times[0]) / (len(times) - 1)
+    return f"{duration(each_s * (total - len(times)))} left"
 
 
 def _student(run: Run, trial: str | None) -> TrialRecord:

@@ -267,6 +267,38 @@ def test_what_an_ascent_passes_counts_for_other_scores_too() -> None:
     assert best.most["is_over"].item() == 1
 
 
+def test_scores_climbed_at_once_are_found_as_far_as_each_alone() -> None:
+    together = searched(worked(), CLIMBED, 0.1).most
+    for name in CLIMBED:
+        alone = searched(worked(), (name,), 0.1).most[name]
+        assert together[name].item() == pytest.approx(alone.item(), abs=1e-9)
+
+
+def test_each_copy_climbs_its_own_score() -> None:
+    def scores(images_NCHW: Tensor) -> dict[str, Tensor]:
+        value_N = images_NCHW.flatten()
+        return {"up": value_N, "down": -value_N, "over": (value_N > 0.55).double()}
+
+    clean_BCHW = torch.tensor([0.5, 0.3], dtype=torch.float64).reshape(2, 1, 1, 1)
+    best = searched(BestInBall(scores, clean_BCHW), ("down", "up"), 0.1)
+    assert best.places["up"].flatten().tolist() == pytest.approx([0.6, 0.4])
+    assert best.places["down"].flatten().tolist() == pytest.approx([0.4, 0.2])
+    assert best.most["over"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("together", [1, 8, 24])
+def test_figures_do_not_depend_on_how_many_images_are_attacked_together(
+    together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, student, split = networks()
+    alone = QUICK.with_overrides(restarts=1)  # no start is drawn
+    whole = faithfulness(pair_of(teacher, student), split, alone)
+    monkeypatch.setattr("trainables.evaluation.faithfulness.MAX_BATCH", together)
+    parts = faithfulness(pair_of(teacher, student), split, alone)
+    for ball, other in zip(whole.balls, parts.balls, strict=True):
+        assert ball.plain() == pytest.approx(other.plain(), abs=1e-5)
+
+
 def test_a_search_stays_in_its_ball_and_in_the_pixels_range() -> None:
     seen: list[float] = []
     searched(BestInBall(hill(-1.0, seen), pixels(0.05)), ("height",), 0.1)
@@ -327,7 +359,7 @@ def test_progress_is_told_after_each_ascent() -> None:
     teacher, student, split = networks()
     told: list[tuple[int, int]] = []
     faithfulness(pair_of(teacher, student), split, QUICK, lambda done, total: told.append((done, total)))
-    ascents = 2 * len(CLIMBED) * 2
+    ascents = len(QUICK.epsilons) * QUICK.restarts
     assert told == [(done, ascents) for done in range(1, ascents + 1)]
 
 

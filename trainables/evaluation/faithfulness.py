@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -31,18 +32,20 @@ from trainables.models.modes import evaluating
 from trainables.seeds import derive_seed, first_by_hash, salt_of
 from trainables.tensors import at_least_fp32, memory_format
 
-MAX_BATCH: Final = 128
-"""Images that are attacked together, through both networks."""
+MAX_BATCH: Final = 1024
+"""Images that are attacked together, through both networks, all copies of an image counted ..."""
+MAX_BATCH_VALUES: Final = 1 << 22
+"""... and the values of their pixels: large images are attacked in smaller batches, for want of memory."""
 LEVELS: Final = 255
 DISAGREEMENT: Final = "disagreement"
 CLIMBED: Final = (
     *("teacher_lowest", "teacher_highest", "student_lowest", "student_highest"),
     *("teacher_surer", "student_surer", "student_leaves", "teacher_leaves"),
 )
-"""What is attacked, in this order: where confidences end, both signs of their gap, both ways to disagree."""
+"""What is attacked: where confidences end, both signs of their gap, both ways to disagree."""
 
 Told = Callable[[int, int], None]
-"""Called with the ascents that are done and with how many there are."""
+"""Called with the ascents, of all scores at once, that are done and with how many there are."""
 
 
 class BallFigures(Config):
@@ -130,8 +133,8 @@ def faithfulness(
                 f"the teacher gets none of {len(drawn)} samples right, and a student can be compared with it "
                 "only near those that it does; take more samples, or a better teacher"
             )
-        batches = torch.split(rows, MAX_BATCH)
-        ascents = len(batches) * len(search.epsilons) * len(CLIMBED) * search.restarts
+        batches = torch.split(rows, _rows_together(split, len(CLIMBED)))
+        ascents = len(batches) * len(search.epsilons) * search.restarts
         done = itertools.count(1)
         generator = torch.Generator().manual_seed(derive_seed(search.seed, "faithfulness"))
         found = []
@@ -156,10 +159,11 @@ def drawn_rows(split: ImageSplit, search: BallSearch) -> Tensor:
 
 
 def ball_scores(pair: NetworkPair, labels_B: Tensor, confidence_of: ConfidenceOf) -> Scores:
-    """The scores of images that are near others with these labels; see `scores_of`."""
+    """The scores of images that are near others with these labels, once or several times over."""
 
-    def scores(images_BCHW: Tensor) -> Mapping[str, Tensor]:
-        return scores_of(*pair.answers(images_BCHW), labels_B, confidence_of)
+    def scores(images_NCHW: Tensor) -> Mapping[str, Tensor]:
+        labels_N = labels_B.repeat(len(images_NCHW) // len(labels_B))
+        return scores_of(*pair.answers(images_NCHW), labels_N, confidence_of)
 
     return scores
 
@@ -217,10 +221,16 @@ def _is_right(pair: NetworkPair, split: ImageSplit, rows: Tensor) -> Tensor:
     """Whether the teacher gives these samples their labels, on the CPU."""
     parts = [torch.zeros(0, dtype=torch.bool)]
     with torch.no_grad():
-        for rows_B in torch.split(rows, MAX_BATCH) if len(rows) else ():
+        for rows_B in torch.split(rows, _rows_together(split, 1)) if len(rows) else ():
             images_BCHW, labels_B = _shown(pair, split, rows_B)
             parts.append((pair.answers(images_BCHW)[0].argmax(dim=-1) == labels_B).cpu())
     return torch.cat(parts)
+
+
+def _rows_together(split: ImageSplit, copies: int) -> int:
+    """How many samples are attacked at once, with so many copies of each."""
+    values = math.prod(split.images.shape[1:])
+    return max(min(MAX_BATCH, MAX_BATCH_VALUES // values) // copies, 1)
 
 
 def _shown(pair: NetworkPair, split: ImageSplit, rows_B: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 from orchestrator.cli import app
+from orchestrator.pipeline.evaluate_student import time_left
 from orchestrator.records.events import StageEvent, TrialEnded, TrialStarted
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.summary import Summary, write_summary
@@ -204,7 +205,7 @@ def test_people_are_told_that_figures_of_attacks_are_bounds(file: str) -> None:
     assert [row.count(">=") for row in rows] == [0, 2]
     assert "disagreement and gap are lower bounds" in lines[-1]
     assert "nothing here is a guarantee" in lines[-1]
-    assert "attacks: 16/16, 0 s left" in lines
+    assert "attacks: 2/2, 0 s left" in lines
     assert any("those of 30 that the teacher gets right" in line for line in lines)
 
 
@@ -315,3 +316,17 @@ def test_help_shows_an_example_and_the_rule_of_the_test_split() -> None:
 
 def test_an_experiments_pair_may_be_chosen() -> None:
     assert "digits.yaml has no pair 'large-small'" in refused(ConfigError, "digits", "--pair", "large-small")
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        ([100.0], "time left not known yet"),
+        ([100.0, 103.0], "24 s left"),
+        ([100.0, 102.0, 104.0, 106.0], "12 s left"),
+    ],
+)
+def test_the_time_left_is_that_of_what_was_measured_behind_the_first_piece(
+    times: list[float], said: str
+) -> None:
+    assert time_left(times, 10) == said
