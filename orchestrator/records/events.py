@@ -66,7 +66,8 @@ class TrialStarted(LedgerEvent):
         "control the name that all its seeds share",
     )
     control: str | None = Field(
-        None, description="of a finalist the control that it is compared with: what that control `repeats`"
+        None,
+        description="no longer written: of a finalist the one control of its search, as what it `repeats`",
     )
 
 
@@ -109,6 +110,9 @@ class FiguresAdded(LedgerEvent):
     figures: dict[str, int | float]
     latency_device: str | None = Field(
         None, description="model name of the GPU or CPU that the latencies among them were measured on"
+    )
+    control: str | None = Field(
+        None, description="the student of the control, with the same seed, that `gain_over_control` is over"
     )
 
 

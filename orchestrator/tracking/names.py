@@ -72,7 +72,9 @@ class ParentFacts:
             f"[Students, best first]({ranked}) · [the same by filter]({filtered})\n\n"
             f"Filter: `{RANKED_FILTER}`, sorted by `acc`, the accuracy on the selection split at the best "
             "epoch. Pruned students are KILLED, those that broke are FAILED with the tag `reason`. "
-            "Constants are this run's parameters; a student's parameters are what the search varied."
+            "Constants are this run's parameters; a student's parameters are what the search varied. A "
+            "finalist's `gain_over_control` is its accuracy on the test split less that of the run whose "
+            "`trial_id` is in its tag `control`: cross-entropy with the same architecture, epochs and seed."
         )
 
 

@@ -202,6 +202,8 @@ class Projection:
             change.points += _points(figures, event.time_ms, 0)
             if event.latency_device is not None:
                 change.tags["latency_device"] = event.latency_device[:TAG_CHARACTERS]
+            if event.control is not None:
+                change.tags["control"] = event.control
 
     def _artifact(self, event: ArtifactAdded) -> None:
         if self._known(event):

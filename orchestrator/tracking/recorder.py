@@ -124,19 +124,26 @@ class MlflowRecorder:
         return self._projector.run_id(trial)
 
     def record_figures(
-        self, trial: str | None, figures: Mapping[str, float], *, latency_device: str | None = None
+        self,
+        trial: str | None,
+        figures: Mapping[str, float],
+        *,
+        latency_device: str | None = None,
+        control: str | None = None,
     ) -> None:
         """Add figures to a student's run (params, size_bytes, latency_ms ...), through the ledger.
 
-        The device that latencies were measured on becomes the tag `latency_device`. With trial None they go
-        to the parent; students' figures never do, since they would be ranked there.
+        The device that latencies were measured on becomes the tag `latency_device`, the student that
+        `gain_over_control` is over the tag `control`. With trial None they go to the parent; students'
+        figures never do, since they would be ranked there.
 
         Raises:
             StillhouseError: the ledger has no such trial.
         """
         self._check_known(trial)
-        device = {} if latency_device is None else {"latency_device": latency_device}
-        self._ledger.append(FiguresAdded(trial=trial, figures=dict(figures), **device))
+        named = {"latency_device": latency_device, "control": control}
+        known = {name: value for name, value in named.items() if value is not None}
+        self._ledger.append(FiguresAdded(trial=trial, figures=dict(figures), **known))
 
     def record_artifact(self, path: Path, *, trial: str | None = None, folder: str | None = None) -> None:
         """Have a file or a folder copied to the parent's artifacts, or to a student's, through the ledger.

@@ -258,11 +258,21 @@ def test_a_latency_reaches_mlflow_with_its_percentile_and_its_device(tmp_path: P
     assert change.tags["latency_device"] == "Intel Xeon"
 
 
-def test_figures_of_an_earlier_version_bring_no_device(tmp_path: Path) -> None:
+def test_a_gain_reaches_mlflow_with_the_name_of_the_student_that_it_is_over(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    started(ledger, "t-1")
+    ledger.append(FiguresAdded(trial="t-1", figures={"gain_over_control": 0.04}, control="ce-1-seed0"))
+    change = only(Projection().fold(ledger.events()))
+    assert {point.key: point.value for point in change.points} == {"gain_over_control": 0.04}
+    assert change.tags["control"] == "ce-1-seed0"
+
+
+def test_figures_of_an_earlier_version_bring_neither_device_nor_control(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     started(ledger, "t-1")
     ledger.append(FiguresAdded(trial="t-1", figures={"latency_ms": 0.125}))
-    assert "latency_device" not in only(Projection().fold(ledger.events())).tags
+    tags = only(Projection().fold(ledger.events())).tags
+    assert not {"latency_device", "control"} & tags.keys()
 
 
 def test_progress_is_kept_apart_for_each_store_and_experiment(tmp_path: Path) -> None:
