@@ -60,7 +60,7 @@ class BudgetConfig(Config):
 
     trials: int = Field(16, ge=1, le=1_000_000, description="students that the search proposes")
     finalists: int = Field(2, ge=1, le=100, description="best students that are trained again")
-    seeds: int = Field(3, ge=1, le=100, description="seeds of each finalist and of the control")
+    seeds: int = Field(3, ge=1, le=100, description="seeds of each finalist and control")
     max_failed_trials: int = Field(10, ge=1, description="failed trials after which the search stops")
 
 

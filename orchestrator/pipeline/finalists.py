@@ -1,4 +1,4 @@
-"""After the search: costs, the best again with several seeds beside the control, the test split once."""
+"""After the search: costs, the best again with several seeds beside their controls, the test split once."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.slot_jobs import run_jobs
 from orchestrator.records.costs import StudentCosts, numbers_of
 from orchestrator.records.ledger import TrialRecord
-from orchestrator.records.ledger_writer import Bookkeeper, Repetition, agreements_in
-from orchestrator.records.relations import CONTROL
+from orchestrator.records.ledger_writer import Bookkeeper, agreements_in
+from orchestrator.records.relations import may_control
 from orchestrator.records.selection import choose_finalists
-from orchestrator.search.trial_specs import control_spec, repeat_jobs
+from orchestrator.search.trial_specs import controls_for, repeat_jobs
 from trainables.config import ModelConfig, OnlineSpec, Role, Split, TrialSpec, WorkbenchSpec, digest_of
 from trainables.errors import StillhouseError
 from trainables.slots.messages import EvaluateJob, Job, Message, ProfileJob, TrainJob
@@ -31,7 +31,7 @@ class Start:
     """What the ledger notes of a student beside its job."""
 
     parameters: Mapping[str, Any]
-    repetition: Repetition
+    repeats: str
 
 
 def constraints_of(run: Run) -> tuple[Constraint, ...]:
@@ -45,7 +45,6 @@ def profile_stage(
 ) -> dict[str, StudentCosts]:
     """Parameters, size and latency of each completed student, once per architecture on an idle slot."""
     students = {record.trial: TrialSpec.from_plain(record.spec).student for record in records}
-    students[CONTROL] = run.control_student
     distinct = {student.digest(): student for student in students.values()}
 
     def measure() -> dict[str, Any]:
@@ -69,33 +68,33 @@ def profile_stage(
 def finalists_stage(
     run: Run, workbench: WorkbenchSpec, search: str, chosen: Sequence[TrialRecord]
 ) -> tuple[list[TrialRecord], list[TrialRecord]]:
-    """Finalists and control, each with the same seeds; the records of those that were completed.
+    """Finalists and their controls, all with the same seeds; the records of those that were completed.
 
     A student that fails takes no other with it: its group has a seed less.
 
     Raises:
-        StillhouseError: all finalists failed, or the control with all its seeds.
+        StillhouseError: all finalists failed, or all controls of one.
     """
-    experiment = run.experiment
-    control = control_spec(experiment, student=run.control_student, search=search)
-    control_jobs = repeat_jobs(control, experiment=experiment, workbench=workbench, role=Role.BASELINE)
-    starts = {job.job_id: Start({}, Repetition(control.trial_id)) for job in control_jobs}
+    searched = run.ledger.trials(search=search, role=Role.SEARCH)
+    controls = controls_for(run.experiment, search=search, finalists=chosen, searched=searched)
+    wanted = [(control.spec, Start(control.parameters, control.spec.trial_id)) for control in controls]
+    wanted += [(TrialSpec.from_plain(r.spec), Start(r.parameters, r.trial)) for r in chosen]
+    starts: dict[str, Start] = {}
     groups: list[list[TrainJob]] = []
-    for record in chosen:
-        spec = TrialSpec.from_plain(record.spec)
-        groups.append(repeat_jobs(spec, experiment=experiment, workbench=workbench, role=Role.FINALIST))
-        start = Start(record.parameters, Repetition(record.trial, control.trial_id))
-        starts |= {job.job_id: start for job in groups[-1]}
+    for spec, start in wanted:
+        role = Role.BASELINE if spec.role is Role.BASELINE else Role.FINALIST
+        groups.append(repeat_jobs(spec, experiment=run.experiment, workbench=workbench, role=role))
+        starts |= dict.fromkeys([job.job_id for job in groups[-1]], start)
     # Seed by seed: what else a shared machine does meanwhile falls on the epochs of all groups alike.
-    jobs = [job for of_a_seed in zip(control_jobs, *groups, strict=True) for job in of_a_seed]
-    final_jobs = [job for group in groups for job in group]
+    jobs = [job for of_a_seed in zip(*groups, strict=True) for job in of_a_seed]
 
     def train() -> dict[str, Any]:
         _train(run, search, jobs, starts)
         return {"students": [job.job_id for job in jobs]}
 
     run.stages.run("finalists", digest_of([job.trial.plain() for job in jobs]), train)
-    return _completed(run, final_jobs), _completed(run, control_jobs)
+    names = [job.job_id for group in groups for job in group]
+    return _left(run, [record for name in names if (record := run.ledger.trial(name))])
 
 
 def test_stage(
@@ -151,7 +150,7 @@ def _train(run: Run, search: str, jobs: Sequence[TrainJob], starts: Mapping[str,
     books = Bookkeeper(run.ledger, search=search, agreements=lambda: ray.get(broker.agreements.remote()))
     for job in missing:
         start = starts[job.job_id]
-        books.started(job, parameters=start.parameters, repetition=start.repetition)
+        books.started(job, parameters=start.parameters, repeats=start.repeats)
     with run.console.progress("finalists", len(jobs)) as progress:
         progress.update(len(finished & set(starts)))
 
@@ -163,17 +162,27 @@ def _train(run: Run, search: str, jobs: Sequence[TrainJob], starts: Mapping[str,
         run_jobs(broker, missing, on_message, each_may_fail=True)
 
 
-def _completed(run: Run, jobs: Sequence[TrainJob]) -> list[TrialRecord]:
-    records = [record for job in jobs if (record := run.ledger.trial(job.job_id))]
-    completed = [record for record in records if record.status == "completed"]
-    for record in records:
-        if record not in completed:
+def _left(run: Run, trained: Sequence[TrialRecord]) -> tuple[list[TrialRecord], list[TrialRecord]]:
+    """Finalists and controls that were completed; every finalist has a control."""
+    for record in trained:
+        if record.status != "completed":
             run.console.info(f"{record.trial} has no part in what follows; it failed: {record.reason}")
-    if not completed:
-        reasons = "; ".join(dict.fromkeys(str(record.reason) for record in records))
-        what = "control" if records[0].role is Role.BASELINE else "finalists"
-        raise StillhouseError(f"the {what} failed with every seed: {reasons}")
-    return completed
+    completed = [record for record in trained if record.status == "completed"]
+    finalists = [record for record in completed if record.role is Role.FINALIST]
+    if not finalists:
+        failed = [record for record in trained if record.role is Role.FINALIST]
+        raise StillhouseError(f"the finalists failed with every seed: {_reasons(failed)}")
+    for finalist in finalists:
+        if not any(may_control(record, finalist) for record in completed):
+            failed = [record for record in trained if may_control(record, finalist)]
+            raise StillhouseError(
+                f"the controls of finalist {finalist.trial} failed with every seed: {_reasons(failed)}"
+            )
+    return finalists, [record for record in completed if record.role is Role.BASELINE]
+
+
+def _reasons(failed: Sequence[TrialRecord]) -> str:
+    return "; ".join(dict.fromkeys(str(record.reason) for record in failed))
 
 
 def _evaluation(

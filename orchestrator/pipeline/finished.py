@@ -8,7 +8,8 @@ from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import imported_file, out_folder
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger
-from orchestrator.records.summary import Champion, Summary, read_summary, students_table
+from orchestrator.records.students_table import comparison, students_table
+from orchestrator.records.summary import Champion, Summary, champions_group, read_summary
 from orchestrator.terminal.console import Console
 from trainables.config import digest_of
 from trainables.errors import ConfigError
@@ -54,11 +55,13 @@ def show(summary: Summary, console: Console, *, ui_command: str) -> None:
     """What a person sees at the end: the table, the champion, its files and how to open MLflow."""
     columns, rows = students_table(summary)
     console.table("students", columns, rows)
+    for sentence in comparison(summary):
+        console.info(sentence)
     champion = summary.champion
     console.info(
         f"champion: {champion.trial_id}, {champion.params:,} parameters, {_latency(champion)}, "
         f"selection {100 * champion.selection_accuracy:.2f} %, test {100 * champion.test_accuracy:.2f} % "
-        f"(means over {len(summary.baseline.seeds)} seeds)"
+        f"(means over {len(champions_group(summary).seeds)} seeds)"
     )
     for name, exported in champion.exports.items():
         console.info(

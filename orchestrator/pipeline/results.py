@@ -11,24 +11,24 @@ from orchestrator.pipeline.finished import STAGE, run_key
 from orchestrator.records.costs import StudentCosts, numbers_of
 from orchestrator.records.events import FiguresAdded, StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
-from orchestrator.records.relations import control_of
-from orchestrator.records.selection import Figures, Group, SelectedChampion, group_trials
+from orchestrator.records.relations import control_of, controls_of
+from orchestrator.records.selection import Figures, Group, SelectedChampion, group_trials, seed_of
+from orchestrator.records.student_figures import Control, Finalist, control_students, finalist_of
 from orchestrator.records.summary import (
     CacheFigures,
     Exported,
-    Finalist,
     MlflowPlace,
     Summary,
     TeacherFigures,
     champion_of,
-    finalist_of,
-    students_of,
     trial_row,
     write_summary,
 )
 from orchestrator.reports.html_report import write_report
+from orchestrator.search.trial_specs import file_recipe, own_recipe, varied_values
 from orchestrator.tracking.names import SHORT, ranked_runs_url
 from orchestrator.tracking.recorder import MlflowRecorder
+from trainables.config import TrialSpec
 from trainables.config.metrics import ACCURACY
 from trainables.errors import StillhouseError
 from trainables.teacher.cache_build import CacheSummary
@@ -46,7 +46,7 @@ class RunResults:
     cache: CacheSummary | None
     records: Sequence[TrialRecord]
     finalists: Sequence[TrialRecord]
-    control: Sequence[TrialRecord]
+    controls: Sequence[TrialRecord]
     champion: SelectedChampion
     costs: Mapping[str, StudentCosts]
     """By trial id."""
@@ -83,17 +83,32 @@ class RunResults:
     def record_figures(self, recorder: MlflowRecorder, ledger: Ledger) -> None:
         """Costs and test accuracies beside the students' runs, where the ledger does not have them yet."""
         known = {
-            event.trial: (event.figures, event.latency_device) for event in ledger.events_of(FiguresAdded)
+            event.trial: (event.figures, event.latency_device, event.control)
+            for event in ledger.events_of(FiguresAdded)
         }
+        paired = self._paired()
         students = [r for r in self.records if r.status == "completed"]
-        for record in [*students, *self.finalists, *self.control]:
+        for record in [*students, *self.finalists, *self.controls]:
             costs = self.costs[record.trial]
             figures, device = costs.numbers(), costs.latency_device
             if record.trial in self.tests:
                 tested = self.tested[record.trial]
                 figures |= {f"test_{SHORT.get(name, name)}": value for name, value in tested.items()}
-            if known.get(record.trial) != (figures, device):
-                recorder.record_figures(record.trial, figures, latency_device=device)
+            control = paired.get(record.trial)
+            if control is not None:
+                figures["gain_over_control"] = self.tests[record.trial] - self.tests[control]
+            if known.get(record.trial) != (figures, device, control):
+                recorder.record_figures(record.trial, figures, latency_device=device, control=control)
+
+    def _paired(self) -> dict[str, str]:
+        """By finalist the student of its control with the same seed, where that was completed."""
+        paired = {}
+        for finalist in self.finalists:
+            control = control_of(finalist, [*self.controls, *self.finalists])
+            by_seed = {seed_of(record): record.trial for record in control.records}
+            if seed_of(finalist) in by_seed:
+                paired[finalist.trial] = by_seed[seed_of(finalist)]
+        return paired
 
 
 def write_up(
@@ -132,8 +147,7 @@ def _summary(
     registered: Mapping[str, Any],
     tracking_uri: str,
 ) -> Summary:
-    control = group_trials(results.control)[0]
-    finalists = [_finalist(results, group) for group in group_trials(results.finalists)]
+    finalists = [_finalist(run, results, group) for group in group_trials(results.finalists)]
     champion_id = results.champion.record.trial
     winner = next(finalist for finalist in finalists if champion_id in finalist.trials)
     exports = {name: Exported.from_plain(file) for name, file in shipped["files"].items()}
@@ -149,7 +163,6 @@ def _summary(
         ),
         cache=_cache_figures(results.cache),
         trials=tuple(trial_row(record) for record in results.records),
-        baseline=students_of(control, results.tests, results.costs[control.records[0].trial]),
         finalists=tuple(finalists),
         champion=champion_of(winner, champion_id, exports, shipped["card"]),
         mlflow=MlflowPlace(
@@ -163,9 +176,24 @@ def _summary(
     )
 
 
-def _finalist(results: RunResults, group: Group) -> Finalist:
-    control = control_of(group.records[0], results.control)
-    return finalist_of(group, control, results.tests, results.costs[group.records[0].trial])
+def _finalist(run: Run, results: RunResults, group: Group) -> Finalist:
+    groups = controls_of(group.records[0], [*results.controls, *results.finalists])
+    controls = [_control(run, results, control, group.parameters) for control in groups]
+    return finalist_of(group, controls, results.tests, results.costs[group.records[0].trial])
+
+
+def _control(run: Run, results: RunResults, group: Group, searched: Mapping[str, Any]) -> Control:
+    record = group.records[0]
+    spec = TrialSpec.from_plain(record.spec)
+    training = own_recipe(run.experiment, spec.training)
+    is_the_files = training == file_recipe(run.experiment, epochs=training.epochs)
+    return control_students(
+        group,
+        results.tests,
+        results.costs[record.trial],
+        varied=varied_values(searched, spec),
+        recipe="experiment" if is_the_files else "search",
+    )
 
 
 def _cache_figures(cache: CacheSummary | None) -> CacheFigures | None:

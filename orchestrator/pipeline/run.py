@@ -84,16 +84,16 @@ def _stages(run: Run, recorder: MlflowRecorder, *, search_must_exist: bool) -> S
     _search_stage(run, workbench, search, must_exist=search_must_exist)
     records = run.ledger.trials(search=search, role=Role.SEARCH)
     costs = profile_stage(run, workbench, search, [r for r in records if r.status == "completed"])
-    finalists, control = finalists_stage(run, workbench, search, chosen_finalists(run, records, costs))
-    costs = with_repetitions(costs, searched=records, finalists=finalists, controls=control)
+    finalists, controls = finalists_stage(run, workbench, search, chosen_finalists(run, records, costs))
+    costs = with_repetitions(costs, searched=records, finalists=finalists, controls=controls)
     champion = choose_champion(group_trials(finalists), numbers_of(costs), constraints_of(run))
-    tested = test_stage(run, workbench, teacher, [*finalists, *control])
+    tested = test_stage(run, workbench, teacher, [*finalists, *controls])
     results = RunResults(
         teacher=teacher,
         cache=cache,
         records=records,
         finalists=finalists,
-        control=control,
+        controls=controls,
         champion=champion,
         costs=costs,
         tested=tested,

@@ -48,7 +48,7 @@ class TrialRecord(Config):
         None, description="of a finalist the searched trial that it repeats, of the control its name"
     )
     control: str | None = Field(
-        None, description="of a finalist the name of the control that it is compared with"
+        None, description="of a finalist in a ledger of an earlier version the name of its search's control"
     )
     status: str = Field("running", description="running, completed, pruned or failed")
     reason: str | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -11,16 +10,6 @@ from orchestrator.records.events import Agreed, EpochEnded, TrialEnded, TrialSta
 from orchestrator.records.ledger import Ledger
 from trainables.config import Fork, Role
 from trainables.slots.messages import End, Message, TrainJob
-
-
-@dataclass(frozen=True)
-class Repetition:
-    """What a student of the last stage repeats, and which control it is compared with."""
-
-    repeats: str
-    """The searched trial; of the control the name that all its seeds share."""
-    control: str | None = None
-    """That name of the control; none for the control itself."""
 
 
 class Bookkeeper:
@@ -41,15 +30,17 @@ class Bookkeeper:
         *,
         parameters: Mapping[str, Any],
         sampled: Mapping[str, Any] | None = None,
-        repetition: Repetition | None = None,
+        repeats: str | None = None,
     ) -> None:
         """A student is about to be trained; one that goes on from an earlier run is not noted again.
+
+        `repeats` is of a finalist the searched trial, of a control the name that all its seeds share.
 
         A finalist that was not completed in an earlier run gets another chance; a trial of the search that
         ended does not.
         """
         spec = job.trial
-        relation = {} if repetition is None else asdict(repetition)
+        relation = {} if repeats is None else {"repeats": repeats}
         record = self._ledger.trial(spec.trial_id)
         if record is not None and (spec.role is Role.SEARCH or record.status in ("running", "completed")):
             return

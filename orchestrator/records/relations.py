@@ -1,10 +1,14 @@
 """Which student repeats which, and which control a finalist is compared with.
 
-Both are fields of the event that starts a student. A ledger of an earlier version lacks them, and is read by
-these rules: a finalist repeats the completed trial of its search whose specification is the same but for what
-a repetition has of its own, and it is compared with the control that its search began with, the only one that
-such a version trained. A control of such a ledger has the name that follows from its specification, so that a
-finalist which a later version added to the ledger finds it.
+What a student repeats is a field of the event that starts it. A ledger of an earlier version may lack it;
+then a finalist repeats the completed trial of its search whose specification is the same but for what a
+repetition has of its own, and a control has the name that follows from its specification.
+
+Whom a finalist is compared with follows from the specifications: with students that learn from the labels
+alone and have its architecture, its resolution and its number of epochs. Of several recipes the one counts
+that has the best mean on the selection split, where no gain is then larger than it is over any other of them.
+An earlier version trained one control for a whole search; where that has another architecture or number of
+epochs, it is what the ledger offers.
 """
 
 from __future__ import annotations
@@ -14,12 +18,13 @@ from typing import Any, Final
 
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
-from orchestrator.records.selection import Group, group_trials, rank_trials
+from orchestrator.records.selection import Group, group_of, rank_trials
 from orchestrator.records.trial_names import control_name
+from trainables.config import CeConfig, Role, digest_of
 from trainables.errors import StillhouseError
 
-CONTROL: Final = "control"
-"""Under this name the costs of the control's student stand beside those of searched trials."""
+LABELS_ALONE: Final = CeConfig().name
+"""The objective of all controls."""
 OWN_FIELDS: Final = frozenset({"trial_id", "role", "seed", "fork", "keep_states"})
 """What a repetition's specification does not share with that of the trial that it repeats."""
 
@@ -48,23 +53,44 @@ def repeated_trial(finalist: TrialRecord, searched: Sequence[TrialRecord]) -> Tr
     return found[0]
 
 
-def control_of(finalist: TrialRecord, controls: Sequence[TrialRecord]) -> Group:
-    """The control that a finalist is compared with, over its seeds; `controls` are students of all controls.
+def setting_of(record: TrialRecord) -> list[Any]:
+    """What a finalist and its control must have in common: network, with its resolution, and epochs."""
+    return [record.spec.get("student"), record.spec.get("training", {}).get("epochs")]
+
+
+def is_without_teacher(record: TrialRecord, search: str) -> bool:
+    """Whether it is of a control of this search, or of a finalist that learns from the labels alone."""
+    return record.search == search and (record.role is Role.BASELINE or record.objective == LABELS_ALONE)
+
+
+def may_control(record: TrialRecord, finalist: TrialRecord) -> bool:
+    """Whether a student learns from the labels alone, in the search and the setting of a finalist."""
+    return is_without_teacher(record, finalist.search) and setting_of(record) == setting_of(finalist)
+
+
+def controls_of(finalist: TrialRecord, students: Sequence[TrialRecord]) -> list[Group]:
+    """What a finalist may be compared with, each over its seeds; the first is its control.
+
+    `students` are those of controls and finalists: a finalist that learns from the labels alone is one of
+    them too, and then it may be its own control. One that lost a seed comes after those that did not: a mean
+    over fewer seeds is more easily lucky.
 
     Raises:
-        StillhouseError: no student of it was completed.
+        StillhouseError: no student of them was completed.
     """
-    of_search = [record for record in controls if record.search == finalist.search]
-    names = [record.repeats or control_name(record.search, record.spec) for record in of_search]
-    wanted = finalist.control or next(iter(names), None)
-    own = [record for record, name in zip(of_search, names, strict=True) if name == wanted]
-    groups = group_trials(own)
+    alike = [record for record in students if may_control(record, finalist)]
+    groups = _by_name(alike or _of_an_earlier_version(finalist, students))
     if not groups:
         raise StillhouseError(
-            f"finalist {finalist.trial} cannot be compared: no student of control "
-            f"{finalist.control or 'of its search'} was completed; run the experiment again"
+            f"finalist {finalist.trial} cannot be compared: no student without a teacher that has its "
+            "architecture and epochs was completed; run the experiment again"
         )
-    return groups[0]
+    return sorted(groups, key=lambda group: (-group.n, -group.mean))
+
+
+def control_of(finalist: TrialRecord, students: Sequence[TrialRecord]) -> Group:
+    """The control that a finalist is compared with: the first of `controls_of`."""
+    return controls_of(finalist, students)[0]
 
 
 def with_repetitions(
@@ -74,10 +100,11 @@ def with_repetitions(
     finalists: Sequence[TrialRecord],
     controls: Sequence[TrialRecord],
 ) -> dict[str, StudentCosts]:
-    """Costs of searched trials and `CONTROL`, with those of the students that repeat them added.
+    """Costs of searched trials, with those of the students added that repeat them or have their network.
 
     Raises:
-        StillhouseError: a finalist repeats no trial of the ledger, or one without costs.
+        StillhouseError: a finalist repeats no trial of the ledger, or one without costs; or no trial with
+            costs has the network of a control.
     """
     every = dict(costs)
     for finalist in finalists:
@@ -87,7 +114,40 @@ def with_repetitions(
                 f"trial {origin} was never profiled, so the costs of finalist {finalist.trial} are not known"
             )
         every[finalist.trial] = costs[origin]
-    return every | {record.trial: costs[CONTROL] for record in controls}
+    networks = {_network(record): costs[record.trial] for record in searched if record.trial in costs}
+    for control in controls:
+        if _network(control) not in networks:
+            raise StillhouseError(
+                f"no trial with the network of control {control.trial} was profiled, so its costs are not "
+                "known"
+            )
+        every[control.trial] = networks[_network(control)]
+    return every
+
+
+def _by_name(records: Sequence[TrialRecord]) -> list[Group]:
+    members: dict[tuple[Role, str], list[TrialRecord]] = {}
+    for record in records:
+        if rank_trials([record]):  # completed
+            members.setdefault((record.role, _name(record)), []).append(record)
+    return [group_of(group) for group in members.values()]
+
+
+def _of_an_earlier_version(finalist: TrialRecord, students: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Students of the one control that such a version trained for a search."""
+    if finalist.control is None and finalist.repeats is not None:
+        return []
+    controls = [r for r in students if r.search == finalist.search and r.role is Role.BASELINE]
+    wanted = finalist.control or next(map(_name, controls), None)
+    return [record for record in controls if _name(record) == wanted]
+
+
+def _name(record: TrialRecord) -> str:
+    return record.repeats or control_name(record.search, record.spec)
+
+
+def _network(record: TrialRecord) -> str:
+    return digest_of(record.spec["student"])
 
 
 def _shared(record: TrialRecord) -> dict[str, Any]:

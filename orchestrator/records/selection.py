@@ -28,7 +28,7 @@ Figures = Mapping[str, Mapping[str, float]]
 
 
 class PairedDifference(Config):
-    """Accuracy gained over the control, seed by seed; the interval needs two seeds or more."""
+    """Accuracy gained over other students, seed by seed; the interval needs two seeds or more."""
 
     n: int = Field(ge=1, description="seeds that both were trained with")
     mean: float
@@ -117,15 +117,17 @@ def group_trials(records: Sequence[TrialRecord]) -> list[Group]:
     members: dict[str, list[TrialRecord]] = {}
     for record in _completed(records):
         members.setdefault(hyper_parameters_key(record), []).append(record)
-    groups = [
-        Group(
-            objective=group[0].objective,
-            parameters=group[0].parameters,
-            records=tuple(sorted(group, key=lambda record: (seed_of(record), record.trial))),
-        )
-        for group in members.values()
-    ]
+    groups = map(group_of, members.values())
     return sorted(groups, key=lambda group: (-group.mean, group.records[0].trial))
+
+
+def group_of(records: Sequence[TrialRecord]) -> Group:
+    """One group of students that differ in their seed alone."""
+    return Group(
+        objective=records[0].objective,
+        parameters=records[0].parameters,
+        records=tuple(sorted(records, key=lambda record: (seed_of(record), record.trial))),
+    )
 
 
 def choose_champion(
@@ -181,7 +183,7 @@ def pareto_front(
 
 
 def paired_difference(values: Mapping[int, float], control: Mapping[int, float]) -> PairedDifference:
-    """Mean gain over the control with the same seeds, d_s = value_s - control_s; both maps are by seed.
+    """Mean gain over other students with the same seeds, d_s = value_s - control_s; both maps are by seed.
 
     The 95 % interval of the mean is d̄ ± t(0.975, n - 1) · s / √n (Student's paired t).
 

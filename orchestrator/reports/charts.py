@@ -14,13 +14,15 @@ from plotly.subplots import make_subplots
 from orchestrator.records.events import EpochEnded, Event
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import Figures, pareto_front
-from orchestrator.records.summary import Students, Summary, is_champion
+from orchestrator.records.student_figures import Students
+from orchestrator.records.students_table import named_controls
+from orchestrator.records.summary import Summary, is_champion
 from trainables.config import Cost
 from trainables.config.metrics import ACCURACY
 
-# Okabe and Ito's colours, told apart by colour-blind readers too; the control is always dark grey.
+# Okabe and Ito's colours, told apart by colour-blind readers too; controls are always grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-CONTROL_COLOUR = "#444444"
+CONTROL_COLOURS = ("#444444", "#777777", "#999999")
 TEACHER_COLOUR = "#7a3db8"
 QUIET_COLOUR = "#b8bec7"
 GRID_COLOUR = "#e6e8ec"
@@ -36,7 +38,7 @@ LAYOUT: dict[str, Any] = {
 
 
 class ChartGroup(NamedTuple):
-    """The control, or one finalist, as all charts show it."""
+    """One control, or one finalist, as all charts show it."""
 
     name: str
     colour: str
@@ -45,8 +47,11 @@ class ChartGroup(NamedTuple):
 
 
 def groups_of(summary: Summary) -> list[ChartGroup]:
-    """The control, then each finalist."""
-    groups = [ChartGroup("control (ce)", CONTROL_COLOUR, summary.baseline)]
+    """The controls, then each finalist."""
+    groups = [
+        ChartGroup(f"{name} (ce)", CONTROL_COLOURS[index % len(CONTROL_COLOURS)], control)
+        for index, (name, control) in enumerate(named_controls(summary))
+    ]
     for index, finalist in enumerate(summary.finalists):
         champion = is_champion(summary, finalist)
         mark = " ★" if champion else ""
@@ -56,7 +61,7 @@ def groups_of(summary: Summary) -> list[ChartGroup]:
 
 
 def cost_chart(summary: Summary, records: Sequence[TrialRecord], figures: Figures) -> go.Figure:
-    """Selection accuracy against latency and parameters, with the Pareto front of finalists and control.
+    """Selection accuracy against latency and parameters, with the Pareto front of finalists and controls.
 
     Where the search itself weighed costs, the trials that no other beats in all that it weighed are ringed.
     """
@@ -143,7 +148,7 @@ def _add_unbeaten(
         x=[cost for cost, _ in front],
         y=[100 * points[name]["selection_accuracy"] for _, name in front],
         mode="markers",
-        marker={"symbol": "circle-open", "color": CONTROL_COLOUR, "size": 12, "line": {"width": 1.5}},
+        marker={"symbol": "circle-open", "color": CONTROL_COLOURS[0], "size": 12, "line": {"width": 1.5}},
         name=f"unbeaten trials: accuracy, {', '.join(weighed)}",
         showlegend=column == 1,
         hoverinfo="skip",

@@ -16,7 +16,9 @@ from plotly.offline import get_plotlyjs
 from orchestrator.records.events import Event
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import Figures, PairedDifference
-from orchestrator.records.summary import Champion, Finalist, Summary, is_champion, students_table
+from orchestrator.records.student_figures import Finalist, Students
+from orchestrator.records.students_table import comparison, control_name_of, named_controls, students_table
+from orchestrator.records.summary import Champion, Summary, champions_group, is_champion
 from orchestrator.reports.charts import cost_chart, curves_chart
 from orchestrator.reports.html_template import PAGE, STYLE
 from orchestrator.reports.parallel_coordinates import search_chart
@@ -53,7 +55,7 @@ def report_html(
     figures: Figures = NO_FIGURES,
 ) -> str:
     """The page as text; every word of the user's is escaped."""
-    champion = next(f for f in summary.finalists if is_champion(summary, f))
+    champion = champions_group(summary)
     search = search_chart(records)
     return Template(PAGE).substitute(
         style=STYLE,
@@ -62,6 +64,7 @@ def report_html(
         tiles=_tiles(summary, champion),
         verdict=_text(verdict(champion.test_gain)),
         students=_students(summary),
+        comparison=_text(" ".join(comparison(summary))),
         curse=_text(_search_scores(summary)),
         devices=_text(_devices(summary)),
         test_split=_text(_test_split(summary)),
@@ -104,7 +107,11 @@ def _tiles(summary: Summary, champion: Finalist) -> str:
     tiles = (
         ("Champion", own.objective, short_parameters(own.hyper_parameters) or "the paper's defaults"),
         ("Test accuracy", f"{percent(own.test_accuracy)} %", f"{spread}{kept}"),
-        ("Gain over CE", f"{100 * champion.test_gain.mean:+.2f} points", _interval(champion.test_gain)),
+        (
+            f"Gain over {control_name_of(summary, champion)} (CE)",
+            f"{100 * champion.test_gain.mean:+.2f} points",
+            _interval(champion.test_gain),
+        ),
         (
             "Parameters",
             f"{own.params:,}",
@@ -128,7 +135,7 @@ def _latency_note(champion: Champion) -> str:
 
 def _devices(summary: Summary) -> str:
     """What latencies were measured on; empty where no record says."""
-    groups = {"control": summary.baseline}
+    groups: dict[str, Students] = dict(named_controls(summary))
     groups |= {f"finalist {number}": group for number, group in enumerate(summary.finalists, start=1)}
     names: dict[str, list[str]] = {}
     for name, group in groups.items():
@@ -157,7 +164,8 @@ def _interval(gain: PairedDifference) -> str:
 
 def _students(summary: Summary) -> str:
     columns, rows = students_table(summary)
-    champions = [False, False, *(is_champion(summary, finalist) for finalist in summary.finalists)]
+    above = len(rows) - len(summary.finalists)
+    champions = [False] * above + [is_champion(summary, finalist) for finalist in summary.finalists]
     head = "".join(f"<th>{_text(column)}</th>" for column in columns)
     body = "".join(
         f"<tr{' class=champion' if champion else ''}>"
@@ -194,15 +202,16 @@ def _search_scores(summary: Summary) -> str:
 def _test_split(summary: Summary) -> str:
     groups = len(summary.finalists)
     students = sum(len(finalist.trials) for finalist in summary.finalists)
-    controls = len(summary.baseline.trials)
+    controls = [control for _, control in named_controls(summary)]
+    without = sum(len(control.trials) for control in controls)
     teacher = "" if summary.teacher.test_accuracy is None else ", and the teacher"
     return (
         f"The search, early stopping, the choice of the finalists and that of the champion saw the selection "
-        f"split only. The test split was read once, after those choices, by {_plural(students, 'student')} "
-        f"of {_plural(groups, 'finalist')}, {_plural(controls, 'student')} of the control{teacher}. "
+        f"split only, and so did the choice between recipes of a control. The test split was read once, "
+        f"after those choices, by {_plural(students, 'student')} of {_plural(groups, 'finalist')}, "
+        f"{_plural(without, 'student')} of {_plural(len(controls), 'control')}{teacher}. "
         f"Every accuracy is a mean over seeds ± the sample's standard deviation; a gain is the mean of the "
-        f"differences to the control with the same seeds, with its 95 % t-interval. The control learns from "
-        f"the labels alone, with the same training budget."
+        f"differences to the finalist's own control with the same seeds, with its 95 % t-interval."
     )
 
 

@@ -56,7 +56,7 @@ PAGE: Final = """<!doctype html>
 <h1>$experiment</h1>
 <div class="tiles">$tiles</div>
 <p class="verdict">$verdict</p>
-<section><h2>Students</h2>$students<p class="note">$curse</p>
+<section><h2>Students</h2>$students<p class="note">$comparison</p><p class="note">$curse</p>
 <p class="note">$devices</p></section>
 <section><h2>Accuracy and cost</h2>$cost
 <p class="note">Points are means over seeds, bars one standard deviation; the dashed line joins the

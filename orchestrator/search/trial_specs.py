@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.config.schema import ExperimentConfig
+from orchestrator.records.ledger import TrialRecord
+from orchestrator.records.relations import LABELS_ALONE, setting_of
+from orchestrator.records.selection import rank_trials
 from orchestrator.records.trial_names import ID_DIGITS, control_name
 from search_spaces.space import SpaceConfig
 from trainables.config import (
@@ -14,6 +17,7 @@ from trainables.config import (
     Fork,
     ModelConfig,
     Role,
+    TrainingConfig,
     TrialSpec,
     WorkbenchSpec,
     digest_of,
@@ -92,10 +96,9 @@ def repeat_jobs(
     ]
 
 
-def control_spec(experiment: ExperimentConfig, *, student: ModelConfig, search: str) -> TrialSpec:
-    """The student that learns from labels alone, with the experiment's own recipe and budget."""
+def control_spec(search: str, student: ModelConfig, training: TrainingConfig) -> TrialSpec:
+    """A student that learns from labels alone."""
     objective = CeConfig()
-    training = experiment.training
     content = {"objective": objective.plain(), "student": student.plain(), "training": training.plain()}
     return TrialSpec(
         trial_id=control_name(search, content),
@@ -105,3 +108,70 @@ def control_spec(experiment: ExperimentConfig, *, student: ModelConfig, search: 
         training=training,
         seed=0,
     )
+
+
+@dataclass(frozen=True)
+class PlannedControl:
+    """A control to train, and what it has of the values that the search varied for student and recipe."""
+
+    spec: TrialSpec
+    parameters: Mapping[str, Scalar]
+
+
+def controls_for(
+    experiment: ExperimentConfig,
+    *,
+    search: str,
+    finalists: Sequence[TrialRecord],
+    searched: Sequence[TrialRecord],
+) -> list[PlannedControl]:
+    """The controls of these finalists, each once; finalists that learn from labels alone need no twin.
+
+    A finalist's control has its student and its number of epochs. A rate that suits the finalist's objective
+    need not suit cross-entropy, so it is trained with several recipes: that of the experiment file, that of
+    the finalist, and that of the best trial without a teacher, where the search had such trials.
+    """
+    found: dict[str, PlannedControl] = {}
+    for finalist in finalists:
+        student = TrialSpec.from_plain(finalist.spec).student
+        for training in _recipes(experiment, finalist, searched):
+            spec = control_spec(search, student, training)
+            found.setdefault(spec.trial_id, PlannedControl(spec, varied_values(finalist.parameters, spec)))
+    for finalist in finalists:
+        spec = TrialSpec.from_plain(finalist.spec)
+        if spec.objective == CeConfig():
+            twin = control_spec(search, spec.student, own_recipe(experiment, spec.training))
+            found.pop(twin.trial_id, None)
+    return list(found.values())
+
+
+def file_recipe(experiment: ExperimentConfig, *, epochs: int) -> TrainingConfig:
+    """The experiment file's recipe for so many epochs."""
+    return experiment.training.with_overrides(epochs=epochs)
+
+
+def own_recipe(experiment: ExperimentConfig, training: TrainingConfig) -> TrainingConfig:
+    """A recipe without what a scheduler that pauses adds to it."""
+    return training.with_overrides(checkpoint_every=experiment.training.checkpoint_every)
+
+
+def varied_values(searched: Mapping[str, Any], control: TrialSpec) -> dict[str, Scalar]:
+    """What a control has of the values of student and recipe that were searched, by their flat names."""
+    sections = {"student": control.student, "training": control.training}
+    names = [name.partition(".") for name in searched]
+    return {
+        f"{section}.{name}": getattr(sections[section], name)
+        for section, _, name in names
+        if section in sections
+    }
+
+
+def _recipes(
+    experiment: ExperimentConfig, finalist: TrialRecord, searched: Sequence[TrialRecord]
+) -> Iterator[TrainingConfig]:
+    own = TrialSpec.from_plain(finalist.spec).training
+    yield file_recipe(experiment, epochs=own.epochs)
+    yield own_recipe(experiment, own)
+    alike = [r for r in searched if r.objective == LABELS_ALONE and setting_of(r) == setting_of(finalist)]
+    for best in rank_trials(alike)[:1]:
+        yield own_recipe(experiment, TrialSpec.from_plain(best.spec).training)

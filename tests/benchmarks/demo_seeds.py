@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.config.loading import EXPERIMENTS_FOLDER
-from orchestrator.records.summary import Summary, is_champion
+from orchestrator.records.summary import Summary, champions_group
 from tests.benchmarks.surroundings import surroundings
 
 OUT: Final = Path("out/demo_seeds")
@@ -123,14 +123,14 @@ def _demo(seed: int, folder: Path) -> tuple[Summary, float]:
 
 
 def _figures(seed: int, summary: Summary, wall_s: float) -> DemoRun:
-    best = next(finalist for finalist in summary.finalists if is_champion(summary, finalist))
+    best = champions_group(summary)
     gain = best.test_gain
     if gain.low is None or gain.high is None:
         raise ValueError("one seed has no interval; the demo's budget.seeds must be two or more")
     return DemoRun(
         seed=seed,
         champion=summary.champion.trial_id,
-        control=100 * summary.baseline.test_mean,
+        control=100 * best.control.test_mean,
         test=100 * best.test_mean,
         gain=100 * gain.mean,
         low=100 * gain.low,

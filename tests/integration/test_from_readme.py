@@ -157,8 +157,7 @@ def test_a_third_run_trains_nothing_and_gives_the_same_champion(story: Story) ->
 def test_the_summary_holds_what_programs_ask_for(story: Story) -> None:
     summary = story.summary
     assert set(summary) == {
-        "experiment", "out", "seconds", "teacher", "cache", "trials", "baseline", "finalists", "champion",
-        "mlflow",
+        "experiment", "out", "seconds", "teacher", "cache", "trials", "finalists", "champion", "mlflow",
     }  # fmt: skip
     assert set(summary["teacher"]) >= {"params", "selection_accuracy", "test_accuracy"}
     assert set(summary["cache"]) >= {"uri", "fingerprint", "rows", "bytes"}
@@ -167,7 +166,8 @@ def test_the_summary_holds_what_programs_ask_for(story: Story) -> None:
         assert set(trial) >= {
             "id", "status", "objective", "hyper_parameters", "epochs", "selection_accuracy",
         }  # fmt: skip
-    for group in (summary["baseline"], *summary["finalists"]):
+    controls = [finalist["control"] for finalist in summary["finalists"]]
+    for group in (*controls, *summary["finalists"]):
         assert len(group["seeds"]) == len(group["selection_accuracies"]) == len(group["test_accuracies"]) == 2
     champion = summary["champion"]
     assert set(champion) >= {"trial_id", "params", "size_bytes", "latency_ms", "exports"}

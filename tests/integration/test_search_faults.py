@@ -15,11 +15,12 @@ import ray
 
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.pipeline.context import Run
-from orchestrator.pipeline.finalists import finalists_stage
+from orchestrator.pipeline.finalists import finalists_stage, profile_stage
 from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.workers import Workers
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.ledger_writer import Bookkeeper
+from orchestrator.records.relations import controls_of, with_repetitions
 from orchestrator.terminal.console import Console
 from tests.integration.fault_students import DIVERGES, OUT_OF_MEMORY, RAISES
 from tests.integration.watched_search import (
@@ -145,8 +146,8 @@ def finalists_of(workers: Workers, folder: Path, *batch_sizes: int) -> list[Tria
         assert record is not None
         chosen.append(record)
     run = Run(loaded, folder, ledger, Stages(ledger, console), workers, console)
-    finalists, control = finalists_stage(run, composer.workbench, folder.name, chosen)
-    assert len(control) == 2
+    finalists, controls = finalists_stage(run, composer.workbench, folder.name, chosen)
+    assert controls == []  # students without a teacher need no others to be compared with
     return finalists
 
 
@@ -163,6 +164,37 @@ def test_finalists_that_fail_take_no_other_with_them(
 def test_a_run_stops_when_no_finalist_is_left(workers: Workers, tmp_path: Path) -> None:
     with pytest.raises(StillhouseError, match="the finalists failed with every seed: the loss is nan"):
         finalists_of(workers, tmp_path, DIVERGES)
+
+
+def test_finalists_of_two_widths_are_compared_with_controls_of_their_own_widths(
+    workers: Workers, tmp_path: Path
+) -> None:
+    experiment = experiment_of({"name": "mlp", "width": 8})
+    experiment = experiment.with_overrides(budget=experiment.budget.with_overrides(seeds=2))
+    space = space_of(lr=[0.1]).with_overrides(
+        objectives={"ls": {}}, student={"width": {"grid_search": [4, 16]}}
+    )
+    search = Search(workers, experiment, space, tmp_path)
+    search.run()
+    loaded = LoadedExperiment(experiment, space, tmp_path / "none.yaml", tmp_path / "none.yaml")
+    ledger, console = Ledger(tmp_path), Console(json_only=True)
+    run = Run(loaded, tmp_path, ledger, Stages(ledger, console), workers, console)
+    searched, workbench = ledger.trials(), search.composer.workbench
+    costs = profile_stage(run, workbench, tmp_path.name, searched)
+    finalists, controls = finalists_stage(run, workbench, tmp_path.name, searched)
+    costs = with_repetitions(costs, searched=searched, finalists=finalists, controls=controls)
+    assert len(finalists) == 4
+    # Each width has the file's rate and the one that the search found, with both seeds.
+    recipes = Counter((r.spec["student"]["width"], r.spec["training"]["lr"]) for r in controls)
+    assert recipes == {(width, lr): 2 for width in (4, 16) for lr in (0.05, 0.1)}
+    for finalist in finalists:
+        groups = controls_of(finalist, [*finalists, *controls])
+        assert groups[0].mean == max(group.mean for group in groups)
+        paired = [student for group in groups for student in group.records]
+        assert {student.spec["student"]["width"] for student in paired} == {
+            finalist.parameters["student.width"]
+        }
+        assert {costs[student.trial] for student in paired} == {costs[finalist.trial]}
 
 
 def test_after_too_many_failed_trials_the_search_stops_and_says_why(workers: Workers, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import group_trials
+from orchestrator.records.student_figures import control_students, finalist_of
 from orchestrator.records.summary import (
     CacheFigures,
     Exported,
@@ -17,8 +18,6 @@ from orchestrator.records.summary import (
     Summary,
     TeacherFigures,
     champion_of,
-    finalist_of,
-    students_of,
     trial_row,
 )
 from trainables.config import Role
@@ -65,8 +64,10 @@ def measured(summary: Summary) -> Summary:
     """The same run, with the 95th percentiles and devices that earlier versions did not keep."""
     latency = {"latency_p95_ms": 0.18, "latency_device": "Intel Xeon"}
     return summary.with_overrides(
-        baseline=summary.baseline.with_overrides(**latency),
-        finalists=[finalist.with_overrides(**latency) for finalist in summary.finalists],
+        finalists=[
+            finalist.with_overrides(**latency, control=finalist.control.with_overrides(**latency))
+            for finalist in summary.finalists
+        ],
         champion=summary.champion.with_overrides(**latency),
     )
 
@@ -83,7 +84,7 @@ def summary(search_records: list[TrialRecord]) -> Summary:
             for s, a in enumerate((0.93, 0.94, 0.92))
         ),
     ]
-    (control,) = group_trials(
+    (group,) = group_trials(
         [build_record(f"b-{s}", a, seed=s, objective="ce") for s, a in enumerate((0.90, 0.92, 0.91))]
     )
     tests = {
@@ -92,7 +93,8 @@ def summary(search_records: list[TrialRecord]) -> Summary:
         **dict(zip(("b-0", "b-1", "b-2"), (0.89, 0.91, 0.90), strict=True)),
     }
     costs = StudentCosts(params=9610.0, size_bytes=38_744.0, latency_ms=0.125)
-    finalists = tuple(finalist_of(group, control, tests, costs) for group in group_trials(records))
+    control = control_students(group, tests, costs)
+    finalists = tuple(finalist_of(group, [control], tests, costs) for group in group_trials(records))
     exports = {
         "safetensors": Exported(path="champion/student.safetensors", max_abs_difference=0.0),
         "onnx": Exported(path="champion/student.onnx", max_abs_difference=1.5e-6),
@@ -105,7 +107,6 @@ def summary(search_records: list[TrialRecord]) -> Summary:
         teacher=TeacherFigures(params=1_000_000, selection_accuracy=0.98, test_accuracy=0.97),
         cache=CacheFigures(uri="out/digits/cache", fingerprint="3f2a", rows=36_000, bytes=1_048_576),
         trials=tuple(trial_row(record) for record in search_records),
-        baseline=students_of(control, tests, costs),
         finalists=finalists,
         champion=champion_of(finalists[0], "f1-1", exports, "champion/model_card.json"),
         mlflow=MlflowPlace(

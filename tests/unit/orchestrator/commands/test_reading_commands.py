@@ -61,9 +61,10 @@ def _students() -> list[dict[str, Any]]:
     for role, objective in (("baseline", "ce"), ("finalist", "kd")):
         for seed in (1, 2):
             trial, metrics = f"{objective}-{seed}", {"selection/accuracy": 0.5, "seconds": 1.0}
+            spec = {"seed": seed, "objective": {"name": objective}, "student": {}, "training": {}}
             start = {"trial": trial, "role": role, "search": "s", "objective": objective, "sampled": {}}
             events += [
-                {"kind": "trial_started", **start, "parameters": {}, "spec": {"seed": seed}},
+                {"kind": "trial_started", **start, "parameters": {}, "spec": spec},
                 {"kind": "epoch", "trial": trial, "epoch": 1, "metrics": metrics},
                 {
                     "kind": "trial_ended",

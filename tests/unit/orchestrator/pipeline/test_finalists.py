@@ -19,12 +19,13 @@ from orchestrator.pipeline.workers import Workers
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
-from orchestrator.records.ledger_writer import Bookkeeper, Repetition
-from orchestrator.records.relations import repeated_trial
+from orchestrator.records.ledger_writer import Bookkeeper
+from orchestrator.records.relations import control_of, repeated_trial
 from orchestrator.search.trial_specs import Composer, control_spec, repeat_jobs
 from orchestrator.terminal.console import Console
 from trainables.config import Role, TrialSpec, WorkbenchSpec, digest_of
 from trainables.config.data import SplitFacts
+from trainables.errors import StillhouseError
 from trainables.slots.messages import End, Message, TrainJob
 from trainables.training.train_teacher import TeacherFacts
 
@@ -57,8 +58,19 @@ class Scene:
     composer: Composer
     books: Bookkeeper
 
-    def trained(self, job: TrainJob, accuracy: float) -> TrialRecord:
-        self.books.started(job, parameters={"beta": job.trial.objective.plain().get("beta")})
+    def trained(
+        self,
+        job: TrainJob,
+        accuracy: float,
+        *,
+        repeats: str | None = None,
+        parameters: Mapping[str, object] | None = None,
+        failure: str | None = None,
+    ) -> TrialRecord:
+        beta = {"beta": job.trial.objective.plain().get("beta")}
+        self.books.started(job, parameters=parameters or beta, repeats=repeats)
+        if failure is not None:
+            self.books.failed(job.job_id, failure)
         best = {"selection/accuracy": accuracy, "selection/nll": 0.1}
         end = Message(
             epoch=1, metrics=best, end=End.COMPLETED, best_epoch=1, best=best, checkpoint=f"{job.job_id}.st"
@@ -71,6 +83,12 @@ class Scene:
     def searched(self, beta: float, accuracy: float) -> TrialRecord:
         sampled = {"objective": "dkd", "dkd": {"temperature": 2.0, "alpha": 1.0, "beta": beta}}
         return self.trained(self.composer(sampled).job, accuracy)
+
+    def of_width(self, width: int, *, lr: float, beta: float = 2.0) -> TrialRecord:
+        composer = replace(self.composer, space=self.run.space)
+        values = {"dkd": {"temperature": 2.0, "alpha": 1.0, "beta": beta}, "student": {"width": width}}
+        proposal = composer({"objective": "dkd", **values, "training": {"lr": lr}})
+        return self.trained(proposal.job, 0.9, parameters=proposal.parameters)
 
     def repeated(self, spec: TrialSpec, role: Role, accuracy: float) -> list[TrialRecord]:
         jobs = repeat_jobs(spec, experiment=self.run.experiment, workbench=self.workbench, role=role)
@@ -97,6 +115,16 @@ def scene(tmp_path: Path) -> Scene:
     )
 
 
+def over(run: Run, **sections: object) -> Run:
+    """The run with more that varies."""
+    return replace(run, loaded=replace(run.loaded, space=run.space.with_overrides(**sections)))
+
+
+def control_of_file(scene: Scene) -> TrialSpec:
+    """The control of a search that varies objectives alone."""
+    return control_spec(SEARCH, scene.run.experiment.student, scene.run.experiment.training)
+
+
 @pytest.fixture(autouse=True)
 def _nobody_works() -> Iterator[None]:
     yield
@@ -114,12 +142,12 @@ def test_the_best_within_the_constraints_go_on(scene: Scene) -> None:
     assert finalists.chosen_finalists(scene.run, [bad, best, good], costs) == [good]
 
 
-def test_students_of_one_architecture_share_their_figures_with_the_control(scene: Scene) -> None:
+def test_students_of_one_architecture_share_their_figures(scene: Scene) -> None:
     records = [scene.searched(2.0, 0.9), scene.searched(3.0, 0.8)]
     digest = scene.run.experiment.student.digest()
     scene.finish("profile", digest_of([SEARCH, [digest]]), {digest: FIGURES})
     figures = finalists.profile_stage(scene.run, scene.workbench, SEARCH, records)
-    assert figures == dict.fromkeys([records[0].trial, records[1].trial, "control"], COSTS)
+    assert figures == dict.fromkeys([records[0].trial, records[1].trial], COSTS)
 
 
 def test_a_profile_keeps_the_percentile_and_the_device_of_its_latency(
@@ -137,49 +165,69 @@ def test_a_profile_keeps_the_percentile_and_the_device_of_its_latency(
     assert list(done.found.values()) == [costs.plain()]
 
 
-def test_the_control_has_what_the_space_fixes_of_the_student(scene: Scene) -> None:
-    head = scene.run.space.with_overrides(student={"cosine_head": 12})
-    run = replace(scene.run, loaded=replace(scene.run.loaded, space=head))
-    assert run.control_student == scene.run.experiment.student.with_overrides(cosine_head=12)
-    assert scene.run.control_student == scene.run.experiment.student
+def trains(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[TrainJob], dict[str, finalists.Start]]:
+    """What the stage would train, in its order, and with what it would be noted; all reach 80 %."""
+    jobs: list[TrainJob] = []
+    noted: dict[str, finalists.Start] = {}
+
+    def train(
+        _run: Run, _search: str, given: Sequence[TrainJob], starts: Mapping[str, finalists.Start]
+    ) -> None:
+        jobs.extend(given)
+        noted.update(starts)
+        for job in given:
+            scene.trained(job, 0.8, repeats=starts[job.job_id].repeats)
+
+    monkeypatch.setattr(finalists, "_train", train)
+    return jobs, noted
 
 
 def test_groups_are_trained_seed_by_seed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs, _ = trains(scene, monkeypatch)
     chosen = [scene.searched(2.0, 0.9), scene.searched(3.0, 0.8)]
-    jobs: list[TrainJob] = []
-
-    def train(_run: Run, _search: str, given: Sequence[TrainJob], _parameters: object) -> None:
-        jobs.extend(given)
-        for job in given:
-            scene.trained(job, 0.8)
-
-    monkeypatch.setattr(finalists, "_train", train)
     finalists.finalists_stage(scene.run, scene.workbench, SEARCH, chosen)
     assert [job.job_id[-1] for job in jobs] == list("000111")
     assert len({job.trial.seed for job in jobs[:3]}) == 1
     assert [job.trial.role.value for job in jobs] == ["baseline", "finalist", "finalist"] * 2
 
 
-def test_each_start_names_what_the_student_repeats_and_its_control(
+def test_each_finalist_of_a_search_over_width_has_a_control_of_its_own(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    wide = replace(
+        scene,
+        run=over(scene.run, student={"width": {"choice": [16, 64]}}, training={"lr": {"choice": [0.1]}}),
+    )
+    jobs, noted = trains(wide, monkeypatch)
+    chosen = [wide.of_width(width, lr=0.1) for width in (64, 16, 64)]
+    found, controls = finalists.finalists_stage(wide.run, wide.workbench, SEARCH, chosen[:2])
+    file_lr = wide.run.experiment.training.lr
+    trained = [(job.trial.role.value, job.trial.student.width, job.trial.training.lr) for job in jobs]
+    of_a_seed = [("baseline", 64, file_lr), ("baseline", 64, 0.1), ("baseline", 16, file_lr)]
+    of_a_seed += [("baseline", 16, 0.1), ("finalist", 64, 0.1), ("finalist", 16, 0.1)]
+    assert trained == of_a_seed * 2
+    assert noted[jobs[1].job_id].parameters == {"student.width": 64, "training.lr": 0.1}
+    for finalist in found:
+        control = control_of(finalist, controls).records[0]
+        assert control.spec["student"] == finalist.spec["student"]
+        assert control.spec["objective"] == {"name": "ce"}
+    # Finalists of one architecture and recipe share their controls.
+    jobs.clear()
+    finalists.finalists_stage(
+        wide.run, wide.workbench, SEARCH, [chosen[0], wide.of_width(64, lr=0.1, beta=3.0)]
+    )
+    assert [job.trial.role.value for job in jobs] == [*["baseline"] * 2, *["finalist"] * 2] * 2
+
+
+def test_each_start_names_what_the_student_repeats(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, noted = trains(scene, monkeypatch)
     chosen = [scene.searched(2.0, 0.9), scene.searched(3.0, 0.8)]
-    noted: dict[str, Repetition] = {}
-
-    def train(
-        _run: Run, _search: str, given: Sequence[TrainJob], starts: Mapping[str, finalists.Start]
-    ) -> None:
-        for job in given:
-            noted[job.job_id] = starts[job.job_id].repetition
-            scene.trained(job, 0.8)
-
-    monkeypatch.setattr(finalists, "_train", train)
-    found, control = finalists.finalists_stage(scene.run, scene.workbench, SEARCH, chosen)
-    spec = control_spec(scene.run.experiment, student=scene.run.control_student, search=SEARCH)
-    assert [noted[record.trial] for record in control] == [Repetition(spec.trial_id)] * 2
-    assert {noted[record.trial] for record in found} == {
-        Repetition(record.trial, control=spec.trial_id) for record in chosen
-    }
+    found, controls = finalists.finalists_stage(scene.run, scene.workbench, SEARCH, chosen)
+    spec = control_of_file(scene)
+    assert [noted[record.trial].repeats for record in controls] == [spec.trial_id] * 2
+    assert {noted[record.trial].repeats for record in found} == {record.trial for record in chosen}
     # Without these notes, as in a ledger of an earlier version, the specifications tell the same.
     for record in found:
         assert repeated_trial(record, chosen).trial == noted[record.trial].repeats
@@ -188,13 +236,29 @@ def test_each_start_names_what_the_student_repeats_and_its_control(
 def test_finalists_and_control_that_are_trained_already_are_only_found(scene: Scene) -> None:
     chosen = scene.searched(2.0, 0.9)
     repeated = scene.repeated(TrialSpec.from_plain(chosen.spec), Role.FINALIST, 0.85)
-    spec = control_spec(scene.run.experiment, student=scene.run.control_student, search=SEARCH)
-    control = scene.repeated(spec, Role.BASELINE, 0.8)
+    control = scene.repeated(control_of_file(scene), Role.BASELINE, 0.8)
     found = finalists.finalists_stage(scene.run, scene.workbench, SEARCH, [chosen])
     assert found == (repeated, control)
     assert [len(group) for group in found] == [2, 2]
     assert [r.spec["seed"] for r in found[0]] == [r.spec["seed"] for r in found[1]]
     assert found[0][0].spec["seed"] != chosen.spec["seed"]
+
+
+def test_a_finalist_whose_controls_all_failed_stops_the_run_with_the_reason(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(
+        _run: Run, _search: str, given: Sequence[TrainJob], starts: Mapping[str, finalists.Start]
+    ) -> None:
+        for job in given:
+            reason = "the loss is nan" if job.trial.role is Role.BASELINE else None
+            scene.trained(job, 0.8, repeats=starts[job.job_id].repeats, failure=reason)
+
+    monkeypatch.setattr(finalists, "_train", train)
+    with pytest.raises(
+        StillhouseError, match=r"the controls of finalist dkd-\w+-seed0 failed with every seed: the"
+    ):
+        finalists.finalists_stage(scene.run, scene.workbench, SEARCH, [scene.searched(2.0, 0.9)])
 
 
 def test_the_test_split_is_read_once(scene: Scene) -> None:

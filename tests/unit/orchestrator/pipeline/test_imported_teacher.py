@@ -10,7 +10,8 @@ from orchestrator.config.loading import LoadedExperiment, load_experiment
 from orchestrator.config.paths import imported_file
 from orchestrator.pipeline.finished import run_key
 from orchestrator.pipeline.imported_teacher import imported_facts, keep_imported, read_imported
-from orchestrator.records.summary import Summary, TeacherFigures, students_table
+from orchestrator.records.students_table import students_table
+from orchestrator.records.summary import Summary, TeacherFigures
 from orchestrator.reports.html_report import report_html
 from tests.unit.trainables.cache.tiny_caches import random_data
 from trainables.cache.tools.import_logits import ImportedTeacher
@@ -114,7 +115,7 @@ def test_table_and_report_say_what_imported_logits_do_not_tell(summary: Summary)
     unknown = TeacherFigures(params=None, selection_accuracy=None, test_accuracy=None)
     changed = summary.model_copy(update={"teacher": unknown})
     _, rows = students_table(changed)
-    assert rows[0][2:6] == ("unknown", "unknown", "", "unknown")
+    assert rows[0][2:7] == ("unknown", "unknown", "", "", "unknown")
     page = report_html(changed, [], [])
     assert "teacher: unknown" in page
     assert "of the teacher's" not in page.split("<h2>")[0]

@@ -6,16 +6,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
 from orchestrator.pipeline.results import RunResults
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.events import FiguresAdded
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.selection import choose_champion, group_trials
 from orchestrator.tracking.recorder import MlflowRecorder
+from trainables.config import Role
 from trainables.training.train_teacher import TeacherFacts
 
 OLD = StudentCosts(params=10.0, size_bytes=40.0, latency_ms=0.1)
 NEW = OLD.with_overrides(latency_p95_ms=0.2, latency_device="Intel Xeon")
+GAIN = 0.9 - 0.7
+Written = tuple[str, dict[str, float], str | None, str | None]
+"""A trial, its figures, the device of its latency, and the student that its gain is over."""
 
 
 class Recorder:
@@ -23,50 +29,68 @@ class Recorder:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self.written: list[tuple[str, dict[str, float], str | None]] = []
+        self.written: list[Written] = []
 
-    def record_figures(self, trial: str, figures: dict[str, float], **device: Any) -> None:
-        self.written.append((trial, figures, device["latency_device"]))
-        self.ledger.append(FiguresAdded(trial=trial, figures=dict(figures), **device))
+    def record_figures(self, trial: str, figures: dict[str, float], **named: Any) -> None:
+        self.written.append((trial, figures, named["latency_device"], named["control"]))
+        self.ledger.append(FiguresAdded(trial=trial, figures=dict(figures), **named))
 
 
-def written(results: RunResults, ledger: Ledger) -> list[tuple[str, dict[str, float], str | None]]:
+def written(results: RunResults, ledger: Ledger) -> list[Written]:
     recorder = Recorder(ledger)
     results.record_figures(cast(MlflowRecorder, recorder), ledger)
     return recorder.written
 
 
-def outcome_of(finalist: TrialRecord, costs: StudentCosts) -> RunResults:
+def outcome_of(finalist: TrialRecord, control: TrialRecord, costs: StudentCosts) -> RunResults:
     return RunResults(
         teacher=cast(TeacherFacts, None),
         cache=None,
         records=[],
         finalists=[finalist],
-        control=[],
+        controls=[control],
         champion=choose_champion(group_trials([finalist]), {finalist.trial: costs.numbers()}, ()),
-        costs={finalist.trial: costs},
-        tested={finalist.trial: {"accuracy": 0.9}},
+        costs={finalist.trial: costs, control.trial: costs},
+        tested={finalist.trial: {"accuracy": 0.9}, control.trial: {"accuracy": 0.7}},
     )
 
 
+@pytest.fixture
+def pair(make_record: Callable[..., TrialRecord]) -> tuple[TrialRecord, TrialRecord]:
+    """A finalist and its control, with the same seed."""
+    spec = {"seed": 1, "student": {"width": 4}, "training": {"epochs": 5}}
+    finalist = make_record("f", 0.9, role=Role.FINALIST, repeats="t")
+    control = make_record("c", 0.8, role=Role.BASELINE, objective="ce", repeats="ce-1")
+    return finalist.model_copy(update={"spec": spec}), control.model_copy(update={"spec": spec})
+
+
 def test_costs_are_written_once_with_the_device(
-    make_record: Callable[..., TrialRecord], tmp_path: Path
+    pair: tuple[TrialRecord, TrialRecord], tmp_path: Path
 ) -> None:
-    ledger, finalist = Ledger(tmp_path), make_record("f", 0.9)
-    figures = {**NEW.numbers(), "test_acc": 0.9}
-    assert written(outcome_of(finalist, NEW), ledger) == [("f", figures, "Intel Xeon")]
-    assert written(outcome_of(finalist, NEW), Ledger(tmp_path)) == []
+    ledger = Ledger(tmp_path)
+    own, other = written(outcome_of(*pair, NEW), ledger)
+    assert own[:3] == ("f", {**NEW.numbers(), "test_acc": 0.9, "gain_over_control": GAIN}, "Intel Xeon")
+    assert other[:3] == ("c", {**NEW.numbers(), "test_acc": 0.7}, "Intel Xeon")
+    assert written(outcome_of(*pair, NEW), Ledger(tmp_path)) == []
 
 
-def test_what_an_earlier_version_wrote_is_not_written_again(
-    make_record: Callable[..., TrialRecord], tmp_path: Path
+def test_a_gain_in_mlflow_names_the_student_with_the_same_seed_that_it_is_over(
+    pair: tuple[TrialRecord, TrialRecord], tmp_path: Path
 ) -> None:
-    ledger, finalist = Ledger(tmp_path), make_record("f", 0.9)
-    figures: dict[str, int | float] = {
-        "params": 10.0,
-        "size_bytes": 40.0,
-        "latency_ms": 0.1,
-        "test_acc": 0.9,
-    }
-    ledger.append(FiguresAdded(trial="f", figures=figures))
-    assert written(outcome_of(finalist, OLD), ledger) == []
+    own, other = written(outcome_of(*pair, NEW), Ledger(tmp_path))
+    assert own[1]["gain_over_control"] == GAIN
+    assert (own[3], other[3]) == ("c", None)
+    assert "gain_over_control" not in other[1]
+    finalist, control = pair
+    alone = control.model_copy(update={"spec": {**control.spec, "seed": 2}})
+    (without, _) = written(outcome_of(finalist, alone, NEW), Ledger(tmp_path / "alone"))
+    assert "gain_over_control" not in without[1]
+    assert without[3] is None
+
+
+def test_what_an_earlier_version_wrote_of_a_control_is_not_written_again(
+    pair: tuple[TrialRecord, TrialRecord], tmp_path: Path
+) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.append(FiguresAdded(trial="c", figures={**OLD.numbers(), "test_acc": 0.7}))
+    assert [told[0] for told in written(outcome_of(*pair, OLD), ledger)] == ["f"]

@@ -8,19 +8,15 @@ import pytest
 
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
-from orchestrator.records.selection import PairedDifference, group_trials
+from orchestrator.records.selection import group_of
+from orchestrator.records.student_figures import control_students, finalist_of
 from orchestrator.records.summary import (
     MlflowPlace,
     Summary,
     champion_of,
-    finalist_of,
-    gain_text,
     read_summary,
-    students_of,
-    students_table,
     write_summary,
 )
-from orchestrator.terminal.formatting import percent, short_parameters
 from trainables.errors import ConfigError, StillhouseError
 
 MakeRecord = Callable[..., TrialRecord]
@@ -35,7 +31,6 @@ def test_the_document_has_its_keys(summary: Summary) -> None:
         "teacher",
         "cache",
         "trials",
-        "baseline",
         "finalists",
         "champion",
         "mlflow",
@@ -121,59 +116,37 @@ def test_reading_names_what_is_missing_or_foreign(tmp_path: Path) -> None:
         read_summary(tmp_path / "summary.json")
 
 
-def test_the_table_shows_teacher_control_and_finalists(summary: Summary) -> None:
-    columns, rows = students_table(summary)
-    assert all(len(row) == len(columns) for row in rows)
-    assert rows[0] == ("teacher", "", "98.00", "97.00", "", "1,000,000", "", "")
-    assert rows[1] == ("control", "ce", "91.00 ± 1.00", "90.00 ± 1.00", "", "9,610", "0.125", "")
-    assert rows[2] == (
-        "finalist 1 (champion)",
-        "kd",
-        "95.00 ± 1.00",
-        "94.00 ± 1.00",
-        "+4.00 [+1.52, +6.48]",
-        "9,610",
-        "0.125",
-        "temperature 4, kd_weight 0.5",
-    )
-    assert rows[3][0] == "finalist 2"
-
-
-def test_a_latency_has_its_95th_percentile_where_that_is_known(measured: Summary, summary: Summary) -> None:
-    columns, rows = students_table(measured)
-    place = columns.index("latency, ms")
-    assert [row[place] for row in rows] == ["", *["0.125 (p95 0.180)"] * 3]
-    assert [row[place] for row in students_table(summary)[1]] == ["", *["0.125"] * 3]
-
-
 def test_costs_travel_with_their_percentile_and_device(make_record: MakeRecord) -> None:
     costs = StudentCosts(
         params=10.0, size_bytes=40.0, latency_ms=0.1, latency_p95_ms=0.2, latency_device="Intel Xeon"
     )
-    (control,) = group_trials([make_record("b", 0.8, objective="ce")])
-    (group,) = group_trials([make_record("f", 0.9)])
+    control, group = (group_of([make_record(name, accuracy)]) for name, accuracy in (("b", 0.8), ("f", 0.9)))
     tests = {"b": 0.8, "f": 0.9}
-    finalist = finalist_of(group, control, tests, costs)
+    finalist = finalist_of(group, [control_students(control, tests, costs)], tests, costs)
     champion = champion_of(finalist, "f", {}, "card.json")
-    for told in (students_of(control, tests, costs), finalist, champion):
+    for told in (finalist.control, finalist, champion):
         assert (told.latency_p95_ms, told.latency_device) == (0.2, "Intel Xeon")
     assert costs.numbers() == {"params": 10.0, "size_bytes": 40.0, "latency_ms": 0.1, "latency_p95_ms": 0.2}
 
 
 def test_a_summary_of_an_earlier_version_is_read(summary: Summary, tmp_path: Path) -> None:
     plain = summary.plain()
+    # Such a version had one control for all finalists, and neither percentiles nor devices of latencies.
+    plain["baseline"] = plain["finalists"][0]["control"]
+    del plain["baseline"]["hyper_parameters"], plain["baseline"]["recipe"]
+    for finalist in plain["finalists"]:
+        del finalist["control"], finalist["beside"]
     for students in (plain["baseline"], plain["champion"], *plain["finalists"]):
         del students["latency_p95_ms"], students["latency_device"]
     (tmp_path / "summary.json").write_text(json.dumps(plain))
     assert read_summary(tmp_path / "summary.json") == summary
 
 
-def test_one_seed_is_told_as_such() -> None:
-    assert percent(0.5) == "50.00"
-    assert gain_text(PairedDifference(n=1, mean=-0.012, std=None, low=None, high=None)) == "-1.20 (one seed)"
-    assert short_parameters({"lr": 0.0123456, "width": 16, "gate": "own_view"}) == (
-        "lr 0.0123, width 16, gate own_view"
-    )
+def test_a_finalist_holds_the_trials_and_figures_of_its_control(summary: Summary) -> None:
+    control = summary.plain()["finalists"][1]["control"]
+    assert control["trials"] == ["b-0", "b-1", "b-2"]
+    assert control["test_accuracies"] == [0.89, 0.91, 0.90]
+    assert control["selection_mean"] == pytest.approx(0.91)
 
 
 def test_passwords_in_addresses_are_not_written_down() -> None:

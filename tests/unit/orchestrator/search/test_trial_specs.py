@@ -8,8 +8,9 @@ import pytest
 from orchestrator.config.loading import load_experiment
 from orchestrator.config.overrides import Overrides
 from orchestrator.config.schema import ExperimentConfig
+from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.trial_names import control_name
-from orchestrator.search.trial_specs import Composer, control_spec, repeat_jobs
+from orchestrator.search.trial_specs import Composer, PlannedControl, control_spec, controls_for, repeat_jobs
 from trainables.config import CeConfig, Cost, Role, TrialSpec, WorkbenchSpec
 
 DKD = {"objective": "dkd", "dkd": {"temperature": 2.0, "alpha": 1.0, "beta": 4.0}}
@@ -104,7 +105,7 @@ def test_finalists_and_control_are_repeated_with_the_same_seeds(
     composer: Composer, three_seeds: ExperimentConfig
 ) -> None:
     finalist = composer(DKD).job.trial
-    control = control_spec(three_seeds, student=three_seeds.student, search=composer.search)
+    control = control_spec(composer.search, three_seeds.student, three_seeds.training)
     groups = [
         repeat_jobs(spec, experiment=three_seeds, workbench=composer.workbench, role=role)
         for spec, role in ((finalist, Role.FINALIST), (control, Role.BASELINE))
@@ -140,11 +141,99 @@ def test_more_seeds_keep_the_first_ones(composer: Composer, three_seeds: Experim
     assert jobs(more)[:3] == jobs(three_seeds)
 
 
-def test_the_control_learns_from_labels_alone_with_the_experiments_recipe(composer: Composer) -> None:
+def test_a_control_learns_from_labels_alone(composer: Composer) -> None:
     experiment = composer.experiment
-    control = control_spec(experiment, student=experiment.student, search=composer.search)
+    control = control_spec(composer.search, experiment.student, experiment.training)
     assert control.objective == CeConfig()
     assert (control.student, control.training) == (experiment.student, experiment.training)
     assert control.trial_id == control_name(composer.search, control.plain())
-    other = control_spec(experiment, student=experiment.student, search="t" * 64)
+    other = control_spec("t" * 64, experiment.student, experiment.training)
     assert control.trial_id != other.trial_id
+
+
+def record_of(composer: Composer, sampled: dict[str, Any], accuracy: float = 0.9) -> TrialRecord:
+    """A completed trial of the search."""
+    proposal = composer(sampled)
+    spec = proposal.job.trial
+    return TrialRecord(
+        trial=spec.trial_id,
+        role=Role.SEARCH,
+        search=composer.search,
+        objective=spec.objective.name,
+        parameters=dict(proposal.parameters),
+        spec=spec.plain(),
+        status="completed",
+        best={"selection/accuracy": accuracy},
+    )
+
+
+def planned(
+    composer: Composer, finalists: list[TrialRecord], searched: list[TrialRecord] | None = None
+) -> list[PlannedControl]:
+    return controls_for(
+        composer.experiment, search=composer.search, finalists=finalists, searched=searched or finalists
+    )
+
+
+def test_where_only_objectives_vary_all_finalists_have_one_control(composer: Composer) -> None:
+    experiment = composer.experiment
+    (one,) = planned(composer, [record_of(composer, DKD), record_of(composer, dkd(beta=3.0))])
+    # It is the one that earlier versions trained, so that their finished stages stay valid.
+    assert one.spec == control_spec(composer.search, experiment.student, experiment.training)
+    assert one.parameters == {}
+
+
+def test_a_control_has_what_the_space_fixes_of_the_student_and_no_state_for_pauses(
+    composer: Composer,
+) -> None:
+    space = composer.space.with_overrides(
+        student={"cosine_head": 12}, search={"algorithm": "random"}, scheduler={"name": "hyperband"}
+    )
+    fixed = replace(composer, space=space)
+    (one,) = planned(fixed, [record_of(fixed, DKD)])
+    assert one.spec.student == composer.experiment.student.with_overrides(cosine_head=12)
+    assert one.spec.training == composer.experiment.training
+
+
+def varied(composer: Composer, **sections: Any) -> Composer:
+    fields: dict[str, Any] = {
+        "objectives": {"ce": {}, "dkd": {}},
+        "student": {"width": {"choice": [16, 64]}},
+        "training": {"lr": {"choice": [0.1, 0.2, 0.4]}, "epochs": {"choice": [80, 40]}},
+    }
+    return replace(composer, space=composer.space.with_overrides(**(fields | sections)))
+
+
+def sample(objective: str, width: int, lr: float, epochs: int = 80) -> dict[str, Any]:
+    return {"objective": objective, "student": {"width": width}, "training": {"lr": lr, "epochs": epochs}}
+
+
+def told(controls: list[PlannedControl]) -> list[tuple[Any, ...]]:
+    specs = [control.spec for control in controls]
+    return [(spec.student.width, spec.training.lr, spec.training.epochs) for spec in specs]
+
+
+def test_a_control_has_its_finalists_width_and_epochs_with_the_recipes_of_both(composer: Composer) -> None:
+    search = varied(composer)
+    file_lr = composer.experiment.training.lr
+    finalists = [record_of(search, sample("dkd", 64, 0.1, 40)), record_of(search, sample("dkd", 16, 0.2))]
+    controls = planned(search, finalists)
+    assert told(controls) == [(64, file_lr, 40), (64, 0.1, 40), (16, file_lr, 80), (16, 0.2, 80)]
+    assert controls[0].parameters == {"student.width": 64, "training.lr": file_lr, "training.epochs": 40}
+    assert {control.spec.objective for control in controls} == {CeConfig()}
+
+
+def test_a_search_of_cross_entropy_too_gives_its_best_recipe_to_the_control(composer: Composer) -> None:
+    search = varied(composer)
+    file_lr = composer.experiment.training.lr
+    finalist = record_of(search, sample("dkd", 64, 0.1))
+    others = [
+        record_of(search, sample("ce", 64, 0.2), 0.7),
+        record_of(search, sample("ce", 64, 0.1), 0.6),
+        record_of(search, sample("ce", 16, 0.4), 0.9),
+    ]
+    controls = planned(search, [finalist], [finalist, *others])
+    assert told(controls) == [(64, file_lr, 80), (64, 0.1, 80), (64, 0.2, 80)]
+    # A finalist without a teacher is what its control would be: nothing is trained twice.
+    controls = planned(search, [finalist, others[0]], [finalist, *others])
+    assert told(controls) == [(64, file_lr, 80), (64, 0.1, 80)]

@@ -1,0 +1,141 @@
+"""What a summary says of students over their seeds: finalists, and the controls beside them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pydantic import Field
+
+from orchestrator.records.costs import StudentCosts
+from orchestrator.records.selection import Group, PairedDifference, paired_difference
+from trainables.config import Config
+
+Recipe = Literal["experiment", "search"]
+"""Whose recipe a control was trained with: the experiment file's, or one that the search found."""
+
+
+class Students(Config):
+    """One set of hyper-parameters over several seeds; lists are in the order of the seeds.
+
+    Accuracies are fractions; a standard deviation is that of the sample (n - 1), none for one seed.
+    """
+
+    trials: tuple[str, ...] = Field(min_length=1)
+    objective: str
+    seeds: tuple[int, ...]
+    selection_accuracies: tuple[float, ...]
+    test_accuracies: tuple[float, ...]
+    selection_mean: float
+    selection_std: float | None
+    test_mean: float
+    test_std: float | None
+    params: int
+    size_bytes: int
+    latency_ms: float
+    latency_p95_ms: float | None = Field(None, description="none in a record of an earlier version")
+    latency_device: str | None = Field(None, description="measured on it; none as above")
+
+
+class Control(Students):
+    """Students that learn from labels alone, with the architecture and epochs of those compared with them."""
+
+    hyper_parameters: dict[str, Any] = Field(
+        {}, description="what the search varied of student and recipe, as these students have it"
+    )
+    recipe: Recipe = Field("experiment", description="the experiment file's, or one that the search found")
+
+
+class Comparison(Config):
+    """What a finalist gains over the same students without a teacher, with the same seeds."""
+
+    control: Control
+    selection_gain: PairedDifference
+    test_gain: PairedDifference
+
+
+class Finalist(Students):
+    """A finalist, and what it gains over its own control."""
+
+    hyper_parameters: dict[str, Any]
+    control: Control = Field(
+        description="of those with its architecture and epochs the best, by selection accuracy alone"
+    )
+    selection_gain: PairedDifference = Field(description="over `control`")
+    test_gain: PairedDifference = Field(description="over `control`")
+    beside: tuple[Comparison, ...] = Field((), description="controls with other recipes, best first")
+
+    @property
+    def is_own_control(self) -> bool:
+        """Whether it learns from labels alone, and none of its architecture is better."""
+        return self.trials == self.control.trials
+
+    @property
+    def lacks_own_control(self) -> bool:
+        """Whether an earlier version compared it with students of another architecture or length."""
+        same = [n for n in self.hyper_parameters if n.startswith("student.") or n == "training.epochs"]
+        return any(self.hyper_parameters[n] != self.control.hyper_parameters.get(n) for n in same)
+
+
+def control_students(
+    group: Group,
+    tests: Mapping[str, float],
+    costs: StudentCosts,
+    *,
+    varied: Mapping[str, Any] = MappingProxyType({}),
+    recipe: Recipe = "experiment",
+) -> Control:
+    """A control: its group, test accuracies by trial id, the costs of its network, and what was varied."""
+    return Control(**_students(group, tests, costs), hyper_parameters=dict(varied), recipe=recipe)
+
+
+def finalist_of(
+    group: Group, controls: Sequence[Control], tests: Mapping[str, float], costs: StudentCosts
+) -> Finalist:
+    """A finalist beside its control, the first, and those with other recipes; `tests` is by trial id."""
+    students = Students(**_students(group, tests, costs))
+    others = [c for c in controls[1:] if c.trials != students.trials and set(c.seeds) & set(students.seeds)]
+    return Finalist(
+        **dict(students),
+        hyper_parameters=group.parameters,
+        **dict(_compared(students, controls[0])),
+        beside=tuple(_compared(students, control) for control in others),
+    )
+
+
+def _students(group: Group, tests: Mapping[str, float], costs: StudentCosts) -> dict[str, Any]:
+    by_seed = [tests[record.trial] for record in group.records]
+    return {
+        "trials": tuple(record.trial for record in group.records),
+        "objective": group.objective,
+        "seeds": group.seeds,
+        "selection_accuracies": group.accuracies,
+        "test_accuracies": tuple(by_seed),
+        "selection_mean": group.mean,
+        "selection_std": group.std,
+        "test_mean": statistics.fmean(by_seed),
+        "test_std": statistics.stdev(by_seed) if len(by_seed) > 1 else None,
+        "params": int(costs.params),
+        "size_bytes": int(costs.size_bytes),
+        "latency_ms": costs.latency_ms,
+        "latency_p95_ms": costs.latency_p95_ms,
+        "latency_device": costs.latency_device,
+    }
+
+
+def _compared(students: Students, control: Control) -> Comparison:
+    return Comparison(
+        control=control,
+        selection_gain=paired_difference(
+            _by_seed(students, students.selection_accuracies), _by_seed(control, control.selection_accuracies)
+        ),
+        test_gain=paired_difference(
+            _by_seed(students, students.test_accuracies), _by_seed(control, control.test_accuracies)
+        ),
+    )
+
+
+def _by_seed(students: Students, values: Sequence[float]) -> dict[int, float]:
+    return dict(zip(students.seeds, values, strict=True))

@@ -1,0 +1,164 @@
+"""A summary's table of students, and in words what its gains are over."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from orchestrator.records.relations import LABELS_ALONE
+from orchestrator.records.selection import PairedDifference
+from orchestrator.records.student_figures import Control, Finalist, Students
+from orchestrator.records.summary import Summary, is_champion
+from orchestrator.terminal.formatting import UNKNOWN, counted, percent, short_parameters
+
+COLUMNS = (
+    "student",
+    "objective",
+    "selection, %",
+    "test, %",
+    "test gain over its control, points (95 %)",
+    "its control",
+    "params",
+    "latency, ms",
+    "hyper-parameters",
+)
+TUNED: Final = (
+    "A control has the best, on the selection split, of the experiment file's recipe and those of the "
+    "finalists with its architecture and epochs; it was tuned over no others."
+)
+UNTUNED: Final = "The control was not tuned: an earlier version trained it with the experiment file's alone."
+
+
+def students_table(summary: Summary) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Columns and rows for a terminal: teacher, controls, then the finalists; rounded, as text."""
+    teacher = summary.teacher
+    reached = percent(teacher.selection_accuracy), percent(teacher.test_accuracy)
+    params = UNKNOWN if teacher.params is None else f"{teacher.params:,}"
+    rows: list[tuple[str, ...]] = [("teacher", "", *reached, "", "", params, "", "")]
+    for name, control in named_controls(summary):
+        rows.append(_row(name, control, ("", ""), _control_parameters(summary, control)))
+    for number, finalist in enumerate(summary.finalists, start=1):
+        own = " (champion)" if is_champion(summary, finalist) else ""
+        searched = {k: v for k, v in finalist.hyper_parameters.items() if k != "objective"}
+        gain = "" if finalist.is_own_control else gain_text(finalist.test_gain)
+        over = "itself" if finalist.is_own_control else control_name_of(summary, finalist)
+        name, parameters = f"finalist {number}{own}", short_parameters(searched)
+        rows.append(_row(name, finalist, (gain, over), parameters))
+    return COLUMNS, rows
+
+
+def named_controls(summary: Summary) -> list[tuple[str, Control]]:
+    """The controls by name, each once, with those of other recipes after the one that was better.
+
+    A finalist that is the control of another has its own name, and is left out.
+    """
+    known = {finalist.trials for finalist in summary.finalists}
+    chosen = {f.control.trials: f.control for f in summary.finalists if f.control.trials not in known}
+    known |= set(chosen)
+    named: list[tuple[str, Control]] = []
+    for number, (trials, control) in enumerate(chosen.items(), start=1):
+        name = f"control {number}" if len(chosen) > 1 else "control"
+        named += [(name, control), *_other_recipes(summary, trials, name, known)]
+    for number, finalist in enumerate(summary.finalists, start=1):
+        named += _other_recipes(summary, finalist.trials, f"finalist {number}", known)
+    return named
+
+
+def control_name_of(summary: Summary, finalist: Finalist) -> str:
+    """The name, in the table, of the control that a finalist is compared with."""
+    return _names(summary)[finalist.control.trials]
+
+
+def comparison(summary: Summary) -> tuple[str, ...]:
+    """What the gains are over, and over how many recipes controls and finalists were chosen; sentences."""
+    recipes = {
+        tuple((n, str(v)) for n, v in sorted(trial.hyper_parameters.items()) if n.startswith("training."))
+        for trial in summary.trials
+    }
+    varied = sorted({name for recipe in recipes for name, _ in recipe})
+    chosen = bool(varied) or any(finalist.beside for finalist in summary.finalists)
+    told = [
+        "A gain is over the finalist's own control: a student that learns from the labels alone, with the "
+        f"same architecture, resolution, epochs and seeds{'' if chosen else ', and the same recipe'}."
+    ]
+    if varied:
+        tried = f"The search tried {counted(len(recipes), 'recipe')} ({', '.join(varied)})."
+        controls = (finalist.control for finalist in summary.finalists)
+        of_this_version = any(set(varied) & control.hyper_parameters.keys() for control in controls)
+        told.append(f"{tried} {TUNED if of_this_version else UNTUNED}")
+    if varied and any(trial.objective == LABELS_ALONE for trial in summary.trials):
+        told.append("The search tried cross-entropy too, and the best recipe that it found for it counts.")
+    for number, finalist in enumerate(summary.finalists, start=1):
+        told += _of_finalist(summary, f"finalist {number}", finalist)
+    return tuple(told)
+
+
+def gain_text(gain: PairedDifference) -> str:
+    """A gain in percentage points with its interval, or the word that there is none."""
+    if gain.low is None or gain.high is None:
+        return f"{100 * gain.mean:+.2f} (one seed)"
+    return f"{100 * gain.mean:+.2f} [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
+
+
+def latency_text(median_ms: float, p95_ms: float | None) -> str:
+    """A median in milliseconds, with the 95th percentile where it is known."""
+    return f"{median_ms:.3f}" if p95_ms is None else f"{median_ms:.3f} (p95 {p95_ms:.3f})"
+
+
+def _other_recipes(
+    summary: Summary, better: tuple[str, ...], name: str, known: set[tuple[str, ...]]
+) -> list[tuple[str, Control]]:
+    """Controls that stand beside a better one of their setting; noted in `known`, which are left out."""
+    named: list[tuple[str, Control]] = []
+    for finalist in summary.finalists:
+        for other in finalist.beside if finalist.control.trials == better else ():
+            if other.control.trials not in known:
+                known.add(other.control.trials)
+                named.append((f"{name}, recipe {len(named) + 2}", other.control))
+    return named
+
+
+def _names(summary: Summary) -> dict[tuple[str, ...], str]:
+    names = {control.trials: name for name, control in named_controls(summary)}
+    return names | {f.trials: f"finalist {number}" for number, f in enumerate(summary.finalists, start=1)}
+
+
+def _of_finalist(summary: Summary, name: str, finalist: Finalist) -> list[str]:
+    names = _names(summary)
+    told = []
+    if finalist.lacks_own_control:
+        told.append(
+            f"The control of {name} has another architecture or number of epochs: an earlier version trained "
+            "one for all finalists. Remove summary.json and run again, and it gets its own."
+        )
+    if finalist.is_own_control:
+        told.append(f"{name} learns from the labels alone and is its own control, so it has no gain.")
+    elif finalist.beside:
+        gains = (f"{gain_text(each.test_gain)} over {names[each.control.trials]}" for each in finalist.beside)
+        n_recipes = 1 + len(finalist.beside) + (finalist.objective == LABELS_ALONE)
+        told.append(
+            f"{name}: {names[finalist.control.trials]} is the best of {n_recipes} recipes on the selection "
+            f"split; the test gain is {', '.join(gains)}."
+        )
+    return told
+
+
+def _control_parameters(summary: Summary, control: Control) -> str:
+    """What it has of the values that the search varied, and whose recipe that is where there are several."""
+    values = short_parameters(control.hyper_parameters)
+    if not any(finalist.beside for finalist in summary.finalists):
+        return values
+    whose = "the experiment's recipe" if control.recipe == "experiment" else "a recipe of the search"
+    return f"{values} ({whose})" if values else whose
+
+
+def _row(name: str, students: Students, gain: tuple[str, str], parameters: str) -> tuple[str, ...]:
+    return (
+        name,
+        students.objective,
+        percent(students.selection_mean, students.selection_std),
+        percent(students.test_mean, students.test_std),
+        *gain,
+        f"{students.params:,}",
+        latency_text(students.latency_ms, students.latency_p95_ms),
+        parameters,
+    )
