@@ -1,4 +1,4 @@
-"""What a ledger says of each objective: several seeds, beside the control and KD with the same seeds."""
+"""What a ledger says of each objective: several seeds, beside its control and KD with the same seeds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from orchestrator.records.events import EpochEnded, StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
+from orchestrator.records.relations import control_of, controls_of, is_without_teacher, setting_of
 from orchestrator.records.selection import (
     Figures,
     Group,
@@ -37,15 +38,18 @@ class Evidence:
     interval: tuple[float, float] | None
     """95 % t-interval of their mean; none with one seed."""
     over_ce: PairedDifference | None
-    """In points; none for cross-entropy itself."""
+    """In points, to its control; none for a control itself."""
     over_kd: PairedDifference | None
-    """In points, to KD at its defaults; none for that itself, and where no such student was trained."""
+    """In points, to KD at its defaults with the same student and recipe; none for that itself, and where no
+    such student was trained."""
     agreement: float | None
     """Mean share, in per cent, of test images that get the teacher's class."""
     ece: float
     """Mean expected calibration error, in per cent."""
     epoch_over_ce: float
-    """Median seconds of an epoch over the control's."""
+    """Median seconds of an epoch over its control's."""
+    lacks_own_control: bool
+    """Its control has another architecture or number of epochs, in a ledger of an earlier version."""
 
     @property
     def mean(self) -> float:
@@ -69,17 +73,33 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Controlled:
+    """A control, and what is compared with it, best first."""
+
+    control: Evidence
+    beside: tuple[Evidence, ...]
+    """Controls of the same architecture with other recipes."""
+    finalists: tuple[Evidence, ...]
+    """The control is one of them where a finalist learns from the labels alone."""
+
+
+@dataclass(frozen=True)
 class SearchEvidence:
-    """One search of the ledger: its control, and what it trained with several seeds, best first."""
+    """One search of the ledger: what it trained with several seeds, by control."""
 
     search: str
     trials: int
     """Students of the search itself."""
     student: dict[str, Any]
-    """The control's network as plain data."""
-    control: Evidence
-    groups: tuple[Evidence, ...]
+    """What the networks of all its finalists share, as plain data."""
+    by_control: tuple[Controlled, ...]
+    """The one with the best finalist first."""
     failures: tuple[Failed, ...] = ()
+
+    @property
+    def groups(self) -> tuple[Evidence, ...]:
+        """All finalists."""
+        return tuple(finalist for controlled in self.by_control for finalist in controlled.finalists)
 
 
 def evidence_of(ledger: Ledger) -> list[SearchEvidence]:
@@ -124,35 +144,29 @@ def _epoch_seconds(ledger: Ledger) -> dict[str, list[float]]:
 class _Search:
     name: str
     trials: int
-    control: Group
     finalists: tuple[Group, ...]
+    students: tuple[TrialRecord, ...]
+    """Those of controls and finalists that were tested."""
     failures: tuple[TrialRecord, ...]
-    """Students of the control and of finalists that ended without weights."""
+    """Students of controls and finalists that ended without weights."""
 
     @classmethod
     def found(cls, ledger: Ledger, name: str, tested: Figures) -> _Search | None:
-        """None where finalists or control were not tested."""
+        """None where finalists or controls were not tested."""
         of_role = {role: ledger.trials(search=name, role=role) for role in Role}
-        controls, finalists = (
-            group_trials([record for record in of_role[role] if record.trial in tested])
-            for role in (Role.BASELINE, Role.FINALIST)
-        )
-        if not controls or not finalists:
-            return None
         repeated = [*of_role[Role.BASELINE], *of_role[Role.FINALIST]]
+        students = [record for record in repeated if record.trial in tested]
+        finalists = group_trials([record for record in students if record.role is Role.FINALIST])
+        if not any(is_without_teacher(record, name) for record in students) or not finalists:
+            return None
         failures = tuple(record for record in repeated if record.status == "failed")
-        return cls(name, len(of_role[Role.SEARCH]), controls[0], tuple(finalists), failures)
+        return cls(name, len(of_role[Role.SEARCH]), tuple(finalists), tuple(students), failures)
 
-    @property
-    def kd(self) -> Group | None:
-        """KD at its defaults."""
-        groups = (group for group in self.finalists if group.objective == KD)
-        return next((group for group in groups if not _changed(group.records[0])), None)
-
-    @property
-    def conditions(self) -> list[Any]:
-        """What its students share with those of another search that they may be compared with."""
-        return [[r.spec.get("student"), r.spec.get("training"), r.spec["seed"]] for r in self.control.records]
+    def kd_like(self, group: Group) -> Group | None:
+        """KD at its defaults, with the same student and recipe as other students."""
+        of_kd = (own for own in self.finalists if own.objective == KD)
+        plain = (own for own in of_kd if not _changed_of_objective(own.records[0]))
+        return next((own for own in plain if _conditions(own) == _conditions(group)), None)
 
     def failed(self) -> Iterator[Failed]:
         """What failed, by group."""
@@ -173,54 +187,86 @@ def _changed(record: TrialRecord) -> dict[str, Any]:
     }
 
 
+def _changed_of_objective(record: TrialRecord) -> dict[str, Any]:
+    return {n: v for n, v in _changed(record).items() if not n.startswith(("student.", "training."))}
+
+
+def _conditions(group: Group) -> list[Any]:
+    """What students share with those of another search that they may be compared with."""
+    spec = group.records[0].spec
+    recipe = {name: v for name, v in spec.get("training", {}).items() if name != "checkpoint_every"}
+    return [spec.get("student"), recipe]
+
+
 def _of_search(
     search: _Search, searches: Sequence[_Search], tested: Figures, seconds: Mapping[str, Sequence[float]]
 ) -> SearchEvidence:
-    comparable = [search, *(other for other in searches if other.conditions == search.conditions)]
-    kd = next((other.kd for other in comparable if other.kd), None)
-    judge = _Judge(search.control, kd, tested, seconds)
-    groups = sorted(map(judge.evidence, search.finalists), key=lambda evidence: -evidence.mean)
-    student = search.control.records[0].spec.get("student", {})
+    judge = _Judge([search, *searches], tested, seconds)
+    by_control: dict[tuple[str, ...], list[Group]] = {}
+    for finalist in search.finalists:
+        control = control_of(finalist.records[0], search.students)
+        by_control.setdefault(_trials(control), []).append(finalist)
+    found = [_controlled(judge, search, finalists) for finalists in by_control.values()]
+    networks = [finalist.records[0].spec.get("student", {}) for finalist in search.finalists]
+    shared = {n: v for n, v in networks[0].items() if all(other.get(n) == v for other in networks)}
     return SearchEvidence(
         search.name,
         search.trials,
-        student,
-        judge.evidence(search.control),
-        tuple(groups),
+        shared,
+        tuple(sorted(found, key=lambda controlled: -controlled.finalists[0].mean)),
         tuple(search.failed()),
     )
 
 
+def _controlled(judge: _Judge, search: _Search, finalists: Sequence[Group]) -> Controlled:
+    """Finalists that have one control."""
+    control, *others = controls_of(finalists[0].records[0], search.students)
+    own = {_trials(finalist): judge.evidence(finalist, control) for finalist in finalists}
+    beside = [judge.evidence(other, control) for other in others if _trials(other) not in own]
+    return Controlled(
+        own.get(_trials(control)) or judge.evidence(control, control),
+        tuple(beside),
+        tuple(sorted(own.values(), key=lambda evidence: -evidence.mean)),
+    )
+
+
+def _trials(group: Group) -> tuple[str, ...]:
+    return tuple(record.trial for record in group.records)
+
+
 @dataclass(frozen=True)
 class _Judge:
-    control: Group
-    kd: Group | None
+    searches: Sequence[_Search]
+    """The group's own first."""
     tested: Figures
     seconds: Mapping[str, Sequence[float]]
 
-    def evidence(self, group: Group) -> Evidence:
+    def evidence(self, group: Group, control: Group) -> Evidence:
         mine = self._by_seed(group, "accuracy")
         # The mean's own interval is that of its difference to nothing.
         alone = paired_difference(mine, dict.fromkeys(mine, 0.0))
         interval = None if alone.low is None or alone.high is None else (alone.low, alone.high)
-        is_control = group is self.control
-        is_kd = self.kd is None or group is self.kd
+        is_control = _trials(group) == _trials(control)
         agreement = self._by_seed(group, "agreement")
         return Evidence(
             objective=group.objective,
             parameters=_changed(group.records[0]),
             accuracies=tuple(mine[seed] for seed in sorted(mine)),
             interval=interval,
-            over_ce=None if is_control else paired_difference(mine, self._by_seed(self.control, "accuracy")),
-            over_kd=None if is_kd else paired_difference(mine, self._by_seed(self._kd(), "accuracy")),
+            over_ce=None if is_control else paired_difference(mine, self._by_seed(control, "accuracy")),
+            over_kd=self._over_kd(group, mine),
             agreement=statistics.fmean(agreement.values()) if agreement else None,
             ece=statistics.fmean(self._by_seed(group, "ece").values()),
-            epoch_over_ce=self._epoch_s(group) / self._epoch_s(self.control),
+            epoch_over_ce=self._epoch_s(group) / self._epoch_s(control),
+            lacks_own_control=setting_of(group.records[0]) != setting_of(control.records[0]),
         )
 
-    def _kd(self) -> Group:
-        assert self.kd is not None  # noqa: S101  asked for only where there is one
-        return self.kd
+    def _over_kd(self, group: Group, mine: Mapping[int, float]) -> PairedDifference | None:
+        for kd in filter(None, (search.kd_like(group) for search in self.searches)):
+            theirs = self._by_seed(kd, "accuracy")
+            if mine.keys() & theirs.keys():
+                return None if _trials(kd) == _trials(group) else paired_difference(mine, theirs)
+        return None
 
     def _by_seed(self, group: Group, figure: str) -> dict[int, float]:
         """In per cent; only of those that have it."""

@@ -21,14 +21,16 @@ STEP: Final = "objective_step_over_ce."
 DEAR: Final = 1.3
 """A step that costs so many of cross-entropy's, or more, is explained."""
 HEAD: Final = (
-    "| objective | mean, % | std | 95 % interval | over CE, points | over KD, points "
+    "| objective | mean, % | std | 95 % interval | over its CE, points | over KD, points "
     "| agrees with teacher, % | ECE, % | epoch / CE | step / CE |"
 )
 
 READING: Final = (
     "Accuracies are on the test split. Differences are paired by seed, with 95 % t-intervals; bold ones "
-    "leave out 0. KD is `kd` at its defaults. Intervals are not corrected for their number: of twenty true "
-    "zeros one is expected to look like a difference."
+    "leave out 0. The CE of a row is the nearest control above it: `ce` with the same architecture, "
+    "resolution and epochs, and of the recipes that were trained the best on the selection split. KD is `kd` "
+    "at its defaults, with the same architecture and recipe as the row. Intervals are not corrected for "
+    "their number: of twenty true zeros one is expected to look like a difference."
 )
 
 
@@ -119,14 +121,19 @@ def _heading(evidence: SearchEvidence, first: SearchEvidence) -> str:
 
 def _table(evidence: SearchEvidence, steps: Mapping[str, float]) -> str:
     rule = "|" + "---|" * (HEAD.count("|") - 1)
-    rows = [_row(one, {**steps, "ce": 1.0}) for one in (evidence.control, *evidence.groups)]
+    rows = []
+    for controlled in evidence.by_control:
+        control = controlled.control
+        rows.append(_row(f"control: {_name(control)}", control, steps))
+        rows += [_row(f"other recipe: {_name(one)}", one, steps) for one in controlled.beside]
+        rows += [_row(_name(one), one, steps) for one in controlled.finalists if one is not control]
     return "\n".join([HEAD, rule, *rows])
 
 
-def _row(one: Evidence, steps: Mapping[str, float]) -> str:
-    step = steps.get(one.objective)
+def _row(name: str, one: Evidence, steps: Mapping[str, float]) -> str:
+    step = {**steps, "ce": 1.0}.get(one.objective)
     cells = (
-        _name(one),
+        name,
         f"{one.mean:.2f}",
         "" if one.std is None else f"{one.std:.2f}",
         "" if one.interval is None else f"[{one.interval[0]:.2f}, {one.interval[1]:.2f}]",
@@ -157,13 +164,19 @@ def _words(evidence: SearchEvidence) -> str:
     """Which differences are more than noise, and which are not."""
     over_ce = [(_name(one), one.over_ce) for one in evidence.groups if one.over_ce]
     over_kd = [(_name(one), one.over_kd) for one in evidence.groups if one.over_kd]
-    seeds = len(evidence.control.accuracies)
+    seeds = max(len(one.control.accuracies) for one in evidence.by_control)
     lines = [
         f"{seeds} seeds each, the same for all.",
         *(
             f"{_name(one)}: {len(one.reasons)} of {seeds} seeds failed and have no part in this: "
             f"{'; '.join(dict.fromkeys(one.reasons))}."
             for one in evidence.failures
+        ),
+        *(
+            f"{_name(one)}: its control has another architecture or number of epochs; an earlier version "
+            "trained one for all."
+            for one in evidence.groups
+            if one.lacks_own_control
         ),
         _sentence("Better than CE", [n for n, d in over_ce if is_significant(d) and d.mean > 0]),
         _sentence("Worse than CE", [n for n, d in over_ce if is_significant(d) and d.mean < 0]),

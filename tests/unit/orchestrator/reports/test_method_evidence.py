@@ -55,21 +55,24 @@ def student(
     parameters: dict[str, object] | None = None,
     network: dict[str, object] | None = None,
     failure: str | None = None,
+    lr: float = 0.1,
+    accuracy: float = 0.5,
 ) -> str:
     parameters = parameters or {}
     trial = "-".join(map(str, (search, objective, *parameters.values(), seed)))
+    spec = {"seed": seed, "objective": {"name": objective}, "student": network or {"name": "mlp"}}
     ledger.append(
         TrialStarted(
             trial=trial,
             role=role,
             search=search,
             objective=objective,
-            parameters={} if role == "baseline" else {"objective": objective, **parameters},
-            spec={"seed": seed, "student": network or {"name": "mlp"}},
+            parameters=parameters if role == "baseline" else {"objective": objective, **parameters},
+            spec={**spec, "training": {"epochs": 5, "lr": lr}},
             sampled={},
         )
     )
-    metrics = {"selection/accuracy": 0.5, "seconds": SECONDS.get(objective, 1.0)}
+    metrics = {"selection/accuracy": accuracy, "seconds": SECONDS.get(objective, 1.0)}
     ledger.append(EpochEnded(trial=trial, epoch=1, metrics=metrics))
     ledger.append(
         TrialEnded(
@@ -87,7 +90,8 @@ def student(
 
 
 def of(found: SearchEvidence, objective: str) -> Evidence:
-    return next(group for group in (found.control, *found.groups) if group.objective == objective)
+    (controlled,) = found.by_control
+    return next(group for group in (controlled.control, *found.groups) if group.objective == objective)
 
 
 def test_means_intervals_and_paired_differences_are_those_of_scipy(ledger: Ledger) -> None:
@@ -128,7 +132,8 @@ def test_the_page_says_what_is_significant_what_is_not_and_what_loses_to_kd(ledg
     assert "`mlld`, 2.06: the student sees 2 views" in page
     assert "`kd`, 1.05" not in page
     table = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
-    assert [row[1].strip(" `") for row in table] == ["ce", "kd", "dist", "ckd"]
+    assert [row[1].strip(" `") for row in table] == ["kd", "dist", "ckd"]
+    assert page.count("| control: `ce` |") == 1
     assert {len(row) for row in table} == {12}
 
 
@@ -179,6 +184,100 @@ def test_kd_at_its_defaults_is_what_the_others_of_a_search_are_held_against(tmp_
     page = methods_page([found], title="T", facts="F.", command="c", steps={})
     assert "## 2 settings of kd\n" in page
     assert "Better than KD: `kd` (standardise True)." in page
+
+
+def width_search(ledger: Ledger) -> None:
+    """KD of widths 64 and 16, each with its control; at width 64 there is a control of a worse recipe too."""
+    tested: dict[str, dict[str, float]] = {}
+    for shift, seed in enumerate(SEEDS):
+        for width, ce, kd in ((64, 0.85, 0.89), (16, 0.80, 0.81)):
+            network: dict[str, object] = {"name": "mlp", "width": width}
+            own: dict[str, object] = {"student.width": width}
+            control = student(ledger, "w", "ce", "baseline", seed, parameters=own, network=network)
+            finalist = student(ledger, "w", "kd", "finalist", seed, parameters=own, network=network)
+            tested[control] = {"accuracy": ce + shift / 100, "ece": 0.1}
+            tested[finalist] = {"accuracy": kd + shift / 100, "ece": 0.1}
+        own = {"student.width": 64, "training.lr": 0.4}
+        network = {"name": "mlp", "width": 64}
+        worse = student(
+            ledger, "w", "ce", "baseline", seed, parameters=own, network=network, lr=0.4, accuracy=0.4
+        )
+        tested[worse] = {"accuracy": 0.86 + shift / 100, "ece": 0.1}
+    ledger.append(StageEvent(stage="test", key="w", status="finished", seconds=1.0, result=tested))
+
+
+def test_each_finalist_is_held_against_the_control_of_its_own_width(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    width_search(ledger)
+    (found,) = evidence_of(ledger)
+    assert [one.parameters["student.width"] for one in found.groups] == [64, 16]
+    # Over the control of width 16, the other one, width 64 would gain nine points.
+    assert [one.over_ce and one.over_ce.mean for one in found.groups] == pytest.approx([4.0, 1.0])
+    large, small = found.by_control
+    assert [one.over_ce and one.over_ce.mean for one in large.beside] == [pytest.approx(1.0)]
+    assert (small.beside, found.student) == ((), {"name": "mlp"})
+    page = methods_page([found], title="T", facts="F.", command="c", steps={})
+    rows = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| ") and "`" in line]
+    assert rows == [
+        "| control: `ce` (student.width 64)",
+        "| other recipe: `ce` (student.width 64, training.lr 0.4)",
+        "| `kd` (student.width 64)",
+        "| control: `ce` (student.width 16)",
+        "| `kd` (student.width 16)",
+    ]
+    assert "The CE of a row is the nearest control above it" in page
+    assert "another architecture" not in page
+
+
+def test_kd_of_another_width_is_nothing_to_be_held_against(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    width_search(ledger)
+    tested = {}
+    for seed in SEEDS:
+        network: dict[str, object] = {"name": "mlp", "width": 16}
+        own: dict[str, object] = {"student.width": 16}
+        dist = student(ledger, "w", "dist", "finalist", seed, parameters=own, network=network)
+        tested[dist] = {"accuracy": 0.83, "ece": 0.1}
+    ledger.append(StageEvent(stage="test", key="d", status="finished", seconds=1.0, result=tested))
+    (found,) = evidence_of(ledger)
+    over_kd = {(one.objective, one.parameters["student.width"]): one.over_kd for one in found.groups}
+    assert over_kd["kd", 64] is over_kd["kd", 16] is None
+    difference = over_kd["dist", 16]
+    assert difference is not None
+    assert difference.mean == pytest.approx(83 - 82.5)  # to KD of width 16; KD of width 64 has 90.5
+
+
+def test_a_search_of_cross_entropy_is_held_against_its_best_recipe(tmp_path: Path) -> None:
+    ledger, tested = Ledger(tmp_path), {}
+    for seed in SEEDS:
+        tested[student(ledger, "s", "ce", "baseline", seed)] = {"accuracy": 0.8, "ece": 0.1}
+        for lr, selected, accuracy in ((0.2, 0.7, 0.9), (0.4, 0.6, 0.85)):
+            own: dict[str, object] = {"training.lr": lr}
+            trial = student(ledger, "s", "ce", "finalist", seed, parameters=own, lr=lr, accuracy=selected)
+            tested[trial] = {"accuracy": accuracy, "ece": 0.1}
+    ledger.append(StageEvent(stage="test", key="k", status="finished", seconds=1.0, result=tested))
+    (found,) = evidence_of(ledger)
+    (controlled,) = found.by_control
+    assert controlled.control is controlled.finalists[0]
+    assert controlled.control.parameters == {"training.lr": 0.2}
+    (other,) = controlled.beside
+    gains = [one.over_ce and one.over_ce.mean for one in (*controlled.finalists, other)]
+    assert gains == [None, pytest.approx(-5.0), pytest.approx(-10.0)]
+    assert "## 2 settings of ce\n" in methods_page([found], title="T", facts="F.", command="c", steps={})
+
+
+def test_a_control_of_another_architecture_in_an_earlier_ledger_is_told(tmp_path: Path) -> None:
+    ledger, tested = Ledger(tmp_path), {}
+    for seed in SEEDS:
+        own: dict[str, object] = {"student.width": 64}
+        network: dict[str, object] = {"name": "mlp", "width": 64}
+        tested[student(ledger, "s", "ce", "baseline", seed)] = {"accuracy": 0.8, "ece": 0.1}
+        trial = student(ledger, "s", "kd", "finalist", seed, parameters=own, network=network)
+        tested[trial] = {"accuracy": 0.9, "ece": 0.1}
+    ledger.append(StageEvent(stage="test", key="k", status="finished", seconds=1.0, result=tested))
+    page = methods_page(evidence_of(ledger), title="T", facts="F.", command="c", steps={})
+    said = "`kd` (student.width 64): its control has another architecture or number of epochs; an earlier"
+    assert f"* {said} version trained one for all.\n" in page
 
 
 def test_seeds_that_failed_are_told_with_their_reason(ledger: Ledger) -> None:
