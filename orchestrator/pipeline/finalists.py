@@ -11,7 +11,7 @@ import ray
 from orchestrator.config.constraints import Constraint, parse_constraints
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.slot_jobs import run_jobs
-from orchestrator.records.costs import StudentCosts, numbers_of
+from orchestrator.records.costs import TEACHER, StudentCosts, numbers_of
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.ledger_writer import Bookkeeper, agreements_in
 from orchestrator.records.relations import may_control
@@ -43,26 +43,35 @@ def constraints_of(run: Run) -> tuple[Constraint, ...]:
 def profile_stage(
     run: Run, workbench: WorkbenchSpec, search: str, records: Sequence[TrialRecord]
 ) -> dict[str, StudentCosts]:
-    """Parameters, size and latency of each completed student, once per architecture on an idle slot."""
+    """Parameters, size and latency of each completed student, once per architecture on an idle slot.
+
+    By trial id; under `teacher` the teacher's, where it has a network that was measured beside them.
+    """
     students = {record.trial: TrialSpec.from_plain(record.spec).student for record in records}
     distinct = {student.digest(): student for student in students.values()}
+    networks = dict(distinct)
+    if not run.experiment.teacher.imported:
+        networks[TEACHER] = run.experiment.teacher.network
 
     def measure() -> dict[str, Any]:
         run.workers.start_slots()
         jobs = [
             ProfileJob(job_id=f"profile-{d[:12]}", workbench=workbench, student=s)
-            for d, s in distinct.items()
+            for d, s in networks.items()
         ]
         found: dict[str, Any] = {}
         # One after the other: two at once would measure each other.
-        for digest, job in zip(distinct, jobs, strict=True):
+        for digest, job in zip(networks, jobs, strict=True):
             end = run_jobs(run.workers.broker, [job])[job.job_id]
             found[digest] = {name: end.metrics[name] for name in COSTS} | {"latency_device": end.device}
         return found
 
     key = digest_of([search, sorted(distinct)])
     measured = run.stages.run("profile", key, measure)
-    return {trial: StudentCosts.from_plain(measured[student.digest()]) for trial, student in students.items()}
+    names = {trial: student.digest() for trial, student in students.items()}
+    if TEACHER in measured:  # an earlier version did not measure it
+        names[TEACHER] = TEACHER
+    return {name: StudentCosts.from_plain(measured[digest]) for name, digest in names.items()}
 
 
 def finalists_stage(
@@ -116,7 +125,7 @@ def test_stage(
         network, size = run.experiment.teacher.network, run.experiment.cache.batch_size
         beside = OnlineSpec(model=network, weights=teacher.weights, batch_size=size)
         jobs = {trial: job.with_overrides(teacher=beside) for trial, job in jobs.items()}
-        jobs["teacher"] = _evaluation("teacher", network, teacher.weights, workbench)
+        jobs[TEACHER] = _evaluation(TEACHER, network, teacher.weights, workbench)
 
     def evaluate() -> dict[str, Any]:
         run.workers.start_slots()

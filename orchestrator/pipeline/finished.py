@@ -6,11 +6,13 @@ from pathlib import Path
 
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import imported_file, out_folder
+from orchestrator.records.bad_outcomes import bad_outcomes
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger
-from orchestrator.records.students_table import comparison, students_table
+from orchestrator.records.students_table import SPLITS, comparison, students_table
 from orchestrator.records.summary import Champion, Summary, champions_group, read_summary
 from orchestrator.terminal.console import Console
+from orchestrator.terminal.formatting import counted, percent
 from trainables.config import digest_of
 from trainables.errors import ConfigError
 
@@ -55,14 +57,13 @@ def show(summary: Summary, console: Console, *, ui_command: str) -> None:
     """What a person sees at the end: the table, the champion, its files and how to open MLflow."""
     columns, rows = students_table(summary)
     console.table("students", columns, rows)
-    for sentence in comparison(summary):
+    for sentence in (SPLITS, *comparison(summary)):
         console.info(sentence)
+    for line in champion_lines(summary):
+        console.info(line)
+    for outcome in bad_outcomes(summary):
+        console.info(f"warning: {outcome}")
     champion = summary.champion
-    console.info(
-        f"champion: {champion.trial_id}, {champion.params:,} parameters, {_latency(champion)}, "
-        f"selection {100 * champion.selection_accuracy:.2f} %, test {100 * champion.test_accuracy:.2f} % "
-        f"(means over {len(champions_group(summary).seeds)} seeds)"
-    )
     for name, exported in champion.exports.items():
         console.info(
             f"  {name}: {_from_here(exported.path)} (max difference {exported.max_abs_difference:.1e})"
@@ -70,6 +71,21 @@ def show(summary: Summary, console: Console, *, ui_command: str) -> None:
     console.info(f"  card: {_from_here(champion.model_card)}")
     console.info(f"report: {_from_here(Path(summary.out) / 'report.html')}")
     console.info(f"ranked runs in MLflow: {ui_command}")
+
+
+def champion_lines(summary: Summary) -> tuple[str, str, str]:
+    """What it is, what it may claim (means over its seeds), and what the exported seed reached by itself."""
+    champion, group = summary.champion, champions_group(summary)
+    own = group.trials.index(champion.trial_id)
+    return (
+        f"champion: finalist {summary.finalists.index(group) + 1}, {champion.objective}, "
+        f"{champion.params:,} parameters, {_latency(champion)}",
+        f"  means over {counted(len(group.seeds), 'seed')}: selection {percent(group.selection_mean)} %, "
+        f"test {percent(group.test_mean)} %",
+        f"  exported: {champion.trial_id}, the seed with the best selection accuracy: "
+        f"selection {percent(group.selection_accuracies[own])} %, "
+        f"test {percent(group.test_accuracies[own])} %",
+    )
 
 
 def _latency(champion: Champion) -> str:

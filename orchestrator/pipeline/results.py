@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.finished import STAGE, run_key
-from orchestrator.records.costs import StudentCosts, numbers_of
+from orchestrator.records.costs import TEACHER, StudentCosts, numbers_of
 from orchestrator.records.events import FiguresAdded, StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.relations import control_of, controls_of
@@ -49,9 +50,9 @@ class RunResults:
     controls: Sequence[TrialRecord]
     champion: SelectedChampion
     costs: Mapping[str, StudentCosts]
-    """By trial id."""
+    """By trial id, and under `teacher`."""
     tested: Figures
-    """Of the test split, by trial id."""
+    """Of the test split, by trial id, and under `teacher`."""
 
     @property
     def tests(self) -> dict[str, float]:
@@ -83,9 +84,10 @@ class RunResults:
     def record_figures(self, recorder: MlflowRecorder, ledger: Ledger) -> None:
         """Costs and test accuracies beside the students' runs, where the ledger does not have them yet."""
         known = {
-            event.trial: (event.figures, event.latency_device, event.control)
+            event.trial: (event.figures, event.latency_device, event.control, event.champion)
             for event in ledger.events_of(FiguresAdded)
         }
+        marked = {trial for trial, (*_, champion) in known.items() if champion is not None}
         paired = self._paired()
         students = [r for r in self.records if r.status == "completed"]
         for record in [*students, *self.finalists, *self.controls]:
@@ -97,8 +99,31 @@ class RunResults:
             control = paired.get(record.trial)
             if control is not None:
                 figures["gain_over_control"] = self.tests[record.trial] - self.tests[control]
-            if known.get(record.trial) != (figures, device, control):
-                recorder.record_figures(record.trial, figures, latency_device=device, control=control)
+            is_it = record.trial == self.champion.record.trial
+            champion = is_it if is_it or record.trial in marked else None
+            if known.get(record.trial) != (figures, device, control, champion):
+                recorder.record_figures(
+                    record.trial, figures, latency_device=device, control=control, champion=champion
+                )
+        figures = self._champions_figures()
+        if known.get(None, [None])[0] != figures:
+            recorder.record_figures(None, figures)
+
+    def _champions_figures(self) -> dict[str, float]:
+        """What the parent run shows of the champion: means over its seeds, its gain and its costs."""
+        group, costs = self.champion.group, self.costs[self.champion.record.trial]
+        means = self.champion_metrics()
+        figures = {"acc": means["selection_accuracy_mean"], "test_acc": means["test_accuracy_mean"]}
+        paired = self._paired()
+        gains = [
+            self.tests[record.trial] - self.tests[paired[record.trial]]
+            for record in group.records
+            if record.trial in paired
+        ]
+        if gains:
+            figures["gain_over_control"] = statistics.fmean(gains)
+        figures |= costs.numbers()
+        return {f"champion_{name}": value for name, value in figures.items()}
 
     def _paired(self) -> dict[str, str]:
         """By finalist the student of its control with the same seed, where that was completed."""
@@ -159,10 +184,10 @@ def _summary(
         teacher=TeacherFigures(
             params=results.teacher.params,
             selection_accuracy=results.teacher.selection_accuracy,
-            test_accuracy=results.tests.get("teacher"),
+            **_of_the_teacher(results),
         ),
         cache=_cache_figures(results.cache),
-        trials=tuple(trial_row(record) for record in results.records),
+        trials=tuple(trial_row(record, results.costs.get(record.trial)) for record in results.records),
         finalists=tuple(finalists),
         champion=champion_of(winner, champion_id, exports, shipped["card"]),
         mlflow=MlflowPlace(
@@ -179,7 +204,7 @@ def _summary(
 def _finalist(run: Run, results: RunResults, group: Group) -> Finalist:
     groups = controls_of(group.records[0], [*results.controls, *results.finalists])
     controls = [_control(run, results, control, group.parameters) for control in groups]
-    return finalist_of(group, controls, results.tests, results.costs[group.records[0].trial])
+    return finalist_of(group, controls, results.tested, results.costs[group.records[0].trial])
 
 
 def _control(run: Run, results: RunResults, group: Group, searched: Mapping[str, Any]) -> Control:
@@ -189,11 +214,24 @@ def _control(run: Run, results: RunResults, group: Group, searched: Mapping[str,
     is_the_files = training == file_recipe(run.experiment, epochs=training.epochs)
     return control_students(
         group,
-        results.tests,
+        results.tested,
         results.costs[record.trial],
         varied=varied_values(searched, spec),
         recipe="experiment" if is_the_files else "search",
     )
+
+
+def _of_the_teacher(results: RunResults) -> dict[str, Any]:
+    """Its figures on the test split, and its latency; a ledger of an earlier version has no latency."""
+    tested, costs = results.tested.get(TEACHER, {}), results.costs.get(TEACHER)
+    figures: dict[str, Any] = {
+        "test_accuracy": tested.get("accuracy"),
+        "test_balanced_accuracy": tested.get("balanced_accuracy"),
+    }
+    if costs is not None:
+        names = ("latency_ms", "latency_p95_ms", "latency_device")
+        figures |= {name: getattr(costs, name) for name in names}
+    return figures
 
 
 def _cache_figures(cache: CacheSummary | None) -> CacheFigures | None:

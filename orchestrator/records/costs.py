@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from pydantic import Field
 
 from trainables.config import Config
+
+TEACHER: Final = "teacher"
+"""Where figures are kept by trial id, the teacher's are kept under this name."""
 
 
 class StudentCosts(Config):

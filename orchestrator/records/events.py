@@ -114,6 +114,9 @@ class FiguresAdded(LedgerEvent):
     control: str | None = Field(
         None, description="the student of the control, with the same seed, that `gain_over_control` is over"
     )
+    champion: bool | None = Field(
+        None, description="whether its weights are the ones to ship; none where a run did not decide that"
+    )
 
 
 class ArtifactAdded(LedgerEvent):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from orchestrator.records.costs import StudentCosts
-from orchestrator.records.selection import Group, PairedDifference, paired_difference
+from orchestrator.records.selection import Figures, Group, PairedDifference, paired_difference
 from trainables.config import Config
 
 Recipe = Literal["experiment", "search"]
@@ -37,6 +37,22 @@ class Students(Config):
     latency_ms: float
     latency_p95_ms: float | None = Field(None, description="none in a record of an earlier version")
     latency_device: str | None = Field(None, description="measured on it; none as above")
+    test_nll: float | None = Field(None, description="mean over the seeds, nats; none as above")
+    test_ece: float | None = Field(None, description="mean over the seeds; none as above")
+    test_agreement: float | None = Field(
+        None, description="with the teacher, mean over the seeds; none as above, and without its network"
+    )
+    test_balanced_accuracy: float | None = Field(
+        None, description="mean over the seeds, where classes are uneven; none elsewhere, and as above"
+    )
+    answered_classes: int | None = Field(
+        None, description="different answers to the test split, of the seed with the fewest; none as above"
+    )
+
+    @property
+    def answers_one_class(self) -> bool:
+        """Whether a seed gives every image of the test split the same class."""
+        return self.answered_classes == 1
 
 
 class Control(Students):
@@ -81,21 +97,19 @@ class Finalist(Students):
 
 def control_students(
     group: Group,
-    tests: Mapping[str, float],
+    tested: Figures,
     costs: StudentCosts,
     *,
     varied: Mapping[str, Any] = MappingProxyType({}),
     recipe: Recipe = "experiment",
 ) -> Control:
-    """A control: its group, test accuracies by trial id, the costs of its network, and what was varied."""
-    return Control(**_students(group, tests, costs), hyper_parameters=dict(varied), recipe=recipe)
+    """A control: its group, figures of the test split by trial id, its costs, and what was varied."""
+    return Control(**_students(group, tested, costs), hyper_parameters=dict(varied), recipe=recipe)
 
 
-def finalist_of(
-    group: Group, controls: Sequence[Control], tests: Mapping[str, float], costs: StudentCosts
-) -> Finalist:
-    """A finalist beside its control, the first, and those with other recipes; `tests` is by trial id."""
-    students = Students(**_students(group, tests, costs))
+def finalist_of(group: Group, controls: Sequence[Control], tested: Figures, costs: StudentCosts) -> Finalist:
+    """A finalist beside its control, the first, and those with other recipes; `tested` is by trial id."""
+    students = Students(**_students(group, tested, costs))
     others = [c for c in controls[1:] if c.trials != students.trials and set(c.seeds) & set(students.seeds)]
     return Finalist(
         **dict(students),
@@ -105,9 +119,14 @@ def finalist_of(
     )
 
 
-def _students(group: Group, tests: Mapping[str, float], costs: StudentCosts) -> dict[str, Any]:
-    by_seed = [tests[record.trial] for record in group.records]
+def _students(group: Group, tested: Figures, costs: StudentCosts) -> dict[str, Any]:
+    found = [tested[record.trial] for record in group.records]
+    by_seed = [figures["accuracy"] for figures in found]
+    answered = [figures["answered_classes"] for figures in found if "answered_classes" in figures]
+    means = ("nll", "ece", "agreement", "balanced_accuracy")
     return {
+        **{f"test_{name}": _mean([figures.get(name) for figures in found]) for name in means},
+        "answered_classes": int(min(answered)) if answered else None,
         "trials": tuple(record.trial for record in group.records),
         "objective": group.objective,
         "seeds": group.seeds,
@@ -123,6 +142,12 @@ def _students(group: Group, tests: Mapping[str, float], costs: StudentCosts) -> 
         "latency_p95_ms": costs.latency_p95_ms,
         "latency_device": costs.latency_device,
     }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Their mean; none where one is not known."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if len(known) == len(values) else None
 
 
 def _compared(students: Students, control: Control) -> Comparison:

@@ -19,7 +19,12 @@ COLUMNS = (
     "its control",
     "params",
     "latency, ms",
+    "speed-up",
     "hyper-parameters",
+)
+SPLITS: Final = (
+    "Selection is the accuracy of a student's best epoch on the selection split, which chose that epoch and "
+    "the champion; test was read once, at the end."
 )
 TUNED: Final = (
     "A control has the best, on the selection split, of the experiment file's recipe and those of the "
@@ -31,18 +36,22 @@ UNTUNED: Final = "The control was not tuned: an earlier version trained it with 
 def students_table(summary: Summary) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Columns and rows for a terminal: teacher, controls, then the finalists; rounded, as text."""
     teacher = summary.teacher
-    reached = percent(teacher.selection_accuracy), percent(teacher.test_accuracy)
+    reached = (
+        percent(teacher.selection_accuracy),
+        accuracy_text(teacher.test_accuracy, None, teacher.test_balanced_accuracy),
+    )
     params = UNKNOWN if teacher.params is None else f"{teacher.params:,}"
-    rows: list[tuple[str, ...]] = [("teacher", "", *reached, "", "", params, "", "")]
+    latency = "" if teacher.latency_ms is None else latency_text(teacher.latency_ms, teacher.latency_p95_ms)
+    rows: list[tuple[str, ...]] = [("teacher", "", *reached, "", "", params, latency, "", "")]
     for name, control in named_controls(summary):
-        rows.append(_row(name, control, ("", ""), _control_parameters(summary, control)))
+        rows.append(_row(summary, name, control, ("", ""), _control_parameters(summary, control)))
     for number, finalist in enumerate(summary.finalists, start=1):
         own = " (champion)" if is_champion(summary, finalist) else ""
         searched = {k: v for k, v in finalist.hyper_parameters.items() if k != "objective"}
         gain = "" if finalist.is_own_control else gain_text(finalist.test_gain)
         over = "itself" if finalist.is_own_control else control_name_of(summary, finalist)
         name, parameters = f"finalist {number}{own}", short_parameters(searched)
-        rows.append(_row(name, finalist, (gain, over), parameters))
+        rows.append(_row(summary, name, finalist, (gain, over), parameters))
     return COLUMNS, rows
 
 
@@ -78,7 +87,7 @@ def comparison(summary: Summary) -> tuple[str, ...]:
     chosen = bool(varied) or any(finalist.beside for finalist in summary.finalists)
     told = [
         "A gain is over the finalist's own control: a student that learns from the labels alone, with the "
-        f"same architecture, resolution, epochs and seeds{'' if chosen else ', and the same recipe'}."
+        f"same architecture, resolution, epochs and seeds{'' if chosen else ', and the same recipe'}.",
     ]
     if varied:
         tried = f"The search tried {counted(len(recipes), 'recipe')} ({', '.join(varied)})."
@@ -151,14 +160,30 @@ def _control_parameters(summary: Summary, control: Control) -> str:
     return f"{values} ({whose})" if values else whose
 
 
-def _row(name: str, students: Students, gain: tuple[str, str], parameters: str) -> tuple[str, ...]:
+def speed_up_text(summary: Summary, students: Students) -> str:
+    """How many times the student's latency the teacher's is, on the same device; empty where not known."""
+    teacher = summary.teacher
+    if teacher.latency_ms is None or teacher.latency_device != students.latency_device:
+        return ""
+    return f"{teacher.latency_ms / students.latency_ms:.1f}x"
+
+
+def accuracy_text(mean: float | None, std: float | None, balanced: float | None) -> str:
+    """An accuracy in percent, with the balanced one behind it where classes are uneven."""
+    return percent(mean, std) + ("" if balanced is None else f" (balanced {percent(balanced)})")
+
+
+def _row(
+    summary: Summary, name: str, students: Students, gain: tuple[str, str], parameters: str
+) -> tuple[str, ...]:
     return (
         name,
         students.objective,
         percent(students.selection_mean, students.selection_std),
-        percent(students.test_mean, students.test_std),
+        accuracy_text(students.test_mean, students.test_std, students.test_balanced_accuracy),
         *gain,
         f"{students.params:,}",
         latency_text(students.latency_ms, students.latency_p95_ms),
+        speed_up_text(summary, students),
         parameters,
     )

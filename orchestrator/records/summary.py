@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from orchestrator.config.tracking_uri import without_password
+from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.student_figures import Finalist, Students
 from trainables.config import Config
-from trainables.config.metrics import ACCURACY
+from trainables.config.metrics import ACCURACY, ECE, NLL
 from trainables.errors import ConfigError
 from trainables.local_files import replace_text
 
@@ -26,6 +27,10 @@ class TeacherFigures(Config):
     params: int | None
     selection_accuracy: float | None
     test_accuracy: float | None
+    test_balanced_accuracy: float | None = Field(None, description="where classes are uneven")
+    latency_ms: float | None = Field(None, description="median; none in a record of an earlier version")
+    latency_p95_ms: float | None = Field(None, description="95th percentile; none as above")
+    latency_device: str | None = Field(None, description="measured on it; none as above")
 
 
 class CacheFigures(Config):
@@ -46,6 +51,11 @@ class TrialRow(Config):
     hyper_parameters: dict[str, Any]
     epochs: int
     selection_accuracy: float | None
+    selection_nll: float | None = Field(None, description="nats, at that epoch")
+    selection_ece: float | None = Field(None, description="at that epoch")
+    params: int | None = Field(None, description="of completed trials")
+    size_bytes: int | None = Field(None, description="of the safetensors file, of completed trials")
+    latency_ms: float | None = Field(None, description="median, of completed trials")
 
 
 class Exported(Config):
@@ -103,8 +113,9 @@ class Summary(Config):
         return self
 
 
-def trial_row(record: TrialRecord) -> TrialRow:
-    """What the summary tells of one trial."""
+def trial_row(record: TrialRecord, costs: StudentCosts | None) -> TrialRow:
+    """What the summary tells of one trial; costs were measured of completed ones."""
+    measured = {} if costs is None else costs.numbers()
     return TrialRow(
         id=record.trial,
         status=record.status,
@@ -112,6 +123,11 @@ def trial_row(record: TrialRecord) -> TrialRow:
         hyper_parameters=record.parameters,
         epochs=record.epochs,
         selection_accuracy=record.best.get(ACCURACY),
+        selection_nll=record.best.get(NLL),
+        selection_ece=record.best.get(ECE),
+        params=int(measured["params"]) if measured else None,
+        size_bytes=int(measured["size_bytes"]) if measured else None,
+        latency_ms=measured.get("latency_ms"),
     )
 
 

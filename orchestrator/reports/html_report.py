@@ -13,11 +13,19 @@ from urllib.parse import urlsplit
 import plotly.io
 from plotly.offline import get_plotlyjs
 
+from orchestrator.records.bad_outcomes import bad_outcomes
 from orchestrator.records.events import Event
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import Figures, PairedDifference
 from orchestrator.records.student_figures import Finalist, Students
-from orchestrator.records.students_table import comparison, control_name_of, named_controls, students_table
+from orchestrator.records.students_table import (
+    comparison,
+    control_name_of,
+    latency_text,
+    named_controls,
+    speed_up_text,
+    students_table,
+)
 from orchestrator.records.summary import Champion, Summary, champions_group, is_champion
 from orchestrator.reports.charts import cost_chart, curves_chart
 from orchestrator.reports.html_template import PAGE, STYLE
@@ -62,7 +70,7 @@ def report_html(
         plotly=get_plotlyjs(),
         experiment=_text(summary.experiment),
         tiles=_tiles(summary, champion),
-        verdict=_text(verdict(champion.test_gain)),
+        verdict=_text(verdict(summary)),
         students=_students(summary),
         comparison=_text(" ".join(comparison(summary))),
         curse=_text(_search_scores(summary)),
@@ -81,20 +89,13 @@ def report_html(
     )
 
 
-def verdict(gain: PairedDifference) -> str:
-    """What may be said of a gain over the control."""
-    if gain.low is None or gain.high is None:
-        return (
-            "With one seed there is no spread, so the gain over the control may be luck; raise budget.seeds."
-        )
-    if gain.low > 0:
-        return f"The gain over the control holds over {gain.n} seeds: its 95 % interval lies above zero."
-    if gain.high < 0:
-        return f"The control is better: the 95 % interval over {gain.n} seeds lies below zero."
-    return (
-        f"The 95 % interval over {gain.n} seeds includes zero: a gain over the control is not shown. "
-        f"More seeds narrow the interval."
-    )
+def verdict(summary: Summary) -> str:
+    """What may be said of the champion's gain, and what speaks against the run's figures."""
+    gain = champions_group(summary).test_gain
+    holds = ""
+    if gain.low is not None and gain.low > 0:
+        holds = f"The gain over the control holds over {gain.n} seeds: its 95 % interval lies above zero."
+    return " ".join(filter(None, (holds, *bad_outcomes(summary))))
 
 
 def _tiles(summary: Summary, champion: Finalist) -> str:
@@ -117,7 +118,7 @@ def _tiles(summary: Summary, champion: Finalist) -> str:
             f"{own.params:,}",
             _times_as_many(teacher.params, own.params),
         ),
-        ("Latency", f"{own.latency_ms:.3f} ms", _latency_note(own)),
+        ("Latency", f"{own.latency_ms:.3f} ms", _latency_note(own) + _speed_up(summary, champion)),
         ("Size", f"{own.size_bytes / 1024:,.0f} KiB", "safetensors"),
     )
     return "".join(
@@ -131,6 +132,11 @@ def _latency_note(champion: Champion) -> str:
     p95 = "" if champion.latency_p95_ms is None else f"; p95 {champion.latency_p95_ms:.3f} ms"
     device = "" if champion.latency_device is None else f"; {champion.latency_device}"
     return f"one image, median{p95}{device}"
+
+
+def _speed_up(summary: Summary, champion: Finalist) -> str:
+    times = speed_up_text(summary, champion)
+    return f"; teacher: {summary.teacher.latency_ms:.3f} ms, speed-up {times}" if times else ""
 
 
 def _devices(summary: Summary) -> str:
@@ -232,6 +238,8 @@ def _teacher(summary: Summary) -> dict[str, str]:
         "selection accuracy, %": percent(teacher.selection_accuracy),
         "test accuracy, %": percent(teacher.test_accuracy),
     }
+    if teacher.latency_ms is not None:
+        facts["latency, ms"] = latency_text(teacher.latency_ms, teacher.latency_p95_ms)
     if cache is None:
         return facts | {"cache": "none; no objective asked for the teacher's logits"}
     return facts | {

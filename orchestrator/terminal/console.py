@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +18,8 @@ from rich.table import Table
 
 from orchestrator.terminal.table_layout import blocks, column_widths
 
+FRAME: Final = 3
+"""Characters of a table's frame beside each cell."""
 QUIET_S: Final = 30.0
 """Least time between two plain lines about one piece of work."""
 
@@ -84,14 +84,13 @@ class Console:
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Rows under their columns; where no person watches, aligned with two spaces or more between them.
 
-        Where lines would be longer than the terminal is wide (or than COLUMNS says), each row is a block of
-        its own: the first cell, and below it a line for each other column.
+        Where lines would be longer than the terminal is wide, each row is a block of its own: the first cell,
+        and below it a line for each other column.
         """
         widths = column_widths(columns, rows)
-        between = 3 if self.is_terminal else 2
-        if sum(widths) + between * len(widths) > self._columns():
+        if self.is_terminal and sum(widths) + FRAME * len(widths) + 1 > self._rich.width:
             self._write(title)
-            for line in blocks(columns, rows, self._columns()):
+            for line in blocks(columns, rows, self._rich.width):
                 self._write(line)
             return
         if self.is_terminal:
@@ -106,12 +105,6 @@ class Console:
         for cells in (columns, *rows):
             padded = (str(cell).ljust(width) for cell, width in zip(cells, widths, strict=True))
             self._write("  ".join(padded).rstrip())
-
-    def _columns(self) -> float:
-        if self.is_terminal:
-            return self._rich.width
-        told = os.environ.get("COLUMNS", "")
-        return int(told) if told.isdecimal() and int(told) > 0 else math.inf
 
     def result(self, data: Mapping[str, Any]) -> None:
         """What a program reads: one JSON document on standard output, with `json_only`; else nothing."""

@@ -16,7 +16,7 @@ def column_widths(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> l
     return [max(map(len, cells)) for cells in zip(*lines, strict=True)]
 
 
-def blocks(columns: Sequence[str], rows: Sequence[Sequence[object]], width: float) -> Iterator[str]:
+def blocks(columns: Sequence[str], rows: Sequence[Sequence[object]], width: int) -> Iterator[str]:
     """Lines of a table that is too wide: of each row its first cell, and below it `column  value`.
 
     Empty cells are left out; a value that is longer than its place goes on in the next line.
@@ -28,7 +28,7 @@ def blocks(columns: Sequence[str], rows: Sequence[Sequence[object]], width: floa
             if not cell:
                 continue
             before = f"  {name.ljust(names)}  "
-            room = max(int(width) - len(before), NARROWEST)
+            room = max(width - len(before), NARROWEST)
             for line in textwrap.wrap(cell, room, break_on_hyphens=False):
                 yield before + line
                 before = " " * len(before)

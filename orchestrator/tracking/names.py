@@ -15,10 +15,11 @@ from trainables.config import Role
 
 VIEW_KEY: Final = "best"
 VIEW_TAG: Final = f"mlflow.sharedViewState.{VIEW_KEY}"
-RANKED_FILTER: Final = "tags.kind = 'trial' and attributes.status = 'FINISHED'"
+RANKED_FILTER: Final = "tags.kind != 'experiment' and attributes.status = 'FINISHED'"
 _RANKED_BY: Final = "metrics.`acc`"
 # Few enough that the searched parameters, which stand right of them, fit on a wide screen.
-_COLUMNS: Final = ("acc", "latency_ms", "nll", "params")
+_COLUMNS: Final = ("acc", "gain_over_control", "latency_ms", "nll", "params", "test_acc")
+_TAG_COLUMNS: Final = ("champion", "kind", "objective")
 _MAX_VIEW_PARAMS: Final = 40
 
 PARAM_CHARACTERS: Final = 6000
@@ -69,9 +70,11 @@ class ParentFacts:
         ranked, filtered = ranked_runs_url("", experiment_id), filtered_runs_url("", experiment_id)
         return (
             f"## {self.name}\n\n{self.summary or 'A distillation experiment.'}\n\n"
-            f"[Students, best first]({ranked}) · [the same by filter]({filtered})\n\n"
+            f"[Students, finalists and controls, best first]({ranked}) · [the same by filter]({filtered})\n\n"
             f"Filter: `{RANKED_FILTER}`, sorted by `acc`, the accuracy on the selection split at the best "
             "epoch. Pruned students are KILLED, those that broke are FAILED with the tag `reason`. "
+            "The tag `kind` tells trials of the search from finalists and controls, and the tag `champion` "
+            "marks the student to ship, whose means over its seeds are this run's figures `champion_...`. "
             "Constants are this run's parameters; a student's parameters are what the search varied. A "
             "finalist's `gain_over_control` is its accuracy on the test split less that of the run whose "
             "`trial_id` is in its tag `control`: cross-entropy with the same architecture, epochs and seed."
@@ -147,6 +150,7 @@ def ranked_view(searched: Iterable[str]) -> str:
     """
     params = [mlflow_key(name) for name in sorted(searched)][:_MAX_VIEW_PARAMS]
     columns = [f"metrics.`{name}`" for name in _COLUMNS] + [f"params.`{name}`" for name in params]
+    columns += [f"tags.`{name}`" for name in _TAG_COLUMNS]
     return json.dumps(
         {
             "searchFilter": RANKED_FILTER,
@@ -160,7 +164,7 @@ def ranked_view(searched: Iterable[str]) -> str:
 
 
 def ranked_runs_url(base_url: str, experiment_id: str) -> str:
-    """The page with the finished trials of an experiment, best first, in the shared view."""
+    """The page with all finished students of an experiment, best first, in the shared view."""
     query = f"viewStateShareKey={VIEW_KEY}&workflowType=machine_learning"
     return f"{_page(base_url, experiment_id)}?{query}"
 

@@ -204,6 +204,8 @@ class Projection:
                 change.tags["latency_device"] = event.latency_device[:TAG_CHARACTERS]
             if event.control is not None:
                 change.tags["control"] = event.control
+            if event.champion is not None:
+                change.tags["champion"] = "champion" if event.champion else ""
 
     def _artifact(self, event: ArtifactAdded) -> None:
         if self._known(event):

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from orchestrator.records.events import ArtifactAdded, FiguresAdded, LedgerIdentity
 from orchestrator.records.ledger import Ledger
@@ -130,19 +130,21 @@ class MlflowRecorder:
         *,
         latency_device: str | None = None,
         control: str | None = None,
+        champion: bool | None = None,
     ) -> None:
         """Add figures to a student's run (params, size_bytes, latency_ms ...), through the ledger.
 
         The device that latencies were measured on becomes the tag `latency_device`, the student that
-        `gain_over_control` is over the tag `control`. With trial None they go to the parent; students'
-        figures never do, since they would be ranked there.
+        `gain_over_control` is over the tag `control`, and the one whose weights are to be shipped has the
+        tag `champion`. With trial None they go to the parent, under names that no student's figures have,
+        since people sort the students by those.
 
         Raises:
             StillhouseError: the ledger has no such trial.
         """
         self._check_known(trial)
-        named = {"latency_device": latency_device, "control": control}
-        known = {name: value for name, value in named.items() if value is not None}
+        named = {"latency_device": latency_device, "control": control, "champion": champion}
+        known: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
         self._ledger.append(FiguresAdded(trial=trial, figures=dict(figures), **known))
 
     def record_artifact(self, path: Path, *, trial: str | None = None, folder: str | None = None) -> None:

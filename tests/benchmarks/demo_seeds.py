@@ -26,7 +26,7 @@ OUT: Final = Path("out/demo_seeds")
 SEEDS: Final = (0, 1, 2, 3, 4)
 # Times, places and what is measured of time: all else that a summary says is to be the same again.
 NOT_REPEATED: Final = frozenset({"seconds", "out", "uri", "path", "model_card", "mlflow"})
-TIMED: Final = "latency_ms"
+TIMED: Final = "latency"
 
 
 @dataclass(frozen=True)

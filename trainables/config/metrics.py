@@ -10,6 +10,9 @@ ACCURACY: Final = "selection/accuracy"
 NLL: Final = "selection/nll"
 """Mean negative log-likelihood on the selection split, in nats."""
 
+ECE: Final = "selection/ece"
+"""Expected calibration error on the selection split, of 15 bins."""
+
 
 def improves(accuracy: float | None, best: float | None) -> bool:
     """Whether an epoch is the best so far: its selection accuracy is higher than the best one before it.

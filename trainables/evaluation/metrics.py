@@ -19,6 +19,9 @@ ECE_BINS = 15
 MAX_LOGITS: Final = 1 << 28
 """More are not held together: so many take a GiB."""
 
+UNEVEN: Final = 2
+"""From so many times the samples of the smallest class on, the largest has too much weight in an accuracy."""
+
 # N = samples of the split, C = classes
 
 
@@ -66,6 +69,23 @@ def answers(
         batches = split.batches(batch_size)
         classes = [_logits(model, batch.to(device), mean, std).argmax(dim=-1).cpu() for batch in batches]
     return torch.cat(classes)
+
+
+def answer_figures(answers_N: Tensor, labels_N: Tensor) -> dict[str, float]:
+    """What accuracy does not show: int64 answers and labels, N each.
+
+    `answered_classes` counts the different answers. `balanced_accuracy`, the mean over the classes that occur
+    of the fraction of their samples that is right (Brodersen et al., 2010), is given where classes are
+    uneven: where the largest has more than twice the samples of the smallest.
+    """
+    figures = {"answered_classes": float((answers_N.bincount() > 0).sum())}
+    counts_C = labels_N.bincount()
+    right_C = labels_N[answers_N == labels_N].bincount(minlength=len(counts_C))
+    occurs_C = counts_C > 0
+    counts_C, right_C = counts_C[occurs_C], right_C[occurs_C]
+    if counts_C.max() > UNEVEN * counts_C.min():
+        figures["balanced_accuracy"] = float((right_C.double() / counts_C).mean())
+    return figures
 
 
 def figures_of(logits_NC: Tensor, labels_N: Tensor) -> dict[str, float]:

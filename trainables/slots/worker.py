@@ -22,6 +22,7 @@ from ray.train.torch import get_device
 from trainables.config import DataConfig, Split
 from trainables.data import load_test
 from trainables.errors import StillhouseError, StorageError, TrialFailed, UnreadableData
+from trainables.evaluation.metrics import answer_figures
 from trainables.evaluation.profiling import profile_student
 from trainables.models.weights import load_weights
 from trainables.slots.agreed_measurements import Agree
@@ -116,7 +117,8 @@ def _files(job: TrainJob, channel: JobChannel) -> CheckpointFolder:
 def evaluate_job(job: EvaluateJob, warm: WarmState, channel: JobChannel) -> None:
     """Evaluate kept weights; the test split is loaded here and nowhere else.
 
-    With a teacher, `agreement` is the fraction of images that both give the same class.
+    The figures are those of `evaluate` and of `answer_figures`; with a teacher, `agreement` is the fraction
+    of images that both give the same class.
     """
     model = warm.build(job.student, job.workbench)
     load_weights(model, Path(job.checkpoint))
@@ -130,8 +132,9 @@ def evaluate_job(job: EvaluateJob, warm: WarmState, channel: JobChannel) -> None
     }
     split = splits[job.split]()
     figures = workbench.evaluate(model, split, batch_size=EVALUATED_TOGETHER)
+    own_N = workbench.classes(model, split, batch_size=EVALUATED_TOGETHER)
+    figures |= answer_figures(own_N, split.labels)
     if job.teacher is not None:
-        own_N = workbench.classes(model, split, batch_size=EVALUATED_TOGETHER)
         same_N = own_N == warm.teacher_answers(job.teacher, job.workbench, split)
         figures["agreement"] = float(same_N.double().mean())
     channel.send(Message(metrics={f"{job.split}/{n}": v for n, v in figures.items()}, end=End.COMPLETED))

@@ -69,6 +69,9 @@ def measured(summary: Summary) -> Summary:
             for finalist in summary.finalists
         ],
         champion=summary.champion.with_overrides(**latency),
+        teacher=summary.teacher.with_overrides(
+            latency_ms=2.5, latency_p95_ms=3.0, latency_device=latency["latency_device"]
+        ),
     )
 
 
@@ -92,9 +95,10 @@ def summary(search_records: list[TrialRecord]) -> Summary:
         **dict(zip(("f2-0", "f2-1", "f2-2"), (0.92, 0.90, 0.91), strict=True)),
         **dict(zip(("b-0", "b-1", "b-2"), (0.89, 0.91, 0.90), strict=True)),
     }
+    tested = {trial: {"accuracy": accuracy} for trial, accuracy in tests.items()}
     costs = StudentCosts(params=9610.0, size_bytes=38_744.0, latency_ms=0.125)
-    control = control_students(group, tests, costs)
-    finalists = tuple(finalist_of(group, [control], tests, costs) for group in group_trials(records))
+    control = control_students(group, tested, costs)
+    finalists = tuple(finalist_of(group, [control], tested, costs) for group in group_trials(records))
     exports = {
         "safetensors": Exported(path="champion/student.safetensors", max_abs_difference=0.0),
         "onnx": Exported(path="champion/student.onnx", max_abs_difference=1.5e-6),
@@ -106,7 +110,7 @@ def summary(search_records: list[TrialRecord]) -> Summary:
         seconds={"teacher": 12.5, "cache": 3.25},
         teacher=TeacherFigures(params=1_000_000, selection_accuracy=0.98, test_accuracy=0.97),
         cache=CacheFigures(uri="out/digits/cache", fingerprint="3f2a", rows=36_000, bytes=1_048_576),
-        trials=tuple(trial_row(record) for record in search_records),
+        trials=tuple(trial_row(record, None) for record in search_records),
         finalists=finalists,
         champion=champion_of(finalists[0], "f1-1", exports, "champion/model_card.json"),
         mlflow=MlflowPlace(

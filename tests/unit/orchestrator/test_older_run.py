@@ -45,7 +45,8 @@ def test_running_it_again_shows_its_champion_and_does_nothing(older: Path) -> No
     before = (out / "ledger.jsonl").read_bytes()
     assert answer("run", str(older))["champion"]["trial_id"] == CHAMPION
     shown = CliRunner().invoke(app, ["run", str(older)])
-    assert f"champion: {CHAMPION}, 610 parameters" in shown.stdout
+    assert "champion: finalist 1, kd, 610 parameters" in shown.stdout
+    assert f"exported: {CHAMPION}, the seed" in shown.stdout
     assert (out / "ledger.jsonl").read_bytes() == before
 
 

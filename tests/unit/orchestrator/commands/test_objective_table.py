@@ -90,7 +90,7 @@ def test_an_objective_of_embeddings_is_refused_without_them(lines: str, missing:
     with pytest.raises(ConfigError, match=missing):
         load_experiment(str(path))
     whole = text.replace("space: demo", "space: cbd").replace(
-        "student: {name: mlp,", "student: {cosine_head: 64, name: mlp,"
+        "student: {name: resnet8,", "student: {cosine_head: 64, name: resnet8,"
     )
     path.write_text(whole + "cache: {embedding: true}\n")
     assert load_experiment(str(path)).config.student.cosine_head == 64

@@ -90,8 +90,8 @@ def _finished(stage: str, key: str, result: dict[str, Any]) -> dict[str, Any]:
     ("command", "said"),
     [
         ("methods", "| `kd` |"),
-        ("run", "champion: f1-1"),
-        ("pick", "champion: f1-1"),
+        ("run", "exported: f1-1"),
+        ("pick", "exported: f1-1"),
         ("ui", "http://127.0.0.1:9/#/experiments/7/runs"),
     ],
 )

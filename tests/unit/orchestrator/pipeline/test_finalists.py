@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -162,7 +163,35 @@ def test_a_profile_keeps_the_percentile_and_the_device_of_its_latency(
     costs = finalists.profile_stage(scene.run, scene.workbench, SEARCH, [record])[record.trial]
     assert costs.plain() == {**figures, "latency_device": "Intel Xeon"}
     done = scene.run.ledger.events_of(StageEvent)[-1]
-    assert list(done.found.values()) == [costs.plain()]
+    assert list(done.found.values()) == [costs.plain()] * 2
+    assert list(done.found)[-1] == "teacher"
+
+
+def test_the_teacher_is_measured_beside_the_students_and_what_an_earlier_version_measured_stays(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks: list[Any] = []
+
+    def measured(_broker: Any, jobs: list[Any]) -> dict[str, Message]:
+        networks.extend(job.student for job in jobs)
+        return {
+            job.job_id: Message(metrics={**FIGURES, "latency_p95_ms": 0.2}, device="x", end=End.COMPLETED)
+            for job in jobs
+        }
+
+    monkeypatch.setattr(finalists, "run_jobs", measured)
+    monkeypatch.setattr(Workers, "start_slots", lambda _: None)
+    monkeypatch.setattr(Workers, "broker", None)
+    record = scene.searched(2.0, 0.9)
+    costs = finalists.profile_stage(scene.run, scene.workbench, SEARCH, [record])
+    assert networks[-1] == scene.run.experiment.teacher.network
+    assert set(costs) == {record.trial, "teacher"}
+    (done,) = [e for e in scene.run.ledger.events_of(StageEvent) if e.status == "finished"]
+    older = {digest: found for digest, found in done.found.items() if digest != "teacher"}
+    scene.run.ledger.append(done.model_copy(update={"result": older}))
+    again = finalists.profile_stage(scene.run, scene.workbench, SEARCH, [record])
+    assert set(again) == {record.trial}
+    assert len(networks) == 2
 
 
 def trains(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,16 +31,27 @@ class Recorder:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.written: list[Written] = []
+        self.parent: list[dict[str, float]] = []
+        self.champions: dict[str, bool | None] = {}
 
-    def record_figures(self, trial: str, figures: dict[str, float], **named: Any) -> None:
-        self.written.append((trial, figures, named["latency_device"], named["control"]))
-        self.ledger.append(FiguresAdded(trial=trial, figures=dict(figures), **named))
+    def record_figures(self, trial: str | None, figures: dict[str, float], **named: Any) -> None:
+        known = {name: value for name, value in named.items() if value is not None}
+        if trial is None:
+            self.parent.append(figures)
+        else:
+            self.written.append((trial, figures, named["latency_device"], named["control"]))
+            self.champions[trial] = named["champion"]
+        self.ledger.append(FiguresAdded(trial=trial, figures=dict(figures), **known))
+
+
+def recorded(results: RunResults, ledger: Ledger) -> Recorder:
+    recorder = Recorder(ledger)
+    results.record_figures(cast(MlflowRecorder, recorder), ledger)
+    return recorder
 
 
 def written(results: RunResults, ledger: Ledger) -> list[Written]:
-    recorder = Recorder(ledger)
-    results.record_figures(cast(MlflowRecorder, recorder), ledger)
-    return recorder.written
+    return recorded(results, ledger).written
 
 
 def outcome_of(finalist: TrialRecord, control: TrialRecord, costs: StudentCosts) -> RunResults:
@@ -94,3 +106,37 @@ def test_what_an_earlier_version_wrote_of_a_control_is_not_written_again(
     ledger = Ledger(tmp_path)
     ledger.append(FiguresAdded(trial="c", figures={**OLD.numbers(), "test_acc": 0.7}))
     assert [told[0] for told in written(outcome_of(*pair, OLD), ledger)] == ["f"]
+
+
+def test_the_champion_is_marked_and_its_figures_stand_on_the_parent(
+    pair: tuple[TrialRecord, TrialRecord], tmp_path: Path
+) -> None:
+    ledger = Ledger(tmp_path)
+    found = recorded(outcome_of(*pair, NEW), ledger)
+    assert found.champions == {"f": True, "c": None}
+    (parent,) = found.parent
+    assert parent == {
+        "champion_acc": 0.9,
+        "champion_test_acc": 0.9,
+        "champion_gain_over_control": GAIN,
+        **{f"champion_{name}": value for name, value in NEW.numbers().items()},
+    }
+    assert recorded(outcome_of(*pair, NEW), Ledger(tmp_path)).parent == []
+
+
+def test_a_champion_that_is_one_no_more_loses_its_mark(
+    pair: tuple[TrialRecord, TrialRecord], tmp_path: Path
+) -> None:
+    finalist, control = pair
+    ledger = Ledger(tmp_path)
+    recorded(outcome_of(finalist, control, NEW), ledger)
+    other = finalist.model_copy(update={"trial": "g"})
+    results = outcome_of(finalist, control, NEW)
+    second = replace(
+        results,
+        finalists=[finalist, other],
+        champion=choose_champion(group_trials([other]), {"g": NEW.numbers()}, ()),
+        costs={**results.costs, "g": NEW},
+        tested={**results.tested, "g": {"accuracy": 0.8}},
+    )
+    assert recorded(second, ledger).champions == {"f": False, "g": True}

@@ -20,15 +20,16 @@ COSTS = StudentCosts(params=10.0, size_bytes=40.0, latency_ms=0.1)
 
 
 @pytest.fixture
-def students(make_record: MakeRecord) -> Callable[..., tuple[Any, dict[str, float]]]:
+def students(make_record: MakeRecord) -> Callable[..., tuple[Any, dict[str, Any]]]:
     """Two seeds with these test accuracies, whose selection accuracies are the same."""
 
-    def build(name: str, accuracies: Sequence[float], **fields: Any) -> tuple[Any, dict[str, float]]:
+    def build(name: str, accuracies: Sequence[float], **fields: Any) -> tuple[Any, dict[str, Any]]:
         records = [
             make_record(f"{name}-{seed}", accuracy, seed=seed, **fields)
             for seed, accuracy in enumerate(accuracies)
         ]
-        return group_of(records), dict(zip((r.trial for r in records), accuracies, strict=True))
+        tested = [{"accuracy": accuracy} for accuracy in accuracies]
+        return group_of(records), dict(zip((r.trial for r in records), tested, strict=True))
 
     return build
 
@@ -64,7 +65,7 @@ def trial(objective: str, parameters: dict[str, Any]) -> TrialRow:
 
 def rows_of(summary: Summary) -> dict[str, tuple[str, str, str]]:
     """By name of the row, its gain, its control and its hyper-parameters."""
-    return {row[0]: (row[4], row[5], row[8]) for row in students_table(summary)[1]}
+    return {row[0]: (row[4], row[5], row[9]) for row in students_table(summary)[1]}
 
 
 def test_each_finalist_of_a_search_over_width_has_the_control_of_its_own_width(
@@ -156,7 +157,7 @@ def test_a_seed_that_failed_is_left_out_of_a_pair_alone(
     whole, others = students("whole", (0.7, 0.7), objective="ce")
     second = group_of([make_record("second-1", 0.9, seed=1, objective="ce")])
     none = group_of([make_record("none-5", 0.9, seed=5, objective="ce")])
-    tests |= {**others, "second-1": 0.75, "none-5": 0.9}
+    tests |= {**others, "second-1": {"accuracy": 0.75}, "none-5": {"accuracy": 0.9}}
     controls = [control_students(g, tests, COSTS) for g in (whole, second, none)]
     found = finalist_of(group, controls, tests, COSTS)
     (other,) = found.beside  # no seed is common with the third
@@ -168,8 +169,8 @@ def test_a_seed_that_failed_is_left_out_of_a_pair_alone(
 def test_the_table_shows_teacher_control_and_finalists(summary: Summary) -> None:
     columns, rows = students_table(summary)
     assert all(len(row) == len(columns) for row in rows)
-    assert rows[0] == ("teacher", "", "98.00", "97.00", "", "", "1,000,000", "", "")
-    assert rows[1] == ("control", "ce", "91.00 ± 1.00", "90.00 ± 1.00", "", "", "9,610", "0.125", "")
+    assert rows[0] == ("teacher", "", "98.00", "97.00", "", "", "1,000,000", "", "", "")
+    assert rows[1] == ("control", "ce", "91.00 ± 1.00", "90.00 ± 1.00", "", "", "9,610", "0.125", "", "")
     assert rows[2] == (
         "finalist 1 (champion)",
         "kd",
@@ -179,6 +180,7 @@ def test_the_table_shows_teacher_control_and_finalists(summary: Summary) -> None
         "control",
         "9,610",
         "0.125",
+        "",
         "temperature 4, kd_weight 0.5",
     )
     assert rows[3][0] == "finalist 2"
@@ -187,8 +189,43 @@ def test_the_table_shows_teacher_control_and_finalists(summary: Summary) -> None
 def test_a_latency_has_its_95th_percentile_where_that_is_known(measured: Summary, summary: Summary) -> None:
     columns, rows = students_table(measured)
     place = columns.index("latency, ms")
-    assert [row[place] for row in rows] == ["", *["0.125 (p95 0.180)"] * 3]
+    assert [row[place] for row in rows] == ["2.500 (p95 3.000)", *["0.125 (p95 0.180)"] * 3]
     assert [row[place] for row in students_table(summary)[1]] == ["", *["0.125"] * 3]
+
+
+def test_each_student_has_its_speed_up_over_the_teacher_on_the_same_device(
+    measured: Summary, summary: Summary
+) -> None:
+    columns, rows = students_table(measured)
+    place = columns.index("speed-up")
+    assert [row[place] for row in rows] == ["", *["20.0x"] * 3]
+    assert [row[place] for row in students_table(summary)[1]] == [""] * 4
+    elsewhere = measured.with_overrides(teacher=measured.teacher.with_overrides(latency_device="another"))
+    assert [row[place] for row in students_table(elsewhere)[1]] == [""] * 4
+
+
+def test_where_classes_are_uneven_the_balanced_accuracy_stands_beside_the_accuracy(summary: Summary) -> None:
+    control = summary.finalists[0].control.with_overrides(test_balanced_accuracy=0.25)
+    uneven = with_finalists(summary, summary.finalists[0].with_overrides(control=control))
+    teacher = uneven.teacher.with_overrides(test_balanced_accuracy=0.5)
+    rows = students_table(uneven.with_overrides(teacher=teacher))[1]
+    assert [row[3] for row in rows[:2]] == ["97.00 (balanced 50.00)", "90.00 ± 1.00 (balanced 25.00)"]
+
+
+def test_figures_of_the_test_split_are_means_over_the_seeds(students: Callable[..., Any]) -> None:
+    group, tested = students("f", (0.9, 0.8))
+    for seed, figures in enumerate(tested.values()):
+        figures |= {
+            "nll": 1.0 + seed,
+            "ece": 0.1,
+            "agreement": 0.5 + seed / 4,
+            "answered_classes": 9.0 - seed,
+        }
+    found = control_students(group, tested, COSTS)
+    assert (found.test_nll, found.test_ece, found.test_agreement) == pytest.approx((1.5, 0.1, 0.625))
+    assert (found.test_balanced_accuracy, found.answered_classes) == (None, 8)
+    del tested["f-1"]["agreement"]
+    assert control_students(group, tested, COSTS).test_agreement is None
 
 
 def test_one_seed_is_told_as_such() -> None:

@@ -15,6 +15,7 @@ from orchestrator.records.summary import (
     Summary,
     champion_of,
     read_summary,
+    trial_row,
     write_summary,
 )
 from trainables.errors import ConfigError, StillhouseError
@@ -56,7 +57,21 @@ def test_the_document_has_its_keys(summary: Summary) -> None:
         "hyper_parameters": {"temperature": 99.0},
         "epochs": 5,
         "selection_accuracy": None,
+        "selection_nll": None,
+        "selection_ece": None,
+        "params": None,
+        "size_bytes": None,
+        "latency_ms": None,
     }
+
+
+def test_a_trial_has_its_costs_and_what_its_best_epoch_reached(make_record: MakeRecord) -> None:
+    record = make_record("t", 0.9)
+    best = {"selection/accuracy": 0.9, "selection/nll": 0.4, "selection/ece": 0.05}
+    costs = StudentCosts(params=10.0, size_bytes=40.0, latency_ms=0.1)
+    row = trial_row(record.model_copy(update={"best": best}), costs)
+    assert (row.selection_accuracy, row.selection_nll, row.selection_ece) == (0.9, 0.4, 0.05)
+    assert (row.params, row.size_bytes, row.latency_ms) == (10, 40, 0.1)
 
 
 def test_finalists_are_paired_with_the_control_seed_by_seed(summary: Summary) -> None:
@@ -121,7 +136,7 @@ def test_costs_travel_with_their_percentile_and_device(make_record: MakeRecord) 
         params=10.0, size_bytes=40.0, latency_ms=0.1, latency_p95_ms=0.2, latency_device="Intel Xeon"
     )
     control, group = (group_of([make_record(name, accuracy)]) for name, accuracy in (("b", 0.8), ("f", 0.9)))
-    tests = {"b": 0.8, "f": 0.9}
+    tests = {"b": {"accuracy": 0.8}, "f": {"accuracy": 0.9}}
     finalist = finalist_of(group, [control_students(control, tests, costs)], tests, costs)
     champion = champion_of(finalist, "f", {}, "card.json")
     for told in (finalist.control, finalist, champion):

@@ -85,6 +85,26 @@ def test_the_page_tells_the_facts(summary: Summary, search_records: list[TrialRe
         assert fact in text
 
 
+def test_the_verdict_names_another_recipe_of_the_control_over_which_no_gain_is_shown(
+    summary: Summary, search_records: list[TrialRecord]
+) -> None:
+    champion = summary.finalists[0]
+    trials = ["o-0", "o-1", "o-2"]
+    other = {"control": champion.control.with_overrides(trials=trials), "selection_gain": champion.test_gain}
+    gain = PairedDifference(n=3, mean=0.01, std=0.01, low=-0.015, high=0.035)
+
+    def page(test_gain: PairedDifference) -> str:
+        beside = [{**other, "test_gain": test_gain}]
+        finalists = [champion.with_overrides(beside=beside), *summary.finalists[1:]]
+        return Page(report_html(summary.with_overrides(finalists=finalists), search_records, [])).text
+
+    said = (
+        "Over control, recipe 2, which was worse on the selection split, the champion's gain is not shown: "
+    )
+    assert f"{said}+1.00 [-1.50, +3.50] points." in page(gain)
+    assert "is not shown" not in page(champion.test_gain)
+
+
 def test_the_page_tells_what_a_latency_was_measured_on(
     measured: Summary, search_records: list[TrialRecord]
 ) -> None:
@@ -210,17 +230,22 @@ def test_a_search_of_one_point_has_no_chart(make_record: MakeRecord, summary: Su
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "words"),
+    ("mean", "low", "high", "words"),
     [
-        (0.01, 0.03, "holds over 3 seeds"),
-        (-0.01, 0.03, "includes zero"),
-        (-0.03, -0.01, "control is better"),
-        (None, None, "may be luck"),
+        (0.02, 0.01, 0.03, "holds over 3 seeds"),
+        (0.01, -0.01, 0.03, "holds zero"),
+        (-0.02, -0.03, -0.01, "is below its control (control) on the test split, by 2.00 points"),
+        (0.01, None, None, "One seed has no spread"),
     ],
 )
-def test_the_verdict_follows_the_interval(low: float | None, high: float | None, words: str) -> None:
-    gain = PairedDifference(n=3, mean=0.01, std=None, low=low, high=high)
-    assert words in verdict(gain)
+def test_the_verdict_follows_the_interval(
+    summary: Summary, mean: float, low: float | None, high: float | None, words: str
+) -> None:
+    gain = PairedDifference(n=3, mean=mean, std=None, low=low, high=high)
+    best = summary.finalists[0].with_overrides(test_gain=gain)
+    shown = summary.with_overrides(finalists=(best, *summary.finalists[1:]))
+    assert words in verdict(shown)
+    assert words in report_html(shown, [], [])
 
 
 @pytest.mark.parametrize("accuracies", [[0.9], [0.9, 0.9]])

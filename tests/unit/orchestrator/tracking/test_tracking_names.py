@@ -126,15 +126,16 @@ def test_links_lead_to_the_runs_of_the_experiment() -> None:
         "http://127.0.0.1:5000/#/experiments/7/runs?viewStateShareKey=best&workflowType=machine_learning"
     )
     assert filtered_runs_url("http://h", "7").startswith(
-        "http://h/#/experiments/7/runs?searchFilter=tags.kind%20%3D%20%27trial%27%20and%20attributes.status"
+        "http://h/#/experiments/7/runs?searchFilter=tags.kind%20%21%3D%20%27experiment%27%20and%20attributes"
     )
 
 
 def test_the_shared_view_sorts_by_accuracy_and_shows_what_was_searched() -> None:
     view = json.loads(ranked_view(["temperature", "student.width"]))
     assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`acc`", False)
-    assert view["searchFilter"] == "tags.kind = 'trial' and attributes.status = 'FINISHED'"
+    assert view["searchFilter"] == "tags.kind != 'experiment' and attributes.status = 'FINISHED'"
     assert {"metrics.`acc`", "params.`student.width`", "params.`temperature`"} <= set(view["selectedColumns"])
+    assert {"tags.`champion`", "tags.`kind`", "tags.`objective`"} <= set(view["selectedColumns"])
 
 
 def test_the_shared_view_fits_a_tag_however_much_is_searched() -> None:

@@ -27,6 +27,7 @@ from trainables.config import (
 from trainables.config.objectives import AkdConfig, TeacherInput
 from trainables.data import load_test
 from trainables.errors import CacheError, CheckpointError, TrialFailed
+from trainables.evaluation.metrics import answer_figures
 from trainables.evaluation.profiling import device_name
 from trainables.models.weights import load_weights
 from trainables.slots.messages import JOB_KINDS, End, EvaluateJob, Job, Message, ProfileJob, TrainJob
@@ -143,7 +144,10 @@ def test_a_kept_student_evaluates_as_it_did_in_training(warm: WarmState, spec: W
     evaluate_job(job, warm, evaluated.channel())
     (message,) = evaluated.messages
     assert message.end is End.COMPLETED
-    assert message.metrics == {name: v for name, v in end.best.items() if name.startswith("selection/")}
+    trained_as = {name: v for name, v in end.best.items() if name.startswith("selection/")}
+    answered = message.metrics["selection/answered_classes"]
+    assert 1 < answered <= 10
+    assert message.metrics == trained_as | {"selection/answered_classes": answered}
 
 
 @pytest.mark.usefixtures("either_bf16")
@@ -156,6 +160,8 @@ def test_the_test_split_is_evaluated_on_its_own_images(warm: WarmState, spec: Wo
     model = warm.build(STUDENT, spec)
     load_weights(model, Path(checkpoint))
     expected = warm.workbench(spec).evaluate(model, load_test(DATA), batch_size=512)
+    split = load_test(DATA)
+    expected |= answer_figures(warm.workbench(spec).classes(model, split, batch_size=512), split.labels)
     assert evaluated.messages[0].metrics == {f"test/{name}": value for name, value in expected.items()}
 
 
