@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import search_spaces
-from orchestrator.config.checkpoint_header import why_unreadable
 from orchestrator.config.constraints import parse_constraints
 from orchestrator.config.cross_checks import Both, check_together
 from orchestrator.config.overrides import Overrides
 from orchestrator.config.pairs import chosen, split_pair, with_pair
-from orchestrator.config.schema import ExperimentConfig
+from orchestrator.config.schema import ExperimentConfig, TeacherConfig
 from orchestrator.config.schema_description import did_you_mean
 from orchestrator.config.validation_messages import Problem, Problems, as_error, build, shown
 from orchestrator.config.yaml_reader import Document, KeyPath, read_yaml
 from search_spaces.space import SpaceConfig
+from trainables.checkpoint_header import stated_normalisation, why_unreadable
+from trainables.config import ModelName
+from trainables.config.teacher import TO_WRITE
 from trainables.errors import ConfigError
 
 EXPERIMENTS_FOLDER: Final = Path(__file__).parents[1] / "experiments"
@@ -209,8 +211,20 @@ def _check_paths(config: ExperimentConfig, document: Document) -> None:
         found = document.value(path)
         there = "" if found == checkpoint else f", not {checkpoint}"
         problems.append(Problem(path, f"found {shown(found)}; {problem}{there}"))
+    elif checkpoint is not None and not _tells_normalisation(config.teacher):
+        text = f"it does not say how images were normalised when it was trained; {TO_WRITE}"
+        problems.append(Problem(("teacher", "checkpoint"), text))
     if problems:
         raise as_error(document, problems)
+
+
+def _tells_normalisation(teacher: TeacherConfig) -> bool:
+    """Whether experiment or checkpoint says it; of torchvision's own files, torchvision is asked later."""
+    return (
+        teacher.normalisation is not None
+        or teacher.network.name is ModelName.TORCHVISION
+        or stated_normalisation(Path(str(teacher.checkpoint))) is not None
+    )
 
 
 def _absent(path: KeyPath, resolved: str, kind: str, document: Document) -> Problem:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from orchestrator.config.schema_description import did_you_mean
 from orchestrator.config.validation_messages import Problem, as_error, shown
 from orchestrator.config.yaml_reader import Document, KeyPath
 from trainables.errors import ConfigError
+
+_OF_TEACHER: Final = ("checkpoint", "pretrained", "normalisation", "expected_accuracy")
+"""What a pair says of its teacher beside the network."""
 
 
 def split_pair(ref: str) -> tuple[str, str | None]:
@@ -49,14 +52,14 @@ def with_pair(document: Document, name: str | None) -> Document:
     pair, base = document.data["pairs"][name], ("pairs", name)
     moved: dict[KeyPath, KeyPath] = {
         ("teacher", "model"): (*base, "teacher"),
-        ("teacher", "checkpoint"): (*base, "checkpoint"),
+        **{("teacher", key): (*base, key) for key in _OF_TEACHER},
         ("student",): (*base, "student"),
         **{("training", key): (*base, "training", key) for key in pair.get("training") or {}},
     }
     data["name"] = f"{data['name']}-{name}"
     data["teacher"] = {
         "model": pair["teacher"],
-        "checkpoint": pair.get("checkpoint"),
+        **{key: pair[key] for key in _OF_TEACHER if key in pair},
         **_recipe(data["teacher"]),
     }
     data["student"] = pair["student"]

@@ -14,13 +14,26 @@ from trainables.config import (
     Config,
     DataConfig,
     ModelConfig,
+    TeacherSource,
     TrainingConfig,
     ViewsConfig,
 )
-from trainables.config.base import Scalar
+from trainables.config.base import FiniteFloat, Scalar
+from trainables.config.teacher import Pretrained, StatedNormalisation
 from trainables.errors import ConfigError
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
+
+
+ExpectedAccuracy = Annotated[
+    FiniteFloat | None,
+    Field(
+        gt=0,
+        le=1,
+        description="fraction of the selection split that the teacher must get right, or the run stops",
+        exclude_if=lambda expected: expected is None,
+    ),
+]
 
 
 class TeacherConfig(Config):
@@ -33,6 +46,9 @@ class TeacherConfig(Config):
     imported: bool = Field(
         False, description="no network: its logits were brought by `stillhouse cache import`"
     )
+    pretrained: Pretrained = False
+    normalisation: StatedNormalisation = None
+    expected_accuracy: ExpectedAccuracy = None
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")
@@ -41,7 +57,32 @@ class TeacherConfig(Config):
             raise ValueError("give a `model`, or `imported: true` where only its logits are known, not both")
         if self.imported and self.checkpoint is not None:
             raise ValueError("`checkpoint` goes with a `model`; imported logits have no network")
+        if self.imported and self.expected_accuracy is not None:
+            raise ValueError("`expected_accuracy` goes with a `model`; imported logits have no network")
+        if self.pretrained and (self.model is None or self.model.factory is None or self.checkpoint):
+            raise ValueError(
+                "`pretrained` is for a `model` by `factory` that brings its weights, without a `checkpoint`"
+            )
+        if self.normalisation is not None and self.checkpoint is None and not self.pretrained:
+            raise ValueError(
+                "`normalisation` is for weights that were trained elsewhere (`checkpoint`, or `pretrained`); "
+                "a teacher that is trained here has that of the data (`data.mean` and `data.std`)"
+            )
         return self
+
+    @property
+    def source(self) -> TeacherSource:
+        """The network, and where its weights come from.
+
+        Raises:
+            ConfigError: the teacher's logits were imported.
+        """
+        return TeacherSource(
+            model=self.network,
+            checkpoint=self.checkpoint,
+            pretrained=self.pretrained,
+            normalisation=self.normalisation,
+        )
 
     @property
     def network(self) -> ModelConfig:
@@ -119,6 +160,9 @@ class PairConfig(Config):
     teacher: ModelConfig
     student: ModelConfig
     checkpoint: str | None = Field(None, description="of the teacher; without it the teacher is trained")
+    pretrained: Pretrained = False
+    normalisation: StatedNormalisation = None
+    expected_accuracy: ExpectedAccuracy = None
     training: dict[str, Scalar] = Field({}, description="what is other in the student's recipe")
 
 

@@ -90,6 +90,7 @@ def cache_request(run: Run, teacher: TeacherFacts) -> CacheRequest:
         facts=teacher.split,
         teacher=run.experiment.teacher.model,
         weights=teacher.weights,
+        normalisation=teacher.normalisation,
         teacher_digest=teacher.fingerprint,
         views=run.experiment.views,
         banks=run.teacher_banks,

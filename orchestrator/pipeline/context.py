@@ -56,16 +56,17 @@ class Run:
         }
         return tuple(sorted(wanted, reverse=True))
 
-    def workbench(self, cache: CacheSummary | None, *, weights: str | None = None) -> WorkbenchSpec:
-        """The workbench of all students of the run; `weights` are those of a teacher that is online."""
+    def workbench(self, cache: CacheSummary | None, *, teacher: TeacherFacts | None = None) -> WorkbenchSpec:
+        """The workbench of all students of the run; the teacher is needed where it is online."""
         config, online = self.experiment.cache, None
-        if config.online and weights is not None:
+        if config.online and teacher is not None and teacher.weights is not None:
             online = OnlineSpec(
                 model=self.experiment.teacher.network,
-                weights=weights,
+                weights=teacher.weights,
                 batch_size=config.batch_size,
                 embedding=config.embedding,
                 autocast=config.autocast,
+                normalisation=teacher.normalisation,
             )
         return WorkbenchSpec(
             data=self.experiment.data,

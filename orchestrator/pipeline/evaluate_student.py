@@ -19,13 +19,12 @@ from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.summary import read_summary
 from orchestrator.terminal.console import Console
 from orchestrator.terminal.formatting import duration, percent
-from trainables.config import Config, ModelConfig, Split, TrialSpec
+from trainables.config import Config, ModelConfig, Normalisation, Split, TrialSpec
 from trainables.config.faithfulness import BallSearch, ConfidenceOf
 from trainables.data import ImageSplit, TrainingData, load_test, load_training
 from trainables.errors import CheckpointError, ConfigError
 from trainables.evaluation.faithfulness import BallFigures, Faithfulness, NetworkPair, faithfulness
-from trainables.models import build_model
-from trainables.models.weights import load_weights
+from trainables.teacher.loading import load_teacher
 from trainables.training.train_teacher import TeacherFacts
 from trainables.training.workbench import Workbench
 
@@ -96,7 +95,8 @@ def evaluate_student(
         student = evaluator.loaded(TrialSpec.from_plain(record.spec).student, str(record.checkpoint))
         beside = None
         if teacher.weights is not None:
-            beside = evaluator.loaded(run.experiment.teacher.network, teacher.weights)
+            network, own = run.experiment.teacher.network, teacher.normalisation
+            beside = evaluator.loaded(network, teacher.weights, normalisation=own)
         return Evaluation(
             experiment=run.experiment.name,
             trial=record.trial,
@@ -145,11 +145,11 @@ class _Evaluator:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._workbench = Workbench(data, run.experiment.views, view_seed=run.view_seed, device=device)
 
-    def loaded(self, config: ModelConfig, weights: str) -> nn.Module:
+    def loaded(
+        self, config: ModelConfig, weights: str, *, normalisation: Normalisation | None = None
+    ) -> nn.Module:
         """A network with its weights."""
-        data = self._data
-        model = build_model(config, n_classes=len(data.classes), in_channels=int(data.train.images.shape[1]))
-        load_weights(model, Path(weights))
+        model = load_teacher(config, weights, self._data, normalisation=normalisation)
         return model.to(self._workbench.device)
 
     def figures(self, model: nn.Module) -> CleanFigures:

@@ -123,9 +123,11 @@ def test_stage(
     }
     if teacher.weights is not None:
         network, size = run.experiment.teacher.network, run.experiment.cache.batch_size
-        beside = OnlineSpec(model=network, weights=teacher.weights, batch_size=size)
+        own = teacher.normalisation
+        beside = OnlineSpec(model=network, weights=teacher.weights, batch_size=size, normalisation=own)
         jobs = {trial: job.with_overrides(teacher=beside) for trial, job in jobs.items()}
-        jobs[TEACHER] = _evaluation(TEACHER, network, teacher.weights, workbench)
+        alone = _evaluation(TEACHER, network, teacher.weights, workbench)
+        jobs[TEACHER] = alone.with_overrides(normalisation=own)
 
     def evaluate() -> dict[str, Any]:
         run.workers.start_slots()

@@ -79,7 +79,7 @@ def _stages(run: Run, recorder: MlflowRecorder, *, search_must_exist: bool) -> S
     teacher = teacher_stage(run)
     over = run.ledger.finished(STAGE, run_key(run.loaded)) is not None
     cache = cache_stage(run, teacher, needed=not over)
-    workbench = run.workbench(cache, weights=teacher.weights)
+    workbench = run.workbench(cache, teacher=teacher)
     search = run.search_key(teacher, cache)
     _search_stage(run, workbench, search, must_exist=search_must_exist)
     records = run.ledger.trials(search=search, role=Role.SEARCH)

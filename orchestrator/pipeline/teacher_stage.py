@@ -11,10 +11,11 @@ from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.imported_teacher import imported_facts, read_imported
 from orchestrator.terminal.console import Console, Progress
 from orchestrator.terminal.formatting import percent
-from trainables.config import MAX_VIEWS, DataConfig, ViewsConfig, digest_of
+from trainables.config import MAX_VIEWS, DataConfig, Normalisation, ViewsConfig, digest_of
 from trainables.config.metrics import ACCURACY
 from trainables.data import load_training
 from trainables.data.image_folder import index_folder
+from trainables.errors import StillhouseError
 from trainables.seeds import derive_seed
 from trainables.training.train_teacher import TeacherFacts, TeacherRequest, checkpoint_facts
 
@@ -29,7 +30,7 @@ def teacher_stage(run: Run) -> TeacherFacts:
     def make() -> dict[str, Any]:
         look_at_images(run.experiment.data, run.console)
         run.workers.start_slots_early()
-        epochs = config.training.epochs if config.checkpoint is None else None
+        epochs = None if request.is_loaded else config.training.epochs
         with run.console.progress("teacher", epochs) as progress:
 
             def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
@@ -43,8 +44,9 @@ def teacher_stage(run: Run) -> TeacherFacts:
     facts = TeacherFacts.from_plain(run.stages.run("teacher", key, make, still_valid=is_there))
     run.console.info(
         f"teacher {facts.fingerprint[:8]}: {facts.params or 0:,} parameters, "
-        f"selection {percent(facts.selection_accuracy)} %"
+        f"selection {percent(facts.selection_accuracy)} %{_normalised(facts.normalisation)}"
     )
+    _require_accuracy(config.expected_accuracy, facts)
     if facts.split.left_out:
         run.console.info(f"{facts.split.left_out:,} unreadable images are left out (data.skip_unreadable)")
     return facts
@@ -58,8 +60,7 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
     n_views = min(config.training.epochs, MAX_VIEWS)
     request = TeacherRequest(
         data=experiment.data,
-        model=config.network,
-        checkpoint=config.checkpoint,
+        **config.source.plain(),
         training=config.training,
         views=ViewsConfig(weak=experiment.views.weak.with_overrides(views=n_views)),
         seed=derive_seed(experiment.seed, "teacher"),
@@ -69,6 +70,21 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
     inputs = request.model_dump(mode="json", exclude={"folder", "threads", "checkpoint"})
     key = digest_of([inputs, _file_digest(config.checkpoint)])
     return request, key
+
+
+def _normalised(own: Normalisation | None) -> str:
+    return "" if own is None else f", its images normalised by mean {list(own.mean)}, std {list(own.std)}"
+
+
+def _require_accuracy(expected: float | None, facts: TeacherFacts) -> None:
+    """Stop before anything is learned from a teacher that is not the one that was meant."""
+    found = facts.selection_accuracy
+    if expected is not None and found is not None and found < expected:
+        raise StillhouseError(
+            f"the teacher gets {percent(found)} % of the selection split right, and "
+            f"teacher.expected_accuracy asks for {percent(expected)} %; check the order of the classes, "
+            "`normalisation` and image size of a loaded teacher, or lower what is expected"
+        )
 
 
 def _imported_stage(run: Run) -> TeacherFacts:
@@ -104,7 +120,7 @@ def known_teacher(run: Run) -> TeacherFacts | None:
     config = run.experiment.teacher
     if config.checkpoint is None:
         return None
-    return checkpoint_facts(config.network, config.checkpoint, load_training(run.experiment.data))
+    return checkpoint_facts(config.source, config.checkpoint, load_training(run.experiment.data))
 
 
 def _file_digest(path: str | None) -> str | None:

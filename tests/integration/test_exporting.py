@@ -17,7 +17,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainables.config import DataConfig, DataName, ModelConfig, ModelName
+from trainables.checkpoint_header import stated_normalisation
+from trainables.config import DataConfig, DataName, ModelConfig, ModelName, Normalisation
 from trainables.data import load_training
 from trainables.errors import ConfigError, StillhouseError
 from trainables.export import formats, tracing
@@ -131,6 +132,8 @@ def test_the_card_describes_the_files(exported: ExportSummary) -> None:
     ]
     assert card["classes"] == CARD["classes"]
     assert card["normalisation"] == {"mean": [0.3], "std": [0.4], "pixel_range": [0.0, 1.0]}
+    stated = stated_normalisation(exported.path("safetensors"))
+    assert stated == Normalisation(mean=(0.3,), std=(0.4,))
     assert card["lineage"] == CARD["lineage"]
     assert card["input_shape"] == [1, 8, 8]
     assert card["versions"]["torch"] == torch.__version__.partition("+")[0]

@@ -5,7 +5,7 @@ Bounds and defaults stand in the fields, so that a file is checked without loadi
 
 from trainables.config.base import Config, digest_of
 from trainables.config.cache import CacheConfig, CacheIdentity, Precision
-from trainables.config.data import DataConfig, DataName, Split
+from trainables.config.data import DataConfig, DataName, Normalisation, Split
 from trainables.config.models import ModelConfig, ModelName
 from trainables.config.objectives import (
     OBJECTIVE_CONFIGS,
@@ -23,6 +23,7 @@ from trainables.config.objectives import (
     ObjectiveBase,
     ObjectiveConfig,
 )
+from trainables.config.teacher import TeacherSource
 from trainables.config.training import OptimizerName, ScheduleName, TrainingConfig, TrainingPrecision
 from trainables.config.trial import Cost, Fork, OnlineSpec, Role, TrialSpec, WorkbenchSpec
 from trainables.config.views import (
@@ -62,6 +63,7 @@ __all__ = [
     "ModelConfig",
     "ModelName",
     "Need",
+    "Normalisation",
     "ObjectiveBase",
     "ObjectiveConfig",
     "OnlineSpec",
@@ -73,6 +75,7 @@ __all__ = [
     "ScheduleName",
     "Split",
     "Step",
+    "TeacherSource",
     "TrainingConfig",
     "TrainingPrecision",
     "TrialSpec",

@@ -32,6 +32,23 @@ NEEDS_ROOT = frozenset(DataName) - {DataName.DIGITS}
 PerChannel = Annotated[tuple[FiniteFloat, ...], Field(min_length=1, max_length=4)]
 
 
+class Normalisation(Config):
+    """How pixels in [0, 1] become what a network reads: (pixel - mean) / std, per channel."""
+
+    mean: PerChannel
+    std: PerChannel
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len(self.mean) != len(self.std):
+            raise ValueError(
+                f"`mean` has {len(self.mean)} values and `std` {len(self.std)}; give both one per channel"
+            )
+        if min(self.std) <= 0:
+            raise ValueError("`std` must be above 0 in each channel")
+        return self
+
+
 class DataConfig(Config):
     """A data set by name, or the user's own by `factory: "module:function"`."""
 

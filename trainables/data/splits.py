@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from torch import Tensor
 
 from trainables.config import digest_of
-from trainables.config.data import SplitFacts
+from trainables.config.data import Normalisation, SplitFacts
 from trainables.data.prefetch import one_ahead
 
 if TYPE_CHECKING:  # most data sets are no image folders
@@ -83,6 +83,11 @@ class TrainingData:
     their paths, sizes and contents as they are on disk stand for the pixels."""
     left_out: int = 0
     """Images of the training part that cannot be read and are in neither split."""
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """Of the images that students are trained on."""
+        return Normalisation(mean=self.mean, std=self.std)
 
 
 def split_facts(data: TrainingData) -> SplitFacts:

@@ -17,7 +17,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from trainables.config import digest_of
+from trainables.checkpoint_header import preprocessing_metadata
+from trainables.config import Normalisation, digest_of
 from trainables.errors import CheckpointError, ConfigError, StillhouseError
 from trainables.export.model_card import (
     CARD_FILE,
@@ -137,7 +138,9 @@ def _write_and_prove(
     shape = images.shape[1:]
     paths = {name: folder / file for name, file in FILES.items()}
     with torch.inference_mode(False), torch.no_grad(), quiet_exporter():
-        save_weights(student, paths["safetensors"], {"model_card": CARD_FILE})
+        own = Normalisation(mean=facts.normalisation.mean, std=facts.normalisation.std)
+        stated = preprocessing_metadata(own, facts.classes)
+        save_weights(student, paths["safetensors"], {"model_card": CARD_FILE, **stated})
         fresh = _safetensors_reader(rebuild, paths["safetensors"])
         differences = {"safetensors": _prove("safetensors", student, fresh, images)}
         write_graphs(

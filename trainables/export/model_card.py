@@ -9,17 +9,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from trainables.config import Config, ModelConfig
+from trainables.config import Config, ModelConfig, Normalisation
 
 CARD_FILE = "model_card.json"
 CARD_VERSION = 2
 
 
-class Normalisation(Config):
+class InputNormalisation(Normalisation):
     """How pixels become inputs: scale bytes to `pixel_range`, then (pixel - mean) / std per channel."""
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     pixel_range: tuple[float, float] = (0.0, 1.0)
 
 
@@ -75,7 +73,7 @@ class CardFacts(Config):
     """What the caller states about a student; the exporter adds files, shapes and versions."""
 
     classes: tuple[str, ...] = Field(min_length=2, description="names in the order of the logits")
-    normalisation: Normalisation
+    normalisation: InputNormalisation
     metrics: dict[str, float]
     lineage: Lineage
     latency: Latency | None = Field(

@@ -11,6 +11,7 @@ from trainables.config import (
     Config,
     Cost,
     ModelConfig,
+    Normalisation,
     OnlineSpec,
     Split,
     TrialSpec,
@@ -43,6 +44,9 @@ class EvaluateJob(Config):
     checkpoint: str
     split: Split
     teacher: OnlineSpec | None = Field(None, description="whom the answers are compared with, if anybody")
+    normalisation: Normalisation | None = Field(
+        None, description="of the network's images, where it is another than the data's"
+    )
 
 
 class ProfileJob(Config):

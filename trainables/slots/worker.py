@@ -19,11 +19,13 @@ import ray
 import torch
 from ray.train.torch import get_device
 
+from trainables.checkpoint_header import preprocessing_metadata
 from trainables.config import DataConfig, Split
 from trainables.data import load_test
 from trainables.errors import StillhouseError, StorageError, TrialFailed, UnreadableData
 from trainables.evaluation.metrics import answer_figures
 from trainables.evaluation.profiling import profile_student
+from trainables.models.renormalised import renormalised
 from trainables.models.weights import load_weights
 from trainables.slots.agreed_measurements import Agree
 from trainables.slots.broker import CLOSED
@@ -93,8 +95,9 @@ def train_job(job: TrainJob, warm: WarmState, channel: JobChannel) -> None:
     if result.stopped:
         channel.send(Message(epoch=result.epochs, end=End.STOPPED))
         return
+    data = warm.data(job.workbench.data)
     metadata = {"trial_id": spec.trial_id, "student": spec.student.model_dump_json()}
-    path = files.save_best(course.model, metadata)
+    path = files.save_best(course.model, metadata | preprocessing_metadata(data.normalisation, data.classes))
     end = Message(
         **last, end=End.COMPLETED, best_epoch=result.best_epoch, best=result.best, checkpoint=str(path)
     )
@@ -123,8 +126,9 @@ def evaluate_job(job: EvaluateJob, warm: WarmState, channel: JobChannel) -> None
     model = warm.build(job.student, job.workbench)
     load_weights(model, Path(job.checkpoint))
     workbench = warm.workbench(job.workbench)
-    model.to(workbench.device)
     data = workbench.data
+    model = renormalised(model, job.normalisation, data_mean=data.mean, data_std=data.std)
+    model.to(workbench.device)
     splits = {
         Split.TRAIN: lambda: data.train,
         Split.SELECTION: lambda: data.selection,

@@ -126,7 +126,7 @@ class TeacherWorker:
         on_gpu = request.gpus_per_actor > 0 and torch.cuda.is_available()
         data = load_training(request.data)
         config, weights = request.network
-        teacher = load_teacher(config, weights, data)
+        teacher = load_teacher(config, weights, data, normalisation=request.normalisation)
         here = request.with_overrides(
             teacher_digest=teacher_fingerprint(config, teacher), facts=split_facts(data)
         )

@@ -7,7 +7,15 @@ from pydantic import Field
 from trainables.cache.format.identity import folder_name, make_identity
 from trainables.cache.format.manifest import Origin, Part
 from trainables.cache.format.planning import Plan
-from trainables.config import CacheConfig, CacheIdentity, Config, DataConfig, ModelConfig, ViewsConfig
+from trainables.config import (
+    CacheConfig,
+    CacheIdentity,
+    Config,
+    DataConfig,
+    ModelConfig,
+    Normalisation,
+    ViewsConfig,
+)
 from trainables.config.data import SplitFacts
 from trainables.errors import CacheError
 from trainables.models import build_model
@@ -22,6 +30,9 @@ class CacheRequest(Config):
     facts: SplitFacts
     teacher: ModelConfig | None = Field(description="none when only its logits are known")
     weights: str | None = Field(description="safetensors file with the teacher's weights, on every node")
+    normalisation: Normalisation | None = Field(
+        None, description="of the teacher's images, where it is another than the data's"
+    )
     teacher_digest: str = Field(description="sha256 of its architecture and weights, or of imported logits")
     views: ViewsConfig
     banks: tuple[str, ...] = Field(min_length=1, description="banks that the experiment needs")

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainables.config import ModelConfig, OnlineSpec, digest_of
+from trainables.config import ModelConfig, Normalisation, OnlineSpec, digest_of
 from trainables.data import TrainingData
 from trainables.models import build_model
+from trainables.models.renormalised import Renormalised, renormalised
 from trainables.models.weights import load_weights, weights_digest
 from trainables.teacher.autocast import AutocastTeacher
 from trainables.teacher.cache_request import CacheRequest
@@ -22,7 +23,8 @@ def teacher_of(request: CacheRequest, data: TrainingData) -> nn.Module:
         CacheError: its logits were imported.
         CheckpointError: the weights cannot be read or do not fit.
     """
-    return _in_precision(load_teacher(*request.network, data), autocast=request.cache.autocast)
+    teacher = load_teacher(*request.network, data, normalisation=request.normalisation)
+    return _in_precision(teacher, autocast=request.cache.autocast)
 
 
 def online_teacher(spec: OnlineSpec, data: TrainingData) -> nn.Module:
@@ -31,27 +33,38 @@ def online_teacher(spec: OnlineSpec, data: TrainingData) -> nn.Module:
     Raises:
         CheckpointError: the weights cannot be read or do not fit.
     """
-    return _in_precision(load_teacher(spec.model, spec.weights, data), autocast=spec.autocast)
+    teacher = load_teacher(spec.model, spec.weights, data, normalisation=spec.normalisation)
+    return _in_precision(teacher, autocast=spec.autocast)
 
 
-def load_teacher(config: ModelConfig, weights: str, data: TrainingData) -> nn.Module:
-    """The teacher with its weights, for these images and classes, on the CPU.
+def load_teacher(
+    config: ModelConfig, weights: str, data: TrainingData, *, normalisation: Normalisation | None = None
+) -> nn.Module:
+    """The teacher with its weights, on the CPU, for images and classes of this data.
+
+    Whatever its own normalisation is, it takes images that are normalised as the data's: whoever asks it,
+    cache, proof or a step beside a student, shows it what the student sees.
 
     Raises:
         CheckpointError: the weights cannot be read or do not fit.
+        ConfigError: the normalisation is of other channels than the images.
     """
     # The weights that a network begins with are drawn only to be replaced: the caller's generator stays.
     with torch.random.fork_rng(devices=[]):
         model = build_model(config, n_classes=len(data.classes), in_channels=int(data.train.images.shape[1]))
     load_weights(model, Path(weights))
-    return model
+    return renormalised(model, normalisation, data_mean=data.mean, data_std=data.std)
 
 
 def teacher_fingerprint(config: ModelConfig, network: nn.Module) -> str:
     """Hex sha256 of a teacher's architecture and weights: what caches and finished stages know it by.
 
-    `network` is the teacher in fp32; under bf16 autocast it is another teacher, see `autocast_digest`.
+    A normalisation of its own counts too. `network` is the teacher in fp32; under bf16 autocast it is another
+    teacher, see `autocast_digest`.
     """
+    if isinstance(network, Renormalised):
+        own = network.normalisation.plain()
+        return digest_of([config.plain(), weights_digest(network.network), own])
     return digest_of([config.plain(), weights_digest(network)])
 
 

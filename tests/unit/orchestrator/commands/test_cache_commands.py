@@ -176,7 +176,8 @@ def test_a_plan_before_any_run_counts_rows_and_bytes_and_leaves_no_trace(file: s
 def test_a_plan_knows_a_teacher_that_only_has_to_be_loaded(file: str, tmp_path: Path) -> None:
     teacher = build_model(ModelConfig(name=ModelName.MLP, width=8), n_classes=10, in_channels=1)
     save_weights(teacher, tmp_path / "teacher.safetensors", {})
-    known = f"teacher: {{model: {{name: mlp, width: 8}}, checkpoint: {tmp_path / 'teacher.safetensors'}}}"
+    weights = f"checkpoint: {tmp_path / 'teacher.safetensors'}, normalisation: data"
+    known = f"teacher: {{model: {{name: mlp, width: 8}}, {weights}}}"
     Path(file).write_text(Path(file).read_text().replace("teacher: {imported: true}", known))
     plan = told("plan", file)
     assert (plan["rows_to_compute"], plan["teacher_s"]) == (120, 120 / plan["teacher_images_per_s"])

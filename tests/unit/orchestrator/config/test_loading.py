@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -484,7 +485,7 @@ def test_paths_start_at_the_file_and_become_absolute(tmp_path: Path) -> None:
     path = folder / "mine.yaml"
     path.write_text(
         EXPERIMENT.replace("name: digits", "{name: cifar10, root: files}")
-        .replace("  training:\n    epochs: 3", "  checkpoint: t.safetensors")
+        .replace("  training:\n    epochs: 3", "  checkpoint: t.safetensors\n  normalisation: data")
         .replace("space: kd", "space: kd\ncache: {uri: ../cache}")
     )
     config = load_experiment(str(path)).config
@@ -695,3 +696,55 @@ def test_an_unreadable_checkpoint_is_one_line_with_its_place(
         load_experiment(str(path))
     assert str(caught.value).startswith(f"{path}:6: teacher.checkpoint: found '{name}'; allowed: {allowed}")
     assert "\n" not in str(caught.value)
+
+
+TOLD = {"normalisation": '{"mean": [0.5], "std": [0.25]}'}
+
+
+@pytest.mark.parametrize(
+    ("name", "metadata", "lines", "is_told"),
+    [
+        ("t.safetensors", {}, "", False),
+        ("t.safetensors", {"normalisation": "as ever"}, "", False),
+        ("t.safetensors", {"normalisation": '{"mean": [0.5], "std": [0]}'}, "", False),
+        ("t.safetensors", TOLD, "", True),
+        ("t.safetensors", {}, "\n  normalisation: data", True),
+        ("t.safetensors", {}, "\n  normalisation: {mean: [0.5], std: [0.25]}", True),
+    ],
+)
+def test_a_checkpoint_whose_normalisation_nobody_says_is_refused_with_the_line_to_write(
+    tmp_path: Path, name: str, metadata: dict[str, str], lines: str, is_told: bool
+) -> None:
+    header = json.dumps({"__metadata__": metadata}).encode()
+    (tmp_path / name).write_bytes(len(header).to_bytes(8, "little") + header)
+    path = tmp_path / "mine.yaml"
+    path.write_text(EXPERIMENT.replace("  training:\n    epochs: 3", f"  checkpoint: {name}{lines}"))
+    if is_told:
+        load_experiment(str(path))
+        return
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(str(path))
+    assert str(caught.value).startswith(f"{path}:6: teacher.checkpoint: it does not say how images were norm")
+    assert "write it below `teacher`: `normalisation: {mean: [...], std: [...]}`" in str(caught.value)
+    assert "or `normalisation: data`" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("  normalisation: data", "`normalisation` is for weights that were trained elsewhere"),
+        ("  pretrained: true", "`pretrained` is for a `model` by `factory` that brings its weights"),
+        (
+            "  expected_accuracy: 99.0",
+            "expected_accuracy: found 99.0; allowed: a number, above 0 and at most 1",
+        ),
+        ("  checkpoint: t.pt\n  normalisation: {mean: [0.5], std: [0]}", "`std` must be above 0"),
+        ("  checkpoint: t.pt\n  normalisation: measured", "teacher.normalisation: found 'measured'"),
+    ],
+)
+def test_what_is_said_of_a_loaded_teacher_is_checked(tmp_path: Path, lines: str, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(EXPERIMENT.replace("  training:\n    epochs: 3", lines))
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(str(path), check_paths=False)
+    assert message in str(caught.value)

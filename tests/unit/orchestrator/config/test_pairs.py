@@ -11,7 +11,7 @@ from orchestrator.config.pairs import with_pair
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.config.validation_messages import build
 from orchestrator.config.yaml_reader import read_yaml
-from trainables.config import ModelConfig, ModelName, ScheduleName, TrainingConfig
+from trainables.config import ModelConfig, ModelName, Normalisation, ScheduleName, TrainingConfig
 from trainables.errors import ConfigError
 
 EXPERIMENT = """\
@@ -79,6 +79,15 @@ def test_a_pair_brings_the_checkpoint_of_its_teacher(path: Path) -> None:
     config = load_experiment(f"{path}:other", check_paths=False).config
     assert config.teacher.checkpoint == str(path.parent / "second.pt")
     assert config.training.lr == 0.05
+
+
+def test_a_pair_says_how_the_images_of_its_teacher_were_normalised(path: Path) -> None:
+    told = "    normalisation: {mean: [0.5], std: [0.25]}\n    expected_accuracy: 0.9\n"
+    path.write_text(EXPERIMENT + told)
+    teacher = load_experiment(f"{path}:other", check_paths=False).config.teacher
+    assert teacher.normalisation == Normalisation(mean=(0.5,), std=(0.25,))
+    assert teacher.expected_accuracy == 0.9
+    assert load_experiment(f"{path}:large-small", check_paths=False).config.teacher.normalisation is None
 
 
 def test_without_a_choice_the_file_holds_as_it_is_written(path: Path) -> None:

@@ -49,7 +49,7 @@ EXPERIMENT = """\
 name: task
 out: OUT/out
 data: {name: digits, train_limit: 120}
-teacher: {model: {name: mlp, width: 16}, checkpoint: OUT/teacher.safetensors}
+teacher: {model: {name: mlp, width: 16}, checkpoint: OUT/teacher.safetensors, normalisation: data}
 student: {name: mlp, width: 4}
 views: {weak: {views: 1, recipe: []}}
 space: kd
@@ -241,7 +241,8 @@ def test_a_teacher_of_which_only_logits_are_known_is_neither_attacked_nor_compar
     file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # the node's copies of caches lie there
-    teacher = f"{{model: {{name: mlp, width: 16}}, checkpoint: {tmp_path}/teacher.safetensors}}"
+    weights = f"checkpoint: {tmp_path}/teacher.safetensors, normalisation: data"
+    teacher = f"{{model: {{name: mlp, width: 16}}, {weights}}}"
     rewrite(file, teacher, "{imported: true}")
     train = load_training(DATA).train
     logits = 5 * F.one_hot(train.labels, 10).float()
@@ -281,7 +282,7 @@ def test_a_run_that_is_not_finished_has_no_champion_and_one_that_never_began_no_
 
 
 def test_a_teacher_that_was_never_made_is_named(file: str, tmp_path: Path) -> None:
-    rewrite(file, f", checkpoint: {tmp_path}/teacher.safetensors", "")
+    rewrite(file, f", checkpoint: {tmp_path}/teacher.safetensors, normalisation: data", "")
     assert "has no teacher of this" in refused(ConfigError, file)
 
 

@@ -1,18 +1,43 @@
-"""The first look at a large image folder."""
+"""The first look at a large image folder, and what is told of a teacher."""
 
 from __future__ import annotations
 
 import io
 import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from orchestrator.pipeline.teacher_stage import look_at_images
+from orchestrator.config.loading import load_experiment
+from orchestrator.pipeline.context import Run
+from orchestrator.pipeline.stages import Stages
+from orchestrator.pipeline.teacher_stage import look_at_images, teacher_request, teacher_stage
+from orchestrator.pipeline.workers import Workers
+from orchestrator.records.events import StageEvent
+from orchestrator.records.ledger import Ledger
 from orchestrator.terminal.console import Console
 from tests.unit.trainables.data.image_folders import config_of, write_folder
 from trainables.config import DataConfig
 from trainables.config.data import DataName
+from trainables.errors import StillhouseError
+
+FACTS: dict[str, Any] = {
+    "fingerprint": "f" * 64,
+    "params": 9,
+    "selection_accuracy": 0.9703,
+    "split": {
+        "data_digest": "d",
+        "ids_digest": "i",
+        "n_train": 9,
+        "classes": ["a", "b"],
+        "mean": [0.5],
+        "std": [0.5],
+        "input_shape": [1, 8, 8],
+    },
+}
 
 
 def said(config: DataConfig) -> str:
@@ -38,3 +63,41 @@ def test_other_data_are_not_looked_at(tmp_path: Path) -> None:
 
 def test_a_folder_that_this_machine_does_not_have_is_left_to_those_that_load_it(tmp_path: Path) -> None:
     assert said(config_of(tmp_path / "elsewhere")) == ""
+
+
+def run_of(folder: Path, teacher: Mapping[str, Any]) -> Run:
+    loaded = load_experiment("digits")
+    config = loaded.config.with_overrides(teacher={"model": {"name": "mlp"}, **teacher})
+    ledger, console = Ledger(folder), Console(out=io.StringIO())
+    stages, workers = Stages(ledger, console), Workers(config, folder, console)
+    return Run(replace(loaded, config=config), folder, ledger, stages, workers, console)
+
+
+@pytest.mark.parametrize("expected", [0.97, 0.99])
+def test_a_teacher_that_falls_short_of_what_is_expected_stops_the_run(
+    tmp_path: Path, expected: float
+) -> None:
+    run = run_of(tmp_path, {"expected_accuracy": expected})
+    (tmp_path / "t.safetensors").write_bytes(b"")
+    facts = {**FACTS, "weights": str(tmp_path / "t.safetensors")}
+    _, key = teacher_request(run)
+    run.ledger.append(StageEvent(stage="teacher", key=key, status="finished", seconds=1.0, result=facts))
+    if expected < 0.9703:
+        assert teacher_stage(run).selection_accuracy == 0.9703
+        return
+    with pytest.raises(StillhouseError, match=r"97\.03 % of .*expected_accuracy asks for 99\.00 %; check"):
+        teacher_stage(run)
+
+
+def test_what_is_stated_of_a_loaded_teacher_makes_another_key_and_one_trained_here_keeps_its_own(
+    tmp_path: Path,
+) -> None:
+    weights = tmp_path / "given.pt"
+    weights.write_bytes(b"weights")
+    stated = [None, "data", {"mean": [0.5], "std": [0.25]}]
+    given = [{"checkpoint": str(weights), "normalisation": each} for each in stated]
+    keys = [teacher_request(run_of(tmp_path / "out", teacher))[1] for teacher in [{}, *given]]
+    assert len(set(keys)) == 4
+    # The keys that version 0.1.0 gave them, so that what it made is not made again.
+    assert keys[0] == "20d40ac01cb780e27bac792d725caf003e014b8b8559ea95963b8505e07f95e4"
+    assert keys[1] == "8589111f6e64483eb0fd4d1c135b25ce80d3d65bf9a25d2e9f30a82b9088bafe"

@@ -56,11 +56,12 @@ def test_a_teacher_has_one_identity_in_whichever_way_it_was_loaded(
         training=TrainingConfig(),
         views=ViewsConfig(),
         seed=1,
+        normalisation="data",
         folder=str(tmp_path / "teacher"),
     )
     identity = teacher_fingerprint(MODEL, load_teacher(MODEL, weights, data))
     assert make_teacher(request, lambda *_: None).fingerprint == identity
-    assert checkpoint_facts(MODEL, weights, data).fingerprint == identity
+    assert checkpoint_facts(request, weights, data).fingerprint == identity
 
 
 def test_a_teacher_is_loaded_without_touching_the_generator_of_its_caller(

@@ -27,12 +27,14 @@ from trainables.config import (
     DkdConfig,
     KdConfig,
     MlldConfig,
+    Normalisation,
     ObjectiveBase,
     Precision,
 )
 from trainables.config.objectives import AektConfig, AkdConfig, CkdConfig, ClkdConfig, CtkdConfig
 from trainables.data.splits import split_facts
 from trainables.models.modes import evaluating
+from trainables.models.renormalised import renormalised
 from trainables.objectives.terms.divergences import confidence_B
 from trainables.signals import TeacherSignal
 from trainables.training.loop import Course, train
@@ -98,12 +100,19 @@ class SameBatchesWorkbench(OnlineWorkbench):
         ]
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyCache:
-    """The cache of a teacher that knows its task, so that the confidence gates of CRLD open and close."""
+OWN = Normalisation(mean=(0.45,), std=(0.3,))
+
+
+@pytest.fixture(scope="module", params=[None, OWN], ids=["", "other_normalisation"])
+def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TinyCache:
+    """The cache of a teacher that knows its task, so that the confidence gates of CRLD open and close.
+
+    The second time its images are normalised in another way than the student's.
+    """
     data, folder = separable_data(), tmp_path_factory.mktemp("lab")
     teacher = small_student(seed=9)
     train(Course(teacher, CeConfig(), SHORT, 1), small_workbench(), on_epoch=lambda *_: None)
+    teacher = renormalised(teacher, request.param, data_mean=data.mean, data_std=data.std)
     tiny = TinyCache(folder, data, teacher, split_facts(data), views=VIEWS, precision=Precision.FP32)
     tiny.build()
     return tiny
