@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -13,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from trainables.config.base import FactoryPath
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, StillhouseError
 
 
 def load_factory(path: FactoryPath) -> Callable[..., object]:
@@ -22,8 +25,7 @@ def load_factory(path: FactoryPath) -> Callable[..., object]:
     The module is imported as `python -m` would: when the current directory is not on `sys.path`, it stands in
     front of it while the module is imported, and is taken away afterwards. So a module beside the experiment
     file is found, and so are the modules that it imports at its top; an import inside the function runs later
-    and sees only the usual `sys.path`. What the module itself raises while it runs, other than an import or
-    syntax error, goes through unchanged, with the user's traceback.
+    and sees only the usual `sys.path`.
 
     Raises:
         ConfigError: the module or the function is missing, cannot be imported or cannot be called.
@@ -51,10 +53,8 @@ def load_factory(path: FactoryPath) -> Callable[..., object]:
 def call_factory(path: FactoryPath, given: Mapping[str, object], arguments: Mapping[str, object]) -> object:
     """What the factory returns for the keyword arguments that Stillhouse gives and those of the file.
 
-    What the user's function raises goes through unchanged, with its traceback.
-
     Raises:
-        ConfigError: as `load_factory`; or the function does not take these keyword arguments.
+        ConfigError: as `load_factory`; or the function does not take these keyword arguments, or raises.
     """
     factory = load_factory(path)
     both = sorted(given.keys() & arguments.keys())
@@ -66,15 +66,58 @@ def call_factory(path: FactoryPath, given: Mapping[str, object], arguments: Mapp
     try:
         signature = inspect.signature(factory)
     except ValueError:  # some callables written in C tell nothing about their arguments
-        return factory(**keywords)
+        return _called(path, factory, keywords)
     try:
         signature.bind(**keywords)
     except TypeError as error:
         raise ConfigError(
             f"factory {path!r} has the signature {signature} and cannot be called with "
             f"{', '.join(f'{key}={value!r}' for key, value in keywords.items())}: {error}"
+            f"{_other_name(error)}"
         ) from error
-    return factory(**keywords)
+    return _called(path, factory, keywords)
+
+
+def source_digest(path: FactoryPath) -> str | None:
+    """Hex sha256 of the file of a factory's module, which is not run; none where there is no such file."""
+    with _current_directory_importable():
+        try:
+            spec = importlib.util.find_spec(path.partition(":")[0])
+            content = Path(str(spec.origin)).read_bytes() if spec is not None else None
+        except (ImportError, ValueError, OSError):
+            return None
+    return None if content is None else hashlib.sha256(content).hexdigest()
+
+
+def in_one_line(error: Exception) -> str:
+    """What a user's code raised, and where."""
+    frames = list(traceback.extract_tb(error.__traceback__))
+    # The deepest line of the user's own, where an installed library raised.
+    frames = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}{': ' if text else ''}{text}{place}"
+
+
+def _called(path: FactoryPath, factory: Callable[..., object], keywords: Mapping[str, object]) -> object:
+    try:
+        return factory(**keywords)
+    except StillhouseError:
+        raise
+    except Exception as error:  # a user's function may raise anything
+        raise ConfigError(
+            f"factory {path!r} raised {in_one_line(error)}{_other_name(error)}; mend it, or its `arguments`"
+        ) from error
+
+
+def _other_name(error: Exception) -> str:
+    """What helps with builders, as timm's, that call the number of classes otherwise."""
+    if not (isinstance(error, TypeError) and "'n_classes'" in str(error)):
+        return ""
+    return (
+        "; a factory is called with `n_classes`: where a library's builder wants `num_classes`, name a "
+        "function of your own that passes it on under that name"
+    )
 
 
 def _import_module(name: str, path: str) -> ModuleType:
@@ -98,6 +141,10 @@ def _import_module(name: str, path: str) -> ModuleType:
         except SyntaxError as error:
             raise ConfigError(
                 f"factory {path!r}: syntax error in {error.filename}, line {error.lineno}: {error.msg}"
+            ) from error
+        except Exception as error:  # a user's module may raise anything
+            raise ConfigError(
+                f"factory {path!r}: module {name!r} raised {in_one_line(error)} when it was imported"
             ) from error
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
@@ -14,8 +15,10 @@ from torch import Tensor
 from trainables.config.data import DataConfig, SourcePart
 from trainables.data.resizing import eight_bit
 from trainables.data.splits import SourceImages
-from trainables.errors import DataError
-from trainables.factories import call_factory
+from trainables.errors import DataError, StillhouseError
+from trainables.factories import call_factory, in_one_line
+
+T = TypeVar("T")
 
 _ALLOWED: Final = (
     "allowed: a Pillow image, a uint8 tensor CxHxW or HxW, a float tensor CxHxW in [0, 1], "
@@ -51,7 +54,7 @@ def read_factory(config: DataConfig, part: SourcePart) -> SourceImages:
 
 
 def _collected(dataset: Any, where: str) -> tuple[Tensor, list[int]]:
-    n_samples = len(dataset)
+    n_samples = _of_user(lambda: len(dataset), where)
     if n_samples == 0:
         raise DataError(f"{where}: the data set is empty; check the factory's `arguments`")
     labels: list[int] = []
@@ -72,12 +75,22 @@ def _collected(dataset: Any, where: str) -> tuple[Tensor, list[int]]:
 
 def _samples(dataset: Any, n_samples: int, where: str) -> Iterator[tuple[Any, Any]]:
     for index in range(n_samples):
-        sample = dataset[index]
+        sample = _of_user(partial(dataset.__getitem__, index), f"{where}, index {index}")
         if not (isinstance(sample, tuple | list) and len(sample) == 2):
             raise DataError(
                 f"{where}, index {index}: got a {type(sample).__name__}; a sample is a pair (image, label)"
             )
         yield sample[0], sample[1]
+
+
+def _of_user(call: Callable[[], T], where: str) -> T:
+    """What a user's data set answers."""
+    try:
+        return call()
+    except StillhouseError:
+        raise
+    except Exception as error:  # a user's data set may raise anything
+        raise DataError(f"{where}: the data set raised {in_one_line(error)}") from error
 
 
 def _pixels(image: object, where: str) -> NDArray[np.uint8]:

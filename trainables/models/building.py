@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trainables.config.models import ModelConfig, ModelName
 from trainables.errors import ConfigError
-from trainables.factories import call_factory
+from trainables.factories import call_factory, in_one_line
 from trainables.models.bottleneck_resnet import bottleneck_resnet
 from trainables.models.cosine import with_cosine_head
 from trainables.models.mobilenet_v2 import mobilenet_v2
@@ -87,27 +87,27 @@ def _network(config: ModelConfig, n_classes: int, in_channels: int) -> nn.Module
     return MODELS[config.name](n_classes, in_channels, config.width)
 
 
-def check_logits(model: nn.Module, images_BCHW: Tensor, *, n_classes: int) -> None:
+def check_logits(model: nn.Module, images_BCHW: Tensor, *, n_classes: int, name: str | None = None) -> None:
     """Runs a copy of the model on a small batch, in evaluation and in training mode.
 
     The model, its statistics and the random state stay as they are. Give the images on the model's device,
-    and two or more of them, since batch norm in training mode needs more than one value.
+    and two or more of them, since batch norm in training mode needs more than one value. Errors call the
+    network by its name, by default that of its class.
 
     Raises:
         ConfigError: the model fails on the batch, or its output is not a tensor BxC of floating point.
     """
-    network = type(model).__name__
+    network = name or type(model).__name__
     expected = (len(images_BCHW), n_classes)
-    trial = deepcopy(model)
     devices = [images_BCHW.device] if images_BCHW.is_cuda else []
     with torch.random.fork_rng(devices=devices), torch.no_grad():
         for mode, training in (("evaluation", False), ("training", True)):
             try:
-                output = trial.train(training)(images_BCHW)
-            except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+                output = deepcopy(model).train(training)(images_BCHW)
+            except Exception as error:  # a user's network may raise anything
                 raise ConfigError(
                     f"{network} fails in {mode} mode on a batch of shape {tuple(images_BCHW.shape)}: "
-                    f"{error}; choose another network or `image_size`"
+                    f"{in_one_line(error)}; choose another network or `image_size`"
                 ) from error
             if not isinstance(output, Tensor):
                 found = f"a {type(output).__name__}"
@@ -117,5 +117,15 @@ def check_logits(model: nn.Module, images_BCHW: Tensor, *, n_classes: int) -> No
                 continue
             raise ConfigError(
                 f"{network} returns {found} in {mode} mode; it must return logits, one tensor of floating "
-                f"point and shape {expected}"
+                f"point and shape {expected}{_advice(output)}"
             )
+
+
+def _advice(output: object) -> str:
+    if isinstance(output, Tensor):
+        return ", a number for each class of the data set"
+    if hasattr(output, "logits"):
+        return "; wrap it in a Module that returns its `.logits`"
+    if isinstance(output, tuple | list):
+        return "; wrap it in a Module that returns the logits alone"
+    return ""

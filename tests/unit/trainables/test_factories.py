@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trainables.errors import ConfigError
-from trainables.factories import call_factory, load_factory
+from trainables.factories import call_factory, load_factory, source_digest
 
 WriteModule = Callable[[str, str], str]
 
@@ -49,7 +49,7 @@ def test_a_module_in_the_current_directory_is_found_and_sys_path_is_left_as_it_w
 def test_sys_path_is_left_as_it_was_when_the_import_fails(write_module: WriteModule) -> None:
     write_module("user_module_b", "raise RuntimeError('mine')")
     before = list(sys.path)
-    with pytest.raises(RuntimeError, match="mine"):
+    with pytest.raises(ConfigError, match="RuntimeError: mine"):
         load_factory("user_module_b:make")
     assert sys.path == before
 
@@ -124,7 +124,27 @@ def test_arguments_may_not_hold_what_stillhouse_passes(write_module: WriteModule
         call_factory("user_module_j:make", {"split": "train"}, {"split": "test"})
 
 
-def test_a_type_error_inside_the_function_goes_through(write_module: WriteModule) -> None:
+def test_what_the_function_raises_is_one_line_with_its_place(write_module: WriteModule) -> None:
     write_module("user_module_k", "def make(split):\n    return len(split, split)")
-    with pytest.raises(TypeError, match=r"len\(\) takes exactly one argument"):
+    with pytest.raises(
+        ConfigError,
+        match=r"'user_module_k:make' raised TypeError: len.* \(user_module_k\.py, line 2\); mend it",
+    ) as caught:
         call_factory("user_module_k:make", {"split": "train"}, {})
+    assert isinstance(caught.value.__cause__, TypeError)
+
+
+def test_what_a_module_raises_is_one_line_with_its_place(write_module: WriteModule) -> None:
+    write_module("user_module_l", "raise RuntimeError('no\\nlicence')")
+    with pytest.raises(
+        ConfigError, match=r"raised RuntimeError: no licence \(user_module_l\.py, line 1\) when"
+    ):
+        load_factory("user_module_l:make")
+
+
+def test_an_edited_module_has_another_digest_and_is_not_run_for_it(write_module: WriteModule) -> None:
+    write_module("user_module_m", "raise RuntimeError")
+    before = source_digest("user_module_m:make")
+    write_module("user_module_m", "raise ValueError")
+    assert None is not before != source_digest("user_module_m:make")
+    assert source_digest("no_such_module:make") is None
