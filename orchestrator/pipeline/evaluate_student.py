@@ -90,7 +90,7 @@ def evaluate_student(
         teacher = _teacher(run, needs_network=search is not None)
         look_at_images(run.experiment.data, console)
         data = load_training(run.experiment.data)
-        shown = load_test(run.experiment.data) if wanted is Split.TEST else data.selection
+        shown = load_test(run.experiment.data, data.classes) if wanted is Split.TEST else data.selection
         evaluator = _Evaluator(run, data, shown)
         student = evaluator.loaded(TrialSpec.from_plain(record.spec).student, str(record.checkpoint))
         beside = None

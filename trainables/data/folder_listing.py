@@ -132,19 +132,34 @@ def _list_class(folder: Path, name: str) -> tuple[Names, NDArray[np.int64]]:
 
 
 def _image_files(folder: Path, name: str) -> Iterator[tuple[str, int, int]]:
-    """Path relative to the folder, bytes and time of change of each image file below folder/name."""
+    """Path relative to the folder, bytes and time of change of each image file below folder/name.
+
+    Links are followed; one that leads nowhere is an image that cannot be read.
+    """
     waiting = [name]
     while waiting:
         inner = waiting.pop()
         with os.scandir(folder / inner) as entries:
             for entry in entries:
                 path = f"{inner}/{entry.name}"
-                if entry.is_dir(follow_symlinks=False):
+                if entry.is_dir():
+                    _refuse_circle(entry)
                     waiting.append(path)
-                elif _is_image(entry):
+                elif not _is_named_as_image(entry):
+                    continue
+                elif entry.is_file():
                     facts = entry.stat()
                     yield path, facts.st_size, facts.st_ctime_ns
+                elif entry.is_symlink():
+                    yield path, 0, entry.stat(follow_symlinks=False).st_ctime_ns
 
 
-def _is_image(entry: os.DirEntry[str]) -> bool:
-    return Path(entry.name).suffix.lower() in SUFFIXES and not entry.name.startswith(".") and entry.is_file()
+def _is_named_as_image(entry: os.DirEntry[str]) -> bool:
+    return Path(entry.name).suffix.lower() in SUFFIXES and not entry.name.startswith(".")
+
+
+def _refuse_circle(entry: os.DirEntry[str]) -> None:
+    if entry.is_symlink():
+        target, here = Path(entry.path).resolve(), Path(entry.path).parent.resolve()
+        if here.is_relative_to(target):
+            raise DataError(f"{entry.path} links to {target}, which holds the link itself; remove the link")

@@ -64,21 +64,26 @@ def read_image_folder(config: DataConfig, part: SourcePart) -> SourceImages:
     )
 
 
-def index_folder(config: DataConfig, told: Told) -> None:
-    """Look at the training images of a large folder now, so that loading finds them looked at.
+def index_folder(
+    config: DataConfig, told: Told, part: SourcePart = SourcePart.TRAIN, *, decode: bool = False
+) -> None:
+    """Look at the images of a part of a large folder now, so that loading finds them looked at.
 
     Nothing happens for other data sets, for folders that fit in memory, and for those that are not on this
-    machine, which loading refuses. `told` is called with (images done, images to look at).
+    machine, which loading refuses. `told` is called with (images done, images to look at). With `decode` each
+    image is decoded once, so that all that cannot be are found.
 
     Raises:
-        DataError: as for `read_image_folder`, except for unreadable images.
+        DataError: as for `read_image_folder`; except, without `decode`, for unreadable images.
         StorageError: the node's scratch folder cannot be written.
     """
     if config.name is not DataName.IMAGE_FOLDER or not Path(str(config.root)).expanduser().is_dir():
         return
-    listing = _listing(config, SourcePart.TRAIN)
+    listing = _listing(config, part)
     if stays_in_files(config, len(listing)):
-        index_of(listing, decode=config.skip_unreadable, told=told)
+        index = index_of(listing, decode=decode or config.skip_unreadable, told=told)
+        if decode:
+            _readable(config, listing, index.faults)
 
 
 def stays_in_files(config: DataConfig, count: int) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -20,6 +22,7 @@ from trainables.seeds import falls_below, first_by_hash, salt_of
 
 _SELECTION_SALT: Final = salt_of("data/selection")
 _LIMIT_SALT: Final = salt_of("data/train_limit")
+_NAMED: Final = 5
 
 
 def load_training(config: DataConfig) -> TrainingData:
@@ -56,29 +59,71 @@ def load_training(config: DataConfig) -> TrainingData:
     return TrainingData(train, selection, classes, mean, std, digest, source.left_out)
 
 
-def load_test(config: DataConfig) -> ImageSplit:
+def load_test(config: DataConfig, classes: Sequence[str] | None = None) -> ImageSplit:
     """The test split; read it once, at the end, for the finalists.
 
-    A factory whose data set has no `classes` does not tell how many there are; then only negative labels are
-    refused here.
+    Raises:
+        DataError: as for `read_test`.
+        ConfigError: the factory cannot be found or called.
+    """
+    source = read_test(config, classes)
+    return _split(source, _ids(source))
+
+
+def read_test(config: DataConfig, classes: Sequence[str] | None = None) -> SourceImages:
+    """The test part as its source holds it; `classes` are the training part's.
+
+    Without them, a factory whose data set has no `classes` is only asked that no label is negative.
 
     Raises:
-        DataError: the data are missing, unreadable or badly labelled.
+        DataError: the data are missing, unreadable or badly labelled, or of other classes than these.
         ConfigError: the factory cannot be found or called.
     """
     source = read_source(config, SourcePart.TEST)
-    return _split(source, _ids(source))
+    if classes is not None:
+        _refuse_other_classes(source, classes)
+    return source
+
+
+def _refuse_other_classes(test: SourceImages, classes: Sequence[str]) -> None:
+    if test.classes is not None and tuple(test.classes) != tuple(classes):
+        here, there = list(test.classes[:_NAMED]), list(classes[:_NAMED])
+        raise DataError(
+            f"the test part names {len(test.classes)} classes ({here} ...), the training part {len(classes)} "
+            f"({there} ...); give both the same, in one order"
+        )
+    high = int(test.labels.max())
+    if high >= len(classes):
+        row = int(test.labels.argmax())
+        raise DataError(
+            f"test sample {row} has the label {high}; the training part has {len(classes)} classes, so "
+            f"labels are 0 to {len(classes) - 1}: correct the label, or add training samples of that class"
+        )
 
 
 def _class_names(source: SourceImages) -> tuple[str, ...]:
     classes = source.classes
     if classes is None:
+        _refuse_gaps(source.labels)
         classes = tuple(str(label) for label in range(int(source.labels.max()) + 1))
     if len(classes) < 2:
         raise DataError(
             f"the data set has {len(classes)} class ({', '.join(classes)}); a classifier needs two"
         )
     return classes
+
+
+def _refuse_gaps(labels_N: Tensor) -> None:
+    """Unnamed classes are only known by their samples: one without any is a label that is wrong."""
+    present, largest = set(torch.unique(labels_N).tolist()), int(labels_N.max())
+    empty = list(islice((label for label in range(largest) if label not in present), _NAMED + 1))
+    if empty:
+        more = ", ..." if len(empty) > _NAMED else ""
+        raise DataError(
+            f"no training sample has the label {', '.join(map(str, empty[:_NAMED]))}{more}, and the largest "
+            f"is {largest} (sample {int(labels_N.argmax())}): number the classes from 0 without gaps, or "
+            "give the data set an attribute `classes` that names them all"
+        )
 
 
 def _ids(source: SourceImages) -> NDArray[np.int64]:

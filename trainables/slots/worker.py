@@ -132,7 +132,7 @@ def evaluate_job(job: EvaluateJob, warm: WarmState, channel: JobChannel) -> None
     splits = {
         Split.TRAIN: lambda: data.train,
         Split.SELECTION: lambda: data.selection,
-        Split.TEST: lambda: load_test(job.workbench.data),
+        Split.TEST: lambda: load_test(job.workbench.data, data.classes),
     }
     split = splits[job.split]()
     figures = workbench.evaluate(model, split, batch_size=EVALUATED_TOGETHER)

@@ -100,6 +100,24 @@ def test_test_classes_other_than_train_are_named(folder: Path) -> None:
         load_test(config_of(folder))
 
 
+def test_a_link_to_a_folder_of_images_is_followed_and_a_circle_is_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    (folder / "test" / "rose").rename(tmp_path / "elsewhere")
+    (folder / "train" / "rose" / "linked").symlink_to(tmp_path / "elsewhere")
+    data = load_training(config_of(folder))
+    assert len(data.train.ids) + len(data.selection.ids) == 12 + 2
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"back links to .*elsewhere, which holds the link itself"):
+        load_training(config_of(folder))
+
+
+def test_a_link_that_leads_nowhere_is_an_unreadable_image(folder: Path) -> None:
+    (folder / "train" / "rose" / "gone.png").symlink_to("/not/mounted/gone.png")
+    with pytest.raises(DataError, match=r"1 of \d+ images cannot be read: .*rose/gone\.png"):
+        load_training(config_of(folder))
+
+
 def test_one_class_is_too_few(folder: Path) -> None:
     for path in (folder / "train" / "rose").iterdir():
         path.unlink()

@@ -1,0 +1,90 @@
+"""Both parts of a data set looked at as a whole, before anything is trained on one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+
+from trainables.config.data import DataConfig, SourcePart
+from trainables.data.folder_index import Told
+from trainables.data.image_folder import index_folder
+from trainables.data.loading import load_training, read_test
+from trainables.data.splits import SourceImages, TrainingData
+from trainables.errors import DataError, StillhouseError
+
+T = TypeVar("T")
+_NAMED = 5
+
+
+@dataclass
+class DataInspection:
+    """What was found; the data themselves where the training part could be loaded."""
+
+    data: TrainingData | None = None
+    problems: list[StillhouseError] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def inspect_data(config: DataConfig, told: Told) -> DataInspection:
+    """Open both parts, look at all labels, and find the images that cannot be read.
+
+    Of images that stay in their files, those of the test part are decoded once, since they are read only when
+    all is trained; those of the training part as far as loading does. `told` hears of the progress of that.
+    """
+    found = DataInspection()
+    found.data = _attempt(found, lambda: load_training(config))
+    classes = None if found.data is None else found.data.classes
+
+    def test_part() -> SourceImages:
+        index_folder(config, told, SourcePart.TEST, decode=True)
+        return read_test(config, classes)
+
+    test = _attempt(found, test_part)
+    if found.data is not None and test is not None:
+        _compare(found, found.data, test)
+    return found
+
+
+def _attempt(found: DataInspection, read: Callable[[], T]) -> T | None:
+    try:
+        return read()
+    except StillhouseError as error:
+        if str(error) not in map(str, found.problems):
+            found.problems.append(error)
+        return None
+
+
+def _compare(found: DataInspection, data: TrainingData, test: SourceImages) -> None:
+    here, there = (tuple(map(int, images.shape[1:])) for images in (data.train.images, test.images))
+    if here != there:
+        found.problems.append(
+            DataError(
+                f"test images have the shape {there}, training images {here} (channels, height, width); "
+                "bring them to one size, or set `image_size`"
+            )
+        )
+    found.notes.append(
+        f"data: {len(data.train.ids):,} training, {len(data.selection.ids):,} selection and "
+        f"{len(test.labels):,} test samples of {len(data.classes):,} classes, images "
+        f"{'x'.join(map(str, here))}"
+    )
+    training = torch.cat([data.train.labels, data.selection.labels])
+    for part, labels, left_out in (
+        ("training", training, data.left_out),
+        ("test", test.labels, test.left_out),
+    ):
+        counts = torch.bincount(labels, minlength=len(data.classes))
+        empty = [data.classes[label] for label in (counts == 0).nonzero().flatten().tolist()]
+        if empty:
+            more = ", ..." if len(empty) > _NAMED else ""
+            names = ", ".join(empty[:_NAMED])
+            found.notes.append(
+                f"data: {len(empty):,} of {len(data.classes):,} classes have no {part} sample: {names}{more}"
+            )
+        if left_out:
+            found.notes.append(
+                f"data: {left_out:,} unreadable {part} images are left out (data.skip_unreadable)"
+            )
