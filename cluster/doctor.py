@@ -45,9 +45,9 @@ def checks(*, output: str = "out", tracking_uri: str | None = None) -> list[Chec
     The checks read: nothing is created, and no token is shown. `output` is where results go, `tracking_uri`
     where runs are recorded, as the orchestrator checked it: an SQLite file or a server. Takes seconds.
     """
-    found = [_versions(), *_authentication(), _cores(), _gpus(), _disk(output)]
+    found = [_versions(), *_authentication(), _cores(), _gpus(), disk(output)]
     if tracking_uri:
-        found.append(_tracking(tracking_uri))
+        found.append(tracking(tracking_uri))
     if ray.is_initialized():
         found += [_dashboard(), _inventory(), *_nodes()]
     return found
@@ -113,7 +113,8 @@ def _gpus() -> Check:
     )
 
 
-def _disk(output: str) -> Check:
+def disk(output: str) -> Check:
+    """Whether the folder of results has room for a usual run."""
     try:
         free = free_bytes(output)
     except (ClusterError, OSError) as error:
@@ -130,7 +131,8 @@ def _disk(output: str) -> Check:
     return Check("disk", enough, detail, step)
 
 
-def _tracking(uri: str) -> Check:
+def tracking(uri: str) -> Check:
+    """Whether the record can be written: an SQLite file or a server, as the orchestrator checked it."""
     if uri.startswith("sqlite:///"):
         return _sqlite(Path(uri.removeprefix("sqlite:///")))
     return _answers("tracking", uri, "/health", "start the MLflow server, or correct the tracking URI")

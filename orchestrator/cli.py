@@ -195,9 +195,14 @@ def doctor(
 def validate(
     file: Annotated[str, typer.Argument(help="An experiment or search-space file, or a shipped experiment.")],
     paths: Annotated[bool, typer.Option(help="Check that data and checkpoint are on this machine.")] = True,
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="Also data, networks, export, record, disk, as a run does first."),
+    ] = False,
     json_only: Json = False,
 ) -> None:
     """Check an experiment with its search space, or a search space alone."""
+    found: dict[str, list[str]] = {"problems": []}
     if is_space_file(file):
         space = load_space(file)
         text, data = _described(space), {"space": space.plain()}
@@ -206,7 +211,16 @@ def validate(
         pairs = f"; pairs: {', '.join(loaded.pairs)}" if loaded.pairs else ""
         text = f"experiment {loaded.config.name} with {_described(loaded.space)}{pairs}"
         data = {"experiment": loaded.config.plain(), "space": loaded.space.plain()}
-    typer.echo(json.dumps(data, indent=2) if json_only else f"{file}: ok, {text}")
+        if deep:
+            from orchestrator.commands.validate_deep import validate_deep
+            from orchestrator.terminal.console import Console
+
+            found = validate_deep(loaded, Console(json_only=json_only))
+            data["preflight"] = found
+    problems = found["problems"]
+    verdict = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}" if problems else "ok"
+    typer.echo(json.dumps(data, indent=2) if json_only else f"{file}: {verdict}, {text}")
+    raise typer.Exit(2 if problems else 0)
 
 
 @app.command(epilog="Example: stillhouse init my.yaml --from digits")

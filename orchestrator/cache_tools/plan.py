@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import torch
 
 from orchestrator.cache_tools.owner import require_teacher_banks
-from orchestrator.pipeline.cache_stage import cache_request
+from orchestrator.pipeline.cache_stage import cache_request, unmade_teacher
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.teacher_stage import known_teacher
 from orchestrator.terminal.console import Console
@@ -18,15 +18,10 @@ from trainables.cache.format.planning import Plan, agreed_origin, answers_of, pl
 from trainables.cache.format.storage import Place, open_place
 from trainables.cache.tools.fidelity import FidelityRow, fidelity
 from trainables.data import TrainingData, load_training
-from trainables.data.splits import split_facts
 from trainables.teacher.cache_request import CacheRequest, embedding_width
 from trainables.teacher.live import LiveTeacher
 from trainables.teacher.loading import teacher_of
 from trainables.teacher.speed_sample import TeacherSample, sample_teacher
-from trainables.training.train_teacher import TeacherFacts
-
-NO_TEACHER: Final = "0" * 64
-"""Stands for a teacher that is not made yet, whose cache therefore has no file yet."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,7 @@ def plan_cache(run: Run, console: Console) -> dict[str, Any]:
     require_teacher_banks(run)
     data = load_training(run.experiment.data)
     teacher = known_teacher(run)
-    request = cache_request(run, teacher or _unmade(run, data))
+    request = cache_request(run, teacher or unmade_teacher(data))
     place = open_place(request.uri if teacher or request.cache.uri else request.folder)
     sample = _sampled(request, data, console) if teacher is not None and teacher.weights is not None else None
     estimate = _estimate(request, place, sample, is_made=teacher is not None)
@@ -58,12 +53,6 @@ def plan_cache(run: Run, console: Console) -> dict[str, Any]:
     losses = _show_losses(request, estimate, console)
     require_disk_space(place, estimate.plan, embedding_width=embedding_width(request, estimate.plan))
     return _result(place, estimate, losses)
-
-
-def _unmade(run: Run, data: TrainingData) -> TeacherFacts:
-    return TeacherFacts(
-        weights=None, fingerprint=NO_TEACHER, params=None, selection_accuracy=None, split=split_facts(data)
-    )
 
 
 def _estimate(

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from orchestrator.pipeline.context import Run
 from orchestrator.terminal.formatting import duration
-from trainables.cache.format.disk_space import bytes_in_words
+from trainables.cache.format.disk_space import bytes_in_words, require_disk_space
 from trainables.cache.format.manifest import DamagedCache, discard_shards
+from trainables.cache.format.planning import plan_shards
 from trainables.cache.format.storage import open_place
 from trainables.cache.node.reader import open_cache
 from trainables.config import digest_of
-from trainables.data import load_training
+from trainables.data import TrainingData, load_training
+from trainables.data.splits import split_facts
 from trainables.teacher.alignment_proof import prove_alignment
 from trainables.teacher.cache_build import CacheSummary, build_cache
-from trainables.teacher.cache_request import CacheRequest
+from trainables.teacher.cache_request import CacheRequest, embedding_width
 from trainables.teacher.loading import teacher_of
 from trainables.training.train_teacher import TeacherFacts
 
 ROWS_PER_ACTOR = 50_000
+NO_TEACHER: Final = "0" * 64
+"""Stands for a teacher that is not made yet."""
 
 
 def cache_stage(run: Run, teacher: TeacherFacts, *, needed: bool) -> CacheSummary | None:
@@ -99,6 +103,28 @@ def cache_request(run: Run, teacher: TeacherFacts) -> CacheRequest:
         folder=str(run.out / "cache"),
         threads_per_actor=run.experiment.cluster.cpus_per_worker,
     )
+
+
+def unmade_teacher(data: TrainingData) -> TeacherFacts:
+    """What can be said of the teacher before it is made; its cache has no file yet."""
+    return TeacherFacts(
+        weights=None, fingerprint=NO_TEACHER, params=None, selection_accuracy=None, split=split_facts(data)
+    )
+
+
+def require_cache_room(run: Run, teacher: TeacherFacts | None, data: TrainingData) -> None:
+    """Refuse a cache that its place cannot hold; nothing where the experiment has none.
+
+    Raises:
+        CacheError: naming what it needs; or the place cannot be used.
+    """
+    if not run.teacher_banks or run.experiment.cache.online:
+        return
+    request = cache_request(run, teacher or unmade_teacher(data))
+    place = open_place(request.uri if teacher or request.cache.uri else request.folder)
+    banks = {name: request.views.bank(name) for name in request.banks}
+    plan = plan_shards(place, request.origin, banks)
+    require_disk_space(place, plan, embedding_width=embedding_width(request, plan))
 
 
 def _actors(run: Run, teacher: TeacherFacts, views: int) -> int:

@@ -24,6 +24,7 @@ from orchestrator.pipeline.finalists import (
     test_stage,
 )
 from orchestrator.pipeline.finished import STAGE, run_key
+from orchestrator.pipeline.preflight import preflight_stage
 from orchestrator.pipeline.results import RunResults, write_up
 from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.teacher_stage import teacher_stage
@@ -51,18 +52,20 @@ def run_experiment(
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; the state is saved, and the text names the command that goes on.
-        ConfigError: `search_must_exist` and the search was never finished.
+        ConfigError: `search_must_exist` and the search was never finished; or preflight found a problem.
         StillhouseError: a stage failed; running again goes on from there.
     """
     out = out_folder(loaded)
     with _locked(out):
         ledger = Ledger(out)
         recorder = _recorder(loaded, ledger, out)
-        recorder.start()
         status = "FAILED"
         try:
             with Workers(loaded.config, out, console) as workers:
                 run = Run(loaded, out, ledger, Stages(ledger, console), workers, console)
+                if not search_must_exist:
+                    preflight_stage(run)
+                recorder.start()
                 summary = _stages(run, recorder, search_must_exist=search_must_exist)
             status = "FINISHED"
         except KeyboardInterrupt as error:
@@ -70,7 +73,8 @@ def run_experiment(
             raise Interrupted(f"interrupted; go on with: {resume_command}") from error
         finally:
             # On Ctrl-C people wait ten seconds at most; what MLflow lacks then, the next run writes.
-            recorder.close(status, timeout_s=CLOSE_S[status])  # type: ignore[arg-type]
+            if recorder.is_started:
+                recorder.close(status, timeout_s=CLOSE_S[status])  # type: ignore[arg-type]
             ledger.close()
         return summary
 

@@ -13,7 +13,7 @@ from orchestrator.terminal.console import Console, Progress
 from orchestrator.terminal.formatting import percent
 from trainables.config import MAX_VIEWS, DataConfig, Normalisation, ViewsConfig, digest_of
 from trainables.config.metrics import ACCURACY
-from trainables.data import load_training
+from trainables.data import TrainingData, load_training
 from trainables.data.image_folder import index_folder
 from trainables.errors import StillhouseError
 from trainables.seeds import derive_seed
@@ -103,15 +103,17 @@ def _imported_stage(run: Run) -> TeacherFacts:
     return facts
 
 
-def known_teacher(run: Run) -> TeacherFacts | None:
+def known_teacher(run: Run, data: TrainingData | None = None) -> TeacherFacts | None:
     """The teacher of this experiment as ledger or checkpoint tell; none when it is still to be trained.
+
+    The data are loaded where they are needed and not given.
 
     Raises:
         ConfigError: its logits are still to be imported.
         CheckpointError: its checkpoint cannot be read, or does not fit the model.
     """
     if run.experiment.teacher.imported:
-        return imported_facts(read_imported(run.loaded), load_training(run.experiment.data))
+        return imported_facts(read_imported(run.loaded), data or load_training(run.experiment.data))
     _, key = teacher_request(run)
     done = run.ledger.finished("teacher", key)
     facts = None if done is None else TeacherFacts.from_plain(done.found)
@@ -120,7 +122,8 @@ def known_teacher(run: Run) -> TeacherFacts | None:
     config = run.experiment.teacher
     if config.checkpoint is None:
         return None
-    return checkpoint_facts(config.source, config.checkpoint, load_training(run.experiment.data))
+    data = data or load_training(run.experiment.data)
+    return checkpoint_facts(config.source, config.checkpoint, data)
 
 
 def _file_digest(path: str | None) -> str | None:

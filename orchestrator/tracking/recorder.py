@@ -102,6 +102,11 @@ class MlflowRecorder:
         self._thread.start()
 
     @property
+    def is_started(self) -> bool:
+        """Whether it was started, so that it has to be closed."""
+        return self._thread is not None
+
+    @property
     def experiment_id(self) -> str:
         """The experiment's id.
 

@@ -55,10 +55,7 @@ def register_champion(
         WriteRefused: MLflow does not take the model.
         StoreAway: MLflow did not answer, three times.
     """
-    if not model_name or set(model_name) & set("/:"):
-        raise ConfigError(
-            f"model name {model_name!r} cannot be registered; leave out / and : in pick.model_name"
-        )
+    require_model_name(model_name)
     graph = _only(exported, "*.onnx")
     digest = hashlib.sha256(_only(exported, "*.safetensors").read_bytes()).hexdigest()
     prepare_mlflow()
@@ -72,6 +69,16 @@ def register_champion(
             )
             time.sleep(wait_s)
     return _register(tracking_uri, model_name, run_id, graph, lineage)
+
+
+def require_model_name(name: str) -> None:
+    """Refuse a name that the registry cannot hold.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if not name or set(name) & set("/:"):
+        raise ConfigError(f"model name {name!r} cannot be registered; leave out / and : in pick.model_name")
 
 
 def _register(uri: str, name: str, run_id: str, graph: Path, lineage: Mapping[str, str]) -> str:

@@ -33,7 +33,16 @@ def test_a_larger_budget_adds_a_trial_and_keeps_all_that_was_there(tmp_path: Pat
     added = events[len(before) :]
     stages = {event["stage"]: event for event in added if event["kind"] == "stage"}
     # The cache is known by its absolute path as well, and the folder has moved; its files all count.
-    assert list(stages) == ["cache", "search", "finalists", "test", "export", "register", "summary"]
+    assert list(stages) == [
+        "preflight",
+        "cache",
+        "search",
+        "finalists",
+        "test",
+        "export",
+        "register",
+        "summary",
+    ]
     assert (stages["cache"]["result"]["computed"], stages["cache"]["result"]["reused"]) == (0, 2)
     searched = [e["trial"] for e in events if e["kind"] == "trial_started" and e["role"] == "search"]
     assert len(searched) == len(set(searched)) == 4

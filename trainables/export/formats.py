@@ -112,6 +112,17 @@ def export_student(
     return _summary(folder, document)
 
 
+def check_export(model: nn.Module, *, rebuild: Callable[[], nn.Module], sample_images: Tensor) -> None:
+    """Write a student in all formats and compare them, as `export_student` does, and keep nothing.
+
+    Raises:
+        StillhouseError: as for `export_student`.
+    """
+    student = copy.deepcopy(model).cpu().eval()
+    with tempfile.TemporaryDirectory() as folder:
+        _write_and_prove(student, rebuild, Path(folder), sample_images.float().contiguous(), None)
+
+
 def _summary(folder: Path, card: ModelCard) -> ExportSummary:
     return ExportSummary(folder, folder / CARD_FILE, MappingProxyType(card.files))
 
@@ -132,21 +143,23 @@ def _check_samples(images: Tensor, input_shape: tuple[int, int, int]) -> None:
 
 
 def _write_and_prove(
-    student: nn.Module, rebuild: Callable[[], nn.Module], folder: Path, images: Tensor, facts: CardFacts
+    student: nn.Module,
+    rebuild: Callable[[], nn.Module],
+    folder: Path,
+    images: Tensor,
+    facts: CardFacts | None,
 ) -> dict[str, float]:
-    """Write all formats; the largest difference of each, by format."""
+    """Write all formats, with these facts; the largest difference of each, by format."""
     shape = images.shape[1:]
     paths = {name: folder / file for name, file in FILES.items()}
     with torch.inference_mode(False), torch.no_grad(), quiet_exporter():
-        own = Normalisation(mean=facts.normalisation.mean, std=facts.normalisation.std)
-        stated = preprocessing_metadata(own, facts.classes)
-        save_weights(student, paths["safetensors"], {"model_card": CARD_FILE, **stated})
+        save_weights(student, paths["safetensors"], _stated(facts))
         fresh = _safetensors_reader(rebuild, paths["safetensors"])
         differences = {"safetensors": _prove("safetensors", student, fresh, images)}
         write_graphs(
             student,
             input_shape=(shape[0], shape[1], shape[2]),
-            metadata=facts.metadata(),
+            metadata={} if facts is None else facts.metadata(),
             torch_export=paths["torch_export"],
             onnx=paths["onnx"],
         )
@@ -155,6 +168,14 @@ def _write_and_prove(
             "torch_export": torch.export.load(paths["torch_export"]).module(),
         }
         return differences | {name: _prove(name, student, readers[name], images) for name in readers}
+
+
+def _stated(facts: CardFacts | None) -> dict[str, str]:
+    """What the safetensors file says of itself."""
+    if facts is None:
+        return {}
+    own = Normalisation(mean=facts.normalisation.mean, std=facts.normalisation.std)
+    return {"model_card": CARD_FILE, **preprocessing_metadata(own, facts.classes)}
 
 
 def _safetensors_reader(rebuild: Callable[[], nn.Module], path: Path) -> Forward:

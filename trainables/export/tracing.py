@@ -51,9 +51,14 @@ def write_graphs(
         raise StillhouseError(f"cannot write the exported student: {error}") from error
     except Exception as error:  # the exporter may raise anything for a user's network
         raise StillhouseError(
-            f"cannot export the student: {type(error).__name__}: {error}; "
+            f"cannot export the student: {type(error).__name__}: {_first_line(error)}; "
             f"its forward pass must be traceable by torch.export with any batch size"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    """Without torch's pages of advice."""
+    return next(iter(str(error).strip().splitlines()), "no reason given").strip()
 
 
 def _drop_places(module: GraphModule) -> None:
@@ -84,7 +89,8 @@ def _write_onnx(program: ExportedProgram, path: Path, metadata: Mapping[str, str
 @contextlib.contextmanager
 def quiet_exporter() -> Iterator[None]:
     """Without the exporter's progress and its warnings about its own internals."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    names = ("torch.onnx", "torch.export", "torch.fx.experimental", "onnxscript", "onnx_ir")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

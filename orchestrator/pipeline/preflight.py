@@ -1,0 +1,194 @@
+"""What can be told before anything is trained: whether data, networks, record and disk are as they must be.
+
+The checks are the functions that the stages call later. All of them are tried, so that a person hears of all
+problems at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from cluster.doctor import Check, disk, tracking
+from cluster.errors import ClusterError
+from orchestrator.config.paths import tracking_uri
+from orchestrator.config.tracking_uri import without_password
+from orchestrator.pipeline.cache_stage import require_cache_room
+from orchestrator.pipeline.context import Run
+from orchestrator.pipeline.imported_teacher import read_imported
+from orchestrator.pipeline.preflight_networks import NetworkChecks
+from orchestrator.pipeline.teacher_stage import known_teacher, look_at_images
+from orchestrator.terminal.console import Progress
+from orchestrator.tracking.registry import require_model_name
+from trainables.config import digest_of
+from trainables.data import TrainingData
+from trainables.data.inspection import inspect_data
+from trainables.errors import ConfigError, StillhouseError
+from trainables.factories import load_factory, source_digest
+
+STAGE: Final = "preflight"
+T = TypeVar("T")
+
+
+@dataclass
+class Findings:
+    """What was found, a line each: problems, which stop a run, and notes, which do not."""
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def attempt(self, check: Callable[[], T]) -> T | None:
+        """What the check gives; its error is a problem, told once."""
+        try:
+            return check()
+        except (StillhouseError, ClusterError) as error:
+            self.add(error)
+            return None
+
+    def add(self, error: Exception) -> None:
+        """An error as a problem."""
+        text = " ".join(str(error).split())
+        if text not in self.problems:
+            self.problems.append(text)
+
+
+def preflight_stage(run: Run) -> None:
+    """Stop a run that would fail later; what an earlier start of it looked at is not looked at again.
+
+    Raises:
+        ConfigError: the problem; where there are several, each was told.
+    """
+    surroundings = Findings()
+    _look_around(run, surroundings)
+
+    def look() -> dict[str, Any]:
+        found = Findings(list(surroundings.problems), list(surroundings.notes))
+        _look_inside(run, found)
+        _tell(run, found)
+        return {"notes": found.notes}
+
+    if not run.stages.is_finished(STAGE, preflight_key(run)):
+        run.stages.run(STAGE, preflight_key(run), look)
+    else:
+        _tell(run, surroundings)
+
+
+def preflight(run: Run) -> Findings:
+    """The same for `stillhouse validate --deep`: whatever ran before, and nothing of it is kept."""
+    found = Findings()
+    _look_around(run, found)
+    _look_inside(run, found)
+    return found
+
+
+def preflight_key(run: Run) -> str:
+    """Fingerprint of what data and networks are made of; a factory's own module counts, file by file."""
+    experiment = run.experiment
+    checkpoint = experiment.teacher.checkpoint
+    stamp: list[int] = []
+    if checkpoint is not None and Path(checkpoint).exists():
+        status = Path(checkpoint).stat()
+        stamp = [status.st_size, status.st_mtime_ns]
+    return digest_of(
+        {
+            "data": experiment.data.plain(),
+            "teacher": experiment.teacher.plain(),
+            "checkpoint": stamp,
+            "students": [experiment.student.plain(), run.space.student.plain()],
+            "views": experiment.views.plain(),
+            "cache": experiment.cache.plain(),
+            "banks": run.teacher_banks,
+            "factories": {path: source_digest(path) for path in _factories(run)},
+        }
+    )
+
+
+def _tell(run: Run, found: Findings) -> None:
+    """Say it all.
+
+    Raises:
+        ConfigError: there are problems.
+    """
+    for note in found.notes:
+        run.console.info(note)
+    if len(found.problems) == 1:
+        raise ConfigError(found.problems[0])
+    for problem in found.problems:
+        run.console.info(f"problem: {problem}")
+    if found.problems:
+        raise ConfigError(
+            f"{len(found.problems)} problems, told above, one a line; nothing was trained: mend them and run "
+            "again"
+        )
+
+
+def _look_around(run: Run, found: Findings) -> None:
+    """What may have changed since the last run: record, registry, disk."""
+    experiment = run.experiment
+    found.attempt(lambda: require_model_name(experiment.pick.model_name or f"stillhouse-{experiment.name}"))
+    record = tracking(without_password(tracking_uri(run.loaded)))
+    if not record.ok and run.ledger.trials():
+        # A run that goes on needs no server: what the record lacks is written when it is back.
+        found.notes.append(f"{_in_a_line(record)}; what it lacks is written when it is back")
+    elif not record.ok:
+        found.problems.append(_in_a_line(record))
+    room = disk(str(run.out))
+    if not room.ok:
+        found.notes.append(_in_a_line(room))
+
+
+def _in_a_line(check: Check) -> str:
+    return f"{check.name}: {check.detail}; {check.next_step}"
+
+
+def _look_inside(run: Run, found: Findings) -> None:
+    """Factories, data, networks, and the cache's room."""
+    for path in _factories(run):
+        found.attempt(lambda path=path: load_factory(path))  # type: ignore[misc]
+    data = _inspected(run, found)
+    if run.experiment.teacher.imported:
+        found.attempt(lambda: read_imported(run.loaded))
+    if data is None:
+        return
+    networks = NetworkChecks(run, data)
+    before = len(found.problems)
+    if not run.experiment.teacher.imported:
+        note = found.attempt(networks.teacher)
+        found.notes += [] if note is None else [note]
+    teacher_is_well = len(found.problems) == before
+    before = len(found.problems)
+    for student in networks.students():
+        found.attempt(lambda student=student: networks.student(student))  # type: ignore[misc]
+    if len(found.problems) == before:  # one that cannot answer cannot be exported either
+        found.attempt(networks.export)
+    if teacher_is_well:
+        found.attempt(lambda: require_cache_room(run, known_teacher(run, data), data))
+
+
+def _inspected(run: Run, found: Findings) -> TrainingData | None:
+    config = run.experiment.data
+    with ExitStack() as stack:
+        progress: Progress | None = None
+
+        def told(done: int, count: int) -> None:
+            nonlocal progress
+            progress = progress or stack.enter_context(run.console.progress("test images looked at", count))
+            progress.update(done)
+
+        found.attempt(lambda: look_at_images(config, run.console))
+        inspection = inspect_data(config, told)
+    for error in inspection.problems:
+        found.add(error)
+    found.notes += inspection.notes
+    return inspection.data
+
+
+def _factories(run: Run) -> tuple[str, ...]:
+    """Of data, teacher and student, each once."""
+    experiment = run.experiment
+    teacher = experiment.teacher.model
+    paths = (experiment.data.factory, teacher.factory if teacher else None, experiment.student.factory)
+    return tuple(dict.fromkeys(path for path in paths if path is not None))

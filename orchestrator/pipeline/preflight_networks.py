@@ -1,0 +1,119 @@
+"""Teacher and students before anything is trained: built, shown one batch, and exported untrained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from orchestrator.pipeline.context import Run
+from orchestrator.terminal.formatting import percent
+from trainables.config import ModelConfig
+from trainables.data import ImageSplit, TrainingData
+from trainables.errors import StillhouseError
+from trainables.evaluation.metrics import evaluate
+from trainables.export.formats import check_export
+from trainables.models import build_model, check_logits
+from trainables.models.weights import load_weights
+from trainables.seeds import first_by_hash, salt_of
+from trainables.teacher.preprocessing import shown_as_trained
+from trainables.views.normalise import normalise
+
+BATCH: Final = 4
+LOOKED_AT: Final = 256
+"""Images of the selection split that a loaded teacher is asked about; the stage `teacher` asks about all."""
+_SALT: Final = salt_of("preflight/selection")
+
+
+@dataclass(frozen=True)
+class NetworkChecks:
+    """What is asked of networks for one data set."""
+
+    run: Run
+    data: TrainingData
+
+    def teacher(self) -> str | None:
+        """Build it, with its weights where they exist; how good it is on some images, where it is loaded.
+
+        Raises:
+            StillhouseError: it cannot be built or loaded, nobody says what its images were normalised by, it
+                is of other classes, or it does not give logits of them.
+        """
+        source, batch_size = self.run.experiment.teacher.source, self.run.experiment.training.eval_batch_size
+        network = self._built(source.model)
+        if source.checkpoint is not None:
+            load_weights(network, Path(source.checkpoint))
+        network = shown_as_trained(network, source, self.data)
+        self._check_logits(network, source.model, "teacher")
+        if not source.is_loaded:
+            return None
+        some = _some(self.data.selection, LOOKED_AT)
+        mean, std, device = self.data.mean, self.data.std, torch.device("cpu")
+        found = evaluate(network, some, mean=mean, std=std, batch_size=batch_size, device=device)
+        return (
+            f"teacher: right on {percent(found['accuracy'])} % of {len(some.labels)} selection images "
+            f"({source.checkpoint or source.model.factory})"
+        )
+
+    def student(self, config: ModelConfig) -> None:
+        """Build it and show it a batch.
+
+        Raises:
+            StillhouseError: it cannot be built, or does not give logits of the classes.
+        """
+        self._check_logits(self._built(config), config, "student")
+
+    def export(self) -> None:
+        """Export the control's student untrained, and compare the files with it.
+
+        Raises:
+            StillhouseError: a format cannot be written, or differs.
+        """
+        config = self.run.control_student
+        model, images = self._built(config), self._images()
+        try:
+            check_export(model, rebuild=lambda: self._built(config), sample_images=images)
+        except StillhouseError as error:
+            raise StillhouseError(f"{_named('student', config)}: {error}") from error
+
+    def students(self) -> Iterator[ModelConfig]:
+        """The control's student, and one of each other kind that the space may propose."""
+        control = self.run.control_student
+        kinds = {_kind(control): control}
+        for corner in self.run.space.student.corners():
+            student = self.run.experiment.student.with_overrides(**corner)
+            kinds.setdefault(_kind(student), student)
+        yield from kinds.values()
+
+    def _check_logits(self, network: nn.Module, config: ModelConfig, role: str) -> None:
+        name = _named(role, config)
+        check_logits(network, self._images(), n_classes=len(self.data.classes), name=name)
+
+    def _images(self) -> Tensor:
+        return normalise(self.data.train.images[:BATCH], self.data.mean, self.data.std)
+
+    def _built(self, config: ModelConfig) -> nn.Module:
+        channels = int(self.data.train.images.shape[1])
+        with torch.random.fork_rng(devices=[]):
+            return build_model(config, n_classes=len(self.data.classes), in_channels=channels)
+
+
+def _named(role: str, config: ModelConfig) -> str:
+    what = f"factory {config.factory!r}" if config.factory else str(config.variant or config.name)
+    return f"{role} {what}"
+
+
+def _kind(config: ModelConfig) -> tuple[object, ...]:
+    return config.name, config.variant, config.factory, config.resolution, config.cosine_head is None
+
+
+def _some(split: ImageSplit, count: int) -> ImageSplit:
+    """So many samples, which their ids choose: a folder's first ones are of one class."""
+    ids = first_by_hash(split.ids.numpy(), count, salt=_SALT)
+    rows = torch.from_numpy(np.searchsorted(split.ids.numpy(), ids))
+    return ImageSplit(split.images[rows], split.labels[rows], split.ids[rows])

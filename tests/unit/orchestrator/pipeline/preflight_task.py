@@ -1,0 +1,133 @@
+"""A small task of a user's own whose parts can be exchanged for faulty ones."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+
+def dataset(split: str) -> TensorDataset:
+    """Grey 8x8 noise of four classes."""
+    n_samples = {"train": 80, "test": 20}[split]
+    generator = torch.Generator().manual_seed(n_samples)
+    return TensorDataset(torch.rand(n_samples, 1, 8, 8, generator=generator), torch.arange(n_samples) % 4)
+
+
+def test_label_of_no_class(split: str) -> TensorDataset:
+    data = dataset(split)
+    if split == "test":
+        data.tensors[1][-1] = 7
+    return data
+
+
+def labels_from_one(split: str) -> TensorDataset:
+    images, labels = dataset(split).tensors
+    return TensorDataset(images, labels + 1)
+
+
+def outlier(split: str) -> TensorDataset:
+    data = dataset(split)
+    data.tensors[1][3] = 255
+    return data
+
+
+def no_test_part(split: str) -> TensorDataset:
+    if split == "test":
+        raise FileNotFoundError("no test.npz")
+    return dataset(split)
+
+
+class Raising(TensorDataset):
+    """One of its samples cannot be read."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        if index == 7:
+            raise OSError("disk gone")
+        return tuple(tensor[index] for tensor in self.tensors)
+
+
+def raising_sample(split: str) -> TensorDataset:
+    return Raising(*dataset(split).tensors)
+
+
+class Named(TensorDataset):
+    """Its classes have names."""
+
+    classes: tuple[str, ...] = ("ant", "bee", "cat", "dog")
+
+
+def other_names(split: str) -> Named:
+    data = Named(*dataset(split).tensors)
+    if split == "test":
+        data.classes = ("bee", "ant", "cat", "dog")
+    return data
+
+
+def a_class_without_samples(split: str) -> Named:
+    data = Named(*dataset(split).tensors)
+    data.classes = (*data.classes, "eel")
+    return data
+
+
+def other_size(split: str) -> TensorDataset:
+    images, labels = dataset(split).tensors
+    return TensorDataset(images[:, :, :6, :6] if split == "test" else images, labels)
+
+
+def network(n_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, n_classes))
+
+
+class Answering(nn.Module):
+    """Gives its logits in another form."""
+
+    def __init__(self, n_classes: int, form: Any) -> None:
+        super().__init__()
+        self.network, self.form = network(n_classes), form
+
+    def forward(self, images: Tensor) -> Any:
+        return self.form(self.network(images))
+
+
+def with_logits(n_classes: int) -> nn.Module:
+    return Answering(n_classes, lambda logits: SimpleNamespace(logits=logits))
+
+
+def a_tuple(n_classes: int) -> nn.Module:
+    return Answering(n_classes, lambda logits: (logits, logits))
+
+
+def of_five_classes(n_classes: int) -> nn.Module:
+    return network(5)
+
+
+def wrong_inside(n_classes: int) -> nn.Module:
+    return Answering(n_classes, lambda logits: logits.nothing())
+
+
+def depends_on_its_images(n_classes: int) -> nn.Module:
+    return Answering(n_classes, lambda logits: logits if float(logits.sum()) > 0 else 2 * logits)
+
+
+def raising(n_classes: int) -> nn.Module:
+    raise KeyError("weights.bin")
+
+
+def create_model(model_name: str = "resnet18", pretrained: bool = False, **arguments: Any) -> nn.Module:
+    """As timm's."""
+    return _entrypoint(**arguments)
+
+
+def _entrypoint(num_classes: int = 1000) -> nn.Module:
+    return network(num_classes)
+
+
+def brings_its_weights(n_classes: int) -> nn.Module:
+    """Right on each sample that is brighter on the left, and it says what it was shown."""
+    built = network(n_classes)
+    built.pretrained_cfg = {"mean": (0.5,), "std": (0.25,)}  # type: ignore[assignment]
+    return built

@@ -1,0 +1,259 @@
+"""Each kind of bad input is told before anything is trained, in one line that says what to do."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from orchestrator.cli import app
+from orchestrator.config.loading import load_experiment
+from orchestrator.pipeline import preflight as preflight_module
+from orchestrator.pipeline.context import Run, quiet_run
+from orchestrator.pipeline.preflight import Findings, preflight, preflight_stage
+from orchestrator.pipeline.preflight_networks import NetworkChecks
+from orchestrator.pipeline.stages import Stages
+from orchestrator.records.ledger import Ledger
+from orchestrator.terminal.console import Console
+from tests.unit.trainables.data.image_folders import write_folder
+from trainables.cache.format.storage import Place
+from trainables.errors import ConfigError
+
+TASK = "tests.unit.orchestrator.pipeline.preflight_task"
+EXPERIMENT = f"""\
+name: task
+data: {{factory: "{TASK}:dataset"}}
+teacher: {{model: {{factory: "{TASK}:network"}}}}
+student: {{factory: "{TASK}:network"}}
+views: {{weak: {{views: 1, recipe: []}}}}
+space: kd
+"""
+PICTURES = """\
+name: pictures
+data: {name: image_folder, root: pictures, image_size: 8MORE}
+teacher: {model: {name: mlp}}
+student: {name: mlp}
+views: {weak: {views: 1, recipe: []}}
+space: kd
+"""
+
+Look = Callable[[str], Findings]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+
+@pytest.fixture
+def _without_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tracing takes seconds; two tests do it."""
+    monkeypatch.setattr(NetworkChecks, "export", lambda _: None)
+
+
+def look(text: str) -> Findings:
+    Path("task.yaml").write_text(text)
+    with quiet_run(load_experiment("task.yaml"), Console(out=io.StringIO())) as run:
+        return preflight(run)
+
+
+def with_student(factory: str) -> str:
+    own = f'student: {{factory: "{TASK}:'
+    return EXPERIMENT.replace(f"{own}network", f"{own}{factory}")
+
+
+def with_teacher(factory: str, text: str = EXPERIMENT, *, more: str = "") -> str:
+    own = f'teacher: {{model: {{factory: "{TASK}:'
+    return text.replace(f'{own}network"}}', f'{own}{factory}"}}{more}')
+
+
+def with_data(factory: str, text: str = EXPERIMENT) -> str:
+    return text.replace(f"{TASK}:dataset", f"{TASK}:{factory}")
+
+
+def only_problem(text: str) -> str:
+    (problem,) = look(text).problems
+    assert "\n" not in problem
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("factory", "says"),
+    [
+        ("with_logits", "with_logits' returns a SimpleNamespace .* a Module that returns its `.logits`"),
+        ("a_tuple", "a_tuple' returns a tuple .* wrap it in a Module that returns the logits alone"),
+        ("of_five_classes", r"shape \(4, 5\) .* shape \(4, 4\), a number for each class of the data set"),
+        ("wrong_inside", "wrong_inside' fails in evaluation mode .* AttributeError.*preflight_task.py, line"),
+        ("raising", r"raising' raised KeyError: 'weights.bin' \(preflight_task.py, line \d+\); mend it"),
+        ("create_model", "create_model' raised TypeError.* where a library's builder wants `num_classes`"),
+        ("no_such", "has no function 'no_such'"),
+    ],
+)
+@pytest.mark.usefixtures("_without_export")
+def test_a_student_that_cannot_be_trained_is_named(factory: str, says: str) -> None:
+    problem = only_problem(with_student(factory))
+    assert f"factory '{TASK}:{factory}'" in problem
+    assert re.search(says, problem), problem
+
+
+def test_a_student_that_cannot_be_exported_is_named() -> None:
+    problem = only_problem(with_student("depends_on_its_images"))
+    assert problem.startswith(f"student factory '{TASK}:depends_on_its_images': cannot export the student: ")
+    assert problem.endswith("must be traceable by torch.export with any batch size")
+    assert len(problem) < 600
+
+
+def test_a_task_without_fault_has_no_problem_and_says_what_was_seen() -> None:
+    found = look(EXPERIMENT)
+    assert found.problems == []
+    (note,) = [note for note in found.notes if note.startswith("data: ")]
+    assert note.endswith("selection and 20 test samples of 4 classes, images 1x8x8")
+
+
+@pytest.mark.parametrize(
+    ("factory", "says"),
+    [
+        ("test_label_of_no_class", "test sample 19 has the label 7; the training part has 4 classes"),
+        ("labels_from_one", "no training sample has the label 0, and the largest is 4"),
+        ("outlier", "no training sample has the label 4, 5, 6, 7, 8, ..., and the largest is 255 (sample 3)"),
+        ("no_test_part", "no_test_part' raised FileNotFoundError: no test.npz"),
+        (
+            "other_names",
+            "the test part names 4 classes (['bee', 'ant', 'cat', 'dog'] ...), the training part",
+        ),
+        ("other_size", "test images have the shape (1, 6, 6), training images (1, 8, 8)"),
+    ],
+)
+@pytest.mark.usefixtures("_without_export")
+def test_data_of_which_one_part_is_wrong_are_told(factory: str, says: str) -> None:
+    assert says in only_problem(with_data(factory))
+
+
+@pytest.mark.usefixtures("_without_export")
+def test_both_parts_and_all_networks_are_looked_at_whatever_is_wrong_before() -> None:
+    training, test = look(with_data("raising_sample")).problems
+    assert "split train, index 7: the data set raised OSError: disk gone" in training
+    assert "split test, index 7" in test
+    text = with_data("test_label_of_no_class", with_student("a_tuple"))
+    assert len(look(with_teacher("a_tuple", text)).problems) == 3
+
+
+@pytest.mark.usefixtures("_without_export")
+def test_a_named_class_without_samples_is_said_and_does_no_harm() -> None:
+    found = look(with_data("a_class_without_samples"))
+    assert found.problems == []
+    assert "data: 1 of 5 classes have no training sample: eel" in found.notes
+
+
+@pytest.mark.usefixtures("_without_export")
+def test_a_teacher_that_brings_its_weights_is_asked_about_some_images() -> None:
+    text = with_teacher("brings_its_weights", more=", pretrained: true")
+    found = look(text)
+    assert found.problems == []
+    assert any(note.startswith("teacher: right on ") for note in found.notes)
+    assert "write it below `teacher`" in only_problem(text.replace("brings_its_weights", "network"))
+
+
+@pytest.mark.usefixtures("_without_export")
+def test_registry_name_and_tracking_server_are_looked_at() -> None:
+    text = f"{EXPERIMENT}pick: {{model_name: a/b}}\nrecord: {{tracking_uri: 'http://127.0.0.1:9'}}\n"
+    name, record = look(text).problems
+    assert name == "model name 'a/b' cannot be registered; leave out / and : in pick.model_name"
+    assert record.startswith("tracking: http://127.0.0.1:9 does not answer")
+    assert record.endswith("start the MLflow server, or correct the tracking URI")
+
+
+@pytest.mark.usefixtures("_without_export")
+def test_a_cache_that_the_disk_cannot_hold_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Place, "free_bytes", lambda _: 500)
+    assert "free some space" in only_problem(EXPERIMENT)
+
+
+def pictures(more: str = "") -> str:
+    return PICTURES.replace("MORE", more)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "pictures", per_class=8, suffix="png")
+
+
+@pytest.mark.parametrize("memory", ["", ", memory_gb: 0"])
+@pytest.mark.usefixtures("_without_export")
+def test_unreadable_images_of_both_parts_are_counted(root: Path, memory: str) -> None:
+    (root / "train" / "rose" / "broken.png").symlink_to("/not/there.png")
+    for name in ("more/0.png", "1.png"):
+        cut = root / "test" / "daisy" / name
+        cut.write_bytes(cut.read_bytes()[:-60])
+    training, test = look(pictures(memory)).problems
+    assert training.startswith("1 of 17 images cannot be read: ")
+    assert "train/rose/broken.png" in training
+    assert test.startswith("2 of 4 images cannot be read: ")
+    found = look(pictures(f"{memory}, skip_unreadable: true"))
+    assert found.problems == []
+    assert "data: 1 unreadable training images are left out (data.skip_unreadable)" in found.notes
+    assert "data: 2 unreadable test images are left out (data.skip_unreadable)" in found.notes
+
+
+@pytest.mark.parametrize("change", ["no test", "a class less", "a class more"])
+@pytest.mark.usefixtures("_without_export")
+def test_test_folders_that_do_not_fit_are_told(root: Path, change: str) -> None:
+    if change == "no test":
+        (root / "test").rename(root / "proof")
+        says = "test is not a folder; expected train/<class>/<image> and test/<class>/<image>"
+    elif change == "a class less":
+        (root / "test" / "rose").rename(root / "rose")
+        says = "missing ['rose'] (1), unknown [] (0)"
+    else:
+        (root / "test" / "tulip").symlink_to(root / "test" / "rose")
+        says = "missing [] (0), unknown ['tulip'] (1)"
+    assert says in only_problem(pictures())
+
+
+def staged(out: Path, said: io.StringIO, *, text: str = EXPERIMENT) -> None:
+    Path("task.yaml").write_text(text)
+    ledger, console = Ledger(out), Console(out=said)
+    with quiet_run(load_experiment("task.yaml"), console) as quiet:
+        run = Run(quiet.loaded, out, ledger, Stages(ledger, console), quiet.workers, console)
+        try:
+            preflight_stage(run)
+        finally:
+            ledger.close()
+
+
+@pytest.mark.usefixtures("_without_export")
+def test_what_was_looked_at_is_not_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = io.StringIO()
+    staged(tmp_path / "out", said)
+    monkeypatch.setattr(preflight_module, "inspect_data", None)  # whoever called it would fail
+    staged(tmp_path / "out", said, text=f"{EXPERIMENT}budget: {{trials: 99}}\n")
+    assert said.getvalue().count("== preflight") == 1
+    with pytest.raises(TypeError):
+        staged(tmp_path / "out", said, text=EXPERIMENT.replace("views: 1", "views: 2"))
+
+
+@pytest.mark.usefixtures("_without_export")
+def test_a_run_stops_at_its_only_problem_and_lists_several(tmp_path: Path) -> None:
+    said = io.StringIO()
+    with pytest.raises(ConfigError, match="a_tuple' returns a tuple"):
+        staged(tmp_path / "one", said, text=with_student("a_tuple"))
+    text = with_data("test_label_of_no_class", with_student("a_tuple"))
+    with pytest.raises(ConfigError, match="2 problems, told above, one a line; nothing was trained"):
+        staged(tmp_path / "two", said, text=text)
+    assert said.getvalue().count("\nproblem: ") == 2
+
+
+@pytest.mark.usefixtures("_without_export")
+def test_the_command_line_lists_all_and_leaves_no_trace(tmp_path: Path) -> None:
+    Path("task.yaml").write_text(with_student("a_tuple"))
+    done = CliRunner().invoke(app, ["validate", "task.yaml", "--deep"])
+    assert done.exit_code == 2
+    assert f"problem: student factory '{TASK}:a_tuple' returns a tuple" in done.stdout
+    assert done.stdout.endswith("searched parameters)\n")
+    assert "task.yaml: 1 problem, experiment task" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["task.yaml"]
