@@ -16,7 +16,7 @@ from orchestrator.pipeline.workers import Workers
 from orchestrator.records.ledger import Ledger
 from orchestrator.terminal.console import Console
 from search_spaces.space import SpaceConfig
-from trainables.config import OBJECTIVE_CONFIGS, OnlineSpec, WorkbenchSpec, digest_of
+from trainables.config import OBJECTIVE_CONFIGS, ModelConfig, OnlineSpec, WorkbenchSpec, digest_of
 from trainables.seeds import derive_seed
 from trainables.teacher.cache_build import CacheSummary
 from trainables.training.train_teacher import TeacherFacts
@@ -42,6 +42,11 @@ class Run:
     def space(self) -> SpaceConfig:
         """The search space."""
         return self.loaded.space
+
+    @property
+    def student(self) -> ModelConfig:
+        """The experiment's student, with what the space fixes of it for all."""
+        return self.experiment.student.with_overrides(**self.space.student.constants())
 
     @property
     def view_seed(self) -> int:

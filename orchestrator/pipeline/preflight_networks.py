@@ -74,7 +74,7 @@ class NetworkChecks:
         Raises:
             StillhouseError: a format cannot be written, or differs.
         """
-        config = self.run.control_student
+        config = self.run.student
         model, images = self._built(config), self._images()
         try:
             check_export(model, rebuild=lambda: self._built(config), sample_images=images)
@@ -83,7 +83,7 @@ class NetworkChecks:
 
     def students(self) -> Iterator[ModelConfig]:
         """The control's student, and one of each other kind that the space may propose."""
-        control = self.run.control_student
+        control = self.run.student
         kinds = {_kind(control): control}
         for corner in self.run.space.student.corners():
             student = self.run.experiment.student.with_overrides(**corner)
