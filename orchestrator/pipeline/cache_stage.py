@@ -10,7 +10,7 @@ from trainables.cache.format.disk_space import bytes_in_words
 from trainables.cache.format.manifest import DamagedCache, discard_shards
 from trainables.cache.format.storage import open_place
 from trainables.cache.node.reader import open_cache
-from trainables.config import digest_of
+from trainables.config import CacheIdentity, digest_of
 from trainables.data import load_training
 from trainables.teacher.alignment_proof import prove_alignment
 from trainables.teacher.cache_build import CacheSummary, build_cache
@@ -21,12 +21,17 @@ from trainables.training.train_teacher import TeacherFacts
 ROWS_PER_ACTOR = 50_000
 
 
+def cache_identity(run: Run, teacher: TeacherFacts) -> CacheIdentity | None:
+    """What the cache of this experiment is made from; none when no objective of the space asks for one."""
+    return cache_request(run, teacher).identity if _has_cache(run) else None
+
+
 def cache_stage(run: Run, teacher: TeacherFacts, *, needed: bool) -> CacheSummary | None:
     """The teacher's answers, complete and proved; none when no objective of the space asks for them.
 
-    With `needed` false (every student is trained already) the ledger's word is enough.
+    With `needed` false (slots have nothing left to do) the ledger's word is enough.
     """
-    if not run.teacher_banks or run.experiment.cache.online:
+    if not _has_cache(run):
         return None
     request = cache_request(run, teacher)
     banks = {bank: run.experiment.views.bank(bank).views for bank in request.banks}
@@ -38,6 +43,10 @@ def cache_stage(run: Run, teacher: TeacherFacts, *, needed: bool) -> CacheSummar
 
     result = run.stages.run("cache", key, build, still_valid=lambda _: not needed)
     return CacheSummary.from_plain(result)
+
+
+def _has_cache(run: Run) -> bool:
+    return bool(run.teacher_banks) and not run.experiment.cache.online
 
 
 def complete_cache(run: Run, teacher: TeacherFacts) -> CacheSummary:

@@ -16,7 +16,14 @@ from orchestrator.pipeline.workers import Workers
 from orchestrator.records.ledger import Ledger
 from orchestrator.terminal.console import Console
 from search_spaces.space import SpaceConfig
-from trainables.config import OBJECTIVE_CONFIGS, ModelConfig, OnlineSpec, WorkbenchSpec, digest_of
+from trainables.config import (
+    OBJECTIVE_CONFIGS,
+    CacheIdentity,
+    ModelConfig,
+    OnlineSpec,
+    WorkbenchSpec,
+    digest_of,
+)
 from trainables.seeds import derive_seed
 from trainables.teacher.cache_build import CacheSummary
 from trainables.training.train_teacher import TeacherFacts
@@ -82,7 +89,7 @@ class Run:
             checkpoints=str(self.out / "students"),
         )
 
-    def search_key(self, teacher: TeacherFacts, cache: CacheSummary | None) -> str:
+    def search_key(self, teacher: TeacherFacts, cache: CacheIdentity | None) -> str:
         """Fingerprint of all that a proposal's result depends on; the budget of trials is not in it.
 
         So a search goes on where it was when its budget is raised. A population is another one then: who
@@ -94,7 +101,7 @@ class Run:
             {
                 "teacher": teacher.fingerprint,
                 "data": teacher.split.plain(),
-                "cache": cache.identity.plain() if cache else None,
+                "cache": cache.plain() if cache else None,
                 "views": experiment.views.plain(),
                 "student": experiment.student.plain(),
                 "training": experiment.training.plain(),

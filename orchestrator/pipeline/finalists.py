@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from orchestrator.config.constraints import Constraint, parse_constraints
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.slot_jobs import run_jobs
 from orchestrator.records.costs import StudentCosts, numbers_of
+from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.ledger_writer import Bookkeeper, Repetition, agreements_in
 from orchestrator.records.relations import CONTROL
@@ -44,9 +45,7 @@ def profile_stage(
     run: Run, workbench: WorkbenchSpec, search: str, records: Sequence[TrialRecord]
 ) -> dict[str, StudentCosts]:
     """Parameters, size and latency of each completed student, once per architecture on an idle slot."""
-    students = {record.trial: TrialSpec.from_plain(record.spec).student for record in records}
-    students[CONTROL] = run.control_student
-    distinct = {student.digest(): student for student in students.values()}
+    students, distinct, key = _architectures(run, search, records)
 
     def measure() -> dict[str, Any]:
         run.workers.start_slots()
@@ -61,9 +60,14 @@ def profile_stage(
             found[digest] = {name: end.metrics[name] for name in COSTS} | {"latency_device": end.device}
         return found
 
-    key = digest_of([search, sorted(distinct)])
-    measured = run.stages.run("profile", key, measure)
-    return {trial: StudentCosts.from_plain(measured[student.digest()]) for trial, student in students.items()}
+    return _costs(students, run.stages.run("profile", key, measure))
+
+
+def known_costs(run: Run, search: str, records: Sequence[TrialRecord]) -> dict[str, StudentCosts] | None:
+    """What `profile_stage` found in an earlier run; none when it is still to be measured."""
+    students, _, key = _architectures(run, search, records)
+    done = run.ledger.finished("profile", key)
+    return None if done is None else _costs(students, done.found)
 
 
 def finalists_stage(
@@ -105,7 +109,7 @@ def test_stage(
 
     Finalists and control have them, and the teacher itself; where its logits were imported there is no
     network that could be asked about this split. No other stage reads it; afterwards `stillhouse evaluate`
-    may, for the same students.
+    may, for the same students. A student that an earlier pick tested is not tested again.
     """
     jobs = {
         record.trial: _evaluation(
@@ -120,12 +124,17 @@ def test_stage(
         jobs["teacher"] = _evaluation("teacher", network, teacher.weights, workbench)
 
     def evaluate() -> dict[str, Any]:
-        run.workers.start_slots()
-        ends = run_jobs(run.workers.broker, list(jobs.values()))
-        return {
+        known = tested_before(run, {record.search for record in records})
+        left = [job for trial, job in jobs.items() if trial not in known]
+        if left:
+            run.workers.start_slots()
+        ends = run_jobs(run.workers.broker, left) if left else {}
+        found = {
             trial: {name.removeprefix("test/"): value for name, value in ends[job.job_id].metrics.items()}
             for trial, job in jobs.items()
+            if trial not in known
         }
+        return {trial: found.get(trial) or known[trial] for trial in jobs}
 
     inputs = [[job.job_id, job.checkpoint, job.teacher and job.teacher.weights] for job in jobs.values()]
     key = digest_of(inputs)
@@ -137,6 +146,31 @@ def chosen_finalists(
 ) -> list[TrialRecord]:
     """The best completed trials within the constraints."""
     return choose_finalists(records, numbers_of(costs), constraints_of(run), run.experiment.budget.finalists)
+
+
+def tested_before(run: Run, searches: Collection[str]) -> Figures:
+    """What the test split said of students of these searches, and of their teacher, when they were tested."""
+    tested: Figures = {}
+    for event in run.ledger.events_of(StageEvent):
+        if (event.stage, event.status) == ("test", "finished"):
+            known = [record for trial in event.found if (record := run.ledger.trial(trial))]
+            if any(record.search in searches for record in known):
+                tested |= event.found
+    return tested
+
+
+def _architectures(
+    run: Run, search: str, records: Sequence[TrialRecord]
+) -> tuple[dict[str, ModelConfig], dict[str, ModelConfig], str]:
+    """The student of each trial and of the control, each once by its digest, and the stage's key."""
+    students = {record.trial: TrialSpec.from_plain(record.spec).student for record in records}
+    students[CONTROL] = run.control_student
+    distinct = {student.digest(): student for student in students.values()}
+    return students, distinct, digest_of([search, sorted(distinct)])
+
+
+def _costs(students: Mapping[str, ModelConfig], measured: Mapping[str, Any]) -> dict[str, StudentCosts]:
+    return {trial: StudentCosts.from_plain(measured[student.digest()]) for trial, student in students.items()}
 
 
 def _train(run: Run, search: str, jobs: Sequence[TrainJob], starts: Mapping[str, Start]) -> None:

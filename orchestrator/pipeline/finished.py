@@ -50,6 +50,29 @@ def finished_summary(loaded: LoadedExperiment) -> Summary | None:
     return summary if all(Path(file).is_file() for file in files) else None
 
 
+def require_any_search(loaded: LoadedExperiment) -> None:
+    """Refuse at once to pick where no search of any kind was ever finished.
+
+    Raises:
+        ConfigError: none was.
+    """
+    out = out_folder(loaded)
+    if (out / "ledger.jsonl").exists():
+        ledger = Ledger(out)
+        ledger.close()
+        if any((e.stage, e.status) == ("search", "finished") for e in ledger.events_of(StageEvent)):
+            return
+    raise no_search(loaded)
+
+
+def no_search(loaded: LoadedExperiment) -> ConfigError:
+    """The refusal to pick from nothing."""
+    return ConfigError(
+        f"there is nothing to pick: experiment {loaded.config.name} has no finished search in "
+        f"{out_folder(loaded)}; run it first, with the same options"
+    )
+
+
 def show(summary: Summary, console: Console, *, ui_command: str) -> None:
     """What a person sees at the end: the table, the champion, its files and how to open MLflow."""
     columns, rows = students_table(summary)

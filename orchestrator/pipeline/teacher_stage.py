@@ -11,6 +11,7 @@ from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.imported_teacher import imported_facts, read_imported
 from orchestrator.terminal.console import Console, Progress
 from orchestrator.terminal.formatting import percent
+from trainables.cache.tools.import_logits import ImportedTeacher
 from trainables.config import MAX_VIEWS, DataConfig, ViewsConfig, digest_of
 from trainables.config.metrics import ACCURACY
 from trainables.data import load_training
@@ -74,7 +75,7 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
 def _imported_stage(run: Run) -> TeacherFacts:
     """What is known of a teacher whose logits were brought; there is nothing to train or to load."""
     record = read_imported(run.loaded)
-    key = digest_of([record.plain(), run.experiment.data.plain()])
+    key = _imported_key(run, record)
 
     def make() -> dict[str, Any]:
         return imported_facts(record, load_training(run.experiment.data)).plain()
@@ -87,6 +88,20 @@ def _imported_stage(run: Run) -> TeacherFacts:
     return facts
 
 
+def recorded_teacher(run: Run) -> TeacherFacts | None:
+    """The teacher of this experiment as the ledger tells; none where no run has made it.
+
+    Raises:
+        ConfigError: its logits are still to be imported.
+    """
+    if run.experiment.teacher.imported:
+        key = _imported_key(run, read_imported(run.loaded))
+    else:
+        _, key = teacher_request(run)
+    done = run.ledger.finished("teacher", key)
+    return None if done is None else TeacherFacts.from_plain(done.found)
+
+
 def known_teacher(run: Run) -> TeacherFacts | None:
     """The teacher of this experiment as ledger or checkpoint tell; none when it is still to be trained.
 
@@ -96,15 +111,17 @@ def known_teacher(run: Run) -> TeacherFacts | None:
     """
     if run.experiment.teacher.imported:
         return imported_facts(read_imported(run.loaded), load_training(run.experiment.data))
-    _, key = teacher_request(run)
-    done = run.ledger.finished("teacher", key)
-    facts = None if done is None else TeacherFacts.from_plain(done.found)
+    facts = recorded_teacher(run)
     if facts is not None and facts.weights is not None and Path(facts.weights).is_file():
         return facts
     config = run.experiment.teacher
     if config.checkpoint is None:
         return None
     return checkpoint_facts(config.network, config.checkpoint, load_training(run.experiment.data))
+
+
+def _imported_key(run: Run, record: ImportedTeacher) -> str:
+    return digest_of([record.plain(), run.experiment.data.plain()])
 
 
 def _file_digest(path: str | None) -> str | None:

@@ -204,3 +204,11 @@ def test_the_test_split_is_read_once(scene: Scene) -> None:
     found = {record.trial: {"accuracy": 0.7, "agreement": 0.9}, "teacher": {"accuracy": 0.8}}
     scene.finish("test", digest_of(jobs), found)
     assert finalists.test_stage(scene.run, scene.workbench, TEACHER, [record]) == found
+
+
+def test_what_an_earlier_pick_tested_is_not_tested_again(scene: Scene) -> None:
+    first, second = scene.searched(2.0, 0.9), scene.searched(3.0, 0.8)
+    found = {first.trial: {"accuracy": 0.7}, second.trial: {"accuracy": 0.6}, "teacher": {"accuracy": 0.8}}
+    scene.finish("test", "of both", found)
+    tested = finalists.test_stage(scene.run, scene.workbench, TEACHER, [second])
+    assert tested == {name: found[name] for name in (second.trial, "teacher")}
