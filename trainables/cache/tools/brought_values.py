@@ -41,7 +41,8 @@ def as_logits(path: Path, ids_N: Int64s, values_NC: npt.NDArray[Any], values: Br
         )
     least = np.finfo(values_NC.dtype).smallest_subnormal
     wide = np.promote_types(values_NC.dtype, np.float32)
-    return np.log(np.maximum(values_NC, least), dtype=wide).astype(np.float32, copy=False)
+    logits_NC: Float32s = np.log(np.maximum(values_NC, least), dtype=wide).astype(np.float32, copy=False)
+    return logits_NC
 
 
 def _refuse_probabilities(path: Path, values_NC: npt.NDArray[Any]) -> None:
