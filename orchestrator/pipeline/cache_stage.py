@@ -35,14 +35,16 @@ def cache_stage(run: Run, teacher: TeacherFacts, *, needed: bool) -> CacheSummar
         return None
     request = cache_request(run, teacher)
     banks = {bank: run.experiment.views.bank(bank).views for bank in request.banks}
-    key = digest_of([request.identity.plain(), request.uri, request.origin.plain(), banks])
+    place = run.key_path(request.uri)
+    key = digest_of([request.identity.plain(), place, request.origin.plain(), banks])
 
     def build() -> dict[str, Any]:
         run.workers.start_slots_early()
         return complete_cache(run, teacher).plain()
 
     result = run.stages.run("cache", key, build, still_valid=lambda _: not needed)
-    return CacheSummary.from_plain(result)
+    # A cache beside the experiment's file may have been moved with it.
+    return CacheSummary.from_plain({**result, "uri": open_place(request.uri).uri})
 
 
 def _has_cache(run: Run) -> bool:

@@ -55,6 +55,10 @@ class Run:
         """The experiment's student, with what the space fixes of it for all: the control's."""
         return self.experiment.student.with_overrides(**self.space.student.constants())
 
+    def key_path(self, text: str) -> str:
+        """A path as fingerprints hold it: they know it again when the folder was moved."""
+        return self.ledger.key_paths(self.loaded.folder)(text)
+
     @property
     def view_seed(self) -> int:
         """The seed of all views."""

@@ -136,7 +136,10 @@ def test_stage(
         }
         return {trial: found.get(trial) or known[trial] for trial in jobs}
 
-    inputs = [[job.job_id, job.checkpoint, job.teacher and job.teacher.weights] for job in jobs.values()]
+    inputs = [
+        [job.job_id, run.key_path(job.checkpoint), job.teacher and run.key_path(job.teacher.weights)]
+        for job in jobs.values()
+    ]
     key = digest_of(inputs)
     return run.stages.run("test", key, evaluate)
 

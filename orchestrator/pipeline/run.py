@@ -80,7 +80,7 @@ def run_experiment(
 def _stages(run: Run, recorder: MlflowRecorder) -> Summary:
     teacher = teacher_stage(run)
     search = run.search_key(teacher, cache_identity(run, teacher))
-    over = run.ledger.finished(STAGE, run_key(run.loaded)) is not None
+    over = run.ledger.finished(STAGE, run_key(run.loaded, run.ledger)) is not None
     cache = cache_stage(run, teacher, needed=not over and slots_are_needed(run, search))
     workbench = run.workbench(cache, weights=teacher.weights)
     _search_stage(run, workbench, search)
@@ -132,7 +132,7 @@ def _recorder(loaded: LoadedExperiment, ledger: Ledger, out: Path) -> MlflowReco
     searched = {f"{section}.{name}" for section, name in dimensions if section in ("student", "training")}
     facts = ParentFacts(
         name=config.name,
-        config=config.plain(),
+        config={name: value for name, value in config.plain().items() if name != "out"},
         searched=searched,
         constants={"space": space.plain()},
         versions={"stillhouse": __version__, **{name: version(name) for name in LIBRARIES}},

@@ -67,7 +67,8 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
         folder=str(run.out / "teacher"),
         threads=experiment.cluster.cpus_per_worker,
     )
-    inputs = request.model_dump(mode="json", exclude={"folder", "threads", "checkpoint"})
+    inputs = request.model_dump(mode="json", exclude={"folder", "threads", "checkpoint", "data"})
+    inputs["data"] = _keyed_data(run)
     key = digest_of([inputs, _file_digest(config.checkpoint)])
     return request, key
 
@@ -121,7 +122,12 @@ def known_teacher(run: Run) -> TeacherFacts | None:
 
 
 def _imported_key(run: Run, record: ImportedTeacher) -> str:
-    return digest_of([record.plain(), run.experiment.data.plain()])
+    return digest_of([record.plain(), _keyed_data(run)])
+
+
+def _keyed_data(run: Run) -> dict[str, Any]:
+    data = run.experiment.data.plain()
+    return data if data["root"] is None else {**data, "root": run.key_path(data["root"])}
 
 
 def _file_digest(path: str | None) -> str | None:

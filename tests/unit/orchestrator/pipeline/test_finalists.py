@@ -200,7 +200,8 @@ def test_finalists_and_control_that_are_trained_already_are_only_found(scene: Sc
 def test_the_test_split_is_read_once(scene: Scene) -> None:
     record = scene.searched(2.0, 0.9)
     weights = TEACHER.weights
-    jobs = [[f"test-{record.trial}", record.checkpoint, weights], ["test-teacher", weights, None]]
+    checkpoint = scene.run.key_path(str(record.checkpoint))
+    jobs = [[f"test-{record.trial}", checkpoint, weights], ["test-teacher", weights, None]]
     found = {record.trial: {"accuracy": 0.7, "agreement": 0.9}, "teacher": {"accuracy": 0.8}}
     scene.finish("test", digest_of(jobs), found)
     assert finalists.test_stage(scene.run, scene.workbench, TEACHER, [record]) == found
