@@ -36,6 +36,16 @@ def tracking_uri(loaded: LoadedExperiment) -> str:
     return absolute_tracking_uri(written) if written else default_tracking_uri(out_folder(loaded))
 
 
+def artifact_folder(tracking_uri: str, out: Path) -> Path:
+    """Where MLflow keeps the files of a new experiment in a local store.
+
+    In the output folder, as the store itself; beside a store that lies elsewhere, which other runs may share.
+    """
+    database = Path(tracking_uri.removeprefix("sqlite:///"))
+    is_elsewhere = database.is_absolute() and not database.is_relative_to(out)
+    return (database.parent if is_elsewhere else out).absolute() / "mlartifacts"
+
+
 def experiment_name(loaded: LoadedExperiment) -> str:
     """The name of the MLflow experiment."""
     return loaded.config.record.experiment_name or f"stillhouse/{loaded.config.name}"

@@ -37,6 +37,7 @@ from orchestrator.records.summary import Summary
 from orchestrator.search.driver import SearchTask, run_search
 from orchestrator.search.trial_specs import Composer
 from orchestrator.terminal.console import Console
+from orchestrator.tracking.moved_store import tell_of_move
 from orchestrator.tracking.recorder import MlflowRecorder, ParentFacts
 from trainables.config import Role, WorkbenchSpec
 from trainables.errors import Interrupted, StillhouseError
@@ -61,6 +62,7 @@ def run_experiment(
         run = Run(loaded, out, ledger, Stages(ledger, console), workers, console)
         if search_must_exist:
             require_search(run)
+        tell_of_move(loaded, console.info)
         recorder = _recorder(loaded, ledger, out)
         recorder.start()
         status = "FAILED"
