@@ -10,6 +10,8 @@ from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.tracking_uri import absolute_tracking_uri, default_tracking_uri
 
 HOME_FOLDER = "stillhouse"
+ARTIFACTS = "mlartifacts"
+"""Name of the folder of MLflow's files."""
 _IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
@@ -43,7 +45,7 @@ def artifact_folder(tracking_uri: str, out: Path) -> Path:
     """
     database = Path(tracking_uri.removeprefix("sqlite:///"))
     is_elsewhere = database.is_absolute() and not database.is_relative_to(out)
-    return (database.parent if is_elsewhere else out).absolute() / "mlartifacts"
+    return (database.parent if is_elsewhere else out).absolute() / ARTIFACTS
 
 
 def experiment_name(loaded: LoadedExperiment) -> str:

@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from orchestrator.config.loading import LoadedExperiment
-from orchestrator.config.paths import artifact_folder, experiment_name, out_folder, tracking_uri
+from orchestrator.config.paths import ARTIFACTS, artifact_folder, experiment_name, out_folder, tracking_uri
 from trainables.errors import ConfigError, StillhouseError
 
 _SQLITE: Final = "sqlite:///"
@@ -44,7 +44,8 @@ def follow_folder(uri: str, experiment: str, out: Path) -> Path | None:
     experiments and of object stores stay. Nothing is done to a server, or to a store outside the folder.
 
     Raises:
-        ConfigError: a store outside the folder keeps this experiment's artifacts in another output folder.
+        ConfigError: a store outside the folder keeps this experiment's artifacts in another output folder, in
+            a place that is gone, or beside the store that it is a copy of.
         StillhouseError: the store cannot be written.
     """
     database = Path(uri.removeprefix(_SQLITE))
@@ -65,13 +66,24 @@ def follow_folder(uri: str, experiment: str, out: Path) -> Path | None:
         raise StillhouseError(
             f"cannot bring {database} along: {error}; free it or space, run again"
         ) from error
-    if (place.parent / _LEDGER).exists() and not _is_same(place.parent, out):
+    foreign = None if place == out / ARTIFACTS else _why_foreign(place, database, out)
+    if foreign is not None:
         raise ConfigError(
-            f"MLflow's experiment {experiment} in {database} keeps its files in {place}, the output folder "
-            "of another run, into which this one does not write; give record.experiment_name, or a store of "
-            "its own in record.tracking_uri"
+            f"MLflow's experiment {experiment} in {database} keeps its files in {place}, which {foreign}; "
+            "this run does not write there: give record.experiment_name, or a store of its own in "
+            "record.tracking_uri"
         )
     return None
+
+
+def _why_foreign(place: Path, database: Path, out: Path) -> str | None:
+    """Why a store outside the output folder must not keep files where it did; none if it may."""
+    if not place.exists():
+        return "is not there"
+    if (place.parent / _LEDGER).exists() and not _is_same(place.parent, out):
+        return "is in the output folder of another run"
+    beside = place.parent / database.name
+    return "belongs to a store of which this one is a copy" if _differ(beside, database) else None
 
 
 def _location(store: sqlite3.Connection, experiment: str) -> str | None:
@@ -86,12 +98,16 @@ def _path(location: str) -> Path | None:
     """The folder of artifacts that a run made, and none for what somebody else chose."""
     parts = urlsplit(location)
     path = Path(unquote(parts.path))
-    return path if parts.scheme in ("", "file") and path.name == "mlartifacts" else None
+    return path if parts.scheme in ("", "file") and path.name == ARTIFACTS else None
 
 
 def _is_same(one: Path, other: Path) -> bool:
     """Whether two paths lead to the same folder, as through a link."""
     return one.exists() and other.exists() and one.samefile(other)
+
+
+def _differ(one: Path, other: Path) -> bool:
+    return one.exists() and not one.samefile(other)
 
 
 def _rewrite(store: sqlite3.Connection, old: str, new: str) -> None:

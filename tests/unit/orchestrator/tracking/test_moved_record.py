@@ -75,11 +75,31 @@ def test_a_store_elsewhere_is_not_changed_and_no_file_goes_into_another_runs_fol
     shared.parent.mkdir()
     (out / "mlflow.db").rename(shared)
     before = shared.read_bytes()
-    with pytest.raises(ConfigError, match="the output folder of another run, into which this one does not"):
+    refusal = "which is in the output folder of another run; this run does not write there: give record.exp"
+    with pytest.raises(ConfigError, match=refusal):
         follow_folder(f"sqlite:///{shared}", NAME, tmp_path / "other")
     assert follow_folder(f"sqlite:///{shared}", "another", tmp_path / "other") is None
     assert follow_folder(f"sqlite:///{shared}", NAME, out) is None
+    (out / "mlartifacts").rename(tmp_path / "gone")
+    with pytest.raises(ConfigError, match="which is not there; this run does not write there"):
+        follow_folder(f"sqlite:///{shared}", NAME, tmp_path / "other")
     assert shared.read_bytes() == before
+
+
+def test_a_copy_of_a_store_elsewhere_does_not_write_beside_the_store_that_it_was(
+    out: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    (out / "mlflow.db").rename(first / "mlflow.db")
+    (first / "mlartifacts").mkdir()
+    with closing(sqlite3.connect(first / "mlflow.db")) as store, store:
+        query = "UPDATE experiments SET artifact_location = ? WHERE name = ?"
+        store.execute(query, ((first / "mlartifacts").as_uri(), NAME))
+    assert follow_folder(f"sqlite:///{first}/mlflow.db", NAME, out) is None
+    shutil.copytree(first, second)
+    with pytest.raises(ConfigError, match="which belongs to a store of which this one is a copy"):
+        follow_folder(f"sqlite:///{second}/mlflow.db", NAME, out)
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:////nowhere/mlflow.db"])
