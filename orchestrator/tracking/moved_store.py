@@ -34,7 +34,10 @@ def tell_of_move(loaded: LoadedExperiment, tell: Callable[[str], None]) -> None:
     out = out_folder(loaded)
     former = follow_folder(tracking_uri(loaded), experiment_name(loaded), out)
     if former is not None:
-        tell(f"{out} was made in {former.parent}: MLflow's record in it names its files here from now on")
+        tell(
+            f"{out} was moved or copied from {former.parent}: MLflow's record in it names its files here "
+            "from now on"
+        )
 
 
 def follow_folder(uri: str, experiment: str, out: Path) -> Path | None:

@@ -68,7 +68,7 @@ def test_a_copy_goes_on_by_itself_while_the_original_is_there(original: Task, tm
     assert Path(stages["cache"]["result"]["uri"]).is_relative_to(task.out)
     started = Counter(e["role"] for e in added if e["kind"] == "trial_started")
     assert started["search"] == 1
-    assert f"{task.out} was made in {original.out}" in done.stdout
+    assert f"{task.out} was moved or copied from {original.out}" in done.stdout
     runs = task.mlflow_runs()
     assert all(run.info.artifact_uri.startswith(f"{task.out.as_uri()}/") for run in runs)
     told = Counter(run.data.tags.get("trial_id", "parent") for run in runs)
