@@ -153,7 +153,9 @@ def ui(
     from orchestrator.commands.mlflow_ui import serve_ui
     from orchestrator.config.paths import tracking_uri
     from orchestrator.tracking.cursor import experiment_id
+    from orchestrator.tracking.moved_store import tell_of_move
 
+    tell_of_move(loaded, typer.echo)
     serve_ui(tracking_uri(loaded), experiment_id(loaded), host=host, port=port)
 
 

@@ -21,12 +21,15 @@ from trainables.cache.tools.export_table import export_plain, require_suffix
 from trainables.cache.tools.import_logits import check_logits, import_logits
 from trainables.cache.tools.logit_files import read_logits
 from trainables.cache.tools.sample_picture import draw_picture, views_of_sample
+from trainables.config import OBJECTIVE_CONFIGS, BroughtValues, Need
 from trainables.data import load_training
 from trainables.errors import ConfigError
 from trainables.teacher.alignment_proof import prove_alignment
 
 
-def import_file(file: Path, loaded: LoadedExperiment, console: Console) -> dict[str, Any]:
+def import_file(
+    file: Path, loaded: LoadedExperiment, console: Console, values: BroughtValues = "logits"
+) -> dict[str, Any]:
     """Make the cache of an experiment from logits in a file, for its runs to use instead of a teacher.
 
     Raises:
@@ -40,7 +43,7 @@ def import_file(file: Path, loaded: LoadedExperiment, console: Console) -> dict[
             "own; write `teacher: {imported: true}` in its place"
         )
     data = load_training(loaded.config.data)
-    brought = check_logits(file, *read_logits(file), data)
+    brought = check_logits(file, *read_logits(file, values), data, values)
     with quiet_run(loaded, console) as run:
         require_teacher_banks(run)
         request = cache_request(run, imported_facts(brought.record, data))
@@ -63,8 +66,19 @@ def import_file(file: Path, loaded: LoadedExperiment, console: Console) -> dict[
         f"{file}: {len(data.train.ids):,} answers, right on {100 * record.accuracy:.2f} % of the training "
         f"split (by chance {100 * record.chance:.2f} %); files written to {place.uri}: {len(written)}"
     )
+    if values == "probabilities":
+        _tell_of_constants(loaded, console)
     console.info(f"next: stillhouse run {loaded.source}")
     return {"uri": place.uri, "files": len(written), **record.plain()}
+
+
+def _tell_of_constants(loaded: LoadedExperiment, console: Console) -> None:
+    names = [name for name in loaded.space.objective_names if Need.UNSHIFTED in OBJECTIVE_CONFIGS[name].needs]
+    if names:
+        console.info(
+            f"of the probabilities the logarithms are kept, each row's logits but for a constant, which "
+            f"{', '.join(names)} would not take off: it compares logits as they are"
+        )
 
 
 def export_file(target: CacheTarget, file: Path, banks: Sequence[str], console: Console) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from orchestrator.commands.options import CachePlace, Experiment, Json, Out, Spa
 from orchestrator.config.loading import LoadedExperiment, load_experiment
 from orchestrator.config.overrides import Overrides
 from orchestrator.config.pairs import split_pair
+from trainables.config import BroughtValues
 
 app: Final = typer.Typer(
     name="cache",
@@ -150,11 +151,14 @@ def gc(
 def import_(
     file: Annotated[Path, typer.Argument(help="An .npz or .parquet file with ids and logits.")],
     experiment: Experiment,
+    values: Annotated[
+        BroughtValues, typer.Option(help="What the numbers are; log-probabilities are logits.")
+    ] = "logits",
     space: Space = None,
     out: Out = None,
     json_only: Json = False,
 ) -> None:
-    """Bring logits that exist already.
+    """Bring logits that exist already, or probabilities.
 
     They are of unaltered images; the experiment has `teacher: {imported: true}`, and its runs use them
     instead of a network.
@@ -164,7 +168,7 @@ def import_(
     from orchestrator.terminal.console import Console
 
     console = Console(json_only=json_only)
-    console.result(import_file(file, loaded, console))
+    console.result(import_file(file, loaded, console, values))
 
 
 def _loaded(experiment: str, space: str | None, out: Path | None) -> LoadedExperiment:

@@ -20,12 +20,14 @@ def complete(
         StillhouseError: as `run_experiment` says; the message names the command that goes on.
     """
     loaded = load_experiment(experiment, overrides=overrides)
-    from orchestrator.pipeline.finished import finished_summary, show
+    from orchestrator.pipeline.finished import finished_summary, require_any_search, show
     from orchestrator.terminal.console import Console
 
     console = Console(json_only=json_only)
     summary = finished_summary(loaded)
     if summary is None:
+        if command == "pick":
+            require_any_search(loaded)
         from orchestrator.pipeline.run import run_experiment
 
         # Ray writes notices to standard output, where programs read JSON.

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-FIELDS: Final = ("params", "size_bytes", "latency_ms", "selection_accuracy")
+ACCURACY: Final = "selection_accuracy"
+"""The mean over the seeds of a finalist, as the table shows it; a fraction."""
+FIELDS: Final = ("params", "size_bytes", "latency_ms", ACCURACY)
 _OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = MappingProxyType(
     {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 )
@@ -25,6 +27,11 @@ class Constraint:
     symbol: str
     bound: float
 
+    @property
+    def is_of_costs(self) -> bool:
+        """Whether it is known of a student before that is trained with several seeds."""
+        return self.field != ACCURACY
+
     def holds(self, figures: Mapping[str, float]) -> bool:
         """Whether these figures satisfy the comparison."""
         return _OPERATORS[self.symbol](figures[self.field], self.bound)
@@ -37,7 +44,8 @@ def parse_constraints(text: str) -> tuple[Constraint, ...]:
     """The comparisons in `text`, joined by `and`.
 
     Raises:
-        ValueError: a clause that is no comparison, or a figure that no student has.
+        ValueError: a clause that is no comparison, a figure that no student has, or an accuracy that is no
+            fraction.
     """
     return tuple(_parse_clause(clause) for clause in re.split(r"\band\b", text))
 
@@ -60,6 +68,10 @@ def _parse_clause(clause: str) -> Constraint:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"unknown figure {name!r} in a constraint; known: {', '.join(FIELDS)}{hint}")
     try:
-        return Constraint(name, symbol, float(number))
+        bound = float(number)
     except ValueError as error:
         raise ValueError(f"{number!r} in {clause.strip()!r} is no number") from error
+    if name == ACCURACY and not 0 <= bound <= 1:
+        meant = f"; did you mean {name} {symbol} {bound / 100:.15g}?" if 1 < bound <= 100 else ""
+        raise ValueError(f"{clause.strip()!r}: an accuracy is a fraction; allowed: 0 to 1{meant}")
+    return Constraint(name, symbol, bound)

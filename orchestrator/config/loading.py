@@ -40,6 +40,11 @@ class LoadedExperiment:
     pairs: tuple[str, ...] = ()
     """Names of all pairs of the file."""
 
+    @property
+    def folder(self) -> Path:
+        """Where relative paths of the experiment's file start."""
+        return self.source.resolve().parent
+
 
 def load_experiment(
     ref: str, *, overrides: Overrides | None = None, check_paths: bool = True

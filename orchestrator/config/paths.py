@@ -10,6 +10,8 @@ from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.tracking_uri import absolute_tracking_uri, default_tracking_uri
 
 HOME_FOLDER = "stillhouse"
+ARTIFACTS = "mlartifacts"
+"""Name of the folder of MLflow's files."""
 _IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
@@ -34,6 +36,16 @@ def tracking_uri(loaded: LoadedExperiment) -> str:
     """The MLflow store of an experiment."""
     written = loaded.config.record.tracking_uri
     return absolute_tracking_uri(written) if written else default_tracking_uri(out_folder(loaded))
+
+
+def artifact_folder(tracking_uri: str, out: Path) -> Path:
+    """Where MLflow keeps the files of a new experiment in a local store.
+
+    In the output folder, as the store itself; beside a store that lies elsewhere, which other runs may share.
+    """
+    database = Path(tracking_uri.removeprefix("sqlite:///"))
+    is_elsewhere = database.is_absolute() and not database.is_relative_to(out)
+    return (database.parent if is_elsewhere else out).absolute() / ARTIFACTS
 
 
 def experiment_name(loaded: LoadedExperiment) -> str:

@@ -127,7 +127,11 @@ class ClusterConfig(Config):
 class PickConfig(Config):
     """What a champion must satisfy."""
 
-    where: str | None = Field(None, description='constraints, as "latency_ms <= 2 and params <= 1e6"')
+    where: str | None = Field(
+        None,
+        description='constraints, as "latency_ms <= 2 and params <= 1e6"; selection_accuracy is a fraction, '
+        "the mean over the seeds of a finalist",
+    )
     model_name: str | None = Field(None, description="name in the model registry; default: stillhouse-<name>")
 
     @field_validator("where")

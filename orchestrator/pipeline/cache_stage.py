@@ -11,7 +11,7 @@ from trainables.cache.format.manifest import DamagedCache, discard_shards
 from trainables.cache.format.planning import plan_shards
 from trainables.cache.format.storage import open_place
 from trainables.cache.node.reader import open_cache
-from trainables.config import digest_of
+from trainables.config import CacheIdentity, digest_of
 from trainables.data import TrainingData, load_training
 from trainables.data.splits import split_facts
 from trainables.teacher.alignment_proof import prove_alignment
@@ -25,23 +25,34 @@ NO_TEACHER: Final = "0" * 64
 """Stands for a teacher that is not made yet."""
 
 
+def cache_identity(run: Run, teacher: TeacherFacts) -> CacheIdentity | None:
+    """What the cache of this experiment is made from; none when no objective of the space asks for one."""
+    return cache_request(run, teacher).identity if _has_cache(run) else None
+
+
 def cache_stage(run: Run, teacher: TeacherFacts, *, needed: bool) -> CacheSummary | None:
     """The teacher's answers, complete and proved; none when no objective of the space asks for them.
 
-    With `needed` false (every student is trained already) the ledger's word is enough.
+    With `needed` false (slots have nothing left to do) the ledger's word is enough.
     """
-    if not run.teacher_banks or run.experiment.cache.online:
+    if not _has_cache(run):
         return None
     request = cache_request(run, teacher)
     banks = {bank: run.experiment.views.bank(bank).views for bank in request.banks}
-    key = digest_of([request.identity.plain(), request.uri, request.origin.plain(), banks])
+    place = run.key_path(request.uri)
+    key = digest_of([request.identity.plain(), place, request.origin.plain(), banks])
 
     def build() -> dict[str, Any]:
         run.workers.start_slots_early()
         return complete_cache(run, teacher).plain()
 
     result = run.stages.run("cache", key, build, still_valid=lambda _: not needed)
-    return CacheSummary.from_plain(result)
+    # A cache beside the experiment's file may have been moved with it.
+    return CacheSummary.from_plain({**result, "uri": open_place(request.uri).uri})
+
+
+def _has_cache(run: Run) -> bool:
+    return bool(run.teacher_banks) and not run.experiment.cache.online
 
 
 def complete_cache(run: Run, teacher: TeacherFacts) -> CacheSummary:

@@ -16,7 +16,14 @@ from orchestrator.pipeline.workers import Workers
 from orchestrator.records.ledger import Ledger
 from orchestrator.terminal.console import Console
 from search_spaces.space import SpaceConfig
-from trainables.config import OBJECTIVE_CONFIGS, ModelConfig, OnlineSpec, WorkbenchSpec, digest_of
+from trainables.config import (
+    OBJECTIVE_CONFIGS,
+    CacheIdentity,
+    ModelConfig,
+    OnlineSpec,
+    WorkbenchSpec,
+    digest_of,
+)
 from trainables.seeds import derive_seed
 from trainables.teacher.cache_build import CacheSummary
 from trainables.training.train_teacher import TeacherFacts
@@ -47,6 +54,10 @@ class Run:
     def student(self) -> ModelConfig:
         """The experiment's student, with what the space fixes of it for all."""
         return self.experiment.student.with_overrides(**self.space.student.constants())
+
+    def key_path(self, text: str) -> str:
+        """A path as fingerprints hold it: they know it again when the folder was moved."""
+        return self.ledger.key_paths(self.loaded.folder)(text)
 
     @property
     def view_seed(self) -> int:
@@ -83,7 +94,7 @@ class Run:
             checkpoints=str(self.out / "students"),
         )
 
-    def search_key(self, teacher: TeacherFacts, cache: CacheSummary | None) -> str:
+    def search_key(self, teacher: TeacherFacts, cache: CacheIdentity | None) -> str:
         """Fingerprint of all that a proposal's result depends on; the budget of trials is not in it.
 
         So a search goes on where it was when its budget is raised. A population is another one then: who
@@ -95,7 +106,7 @@ class Run:
             {
                 "teacher": teacher.fingerprint,
                 "data": teacher.split.plain(),
-                "cache": cache.identity.plain() if cache else None,
+                "cache": cache.plain() if cache else None,
                 "views": experiment.views.plain(),
                 "student": experiment.student.plain(),
                 "training": experiment.training.plain(),

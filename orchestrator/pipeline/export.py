@@ -63,7 +63,8 @@ def export_stage(
         return {"folder": str(folder), "card": str(summary.card), "files": files}
 
     # Without a known device, the key is that of earlier versions: what they exported is not exported again.
-    inputs = [record.trial, record.checkpoint, dict(metrics), str(folder), *_latency(costs).values()]
+    places = [record.checkpoint and run.key_path(record.checkpoint), run.key_path(str(folder))]
+    inputs = [record.trial, places[0], dict(metrics), places[1], *_latency(costs).values()]
     key = digest_of(inputs)
     return run.stages.run("export", key, export, still_valid=lambda _: read_intact_card(folder) is not None)
 
@@ -99,7 +100,8 @@ def register_stage(
             "parent_run_id": recorder.parent_run_id,
         }
 
-    return run.stages.run("register", digest_of([tracking_uri, name, trial, dict(lineage)]), register)
+    key = digest_of([run.key_path(tracking_uri), name, trial, dict(lineage)])
+    return run.stages.run("register", key, register)
 
 
 def _build(student: ModelConfig, teacher: TeacherFacts) -> nn.Module:

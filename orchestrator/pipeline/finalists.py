@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from orchestrator.config.constraints import Constraint, parse_constraints
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.slot_jobs import run_jobs
 from orchestrator.records.costs import TEACHER, StudentCosts, numbers_of
+from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.ledger_writer import Bookkeeper, agreements_in
 from orchestrator.records.relations import may_control
@@ -47,8 +48,7 @@ def profile_stage(
 
     By trial id; under `teacher` the teacher's, where it has a network that was measured beside them.
     """
-    students = {record.trial: TrialSpec.from_plain(record.spec).student for record in records}
-    distinct = {student.digest(): student for student in students.values()}
+    students, distinct, key = _architectures(search, records)
     networks = dict(distinct)
     if not run.experiment.teacher.imported:
         networks[TEACHER] = run.experiment.teacher.network
@@ -66,12 +66,14 @@ def profile_stage(
             found[digest] = {name: end.metrics[name] for name in COSTS} | {"latency_device": end.device}
         return found
 
-    key = digest_of([search, sorted(distinct)])
-    measured = run.stages.run("profile", key, measure)
-    names = {trial: student.digest() for trial, student in students.items()}
-    if TEACHER in measured:  # an earlier version did not measure it
-        names[TEACHER] = TEACHER
-    return {name: StudentCosts.from_plain(measured[digest]) for name, digest in names.items()}
+    return _costs(students, run.stages.run("profile", key, measure))
+
+
+def known_costs(run: Run, search: str, records: Sequence[TrialRecord]) -> dict[str, StudentCosts] | None:
+    """What `profile_stage` found in an earlier run; none when it is still to be measured."""
+    students, _, key = _architectures(search, records)
+    done = run.ledger.finished("profile", key)
+    return None if done is None else _costs(students, done.found)
 
 
 def finalists_stage(
@@ -84,15 +86,11 @@ def finalists_stage(
     Raises:
         StillhouseError: all finalists failed, or all controls of one.
     """
-    searched = run.ledger.trials(search=search, role=Role.SEARCH)
-    controls = controls_for(run.experiment, search=search, finalists=chosen, searched=searched)
-    wanted = [(control.spec, Start(control.parameters, control.spec.trial_id)) for control in controls]
-    wanted += [(TrialSpec.from_plain(r.spec), Start(r.parameters, r.trial)) for r in chosen]
+    wanted = to_repeat(run, search, chosen)
     starts: dict[str, Start] = {}
     groups: list[list[TrainJob]] = []
     for spec, start in wanted:
-        role = Role.BASELINE if spec.role is Role.BASELINE else Role.FINALIST
-        groups.append(repeat_jobs(spec, experiment=run.experiment, workbench=workbench, role=role))
+        groups.append(repeat_jobs(spec, experiment=run.experiment, workbench=workbench))
         starts |= dict.fromkeys([job.job_id for job in groups[-1]], start)
     # Seed by seed: what else a shared machine does meanwhile falls on the epochs of all groups alike.
     jobs = [job for of_a_seed in zip(*groups, strict=True) for job in of_a_seed]
@@ -106,6 +104,14 @@ def finalists_stage(
     return _left(run, [record for name in names if (record := run.ledger.trial(name))])
 
 
+def to_repeat(run: Run, search: str, chosen: Sequence[TrialRecord]) -> list[tuple[TrialSpec, Start]]:
+    """What is trained with several seeds: the controls of the chosen trials, then these."""
+    searched = run.ledger.trials(search=search, role=Role.SEARCH)
+    controls = controls_for(run.experiment, search=search, finalists=chosen, searched=searched)
+    wanted = [(control.spec, Start(control.parameters, control.spec.trial_id)) for control in controls]
+    return wanted + [(TrialSpec.from_plain(r.spec), Start(r.parameters, r.trial)) for r in chosen]
+
+
 def test_stage(
     run: Run, workbench: WorkbenchSpec, teacher: TeacherFacts, records: Sequence[TrialRecord]
 ) -> Figures:
@@ -113,7 +119,7 @@ def test_stage(
 
     Finalists and control have them, and the teacher itself; where its logits were imported there is no
     network that could be asked about this split. No other stage reads it; afterwards `stillhouse evaluate`
-    may, for the same students.
+    may, for the same students. A student that an earlier pick tested is not tested again.
     """
     jobs = {
         record.trial: _evaluation(
@@ -130,14 +136,22 @@ def test_stage(
         jobs[TEACHER] = alone.with_overrides(normalisation=own)
 
     def evaluate() -> dict[str, Any]:
-        run.workers.start_slots()
-        ends = run_jobs(run.workers.broker, list(jobs.values()))
-        return {
+        known = tested_before(run, {record.search for record in records})
+        left = [job for trial, job in jobs.items() if trial not in known]
+        if left:
+            run.workers.start_slots()
+        ends = run_jobs(run.workers.broker, left) if left else {}
+        found = {
             trial: {name.removeprefix("test/"): value for name, value in ends[job.job_id].metrics.items()}
             for trial, job in jobs.items()
+            if trial not in known
         }
+        return {trial: found.get(trial) or known[trial] for trial in jobs}
 
-    inputs = [[job.job_id, job.checkpoint, job.teacher and job.teacher.weights] for job in jobs.values()]
+    inputs = [
+        [job.job_id, run.key_path(job.checkpoint), job.teacher and run.key_path(job.teacher.weights)]
+        for job in jobs.values()
+    ]
     key = digest_of(inputs)
     return run.stages.run("test", key, evaluate)
 
@@ -147,6 +161,33 @@ def chosen_finalists(
 ) -> list[TrialRecord]:
     """The best completed trials within the constraints."""
     return choose_finalists(records, numbers_of(costs), constraints_of(run), run.experiment.budget.finalists)
+
+
+def tested_before(run: Run, searches: Collection[str]) -> Figures:
+    """What the test split said of students of these searches, and of their teacher, when they were tested."""
+    tested: Figures = {}
+    for event in run.ledger.events_of(StageEvent):
+        if (event.stage, event.status) == ("test", "finished"):
+            known = [record for trial in event.found if (record := run.ledger.trial(trial))]
+            if any(record.search in searches for record in known):
+                tested |= event.found
+    return tested
+
+
+def _architectures(
+    search: str, records: Sequence[TrialRecord]
+) -> tuple[dict[str, ModelConfig], dict[str, ModelConfig], str]:
+    """The student of each trial, each once by its digest, and the stage's key."""
+    students = {record.trial: TrialSpec.from_plain(record.spec).student for record in records}
+    distinct = {student.digest(): student for student in students.values()}
+    return students, distinct, digest_of([search, sorted(distinct)])
+
+
+def _costs(students: Mapping[str, ModelConfig], measured: Mapping[str, Any]) -> dict[str, StudentCosts]:
+    names = {trial: student.digest() for trial, student in students.items()}
+    if TEACHER in measured:  # an earlier version did not measure it
+        names[TEACHER] = TEACHER
+    return {name: StudentCosts.from_plain(measured[digest]) for name, digest in names.items()}
 
 
 def _train(run: Run, search: str, jobs: Sequence[TrainJob], starts: Mapping[str, Start]) -> None:

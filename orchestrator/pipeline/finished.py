@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from typing import Any
 
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import imported_file, out_folder
@@ -19,15 +21,28 @@ from trainables.errors import ConfigError
 STAGE = "summary"
 
 
-def run_key(loaded: LoadedExperiment) -> str:
-    """Fingerprint of both files; a teacher's checkpoint, or its logits, count too, by size and time."""
+def run_key(loaded: LoadedExperiment, ledger: Ledger) -> str:
+    """Fingerprint of both files, wherever they and the output folder lie.
+
+    A teacher's checkpoint counts too, by size and time, and what is known of imported logits.
+    """
+    config = loaded.config.plain()
+    paths = ledger.key_paths(loaded.folder)
+    for section, name in (("data", "root"), ("teacher", "checkpoint"), ("cache", "uri")):
+        if config[section][name] is not None:
+            config[section][name] = paths(config[section][name])
+    config["space"] = paths(config["space"])
     teacher = loaded.config.teacher
     file = str(imported_file(loaded)) if teacher.imported else teacher.checkpoint
-    stamp: list[int] = []
+    stamp: list[Any] = []
     if file is not None and Path(file).exists():
         status = Path(file).stat()
         stamp = [status.st_size, status.st_mtime_ns]
-    return digest_of([loaded.config.plain(), loaded.space.plain(), stamp])
+    if ledger.former_place is None:  # an earlier version had the place of the output folder in it
+        del config["out"]
+        if stamp and teacher.imported:  # a copy of the folder has another time
+            stamp = [hashlib.sha256(Path(str(file)).read_bytes()).hexdigest()]
+    return digest_of([config, loaded.space.plain(), stamp])
 
 
 def finished_summary(loaded: LoadedExperiment) -> Summary | None:
@@ -43,7 +58,7 @@ def finished_summary(loaded: LoadedExperiment) -> Summary | None:
     finished = [
         event for event in ledger.events_of(StageEvent) if (event.stage, event.status) == (STAGE, "finished")
     ]
-    if not finished or finished[-1].key != run_key(loaded):
+    if not finished or finished[-1].key != run_key(loaded, ledger):
         return None
     try:
         summary = read_summary(out / "summary.json")
@@ -51,6 +66,29 @@ def finished_summary(loaded: LoadedExperiment) -> Summary | None:
         return None
     files = [exported.path for exported in summary.champion.exports.values()]
     return summary if all(Path(file).is_file() for file in files) else None
+
+
+def require_any_search(loaded: LoadedExperiment) -> None:
+    """Refuse at once to pick where no search of any kind was ever finished.
+
+    Raises:
+        ConfigError: none was.
+    """
+    out = out_folder(loaded)
+    if (out / "ledger.jsonl").exists():
+        ledger = Ledger(out)
+        ledger.close()
+        if any((e.stage, e.status) == ("search", "finished") for e in ledger.events_of(StageEvent)):
+            return
+    raise no_search(loaded)
+
+
+def no_search(loaded: LoadedExperiment) -> ConfigError:
+    """The refusal to pick from nothing."""
+    return ConfigError(
+        f"there is nothing to pick: experiment {loaded.config.name} has no finished search in "
+        f"{out_folder(loaded)}; run it first, with the same options"
+    )
 
 
 def show(summary: Summary, console: Console, *, ui_command: str) -> None:

@@ -20,7 +20,7 @@ from orchestrator.pipeline.cache_stage import require_cache_room
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.imported_teacher import read_imported
 from orchestrator.pipeline.preflight_networks import NetworkChecks
-from orchestrator.pipeline.teacher_stage import known_teacher, look_at_images
+from orchestrator.pipeline.teacher_stage import keyed_data, known_teacher, look_at_images
 from orchestrator.terminal.console import Progress
 from orchestrator.tracking.registry import require_model_name
 from trainables.config import digest_of
@@ -87,19 +87,22 @@ def preflight(run: Run) -> Findings:
 def preflight_key(run: Run) -> str:
     """Fingerprint of what data and networks are made of; a factory's own module counts, file by file."""
     experiment = run.experiment
-    checkpoint = experiment.teacher.checkpoint
+    checkpoint, uri = experiment.teacher.checkpoint, experiment.cache.uri
     stamp: list[int] = []
     if checkpoint is not None and Path(checkpoint).exists():
         status = Path(checkpoint).stat()
         stamp = [status.st_size, status.st_mtime_ns]
+    teacher, cache = experiment.teacher.plain(), experiment.cache.plain()
+    teacher["checkpoint"] = checkpoint and run.key_path(checkpoint)
+    cache["uri"] = uri and run.key_path(uri)
     return digest_of(
         {
-            "data": experiment.data.plain(),
-            "teacher": experiment.teacher.plain(),
+            "data": keyed_data(run),
+            "teacher": teacher,
             "checkpoint": stamp,
             "students": [experiment.student.plain(), run.space.student.plain()],
             "views": experiment.views.plain(),
-            "cache": experiment.cache.plain(),
+            "cache": cache,
             "banks": run.teacher_banks,
             "factories": {path: source_digest(path) for path in _factories(run)},
         }

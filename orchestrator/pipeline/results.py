@@ -12,6 +12,7 @@ from orchestrator.pipeline.finished import STAGE, run_key
 from orchestrator.records.costs import TEACHER, StudentCosts, numbers_of
 from orchestrator.records.events import FiguresAdded, StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
+from orchestrator.records.places import summary_as_written
 from orchestrator.records.relations import control_of, controls_of
 from orchestrator.records.selection import Figures, Group, SelectedChampion, group_trials, seed_of
 from orchestrator.records.student_figures import Control, Finalist, control_students, finalist_of
@@ -152,15 +153,24 @@ def write_up(
     summary = _summary(run, results, shipped, registered, tracking_uri)
     write_summary(run.out / "summary.json", summary)
     report = run.out / "report.html"
-    write_report(report, summary, results.records, run.ledger.events(), figures=numbers_of(results.costs))
-    if run.ledger.finished(STAGE, run_key(run.loaded)) is None:
+    within = Summary.from_plain(summary_as_written(summary.plain()))
+    write_report(
+        report,
+        within,
+        results.records,
+        run.ledger.events(),
+        figures=numbers_of(results.costs),
+    )
+    if run.ledger.finished(STAGE, run_key(run.loaded, run.ledger)) is None:
         recorder.record_artifact(report)
         recorder.record_artifact(run.out / "summary.json")
     left = recorder.flush(FLUSH_S)
     if left:
         raise StillhouseError(f"{left}; the results are in {run.out}")
     run.ledger.append(
-        StageEvent(stage=STAGE, key=run_key(run.loaded), status="finished", seconds=0.0, result={})
+        StageEvent(
+            stage=STAGE, key=run_key(run.loaded, run.ledger), status="finished", seconds=0.0, result={}
+        )
     )
     return summary
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import filelock
 from orchestrator import __version__
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import experiment_name, out_folder, tracking_uri
-from orchestrator.pipeline.cache_stage import cache_stage
+from orchestrator.pipeline.cache_stage import cache_identity, cache_stage
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.export import export_stage, register_stage
 from orchestrator.pipeline.finalists import (
@@ -24,6 +24,7 @@ from orchestrator.pipeline.finalists import (
     test_stage,
 )
 from orchestrator.pipeline.finished import STAGE, run_key
+from orchestrator.pipeline.picking import require_search, search_stage_key, slots_are_needed
 from orchestrator.pipeline.preflight import preflight_stage
 from orchestrator.pipeline.results import RunResults, write_up
 from orchestrator.pipeline.stages import Stages
@@ -37,9 +38,10 @@ from orchestrator.records.summary import Summary
 from orchestrator.search.driver import SearchTask, run_search
 from orchestrator.search.trial_specs import Composer
 from orchestrator.terminal.console import Console
+from orchestrator.tracking.moved_store import tell_of_move
 from orchestrator.tracking.recorder import MlflowRecorder, ParentFacts
-from trainables.config import Role, WorkbenchSpec, digest_of
-from trainables.errors import ConfigError, Interrupted, StillhouseError
+from trainables.config import Role, WorkbenchSpec
+from trainables.errors import Interrupted, StillhouseError
 
 CLOSE_S = {"FINISHED": 120.0, "FAILED": 20.0, "KILLED": 5.0}
 LIBRARIES = ("ray", "torch", "torchvision", "mlflow", "pyarrow", "optuna")
@@ -56,17 +58,20 @@ def run_experiment(
         StillhouseError: a stage failed; running again goes on from there.
     """
     out = out_folder(loaded)
-    with _locked(out):
-        ledger = Ledger(out)
+    with _locked(out), closing(Ledger(out)) as ledger:
+        workers = Workers(loaded.config, out, console)
+        run = Run(loaded, out, ledger, Stages(ledger, console), workers, console)
+        if search_must_exist:
+            require_search(run)
+        tell_of_move(loaded, console.info)
         recorder = _recorder(loaded, ledger, out)
         status = "FAILED"
         try:
-            with Workers(loaded.config, out, console) as workers:
-                run = Run(loaded, out, ledger, Stages(ledger, console), workers, console)
+            with workers:
                 if not search_must_exist:
                     preflight_stage(run)
                 recorder.start()
-                summary = _stages(run, recorder, search_must_exist=search_must_exist)
+                summary = _stages(run, recorder)
             status = "FINISHED"
         except KeyboardInterrupt as error:
             status = "KILLED"
@@ -75,17 +80,16 @@ def run_experiment(
             # On Ctrl-C people wait ten seconds at most; what MLflow lacks then, the next run writes.
             if recorder.is_started:
                 recorder.close(status, timeout_s=CLOSE_S[status])  # type: ignore[arg-type]
-            ledger.close()
         return summary
 
 
-def _stages(run: Run, recorder: MlflowRecorder, *, search_must_exist: bool) -> Summary:
+def _stages(run: Run, recorder: MlflowRecorder) -> Summary:
     teacher = teacher_stage(run)
-    over = run.ledger.finished(STAGE, run_key(run.loaded)) is not None
-    cache = cache_stage(run, teacher, needed=not over)
+    search = run.search_key(teacher, cache_identity(run, teacher))
+    over = run.ledger.finished(STAGE, run_key(run.loaded, run.ledger)) is not None
+    cache = cache_stage(run, teacher, needed=not over and slots_are_needed(run, search))
     workbench = run.workbench(cache, teacher=teacher)
-    search = run.search_key(teacher, cache)
-    _search_stage(run, workbench, search, must_exist=search_must_exist)
+    _search_stage(run, workbench, search)
     records = run.ledger.trials(search=search, role=Role.SEARCH)
     costs = profile_stage(run, workbench, search, [r for r in records if r.status == "completed"])
     finalists, controls = finalists_stage(run, workbench, search, chosen_finalists(run, records, costs))
@@ -118,21 +122,14 @@ def _stages(run: Run, recorder: MlflowRecorder, *, search_must_exist: bool) -> S
     return write_up(run, recorder, results, exported, registered, tracking_uri(run.loaded))
 
 
-def _search_stage(run: Run, workbench: WorkbenchSpec, search: str, *, must_exist: bool) -> None:
-    key = digest_of([search, run.experiment.budget.trials])
-    if must_exist and not run.stages.is_finished("search", key):
-        raise ConfigError(
-            f"experiment {run.experiment.name} has no finished search in {run.out}; "
-            f"run it first, with the same options"
-        )
-
+def _search_stage(run: Run, workbench: WorkbenchSpec, search: str) -> None:
     def search_action() -> dict[str, Any]:
         run.workers.start_slots()
         composer = Composer(run.experiment, run.space, workbench, search)
         task = SearchTask(composer, run.workers.broker, run.workers.plan.slots, run.out / "tune")
         return run_search(task, run.ledger, run.console)
 
-    run.stages.run("search", key, search_action)
+    run.stages.run("search", search_stage_key(run, search), search_action)
 
 
 def _recorder(loaded: LoadedExperiment, ledger: Ledger, out: Path) -> MlflowRecorder:
@@ -141,7 +138,7 @@ def _recorder(loaded: LoadedExperiment, ledger: Ledger, out: Path) -> MlflowReco
     searched = {f"{section}.{name}" for section, name in dimensions if section in ("student", "training")}
     facts = ParentFacts(
         name=config.name,
-        config=config.plain(),
+        config={name: value for name, value in config.plain().items() if name != "out"},
         searched=searched,
         constants={"space": space.plain()},
         versions={"stillhouse": __version__, **{name: version(name) for name in LIBRARIES}},

@@ -11,6 +11,7 @@ from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.imported_teacher import imported_facts, read_imported
 from orchestrator.terminal.console import Console, Progress
 from orchestrator.terminal.formatting import percent
+from trainables.cache.tools.import_logits import ImportedTeacher
 from trainables.config import MAX_VIEWS, DataConfig, Normalisation, ViewsConfig, digest_of
 from trainables.config.metrics import ACCURACY
 from trainables.data import TrainingData, load_training
@@ -67,7 +68,8 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
         folder=str(run.out / "teacher"),
         threads=experiment.cluster.cpus_per_worker,
     )
-    inputs = request.model_dump(mode="json", exclude={"folder", "threads", "checkpoint"})
+    inputs = request.model_dump(mode="json", exclude={"folder", "threads", "checkpoint", "data"})
+    inputs["data"] = keyed_data(run)
     key = digest_of([inputs, _file_digest(config.checkpoint)])
     return request, key
 
@@ -90,7 +92,7 @@ def _require_accuracy(expected: float | None, facts: TeacherFacts) -> None:
 def _imported_stage(run: Run) -> TeacherFacts:
     """What is known of a teacher whose logits were brought; there is nothing to train or to load."""
     record = read_imported(run.loaded)
-    key = digest_of([record.plain(), run.experiment.data.plain()])
+    key = _imported_key(run, record)
 
     def make() -> dict[str, Any]:
         return imported_facts(record, load_training(run.experiment.data)).plain()
@@ -101,6 +103,20 @@ def _imported_stage(run: Run) -> TeacherFacts:
         f"{100 * record.accuracy:.2f} % of the training split; no network here to prove them against"
     )
     return facts
+
+
+def recorded_teacher(run: Run) -> TeacherFacts | None:
+    """The teacher of this experiment as the ledger tells; none where no run has made it.
+
+    Raises:
+        ConfigError: its logits are still to be imported.
+    """
+    if run.experiment.teacher.imported:
+        key = _imported_key(run, read_imported(run.loaded))
+    else:
+        _, key = teacher_request(run)
+    done = run.ledger.finished("teacher", key)
+    return None if done is None else TeacherFacts.from_plain(done.found)
 
 
 def known_teacher(run: Run, data: TrainingData | None = None) -> TeacherFacts | None:
@@ -114,9 +130,7 @@ def known_teacher(run: Run, data: TrainingData | None = None) -> TeacherFacts | 
     """
     if run.experiment.teacher.imported:
         return imported_facts(read_imported(run.loaded), data or load_training(run.experiment.data))
-    _, key = teacher_request(run)
-    done = run.ledger.finished("teacher", key)
-    facts = None if done is None else TeacherFacts.from_plain(done.found)
+    facts = recorded_teacher(run)
     if facts is not None and facts.weights is not None and Path(facts.weights).is_file():
         return facts
     config = run.experiment.teacher
@@ -124,6 +138,16 @@ def known_teacher(run: Run, data: TrainingData | None = None) -> TeacherFacts | 
         return None
     data = data or load_training(run.experiment.data)
     return checkpoint_facts(config.source, config.checkpoint, data)
+
+
+def _imported_key(run: Run, record: ImportedTeacher) -> str:
+    return digest_of([record.plain(), keyed_data(run)])
+
+
+def keyed_data(run: Run) -> dict[str, Any]:
+    """What fingerprints hold of the data section: its folder is known again where all was moved."""
+    data = run.experiment.data.plain()
+    return data if data["root"] is None else {**data, "root": run.key_path(data["root"])}
 
 
 def _file_digest(path: str | None) -> str | None:

@@ -21,6 +21,7 @@ from orchestrator.records.events import (
     TrialStarted,
     read_event,
 )
+from orchestrator.records.places import KeyPaths, former_places, read, written
 from trainables.config import Config, Role
 from trainables.config.metrics import ACCURACY, improves
 from trainables.errors import StillhouseError
@@ -66,7 +67,8 @@ class Ledger:
 
     Every line is one event; `events.py` has a type for each of the eight kinds. A line cut short by a
     crash is passed over when the file is opened again, and cut off before the next event: whoever only
-    reads never alters the file, since a run may be writing it at that moment.
+    reads never alters the file, since a run may be writing it at that moment. Paths in the file are relative
+    where they lie in its folder, and absolute in memory (`places.py`).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -75,7 +77,10 @@ class Ledger:
         Raises:
             StillhouseError: the folder cannot be written, or a line of the file is no event.
         """
+        self.folder = folder.absolute()
         self.path = folder / "ledger.jsonl"
+        self.former_place: str | None = None
+        """Where the folder was when an earlier version last wrote an absolute path here; none if never."""
         self._lock = threading.Lock()
         self._events: list[Event] = []
         self._trials: dict[str, TrialRecord] = {}
@@ -99,8 +104,9 @@ class Ledger:
         """
         with self._lock:
             stamp = {"seq": len(self._events), "time_ms": time.time_ns() // 1_000_000}
-            event = cast(EventT, event.model_copy(update=stamp))
-            line = json.dumps(event.plain(), separators=(",", ":")).encode() + b"\n"
+            event = read(cast(EventT, event.model_copy(update=stamp)), self.folder, ())
+            plain = written(event, self.folder).plain()
+            line = json.dumps(plain, separators=(",", ":")).encode() + b"\n"
             try:
                 self._write(line)
             except OSError as error:
@@ -139,6 +145,10 @@ class Ledger:
                 return event
         return None
 
+    def key_paths(self, project: Path) -> KeyPaths:
+        """How fingerprints in this ledger hold paths; `project` is the folder of the experiment's file."""
+        return KeyPaths(self.folder, self.former_place, project)
+
     def close(self) -> None:
         """Close the file; the ledger can still be read."""
         self._file.close()
@@ -165,15 +175,21 @@ class Ledger:
         self._tail_is_cut = True
 
     def _load(self) -> None:
-        for number, line in enumerate(self._lines(), start=1):
-            try:
-                self._fold(read_event(json.loads(line)))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise StillhouseError(
-                    f"{self.path}:{number}: not a ledger event ({type(error).__name__}: {error}); "
-                    "restore the file or move it away"
-                ) from error
-            self._size += len(line)
+        found: list[Event] = []
+        number = 0
+        try:
+            for number, line in enumerate(self._lines(), start=1):  # noqa: B007 (told below)
+                found.append(read_event(json.loads(line)))
+                self._size += len(line)
+            former = former_places(found)
+            self.former_place = next(iter(former), None)
+            for number, event in enumerate(found, start=1):  # noqa: B007
+                self._fold(read(event, self.folder, former))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StillhouseError(
+                f"{self.path}:{number}: not a ledger event ({type(error).__name__}: {error}); "
+                "restore the file or move it away"
+            ) from error
 
     def _lines(self) -> Iterator[bytes]:
         with self.path.open("rb") as file:

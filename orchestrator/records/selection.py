@@ -94,7 +94,9 @@ def rank_trials(records: Sequence[TrialRecord], figures: Figures | None = None) 
 def choose_finalists(
     records: Sequence[TrialRecord], figures: Figures, constraints: Sequence[Constraint], k: int
 ) -> list[TrialRecord]:
-    """The best trials that meet the constraints, at most `k`, no hyper-parameters twice.
+    """The best trials that meet the constraints on costs, at most `k`, no hyper-parameters twice.
+
+    A constraint on accuracy is one on the mean over the seeds, which is not known yet: the champion meets it.
 
     Raises:
         StillhouseError: no trial was completed, or none meets the constraints (the closest are named).
@@ -102,6 +104,7 @@ def choose_finalists(
     ranked = rank_trials(records, figures)
     if not ranked:
         raise StillhouseError(_nothing_completed(records))
+    constraints = [constraint for constraint in constraints if constraint.is_of_costs]
     everything = {r.trial: _with_accuracy(r.trial, r.best[ACCURACY], figures) for r in ranked}
     allowed = [r for r in ranked if not violated(constraints, everything[r.trial])]
     if not allowed:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from orchestrator.config.tracking_uri import without_password
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
+from orchestrator.records.places import summary_as_read, summary_as_written
 from orchestrator.records.student_figures import Finalist, Students
 from trainables.config import Config
 from trainables.config.metrics import ACCURACY, ECE, NLL
@@ -158,18 +159,19 @@ def champion_of(
 
 
 def write_summary(path: Path, summary: Summary) -> None:
-    """Write the document at once, its numbers unrounded."""
-    replace_text(path, json.dumps(summary.plain(), indent=2, allow_nan=False) + "\n")
+    """Write the document at once, its numbers unrounded and its paths relative to the folder."""
+    replace_text(path, json.dumps(summary_as_written(summary.plain()), indent=2, allow_nan=False) + "\n")
 
 
 def read_summary(path: Path) -> Summary:
-    """The document in a file.
+    """The document in a file, with the paths of where it is now.
 
     Raises:
         ConfigError: no such file, or no summary of this version.
     """
     try:
-        return Summary.from_plain(_of_this_version(json.loads(path.read_text(encoding="utf-8"))))
+        written = Summary.from_plain(_of_this_version(json.loads(path.read_text(encoding="utf-8"))))
+        return Summary.from_plain(summary_as_read(written.plain(), path.parent.absolute()))
     except OSError as error:
         raise ConfigError(f"no summary at {path}: {error}; run the experiment first") from error
     except (ValueError, KeyError, TypeError, ValidationError) as error:

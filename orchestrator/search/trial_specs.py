@@ -77,23 +77,23 @@ class Composer:
         return Proposal(job, resolved.parameters, sampled)
 
 
-def repeat_jobs(
-    spec: TrialSpec, *, experiment: ExperimentConfig, workbench: WorkbenchSpec, role: Role
-) -> list[TrainJob]:
+def repeat_specs(spec: TrialSpec, experiment: ExperimentConfig) -> list[TrialSpec]:
     """The same student again, once per seed of the budget; all groups share their seeds, so pairs compare."""
     return [
-        TrainJob(
-            workbench=workbench,
-            trial=spec.with_overrides(
-                trial_id=f"{spec.trial_id}-seed{number}",
-                role=role,
-                fork=None,
-                keep_states=False,
-                seed=derive_seed(experiment.seed, "repeat", number),
-            ),
+        spec.with_overrides(
+            trial_id=f"{spec.trial_id}-seed{number}",
+            role=Role.BASELINE if spec.role is Role.BASELINE else Role.FINALIST,
+            fork=None,
+            keep_states=False,
+            seed=derive_seed(experiment.seed, "repeat", number),
         )
         for number in range(experiment.budget.seeds)
     ]
+
+
+def repeat_jobs(spec: TrialSpec, *, experiment: ExperimentConfig, workbench: WorkbenchSpec) -> list[TrainJob]:
+    """The jobs that train `repeat_specs`."""
+    return [TrainJob(workbench=workbench, trial=again) for again in repeat_specs(spec, experiment)]
 
 
 def control_spec(search: str, student: ModelConfig, training: TrainingConfig) -> TrialSpec:

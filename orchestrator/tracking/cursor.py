@@ -10,12 +10,16 @@ from typing import Any, Final
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import experiment_name, out_folder, tracking_uri
 from orchestrator.config.tracking_uri import without_password
+from orchestrator.records.places import relative
 from trainables.config import Config
 from trainables.errors import ConfigError, StillhouseError
 from trainables.local_files import replace_text
 
 _log = logging.getLogger(__name__)
-_SCHEMA: Final = 1
+_SCHEMA: Final = 2
+_ABSOLUTE: Final = 1
+"""The schema in which stores in the folder went by their absolute address."""
+_SQLITE: Final = "sqlite:///"
 
 
 class TrackingCursor(Config):
@@ -35,7 +39,10 @@ class CursorFile:
 
     def __init__(self, folder: Path, tracking_uri: str, experiment_name: str) -> None:
         self._path = folder / "mlflow.json"
-        self._key = f"{without_password(tracking_uri)} {experiment_name}"
+        self._place = relative(without_password(tracking_uri), folder.absolute())
+        self._is_inside = self._place != without_password(tracking_uri)
+        self._experiment = experiment_name
+        self._key = f"{self._place} {experiment_name}"
 
     def load(self) -> TrackingCursor | None:
         """What was saved for this store and experiment, if it can be read."""
@@ -56,6 +63,12 @@ class CursorFile:
         except StillhouseError as error:
             _log.warning("the next run brings MLflow up to date anew: %s", error)
 
+    def _named_now(self, key: str) -> str:
+        """The key of an earlier version's entry: a store in the folder goes by its place there."""
+        end = f"/{self._place.removeprefix(_SQLITE)} {self._experiment}"
+        is_ours = self._is_inside and key.startswith(f"{_SQLITE}/") and key.endswith(end)
+        return self._key if is_ours else key
+
     def _stores(self) -> dict[str, Any]:
         try:
             document = json.loads(self._path.read_text())
@@ -64,9 +77,13 @@ class CursorFile:
         except (OSError, ValueError) as error:
             _log.warning("%s is damaged, MLflow is brought up to date anew: %s", self._path, error)
             return {}
-        if not isinstance(document, dict) or document.get("schema") != _SCHEMA:
+        schema = document.get("schema") if isinstance(document, dict) else None
+        if schema not in (_ABSOLUTE, _SCHEMA):
             return {}
-        return dict(document["stores"])
+        stores: dict[str, Any] = document["stores"]
+        if schema == _ABSOLUTE:
+            return {self._named_now(key): entry for key, entry in stores.items()}
+        return stores
 
 
 def experiment_id(loaded: LoadedExperiment) -> str:

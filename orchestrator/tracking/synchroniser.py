@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from orchestrator.config.paths import artifact_folder
 from orchestrator.records.events import TrialStarted
 from orchestrator.records.ledger import Ledger
 from orchestrator.tracking.cursor import CursorFile, TrackingCursor
@@ -32,7 +33,7 @@ class Projector:
         self, ledger: Ledger, *, tracking_uri: str, experiment_name: str, out: Path, parent: ParentFacts
     ) -> None:
         self._ledger = ledger
-        self._place = (tracking_uri, experiment_name, out / "mlartifacts")
+        self._place = (tracking_uri, experiment_name, artifact_folder(tracking_uri, out))
         self._cursor_file = CursorFile(out, tracking_uri, experiment_name)
         self._facts = parent
         self._identity = ""

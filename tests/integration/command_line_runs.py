@@ -50,10 +50,10 @@ class Task:
         (folder / "task.yaml").write_text(EXPERIMENT)
         (folder / "space.yaml").write_text(SPACE.replace("OBJECTIVE", objective))
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "orchestrator", "run", "task.yaml", "--out", str(self.out), *words]
+    def start(self, *words: str, command: str = "run") -> subprocess.Popen[str]:
+        options = [command, "task.yaml", "--out", str(self.out), *words]
         return subprocess.Popen(
-            command,
+            [sys.executable, "-m", "orchestrator", *options],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from orchestrator.records.summary import read_summary
 from orchestrator.tracking.store import prepare_mlflow
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]
@@ -47,8 +48,7 @@ class Story:
 
     @property
     def summary(self) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads((self.out / "summary.json").read_text())
-        return document
+        return read_summary(self.out / "summary.json").plain()
 
 
 def example_block(language: str, marker: str) -> str:

@@ -32,7 +32,7 @@ def test_a_larger_budget_adds_a_trial_and_keeps_all_that_was_there(tmp_path: Pat
     assert events[: len(before)] == before
     added = events[len(before) :]
     stages = {event["stage"]: event for event in added if event["kind"] == "stage"}
-    # The cache is known by its absolute path as well, and the folder has moved; its files all count.
+    # The folder has moved, and the version that made it kept absolute paths: all that it holds counts.
     assert list(stages) == [
         "preflight",
         "cache",
@@ -51,3 +51,20 @@ def test_a_larger_budget_adds_a_trial_and_keeps_all_that_was_there(tmp_path: Pat
     told = Counter(run.data.tags.get("trial_id", "parent") for run in task.mlflow_runs())
     started = {event["trial"] for event in events if event["kind"] == "trial_started"}
     assert told == Counter(["parent", *started])
+    assert all(run.info.artifact_uri.startswith(task.out.as_uri()) for run in task.mlflow_runs())
+    assert not Path("/tmp/stillhouse/fixture").exists()  # noqa: S108  # where it was made
+
+
+def test_a_pick_trains_nothing_and_starts_no_slot(tmp_path: Path) -> None:
+    task = OlderTask(tmp_path)
+    before = task.events()
+    done = finish(task.start("--where", "selection_accuracy >= 0.27", command="pick"))
+    assert done.returncode == 0, done.stderr
+    assert "starting Ray" not in done.stdout
+    added = task.events()[len(before) :]
+    assert {event["kind"] for event in added} <= {"stage", "artifact", "figures"}
+    assert "test" not in {event.get("stage") for event in added}
+    refused = finish(task.start("--where", "selection_accuracy >= 0.28", command="pick"))
+    # The search's own seed has 0.4958; the mean over the seeds, which the table shows, is 27.86 %.
+    assert refused.returncode != 0
+    assert "selection_accuracy 0.278552 misses selection_accuracy >= 0.28" in refused.stderr

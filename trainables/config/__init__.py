@@ -4,7 +4,7 @@ Bounds and defaults stand in the fields, so that a file is checked without loadi
 """
 
 from trainables.config.base import Config, digest_of
-from trainables.config.cache import CacheConfig, CacheIdentity, Precision
+from trainables.config.cache import BroughtValues, CacheConfig, CacheIdentity, Precision
 from trainables.config.data import DataConfig, DataName, Normalisation, Split
 from trainables.config.models import ModelConfig, ModelName
 from trainables.config.objectives import (
@@ -41,6 +41,7 @@ __all__ = [
     "MAX_VIEWS",
     "OBJECTIVE_CONFIGS",
     "BankConfig",
+    "BroughtValues",
     "CacheConfig",
     "CacheIdentity",
     "CeConfig",

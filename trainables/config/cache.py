@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -19,6 +19,10 @@ class Precision(StrEnum):
     """256 steps between the smallest and the largest logit of a row."""
     TOPK = "topk"
     """The largest logits in fp16, and the log-sum-exp of all others."""
+
+
+BroughtValues = Literal["logits", "probabilities"]
+"""What the numbers of a file of teacher's answers are; log-probabilities are logits."""
 
 
 class CacheConfig(Config):

@@ -23,7 +23,7 @@ from trainables.cache.format.parquet import ShardRows, write_shard
 from trainables.cache.format.planning import agreed_origin, claim_folder, plan_shards, publish
 from trainables.cache.format.storage import Place
 from trainables.cache.tools.callbacks import OnStep
-from trainables.config import BankConfig, Config, digest_of
+from trainables.config import BankConfig, BroughtValues, Config, digest_of
 from trainables.data import ImageSplit, TrainingData
 from trainables.errors import DataError
 
@@ -36,13 +36,21 @@ NAMED: Final = 5
 class ImportedTeacher(Config):
     """What is known of a teacher whose logits were brought."""
 
-    teacher: str = Field(description="sha256 of the sample ids and logits of the training split, in float32")
+    teacher: str = Field(
+        description="sha256 of the sample ids and logits of the training split, in float32, and of `values`"
+    )
     source: str = Field(description="name of the file that they came from")
     source_sha256: str
     accuracy: float = Field(description="on the training split; a fraction")
     chance: float = Field(description="the accuracy that the same answers would have on shuffled samples")
     selection_accuracy: float | None = Field(
         description="on the selection split, where the file has logits of all of it"
+    )
+    values: BroughtValues = Field(
+        "logits",
+        description="what the file's numbers are; of probabilities the logarithms are kept",
+        # Left out of the record of logits, which therefore reads as it always did.
+        exclude_if=lambda values: values == "logits",
     )
 
 
@@ -54,7 +62,13 @@ class BroughtLogits:
     logits_NC: Float32s
 
 
-def check_logits(path: Path, ids: Int64s, logits: Float32s, data: TrainingData) -> BroughtLogits:
+def check_logits(
+    path: Path,
+    ids: Int64s,
+    logits: Float32s,
+    data: TrainingData,
+    values: BroughtValues = "logits",
+) -> BroughtLogits:
     """The logits in the order of the training split, after all that can be checked without the teacher.
 
     Ids of the selection split may be in the file too; they tell the teacher's accuracy there. The share of
@@ -79,12 +93,13 @@ def check_logits(path: Path, ids: Int64s, logits: Float32s, data: TrainingData) 
     train_NC = logits[_places(ids, data.train.ids.numpy(), order)]
     accuracy, chance = _accuracy(path, train_NC, data.train)
     record = ImportedTeacher(
-        teacher=_digest(data.train.ids.numpy(), train_NC),
+        teacher=_digest(data.train.ids.numpy(), train_NC, values),
         source=path.name,
         source_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         accuracy=accuracy,
         chance=chance,
         selection_accuracy=_selection_accuracy(ids, logits, order, data.selection),
+        values=values,
     )
     return BroughtLogits(record, train_NC)
 
@@ -111,8 +126,12 @@ def import_logits(
         for shard in plan.missing:
             written.append(_write(place, origin, shard, brought, data))
             progress(len(written), len(plan.missing))
-        publish(place, plan_shards(place, origin, banks), {"imported": brought.record.source})
+        publish(place, plan_shards(place, origin, banks), _origin_of(brought.record))
     return written
+
+
+def _origin_of(record: ImportedTeacher) -> dict[str, str]:
+    return {"imported": record.source, **({} if record.values == "logits" else {"values": record.values})}
 
 
 def _write(
@@ -180,10 +199,11 @@ def _selection_accuracy(ids: Int64s, logits: Float32s, order: Int64s, selection:
     return float((answers == selection.labels.numpy()).mean())
 
 
-def _digest(ids_N: Int64s, logits_NC: Float32s) -> str:
+def _digest(ids_N: Int64s, logits_NC: Float32s, values: BroughtValues) -> str:
     content = hashlib.sha256(np.ascontiguousarray(ids_N).data)
     content.update(np.ascontiguousarray(logits_NC, dtype="<f4").data)
-    return digest_of({"imported logits": content.hexdigest()})
+    kind = {} if values == "logits" else {"values": values}
+    return digest_of({"imported logits": content.hexdigest(), **kind})
 
 
 def _named(ids: Int64s) -> str:

@@ -12,20 +12,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainables.cache.format.logit_encoding import Float32s, Int64s
+from trainables.cache.tools.brought_values import as_logits
+from trainables.config import BroughtValues
 from trainables.errors import DataError
 
 ID_NAMES: Final = ("ids", "sample_id")
 LOGITS: Final = "logits"
 
 
-def read_logits(path: Path) -> tuple[Int64s, Float32s]:
+def read_logits(path: Path, values: BroughtValues = "logits") -> tuple[Int64s, Float32s]:
     """Sample ids and NxC float32 logits of an .npz or .parquet file, in the order of the file.
+
+    Its numbers may be probabilities too, if `values` says so.
 
     An .npz file has the arrays `ids` (or `sample_id`) and `logits`. A Parquet file has the same as columns,
     or `logit_0`, `logit_1` and so on, as `cache export` writes them.
 
     Raises:
-        DataError: it cannot be read, lacks one of them, or they are not integers and floats of equal length.
+        DataError: it cannot be read, lacks one of them, or they are not integers and floats of equal length;
+            or the numbers are not the `values` that they are said to be.
     """
     try:
         if path.suffix == ".npz":
@@ -43,7 +48,8 @@ def read_logits(path: Path) -> tuple[Int64s, Float32s]:
         )
     if ids.dtype.kind not in "iu" or logits.dtype.kind != "f":
         raise DataError(f"{path}: ids are {ids.dtype}, logits {logits.dtype}; allowed: integers and floats")
-    return ids.astype(np.int64, copy=False), logits.astype(np.float32, copy=False)
+    ids = ids.astype(np.int64, copy=False)
+    return ids, as_logits(path, ids, logits, values)
 
 
 def _from_npz(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -26,7 +26,7 @@ from trainables.cache.format.storage import Place
 from trainables.cache.node.reader import open_cache
 from trainables.config import DataConfig, DataName, ModelConfig, ModelName
 from trainables.data import load_training
-from trainables.errors import CacheError, ConfigError, StillhouseError
+from trainables.errors import CacheError, ConfigError, DataError, StillhouseError
 from trainables.models import build_model
 from trainables.models.weights import save_weights
 
@@ -148,6 +148,29 @@ def test_damage_is_named_with_exit_code_1_and_mended_by_importing_again(file: st
     (folder_of(file) / "notes.txt").unlink()
     assert told("import", logits, file)["files"] == 1
     assert cache("verify", file, "--deep").exit_code == 0
+
+
+def test_probabilities_are_imported_when_they_are_said_to_be_such(file: str, logits: Path) -> None:
+    with np.load(logits) as brought:
+        ids, exp = brought["ids"], np.exp(brought["logits"])
+    np.savez(logits, ids=ids, logits=(exp / exp.sum(1, keepdims=True)).astype(np.float16))
+    assert "in 120 of 120 rows" in refused(DataError, "import", logits, file)
+    assert not (Path(file).parent / "out").exists()
+    assert told("import", logits, file, "--values", "probabilities")["values"] == "probabilities"
+    assert told("verify", file, "--deep")["ok"]
+    manifest = json.loads((folder_of(file) / "_manifest.json").read_text())
+    assert manifest["versions"] == {"imported": logits.name, "values": "probabilities"}
+
+
+def test_objectives_that_compare_logits_themselves_are_named_with_probabilities(
+    file: str, logits: Path
+) -> None:
+    with np.load(logits) as brought:
+        ids, exp = brought["ids"], np.exp(brought["logits"])
+    np.savez(logits, ids=ids, logits=exp / exp.sum(1, keepdims=True))
+    words = ("import", logits, file, "--values", "probabilities")
+    assert "which ckd would not take off" in cache(*words, "--space", "ckd").output
+    assert "would not take off" not in cache(*words).output
 
 
 def test_a_stale_manifest_is_written_again_from_the_place_alone(file: str, logits: Path) -> None:

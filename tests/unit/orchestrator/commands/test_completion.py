@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from orchestrator import cli
 from orchestrator.commands.completion import command_line
 from orchestrator.config.overrides import Overrides
+from trainables.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -38,3 +39,21 @@ def test_a_pair_goes_on_with_its_experiment(monkeypatch: pytest.MonkeyPatch) -> 
     done = CliRunner().invoke(cli.app, ["run", "cifar100", "--pair", "vgg13-vgg8", "--json"])
     assert done.exit_code == 0, done.output
     assert called == ["cifar100:vgg13-vgg8"]
+
+
+def test_nothing_is_picked_or_made_where_no_search_was_finished(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = CliRunner().invoke(cli.app, ["pick", "digits", "--out", str(out)])
+    assert isinstance(done.exception, ConfigError)
+    assert str(done.exception) == (
+        f"there is nothing to pick: experiment digits has no finished search in {out}; run it first, with "
+        "the same options"
+    )
+    assert not out.exists()
+
+
+def test_an_accuracy_of_90_is_refused_when_the_option_is_read(tmp_path: Path) -> None:
+    words = ["pick", "digits", "--out", str(tmp_path), "--where", "selection_accuracy >= 90"]
+    done = CliRunner().invoke(cli.app, words)
+    assert isinstance(done.exception, ConfigError)
+    assert "--where: 'selection_accuracy >= 90': an accuracy is a fraction" in str(done.exception)

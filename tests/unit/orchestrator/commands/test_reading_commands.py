@@ -13,6 +13,7 @@ import pytest
 from orchestrator.config.loading import EXPERIMENTS_FOLDER, load_experiment
 from orchestrator.config.paths import experiment_name, out_folder, tracking_uri
 from orchestrator.pipeline.finished import STAGE, run_key
+from orchestrator.records.ledger import Ledger
 from orchestrator.records.summary import Summary
 from orchestrator.tracking.cursor import CursorFile, TrackingCursor
 
@@ -46,7 +47,7 @@ def experiment(tmp_path: Path, summary: Summary) -> Path:
     onnx = summary.champion.exports["onnx"].with_overrides(path=str(exported))
     champion = summary.champion.with_overrides(exports={"onnx": onnx})
     (out / "summary.json").write_text(summary.with_overrides(champion=champion).model_dump_json())
-    events = [*_students(), _finished(STAGE, run_key(loaded), {})]
+    events = [*_students(), _finished(STAGE, run_key(loaded, Ledger(out)), {})]
     lines = [json.dumps({"seq": seq, "time_ms": 1, **event}) + "\n" for seq, event in enumerate(events)]
     (out / "ledger.jsonl").write_text("".join(lines))
     progress = TrackingCursor(ledger="l", experiment_id="7", parent_run_id="p", cursor=0)

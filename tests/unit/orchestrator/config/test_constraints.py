@@ -58,6 +58,12 @@ def test_a_constraint_is_shown_as_it_was_written(text: str) -> None:
         ("latency <= 2", "did you mean 'latency_ms'?"),
         ("parms <= 2", "did you mean 'params'?"),
         ("params <= 1e", "'1e' in 'params <= 1e' is no number"),
+        (
+            "selection_accuracy >= 90",
+            "'selection_accuracy >= 90': an accuracy is a fraction; allowed: 0 to 1; did you mean "
+            "selection_accuracy >= 0.9?",
+        ),
+        ("selection_accuracy > -1", "'selection_accuracy > -1': an accuracy is a fraction; allowed: 0 to 1"),
     ],
 )
 def test_what_is_no_constraint_is_named_with_what_is_allowed(text: str, message: str) -> None:

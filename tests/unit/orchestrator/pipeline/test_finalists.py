@@ -91,8 +91,8 @@ class Scene:
         proposal = composer({"objective": "dkd", **values, "training": {"lr": lr}})
         return self.trained(proposal.job, 0.9, parameters=proposal.parameters)
 
-    def repeated(self, spec: TrialSpec, role: Role, accuracy: float) -> list[TrialRecord]:
-        jobs = repeat_jobs(spec, experiment=self.run.experiment, workbench=self.workbench, role=role)
+    def repeated(self, spec: TrialSpec, accuracy: float) -> list[TrialRecord]:
+        jobs = repeat_jobs(spec, experiment=self.run.experiment, workbench=self.workbench)
         return [self.trained(job, accuracy) for job in jobs]
 
     def finish(self, stage: str, key: str, result: Mapping[str, object]) -> None:
@@ -264,8 +264,8 @@ def test_each_start_names_what_the_student_repeats(scene: Scene, monkeypatch: py
 
 def test_finalists_and_control_that_are_trained_already_are_only_found(scene: Scene) -> None:
     chosen = scene.searched(2.0, 0.9)
-    repeated = scene.repeated(TrialSpec.from_plain(chosen.spec), Role.FINALIST, 0.85)
-    control = scene.repeated(control_of_file(scene), Role.BASELINE, 0.8)
+    repeated = scene.repeated(TrialSpec.from_plain(chosen.spec), 0.85)
+    control = scene.repeated(control_of_file(scene), 0.8)
     found = finalists.finalists_stage(scene.run, scene.workbench, SEARCH, [chosen])
     assert found == (repeated, control)
     assert [len(group) for group in found] == [2, 2]
@@ -293,7 +293,16 @@ def test_a_finalist_whose_controls_all_failed_stops_the_run_with_the_reason(
 def test_the_test_split_is_read_once(scene: Scene) -> None:
     record = scene.searched(2.0, 0.9)
     weights = TEACHER.weights
-    jobs = [[f"test-{record.trial}", record.checkpoint, weights], ["test-teacher", weights, None]]
+    checkpoint = scene.run.key_path(str(record.checkpoint))
+    jobs = [[f"test-{record.trial}", checkpoint, weights], ["test-teacher", weights, None]]
     found = {record.trial: {"accuracy": 0.7, "agreement": 0.9}, "teacher": {"accuracy": 0.8}}
     scene.finish("test", digest_of(jobs), found)
     assert finalists.test_stage(scene.run, scene.workbench, TEACHER, [record]) == found
+
+
+def test_what_an_earlier_pick_tested_is_not_tested_again(scene: Scene) -> None:
+    first, second = scene.searched(2.0, 0.9), scene.searched(3.0, 0.8)
+    found = {first.trial: {"accuracy": 0.7}, second.trial: {"accuracy": 0.6}, "teacher": {"accuracy": 0.8}}
+    scene.finish("test", "of both", found)
+    tested = finalists.test_stage(scene.run, scene.workbench, TEACHER, [second])
+    assert tested == {name: found[name] for name in (second.trial, "teacher")}

@@ -10,7 +10,8 @@ from orchestrator.config.loading import LoadedExperiment, load_experiment
 from orchestrator.pipeline.finished import STAGE, finished_summary, run_key, show
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger
-from orchestrator.records.summary import Summary
+from orchestrator.records.places import summary_as_read
+from orchestrator.records.summary import Summary, write_summary
 from orchestrator.terminal.console import Console
 
 
@@ -29,15 +30,17 @@ def shipped(summary: Summary, tmp_path: Path) -> Summary:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"weights")
         exports[name] = exported.with_overrides(path=str(path))
-    return summary.with_overrides(champion=summary.champion.with_overrides(exports=exports))
+    shipped = summary.with_overrides(champion=summary.champion.with_overrides(exports=exports))
+    return Summary.from_plain(summary_as_read(shipped.plain(), tmp_path / "out"))
 
 
 def finish(loaded: LoadedExperiment, summary: Summary) -> None:
     out = Path(str(loaded.config.out))
     ledger = Ledger(out)
-    ledger.append(StageEvent(stage=STAGE, key=run_key(loaded), status="finished", seconds=0.0, result={}))
+    key = run_key(loaded, ledger)
+    ledger.append(StageEvent(stage=STAGE, key=key, status="finished", seconds=0.0, result={}))
     ledger.close()
-    (out / "summary.json").write_text(summary.model_dump_json())
+    write_summary(out / "summary.json", summary)
 
 
 def changed(loaded: LoadedExperiment) -> LoadedExperiment:
@@ -105,13 +108,14 @@ def test_both_files_and_the_teachers_checkpoint_make_a_run(loaded: LoadedExperim
     teacher = loaded.config.teacher.with_overrides(checkpoint=str(checkpoint))
     loads = replace(loaded, config=loaded.config.with_overrides(teacher=teacher))
     other_space = replace(loaded, space=load_experiment("digits").space.with_overrides(name="other"))
-    keys = [run_key(loaded), run_key(changed(loaded)), run_key(other_space), run_key(loads)]
+    ledger = Ledger(tmp_path)
+    keys = [run_key(choice, ledger) for choice in (loaded, changed(loaded), other_space, loads)]
     checkpoint.write_bytes(b"weights")
-    keys.append(run_key(loads))
+    keys.append(run_key(loads, ledger))
     checkpoint.write_bytes(b"other weights")
-    keys.append(run_key(loads))
+    keys.append(run_key(loads, ledger))
     assert len(set(keys)) == len(keys)
-    assert run_key(load_experiment("digits")) == run_key(load_experiment("digits"))
+    assert run_key(load_experiment("digits"), ledger) == keys[0]  # wherever the output folder is
 
 
 def test_the_end_shows_on_what_a_latency_was_measured(measured: Summary) -> None:

@@ -10,6 +10,7 @@ from orchestrator.config.loading import LoadedExperiment, load_experiment
 from orchestrator.config.paths import imported_file
 from orchestrator.pipeline.finished import run_key
 from orchestrator.pipeline.imported_teacher import imported_facts, keep_imported, read_imported
+from orchestrator.records.ledger import Ledger
 from orchestrator.records.students_table import students_table
 from orchestrator.records.summary import Summary, TeacherFigures
 from orchestrator.reports.html_report import report_html
@@ -105,10 +106,11 @@ def test_what_is_known_of_the_teacher_is_kept_for_runs(tmp_path: Path) -> None:
 def test_a_finished_run_is_another_one_after_other_logits_were_imported(tmp_path: Path) -> None:
     loaded = written(tmp_path)
     keep_imported(loaded, RECORD)
-    before = run_key(loaded)
-    assert run_key(loaded) == before
+    ledger = Ledger(tmp_path)
+    before = run_key(loaded, ledger)
+    assert run_key(loaded, ledger) == before
     keep_imported(loaded, RECORD.with_overrides(teacher="c" * 64, source="another.npz"))
-    assert run_key(loaded) != before
+    assert run_key(loaded, ledger) != before
 
 
 def test_table_and_report_say_what_imported_logits_do_not_tell(summary: Summary) -> None:

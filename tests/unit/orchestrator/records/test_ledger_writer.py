@@ -31,7 +31,7 @@ COMPLETED = Message(
     end=End.COMPLETED,
     best_epoch=2,
     best=BEST,
-    checkpoint="best.safetensors",
+    checkpoint="/elsewhere/best.safetensors",
 )
 FAILED = Message(end=End.FAILED, reason="the loss is nan in epoch 3")
 
@@ -153,7 +153,7 @@ def test_a_completed_trial_ends_with_its_last_epoch_and_its_weights(
     record = record_of(ledger)
     assert (record.status, record.epochs, record.best_epoch) == ("completed", 3, 2)
     assert (record.best, record.final) == (BEST, {"selection/accuracy": 0.8})
-    assert record.checkpoint == "best.safetensors"
+    assert record.checkpoint == "/elsewhere/best.safetensors"
 
 
 def test_what_comes_after_the_end_is_passed_over(books: Bookkeeper, ledger: Ledger) -> None:

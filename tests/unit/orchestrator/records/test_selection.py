@@ -73,6 +73,17 @@ def test_finalists_meet_the_constraints(make_record: MakeRecord) -> None:
     assert [record.trial for record in chosen] == ["small"]
 
 
+def test_an_accuracy_in_a_constraint_is_the_mean_over_the_seeds_and_not_that_of_the_search(
+    make_record: MakeRecord,
+) -> None:
+    searched = [make_record("a", 0.894, parameters={"t": 1}), make_record("b", 0.88, parameters={"t": 2})]
+    costs = {name: cost(1) for name in ("a", "b", "a-0", "a-1")}
+    constraints = parse_constraints("selection_accuracy >= 0.9")
+    assert choose_finalists(searched, costs, constraints, 1) == [searched[0]]
+    seeds = [make_record(f"a-{seed}", 0.9081, seed=seed, parameters={"t": 1}) for seed in (0, 1)]
+    assert choose_champion(group_trials(seeds), costs, constraints).group.mean == pytest.approx(0.9081)
+
+
 def test_constraints_that_exclude_everybody_name_the_closest_and_by_how_much(make_record: MakeRecord) -> None:
     records = [make_record("far", 0.9, parameters={"w": 1}), make_record("near", 0.8, parameters={"w": 2})]
     figures = {"far": cost(100, 9.0), "near": cost(100, 2.5)}

@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
+from orchestrator.records.places import summary_as_read
 from orchestrator.records.selection import group_of
 from orchestrator.records.student_figures import control_students, finalist_of
 from orchestrator.records.summary import (
@@ -106,6 +107,7 @@ def test_a_champion_must_be_a_finalists_seed(summary: Summary) -> None:
 
 def test_the_document_survives_writing_and_reading(summary: Summary, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "summary.json"
+    summary = Summary.from_plain(summary_as_read(summary.plain(), path.parent))
     write_summary(path, summary)
     write_summary(path, summary)
     assert read_summary(path) == summary
@@ -154,7 +156,8 @@ def test_a_summary_of_an_earlier_version_is_read(summary: Summary, tmp_path: Pat
     for students in (plain["baseline"], plain["champion"], *plain["finalists"]):
         del students["latency_p95_ms"], students["latency_device"]
     (tmp_path / "summary.json").write_text(json.dumps(plain))
-    assert read_summary(tmp_path / "summary.json") == summary
+    wanted = Summary.from_plain(summary_as_read(summary.plain(), tmp_path))
+    assert read_summary(tmp_path / "summary.json") == wanted
 
 
 def test_a_finalist_holds_the_trials_and_figures_of_its_control(summary: Summary) -> None:

@@ -83,9 +83,7 @@ def test_a_job_asks_for_the_costs_that_its_search_minimises(composer: Composer) 
     assert job.costs == (Cost.LATENCY_MS,)
     assert composer(DKD).job.costs == ()
     assert job.trial == composer(DKD).job.trial  # what is told of a student is no part of it
-    again = repeat_jobs(
-        job.trial, experiment=composer.experiment, workbench=job.workbench, role=Role.FINALIST
-    )
+    again = repeat_jobs(job.trial, experiment=composer.experiment, workbench=job.workbench)
     assert [repeat.costs for repeat in again] == [()] * len(again)
 
 
@@ -107,14 +105,15 @@ def test_finalists_and_control_are_repeated_with_the_same_seeds(
     finalist = composer(DKD).job.trial
     control = control_spec(composer.search, three_seeds.student, three_seeds.training)
     groups = [
-        repeat_jobs(spec, experiment=three_seeds, workbench=composer.workbench, role=role)
-        for spec, role in ((finalist, Role.FINALIST), (control, Role.BASELINE))
+        repeat_jobs(spec, experiment=three_seeds, workbench=composer.workbench)
+        for spec in (finalist, control)
     ]
     seeds = [[job.trial.seed for job in group] for group in groups]
     assert seeds[0] == seeds[1]
     assert len(set(seeds[0])) == 3
     assert finalist.seed not in seeds[0]
     assert [job.trial.role for job in groups[0]] == [Role.FINALIST] * 3
+    assert [job.trial.role for job in groups[1]] == [Role.BASELINE] * 3
     assert [job.job_id for job in groups[0]] == [f"{finalist.trial_id}-seed{number}" for number in range(3)]
 
 
@@ -122,9 +121,7 @@ def test_a_repetition_differs_from_its_original_in_name_role_and_seed_alone(
     composer: Composer, three_seeds: ExperimentConfig
 ) -> None:
     original = composer(DKD).job.trial
-    for job in repeat_jobs(
-        original, experiment=three_seeds, workbench=composer.workbench, role=Role.FINALIST
-    ):
+    for job in repeat_jobs(original, experiment=three_seeds, workbench=composer.workbench):
         same = {"trial_id": original.trial_id, "role": original.role, "seed": original.seed}
         assert job.trial.with_overrides(**same) == original
         assert job.workbench == composer.workbench
@@ -135,7 +132,7 @@ def test_more_seeds_keep_the_first_ones(composer: Composer, three_seeds: Experim
     more = three_seeds.with_overrides(budget=three_seeds.budget.with_overrides(seeds=5))
 
     def jobs(experiment: ExperimentConfig) -> list[TrialSpec]:
-        repeats = repeat_jobs(spec, experiment=experiment, workbench=composer.workbench, role=Role.FINALIST)
+        repeats = repeat_jobs(spec, experiment=experiment, workbench=composer.workbench)
         return [job.trial for job in repeats]
 
     assert jobs(more)[:3] == jobs(three_seeds)

@@ -181,6 +181,86 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content:
         read_logits(tmp_path / name)
 
 
+def softmax(logits: Any) -> Any:
+    exp = np.exp(logits - logits.max(1, keepdims=True))
+    return exp / exp.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["npz", "lists"])
+def test_probabilities_are_not_taken_for_logits(
+    data: TrainingData, tmp_path: Path, dtype: Any, kind: str
+) -> None:
+    ids, logits = answers(data)
+    path = written(tmp_path, ids, softmax(logits).astype(dtype), kind)
+    message = (
+        r"these are probabilities and no logits: in 40 of 40 rows .* sum is 1; give --values probabilities"
+    )
+    with pytest.raises(DataError, match=message):
+        read_logits(path)
+
+
+def test_half_precision_of_a_thousand_classes_still_sums_to_one(tmp_path: Path) -> None:
+    rows = softmax(np.random.default_rng(0).normal(size=(50, 1000), scale=3)).astype(np.float16)
+    path = written(tmp_path, np.arange(50), rows)
+    with pytest.raises(DataError, match="in 50 of 50 rows"):
+        read_logits(path)
+    found = read_logits(path, "probabilities")[1]
+    assert np.isfinite(found).all()
+    np.testing.assert_array_equal(found.argmax(1), rows.argmax(1))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_probabilities_are_kept_as_their_logarithms(data: TrainingData, tmp_path: Path, dtype: Any) -> None:
+    ids, logits = answers(data)
+    path = written(tmp_path, ids, softmax(logits).astype(dtype))
+    found = read_logits(path, "probabilities")[1]
+    assert found.dtype == np.float32
+    likely = softmax(logits) > 1e-3
+    wanted = np.log(softmax(logits))
+    np.testing.assert_allclose(found[likely], wanted[likely], atol=1e-3)
+
+
+@pytest.mark.parametrize(("dtype", "least"), [(np.float16, 2.0**-24), (np.float32, 2.0**-149)])
+def test_a_probability_of_zero_counts_as_the_least_that_its_type_can_hold(
+    tmp_path: Path, dtype: Any, least: float
+) -> None:
+    path = written(tmp_path, np.arange(2), np.array([[1, 0], [0.25, 0.75]], dtype))
+    found = read_logits(path, "probabilities")[1]
+    np.testing.assert_allclose(found, np.log([[1, least], [0.25, 0.75]]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_log_probabilities_are_logits(data: TrainingData, tmp_path: Path, dtype: Any) -> None:
+    ids, logits = answers(data)
+    values = np.log(softmax(logits)).astype(dtype)
+    assert np.array_equal(read_logits(written(tmp_path, ids, values))[1], values.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "change", [lambda p: p * 100, lambda p: p - 0.5, lambda p: np.log(p), lambda p: np.full_like(p, np.nan)]
+)
+def test_what_is_no_probability_is_not_taken_for_one(data: TrainingData, tmp_path: Path, change: Any) -> None:
+    ids, logits = answers(data)
+    path = written(tmp_path, ids, change(softmax(logits)))
+    with pytest.raises(DataError, match=r"40 of 40 rows are no probabilities.*leave out --values probabilit"):
+        read_logits(path, "probabilities")
+
+
+def test_the_identity_tells_probabilities_from_their_logarithms(data: TrainingData, tmp_path: Path) -> None:
+    ids, logits = answers(data)
+    path = written(tmp_path, ids, softmax(logits))
+    brought = check_logits(path, *read_logits(path, "probabilities"), data, "probabilities")
+    same = written(tmp_path, ids, read_logits(path, "probabilities")[1])
+    as_logits = checked(data, same)
+    assert np.array_equal(brought.logits_NC, as_logits.logits_NC)
+    assert brought.record.teacher != as_logits.record.teacher
+    assert (brought.record.plain()["values"], "values" in as_logits.record.plain()) == (
+        "probabilities",
+        False,
+    )
+
+
 def test_pickled_arrays_are_not_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", ids=np.arange(3), logits=np.array([{}, {}, {}], dtype=object))
     with pytest.raises(DataError, match="nothing that needs pickle is loaded"):

@@ -1,0 +1,54 @@
+"""Whether there is a finished search to pick from, and whether slots have anything left to do."""
+
+from __future__ import annotations
+
+from orchestrator.pipeline.cache_stage import cache_identity
+from orchestrator.pipeline.context import Run
+from orchestrator.pipeline.finalists import chosen_finalists, known_costs, tested_before, to_repeat
+from orchestrator.pipeline.finished import no_search
+from orchestrator.pipeline.teacher_stage import recorded_teacher
+from orchestrator.search.trial_specs import repeat_specs
+from trainables.config import Role, digest_of
+
+
+def search_stage_key(run: Run, search: str) -> str:
+    """The key of the stage `search`: a larger budget of trials is more of the same search."""
+    return digest_of([search, run.experiment.budget.trials])
+
+
+def require_search(run: Run) -> None:
+    """Refuse to pick where this very search was never finished; nothing is made or started to find out.
+
+    Raises:
+        ConfigError: it was not.
+    """
+    teacher = recorded_teacher(run)
+    if teacher is not None:
+        search = run.search_key(teacher, cache_identity(run, teacher))
+        if run.stages.is_finished("search", search_stage_key(run, search)):
+            return
+    raise no_search(run.loaded)
+
+
+def slots_are_needed(run: Run, search: str) -> bool:
+    """Whether any student is still to be trained, measured or tested, as far as the ledger tells.
+
+    Raises:
+        StillhouseError: none of the students of a finished search meets the constraints.
+    """
+    if not run.stages.is_finished("search", search_stage_key(run, search)):
+        return True
+    records = run.ledger.trials(search=search, role=Role.SEARCH)
+    costs = known_costs(run, search, [record for record in records if record.status == "completed"])
+    if costs is None:
+        return True
+    chosen = chosen_finalists(run, records, costs)
+    wanted = {
+        again.trial_id
+        for spec, _ in to_repeat(run, search, chosen)
+        for again in repeat_specs(spec, run.experiment)
+    }
+    trained = {r.trial: r.status for r in run.ledger.trials(search=search) if r.trial in wanted}
+    done = {trial for trial, status in trained.items() if status == "completed"}
+    failed = {trial for trial, status in trained.items() if status == "failed"}
+    return not (wanted <= done | failed and done <= tested_before(run, {search}).keys())
