@@ -10,7 +10,7 @@ STYLE: Final = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--back); color: var(--ink);
   font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 1240px; margin: 0 auto; padding: 28px 24px 64px; }
+main { max-width: 1320px; margin: 0 auto; padding: 28px 24px 64px; }
 h1 { font-size: 26px; margin: 0; } h2 { font-size: 18px; margin: 0 0 12px; }
 .kind { color: var(--soft); margin: 0 0 2px; }
 section { background: var(--paper); border: 1px solid var(--line); border-radius: 8px;
@@ -27,8 +27,9 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th { text-align: left; font-weight: 600; font-size: 13px; color: var(--soft); }
 th, td { padding: 7px 14px 7px 0; border-bottom: 1px solid var(--line);
   vertical-align: top; overflow-wrap: anywhere; }
-.students td, .students th { white-space: nowrap; }
-.students td:nth-child(3) { white-space: normal; min-width: 200px; }
+.students { font-size: 14px; } .students td { white-space: nowrap; }
+.students th { vertical-align: bottom; overflow-wrap: normal; }
+.students td:last-child { white-space: normal; min-width: 200px; font-size: 13px; }
 tr.champion td { background: #eaf4fb; font-weight: 600; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; margin: 0; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
