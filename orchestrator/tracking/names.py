@@ -18,7 +18,7 @@ VIEW_TAG: Final = f"mlflow.sharedViewState.{VIEW_KEY}"
 RANKED_FILTER: Final = "tags.kind != 'experiment' and attributes.status = 'FINISHED'"
 _RANKED_BY: Final = "metrics.`acc`"
 # Few enough that the searched parameters, which stand right of them, fit on a wide screen.
-_COLUMNS: Final = ("acc", "gain_over_control", "latency_ms", "nll", "params", "test_acc")
+_COLUMNS: Final = ("acc", "gain_over_control", "latency_ms", "params", "test_acc")
 _TAG_COLUMNS: Final = ("champion", "kind", "objective")
 _MAX_VIEW_PARAMS: Final = 40
 
@@ -73,8 +73,9 @@ class ParentFacts:
             f"[Students, finalists and controls, best first]({ranked}) · [the same by filter]({filtered})\n\n"
             f"Filter: `{RANKED_FILTER}`, sorted by `acc`, the accuracy on the selection split at the best "
             "epoch. Pruned students are KILLED, those that broke are FAILED with the tag `reason`. "
-            "The tag `kind` tells trials of the search from finalists and controls, and the tag `champion` "
-            "marks the student to ship, whose means over its seeds are this run's figures `champion_...`. "
+            "The tag `kind` tells trials of the search from finalists and controls, and the tag `champion`, "
+            "with a star before the name, marks the student to ship, whose means over its seeds are "
+            "this run's figures `champion_...`. "
             "Constants are this run's parameters; a student's parameters are what the search varied. A "
             "finalist's `gain_over_control` is its accuracy on the test split less that of the run whose "
             "`trial_id` is in its tag `control`: cross-entropy with the same architecture, epochs and seed."

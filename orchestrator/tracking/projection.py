@@ -32,6 +32,8 @@ _log = logging.getLogger(__name__)
 
 RUNNING: Final = "RUNNING"
 KILLED: Final = "KILLED"
+CHAMPION_MARK: Final = "★"
+"""Before the name of the champion's run: the first column of MLflow's table is always in sight."""
 _INTERRUPTED: Final = "interrupted"
 # A pruned student is KILLED: the page that ranks students filters on FINISHED.
 _STATUS: Final[Mapping[str, str]] = {
@@ -205,7 +207,9 @@ class Projection:
             if event.control is not None:
                 change.tags["control"] = event.control
             if event.champion is not None:
+                name = self._trials[event.trial].start.name if event.trial is not None else ""
                 change.tags["champion"] = "champion" if event.champion else ""
+                change.tags["mlflow.runName"] = f"{CHAMPION_MARK} {name}" if event.champion else name
 
     def _artifact(self, event: ArtifactAdded) -> None:
         if self._known(event):

@@ -54,7 +54,8 @@ def test_an_experiment_is_a_parent_with_a_child_for_each_student(scene: Scene, c
     scene.train("finalist-1", range(1, 3))
     scene.end("finalist-1", "completed")
     scene.ledger.append(StageEvent(stage="search", key="k", status="finished", seconds=12.5, result={}))
-    recorder.record_figures("finalist-1", {"params": 270_410, "latency_ms": 1.23456789})
+    recorder.record_figures("finalist-1", {"params": 270_410, "latency_ms": 1.23456789}, champion=True)
+    recorder.record_figures(None, {"champion_acc": 0.9})
     report = scene.out / "report.html"
     report.write_text("<p>report</p>")
     recorder.record_artifact(report)
@@ -64,9 +65,9 @@ def test_an_experiment_is_a_parent_with_a_child_for_each_student(scene: Scene, c
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["kind"] == "experiment"
     assert parent.data.params == {"name": "demo", "budget.trials": "16", "student.name": "mlp"}
-    assert parent.data.metrics == {"seconds/search": 12.5}
+    assert parent.data.metrics == {"seconds/search": 12.5, "champion_acc": 0.9}
     assert parent.data.tags["version.torch"] == "2.13.0"
-    assert "tags.kind = 'trial'" in parent.data.tags["mlflow.note.content"]
+    assert "tags.kind != 'experiment'" in parent.data.tags["mlflow.note.content"]
     names = {file.path for file in client.list_artifacts(recorder.parent_run_id)}
     assert names == {"experiment.json", "report.html"}
     view = json.loads(client.get_experiment(recorder.experiment_id).tags[VIEW_TAG])
@@ -76,7 +77,8 @@ def test_an_experiment_is_a_parent_with_a_child_for_each_student(scene: Scene, c
     trial, finalist = runs["t-0001"], runs["finalist-1"]
     assert (trial.info.run_name, trial.data.tags["kind"]) == ("0001 kd", "trial")
     assert trial.data.params == {"temperature": "4.0"}
-    assert (finalist.info.run_name, finalist.data.tags["kind"]) == ("finalist-1", "finalist")
+    assert (finalist.info.run_name, finalist.data.tags["kind"]) == ("★ finalist-1", "finalist")
+    assert finalist.data.tags["champion"] == "champion"
     assert finalist.data.params == {"temperature": "4.0", "seed": "11"}
     assert finalist.data.metrics["params"] == 270_410
     assert finalist.data.metrics["latency_ms"] == 1.2346

@@ -268,6 +268,21 @@ def test_a_gain_reaches_mlflow_with_the_name_of_the_student_that_it_is_over(tmp_
     assert change.tags["control"] == "ce-1-seed0"
 
 
+def test_the_champions_run_is_marked_and_named_and_one_that_is_it_no_more_gets_its_name_back(
+    tmp_path: Path,
+) -> None:
+    ledger = Ledger(tmp_path)
+    started(ledger, "t-1")
+    ledger.append(FiguresAdded(trial="t-1", figures={}, champion=True))
+    projection = Projection()
+    marked = only(projection.fold(ledger.events())).tags
+    own = projection.start_of("t-1").name
+    assert (marked["champion"], marked["mlflow.runName"]) == ("champion", f"★ {own}")
+    ledger.append(FiguresAdded(trial="t-1", figures={}, champion=False))
+    again = only(Projection().fold(ledger.events())).tags
+    assert (again["champion"], again["mlflow.runName"]) == ("", own)
+
+
 def test_figures_of_an_earlier_version_bring_neither_device_nor_control(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     started(ledger, "t-1")
