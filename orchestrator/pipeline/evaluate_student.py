@@ -16,6 +16,7 @@ from orchestrator.pipeline.context import Run, quiet_run
 from orchestrator.pipeline.teacher_stage import known_teacher, look_at_images
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import TrialRecord
+from orchestrator.records.students_table import accuracy_text
 from orchestrator.records.summary import read_summary
 from orchestrator.terminal.console import Console
 from orchestrator.terminal.formatting import duration, percent
@@ -24,6 +25,7 @@ from trainables.config.faithfulness import BallSearch, ConfidenceOf
 from trainables.data import ImageSplit, TrainingData, load_test, load_training
 from trainables.errors import CheckpointError, ConfigError
 from trainables.evaluation.faithfulness import BallFigures, Faithfulness, NetworkPair, faithfulness
+from trainables.evaluation.metrics import answer_figures
 from trainables.teacher.loading import load_teacher
 from trainables.training.train_teacher import TeacherFacts
 from trainables.training.workbench import Workbench
@@ -45,6 +47,9 @@ class CleanFigures(Config):
     accuracy: float
     nll: float = Field(description="mean cross-entropy, nats")
     ece: float = Field(description="expected calibration error, 15 bins")
+    balanced_accuracy: float | None = Field(
+        None, description="where classes are uneven", exclude_if=lambda value: value is None
+    )
 
 
 class Evaluation(Config):
@@ -153,7 +158,10 @@ class _Evaluator:
         return model.to(self._workbench.device)
 
     def figures(self, model: nn.Module) -> CleanFigures:
-        return CleanFigures(**self._workbench.evaluate(model, self._split, batch_size=self._batch_size))
+        figures = self._workbench.evaluate(model, self._split, batch_size=self._batch_size)
+        own_N = self._workbench.classes(model, self._split, batch_size=self._batch_size)
+        balanced = answer_figures(own_N, self._split.labels).get("balanced_accuracy")
+        return CleanFigures(**figures, balanced_accuracy=balanced)
 
     def agreement(self, student: nn.Module, teacher: nn.Module) -> float:
         own_N, taught_N = (
@@ -250,7 +258,8 @@ def _teacher(run: Run, *, needs_network: bool) -> TeacherFacts:
 
 
 def _network_row(name: str, found: CleanFigures, agreement: str) -> tuple[str, ...]:
-    return name, percent(found.accuracy), f"{found.nll:.4f}", f"{found.ece:.4f}", agreement
+    accuracy = accuracy_text(found.accuracy, None, found.balanced_accuracy)
+    return name, accuracy, f"{found.nll:.4f}", f"{found.ece:.4f}", agreement
 
 
 def _ball_row(ball: BallFigures) -> tuple[str, ...]:

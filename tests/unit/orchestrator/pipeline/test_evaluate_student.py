@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import tempfile
@@ -16,16 +17,18 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 from orchestrator.cli import app
-from orchestrator.pipeline.evaluate_student import time_left
+from orchestrator.pipeline.evaluate_student import CleanFigures, Evaluation, show_evaluation, time_left
 from orchestrator.records.events import StageEvent, TrialEnded, TrialStarted
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.summary import Summary, write_summary
+from orchestrator.terminal.console import Console
 from trainables.config import (
     CeConfig,
     DataConfig,
     DataName,
     ModelConfig,
     ModelName,
+    Split,
     TrainingConfig,
     TrialSpec,
 )
@@ -331,3 +334,18 @@ def test_the_time_left_is_that_of_what_was_measured_behind_the_first_piece(
     times: list[float], said: str
 ) -> None:
     assert time_left(times, 10) == said
+
+
+def test_where_classes_are_uneven_the_balanced_accuracy_stands_beside_the_accuracy() -> None:
+    even = CleanFigures(accuracy=0.9, nll=0.4, ece=0.1)
+    assert even.plain() == {"accuracy": 0.9, "nll": 0.4, "ece": 0.1}
+    out = io.StringIO()
+    found = Evaluation(
+        experiment="e", trial="t", objective="kd", weights="w", split=Split.SELECTION, images=9,
+        student=even.with_overrides(balanced_accuracy=0.5), teacher=even, teacher_fingerprint="f" * 64,
+        agreement=0.8, faithfulness=None,
+    )  # fmt: skip
+    show_evaluation(found, Console(out=out))
+    lines = out.getvalue().splitlines()
+    assert "90.00 (balanced 50.00)" in lines[2]
+    assert "balanced" not in lines[3]
