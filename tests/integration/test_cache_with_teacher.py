@@ -132,7 +132,8 @@ def test_a_run_on_brought_logits_has_no_teacher_to_run(session: None, tmp_path: 
     assert told("cache", "import", tmp_path / "logits.npz", file)["accuracy"] == 1
     before = files_in(file)
     summary = told("run", file)
-    assert summary["teacher"] == {"params": None, "selection_accuracy": None, "test_accuracy": None}
+    assert {"params", "selection_accuracy", "test_accuracy", "latency_ms"} <= summary["teacher"].keys()
+    assert set(summary["teacher"].values()) == {None}  # a network would be needed to know any of it
     assert [trial["objective"] for trial in summary["trials"]] == ["kd"]
     assert files_in(file) == before
     assert [path.name for path in (tmp_path / "out" / "teacher").iterdir()] == ["imported.json"]
