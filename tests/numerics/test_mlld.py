@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,9 +23,10 @@ from tests.numerics.reference import (
 )
 from trainables.config import MlldConfig, MlldMask, MlldTemperatures
 from trainables.objectives import MlldObjective
+from trainables.objectives.mlld import up_to_percentile
 from trainables.objectives.terms.divergences import kd_divergence_B
 from trainables.objectives.terms.relations import batch_gap_B, class_gap_C
-from trainables.signals import Losses, Signals
+from trainables.signals import Losses, Signals, TeacherSignal
 
 # B = samples in the batch, C = classes
 
@@ -130,6 +132,31 @@ def test_a_percentile_of_a_hundred_keeps_all_and_one_of_zero_the_least(
     gauges = mlld(mask_percentile=percentile).gauges
     assert gauges["kept_samples"].item() == samples
     assert gauges["kept_classes"].item() == classes
+
+
+def test_a_sample_at_the_percentile_is_kept() -> None:
+    """84 % of the 75 steps between 76 samples are 63 exactly: the 64th is the percentile."""
+    confidence_B = torch.linspace(0.2, 0.95, 76)
+    even_BC = torch.zeros(76, 2)
+    teacher = TeacherSignal(even_BC, confidence_B)
+    both = {"weak": even_BC, "strong": even_BC}
+    signals = replace(signals_of(both, both, [0] * 76), teacher=dict.fromkeys(both, teacher))
+    gauges = mlld(signals, mask_percentile=84.0).gauges
+    assert gauges["kept_samples"].item() == pytest.approx(64 / 76)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_samples_up_to_a_percentile_are_those_of_exact_arithmetic(dtype: torch.dtype) -> None:
+    for rows in range(1, 130):
+        values_N = torch.linspace(0.2, 0.95, rows, dtype=dtype).flip(0)
+        for tenths in (0, 1, 7, 283, 290, 333, 500, 840, 999, 1000):
+            kept = int(up_to_percentile(values_N, tenths / 10).sum())
+            assert kept == tenths * (rows - 1) // 1000 + 1
+
+
+def test_values_equal_to_the_percentile_are_all_kept() -> None:
+    values_N = torch.tensor([3.0, 1.0, 2.0, 2.0, 2.0])
+    assert up_to_percentile(values_N, 25.0).tolist() == [False, True, True, True, True]
 
 
 @pytest.mark.parametrize("mask", list(MlldMask))

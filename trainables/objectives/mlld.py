@@ -1,10 +1,11 @@
 """Multi-level logit distillation (Jin, Wang, Lin, CVPR 2023)."""
 
-# B = samples in the batch, C = classes
+# B = samples in the batch, C = classes, N = either
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Final
 
@@ -66,8 +67,8 @@ class MlldObjective(Objective[MlldConfig]):
         logits_BC = at_least_fp32(teacher.logits_BC.detach())
         confidence_B = at_least_fp32(teacher.confidence_B)
         votes_C = logits_BC.softmax(dim=-1).sum(dim=0)
-        part = self.config.mask_percentile / 100
-        kept = (values <= values.quantile(part) for values in (confidence_B, votes_C))
+        percentile = self.config.mask_percentile
+        kept = (up_to_percentile(values, percentile) for values in (confidence_B, votes_C))
         kept_B, kept_C = (flags.to(logits_BC.dtype) for flags in kept)
         return kept_B, kept_C
 
@@ -106,3 +107,14 @@ class MlldObjective(Objective[MlldConfig]):
         if config.mask is MlldMask.RELEASED:
             return kept_C.mean() * class_C.mean(), kept_B.mean() * batch_B.mean()
         return (kept_C * class_C).mean(), (kept_B * batch_B).mean()
+
+
+def up_to_percentile(values_N: Tensor, percentile: float) -> Tensor:
+    """Whether each value is at most the percentile of all of them, interpolated linearly.
+
+    The percentile lies from the value of rank floor(percentile / 100 · (N - 1)), counted from 0, up to the
+    next larger one, so these are the values up to that rank, and those equal to it. The percentile itself
+    may be rounded to below that value, which would drop it.
+    """
+    rank = int(Fraction(str(percentile)) * (len(values_N) - 1) / 100)
+    return values_N <= values_N.sort().values[rank]
