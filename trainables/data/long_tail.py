@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from trainables.seeds import first_by_hash, salt_of
 
 _SALT: Final = salt_of("data/imbalance")
+# A power is rounded: 4900 · 49^-1 comes out a little below 100.
+_ROUNDING: Final = 1e-12
 
 
 def long_tailed(
@@ -26,5 +29,6 @@ def long_tailed(
     kept = []
     for label in range(n_classes):
         share = imbalance ** -(label / max(n_classes - 1, 1))
-        kept.append(first_by_hash(ids_N[labels_N == label], max(int(largest * share), 1), salt=_SALT))
+        count = max(math.floor(largest * share * (1 + _ROUNDING)), 1)
+        kept.append(first_by_hash(ids_N[labels_N == label], count, salt=_SALT))
     return np.sort(np.concatenate(kept))

@@ -31,6 +31,12 @@ def test_the_classes_of_a_long_tail_fall_by_a_constant_factor_from_first_to_last
     assert np.all(np.diff(kept) > 0)
 
 
+def test_the_last_class_keeps_all_of_a_whole_share() -> None:
+    labels = np.repeat(np.arange(3), 588)
+    kept = long_tailed(np.arange(3 * 588), labels, n_classes=3, imbalance=49.0)
+    assert np.bincount(labels[kept]).tolist() == [588, 84, 12]
+
+
 def test_a_smaller_class_keeps_what_it_has_and_the_smallest_at_least_one() -> None:
     labels = np.array([0] * 100 + [1] * 3 + [2] * 100)
     kept = long_tailed(np.arange(203), labels, n_classes=3, imbalance=1e4)
