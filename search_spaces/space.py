@@ -85,7 +85,7 @@ class SpaceConfig(Config):
         """
         points = []
         for name, section in self.objectives.given().items():
-            defaults = OBJECTIVE_CONFIGS[name].defaults()
+            defaults = OBJECTIVE_CONFIGS[name].defaults(section.constants())
             point: dict[str, Any] = {"objective": name} if len(self.objective_names) > 1 else {}
             searched = {parameter: defaults[parameter] for parameter in section.domains()}
             points.append(point | ({name: searched} if searched else {}))
@@ -193,7 +193,7 @@ class SpaceConfig(Config):
     def _points_lie_inside(self) -> Self:
         if self.search.points_to_evaluate == "defaults":
             for name, section in self.objectives.given().items():
-                defaults = OBJECTIVE_CONFIGS[name].defaults()
+                defaults = OBJECTIVE_CONFIGS[name].defaults(section.constants())
                 for parameter, domain in section.domains().items():
                     if not domain.contains(defaults[parameter]):
                         raise _problem(

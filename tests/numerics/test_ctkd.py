@@ -122,7 +122,8 @@ def test_the_students_gradient_does_not_depend_on_the_strength() -> None:
 
 @pytest.mark.parametrize("base", ["kd", "dkd"])
 def test_the_students_gradient_agrees_with_finite_differences(base: str) -> None:
-    objective = ctkd(theta=0.3, base=base)
+    # With weights of 1 the gradients of DKD and of cross-entropy cancel to less than rounding leaves.
+    objective = ctkd(theta=0.3, base=base, ce_weight=0.1, kd_weight=0.9)
 
     def total(student_BC: Tensor) -> Tensor:
         value: Tensor = objective(signals_of(student_BC, logits(WEAK_TEACHER), LABELS)).total

@@ -131,7 +131,7 @@ def test_of_two_classes_decoupled_distillation_is_that_of_the_target_alone() -> 
     ("dkd", "kd"),
     [
         (CrldConfig(base="dkd", weak_threshold=0.8), CrldConfig(weak_threshold=0.8)),
-        (CtkdConfig(base="dkd"), CtkdConfig()),
+        (CtkdConfig(base="dkd"), CtkdConfig(ce_weight=1.0, kd_weight=1.0)),
     ],
     ids=["crld", "ctkd"],
 )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trainables.config.base import FiniteFloat
 from trainables.config.objective_base import (
@@ -182,8 +183,8 @@ class CtkdConfig(ObjectiveBase):
     teacher_weights = ("kd_weight",)
 
     name: Literal["ctkd"] = "ctkd"
-    ce_weight: Weight = 0.1
-    kd_weight: Weight = 0.9
+    ce_weight: Weight = Field(0.1, description="base dkd: 1 where it is not given, as the authors have it")
+    kd_weight: Weight = Field(0.9, description="weight of what base says; base dkd: 1, likewise")
     base: CtkdBase = Field(CtkdBase.KD, description="kd or dkd, at the learned temperature")
     alpha: Weight = Field(1.0, description="base dkd: weight of the target-class part")
     beta: Weight = Field(2.0, description="base dkd: weight of the non-target part")
@@ -194,6 +195,13 @@ class CtkdConfig(ObjectiveBase):
         1.0, ge=0, le=100, description="strength of the gradient against the student"
     )
     warmup_epochs: WarmupEpochs = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weights_of_the_base(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("base") == CtkdBase.DKD:
+            return {"ce_weight": 1.0, "kd_weight": 1.0, **data}
+        return data
 
     @property
     def needed(self) -> frozenset[Need]:

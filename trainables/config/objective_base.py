@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field
@@ -102,9 +104,12 @@ class ObjectiveBase(Config):
     """The hyper-parameters that weigh what the teacher says, each once: `warmup_epochs` scales them."""
 
     @classmethod
-    def defaults(cls) -> dict[str, Scalar]:
-        """The papers' values as plain data, with those that `plain` leaves out."""
-        values: dict[str, Scalar] = to_jsonable_python(dict(cls()))
+    def defaults(cls, chosen: Mapping[str, Scalar] = MappingProxyType({})) -> dict[str, Scalar]:
+        """The papers' values as plain data, with those that `plain` leaves out, and with what is chosen.
+
+        A choice may have other weights in its paper: that of a `base` for one.
+        """
+        values: dict[str, Scalar] = to_jsonable_python(dict(cls.from_plain(dict(chosen))))
         return values
 
     @property

@@ -9,8 +9,10 @@ import pytest
 
 from orchestrator.config.loading import load_space
 from search_spaces.domains import Domain, Listed
+from search_spaces.space import SpaceConfig
 from trainables.config import OBJECTIVE_CONFIGS
 from trainables.config.base import Scalar
+from trainables.config.objectives import CtkdConfig
 
 BETAS: Final = (0.25, 0.5, 1, 2, 4, 6, 8, 10)
 Between = tuple[float, float]
@@ -182,6 +184,26 @@ def test_the_first_student_of_a_space_is_the_papers_in_all_hyper_parameters(spac
     chosen = shipped.resolve(shipped.first_points()[0]).objective
     built = OBJECTIVE_CONFIGS[str(chosen["name"])].from_plain(chosen)
     assert built.plain().items() >= DEFAULTS[space].items()
+
+
+def test_ctkd_on_dkd_has_the_weights_of_its_authors_command() -> None:
+    built = CtkdConfig.from_plain({"base": "dkd"})
+    assert built == CtkdConfig(base="dkd", ce_weight=1.0, kd_weight=1.0, alpha=1.0, beta=2.0)
+    given = CtkdConfig.from_plain({"base": "dkd", "ce_weight": 0.5})
+    assert (given.ce_weight, given.kd_weight) == (0.5, 1.0)
+    assert CtkdConfig.from_plain({"base": "dkd", "kd_weight": 0.9}).plain()["kd_weight"] == 0.9
+
+
+def test_the_first_student_of_a_space_of_ctkd_on_dkd_has_those_weights_too() -> None:
+    plain = {
+        "name": "s",
+        "objectives": {"ctkd": {"base": "dkd", "kd_weight": {"choice": [0.9, 1.0]}}},
+        "search": {"algorithm": "random", "points_to_evaluate": "defaults"},
+    }
+    space = SpaceConfig.from_plain(plain)
+    assert space.first_points() == [{"ctkd": {"kd_weight": 1.0}}]
+    chosen = space.resolve(space.first_points()[0]).objective
+    assert CtkdConfig.from_plain(chosen) == CtkdConfig(base="dkd")
 
 
 @pytest.mark.parametrize("name", [name for name in DEFAULTS if name != "lskd"])
