@@ -56,6 +56,31 @@ def test_equal_networks_leave_what_the_denominator_adds() -> None:
     assert parts(signals, 4.0) == pytest.approx((1.24e-5, 2.41e-5), rel=0.01)
 
 
+@pytest.mark.parametrize("scale", [0.0, 1e-4, 0.01, 1.0, 50.0])
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_what_equal_networks_leave_depends_on_how_far_probabilities_vary(
+    scale: float, temperature: float
+) -> None:
+    """T² · 1e-8 / (|a|² + 1e-8), from next to nothing to T² where nothing varies."""
+    teacher_BC = logits(THREE_TEACHER) * scale
+    soft_BC = (teacher_BC / temperature).softmax(dim=-1)
+    found = sample_distance_B(teacher_BC, teacher_BC, temperature=temperature)
+    torch.testing.assert_close(found, left_over(soft_BC, -1) * temperature**2, rtol=1e-5, atol=1e-14)
+    by_class = class_distance(teacher_BC, teacher_BC, temperature=temperature)
+    expected = left_over(soft_BC, 0).mean() * temperature**2
+    torch.testing.assert_close(by_class, expected, rtol=1e-5, atol=1e-14)
+
+
+def left_over(values: Tensor, dim: int) -> Tensor:
+    return 1e-8 / ((values - values.mean(dim, keepdim=True)).square().sum(dim) + 1e-8)
+
+
+def test_a_sure_row_leaves_next_to_nothing_and_an_undecided_one_all() -> None:
+    rows_BC = logits([[200.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
+    sure, undecided = sample_distance_B(rows_BC, rows_BC, temperature=2.0).tolist()
+    assert (sure, undecided) == (pytest.approx(4 * 1e-8 / 0.75, rel=1e-4), 4.0)
+
+
 def test_two_samples_correlate_fully_one_way_or_the_other() -> None:
     student_BC, teacher_BC = logits(WEAK_STUDENT), logits(WEAK_TEACHER)
     slopes_C = (student_BC.softmax(-1)[0] - student_BC.softmax(-1)[1]) * (

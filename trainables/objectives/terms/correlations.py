@@ -18,7 +18,10 @@ _EPS: Final = 1e-8
 def sample_distance_B(student_BC: Tensor, teacher_BC: Tensor, *, temperature: float) -> Tensor:
     """T² (1 - correlation over classes of the softened probabilities) of each row, in [0, 2 T²].
 
-    The 1e-8 in the denominator leaves about 4e-7 T² where both are equal.
+    The correlation is a·b / (|a| |b| + 1e-8), a and b being the probabilities less their mean. So the 1e-8
+    leaves T² · 1e-8 / (|a|² + 1e-8) where both are equal: about 1e-8 T² of a row that is sure of its class,
+    more the nearer it is to all classes being equally likely, and T² where they are. Rounding in fp32 moves
+    that by some 1e-7 T², below 0 too.
 
     Raises:
         ValueError: student and teacher differ in shape.
@@ -32,9 +35,11 @@ def class_distance(
 ) -> Tensor:
     """T² (1 - correlation over the batch of the softened probabilities), mean over classes.
 
-    A class that is equally likely in all samples has correlation 0; with two samples every correlation is 1
-    or -1, and with one it is 0. With a mask the correlation is over the samples kept, and the value is
-    multiplied by their fraction: a mean over all samples, as terms of one sample have it.
+    The 1e-8 leaves the same here, |a|² being the sum over the batch: more than of a row where a class hardly
+    varies, as one of many that no sample of the batch belongs to. A class that is equally likely in all
+    samples has correlation 0, and leaves T². With two samples every correlation is 1 or -1, and with one it
+    is 0. With a mask the correlation is over the samples kept, and the value is multiplied by their fraction:
+    a mean over all samples, as terms of one sample have it.
 
     Raises:
         ValueError: student and teacher differ in shape.
