@@ -65,7 +65,7 @@ def facts_of(loaded: LoadedExperiment, ledger: Ledger) -> str:
         f"Experiment `{config.name}`: {data.name or data.factory}, {images}{size}. Teacher: "
         f"{_network(config.teacher.model)} ({', '.join(teacher) or 'not in the ledger'}). Student: "
         f"{_network(config.student)}, {training.epochs} epochs in batches of {training.batch_size}, "
-        f"{config.budget.seeds} seeds for each row. Its stages took "
+        f"{config.budget.seeds} seeds for each row, or as many as its table says. Its stages took "
         f"{seconds / 60:.0f} minutes in all, those that were interrupted left out."
     )
     return "\n".join([text, "", "```text", *opening_comment(loaded.source), "```"])
@@ -164,9 +164,10 @@ def _words(evidence: SearchEvidence) -> str:
     """Which differences are more than noise, and which are not."""
     over_ce = [(_name(one), one.over_ce) for one in evidence.groups if one.over_ce]
     over_kd = [(_name(one), one.over_kd) for one in evidence.groups if one.over_kd]
-    seeds = max(len(one.control.accuracies) for one in evidence.by_control)
+    seeds = max(_seeds(evidence).values())
+    fewer = ", ".join(f"{name} ({count})" for name, count in _seeds(evidence).items() if count < seeds)
     lines = [
-        f"{seeds} seeds each, the same for all.",
+        f"{seeds} seeds each, the same for all{' but ' if fewer else ''}{fewer}.",
         *(
             f"{_name(one)}: {len(one.reasons)} of {seeds} seeds failed and have no part in this: "
             f"{'; '.join(dict.fromkeys(one.reasons))}."
@@ -186,6 +187,12 @@ def _words(evidence: SearchEvidence) -> str:
         _sentence("Below KD on average, not significantly", _below(over_kd)),
     ]
     return "\n".join(f"* {line}" for line in lines if line)
+
+
+def _seeds(evidence: SearchEvidence) -> dict[str, int]:
+    """How many seeds each row is the mean of, by its name."""
+    rows = [row for one in evidence.by_control for row in (one.control, *one.beside, *one.finalists)]
+    return {_name(row): len(row.accuracies) for row in rows}
 
 
 def _below(over_kd: Sequence[tuple[str, PairedDifference]]) -> list[str]:

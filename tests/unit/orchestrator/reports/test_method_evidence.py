@@ -290,6 +290,33 @@ def test_seeds_that_failed_are_told_with_their_reason(ledger: Ledger) -> None:
     assert "| `clkd`" not in page
 
 
+def test_rows_with_fewer_seeds_are_named_with_their_number(ledger: Ledger) -> None:
+    tested = {
+        student(ledger, "whole", "clkd", "finalist", seed): {"accuracy": 0.3, "ece": 0.1}
+        for seed in SEEDS[2:]
+    }
+    student(ledger, "whole", "clkd", "finalist", SEEDS[0], failure="the loss is nan in epoch 1")
+    ledger.append(StageEvent(stage="test", key="c", status="finished", seconds=1.0, result=tested))
+    page = methods_page(evidence_of(ledger), title="T", facts="F.", command="c", steps={})
+    assert "* 4 seeds each, the same for all but `clkd` (2).\n" in page
+
+
+def test_where_the_control_lost_a_seed_the_others_keep_their_number(tmp_path: Path) -> None:
+    ledger, tested = Ledger(tmp_path), {}
+    for seed in SEEDS:
+        if seed != SEEDS[0]:
+            tested[student(ledger, "s", "ce", "baseline", seed)] = {"accuracy": 0.8, "ece": 0.1}
+        tested[student(ledger, "s", "kd", "finalist", seed)] = {"accuracy": 0.9, "ece": 0.1}
+    ledger.append(StageEvent(stage="test", key="k", status="finished", seconds=1.0, result=tested))
+    page = methods_page(evidence_of(ledger), title="T", facts="F.", command="c", steps={})
+    assert "* 4 seeds each, the same for all but `ce` (3).\n" in page
+
+
+def test_where_all_rows_have_as_many_seeds_no_row_is_named(ledger: Ledger) -> None:
+    page = methods_page(evidence_of(ledger), title="T", facts="F.", command="c", steps={})
+    assert "* 4 seeds each, the same for all.\n" in page
+
+
 def test_the_facts_name_teacher_and_student(ledger: Ledger) -> None:
     loaded = load_experiment("digits")
     text = facts_of(loaded, ledger)
