@@ -38,6 +38,7 @@ from orchestrator.config.loading import (
 from orchestrator.config.overrides import Overrides
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.config.schema_description import file_schema
+from orchestrator.terminal.masking import data_without_secrets, mask_process, without_secrets
 from search_spaces.space import SpaceConfig
 from trainables.errors import ConfigError, StillhouseError
 
@@ -64,8 +65,10 @@ app.command(epilog="Example: stillhouse evaluate digits --faithfulness --samples
 def main() -> None:
     """Runs a subcommand; what goes wrong for a reason is a line on standard error each, and an exit code.
 
-    With `--json` it is a JSON document on standard output too.
+    With `--json` it is a JSON document on standard output too. Secrets in addresses are left out of both,
+    of logs and of tracebacks.
     """
+    mask_process()
     try:
         app()
     except SystemExit as end:  # so Typer ends every command
@@ -75,7 +78,7 @@ def main() -> None:
         _leave(code)
     except (StillhouseError, ClusterError) as error:
         problems = error.problems if isinstance(error, ConfigError) else (str(error),)
-        lines = [" ".join(problem.split()) for problem in problems]
+        lines = [without_secrets(" ".join(problem.split())) for problem in problems]
         sys.stderr.write("".join(f"error: {line}\n" for line in lines))
         _tell_programs(lines, error.exit_code)
         _leave(error.exit_code)
@@ -176,7 +179,9 @@ def submit(
 
     command = ["python", "-m", "orchestrator", "run", experiment, *overrides.options()]
     job = submit_job(command, address=address, wait=wait)
-    typer.echo(f"{job.submission_id}: {job.status}{f' ({job.message})' if job.message else ''}")
+    typer.echo(
+        without_secrets(f"{job.submission_id}: {job.status}{f' ({job.message})' if job.message else ''}")
+    )
     raise typer.Exit(job.exit_code or 0)
 
 
@@ -221,7 +226,8 @@ def validate(
             data["preflight"] = found
     problems = found["problems"]
     verdict = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}" if problems else "ok"
-    typer.echo(json.dumps(data, indent=2) if json_only else f"{file}: {verdict}, {text}")
+    shown = json.dumps(data_without_secrets(data), indent=2) if json_only else f"{file}: {verdict}, {text}"
+    typer.echo(shown)
     raise typer.Exit(2 if problems else 0)
 
 

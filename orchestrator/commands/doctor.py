@@ -7,8 +7,9 @@ from dataclasses import asdict
 
 from cluster.doctor import Check, checks
 from cluster.session import connect
-from orchestrator.config.tracking_uri import absolute_tracking_uri, without_password
+from orchestrator.config.tracking_uri import absolute_tracking_uri
 from orchestrator.terminal.console import Console
+from orchestrator.terminal.masking import without_secrets
 
 
 def examine(address: str | None, out: str, tracking_uri: str | None, *, json_only: bool) -> bool:
@@ -18,9 +19,9 @@ def examine(address: str | None, out: str, tracking_uri: str | None, *, json_onl
     if tracking_uri is not None:
         try:
             # Any answer of a server will do, so a password is not needed, and is not shown.
-            tracking_uri = without_password(absolute_tracking_uri(tracking_uri))
+            tracking_uri = without_secrets(absolute_tracking_uri(tracking_uri))
         except ValueError as error:
-            refused = [Check("tracking", False, without_password(tracking_uri), str(error))]
+            refused = [Check("tracking", False, without_secrets(tracking_uri), str(error))]
             tracking_uri = None
     with connect(address) if address else nullcontext():
         found = [*checks(output=out, tracking_uri=tracking_uri), *refused]

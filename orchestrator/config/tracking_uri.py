@@ -1,23 +1,14 @@
-"""The address of an MLflow store: its default, its check, and how it is shown."""
+"""The address of an MLflow store: its default and its check."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Final
 from urllib.parse import urlsplit
-
-_USER: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/]*@")
 
 
 def default_tracking_uri(out: Path) -> str:
     """SQLite in the output folder, as an absolute URI."""
     return f"sqlite:///{out.absolute() / 'mlflow.db'}"
-
-
-def without_password(uri: str) -> str:
-    """The same URI without user and password; other texts stay as they are."""
-    return _USER.sub(r"\1", uri)
 
 
 def absolute_tracking_uri(uri: str) -> str:

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.config.schema_description import SchemaWords, did_you_mean, nearest
-from orchestrator.config.tracking_uri import without_password
 from orchestrator.config.yaml_reader import Document, KeyPath
+from orchestrator.terminal.masking import without_secrets
 from trainables.config import Config
 from trainables.errors import ConfigError
 
@@ -113,7 +113,7 @@ def shown(value: object) -> str:
 
 def _quoted(value: object) -> str:
     if isinstance(value, str):
-        return repr(without_password(value))
+        return repr(without_secrets(value))
     return json.dumps(value, ensure_ascii=False, default=str)
 
 

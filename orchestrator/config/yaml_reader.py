@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import yaml
 
+from orchestrator.terminal.masking import without_secrets
 from trainables.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
@@ -212,7 +213,8 @@ class _Reader:
         try:
             value = self._loader.construct_object(node)
         except ValueError as error:
-            raise self._error(node, f"{node.value[:40]!r} is no {node.tag.removeprefix(_TAG)}") from error
+            text = without_secrets(node.value)[:40]
+            raise self._error(node, f"{text!r} is no {node.tag.removeprefix(_TAG)}") from error
         if isinstance(value, int) and abs(value) >= 1 << 63:
             raise self._error(node, "a whole number beyond 64 bits")
         return value

@@ -15,13 +15,13 @@ from typing import Any, Final, TypeVar
 from cluster.doctor import Check, disk, tracking
 from cluster.errors import ClusterError
 from orchestrator.config.paths import tracking_uri
-from orchestrator.config.tracking_uri import without_password
 from orchestrator.pipeline.cache_stage import require_cache_room
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.imported_teacher import read_imported
 from orchestrator.pipeline.preflight_networks import NetworkChecks
 from orchestrator.pipeline.teacher_stage import keyed_data, known_teacher, look_at_images
 from orchestrator.terminal.console import Progress
+from orchestrator.terminal.masking import without_secrets
 from orchestrator.tracking.registry import require_model_name
 from trainables.config import digest_of
 from trainables.data import TrainingData
@@ -132,7 +132,7 @@ def _look_around(run: Run, found: Findings) -> None:
     """What may have changed since the last run: record, registry, disk."""
     experiment = run.experiment
     found.attempt(lambda: require_model_name(experiment.pick.model_name or f"stillhouse-{experiment.name}"))
-    record = tracking(without_password(tracking_uri(run.loaded)))
+    record = tracking(without_secrets(tracking_uri(run.loaded)))
     if not record.ok and run.ledger.trials():
         # A run that goes on needs no server: what the record lacks is written when it is back.
         found.notes.append(f"{_in_a_line(record)}; what it lacks is written when it is back")

@@ -12,6 +12,7 @@ from typing import Any, Final
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger
 from orchestrator.terminal.console import Console
+from orchestrator.terminal.masking import without_secrets
 from trainables.errors import StillhouseError
 
 _STORAGE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
@@ -60,7 +61,7 @@ class Stages:
                 key=key,
                 status="interrupted" if isinstance(error, KeyboardInterrupt) else "failed",
                 seconds=time.monotonic() - began,
-                reason=str(error)[:2000],
+                reason=without_secrets(str(error))[:2000],  # cut off, an address hides no password
             )
             with contextlib.suppress(StillhouseError):  # of a ledger that takes no more: told below
                 self._ledger.append(ended)

@@ -22,6 +22,7 @@ from orchestrator.records.events import (
     read_event,
 )
 from orchestrator.records.places import KeyPaths, former_places, read, written
+from orchestrator.terminal.masking import without_secrets
 from trainables.config import Config, Role
 from trainables.config.metrics import ACCURACY, improves
 from trainables.errors import StillhouseError
@@ -104,7 +105,7 @@ class Ledger:
         """
         with self._lock:
             stamp = {"seq": len(self._events), "time_ms": time.time_ns() // 1_000_000}
-            event = read(cast(EventT, event.model_copy(update=stamp)), self.folder, ())
+            event = _masked(read(cast(EventT, event.model_copy(update=stamp)), self.folder, ()))
             plain = written(event, self.folder).plain()
             line = json.dumps(plain, separators=(",", ":")).encode() + b"\n"
             try:
@@ -184,7 +185,7 @@ class Ledger:
             former = former_places(found)
             self.former_place = next(iter(former), None)
             for number, event in enumerate(found, start=1):  # noqa: B007
-                self._fold(read(event, self.folder, former))
+                self._fold(_masked(read(event, self.folder, former)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StillhouseError(
                 f"{self.path}:{number}: not a ledger event ({type(error).__name__}: {error}); "
@@ -223,3 +224,10 @@ class Ledger:
         names = ("status", "reason", "epochs", "best_epoch", "best", "final", "checkpoint")
         update = {name: getattr(event, name) for name in names} | {"ended_ms": event.time_ms}
         self._trials[event.trial] = self._trials[event.trial].model_copy(update=update)
+
+
+def _masked(event: EventT) -> EventT:
+    """The event with a reason that holds no secrets; what work is done again from stays as it is."""
+    if not isinstance(event, StageEvent | TrialEnded) or event.reason is None:
+        return event
+    return cast(EventT, event.model_copy(update={"reason": without_secrets(event.reason)}))

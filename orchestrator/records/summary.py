@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from orchestrator.config.tracking_uri import without_password
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.places import summary_as_read, summary_as_written
 from orchestrator.records.student_figures import Finalist, Students
+from orchestrator.terminal.masking import without_secrets
 from trainables.config import Config
 from trainables.config.metrics import ACCURACY, ECE, NLL
 from trainables.errors import ConfigError
@@ -86,10 +86,10 @@ class Champion(Config):
 class MlflowPlace(Config):
     """Where the record is, and the registered champion; passwords in addresses are left out."""
 
-    tracking_uri: Annotated[str, AfterValidator(without_password)]
+    tracking_uri: Annotated[str, AfterValidator(without_secrets)]
     experiment_id: str | None
     parent_run_id: str | None
-    ui_url: Annotated[str, AfterValidator(without_password)] | None
+    ui_url: Annotated[str, AfterValidator(without_secrets)] | None
     registered_model: str | None
     version: str | None
 

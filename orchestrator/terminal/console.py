@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.terminal.masking import data_without_secrets, without_secrets
 from orchestrator.terminal.table_layout import blocks, column_widths
 
 FRAME: Final = 3
@@ -45,7 +46,7 @@ class View(Protocol):
 
 
 class Console:
-    """The output of one command."""
+    """The output of one command; secrets in addresses are left out of all of it."""
 
     def __init__(
         self,
@@ -70,14 +71,14 @@ class Console:
     def info(self, text: str) -> None:
         """One line, as it is."""
         if self.is_terminal:
-            self._rich.print(escape(text))
+            self._rich.print(_shown(text))
         else:
             self._write(text)
 
     def stage(self, name: str) -> None:
         """The head of a stage."""
         if self.is_terminal:
-            self._rich.print(f"[bold cyan]{escape(name)}[/]")
+            self._rich.print(f"[bold cyan]{_shown(name)}[/]")
         else:
             self._write(f"== {name}")
 
@@ -87,6 +88,8 @@ class Console:
         Where lines would be longer than the terminal is wide, each row is a block of its own: the first cell,
         and below it a line for each other column.
         """
+        title = without_secrets(title)
+        columns, *rows = [[without_secrets(str(cell)) for cell in row] for row in (columns, *rows)]
         widths = column_widths(columns, rows)
         if self.is_terminal and sum(widths) + FRAME * len(widths) + 1 > self._rich.width:
             self._write(title)
@@ -109,7 +112,7 @@ class Console:
     def result(self, data: Mapping[str, Any]) -> None:
         """What a program reads: one JSON document on standard output, with `json_only`; else nothing."""
         if self.json_only:
-            self._out.write(json.dumps(data, indent=2, default=str) + "\n")
+            self._out.write(json.dumps(data_without_secrets(data), indent=2, default=str) + "\n")
             self._out.flush()
 
     @contextmanager
@@ -117,7 +120,7 @@ class Console:
         """How far one piece of work is: a live bar, or a plain line at most every 30 s and at the end."""
         if self.is_terminal:
             with _bar(self._rich) as bar:
-                yield _LiveProgress(bar, bar.add_task(escape(description), total=total, note=""))
+                yield _LiveProgress(bar, bar.add_task(_shown(description), total=total, note=""))
             return
         plain = _PlainProgress(self._write, description, total, self.clock)
         yield plain
@@ -146,7 +149,7 @@ class Console:
         self._write(view.line())
 
     def _write(self, text: str) -> None:
-        self._human.write(text + "\n")
+        self._human.write(without_secrets(text) + "\n")
         self._human.flush()
 
 
@@ -156,7 +159,7 @@ class _LiveProgress:
         self._task = task
 
     def update(self, done: int, note: str = "", *, total: int | None = None) -> None:
-        self._bar.update(self._task, total=total, completed=done, note=escape(note))
+        self._bar.update(self._task, total=total, completed=done, note=_shown(note))
 
 
 class _PlainProgress:
@@ -182,6 +185,10 @@ class _PlainProgress:
         if self._unsaid is not None:
             self._write(self._unsaid)
             self._said_at, self._unsaid = self._clock(), None
+
+
+def _shown(text: str) -> str:
+    return escape(without_secrets(text))
 
 
 def _bar(console: RichConsole) -> rich.progress.Progress:

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import experiment_name, out_folder, tracking_uri
-from orchestrator.config.tracking_uri import without_password
 from orchestrator.records.places import relative
+from orchestrator.terminal.masking import without_secrets
 from trainables.config import Config
 from trainables.errors import ConfigError, StillhouseError
 from trainables.local_files import replace_text
@@ -39,8 +39,8 @@ class CursorFile:
 
     def __init__(self, folder: Path, tracking_uri: str, experiment_name: str) -> None:
         self._path = folder / "mlflow.json"
-        self._place = relative(without_password(tracking_uri), folder.absolute())
-        self._is_inside = self._place != without_password(tracking_uri)
+        self._place = relative(without_secrets(tracking_uri), folder.absolute())
+        self._is_inside = self._place != without_secrets(tracking_uri)
         self._experiment = experiment_name
         self._key = f"{self._place} {experiment_name}"
 
@@ -80,7 +80,8 @@ class CursorFile:
         schema = document.get("schema") if isinstance(document, dict) else None
         if schema not in (_ABSOLUTE, _SCHEMA):
             return {}
-        stores: dict[str, Any] = document["stores"]
+        # An earlier version kept secret parameters of an address.
+        stores: dict[str, Any] = {without_secrets(key): entry for key, entry in document["stores"].items()}
         if schema == _ABSOLUTE:
             return {self._named_now(key): entry for key, entry in stores.items()}
         return stores

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
 
-from orchestrator.config.tracking_uri import without_password
+from orchestrator.terminal.masking import data_without_secrets, without_secrets
 from trainables.config import Role
 
 VIEW_KEY: Final = "best"
@@ -58,12 +58,8 @@ class ParentFacts:
         return {name: value for name, value in flat.items() if name not in self.searched}
 
     def document(self) -> dict[str, Any]:
-        """The configuration without the password of a tracking URI."""
-        record = self.config.get("record")
-        if not isinstance(record, Mapping) or not record.get("tracking_uri"):
-            return dict(self.config)
-        shown = {**record, "tracking_uri": without_password(str(record["tracking_uri"]))}
-        return {**self.config, "record": shown}
+        """The configuration without secrets, as that of a tracking URI."""
+        return dict(data_without_secrets(self.config))
 
     def description(self, experiment_id: str) -> str:
         """The parent's note in Markdown: what it is, and how to find its students."""
@@ -110,21 +106,21 @@ def mlflow_key(name: str) -> str:
 def param_text(value: Any) -> str:
     """A value as MLflow keeps it: one spelling for each, since parameters are compared as text."""
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+    text = without_secrets(text)
     if len(text) > PARAM_CHARACTERS:
         return text[: PARAM_CHARACTERS - 1] + "…"
     return text
 
 
 def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested plain data as flat parameters (`data.name`); a list is one JSON text, None is left out."""
+    """Nested plain data as flat parameters (`data.name`), without secrets; a list is JSON, None left out."""
     flat: dict[str, str] = {}
-    for name, value in config.items():
+    for name, value in data_without_secrets(config).items():
         path = f"{prefix}{name}"
         if isinstance(value, Mapping):
             flat |= flat_params(value, f"{path}.")
         elif value is not None:
-            text = without_password(value) if isinstance(value, str) else param_text(value)
-            flat[mlflow_key(path)] = param_text(text)
+            flat[mlflow_key(path)] = param_text(value)
     return flat
 
 
@@ -184,4 +180,4 @@ def filtered_runs_url(base_url: str, experiment_id: str) -> str:
 
 
 def _page(base_url: str, experiment_id: str) -> str:
-    return f"{without_password(base_url).rstrip('/')}/#/experiments/{experiment_id}/runs"
+    return f"{without_secrets(base_url).rstrip('/')}/#/experiments/{experiment_id}/runs"

@@ -18,6 +18,7 @@ from mlflow.telemetry import set_telemetry_client
 from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
+from orchestrator.terminal.masking import without_secrets
 from orchestrator.tracking.projection import RUNNING, Point, State, Upload
 from trainables.errors import StillhouseError
 
@@ -181,7 +182,10 @@ class RunStore:
 
 
 class translated:
-    """A context that turns the errors of MLflow and of what lies below it into StoreAway and WriteRefused."""
+    """A context that turns the errors of MLflow and of what lies below it into StoreAway and WriteRefused.
+
+    MLflow quotes the store's address in full.
+    """
 
     def __init__(self, *, remote: bool) -> None:
         self._remote = remote
@@ -191,9 +195,9 @@ class translated:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, MlflowException) and self._refused(error):
-            raise WriteRefused(str(error)) from error
+            raise WriteRefused(without_secrets(str(error))) from error
         if isinstance(error, MlflowException | SQLAlchemyError | RequestException | OSError):
-            raise StoreAway(f"{type(error).__name__}: {error}") from error
+            raise StoreAway(without_secrets(f"{type(error).__name__}: {error}")) from error
 
     def _refused(self, error: MlflowException) -> bool:
         # A proxy in front of a server that is away may answer 404, without MLflow's JSON: that passes.

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config.tracking_uri import without_password
 from orchestrator.records.events import EpochEnded, FiguresAdded, StageEvent, TrialEnded, TrialStarted
 from orchestrator.records.ledger import Ledger
 from orchestrator.tracking.cursor import CursorFile, TrackingCursor
@@ -102,7 +101,6 @@ def test_a_password_in_the_tracking_uri_reaches_neither_parameters_nor_document(
     assert facts.params() == {"record.tracking_uri": "https://host:8443/mlflow"}
     assert facts.document()["record"]["tracking_uri"] == "https://host:8443/mlflow"
     assert "secret" not in ranked_runs_url(uri, "1")
-    assert without_password("sqlite:////a@b.db") == "sqlite:////a@b.db"
 
 
 def test_the_summary_has_the_best_epoch_under_short_names_and_the_final_accuracy() -> None:
