@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 AUTH_RECIPE = (
-    "on the head node run `ray get-auth-token --generate`; here export RAY_AUTH_MODE=token and "
-    "RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH, a file) with that cluster's token"
+    "on the head node run `ray get-auth-token --generate`, and `chmod 600 ~/.ray/auth_token`: Ray leaves it "
+    "readable by all; here export RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH, a file) "
+    "with that cluster's token"
 )
 
 

@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,6 +24,7 @@ from cluster.session import current_session
 from cluster.storage import free_bytes
 
 PACKAGES: Final = ("ray", "torch", "torchvision", "mlflow", "pyarrow", "numpy", "pandas")
+_LOOPBACK: Final = ("127.0.0.1", "::1")
 _LEAST_FREE_BYTES: Final = 5 * 1024**3
 _TIMEOUT_S: Final = 5.0
 _NODE_TIMEOUT_S: Final = 60.0
@@ -49,7 +50,7 @@ def checks(*, output: str = "out", tracking_uri: str | None = None) -> list[Chec
     if tracking_uri:
         found.append(tracking(tracking_uri))
     if ray.is_initialized():
-        found += [_dashboard(), _inventory(), *_nodes()]
+        found += [_dashboard(), _inventory(), listening(_addresses()), *_nodes()]
     return found
 
 
@@ -174,6 +175,21 @@ def _inventory() -> Check:
     held = capacity()
     gpus = f", {held.gpus:g} GPUs ({', '.join(held.gpu_types) or 'type unknown'})" if held.gpus else ""
     return Check("cluster", True, f"{held.nodes} nodes, {held.cpus:g} CPUs{gpus}")
+
+
+def _addresses() -> list[str]:
+    return [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def listening(addresses: Sequence[str]) -> Check:
+    """From where the servers of a cluster's nodes can be reached, by the addresses that the nodes go by."""
+    if all(address in _LOOPBACK for address in addresses):
+        return Check("ports", True, "Ray listens on the loopback interface only")
+    others = ", ".join(address for address in addresses if address not in _LOOPBACK)
+    detail = (
+        f"Ray listens on all interfaces of {others}: a firewall has to let the cluster's nodes alone through"
+    )
+    return Check("ports", True, detail)
 
 
 def _nodes() -> Iterator[Check]:

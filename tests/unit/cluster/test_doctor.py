@@ -80,6 +80,28 @@ def test_a_server_that_asks_for_a_token_is_reachable(server: str) -> None:
     assert "401" in found.detail
 
 
+@pytest.mark.parametrize("how", ["RAY_AUTH_MODE", "file"])
+def test_a_token_that_others_can_read_is_to_be_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    path = tmp_path / "token"
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    if how == "file":
+        path.write_text("very-secret")
+        path.chmod(0o644)
+        assert _check("token file", output=str(tmp_path)).next_step == f"chmod 600 {path}"
+    else:  # no token yet: who makes one is told to close it
+        assert "chmod 600 ~/.ray/auth_token" in _check("authentication", output=str(tmp_path)).next_step
+
+
+def test_where_a_cluster_listens_is_told() -> None:
+    assert doctor.listening(["127.0.0.1"]).detail == "Ray listens on the loopback interface only"
+    found = doctor.listening(["127.0.0.1", "10.0.0.7"])
+    assert "all interfaces of 10.0.0.7: a firewall" in found.detail
+
+
 def test_authentication_switched_off_is_a_problem_and_no_token_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
