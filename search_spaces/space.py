@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -96,6 +97,13 @@ class SpaceConfig(Config):
         if self.search.points_to_evaluate == "defaults":
             return self.default_points()
         return [self._nested(point) for point in self.search.points_to_evaluate]
+
+    def grid_size(self) -> int:
+        """The number of configurations of a grid, without making them."""
+        return sum(
+            math.prod(len(domain.corners()) for domain in self.domains(objective).values())
+            for objective in self.objective_names
+        )
 
     def grid(self) -> list[dict[str, Any]]:
         """Every configuration of a grid in the form of a sample, those that match the first points first."""

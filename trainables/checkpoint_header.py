@@ -27,9 +27,9 @@ def why_unreadable(path: Path) -> str | None:
     """
     if path.suffix not in SUFFIXES:
         return f"allowed: a file that ends in {', '.join(SUFFIXES)}"
-    if not path.is_file():
-        return "allowed: an existing file"
     try:
+        if not path.is_file():
+            return "allowed: an existing file"
         whole = _is_safetensors(path) if path.suffix == ".safetensors" else zipfile.is_zipfile(path)
     except OSError as error:
         return f"allowed: a file that can be read ({error.strerror})"
@@ -68,7 +68,7 @@ def _stated(path: Path, key: str) -> object:
     metadata = (header or {}).get(_METADATA)
     try:
         return json.loads(metadata[key]) if isinstance(metadata, dict) and key in metadata else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return None
 
 
@@ -80,7 +80,7 @@ def _header(path: Path) -> Mapping[str, Any] | None:
             return None
         try:
             header = json.loads(file.read(length))
-        except ValueError:
+        except (ValueError, RecursionError):  # no JSON, or brackets without end
             return None
     return header if isinstance(header, dict) else None
 

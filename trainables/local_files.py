@@ -10,8 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from trainables.errors import StillhouseError, StorageError
+from trainables.errors import ConfigError, StillhouseError, StorageError
 
+_SHOWN: Final = 60
 UNFINISHED: Final = ".part"
 """How the name of a file ends that is still being written."""
 
@@ -33,6 +34,20 @@ def node_scratch() -> Path:
             f"{base} belongs to another user; remove it, or set TMPDIR to a folder of your own"
         )
     return base
+
+
+def expanded(text: str) -> Path:
+    """A path with its leading ~ or ~user expanded.
+
+    Raises:
+        ConfigError: there is no such user here.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"path {text[:_SHOWN]!r} begins with a user who has no home folder here; write the folder out"
+        ) from error
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def _scheduler_decides_in_time(both: Both) -> Found:
 
 def _budget_holds_the_grid(both: Both) -> Found:
     space, trials = both.space, both.config.budget.trials
-    if space.search.algorithm == "grid" and (size := len(space.grid())) > trials:
+    if space.search.algorithm == "grid" and (size := space.grid_size()) > trials:
         text = f"found {trials}; the grid of space {space.name} has {size} points: allow them"
         yield both.document, Problem(("budget", "trials"), text)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,12 +17,13 @@ from orchestrator.config.pairs import chosen, split_pair, with_pair
 from orchestrator.config.schema import ExperimentConfig, TeacherConfig
 from orchestrator.config.schema_description import did_you_mean
 from orchestrator.config.validation_messages import Problem, Problems, as_error, build, shown
-from orchestrator.config.yaml_reader import Document, KeyPath, read_yaml
+from orchestrator.config.yaml_reader import Document, KeyPath, read_yaml, shortened
 from search_spaces.space import SpaceConfig
 from trainables.checkpoint_header import stated_normalisation, why_unreadable
 from trainables.config import ModelName
 from trainables.config.teacher import TO_WRITE
 from trainables.errors import ConfigError
+from trainables.local_files import expanded
 
 EXPERIMENTS_FOLDER: Final = Path(__file__).parents[1] / "experiments"
 SPACES_FOLDER: Final = Path(search_spaces.__file__).parent
@@ -65,7 +68,7 @@ def load_experiment(
     folder = source.resolve().parent
     problems = Problems()
     with problems.gathered():
-        config = _resolved(build(ExperimentConfig, document), folder=folder)
+        config = _resolved(build(ExperimentConfig, document), document, folder)
         if check_paths:
             _check_paths(config, document)
     with problems.gathered():
@@ -94,7 +97,7 @@ def is_space_file(ref: str) -> bool:
         ConfigError: a path to a file that cannot be read.
     """
     name, _ = split_pair(ref)
-    return _is_path(name) and "objectives" in read_yaml(Path(name).expanduser()).data
+    return _is_path(name) and "objectives" in read_yaml(expanded(name)).data
 
 
 def shipped(folder: Path) -> dict[str, str]:
@@ -120,14 +123,14 @@ def shipped_file(name: str, folder: Path, *, kind: str) -> Path:
     files = _files_below(folder)
     if name not in files:
         raise ConfigError(
-            f"no shipped {kind} {name!r}; allowed: {', '.join(files)}, or the path of a .yaml file"
+            f"no shipped {kind} {shortened(name)!r}; allowed: {', '.join(files)}, or the path of a .yaml file"
             f"{did_you_mean(name, files)}"
         )
     return files[name]
 
 
 def _find(ref: str, folder: Path, *, kind: str) -> Path:
-    return Path(ref).expanduser() if _is_path(ref) else shipped_file(ref, folder, kind=kind)
+    return expanded(ref) if _is_path(ref) else shipped_file(ref, folder, kind=kind)
 
 
 def _is_path(ref: str) -> bool:
@@ -157,8 +160,8 @@ def _space_document(document: Document, folder: Path, overrides: Overrides) -> D
     if not isinstance(named, str):
         raise ConfigError  # with no line: reading the experiment tells what is wrong with it
     if _is_path(named):
-        path = _absolute(named, folder)
-        if not path.is_file():
+        path = _absolute(document, ("space",), folder)
+        if not _is_there(path, stat.S_ISREG):
             message = f"found {shown(named)}; allowed: a shipped name or an existing file, not {path}"
             raise as_error(document, [Problem(("space",), message)])
         return read_yaml(path)
@@ -186,29 +189,52 @@ def _overridden(config: ExperimentConfig, overrides: Overrides, space_document: 
     return config.with_overrides(**changes)
 
 
-def _resolved(config: ExperimentConfig, *, folder: Path) -> ExperimentConfig:
+def _resolved(config: ExperimentConfig, document: Document, folder: Path) -> ExperimentConfig:
     """With absolute paths: relative ones start at the experiment's file."""
 
-    def absolute(text: str | None) -> str | None:
-        return text if text is None or _SCHEME.match(text) else str(_absolute(text, folder))
+    problems = Problems()
 
-    space = absolute(config.space) if _is_path(config.space) else config.space
-    return config.with_overrides(
-        data=config.data.with_overrides(root=absolute(config.data.root)),
-        teacher=config.teacher.with_overrides(checkpoint=absolute(config.teacher.checkpoint)),
-        cache=config.cache.with_overrides(uri=absolute(config.cache.uri)),
+    def absolute(text: str | None, *key: str) -> str | None:
+        if text is not None and not _SCHEME.match(text):
+            with problems.gathered():
+                return str(_absolute(document, key, folder))
+        return text
+
+    space = absolute(config.space, "space") if _is_path(config.space) else config.space
+    resolved = config.with_overrides(
+        data=config.data.with_overrides(root=absolute(config.data.root, "data", "root")),
+        teacher=config.teacher.with_overrides(
+            checkpoint=absolute(config.teacher.checkpoint, "teacher", "checkpoint")
+        ),
+        cache=config.cache.with_overrides(uri=absolute(config.cache.uri, "cache", "uri")),
         space=space,
     )
+    if config.out is not None:
+        with problems.gathered():
+            _absolute(document, ("out",), folder)
+    problems.raise_all()
+    return resolved
 
 
-def _absolute(path: str, folder: Path) -> Path:
-    return (folder / Path(path).expanduser()).resolve()
+def _absolute(document: Document, key: KeyPath, folder: Path) -> Path:
+    try:
+        return (folder / expanded(document.value(key))).resolve()
+    except ConfigError as error:
+        raise as_error(document, [Problem(key, str(error))]) from error
+
+
+def _is_there(path: Path, is_wanted: Callable[[int], bool]) -> bool:
+    """Whether a file of this kind can be seen; false for a name that no file can have."""
+    try:
+        return is_wanted(path.stat().st_mode)
+    except OSError:
+        return False
 
 
 def _check_paths(config: ExperimentConfig, document: Document) -> None:
     problems = []
     root, checkpoint = config.data.root, config.teacher.checkpoint
-    if root is not None and not config.data.download and not Path(root).is_dir():
+    if root is not None and not config.data.download and not _is_there(Path(root), stat.S_ISDIR):
         problems.append(_absent(("data", "root"), root, "folder", document))
     problem = why_unreadable(Path(checkpoint)) if checkpoint is not None else None
     if problem is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.tracking_uri import absolute_tracking_uri, default_tracking_uri
+from trainables.local_files import expanded
 
 HOME_FOLDER = "stillhouse"
 ARTIFACTS = "mlartifacts"
@@ -21,7 +22,7 @@ def out_folder(loaded: LoadedExperiment, environment: Mapping[str, str] = os.env
     A relative folder starts at the working folder; in a Ray job, whose working folder is a copy that goes
     away, it starts at ~/stillhouse.
     """
-    folder = Path(loaded.config.out_folder).expanduser()
+    folder = expanded(loaded.config.out_folder)
     if _IN_A_JOB in environment and not folder.is_absolute():
         return Path.home() / HOME_FOLDER / folder
     return folder.absolute()

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from orchestrator.config.constraints import parse_constraints
+from orchestrator.config.registry_name import registrable
 from orchestrator.config.tracking_uri import absolute_tracking_uri
 from trainables.config import (
     CacheConfig,
@@ -141,6 +142,11 @@ class PickConfig(Config):
             parse_constraints(where)
         return where
 
+    @field_validator("model_name")
+    @classmethod
+    def _registrable(cls, name: str | None) -> str | None:
+        return name if name is None else registrable(name)
+
 
 class RecordConfig(Config):
     """Where MLflow keeps the record."""
@@ -148,7 +154,9 @@ class RecordConfig(Config):
     tracking_uri: str | None = Field(
         None, description="http(s) server or sqlite:/// URI; default: sqlite in the output folder"
     )
-    experiment_name: str | None = Field(None, description="default: stillhouse/<name>")
+    experiment_name: str | None = Field(
+        None, min_length=1, max_length=500, description="default: stillhouse/<name>"
+    )
 
     @field_validator("tracking_uri")
     @classmethod
@@ -187,7 +195,7 @@ class ExperimentConfig(Config):
     """One experiment, from data to champion."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$", description="name of the experiment")
-    out: str | None = Field(None, description="output folder; default: out/<name>")
+    out: str | None = Field(None, min_length=1, description="output folder; default: out/<name>")
     seed: int = Field(0, ge=0, lt=2**31, description="every other seed derives from it")
     data: DataConfig
     teacher: TeacherConfig

@@ -131,7 +131,7 @@ class SchemaWords:
             return "a mapping"
         if kind == "string" and "pattern" in schema:
             return f"text that matches {schema['pattern']}"
-        return _TYPES.get(str(kind), "another value")
+        return _TYPES.get(str(kind), "another value") + _length(schema)
 
 
 def nearest(found: object, names: Iterable[str]) -> str | None:
@@ -158,6 +158,11 @@ def _bounds(schema: Schema) -> str:
     if "exclusiveMaximum" in schema:
         parts.append(f"below {schema['exclusiveMaximum']}")
     return f", {' and '.join(parts)}" if parts else ""
+
+
+def _length(schema: Schema) -> str:
+    least, most = schema.get("minLength"), schema.get("maxLength")
+    return f" of {least or 0} to {most} characters" if most else f", at least {least} character" * bool(least)
 
 
 def _list_of(schema: Schema) -> str:

@@ -6,6 +6,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}(?=:)")
+_ODD: Final = re.compile(r"^\s|\s$|[\x00-\x1f\x7f]|^https?:.*\s")
+_WRITE: Final = "write sqlite:////absolute/path/mlflow.db or the http(s)://server address of an MLflow server"
+
+
 def default_tracking_uri(out: Path) -> str:
     """SQLite in the output folder, as an absolute URI."""
     return f"sqlite:///{out.absolute() / 'mlflow.db'}"
@@ -17,10 +22,16 @@ def absolute_tracking_uri(uri: str) -> str:
     This is the one check of such a URI: the experiment file, the doctor and the run all get its answer.
 
     Raises:
-        ValueError: a folder or `file:` URI (MLflow 3 refuses them), or an unknown scheme.
+        ValueError: nothing, a folder or `file:` URI (MLflow 3 refuses them), an unknown scheme, or a server
+            without a name or with a port that there cannot be.
     """
-    scheme = urlsplit(uri).scheme
+    if _ODD.search(uri) or not uri:
+        what = "it is empty" if not uri else "it holds blanks or control characters"
+        raise ValueError(f"{what}; {_WRITE}")
+    found = _SCHEME.match(uri)
+    scheme = found[0].lower() if found else ""
     if scheme in ("http", "https"):
+        _require_server(uri)
         return uri
     if scheme == "sqlite":
         name = uri.removeprefix("sqlite:///")
@@ -36,3 +47,18 @@ def absolute_tracking_uri(uri: str) -> str:
         f"{scheme} is no store that Stillhouse writes to; use sqlite:////absolute/path/mlflow.db, or the "
         "http(s) address of an MLflow server, which may keep its record in any database"
     )
+
+
+def _require_server(uri: str) -> None:
+    """Refuse an address that cannot be one.
+
+    Raises:
+        ValueError: what is wrong with it; what stands for a password is not told.
+    """
+    try:
+        parts = urlsplit(uri)
+        if parts.hostname and parts.port != 0:
+            return
+    except ValueError:
+        pass
+    raise ValueError(f"it names no server, or a port outside 1 to 65535; {_WRITE}")

@@ -13,12 +13,13 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.config.schema_description import SchemaWords, did_you_mean, nearest
-from orchestrator.config.yaml_reader import Document, KeyPath
+from orchestrator.config.yaml_reader import MAX_SHOWN, Document, KeyPath, shortened
 from orchestrator.terminal.masking import without_secrets
 from trainables.config import Config
 from trainables.errors import ConfigError
 
-MAX_SHOWN: Final = 60
+MAX_TOLD: Final = 20
+"""Problems of one file that are told; of the others their number is."""
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
@@ -30,6 +31,8 @@ class Problem:
     text: str
     unknown_key: bool = False
     missing_key: bool = False
+    names: Sequence[str] = ()
+    """Where an unknown key's nearest name is looked for, once it is told: that takes long."""
 
 
 def build(model: type[ConfigT], document: Document) -> ConfigT:
@@ -42,7 +45,10 @@ def build(model: type[ConfigT], document: Document) -> ConfigT:
         return model.from_plain(document.data)
     except ValidationError as error:
         words = _words(model)
-        problems = [_problem(detail, document, words) for detail in error.errors(include_url=False)]
+        problems = [
+            _problem(detail, document, words)
+            for detail in error.errors(include_url=False, include_input=False)
+        ]
         raise as_error(document, problems) from error
 
 
@@ -52,7 +58,7 @@ def _words(model: type[Config]) -> SchemaWords:
 
 
 def as_error(document: Document, problems: Sequence[Problem]) -> ConfigError:
-    """A line for each of these problems, in the order of the file.
+    """A line for each of these problems, in the order of the file, and how many more there are than are told.
 
     Of several at one place the first is told, and of a list or mapping only what is wrong inside it.
     """
@@ -62,7 +68,11 @@ def as_error(document: Document, problems: Sequence[Problem]) -> ConfigError:
         if problem.path not in within:
             by_path.setdefault(problem.path, problem)
     ordered = sorted(by_path.values(), key=lambda problem: document.line(problem.path))
-    return ConfigError(*(_line(document, problem) for problem in ordered))
+    lines = [_line(document, problem) for problem in ordered[:MAX_TOLD]]
+    if more := ordered[MAX_TOLD:]:
+        where = f"{document.file}:{document.line(more[0].path)}"
+        lines.append(f"{where}: and {len(more)} more problems from this line on")
+    return ConfigError(*lines)
 
 
 @dataclass
@@ -92,14 +102,15 @@ class Problems:
 def _line(document: Document, problem: Problem) -> str:
     place = f"{document.file}:{document.line(problem.path)}: "
     key = f"{dotted(problem.path)}: " if problem.path else ""
-    return " ".join(f"{place}{key}{problem.text}".split())
+    hint = did_you_mean(problem.path[-1], problem.names) if problem.names else ""
+    return " ".join(f"{place}{key}{problem.text}{hint}".split())
 
 
 def dotted(path: KeyPath) -> str:
-    """A path as people write it: views.weak.recipe[0].padding."""
+    """A path as people write it: views.weak.recipe[0].padding; long keys are shortened."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+        text += f"[{part}]" if isinstance(part, int) else f".{shortened(part)}"
     return text.removeprefix(".")
 
 
@@ -119,11 +130,14 @@ def _quoted(value: object) -> str:
 
 def _without_misspelt(problems: Sequence[Problem]) -> list[Problem]:
     """Leaves out a key that is missing because it is misspelt next to it: that problem tells it already."""
+    unknown: dict[KeyPath, list[str]] = {}
+    for problem in problems:
+        if problem.unknown_key:
+            unknown.setdefault(problem.path[:-1], []).append(str(problem.path[-1]))
     kept = []
     for problem in problems:
-        siblings = [p.path[-1] for p in problems if p.unknown_key and p.path[:-1] == problem.path[:-1]]
-        misspelt = problem.missing_key and any(nearest(s, [str(problem.path[-1])]) for s in siblings)
-        if not misspelt:
+        siblings = unknown.get(problem.path[:-1], []) if problem.missing_key else []
+        if not (siblings and nearest(problem.path[-1], siblings)):
             kept.append(problem)
     return kept or list(problems)
 
@@ -137,8 +151,9 @@ def _problem(detail: ErrorDetails, document: Document, words: SchemaWords) -> Pr
     if kind == "extra_forbidden":
         path = document.locate(loc)
         keys = words.names(words.at(loc[:-1]))
-        allowed = f"unknown key; allowed: {', '.join(keys) or 'none'}{did_you_mean(path[-1], keys)}"
-        return Problem(path, allowed, unknown_key=True)
+        return Problem(
+            path, f"unknown key; allowed: {', '.join(keys) or 'none'}", unknown_key=True, names=keys
+        )
     if kind in ("value_error", "space"):
         path = (*document.locate(loc), *context.get("path", ()))
         return _told(path, str(context.get("message") or context["error"]), document)
@@ -181,7 +196,7 @@ def _wrong_tag(path: KeyPath, tag: str, schema: dict[str, Any], words: SchemaWor
     """A union's tag that no member bears: the value of a key, or the one key of a domain."""
     names = words.names(schema)
     key = schema.get("discriminator", {}).get("propertyName")
-    text = f"found {tag!r}; allowed: {', '.join(names)}{did_you_mean(tag, names)}"
+    text = f"found {shortened(tag)!r}; allowed: {', '.join(names)}{did_you_mean(tag, names)}"
     return Problem((*path, key or tag), text)
 
 

@@ -20,18 +20,26 @@ MAX_DEPTH: Final = 50
 MAX_VALUES: Final = 100_000
 """Bounds what a few nested aliases can unfold to."""
 
+MAX_SHOWN: Final = 60
+"""Characters of a text of the file that a message shows."""
+
 FREE: Final = "x-"
 """Keys that begin so are for the file's writer, who keeps anchors there: they are read past."""
 
 _TAG: Final = "tag:yaml.org,2002:"
 _SCALARS: Final = frozenset(_TAG + name for name in ("null", "bool", "int", "float", "str"))
 _PLAIN: Final = _SCALARS | {_TAG + "map", _TAG + "seq", _TAG + "merge"}
+_UNFIT: Final = re.compile("[\0\ud800-\udfff]")
+"""What escapes can write, but no path, no terminal and no UTF-8 can hold."""
+_UNREADABLE: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What PyYAML raises, beside its own errors, for values that are not what their tag or escape says."""
 
 
 class _Loader(yaml.SafeLoader):
     """The safe loader, with YAML 1.2's numbers (1e-3), without dates, and bounded in depth."""
 
     depth = 0
+    n_merged = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self.depth += 1
@@ -41,6 +49,13 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        self.n_merged += len(node.value)
+        if self.n_merged > MAX_VALUES:
+            problem = f"unfolds to more than {MAX_VALUES} values"
+            raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)
 
 
 def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
@@ -125,31 +140,44 @@ def parse_yaml(text: str, *, file: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        raise ConfigError(f"{file}:{line}: not YAML: {error.problem or error.context}") from error
+        problem = shortened(str(error.problem or error.context), 2 * MAX_SHOWN)
+        raise ConfigError(f"{file}:{line}: not YAML: {problem}") from error
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         raise ConfigError(
             f"{file}:{line}: character #x{error.character:04x} is not allowed in YAML"
         ) from error
+    except _UNREADABLE as error:
+        raise ConfigError(f"{file}:{loader.line + 1}: not YAML: {shortened(str(error))}") from error
     if node is None or data is None:
         raise ConfigError(f"{file}:1: the file is empty; start from `stillhouse init FILE --from digits`")
     if not isinstance(data, dict):
-        found = "a list" if isinstance(data, list) else repr(data)
+        found = "a list" if isinstance(data, list) else repr(shortened(str(data)))
         raise ConfigError(f"{file}:{node.start_mark.line + 1}: found {found}; allowed: `key: value` lines")
     return Document(file, data, reader.lines)
 
 
+def shortened(text: str, most: int = MAX_SHOWN) -> str:
+    """A text of the file for a message: cut, and with escapes for what would alter a terminal."""
+    text = text if len(text) <= most else f"{text[: most - 3]}..."
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 def _text(path: Path) -> str:
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder; give the YAML file in it")
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path} is a folder; give the YAML file in it") from error
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     if len(raw) > MAX_BYTES:
-        raise ConfigError(f"{path} has {len(raw)} bytes; allowed: at most {MAX_BYTES}")
+        line = raw.count(b"\n") + 1
+        raise ConfigError(
+            f"{path}:{line}: the file goes on; allowed: at most {MAX_BYTES} bytes, reached here"
+        )
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -179,7 +207,7 @@ class _Reader:
         if len(path) > MAX_DEPTH:
             raise self._error(node, f"nested deeper than {MAX_DEPTH} levels")
         if node.tag not in _PLAIN:
-            raise self._error(node, f"tag {node.tag!r} is not allowed; give plain values")
+            raise self._error(node, f"tag {shortened(node.tag)!r} is not allowed; give plain values")
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node)
         self._open.add(id(node))
@@ -196,12 +224,13 @@ class _Reader:
             if key_node.tag == _TAG + "merge":
                 continue
             if key_node.tag != _TAG + "str" or not isinstance(key_node, yaml.ScalarNode):
-                raise self._error(
-                    key_node, f"found the key {key_node.value!r}; allowed: text (put it in quotes)"
-                )
+                found = shortened(str(key_node.value))
+                raise self._error(key_node, f"found the key {found!r}; allowed: text (put it in quotes)")
+            self._require_fit(key_node)
             key = str(key_node.value)
             if key in seen:
-                raise self._error(key_node, f"{key}: given twice; the first stands in line {seen[key]}")
+                text = f"{shortened(key)}: given twice; the first stands in line {seen[key]}"
+                raise self._error(key_node, text)
             seen[key] = key_node.start_mark.line + 1
             self.lines[(*path, key)] = seen[key]
         self._loader.flatten_mapping(node)
@@ -210,14 +239,19 @@ class _Reader:
         yield from ((key, child) for key, (_, child) in merged.items() if not key.startswith(FREE))
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
+        self._require_fit(node)
         try:
             value = self._loader.construct_object(node)
-        except ValueError as error:
+        except _UNREADABLE as error:
             text = without_secrets(node.value)[:40]
             raise self._error(node, f"{text!r} is no {node.tag.removeprefix(_TAG)}") from error
         if isinstance(value, int) and abs(value) >= 1 << 63:
             raise self._error(node, "a whole number beyond 64 bits")
         return value
+
+    def _require_fit(self, node: yaml.ScalarNode) -> None:
+        if found := _UNFIT.search(node.value):
+            raise self._error(node, f"character #x{ord(found[0]):04x} is not allowed in a text")
 
     def _error(self, node: yaml.Node, problem: str) -> ConfigError:
         return ConfigError(f"{self._file}:{node.start_mark.line + 1}: {problem}")

@@ -22,7 +22,6 @@ from orchestrator.pipeline.preflight_networks import NetworkChecks
 from orchestrator.pipeline.teacher_stage import keyed_data, known_teacher, look_at_images
 from orchestrator.terminal.console import Progress
 from orchestrator.terminal.masking import without_secrets
-from orchestrator.tracking.registry import require_model_name
 from trainables.config import digest_of
 from trainables.data import TrainingData
 from trainables.data.inspection import inspect_data
@@ -129,9 +128,7 @@ def _tell(run: Run, found: Findings) -> None:
 
 
 def _look_around(run: Run, found: Findings) -> None:
-    """What may have changed since the last run: record, registry, disk."""
-    experiment = run.experiment
-    found.attempt(lambda: require_model_name(experiment.pick.model_name or f"stillhouse-{experiment.name}"))
+    """What may have changed since the last run: record and disk."""
     record = tracking(without_secrets(tracking_uri(run.loaded)))
     if not record.ok and run.ledger.trials():
         # A run that goes on needs no server: what the record lacks is written when it is back.

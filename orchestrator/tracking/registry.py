@@ -22,6 +22,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
+from orchestrator.config.registry_name import registrable
 from orchestrator.tracking.store import StoreAway, prepare_mlflow, translated
 from trainables.errors import ConfigError
 
@@ -77,8 +78,10 @@ def require_model_name(name: str) -> None:
     Raises:
         ConfigError: naming it.
     """
-    if not name or set(name) & set("/:"):
-        raise ConfigError(f"model name {name!r} cannot be registered; leave out / and : in pick.model_name")
+    try:
+        registrable(name)
+    except ValueError as error:
+        raise ConfigError(f"model name {name!r}: {error}; correct pick.model_name") from error
 
 
 def _register(uri: str, name: str, run_id: str, graph: Path, lineage: Mapping[str, str]) -> str:

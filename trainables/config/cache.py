@@ -29,7 +29,9 @@ class CacheConfig(Config):
     """The cache's place and precision."""
 
     uri: str | None = Field(
-        None, description="folder or s3:// of one cache; default: addressed by fingerprint below `out`"
+        None,
+        min_length=1,
+        description="folder or s3:// of one cache; default: addressed by fingerprint below `out`",
     )
     precision: Precision = Field(
         Precision.FP16, description="fp16, fp32, int8 (half the bytes of fp16), or topk (the largest logits)"

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -21,6 +20,7 @@ from trainables.data.pictures import NAMED, UNREADABLE, read_square, unreadable
 from trainables.data.roots import root_of
 from trainables.data.splits import SourceImages
 from trainables.errors import DataError
+from trainables.local_files import expanded
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def index_folder(
         DataError: as for `read_image_folder`; except, without `decode`, for unreadable images.
         StorageError: the node's scratch folder cannot be written.
     """
-    if config.name is not DataName.IMAGE_FOLDER or not Path(str(config.root)).expanduser().is_dir():
+    if config.name is not DataName.IMAGE_FOLDER or not expanded(str(config.root)).is_dir():
         return
     listing = _listing(config, part)
     if stays_in_files(config, len(listing)):

@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from trainables.config.data import DataConfig
 from trainables.errors import DataError
+from trainables.local_files import expanded
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ def root_of(config: DataConfig, *, remedy: str) -> Path:
     """
     if config.root is None:
         raise DataError(f"data set {config.name} needs `root`, the folder with its files; {remedy}")
-    root = Path(config.root).expanduser()
+    root = expanded(config.root)
     if not root.is_dir() and not config.download:
         what = "is not a folder" if root.exists() else "does not exist"
         raise DataError(

@@ -17,7 +17,7 @@ from pyarrow import fs
 
 from trainables.config.cache import holds_credentials
 from trainables.errors import CacheError
-from trainables.local_files import replace_file
+from trainables.local_files import expanded, replace_file
 
 LOCK: Final = "_build.lock"
 
@@ -152,7 +152,7 @@ def open_place(uri: str) -> Place:
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in a profile below ~/.aws"
         )
     if not _HAS_SCHEME.match(uri):
-        path = str(Path(uri).expanduser().absolute())
+        path = str(expanded(uri).absolute())
         return Place(path, fs.LocalFileSystem(), path)
     try:
         filesystem, root = fs.FileSystem.from_uri(uri)
