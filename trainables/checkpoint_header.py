@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from trainables.config import Normalisation
+from trainables.foreign_files import Unreadable, foreign_file
 
 SUFFIXES: Final = (".safetensors", ".pt", ".pth")
 _LENGTH_BYTES: Final = 8
@@ -51,10 +51,9 @@ def preprocessing_metadata(normalisation: Normalisation, classes: Sequence[str])
 def stated_normalisation(path: Path) -> Normalisation | None:
     """How the images of these weights are normalised, as their file states; none where it does not."""
     stated = _stated(path, NORMALISATION)
-    try:
+    with suppress(Unreadable), foreign_file(Unreadable):  # another program's key of that name
         return Normalisation.from_plain(stated) if isinstance(stated, dict) else None
-    except ValidationError:  # another program's key of that name
-        return None
+    return None
 
 
 def stated_classes(path: Path) -> tuple[str, ...] | None:
@@ -66,10 +65,14 @@ def stated_classes(path: Path) -> tuple[str, ...] | None:
 def _stated(path: Path, key: str) -> object:
     header = _header(path) if path.suffix == ".safetensors" else None
     metadata = (header or {}).get(_METADATA)
-    try:
-        return json.loads(metadata[key]) if isinstance(metadata, dict) and key in metadata else None
-    except (TypeError, ValueError, RecursionError):
-        return None
+    return _parsed(metadata[key]) if isinstance(metadata, dict) and key in metadata else None
+
+
+def _parsed(text: str | bytes) -> object:
+    """The value of a JSON text; none where it is none, as with brackets without end."""
+    with suppress(Unreadable), foreign_file(Unreadable):
+        return json.loads(text)
+    return None
 
 
 def _header(path: Path) -> Mapping[str, Any] | None:
@@ -78,10 +81,8 @@ def _header(path: Path) -> Mapping[str, Any] | None:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
         if not 2 <= length <= path.stat().st_size - _LENGTH_BYTES:
             return None
-        try:
-            header = json.loads(file.read(length))
-        except (ValueError, RecursionError):  # no JSON, or brackets without end
-            return None
+        content = file.read(length)
+    header = _parsed(content)
     return header if isinstance(header, dict) else None
 
 
@@ -92,8 +93,9 @@ def _is_safetensors(path: Path) -> bool:
         return False
     tensors = [entry for name, entry in header.items() if name != _METADATA]
     try:
-        end = max((int(entry["data_offsets"][1]) for entry in tensors), default=0)
-    except (TypeError, KeyError, ValueError, IndexError):
+        with foreign_file(Unreadable):
+            end = max((int(entry["data_offsets"][1]) for entry in tensors), default=0)
+    except Unreadable:
         return False
     with path.open("rb") as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")

@@ -12,6 +12,7 @@ import yaml
 
 from orchestrator.terminal.masking import without_secrets
 from trainables.errors import ConfigError
+from trainables.foreign_files import foreign_file
 
 KeyPath = tuple[str | int, ...]
 
@@ -31,8 +32,6 @@ _SCALARS: Final = frozenset(_TAG + name for name in ("null", "bool", "int", "flo
 _PLAIN: Final = _SCALARS | {_TAG + "map", _TAG + "seq", _TAG + "merge"}
 _UNFIT: Final = re.compile("[\0\ud800-\udfff]")
 """What escapes can write, but no path, no terminal and no UTF-8 can hold."""
-_UNREADABLE: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What PyYAML raises, beside its own errors, for values that are not what their tag or escape says."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -131,24 +130,20 @@ def parse_yaml(text: str, *, file: str) -> Document:
     """
     try:
         loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-            reader = _Reader(file, loader)
-            data = reader.read(node, ()) if node is not None else None
-        finally:
-            loader.dispose()
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        problem = shortened(str(error.problem or error.context), 2 * MAX_SHOWN)
-        raise ConfigError(f"{file}:{line}: not YAML: {problem}") from error
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         raise ConfigError(
             f"{file}:{line}: character #x{error.character:04x} is not allowed in YAML"
         ) from error
-    except _UNREADABLE as error:
-        raise ConfigError(f"{file}:{loader.line + 1}: not YAML: {shortened(str(error))}") from error
+    with foreign_file(lambda why: ConfigError(f"{file}:{loader.line + 1}: not YAML: {why}")):
+        try:
+            node, reader = loader.get_single_node(), _Reader(file, loader)
+            data = reader.read(node, ()) if node is not None else None
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line = mark.line + 1 if mark else 1
+            problem = shortened(str(error.problem or error.context), 2 * MAX_SHOWN)
+            raise ConfigError(f"{file}:{line}: not YAML: {problem}") from error
     if node is None or data is None:
         raise ConfigError(f"{file}:1: the file is empty; start from `stillhouse init FILE --from digits`")
     if not isinstance(data, dict):
@@ -240,11 +235,9 @@ class _Reader:
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         self._require_fit(node)
-        try:
+        found = f"{without_secrets(node.value)[:40]!r} is no {node.tag.removeprefix(_TAG)}"
+        with foreign_file(lambda _: self._error(node, found)):
             value = self._loader.construct_object(node)
-        except _UNREADABLE as error:
-            text = without_secrets(node.value)[:40]
-            raise self._error(node, f"{text!r} is no {node.tag.removeprefix(_TAG)}") from error
         if isinstance(value, int) and abs(value) >= 1 << 63:
             raise self._error(node, "a whole number beyond 64 bits")
         return value

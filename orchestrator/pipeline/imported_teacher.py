@@ -13,6 +13,7 @@ from trainables.cache.tools.import_logits import ImportedTeacher
 from trainables.data import TrainingData
 from trainables.data.splits import split_facts
 from trainables.errors import ConfigError
+from trainables.foreign_files import foreign_file
 from trainables.local_files import replace_text
 from trainables.training.train_teacher import TeacherFacts
 
@@ -25,19 +26,21 @@ def read_imported(loaded: LoadedExperiment) -> ImportedTeacher:
     """
     path = imported_file(loaded)
     command = f"stillhouse cache import FILE {loaded.source}"
-    try:
-        return ImportedTeacher.from_plain(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
+    if not path.is_file():
         raise ConfigError(
             f"{loaded.config.name} has `teacher: {{imported: true}}`, but no logits were imported ({path} is "
             f"not there); bring them: {command}"
-        ) from error
+        )
+    with foreign_file(
+        lambda why: ConfigError(f"{path} cannot be read: {why}; import the logits again: {command}")
+    ):
+        document = json.loads(path.read_bytes())
+    try:
+        return ImportedTeacher.from_plain(document)
     except ValidationError as error:
         raise ConfigError(
             f"{path} is not of this version ({error.errors()[0]['msg']}); import the logits again: {command}"
         ) from error
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}; import the logits again: {command}") from error
 
 
 def keep_imported(loaded: LoadedExperiment, record: ImportedTeacher) -> Path:

@@ -26,6 +26,7 @@ from orchestrator.terminal.masking import without_secrets
 from trainables.config import Config, Role
 from trainables.config.metrics import ACCURACY, improves
 from trainables.errors import StillhouseError
+from trainables.foreign_files import foreign_file
 
 
 class TrialRecord(Config):
@@ -178,19 +179,21 @@ class Ledger:
     def _load(self) -> None:
         found: list[Event] = []
         number = 0
-        try:
-            for number, line in enumerate(self._lines(), start=1):  # noqa: B007 (told below)
+
+        def no_event(why: str) -> StillhouseError:
+            return StillhouseError(
+                f"{self.path}:{number}: not a ledger event ({why}); restore the file or move it away"
+            )
+
+        lines = list(self._lines())
+        with foreign_file(no_event):
+            for number, line in enumerate(lines, start=1):  # noqa: B007 (told below)
                 found.append(read_event(json.loads(line)))
                 self._size += len(line)
             former = former_places(found)
             self.former_place = next(iter(former), None)
             for number, event in enumerate(found, start=1):  # noqa: B007
                 self._fold(_masked(read(event, self.folder, former)))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StillhouseError(
-                f"{self.path}:{number}: not a ledger event ({type(error).__name__}: {error}); "
-                "restore the file or move it away"
-            ) from error
 
     def _lines(self) -> Iterator[bytes]:
         with self.path.open("rb") as file:

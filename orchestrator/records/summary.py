@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
@@ -17,6 +17,7 @@ from orchestrator.terminal.masking import without_secrets
 from trainables.config import Config
 from trainables.config.metrics import ACCURACY, ECE, NLL
 from trainables.errors import ConfigError
+from trainables.foreign_files import foreign_file
 from trainables.local_files import replace_text
 
 ExportFormat = Literal["safetensors", "onnx", "torch_export"]
@@ -170,14 +171,14 @@ def read_summary(path: Path) -> Summary:
         ConfigError: no such file, or no summary of this version.
     """
     try:
-        written = Summary.from_plain(_of_this_version(json.loads(path.read_text(encoding="utf-8"))))
-        return Summary.from_plain(summary_as_read(written.plain(), path.parent.absolute()))
+        content = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"no summary at {path}: {error}; run the experiment first") from error
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise ConfigError(
-            f"{path} is no summary of this version: {error}; run the experiment again"
-        ) from error
+    with foreign_file(
+        lambda why: ConfigError(f"{path} is no summary of this version: {why}; run the experiment again")
+    ):
+        written = Summary.from_plain(_of_this_version(json.loads(content)))
+        return Summary.from_plain(summary_as_read(written.plain(), path.parent.absolute()))
 
 
 def is_champion(summary: Summary, students: Students) -> bool:

@@ -16,6 +16,7 @@ from orchestrator.reports.method_evidence import KD, Evidence, Failed, SearchEvi
 from orchestrator.terminal.formatting import short_parameters
 from trainables.config import OBJECTIVE_CONFIGS, ModelConfig, Need
 from trainables.errors import StillhouseError
+from trainables.foreign_files import foreign_file
 
 STEP: Final = "objective_step_over_ce."
 DEAR: Final = 1.3
@@ -94,17 +95,15 @@ def read_steps(path: Path) -> dict[str, float]:
     """
     if not path.exists():
         return {}
-    try:
+    with foreign_file(
+        lambda why: StillhouseError(f"{path} is no file of benchmarks ({why}); write it with `make bench`")
+    ):
         entries: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
         return {
             name.removeprefix(STEP): float(entry["value"])
             for name, entry in entries.items()
             if name.startswith(STEP)
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StillhouseError(
-            f"{path} is no file of benchmarks ({error}); write it with `make bench`"
-        ) from error
 
 
 def _heading(evidence: SearchEvidence, first: SearchEvidence) -> str:

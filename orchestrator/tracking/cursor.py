@@ -13,6 +13,7 @@ from orchestrator.records.places import relative
 from orchestrator.terminal.masking import without_secrets
 from trainables.config import Config
 from trainables.errors import ConfigError, StillhouseError
+from trainables.foreign_files import Unreadable, foreign_file
 from trainables.local_files import replace_text
 
 _log = logging.getLogger(__name__)
@@ -50,8 +51,9 @@ class CursorFile:
         if entry is None:
             return None
         try:
-            return TrackingCursor.from_plain(entry)
-        except ValueError as error:
+            with foreign_file(Unreadable):
+                return TrackingCursor.from_plain(entry)
+        except Unreadable as error:
             _log.warning("%s is not usable, MLflow is brought up to date anew: %s", self._path, error)
             return None
 
@@ -70,18 +72,18 @@ class CursorFile:
         return self._key if is_ours else key
 
     def _stores(self) -> dict[str, Any]:
-        try:
-            document = json.loads(self._path.read_text())
-        except FileNotFoundError:
+        if not self._path.exists():
             return {}
-        except (OSError, ValueError) as error:
+        try:
+            with foreign_file(Unreadable):
+                document = json.loads(self._path.read_bytes())
+                schema = document.get("schema")
+                stores = dict(document["stores"]) if schema in (_ABSOLUTE, _SCHEMA) else {}
+        except Unreadable as error:
             _log.warning("%s is damaged, MLflow is brought up to date anew: %s", self._path, error)
             return {}
-        schema = document.get("schema") if isinstance(document, dict) else None
-        if schema not in (_ABSOLUTE, _SCHEMA):
-            return {}
         # An earlier version kept secret parameters of an address.
-        stores: dict[str, Any] = {without_secrets(key): entry for key, entry in document["stores"].items()}
+        stores = {without_secrets(key): entry for key, entry in stores.items()}
         if schema == _ABSOLUTE:
             return {self._named_now(key): entry for key, entry in stores.items()}
         return stores

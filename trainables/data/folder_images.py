@@ -18,7 +18,8 @@ from torch import Tensor
 
 from trainables.data.folder_index import FolderIndex
 from trainables.data.folder_listing import MAX_THREADS
-from trainables.data.pictures import UNREADABLE, Box, read_cut, read_square, unreadable
+from trainables.data.pictures import Box, read_cut, read_square, unreadable
+from trainables.foreign_files import Unreadable, foreign_file
 
 CHANNELS: Final = 3
 DIGEST_FORMAT: Final = 1
@@ -114,8 +115,9 @@ class FolderImages:
 
         def decode(place: int) -> str | None:
             try:
-                images[place] = read(place)
-            except UNREADABLE as error:
+                with foreign_file(Unreadable):
+                    images[place] = read(place)
+            except Unreadable as error:
                 return f"{self._file(rows_B[place])} ({error})"
             return None
 

@@ -11,7 +11,6 @@ import hashlib
 import logging
 import os
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from trainables.data.folder_listing import MAX_THREADS, Listing, Names
 from trainables.data.pictures import Picture, examine
 from trainables.errors import StorageError
+from trainables.foreign_files import Unreadable, foreign_file
 from trainables.local_files import node_scratch, replacing
 
 logger = logging.getLogger(__name__)
@@ -145,16 +145,17 @@ def _logged(folder: Path) -> Told:
 def _remembered(file: Path, listing: Listing) -> _Columns:
     """What an earlier look found of files that are still the same; the others are unknown."""
     columns = _Columns.empty(len(listing))
-    try:
-        with np.load(file, allow_pickle=False) as kept:
-            old = {name: kept[name] for name in kept.files}
-        same_N, place_N = _same(listing, Names(old["names"].tobytes()), old)
-        columns.known_N[same_N] = old["known"][place_N]
-        columns.sides_N2[same_N] = old["sides"][place_N]
-        columns.sha256_NB[same_N] = old["sha256"][place_N]
-    except FileNotFoundError:
+    if not file.exists():
         return columns
-    except (OSError, EOFError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
+    try:
+        with foreign_file(Unreadable):
+            with np.load(file, allow_pickle=False) as kept:
+                old = {name: kept[name] for name in kept.files}
+            same_N, place_N = _same(listing, Names(old["names"].tobytes()), old)
+            columns.known_N[same_N] = old["known"][place_N]
+            columns.sides_N2[same_N] = old["sides"][place_N]
+            columns.sha256_NB[same_N] = old["sha256"][place_N]
+    except Unreadable as error:
         logger.warning("%s is damaged (%s); looking at all images again", file, error)
         return _Columns.empty(len(listing))
     return columns

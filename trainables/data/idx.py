@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import zlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from trainables.config.data import DataConfig, SourcePart
 from trainables.data.roots import downloaded, root_of
 from trainables.data.splits import SourceImages
 from trainables.errors import DataError
+from trainables.foreign_files import foreign_file
 
 _STEMS: Final[Mapping[SourcePart, str]] = MappingProxyType(
     {SourcePart.TRAIN: "train", SourcePart.TEST: "t10k"}
@@ -72,10 +73,8 @@ def read_idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
     Raises:
         DataError: the file is damaged, cut short, or does not hold bytes in so many dimensions.
     """
-    try:
+    with foreign_file(lambda why: DataError(f"cannot read {path}: {why}; fetch the file again")):
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot read {path}: {error}; fetch the file again") from error
     header = 4 + 4 * dimensions
     if len(content) < header or content[:4] != bytes([0, 0, _UNSIGNED_BYTE, dimensions]):
         raise DataError(
@@ -83,7 +82,7 @@ def read_idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
             f"{content[:4].hex(' ') or 'nothing'}; fetch the file again"
         )
     sizes = [int(size) for size in np.frombuffer(content[4:header], dtype=">u4")]
-    expected = int(np.prod(sizes))
+    expected = math.prod(sizes)
     if len(content) - header != expected:
         raise DataError(
             f"{path} says {' x '.join(map(str, sizes))} = {expected} bytes and holds "

@@ -16,10 +16,11 @@ from trainables.config.data import DataConfig, DataName, SourcePart
 from trainables.data.folder_images import CHANNELS, FolderImages
 from trainables.data.folder_index import Told, index_of
 from trainables.data.folder_listing import LAYOUT, MAX_THREADS, Listing, list_part
-from trainables.data.pictures import NAMED, UNREADABLE, read_square, unreadable
+from trainables.data.pictures import NAMED, read_square, unreadable
 from trainables.data.roots import root_of
 from trainables.data.splits import SourceImages
 from trainables.errors import DataError
+from trainables.foreign_files import Unreadable, foreign_file
 from trainables.local_files import expanded
 
 logger = logging.getLogger(__name__)
@@ -127,8 +128,9 @@ def _decoded(listing: Listing, side: int) -> tuple[NDArray[np.uint8], dict[int, 
 
     def decode(row: int) -> str | None:
         try:
-            images[row] = read_square(listing.path(row), side)
-        except UNREADABLE as error:
+            with foreign_file(Unreadable):
+                images[row] = read_square(listing.path(row), side)
+        except Unreadable as error:
             return str(error)
         return None
 

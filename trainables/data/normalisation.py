@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from trainables.data.splits import ImageSplit
 from trainables.errors import StorageError
+from trainables.foreign_files import Unreadable, foreign_file
 from trainables.local_files import node_scratch, replace_file
 from trainables.seeds import first_by_hash, salt_of
 
@@ -77,11 +79,10 @@ def _moments(histograms_CL: Tensor) -> Moments:
 
 
 def _remembered(file: Path) -> Moments | None:
-    try:
+    with suppress(Unreadable), foreign_file(Unreadable):  # none, or damaged: it is measured again
         mean, std = json.loads(file.read_text())
         return tuple(map(float, mean)), tuple(map(float, std))
-    except (FileNotFoundError, ValueError, TypeError):  # none, or damaged: it is measured again
-        return None
+    return None
 
 
 def _remember(file: Path, moments: Moments) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -17,17 +15,8 @@ from PIL import Image, UnidentifiedImageError
 
 from trainables.data.resizing import centred, eight_bit, require_eight_bits, scaled, squared
 from trainables.errors import UnreadableData
+from trainables.foreign_files import Unreadable, foreign_file
 
-UNREADABLE: Final = (
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""What Pillow raises for files that are no images, cut short, damaged, or suspiciously large."""
 DRAFT_SCALES: Final = (8, 4, 2)
 """By which libjpeg can divide the sides while it decodes, which saves most of the work."""
 LEFT_AFTER_DRAFT: Final = 2
@@ -61,14 +50,15 @@ def examine(path: Path, *, decode: bool) -> Picture:
     """
     content, sha256 = b"", b""
     try:
-        content = path.read_bytes()
-        sha256 = hashlib.sha256(content).digest()
-        with Image.open(BytesIO(content)) as image:
-            require_eight_bits(image.mode)
-            width, height = image.size
-            if decode or not _has_its_end(content, image.format):
-                image.load()
-    except UNREADABLE as error:
+        with foreign_file(Unreadable):
+            content = path.read_bytes()
+            sha256 = hashlib.sha256(content).digest()
+            with Image.open(BytesIO(content)) as image:
+                require_eight_bits(image.mode)
+                width, height = image.size
+                if decode or not _has_its_end(content, image.format):
+                    image.load()
+    except Unreadable as error:
         return Picture(sha256, 0, 0, _reason(error, content))
     return Picture(sha256, height, width, "")
 
@@ -154,7 +144,7 @@ def _first_scan(content: bytes) -> int:
     return place
 
 
-def _reason(error: Exception, content: bytes) -> str:
-    if isinstance(error, UnidentifiedImageError):  # its own text names a buffer in memory
+def _reason(error: Unreadable, content: bytes) -> str:
+    if isinstance(error.__cause__, UnidentifiedImageError):  # its own text names a buffer in memory
         return "no image that Pillow knows" if content else "the file is empty"
-    return " ".join(str(error).replace("\0", " ").split()) or type(error).__name__
+    return str(error)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from trainables.config import Config, ModelConfig, Normalisation
+from trainables.foreign_files import Unreadable, foreign_file
 
 CARD_FILE = "model_card.json"
 CARD_VERSION = 2
@@ -128,8 +129,9 @@ def write_card(folder: Path, card: ModelCard) -> None:
 def read_intact_card(folder: Path) -> ModelCard | None:
     """The card of a folder whose files are all as it says, or none."""
     try:
-        card = ModelCard.from_plain(json.loads((folder / CARD_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError):  # no export yet, or one of another version
+        with foreign_file(Unreadable):
+            card = ModelCard.from_plain(json.loads((folder / CARD_FILE).read_text(encoding="utf-8")))
+    except Unreadable:  # no export yet, or one of another version
         return None
     paths = [(folder / entry.file, entry.sha256) for entry in card.files.values()]
     return card if all(path.is_file() and _sha256(path) == sha256 for path, sha256 in paths) else None

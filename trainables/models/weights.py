@@ -10,10 +10,10 @@ from typing import Final
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from trainables.errors import CheckpointError
+from trainables.foreign_files import foreign_file, in_a_line
 from trainables.local_files import replace_file
 from trainables.models.resized import NETWORK
 
@@ -67,7 +67,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     if _is_resized(model) and not any(name.startswith(_RESIZED_PREFIX) for name in tensors):
         tensors = {_RESIZED_PREFIX + name: tensor for name, tensor in tensors.items()}
     _refuse_mismatch(model, tensors, path)
-    model.load_state_dict(tensors)
+    with foreign_file(lambda why: CheckpointError(f"checkpoint {path} cannot be used: {why}")):
+        model.load_state_dict(tensors)
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -97,26 +98,28 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
+    with foreign_file(
+        lambda why: CheckpointError(
+            f"{path} is not a readable safetensors file ({why}); copy or write it again"
+        )
+    ):
         return safetensors.torch.load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is not a readable safetensors file ({error}); copy or write it again"
-        ) from error
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise CheckpointError(
-            f"torch.load with weights_only refused {path}: it holds pickled objects, not tensors alone, or "
-            "is damaged; where you trust the file, load it yourself, save its state dict as .pt, and use that"
-        ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{path} is not a readable torch checkpoint ({error}); copy or save it again"
-        ) from error
+    with foreign_file(
+        lambda why: CheckpointError(
+            f"{path} is not a readable torch checkpoint ({why}); copy or save it again"
+        )
+    ):
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except UnpicklingError as error:
+            raise CheckpointError(
+                f"torch.load with weights_only refused {path}: it holds pickled objects, not tensors alone, "
+                "or is damaged; where you trust the file, load it yourself, save its state dict as .pt, and "
+                "use that"
+            ) from error
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -151,11 +154,17 @@ def _refuse_mismatch(model: nn.Module, tensors: Mapping[str, Tensor], path: Path
         for name in own
         if name in tensors and tensors[name].shape != own[name].shape
     ]
-    if missing or unexpected or mismatching:
+    unusable = [
+        f"{name} ({kind})"
+        for name, tensor in tensors.items()
+        if name in own and (kind := _why_unusable(tensor))
+    ]
+    if missing or unexpected or mismatching or unusable:
         findings = [
             _listed("missing", missing),
             _listed("unexpected", unexpected),
             _listed("of another shape", mismatching),
+            _listed("of a kind that cannot be used", unusable),
         ]
         raise CheckpointError(
             f"checkpoint {path} does not fit {type(model).__name__}: {'; '.join(filter(None, findings))}. "
@@ -163,8 +172,17 @@ def _refuse_mismatch(model: nn.Module, tensors: Mapping[str, Tensor], path: Path
         )
 
 
+def _why_unusable(tensor: Tensor) -> str:
+    """The kind of a tensor that holds no plain real numbers; nothing where it does."""
+    if tensor.is_meta:
+        return "without its numbers"
+    if tensor.layout is not torch.strided:
+        return "sparse"
+    return "complex" if tensor.is_complex() else ""
+
+
 def _listed(what: str, names: Sequence[str]) -> str:
     if not names:
         return ""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{len(names)} {what}: {', '.join(names[:_NAMED])}{more}"
+    return f"{len(names)} {what}: {in_a_line(', '.join(names[:_NAMED]))}{more}"

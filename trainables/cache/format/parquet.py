@@ -135,7 +135,7 @@ def read_shard(data: pa.Buffer) -> pa.Table:
     """The table in the bytes of a shard.
 
     Raises:
-        OSError, pyarrow.ArrowInvalid: the bytes are no Parquet file, or a page fails its checksum.
+        Exception: of many kinds, where the bytes are no Parquet file, or a page fails its checksum.
     """
     with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
         return file.read()

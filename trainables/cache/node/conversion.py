@@ -21,10 +21,11 @@ from filelock import FileLock
 from trainables.cache.format.logit_encoding import Array, columns_of
 from trainables.cache.format.manifest import DamagedCache, Manifest, Part, Shard, ShardRecord
 from trainables.cache.format.parquet import array_of, read_shard, values_of
-from trainables.cache.format.storage import Place
+from trainables.cache.format.storage import Place, told
 from trainables.cache.node.copies import free_disk_space
 from trainables.cache.node.npy_file import ArrayFile
 from trainables.errors import CacheError
+from trainables.foreign_files import Unreadable, foreign_file
 from trainables.local_files import sync
 
 # V = views, N = training samples, D = numbers in an embedding
@@ -97,9 +98,10 @@ def _map(manifest: Manifest, bank: str, folder: Path) -> BankArrays | None:
     arrays: dict[str, Array] = {}
     for name, (shape, dtype) in _shapes(manifest, bank).items():
         try:
-            # As plain arrays: the class of memory maps makes each gather two to three times as slow.
-            array = np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-        except (FileNotFoundError, ValueError, EOFError):
+            with foreign_file(Unreadable):
+                # As plain arrays: the class of memory maps makes each gather two to three times as slow.
+                array = np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+        except Unreadable:
             return None
         if array.shape != shape or array.dtype != dtype:
             return None
@@ -177,8 +179,9 @@ def _verified(place: Place, record: ShardRecord) -> pa.Table | str:
     if hashlib.sha256(data).hexdigest() != record.sha256:
         return f"{path} was altered (its sha256 is not the recorded one)"
     try:
-        table = read_shard(data)
-    except (OSError, pa.ArrowInvalid) as error:
+        with foreign_file(Unreadable, told):
+            table = read_shard(data)
+    except Unreadable as error:
         return f"{path} cannot be read ({error})"
     found = (table.num_rows, table.column("sample_id")[0].as_py(), table.column("sample_id")[-1].as_py())
     wanted = (record.shard.rows, record.first_id, record.last_id)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainables.cache.format.identity import bank_fingerprint
@@ -25,9 +24,10 @@ from trainables.cache.format.manifest import (
     read_manifest,
     read_record,
 )
-from trainables.cache.format.storage import LOCK, Place
+from trainables.cache.format.storage import LOCK, Place, told
 from trainables.cache.tools.callbacks import OnStep
 from trainables.errors import CacheError
+from trainables.foreign_files import Unreadable, foreign_file
 
 COMMITS: Final = "_commits/"
 
@@ -155,10 +155,11 @@ def _look_at_file(place: Place, record: ShardRecord, size: int | None, *, deep: 
     try:
         if deep and hashlib.sha256(place.read(file)).hexdigest() != record.sha256:
             return Finding(Fault.ALTERED, file, "its sha256 is not the recorded one", shard)
-        rows = _rows_of(place, file)
+        with foreign_file(Unreadable, told):
+            rows = _rows_of(place, file)
     except FileNotFoundError:
         return Finding(Fault.MISSING, file, "vanished while it was read", shard)
-    except (OSError, pa.ArrowInvalid) as error:
+    except Unreadable as error:
         return Finding(Fault.ALTERED, file, f"its footer cannot be read ({error})", shard)
     if rows != shard.rows:
         return Finding(Fault.ALTERED, file, f"has {rows} rows instead of {shard.rows}", shard)

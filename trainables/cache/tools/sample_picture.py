@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from matplotlib.axes import Axes
@@ -21,6 +20,7 @@ from trainables.cache.format.storage import Place, told
 from trainables.config import ViewsConfig
 from trainables.data import TrainingData
 from trainables.errors import CacheError, ConfigError
+from trainables.foreign_files import foreign_file
 from trainables.views.showing import show
 
 # C = classes, H, W = height and width in pixels
@@ -144,20 +144,18 @@ def _kept_logits(place: Place, manifest: Manifest, bank: str, view: int, row: in
         r for r in manifest.shards_of(bank, view) if r.shard.first <= row < r.shard.first + r.shard.rows
     )
     place_in_file = row - record.shard.first
-    try:
-        with (
-            place.filesystem.open_input_file(place.path(record.file)) as source,
-            pq.ParquetFile(source, page_checksum_verification=True) as file,
-        ):
-            for group in range(file.metadata.num_row_groups):
-                rows = file.metadata.row_group(group).num_rows
-                if place_in_file < rows:
-                    table = file.read_row_group(group).slice(place_in_file, 1)
-                    kept_C: npt.NDArray[Any] = logits_of(table)[0].astype(np.float32)
-                    return kept_C
-                place_in_file -= rows
-    except (OSError, pa.ArrowInvalid) as error:
-        raise CacheError(f"cannot read {place.path(record.file)}: {told(error)}") from error
+    with (
+        foreign_file(lambda why: CacheError(f"cannot read {place.path(record.file)}: {why}"), told),
+        place.filesystem.open_input_file(place.path(record.file)) as source,
+        pq.ParquetFile(source, page_checksum_verification=True) as file,
+    ):
+        for group in range(file.metadata.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if place_in_file < rows:
+                table = file.read_row_group(group).slice(place_in_file, 1)
+                kept_C: npt.NDArray[Any] = logits_of(table)[0].astype(np.float32)
+                return kept_C
+            place_in_file -= rows
     raise CacheError(f"{place.path(record.file)} has fewer rows than its record says; verify the cache")
 
 

@@ -14,6 +14,7 @@ from trainables.cache.format.storage import Place, told
 from trainables.cache.tools.callbacks import OnStep
 from trainables.config import Config
 from trainables.errors import CacheError
+from trainables.foreign_files import foreign_file
 
 COLUMNS: Final = ("label", "teacher_top1", "teacher_confidence", "teacher_entropy")
 
@@ -83,17 +84,13 @@ def read_columns(place: Place, record: ShardRecord, columns: tuple[str, ...] | N
         CacheError: the file is missing or damaged; it is named.
     """
     path = place.path(record.file)
-    try:
-        with (
-            place.filesystem.open_input_file(path) as source,
-            pq.ParquetFile(source, page_checksum_verification=True) as file,
-        ):
-            return file.read(columns=None if columns is None else list(columns))
-    except (OSError, pa.ArrowInvalid) as error:
-        raise CacheError(
-            f"cannot read {path}: {told(error)}; stillhouse cache verify EXPERIMENT --deep --repair rebuilds "
-            "damaged files"
-        ) from error
+    repair = "stillhouse cache verify EXPERIMENT --deep --repair rebuilds damaged files"
+    with (
+        foreign_file(lambda why: CacheError(f"cannot read {path}: {why}; {repair}"), told),
+        place.filesystem.open_input_file(path) as source,
+        pq.ParquetFile(source, page_checksum_verification=True) as file,
+    ):
+        return file.read(columns=None if columns is None else list(columns))
 
 
 def _sums(place: Place, record: ShardRecord) -> tuple[float, ...]:
