@@ -9,7 +9,7 @@ import inspect
 import pkgutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -72,10 +72,31 @@ def call_factory(path: FactoryPath, given: Mapping[str, object], arguments: Mapp
     except TypeError as error:
         raise ConfigError(
             f"factory {path!r} has the signature {signature} and cannot be called with "
-            f"{', '.join(f'{key}={value!r}' for key, value in keywords.items())}: {error}"
+            f"{', '.join(f'{key}={value!r}' for key, value in keywords.items()) or 'no arguments'}: {error}"
             f"{_other_name(error)}"
         ) from error
     return _called(path, factory, keywords)
+
+
+def accepted_keyword(path: FactoryPath, names: Sequence[str], arguments: Mapping[str, object]) -> str | None:
+    """The first of these keyword arguments that the factory names; none where it takes none of them.
+
+    A factory that takes any (`**`) and names none takes the first, unless `arguments` hold another of them.
+
+    Raises:
+        ConfigError: as `load_factory`.
+    """
+    factory = load_factory(path)
+    try:
+        parameters = inspect.signature(factory).parameters
+    except ValueError:  # some callables written in C tell nothing about their arguments
+        return names[0]
+    by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    for name in names:
+        if name in parameters and parameters[name].kind in by_keyword:
+            return name
+    takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
+    return names[0] if takes_any and arguments.keys().isdisjoint(names[1:]) else None
 
 
 def source_digest(path: FactoryPath) -> str | None:
@@ -115,8 +136,9 @@ def _other_name(error: Exception) -> str:
     if not (isinstance(error, TypeError) and "'n_classes'" in str(error)):
         return ""
     return (
-        "; a factory is called with `n_classes`: where a library's builder wants `num_classes`, name a "
-        "function of your own that passes it on under that name"
+        "; a factory that names neither `n_classes` nor `num_classes` and takes `**` is called with "
+        "`n_classes`: where a library's builder wants `num_classes`, write that, with the number of classes, "
+        "among its `arguments`"
     )
 
 

@@ -41,7 +41,9 @@ class ModelConfig(Config):
 
     name: ModelName | None = Field(None, description="a network that Stillhouse knows")
     factory: FactoryPath | None = Field(
-        None, description='"module:function"; called as function(n_classes=..., **arguments), gives a Module'
+        None,
+        description='"module:function"; called with n_classes=..., num_classes=... or neither, whichever it '
+        "names, and with `arguments`; gives a Module",
     )
     arguments: dict[str, Scalar] = Field(
         {}, description="keyword arguments of the factory, or of torchvision's builder"
@@ -64,6 +66,12 @@ class ModelConfig(Config):
         "of the network's linear classifier; for objective cbd, as wide as the teacher's embedding",
         exclude_if=lambda value: value is None,
     )
+    output: int | str | None = Field(
+        None,
+        description="which output of a factory's network are the logits, by name or place, where it returns "
+        "no tensor; default: those called `logits`, or the only one with a number for each class",
+        exclude_if=lambda value: value is None,
+    )
     variant: str | None = Field(None, description="with name torchvision: the builder's name, as resnet18")
 
     @model_validator(mode="after")
@@ -74,6 +82,8 @@ class ModelConfig(Config):
             raise ValueError("`variant` goes with `name: torchvision`, and that needs it")
         if self.arguments and self.factory is None and self.name is not ModelName.TORCHVISION:
             raise ValueError("`arguments` are for a `factory` or for `name: torchvision`")
+        if self.output is not None and self.factory is None:
+            raise ValueError("`output` is for a `factory`; the logits of a network by name are known")
         if self.width is not None and (self.factory or self.name is ModelName.TORCHVISION):
             raise ValueError("`width` is for networks by name; give a factory its own `arguments`")
         return self

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from trainables.config.models import ModelConfig, ModelName
 from trainables.errors import ConfigError
-from trainables.factories import call_factory, in_one_line
+from trainables.factories import accepted_keyword, call_factory, in_one_line
 from trainables.models.bottleneck_resnet import bottleneck_resnet
 from trainables.models.cosine import with_cosine_head
+from trainables.models.foreign.logits import with_logits
 from trainables.models.mobilenet_v2 import mobilenet_v2
 from trainables.models.resized import resized
 from trainables.models.resnet import resnet, resnet_x4
@@ -26,6 +27,9 @@ from trainables.models.wide_resnet import wide_resnet
 
 ModelBuilder = Callable[[int, int, int | None], nn.Module]
 """Called with the number of classes, the channels of an image, and the width of the first stage or None."""
+
+_CLASSES: Final = ("n_classes", "num_classes")
+"""What a factory may call the number of classes."""
 
 MODELS: Final[Mapping[ModelName, ModelBuilder]] = MappingProxyType(
     {
@@ -57,8 +61,8 @@ def build_model(config: ModelConfig, *, n_classes: int, in_channels: int) -> nn.
     """A network from images BxCxHxW to logits BxC, in training mode, on the CPU, with fresh weights.
 
     With a resolution, its first layer resizes the images. The weights come from torch's global generator:
-    seed it, or fork it, before the call. A factory is told the number of classes; the channels of its
-    images are for its `arguments`.
+    seed it, or fork it, before the call. A factory is told the number of classes where it asks for it; the
+    channels of its images are for its `arguments`. A network that returns no tensor is made to return one.
 
     Raises:
         ConfigError: torchvision's variant or the factory cannot be found, or does not give a network; or
@@ -72,18 +76,21 @@ def build_model(config: ModelConfig, *, n_classes: int, in_channels: int) -> nn.
 
 def _network(config: ModelConfig, n_classes: int, in_channels: int) -> nn.Module:
     if config.factory is not None:
-        network = call_factory(config.factory, {"n_classes": n_classes}, config.arguments)
+        keyword = accepted_keyword(config.factory, _CLASSES, config.arguments)
+        given = {} if keyword is None else {keyword: n_classes}
+        network = call_factory(config.factory, given, config.arguments)
         if not isinstance(network, nn.Module):
             raise ConfigError(
                 f"model factory {config.factory!r} returned a {type(network).__name__}; "
                 "return a torch.nn.Module"
             )
-        return network
+        return with_logits(network, n_classes=n_classes, which=config.output)
     if config.name is None or config.name is ModelName.TORCHVISION:
         # Late: torchvision takes as long to import as torch, in every worker, and few runs need it.
         from trainables.models.from_torchvision import torchvision_network
 
-        return torchvision_network(config, n_classes, in_channels)
+        network = torchvision_network(config, n_classes, in_channels)
+        return with_logits(network, n_classes=n_classes, which=None)
     return MODELS[config.name](n_classes, in_channels, config.width)
 
 
@@ -104,6 +111,8 @@ def check_logits(model: nn.Module, images_BCHW: Tensor, *, n_classes: int, name:
         for mode, training in (("evaluation", False), ("training", True)):
             try:
                 output = deepcopy(model).train(training)(images_BCHW)
+            except ConfigError as error:
+                raise ConfigError(f"{network}: {error}") from error
             except Exception as error:  # a user's network may raise anything
                 raise ConfigError(
                     f"{network} fails in {mode} mode on a batch of shape {tuple(images_BCHW.shape)}: "
@@ -117,15 +126,5 @@ def check_logits(model: nn.Module, images_BCHW: Tensor, *, n_classes: int, name:
                 continue
             raise ConfigError(
                 f"{network} returns {found} in {mode} mode; it must return logits, one tensor of floating "
-                f"point and shape {expected}{_advice(output)}"
+                f"point and shape {expected}, a number for each class of the data set"
             )
-
-
-def _advice(output: object) -> str:
-    if isinstance(output, Tensor):
-        return ", a number for each class of the data set"
-    if hasattr(output, "logits"):
-        return "; wrap it in a Module that returns its `.logits`"
-    if isinstance(output, tuple | list):
-        return "; wrap it in a Module that returns the logits alone"
-    return ""

@@ -13,6 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from trainables.models.foreign.logits import may_drop_outputs
+
 # B = samples in the batch, V = values
 
 Forward = Callable[[Tensor], Tensor]
@@ -113,7 +115,12 @@ class DdpTeam:
         Batch statistics stay those of a rank's share, as usual; `settle` makes the running ones common.
         """
         # Sending buffers round would overwrite what an earlier forward pass of the same step still needs.
-        return DistributedDataParallel(_Forward(model, forward), broadcast_buffers=False)
+        return DistributedDataParallel(
+            _Forward(model, forward),
+            broadcast_buffers=False,
+            # Auxiliary heads get no gradient: without this, the second step waits for theirs and fails.
+            find_unused_parameters=may_drop_outputs(model),
+        )
 
     def share(self, rows_B: Tensor) -> Share:
         """This rank's piece of the batch in order; the first ranks have a row more where it is uneven."""

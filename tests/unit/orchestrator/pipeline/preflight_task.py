@@ -97,8 +97,16 @@ def with_logits(n_classes: int) -> nn.Module:
     return Answering(n_classes, lambda logits: SimpleNamespace(logits=logits))
 
 
-def a_tuple(n_classes: int) -> nn.Module:
+def a_tuple(num_classes: int) -> nn.Module:
+    return Answering(num_classes, lambda logits: (logits.argmax(1), logits))
+
+
+def two_logits(n_classes: int) -> nn.Module:
     return Answering(n_classes, lambda logits: (logits, logits))
+
+
+def a_text(n_classes: int) -> nn.Module:
+    return Answering(n_classes, lambda logits: "logits")
 
 
 def of_five_classes(n_classes: int) -> nn.Module:
@@ -124,6 +132,10 @@ def create_model(model_name: str = "resnet18", pretrained: bool = False, **argum
 
 def _entrypoint(num_classes: int = 1000) -> nn.Module:
     return network(num_classes)
+
+
+def brings_five_classes() -> nn.Module:
+    return brings_its_weights(5)
 
 
 def brings_its_weights(n_classes: int) -> nn.Module:

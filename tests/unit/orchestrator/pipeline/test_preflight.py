@@ -85,8 +85,11 @@ def only_problem(text: str) -> str:
 @pytest.mark.parametrize(
     ("factory", "says"),
     [
-        ("with_logits", "with_logits' returns a SimpleNamespace .* a Module that returns its `.logits`"),
-        ("a_tuple", "a_tuple' returns a tuple .* wrap it in a Module that returns the logits alone"),
+        ("two_logits", "two_logits': Answering returns a tuple .* 0, 1 are all of shape Bx4; .* `output: 0`"),
+        (
+            "a_text",
+            "a_text': Answering returns a str in evaluation mode, in which nothing is called `logits`",
+        ),
         ("of_five_classes", r"shape \(4, 5\) .* shape \(4, 4\), a number for each class of the data set"),
         ("wrong_inside", "wrong_inside' fails in evaluation mode .* AttributeError.*preflight_task.py, line"),
         ("raising", r"raising' raised KeyError: 'weights.bin' \(preflight_task.py, line \d+\); mend it"),
@@ -99,6 +102,19 @@ def test_a_student_that_cannot_be_trained_is_named(factory: str, says: str) -> N
     problem = only_problem(with_student(factory))
     assert f"factory '{TASK}:{factory}'" in problem
     assert re.search(says, problem), problem
+
+
+def test_networks_that_give_their_logits_in_an_object_or_a_tuple_are_served() -> None:
+    found = look(with_teacher("with_logits", with_student("a_tuple")))
+    assert found.problems == []
+
+
+@pytest.mark.usefixtures("_without_export")
+def test_a_teacher_of_other_classes_is_told_before_it_is_asked() -> None:
+    problem = only_problem(with_teacher("brings_five_classes", more=", pretrained: true"))
+    assert problem.startswith(
+        f"teacher factory '{TASK}:brings_five_classes' returns torch.float32 of shape (4, 5)"
+    )
 
 
 def test_a_student_that_cannot_be_exported_is_named() -> None:
@@ -139,8 +155,8 @@ def test_both_parts_and_all_networks_are_looked_at_whatever_is_wrong_before() ->
     training, test = look(with_data("raising_sample")).problems
     assert "split train, index 7: the data set raised OSError: disk gone" in training
     assert "split test, index 7" in test
-    text = with_data("test_label_of_no_class", with_student("a_tuple"))
-    assert len(look(with_teacher("a_tuple", text)).problems) == 3
+    text = with_data("test_label_of_no_class", with_student("two_logits"))
+    assert len(look(with_teacher("two_logits", text)).problems) == 3
 
 
 @pytest.mark.usefixtures("_without_export")
@@ -238,9 +254,9 @@ def test_what_was_looked_at_is_not_looked_at_again(tmp_path: Path, monkeypatch: 
 @pytest.mark.usefixtures("_without_export")
 def test_a_run_stops_at_its_only_problem_and_lists_several(tmp_path: Path) -> None:
     said = io.StringIO()
-    with pytest.raises(ConfigError, match="a_tuple' returns a tuple"):
-        staged(tmp_path / "one", said, text=with_student("a_tuple"))
-    text = with_data("test_label_of_no_class", with_student("a_tuple"))
+    with pytest.raises(ConfigError, match="two_logits': Answering returns a tuple"):
+        staged(tmp_path / "one", said, text=with_student("two_logits"))
+    text = with_data("test_label_of_no_class", with_student("two_logits"))
     with pytest.raises(ConfigError, match="2 problems, told above, one a line; nothing was trained"):
         staged(tmp_path / "two", said, text=text)
     assert said.getvalue().count("\nproblem: ") == 2
@@ -248,10 +264,10 @@ def test_a_run_stops_at_its_only_problem_and_lists_several(tmp_path: Path) -> No
 
 @pytest.mark.usefixtures("_without_export")
 def test_the_command_line_lists_all_and_leaves_no_trace(tmp_path: Path) -> None:
-    Path("task.yaml").write_text(with_student("a_tuple"))
+    Path("task.yaml").write_text(with_student("two_logits"))
     done = CliRunner().invoke(app, ["validate", "task.yaml", "--deep"])
     assert done.exit_code == 2
-    assert f"problem: student factory '{TASK}:a_tuple' returns a tuple" in done.stdout
+    assert f"problem: student factory '{TASK}:two_logits': Answering returns a tuple" in done.stdout
     assert done.stdout.endswith("searched parameters)\n")
     assert "task.yaml: 1 problem, experiment task" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["task.yaml"]
