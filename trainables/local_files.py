@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import tempfile
@@ -70,6 +71,16 @@ def replacing(path: Path) -> Iterator[Path]:
         with suppress(OSError):  # where the folder itself is the trouble, there is no file
             beside.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file's content.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def replace_file(path: Path, data: bytes | memoryview) -> None:

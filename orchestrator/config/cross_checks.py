@@ -54,13 +54,13 @@ def max_epochs(config: ExperimentConfig, space: SpaceConfig) -> int:
 
 
 def _overrides_fit(both: Both) -> Found:
-    bases = {"student": both.config.student, "training": both.config.training}
+    bases = {"student": both.config.student.network, "training": both.config.training}
     for section, base in bases.items():
         dimensions: Section = getattr(both.space, section)
         for corner in dimensions.corners():
             yield from _check_corner(base, corner, both.space_document, section)
     yield from _check_corner(
-        both.config.student, both.space.student.constants(), both.space_document, "student"
+        both.config.student.network, both.space.student.constants(), both.space_document, "student"
     )
 
 
@@ -164,6 +164,19 @@ def _embeddings_are_there(both: Both) -> Found:
             yield both.document, Problem(("student", "cosine_head"), text)
 
 
+def _start_weights_fit_all(both: Both) -> Found:
+    """A file's weights are of one network."""
+    if both.config.student.checkpoint is None:
+        return
+    for name in ("name", "width"):
+        if name in both.space.student.domains():
+            text = (
+                f"found a file; space {both.space.name} varies student.{name}, and weights fit one network; "
+                "leave the file out, or take a space that leaves the student as it is"
+            )
+            yield both.document, Problem(("student", "checkpoint"), text)
+
+
 def _a_live_teacher_answers(both: Both) -> Found:
     """What the student sees after an attack is in no cache: the teacher itself has to be asked about it."""
     if both.config.cache.online and not both.config.teacher.imported:
@@ -198,6 +211,7 @@ CHECKS: Final[tuple[Callable[[Both], Found], ...]] = (
     _imported_logits_suffice,
     _cache_keeps_enough_classes,
     _embeddings_are_there,
+    _start_weights_fit_all,
     _a_live_teacher_answers,
     _a_network_is_there_to_ask,
 )

@@ -206,6 +206,9 @@ def _resolved(config: ExperimentConfig, document: Document, folder: Path) -> Exp
         teacher=config.teacher.with_overrides(
             checkpoint=absolute(config.teacher.checkpoint, "teacher", "checkpoint")
         ),
+        student=config.student.with_overrides(
+            checkpoint=absolute(config.student.checkpoint, "student", "checkpoint")
+        ),
         cache=config.cache.with_overrides(uri=absolute(config.cache.uri, "cache", "uri")),
         space=space,
     )
@@ -236,13 +239,14 @@ def _check_paths(config: ExperimentConfig, document: Document) -> None:
     root, checkpoint = config.data.root, config.teacher.checkpoint
     if root is not None and not config.data.download and not _is_there(Path(root), stat.S_ISDIR):
         problems.append(_absent(("data", "root"), root, "folder", document))
-    problem = why_unreadable(Path(checkpoint)) if checkpoint is not None else None
-    if problem is not None:
-        path = ("teacher", "checkpoint")
-        found = document.value(path)
-        there = "" if found == checkpoint else f", not {checkpoint}"
-        problems.append(Problem(path, f"found {shown(found)}; {problem}{there}"))
-    elif checkpoint is not None and not _tells_normalisation(config.teacher):
+    for section, file in (("teacher", checkpoint), ("student", config.student.checkpoint)):
+        problem = why_unreadable(Path(file)) if file is not None else None
+        if problem is not None:
+            found = document.value((section, "checkpoint"))
+            there = "" if found == file else f", not {file}"
+            problems.append(Problem((section, "checkpoint"), f"found {shown(found)}; {problem}{there}"))
+    is_readable = checkpoint is not None and why_unreadable(Path(checkpoint)) is None
+    if is_readable and not _tells_normalisation(config.teacher):
         text = f"it does not say how images were normalised when it was trained; {TO_WRITE}"
         problems.append(Problem(("teacher", "checkpoint"), text))
     if problems:

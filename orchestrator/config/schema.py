@@ -15,6 +15,7 @@ from trainables.config import (
     Config,
     DataConfig,
     ModelConfig,
+    StudentConfig,
     TeacherSource,
     TrainingConfig,
     ViewsConfig,
@@ -170,7 +171,7 @@ class PairConfig(Config):
     """Another teacher and another student, for the same experiment."""
 
     teacher: ModelConfig
-    student: ModelConfig
+    student: StudentConfig
     checkpoint: str | None = Field(None, description="of the teacher; without it the teacher is trained")
     pretrained: Pretrained = False
     normalisation: StatedNormalisation = None
@@ -199,7 +200,7 @@ class ExperimentConfig(Config):
     seed: int = Field(0, ge=0, lt=2**31, description="every other seed derives from it")
     data: DataConfig
     teacher: TeacherConfig
-    student: ModelConfig
+    student: StudentConfig
     views: ViewsConfig
     training: TrainingConfig = TrainingConfig()
     space: str = Field(description="a shipped search space by name, or the path of a file")

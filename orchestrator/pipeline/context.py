@@ -21,9 +21,12 @@ from trainables.config import (
     CacheIdentity,
     ModelConfig,
     OnlineSpec,
+    StartWeights,
     WorkbenchSpec,
     digest_of,
 )
+from trainables.errors import CheckpointError
+from trainables.local_files import file_sha256
 from trainables.seeds import derive_seed
 from trainables.teacher.cache_build import CacheSummary
 from trainables.training.train_teacher import TeacherFacts
@@ -53,7 +56,25 @@ class Run:
     @property
     def student(self) -> ModelConfig:
         """The experiment's student, with what the space fixes of it for all."""
-        return self.experiment.student.with_overrides(**self.space.student.constants())
+        return self.experiment.student.network.with_overrides(**self.space.student.constants())
+
+    @property
+    def start(self) -> StartWeights | None:
+        """What all students start from; none for random weights.
+
+        Raises:
+            CheckpointError: the file cannot be read.
+        """
+        checkpoint = self.experiment.student.checkpoint
+        if checkpoint is None:
+            return None
+        try:
+            return StartWeights(path=checkpoint, sha256=file_sha256(Path(checkpoint)))
+        except OSError as error:
+            raise CheckpointError(
+                f"student.checkpoint {checkpoint} cannot be read ({error.strerror}); put it back, since the "
+                "search is known by its content"
+            ) from error
 
     def key_path(self, text: str) -> str:
         """A path as fingerprints hold it: they know it again when the folder was moved."""
@@ -92,6 +113,7 @@ class Run:
             cache_manifest=cache.manifest if cache else None,
             online=online,
             checkpoints=str(self.out / "students"),
+            start=self.start,
         )
 
     def search_key(self, teacher: TeacherFacts, cache: CacheIdentity | None) -> str:
@@ -101,6 +123,7 @@ class Run:
         forks off whom depends on all of its members.
         """
         experiment = self.experiment
+        start = self.start
         is_population = self.space.scheduler.name == "pbt"
         return digest_of(
             {
@@ -108,7 +131,8 @@ class Run:
                 "data": teacher.split.plain(),
                 "cache": cache.plain() if cache else None,
                 "views": experiment.views.plain(),
-                "student": experiment.student.plain(),
+                "student": experiment.student.network.plain(),
+                **({"start": start.sha256} if start else {}),  # not its place: the file may be moved
                 "training": experiment.training.plain(),
                 "space": self.space.plain(),
                 "seed": experiment.seed,

@@ -143,7 +143,7 @@ def preparation(data: DataConfig, input_shape: tuple[int, int, int]) -> Preparat
 def _facts(
     run: Run, record: TrialRecord, teacher: TeacherFacts, *, cache: str | None, metrics: Mapping[str, float]
 ) -> dict[str, Any]:
-    split = teacher.split
+    split, start = teacher.split, run.start
     return {
         "classes": list(split.classes),
         "normalisation": {"mean": list(split.mean), "std": list(split.std)},
@@ -156,5 +156,6 @@ def _facts(
             "objective": record.objective,
             "hyper_parameters": record.parameters,
             "seed": seed_of(record),
+            **({"start": start.sha256} if start else {}),
         },
     }

@@ -86,11 +86,11 @@ def preflight(run: Run) -> Findings:
 def preflight_key(run: Run) -> str:
     """Fingerprint of what data and networks are made of; a factory's own module counts, file by file."""
     experiment = run.experiment
-    checkpoint, uri = experiment.teacher.checkpoint, experiment.cache.uri
-    stamp: list[int] = []
-    if checkpoint is not None and Path(checkpoint).exists():
-        status = Path(checkpoint).stat()
-        stamp = [status.st_size, status.st_mtime_ns]
+    checkpoint, uri, start = (
+        experiment.teacher.checkpoint,
+        experiment.cache.uri,
+        experiment.student.checkpoint,
+    )
     teacher, cache = experiment.teacher.plain(), experiment.cache.plain()
     teacher["checkpoint"] = checkpoint and run.key_path(checkpoint)
     cache["uri"] = uri and run.key_path(uri)
@@ -98,14 +98,22 @@ def preflight_key(run: Run) -> str:
         {
             "data": keyed_data(run),
             "teacher": teacher,
-            "checkpoint": stamp,
-            "students": [experiment.student.plain(), run.space.student.plain()],
+            "checkpoint": _stamp(checkpoint),
+            "students": [experiment.student.network.plain(), run.space.student.plain()],
+            **({"start": [run.key_path(start), _stamp(start)]} if start else {}),
             "views": experiment.views.plain(),
             "cache": cache,
             "banks": run.teacher_banks,
             "factories": {path: source_digest(path) for path in _factories(run)},
         }
     )
+
+
+def _stamp(path: str | None) -> list[int]:
+    if path is None or not Path(path).exists():
+        return []
+    status = Path(path).stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _tell(run: Run, found: Findings) -> None:
@@ -161,7 +169,8 @@ def _look_inside(run: Run, found: Findings) -> None:
     teacher_is_well = len(found.problems) == before
     before = len(found.problems)
     for student in networks.students():
-        found.attempt(lambda student=student: networks.student(student))  # type: ignore[misc]
+        note = found.attempt(lambda student=student: networks.student(student))  # type: ignore[misc]
+        found.notes += [] if note is None or note in found.notes else [note]
     if len(found.problems) == before:  # one that cannot answer cannot be exported either
         found.attempt(networks.export)
     if teacher_is_well:

@@ -19,6 +19,7 @@ from trainables.errors import StillhouseError
 from trainables.evaluation.metrics import evaluate
 from trainables.export.formats import check_export
 from trainables.models import build_model, check_logits
+from trainables.models.foreign.start import start_from
 from trainables.models.weights import load_weights
 from trainables.seeds import first_by_hash, salt_of
 from trainables.teacher.preprocessing import shown_as_trained
@@ -60,13 +61,20 @@ class NetworkChecks:
             f"({source.checkpoint or source.model.factory})"
         )
 
-    def student(self, config: ModelConfig) -> None:
-        """Build it and show it a batch.
+    def student(self, config: ModelConfig) -> str | None:
+        """Build it, with the weights that it starts from, and show it a batch; what it starts from.
 
         Raises:
-            StillhouseError: it cannot be built, or does not give logits of the classes.
+            StillhouseError: it cannot be built, its weights do not fit, or it does not give logits of the
+                classes.
         """
-        self._check_logits(self._built(config), config, "student")
+        network, start, note = self._built(config), self.run.start, None
+        if start is not None:
+            fresh = start_from(network, start, classes=self.data.classes)
+            head = f"but for its head, which is fresh ({', '.join(fresh)})" if fresh else "head and all"
+            note = f"{_named('student', config)}: starts from {start.path}, {head}"
+        self._check_logits(network, config, "student")
+        return note
 
     def export(self) -> None:
         """Export the control's student untrained, and compare the files with it.
@@ -86,7 +94,7 @@ class NetworkChecks:
         control = self.run.student
         kinds = {_kind(control): control}
         for corner in self.run.space.student.corners():
-            student = self.run.experiment.student.with_overrides(**corner)
+            student = self.run.experiment.student.network.with_overrides(**corner)
             kinds.setdefault(_kind(student), student)
         yield from kinds.values()
 

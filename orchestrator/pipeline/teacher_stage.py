@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from trainables.config.metrics import ACCURACY
 from trainables.data import TrainingData, load_training
 from trainables.data.image_folder import index_folder
 from trainables.errors import StillhouseError
+from trainables.local_files import file_sha256
 from trainables.seeds import derive_seed
 from trainables.training.train_teacher import TeacherFacts, TeacherRequest, checkpoint_facts
 
@@ -151,7 +151,7 @@ def keyed_data(run: Run) -> dict[str, Any]:
 
 
 def _file_digest(path: str | None) -> str | None:
-    return None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return None if path is None else file_sha256(Path(path))
 
 
 def look_at_images(config: DataConfig, console: Console) -> None:

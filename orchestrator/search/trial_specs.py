@@ -54,7 +54,7 @@ class Composer:
             ConfigError: the sample lacks a value of the space.
         """
         resolved = self.space.resolve(sampled)
-        student = self.experiment.student.with_overrides(**resolved.student)
+        student = self.experiment.student.network.with_overrides(**resolved.student)
         training = self.experiment.training.with_overrides(**resolved.training)
         scheduler = self.space.scheduler
         if scheduler.pauses:  # what is paused, or forked from, goes on from a state of that very epoch

@@ -62,7 +62,7 @@ def job_of(experiment: ExperimentConfig, name: str, folder: Path) -> TrainJob:
         trial_id=name,
         role=Role.SEARCH,
         objective=CeConfig(),
-        student=experiment.student,
+        student=experiment.student.network,
         training=experiment.training,
         seed=3,
     )

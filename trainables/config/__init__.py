@@ -6,7 +6,7 @@ Bounds and defaults stand in the fields, so that a file is checked without loadi
 from trainables.config.base import Config, digest_of
 from trainables.config.cache import BroughtValues, CacheConfig, CacheIdentity, Precision
 from trainables.config.data import DataConfig, DataName, Normalisation, Split
-from trainables.config.models import ModelConfig, ModelName
+from trainables.config.models import ModelConfig, ModelName, StudentConfig
 from trainables.config.objectives import (
     OBJECTIVE_CONFIGS,
     CeConfig,
@@ -25,7 +25,7 @@ from trainables.config.objectives import (
 )
 from trainables.config.teacher import TeacherSource
 from trainables.config.training import OptimizerName, ScheduleName, TrainingConfig, TrainingPrecision
-from trainables.config.trial import Cost, Fork, OnlineSpec, Role, TrialSpec, WorkbenchSpec
+from trainables.config.trial import Cost, Fork, OnlineSpec, Role, StartWeights, TrialSpec, WorkbenchSpec
 from trainables.config.views import (
     MAX_VIEWS,
     BankConfig,
@@ -75,7 +75,9 @@ __all__ = [
     "Role",
     "ScheduleName",
     "Split",
+    "StartWeights",
     "Step",
+    "StudentConfig",
     "TeacherSource",
     "TrainingConfig",
     "TrainingPrecision",

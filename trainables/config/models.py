@@ -87,3 +87,19 @@ class ModelConfig(Config):
         if self.width is not None and (self.factory or self.name is ModelName.TORCHVISION):
             raise ValueError("`width` is for networks by name; give a factory its own `arguments`")
         return self
+
+
+class StudentConfig(ModelConfig):
+    """The student of an experiment: a network, and the weights that it starts from."""
+
+    checkpoint: str | None = Field(
+        None,
+        description="weights that every student and control starts from: .safetensors, or .pt read with "
+        "weights_only; a head of other classes stays fresh; default: random weights",
+        exclude_if=lambda checkpoint: checkpoint is None,
+    )
+
+    @property
+    def network(self) -> ModelConfig:
+        """The network alone: what a search varies, and what its trials are known by."""
+        return ModelConfig.from_plain(self.model_dump(mode="json", exclude={"checkpoint"}))

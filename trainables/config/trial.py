@@ -49,8 +49,15 @@ class OnlineSpec(Config):
     )
 
 
+class StartWeights(Config):
+    """The file that students start from, in the place of random weights."""
+
+    path: str = Field(description="on every node")
+    sha256: str = Field(description="of its content: what searches know it by")
+
+
 class WorkbenchSpec(Config):
-    """What every trial of a search shares: data, views and the teacher's cache."""
+    """What every trial of a search shares: data, views, the teacher's cache, and where students start."""
 
     data: DataConfig
     views: ViewsConfig
@@ -59,6 +66,11 @@ class WorkbenchSpec(Config):
     cache_manifest: str | None = Field(description="sha256 of its manifest, the key of the node's copy")
     online: OnlineSpec | None = Field(None, description="the teacher, where there is to be no cache")
     checkpoints: str = Field(description="folder below which each trial keeps its checkpoints")
+    start: StartWeights | None = Field(
+        None,
+        description="what students start from, controls too; none for random weights",
+        exclude_if=lambda start: start is None,
+    )
 
 
 class Fork(Config):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from pydantic import Field
 
 from trainables.config import Config, ModelConfig, Normalisation
 from trainables.foreign_files import Unreadable, foreign_file
+from trainables.local_files import file_sha256
 
 CARD_FILE = "model_card.json"
 CARD_VERSION = 2
@@ -60,6 +60,11 @@ class Lineage(Config):
     objective: str
     hyper_parameters: dict[str, Any]
     seed: int
+    start: str | None = Field(
+        None,
+        description="sha256 of the file that its training began from; none for random weights",
+        exclude_if=lambda start: start is None,
+    )
 
 
 class Latency(Config):
@@ -117,7 +122,7 @@ class ModelCard(CardFacts):
 def describe_file(path: Path, difference: float) -> ExportedFile:
     """What the card says of a file on disk."""
     return ExportedFile(
-        file=path.name, sha256=_sha256(path), bytes=path.stat().st_size, max_abs_difference=difference
+        file=path.name, sha256=file_sha256(path), bytes=path.stat().st_size, max_abs_difference=difference
     )
 
 
@@ -134,9 +139,4 @@ def read_intact_card(folder: Path) -> ModelCard | None:
     except Unreadable:  # no export yet, or one of another version
         return None
     paths = [(folder / entry.file, entry.sha256) for entry in card.files.values()]
-    return card if all(path.is_file() and _sha256(path) == sha256 for path, sha256 in paths) else None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return card if all(path.is_file() and file_sha256(path) == sha256 for path, sha256 in paths) else None

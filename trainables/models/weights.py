@@ -1,11 +1,10 @@
-"""Weights on disk and their identity: safetensors written whole, foreign checkpoints read without objects."""
+"""Weights on disk and their identity: safetensors written whole, and checkpoints put into networks."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError  # only the error's name: torch.load raises it
 from typing import Final
 
 import safetensors.torch
@@ -15,10 +14,9 @@ from torch import Tensor, nn
 from trainables.errors import CheckpointError
 from trainables.foreign_files import foreign_file, in_a_line
 from trainables.local_files import replace_file
+from trainables.models.foreign.state_dicts import read_tensors, without_prefixes
 from trainables.models.resized import NETWORK
 
-_WRAPPERS: Final = ("state_dict", "model")
-_PARALLEL_PREFIX: Final = "module."
 _RESIZED_PREFIX: Final = f"{NETWORK}."
 _COUNTER_SUFFIX: Final = "num_batches_tracked"
 _NAMED: Final = 5
@@ -46,29 +44,31 @@ def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> N
 def load_weights(model: nn.Module, path: Path) -> None:
     """Puts the weights of a file into the model: every name and shape must match, or nothing changes.
 
-    Reads .safetensors, and .pt or .pth that hold a state dict, bare or under "state_dict" or "model". A
-    prefix "module." on every name, which DataParallel adds, is taken off. Weights of a network fit the same
-    network behind a layer that resizes its images. Values are converted to the model's types.
+    Reads .safetensors, and .pt or .pth that hold a state dict, bare or under "state_dict", "model" or "ema".
+    Prefixes of names that wrappers add are taken off. Weights of a network fit the same network behind a
+    layer that resizes its images. Values are converted to the model's types.
 
     Raises:
         CheckpointError: the file is missing, unreadable, holds other objects than tensors, or does not fit.
     """
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint {path} (seen from {Path.cwd()}); correct the path")
-    match path.suffix:
-        case ".safetensors":
-            tensors = _read_safetensors(path)
-        case ".pt" | ".pth":
-            tensors = _read_torch(path)
-        case _:
-            raise CheckpointError(
-                f"checkpoint {path} has the suffix {path.suffix!r}; readable are .safetensors, .pt and .pth"
-            )
-    if _is_resized(model) and not any(name.startswith(_RESIZED_PREFIX) for name in tensors):
-        tensors = {_RESIZED_PREFIX + name: tensor for name, tensor in tensors.items()}
-    _refuse_mismatch(model, tensors, path)
+    tensors = fitted_tensors(model, path)
+    refuse_mismatch(model, tensors, path)
     with foreign_file(lambda why: CheckpointError(f"checkpoint {path} cannot be used: {why}")):
         model.load_state_dict(tensors)
+
+
+def fitted_tensors(model: nn.Module, path: Path) -> dict[str, Tensor]:
+    """The tensors of a file under the names that the model has for them, as far as prefixes tell.
+
+    Raises:
+        CheckpointError: the file is missing, unreadable, or holds other objects than tensors.
+    """
+    tensors, own = read_tensors(path), model.state_dict()
+    if not _is_resized(model):
+        return without_prefixes(tensors, own)
+    bare = {name.removeprefix(_RESIZED_PREFIX): tensor for name, tensor in tensors.items()}
+    found = without_prefixes(bare, {name.removeprefix(_RESIZED_PREFIX) for name in own})
+    return {_RESIZED_PREFIX + name: tensor for name, tensor in found.items()}
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -97,54 +97,12 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    with foreign_file(
-        lambda why: CheckpointError(
-            f"{path} is not a readable safetensors file ({why}); copy or write it again"
-        )
-    ):
-        return safetensors.torch.load_file(path)
+def refuse_mismatch(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Let only tensors pass that are the model's, name by name and shape by shape.
 
-
-def _read_torch(path: Path) -> dict[str, Tensor]:
-    with foreign_file(
-        lambda why: CheckpointError(
-            f"{path} is not a readable torch checkpoint ({why}); copy or save it again"
-        )
-    ):
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except UnpicklingError as error:
-            raise CheckpointError(
-                f"torch.load with weights_only refused {path}: it holds pickled objects, not tensors alone, "
-                "or is damaged; where you trust the file, load it yourself, save its state dict as .pt, and "
-                "use that"
-            ) from error
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-            break
-    if not (isinstance(content, Mapping) and content and all(_is_entry(*item) for item in content.items())):
-        raise CheckpointError(
-            f"{path} holds {_described(content)}; expected a state dict (name: tensor), bare or under one of "
-            f"{', '.join(_WRAPPERS)}"
-        )
-    if all(name.startswith(_PARALLEL_PREFIX) for name in content):
-        return {name.removeprefix(_PARALLEL_PREFIX): tensor for name, tensor in content.items()}
-    return dict(content)
-
-
-def _is_entry(name: object, value: object) -> bool:
-    return isinstance(name, str) and isinstance(value, Tensor)
-
-
-def _described(content: object) -> str:
-    if isinstance(content, Mapping):
-        return f"a mapping with the keys {', '.join(map(repr, list(content)[:_NAMED])) or '(none)'}"
-    return f"a {type(content).__name__}"
-
-
-def _refuse_mismatch(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    Raises:
+        CheckpointError: they are not; it says what differs, and where that is the head alone, what mends it.
+    """
     own = model.state_dict()
     # Batch norm sets its counter to zero itself when a checkpoint from before torch 0.4.1 lacks it.
     missing = [name for name in own if name not in tensors and not name.endswith(_COUNTER_SUFFIX)]
@@ -166,10 +124,31 @@ def _refuse_mismatch(model: nn.Module, tensors: Mapping[str, Tensor], path: Path
             _listed("of another shape", mismatching),
             _listed("of a kind that cannot be used", unusable),
         ]
-        raise CheckpointError(
-            f"checkpoint {path} does not fit {type(model).__name__}: {'; '.join(filter(None, findings))}. "
+        advice = (
             "Check the model's name, `width` and `arguments`, and the classes and channels of the data set"
         )
+        if not (missing or unexpected):
+            advice = _other_classes(own, tensors) or advice
+        raise CheckpointError(
+            f"checkpoint {path} does not fit {type(model).__name__}: {'; '.join(filter(None, findings))}. "
+            f"{advice}"
+        )
+
+
+def _other_classes(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str | None:
+    """What mends a checkpoint that differs in the number of classes alone; none for other differences."""
+    names = [name for name in own if name in tensors and tensors[name].shape != own[name].shape]
+    if any(own[name].dim() == 0 or own[name].shape[1:] != tensors[name].shape[1:] for name in names):
+        return None
+    rows = {(len(tensors[name]), len(own[name])) for name in names}
+    if len(rows) != 1 or names != list(own)[-len(names) :]:  # a head comes last
+        return None
+    ((there, here),) = rows
+    return (
+        f"Its head is of {there} classes, the data set has {here}. Where these are among the {there}, save "
+        f"a checkpoint with their rows alone: for each name of {names}, `state[name] = state[name][rows]`, "
+        "with rows[i] the class there that is class i of the data set"
+    )
 
 
 def _why_unusable(tensor: Tensor) -> str:

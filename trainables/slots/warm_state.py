@@ -19,6 +19,7 @@ from trainables.config import (
 )
 from trainables.data import ImageSplit, TrainingData, load_training
 from trainables.models import build_model
+from trainables.models.foreign.start import start_from
 from trainables.models.weights import count_parameters
 from trainables.seeds import derive_seed
 from trainables.slots.agreed_measurements import Agree, AgreedMeasurements, decide_alone, shape_digest
@@ -69,13 +70,16 @@ class WarmState:
             )
 
     def course(self, trial: TrialSpec, spec: WorkbenchSpec) -> Course:
-        """A trial's student with fresh weights, and how it is trained on this device.
+        """A trial's student with the weights that it starts with, and how it is trained on this device.
 
         Raises:
+            CheckpointError: the file that students start from was changed, or does not fit.
             ConfigError: the student is to be compiled, and there is no compiler.
         """
         model = self.build(trial.student, spec, seed=trial.seed)
         data = self.data(spec.data)
+        if spec.start is not None:
+            start_from(model, spec.start, classes=data.classes)
         precision = self._measured.precision(model, trial, data)
         if not trial.training.compile:
             return Course(model, trial.objective, trial.training, trial.seed, precision)

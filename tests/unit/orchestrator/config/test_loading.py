@@ -748,3 +748,35 @@ def test_what_is_said_of_a_loaded_teacher_is_checked(tmp_path: Path, lines: str,
     with pytest.raises(ConfigError) as caught:
         load_experiment(str(path), check_paths=False)
     assert message in str(caught.value)
+
+
+def test_a_students_checkpoint_starts_at_the_file_too_and_is_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        re.sub(r"student: (\{?)name: \w+", r"student: {name: mlp, checkpoint: s.safetensors", EXPERIMENT)
+    )
+    with pytest.raises(
+        ConfigError, match=r"student\.checkpoint: found 's.safetensors'; allowed: an existing file"
+    ):
+        load_experiment(str(path))
+    (tmp_path / "s.safetensors").write_bytes(EMPTY_SAFETENSORS)
+    assert load_experiment(str(path)).config.student.checkpoint == str(tmp_path / "s.safetensors")
+
+
+def test_a_search_over_other_students_cannot_start_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "s.safetensors").write_bytes(EMPTY_SAFETENSORS)
+    (tmp_path / "widths.yaml").write_text(
+        "name: widths\nobjectives: {kd: {temperature: {uniform: [1, 8]}}}\n"
+        "student: {width: {choice: [4, 8]}}\n"
+        "search: {algorithm: random}\nscheduler: {name: fifo}\n"
+    )
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        re.sub(
+            r"student: (\{?)name: \w+", r"student: {name: mlp, checkpoint: s.safetensors", EXPERIMENT
+        ).replace("space: kd", "space: widths.yaml")
+    )
+    with pytest.raises(
+        ConfigError, match=r"student\.checkpoint: found a file; space widths varies student\.width"
+    ):
+        load_experiment(str(path))

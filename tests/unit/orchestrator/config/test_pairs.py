@@ -70,7 +70,7 @@ def test_a_pair_takes_the_place_of_teacher_and_student(path: Path) -> None:
     assert config.teacher.model == ModelConfig(name=ModelName.RESNET56)
     assert config.teacher.checkpoint is None  # the file's is of another network
     assert config.teacher.training.epochs == 3
-    assert config.student == ModelConfig(name=ModelName.MLP, width=8)
+    assert config.student.network == ModelConfig(name=ModelName.MLP, width=8)
     assert (config.training.epochs, config.training.lr, config.training.momentum) == (7, 0.01, 0.5)
     assert (config.name, config.out_folder) == ("mine-large-small", "out/mine-large-small")
 
@@ -216,7 +216,7 @@ def test_imagenet_has_the_recipe_of_the_literature() -> None:
     )
     assert config.training == recipe
     assert config.teacher.model == ModelConfig(name=ModelName.TORCHVISION, variant="resnet34")
-    assert config.student == ModelConfig(name=ModelName.TORCHVISION, variant="resnet18")
+    assert config.student.network == ModelConfig(name=ModelName.TORCHVISION, variant="resnet18")
     crop, flip = config.views.weak.recipe
     assert crop.plain() == {"op": "random_resized_crop", "scale": [0.08, 1.0], "ratio": [3 / 4, 4 / 3]}
     assert flip.plain() == {"op": "crop_flip", "padding": 0, "flip_probability": 0.5}

@@ -8,20 +8,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
 from orchestrator.config.loading import load_experiment
 from orchestrator.pipeline import preflight as preflight_module
 from orchestrator.pipeline.context import Run, quiet_run
-from orchestrator.pipeline.preflight import Findings, preflight, preflight_stage
+from orchestrator.pipeline.preflight import Findings, preflight, preflight_key, preflight_stage
 from orchestrator.pipeline.preflight_networks import NetworkChecks
 from orchestrator.pipeline.stages import Stages
 from orchestrator.records.ledger import Ledger
 from orchestrator.terminal.console import Console
 from tests.unit.trainables.data.image_folders import write_folder
 from trainables.cache.format.storage import Place
+from trainables.config.data import SplitFacts
 from trainables.errors import ConfigError
+from trainables.training.train_teacher import TeacherFacts
 
 TASK = "tests.unit.orchestrator.pipeline.preflight_task"
 EXPERIMENT = f"""\
@@ -173,6 +177,61 @@ def test_a_teacher_that_brings_its_weights_is_asked_about_some_images() -> None:
     assert found.problems == []
     assert any(note.startswith("teacher: right on ") for note in found.notes)
     assert "write it below `teacher`" in only_problem(text.replace("brings_its_weights", "network"))
+
+
+def starting_from(name: str, n_classes: int = 4, *, units: int = 64) -> str:
+    torch.save(nn.Sequential(nn.Linear(units, 5), nn.Linear(5, n_classes)).state_dict(), name)
+    own = f'student: {{factory: "{TASK}:'
+    return EXPERIMENT.replace(f'{own}network"', f'{own}two_layers", checkpoint: {name}')
+
+
+@pytest.mark.usefixtures("_without_export")
+def test_what_a_student_starts_from_is_tried_and_said() -> None:
+    found = look(starting_from("same.pt"))
+    assert found.problems == []
+    place = Path("same.pt").absolute()
+    assert f"student factory '{TASK}:two_layers': starts from {place}, head and all" in found.notes
+    notes = look(starting_from("other.pt", 7)).notes
+    assert any(note.endswith("but for its head, which is fresh (1.weight, 1.bias)") for note in notes)
+    problem = only_problem(starting_from("wide.pt", 7, units=65))
+    assert "wide.pt does not fit TwoLayers: 1 of another shape: 0.weight is (5, 65)" in problem
+
+
+def keys(text: str) -> tuple[str, str]:
+    """Of the search and of the preflight."""
+    Path("task.yaml").write_text(text)
+    with quiet_run(load_experiment("task.yaml"), Console(out=io.StringIO())) as run:
+        split = SplitFacts(
+            data_digest="d",
+            ids_digest="i",
+            n_train=1,
+            classes=("a", "b"),
+            mean=(0.5,),
+            std=(0.5,),
+            input_shape=(1, 8, 8),
+        )
+        teacher = TeacherFacts(
+            weights=None, fingerprint="t", params=None, selection_accuracy=None, split=split
+        )
+        return run.search_key(teacher, None), preflight_key(run)
+
+
+def test_a_search_is_known_by_the_content_of_the_file_that_its_students_start_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = keys(EXPERIMENT)
+    text = starting_from("start.pt")
+    started = keys(text)
+    assert set(started).isdisjoint(fresh)
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    Path("start.pt").rename(moved / "start.pt")
+    monkeypatch.chdir(moved)
+    assert keys(text) == started
+    Path("renamed.pt").write_bytes(Path("start.pt").read_bytes())
+    assert keys(text.replace("start.pt", "renamed.pt"))[0] == started[0]
+    starting_from("start.pt")
+    assert set(keys(text)).isdisjoint(started)
 
 
 @pytest.mark.usefixtures("_without_export")

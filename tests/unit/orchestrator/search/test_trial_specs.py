@@ -48,7 +48,7 @@ def test_a_proposal_becomes_a_job_of_this_experiment(composer: Composer) -> None
         "warmup_epochs": composer.space.objectives.given()["dkd"].constants()["warmup_epochs"],
         "standardise": False,
     }
-    assert job.trial.student == composer.experiment.student
+    assert job.trial.student == composer.experiment.student.network
     assert job.trial.training == composer.experiment.training
     assert job.job_id.startswith("dkd-")
 
@@ -176,7 +176,7 @@ def test_where_only_objectives_vary_all_finalists_have_one_control(composer: Com
     experiment = composer.experiment
     (one,) = planned(composer, [record_of(composer, DKD), record_of(composer, dkd(beta=3.0))])
     # It is the one that earlier versions trained, so that their finished stages stay valid.
-    assert one.spec == control_spec(composer.search, experiment.student, experiment.training)
+    assert one.spec == control_spec(composer.search, experiment.student.network, experiment.training)
     assert one.parameters == {}
 
 
@@ -188,7 +188,7 @@ def test_a_control_has_what_the_space_fixes_of_the_student_and_no_state_for_paus
     )
     fixed = replace(composer, space=space)
     (one,) = planned(fixed, [record_of(fixed, DKD)])
-    assert one.spec.student == composer.experiment.student.with_overrides(cosine_head=12)
+    assert one.spec.student == composer.experiment.student.network.with_overrides(cosine_head=12)
     assert one.spec.training == composer.experiment.training
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from trainables.config import ModelConfig, ModelName
 from trainables.errors import CheckpointError
@@ -100,6 +102,10 @@ def test_weights_in_another_memory_layout_are_kept(tmp_path: Path) -> None:
     assert weights_digest(other) == digest
 
 
+def prefixed(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": value for name, value in state.items()}
+
+
 @pytest.mark.parametrize("suffix", [".pt", ".pth"])
 @pytest.mark.parametrize(
     "wrap",
@@ -108,8 +114,25 @@ def test_weights_in_another_memory_layout_are_kept(tmp_path: Path) -> None:
         lambda state: {"state_dict": state, "epoch": 3},
         lambda state: {"epoch": 240, "model": state, "best_acc": torch.tensor(0.7)},
         lambda state: OrderedDict((f"module.{name}", value) for name, value in state.items()),
+        lambda state: {"ema": state, "step": 7},
+        lambda state: {"model": {"state_dict": prefixed(state, "_orig_mod.module.")}, "lr": 0.1},
+        lambda state: {"state_dict": prefixed(state, "model.backbone."), "hyper_parameters": {"lr": 0.1}},
+        lambda state: {**prefixed(state, "module."), "n_averaged": torch.tensor(3)},
+        lambda state: {
+            name if name.startswith("2.") else f"backbone.{name}": value for name, value in state.items()
+        },
     ],
-    ids=["bare", "state_dict", "model", "DataParallel"],
+    ids=[
+        "bare",
+        "state_dict",
+        "model",
+        "DataParallel",
+        "ema",
+        "compiled and parallel, nested",
+        "Lightning",
+        "running mean",
+        "a head beside a backbone",
+    ],
 )
 def test_foreign_checkpoints_are_read(tmp_path: Path, wrap: Any, suffix: str) -> None:
     path = tmp_path / f"teacher{suffix}"
@@ -117,6 +140,37 @@ def test_foreign_checkpoints_are_read(tmp_path: Path, wrap: Any, suffix: str) ->
     other = network(2)
     load_weights(other, path)
     assert weights_digest(other) == weights_digest(network(1))
+
+
+def test_prefixes_are_taken_off_in_safetensors_and_before_a_resizing_layer(tmp_path: Path) -> None:
+    plain = ModelConfig(name=ModelName.CONVNET, width=2)
+    trained = build_model(plain, n_classes=3, in_channels=1)
+    safetensors.torch.save_file(prefixed(trained.state_dict(), "module."), tmp_path / "a.safetensors")
+    resized = build_model(plain.with_overrides(resolution=12), n_classes=3, in_channels=1)
+    load_weights(resized, tmp_path / "a.safetensors")
+    assert weights_digest(resized) == weights_digest(nn.ModuleDict({"network": trained}))
+
+
+def test_prefixes_that_are_the_networks_own_stay(tmp_path: Path) -> None:
+    own = nn.ModuleDict({"model": nn.ModuleDict({"backbone": network(1)})})
+    for name, state in (("own", own.state_dict()), ("parallel", prefixed(own.state_dict(), "module."))):
+        torch.save(state, tmp_path / f"{name}.pt")
+        other = nn.ModuleDict({"model": nn.ModuleDict({"backbone": network(2)})})
+        load_weights(other, tmp_path / f"{name}.pt")
+        assert weights_digest(other) == weights_digest(own)
+
+
+def test_a_head_of_other_classes_is_refused_with_what_mends_it(tmp_path: Path) -> None:
+    of_four, of_nine = (
+        build_model(ModelConfig(name=ModelName.CONVNET, width=2), n_classes=n, in_channels=1) for n in (4, 9)
+    )
+    torch.save(of_nine.state_dict(), tmp_path / "nine.pt")
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(of_four, tmp_path / "nine.pt")
+    message = str(caught.value)
+    assert "Its head is of 9 classes, the data set has 4. Where these are among the 9, save" in message
+    assert "weight', " in message
+    assert "`state[name] = state[name][rows]`" in message
 
 
 def test_a_checkpoint_from_before_batch_norms_counter_is_read(tmp_path: Path) -> None:

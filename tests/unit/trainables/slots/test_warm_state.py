@@ -16,11 +16,14 @@ from trainables.config import (
     ModelConfig,
     ModelName,
     Role,
+    StartWeights,
     TrainingConfig,
     TrialSpec,
     ViewsConfig,
     WorkbenchSpec,
 )
+from trainables.local_files import file_sha256
+from trainables.models.weights import save_weights, weights_digest
 from trainables.slots import warm_state
 from trainables.slots.compiled_students import CompiledStudents
 from trainables.slots.warm_state import WarmState
@@ -102,6 +105,22 @@ def test_trials_of_different_shapes_share_data_and_views(spec: WorkbenchSpec) ->
     assert all(0 <= accuracy <= 1 for accuracy in accuracies)
     assert warm.workbench(spec) is workbench
     assert workbench.held_bytes == 2 * N_TRAIN * 64
+
+
+@pytest.mark.usefixtures("either_bf16")
+def test_students_of_every_seed_start_from_the_file_of_the_workbench(
+    spec: WorkbenchSpec, tmp_path: Path
+) -> None:
+    warm, path = WarmState(CPU), tmp_path / "start.safetensors"
+    there = warm.build(STUDENT, spec, seed=77)
+    save_weights(there, path, {})
+    started = spec.with_overrides(start=StartWeights(path=str(path), sha256=file_sha256(path)))
+    assert started.digest() != spec.digest()
+    assert "start" not in spec.plain()
+    for seed in (1, 2):
+        course = warm.course(trial().with_overrides(seed=seed), started)
+        assert weights_digest(course.model) == weights_digest(there)
+    assert weights_digest(warm.course(trial(), spec).model) != weights_digest(there)
 
 
 def test_a_compiled_student_is_kept_for_trials_of_its_shape(
