@@ -83,7 +83,7 @@ def inspect_cache(place: Place, *, deep: bool = False, progress: OnStep = lambda
     """Compare the folder with its manifest and commit records.
 
     Cheap: each file is there, has the recorded size, and its footer the recorded number of rows. Deep: the
-    sha256 of each file too, for which all of it is read.
+    sha256 of each file and of each manifest that is kept too, for which all of it is read.
 
     Raises:
         CacheError: there is no cache there, or the folder cannot be read.
@@ -98,6 +98,9 @@ def inspect_cache(place: Place, *, deep: bool = False, progress: OnStep = lambda
     except CacheError as error:
         return Inspection(None, 0, (Finding(Fault.STALE, MANIFEST, str(error)),))
     findings = list(_stale_records(place, manifest, sha256, sizes))
+    if deep:
+        told_of = {finding.file for finding in findings}
+        findings += [finding for finding in _altered_manifests(place, sizes) if finding.file not in told_of]
     total = len(manifest.shards)
     for number, promised in enumerate(manifest.shards):
         progress(number, total)
@@ -120,11 +123,24 @@ def _stale_records(
         yield Finding(Fault.STALE, ORIGIN, "is missing; without it nothing can be added to the cache")
     elif origin.identity != manifest.identity:
         yield Finding(Fault.STALE, MANIFEST, f"is not of the cache that {ORIGIN} describes")
+    elif (origin.n_rows, origin.classes) != (manifest.n_rows, manifest.classes):
+        yield Finding(Fault.STALE, ORIGIN, f"has other samples or classes than {MANIFEST}")
     kept = kept_manifest(sha256)
     if sizes.get(kept) != sizes[MANIFEST]:
         yield Finding(
             Fault.STALE, kept, "is missing or cut short; runs that began with this manifest need it"
         )
+
+
+def _altered_manifests(place: Place, sizes: Mapping[str, int]) -> Iterator[Finding]:
+    """Manifests kept for the runs that began with them, whose content is not that of their name."""
+    for name in sorted(sizes):
+        if name.startswith(KEPT_MANIFESTS) and name != kept_manifest(_sha256(place, name)):
+            yield Finding(Fault.STALE, name, "was altered; runs that began with this manifest refuse it")
+
+
+def _sha256(place: Place, name: str) -> str:
+    return hashlib.sha256(place.read(name)).hexdigest()
 
 
 def _look_at(
@@ -153,7 +169,7 @@ def _look_at_file(place: Place, record: ShardRecord, size: int | None, *, deep: 
     if size != record.bytes:
         return Finding(Fault.TRUNCATED, file, f"has {size} bytes instead of {record.bytes}", shard)
     try:
-        if deep and hashlib.sha256(place.read(file)).hexdigest() != record.sha256:
+        if deep and _sha256(place, file) != record.sha256:
             return Finding(Fault.ALTERED, file, "its sha256 is not the recorded one", shard)
         with foreign_file(Unreadable, told):
             rows = _rows_of(place, file)

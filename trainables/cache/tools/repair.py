@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trainables.cache.format.manifest import (
+    KEPT_MANIFESTS,
     MANIFEST,
     ORIGIN,
     Manifest,
@@ -13,12 +14,12 @@ from trainables.cache.format.manifest import (
 )
 from trainables.cache.format.planning import plan_shards, publish
 from trainables.cache.format.storage import Place
-from trainables.cache.tools.inspection import Inspection
+from trainables.cache.tools.inspection import Fault, Inspection
 from trainables.errors import CacheError
 
 
 def withdraw(place: Place, inspection: Inspection) -> int:
-    """Withdraw the commit records of damaged shards, and a manifest that cannot be read; gives the shards.
+    """Withdraw the commit records of damaged shards, and manifests that nobody can use; gives the shards.
 
     Foreign files are left to whoever put them there. The manifest goes on promising the views that it did, so
     the next build completes them all.
@@ -27,6 +28,10 @@ def withdraw(place: Place, inspection: Inspection) -> int:
         CacheError: the folder cannot be written.
     """
     discard_shards(place, inspection.damaged)
+    there = place.sizes()
+    for finding in inspection.findings:
+        if finding.fault is Fault.STALE and finding.file.startswith(KEPT_MANIFESTS) and finding.file in there:
+            place.remove(finding.file)
     if inspection.manifest is None:
         place.remove(MANIFEST)
     elif not _has_origin(place):

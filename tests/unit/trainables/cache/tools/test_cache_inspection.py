@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -211,3 +212,36 @@ def test_a_foreign_parquet_file_would_have_been_read_by_pandas(tiny: TinyCache) 
     shutil.copy(path_of(tiny, FILE), path_of(tiny, "bank=weak/view=0001/copy.parquet"))
     assert len(pd.read_parquet(tiny.uri)) == rows + 8
     assert [fault for fault, _ in faults(tiny)] == [Fault.FOREIGN]
+
+
+def test_a_flipped_bit_in_a_kept_manifest_is_found_and_mended(tiny: TinyCache) -> None:
+    first = read_manifest(open_place(tiny.uri))[1]
+    more = tiny.views.with_overrides(weak=tiny.views.weak.with_overrides(views=3))
+    tiny = tiny.but(views=more)
+    tiny.build()
+    last = read_manifest(open_place(tiny.uri))[1]
+    for sha in (first, last):
+        path = path_of(tiny, kept_manifest(sha))
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    kept = sorted([kept_manifest(first), kept_manifest(last)])
+    assert faults(tiny, deep=True) == [(Fault.STALE, name) for name in kept]
+    assert publish_again(open_place(tiny.uri), inspect(tiny, deep=True)) == last
+    assert faults(tiny, deep=True) == []
+    assert path_of(tiny, kept_manifest(last)).read_bytes() == path_of(tiny, MANIFEST).read_bytes()
+
+
+def test_every_flip_in_a_record_is_found_by_a_deep_look(tiny: TinyCache) -> None:
+    drawn = random.Random(5)
+    names = [MANIFEST, kept_manifest(read_manifest(open_place(tiny.uri))[1]), COMMIT, FILE]
+    for name in names:
+        path = path_of(tiny, name)
+        good = path.read_bytes()
+        for _ in range(20):
+            spoilt = bytearray(good)
+            place = drawn.choice([place for place in range(len(good)) if good[place : place + 1].isalnum()])
+            spoilt[place] ^= 1
+            path.write_bytes(spoilt)
+            assert faults(tiny, deep=True), (name, place)
+        path.write_bytes(good)
