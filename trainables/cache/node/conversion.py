@@ -23,6 +23,7 @@ from trainables.cache.format.manifest import DamagedCache, Manifest, Part, Shard
 from trainables.cache.format.parquet import array_of, read_shard, values_of
 from trainables.cache.format.storage import Place, told
 from trainables.cache.node.copies import free_disk_space
+from trainables.cache.node.copy_checks import copy_is_sound, write_checks
 from trainables.cache.node.npy_file import ArrayFile
 from trainables.errors import CacheError
 from trainables.foreign_files import Unreadable, foreign_file
@@ -69,11 +70,12 @@ def open_bank(place: Place, manifest: Manifest, bank: str, scratch: Path) -> Ban
     """
     folder = scratch / bank
     try:
-        arrays = _map(manifest, bank, folder)
+        arrays = _map_sound(manifest, bank, folder, may_read_all=False)
         if arrays is None:
             scratch.mkdir(parents=True, exist_ok=True)
-            with FileLock(scratch / f"{bank}.lock"):
-                arrays = _map(manifest, bank, folder) or _convert(place, manifest, bank, folder)
+            with FileLock(scratch / f"{bank}.lock"):  # the others wait while one reads or converts all
+                arrays = _map_sound(manifest, bank, folder, may_read_all=True)
+                arrays = arrays or _convert(place, manifest, bank, folder)
     except OSError as error:
         raise CacheError(
             f"cannot keep bank {bank} of the teacher cache in {folder}: {error}; free some space there, "
@@ -91,6 +93,11 @@ def _shapes(manifest: Manifest, bank: str) -> dict[str, tuple[tuple[int, ...], n
     if manifest.embedding_width is not None:
         shapes[EMBEDDING] = ((*size, manifest.embedding_width), np.float16)
     return shapes | {name: (size, dtype) for name, (_, dtype) in SCALARS.items()}
+
+
+def _map_sound(manifest: Manifest, bank: str, folder: Path, *, may_read_all: bool) -> BankArrays | None:
+    """The arrays of a finished conversion that still are what was written; none when there is none."""
+    return _map(manifest, bank, folder) if copy_is_sound(folder, may_read_all=may_read_all) else None
 
 
 def _map(manifest: Manifest, bank: str, folder: Path) -> BankArrays | None:
@@ -125,6 +132,7 @@ def _convert(place: Place, manifest: Manifest, bank: str, folder: Path) -> BankA
                 for name, shape in shapes.items()
             }
             _fill(place, manifest, bank, files)
+        write_checks(hidden)
         hidden.rename(folder)
         sync(folder.parent)
     finally:
