@@ -239,13 +239,14 @@ def _check_paths(config: ExperimentConfig, document: Document) -> None:
     root, checkpoint = config.data.root, config.teacher.checkpoint
     if root is not None and not config.data.download and not _is_there(Path(root), stat.S_ISDIR):
         problems.append(_absent(("data", "root"), root, "folder", document))
-    for section, file in (("teacher", checkpoint), ("student", config.student.checkpoint)):
-        problem = why_unreadable(Path(file)) if file is not None else None
+    files = {"teacher": checkpoint, "student": config.student.checkpoint}
+    found_wrong = {name: why_unreadable(Path(file)) for name, file in files.items() if file is not None}
+    for section, problem in found_wrong.items():
         if problem is not None:
-            found = document.value((section, "checkpoint"))
+            found, file = document.value((section, "checkpoint")), files[section]
             there = "" if found == file else f", not {file}"
             problems.append(Problem((section, "checkpoint"), f"found {shown(found)}; {problem}{there}"))
-    is_readable = checkpoint is not None and why_unreadable(Path(checkpoint)) is None
+    is_readable = checkpoint is not None and found_wrong["teacher"] is None
     if is_readable and not _tells_normalisation(config.teacher):
         text = f"it does not say how images were normalised when it was trained; {TO_WRITE}"
         problems.append(Problem(("teacher", "checkpoint"), text))

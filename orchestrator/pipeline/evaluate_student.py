@@ -8,7 +8,7 @@ from typing import Final
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.schema_description import did_you_mean
@@ -102,6 +102,8 @@ def evaluate_student(
         if teacher.weights is not None:
             network, own = run.experiment.teacher.network, teacher.normalisation
             beside = evaluator.loaded(network, teacher.weights, normalisation=own)
+        own_N = evaluator.answers(student)
+        taught_N = evaluator.answers(beside) if beside else None
         return Evaluation(
             experiment=run.experiment.name,
             trial=record.trial,
@@ -109,10 +111,10 @@ def evaluate_student(
             weights=str(record.checkpoint),
             split=wanted,
             images=len(shown.labels),
-            student=evaluator.figures(student),
-            teacher=evaluator.figures(beside) if beside else None,
+            student=evaluator.figures(student, own_N),
+            teacher=evaluator.figures(beside, taught_N) if beside and taught_N is not None else None,
             teacher_fingerprint=teacher.fingerprint,
-            agreement=evaluator.agreement(student, beside) if beside else None,
+            agreement=None if taught_N is None else float((own_N == taught_N).double().mean()),
             faithfulness=evaluator.around(student, beside, search, console) if beside and search else None,
         )
 
@@ -157,18 +159,13 @@ class _Evaluator:
         model = load_teacher(config, weights, self._data, normalisation=normalisation)
         return model.to(self._workbench.device)
 
-    def figures(self, model: nn.Module) -> CleanFigures:
-        figures = self._workbench.evaluate(model, self._split, batch_size=self._batch_size)
-        own_N = self._workbench.classes(model, self._split, batch_size=self._batch_size)
-        balanced = answer_figures(own_N, self._split.labels).get("balanced_accuracy")
-        return CleanFigures(**figures, balanced_accuracy=balanced)
+    def answers(self, model: nn.Module) -> Tensor:
+        return self._workbench.classes(model, self._split, batch_size=self._batch_size)
 
-    def agreement(self, student: nn.Module, teacher: nn.Module) -> float:
-        own_N, taught_N = (
-            self._workbench.classes(model, self._split, batch_size=self._batch_size)
-            for model in (student, teacher)
-        )
-        return float((own_N == taught_N).double().mean())
+    def figures(self, model: nn.Module, answers_N: Tensor) -> CleanFigures:
+        figures = self._workbench.evaluate(model, self._split, batch_size=self._batch_size)
+        balanced = answer_figures(answers_N, self._split.labels).get("balanced_accuracy")
+        return CleanFigures(**figures, balanced_accuracy=balanced)
 
     def around(
         self, student: nn.Module, teacher: nn.Module, search: BallSearch, console: Console

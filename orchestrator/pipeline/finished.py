@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from orchestrator.terminal.console import Console
 from orchestrator.terminal.formatting import counted, percent
 from trainables.config import digest_of
 from trainables.errors import ConfigError
+from trainables.local_files import file_sha256
 
 STAGE = "summary"
 
@@ -34,15 +34,20 @@ def run_key(loaded: LoadedExperiment, ledger: Ledger) -> str:
     config["space"] = paths(config["space"])
     teacher = loaded.config.teacher
     file = str(imported_file(loaded)) if teacher.imported else teacher.checkpoint
-    stamp: list[Any] = []
-    if file is not None and Path(file).exists():
-        status = Path(file).stat()
-        stamp = [status.st_size, status.st_mtime_ns]
+    stamp: list[Any] = file_stamp(file)
     if ledger.former_place is None:  # an earlier version had the place of the output folder in it
         del config["out"]
         if stamp and teacher.imported:  # a copy of the folder has another time
-            stamp = [hashlib.sha256(Path(str(file)).read_bytes()).hexdigest()]
+            stamp = [file_sha256(Path(str(file)))]
     return digest_of([config, loaded.space.plain(), stamp])
+
+
+def file_stamp(path: str | None) -> list[int]:
+    """Size and time of change of a file, by which fingerprints know it; empty where there is none."""
+    if path is None or not Path(path).exists():
+        return []
+    status = Path(path).stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def finished_summary(loaded: LoadedExperiment) -> Summary | None:

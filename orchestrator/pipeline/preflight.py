@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from cluster.doctor import Check, disk, tracking
@@ -17,6 +16,7 @@ from cluster.errors import ClusterError
 from orchestrator.config.paths import tracking_uri
 from orchestrator.pipeline.cache_stage import require_cache_room
 from orchestrator.pipeline.context import Run
+from orchestrator.pipeline.finished import file_stamp
 from orchestrator.pipeline.imported_teacher import read_imported
 from orchestrator.pipeline.preflight_networks import NetworkChecks
 from orchestrator.pipeline.teacher_stage import keyed_data, known_teacher, look_at_images
@@ -69,8 +69,9 @@ def preflight_stage(run: Run) -> None:
         _tell(run, found)
         return {"notes": found.notes}
 
-    if not run.stages.is_finished(STAGE, preflight_key(run)):
-        run.stages.run(STAGE, preflight_key(run), look)
+    key = preflight_key(run)
+    if not run.stages.is_finished(STAGE, key):
+        run.stages.run(STAGE, key, look)
     else:
         _tell(run, surroundings)
 
@@ -98,22 +99,15 @@ def preflight_key(run: Run) -> str:
         {
             "data": keyed_data(run),
             "teacher": teacher,
-            "checkpoint": _stamp(checkpoint),
+            "checkpoint": file_stamp(checkpoint),
             "students": [experiment.student.network.plain(), run.space.student.plain()],
-            **({"start": [run.key_path(start), _stamp(start)]} if start else {}),
+            **({"start": [run.key_path(start), file_stamp(start)]} if start else {}),
             "views": experiment.views.plain(),
             "cache": cache,
             "banks": run.teacher_banks,
             "factories": {path: source_digest(path) for path in _factories(run)},
         }
     )
-
-
-def _stamp(path: str | None) -> list[int]:
-    if path is None or not Path(path).exists():
-        return []
-    status = Path(path).stat()
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _tell(run: Run, found: Findings) -> None:

@@ -89,7 +89,7 @@ class RunResults:
             for event in ledger.events_of(FiguresAdded)
         }
         marked = {trial for trial, (*_, champion) in known.items() if champion is not None}
-        paired = self._paired()
+        gains = self._gains()
         students = [r for r in self.records if r.status == "completed"]
         for record in [*students, *self.finalists, *self.controls]:
             costs = self.costs[record.trial]
@@ -97,44 +97,39 @@ class RunResults:
             if record.trial in self.tests:
                 tested = self.tested[record.trial]
                 figures |= {f"test_{SHORT.get(name, name)}": value for name, value in tested.items()}
-            control = paired.get(record.trial)
-            if control is not None:
-                figures["gain_over_control"] = self.tests[record.trial] - self.tests[control]
+            control, gain = gains.get(record.trial, (None, None))
+            if gain is not None:
+                figures["gain_over_control"] = gain
             is_it = record.trial == self.champion.record.trial
             champion = is_it if is_it or record.trial in marked else None
             if known.get(record.trial) != (figures, device, control, champion):
                 recorder.record_figures(
                     record.trial, figures, latency_device=device, control=control, champion=champion
                 )
-        figures = self._champions_figures()
+        group = self.champion.group
+        figures = self._champions_figures([gains[r.trial][1] for r in group.records if r.trial in gains])
         if known.get(None, [None])[0] != figures:
             recorder.record_figures(None, figures)
 
-    def _champions_figures(self) -> dict[str, float]:
+    def _champions_figures(self, gains: Sequence[float]) -> dict[str, float]:
         """What the parent run shows of the champion: means over its seeds, its gain and its costs."""
-        group, costs = self.champion.group, self.costs[self.champion.record.trial]
-        means = self.champion_metrics()
+        costs, means = self.costs[self.champion.record.trial], self.champion_metrics()
         figures = {"acc": means["selection_accuracy_mean"], "test_acc": means["test_accuracy_mean"]}
-        paired = self._paired()
-        gains = [
-            self.tests[record.trial] - self.tests[paired[record.trial]]
-            for record in group.records
-            if record.trial in paired
-        ]
         if gains:
             figures["gain_over_control"] = statistics.fmean(gains)
         figures |= costs.numbers()
         return {f"champion_{name}": value for name, value in figures.items()}
 
-    def _paired(self) -> dict[str, str]:
-        """By finalist the student of its control with the same seed, where that was completed."""
-        paired = {}
+    def _gains(self) -> dict[str, tuple[str, float]]:
+        """By finalist the student of its control with the same seed, where there is one, and the gain."""
+        gains = {}
         for finalist in self.finalists:
             control = control_of(finalist, [*self.controls, *self.finalists])
             by_seed = {seed_of(record): record.trial for record in control.records}
-            if seed_of(finalist) in by_seed:
-                paired[finalist.trial] = by_seed[seed_of(finalist)]
-        return paired
+            beside = by_seed.get(seed_of(finalist))
+            if beside is not None:
+                gains[finalist.trial] = beside, self.tests[finalist.trial] - self.tests[beside]
+        return gains
 
 
 def write_up(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 import tempfile
@@ -25,6 +24,7 @@ from mlflow.types import Schema, TensorSpec
 from orchestrator.config.registry_name import registrable
 from orchestrator.tracking.store import StoreAway, prepare_mlflow, translated
 from trainables.errors import ConfigError
+from trainables.local_files import file_sha256
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def register_champion(
     """
     require_model_name(model_name)
     graph = _only(exported, "*.onnx")
-    digest = hashlib.sha256(_only(exported, "*.safetensors").read_bytes()).hexdigest()
+    digest = file_sha256(_only(exported, "*.safetensors"))
     prepare_mlflow()
     lineage = {**tags, _WEIGHTS_TAG: digest}
     for wait_s in _WAITS_S:

@@ -26,6 +26,7 @@ from trainables.cache.tools.callbacks import OnStep
 from trainables.config import BankConfig, BroughtValues, Config, digest_of
 from trainables.data import ImageSplit, TrainingData
 from trainables.errors import DataError
+from trainables.local_files import file_sha256
 
 # N = rows of the file, later samples of the training split; C = classes
 
@@ -95,7 +96,7 @@ def check_logits(
     record = ImportedTeacher(
         teacher=_digest(data.train.ids.numpy(), train_NC, values),
         source=path.name,
-        source_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        source_sha256=file_sha256(path),
         accuracy=accuracy,
         chance=chance,
         selection_accuracy=_selection_accuracy(ids, logits, order, data.selection),
