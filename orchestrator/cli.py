@@ -75,6 +75,8 @@ def main() -> None:
         code = end.code if isinstance(end.code, int) else 0
         if code == WRONG_USAGE:  # which Typer has told
             _tell_programs(["the command line cannot be used as written; see --help"], code)
+        if isinstance(hidden := getattr(end.__context__, "__cause__", None), EOFError):
+            raise hidden  # Typer takes it for Ctrl-D and says only "Aborted!"; we ask no questions
         _leave(code)
     except (StillhouseError, ClusterError) as error:
         problems = error.problems if isinstance(error, ConfigError) else (str(error),)
