@@ -38,6 +38,8 @@ class Findings:
 
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    leaks: tuple[str, ...] = ()
+    """Which splits share images; they are among the notes too."""
 
     def attempt(self, check: Callable[[], T]) -> T | None:
         """What the check gives; its error is a problem, told once."""
@@ -67,13 +69,19 @@ def preflight_stage(run: Run) -> None:
         found = Findings(list(surroundings.problems), list(surroundings.notes))
         _look_inside(run, found)
         _tell(run, found)
-        return {"notes": found.notes}
+        return {"notes": found.notes, "leaks": list(found.leaks)}
 
     key = preflight_key(run)
     if not run.stages.is_finished(STAGE, key):
         run.stages.run(STAGE, key, look)
     else:
         _tell(run, surroundings)
+
+
+def leaks_found(run: Run) -> tuple[str, ...]:
+    """Which splits share images, as the stage found; none where an earlier version did not look."""
+    done = run.ledger.finished(STAGE, preflight_key(run))
+    return () if done is None else tuple(done.found.get("leaks", ()))
 
 
 def preflight(run: Run) -> Findings:
@@ -186,6 +194,8 @@ def _inspected(run: Run, found: Findings) -> TrainingData | None:
     for error in inspection.problems:
         found.add(error)
     found.notes += inspection.notes
+    found.notes += [f"warning: {leak}" for leak in inspection.leaks]
+    found.leaks = inspection.leaks
     return inspection.data
 
 

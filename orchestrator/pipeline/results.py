@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.finished import STAGE, run_key
+from orchestrator.pipeline.preflight import leaks_found
 from orchestrator.records.costs import TEACHER, StudentCosts, numbers_of
 from orchestrator.records.events import FiguresAdded, StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
@@ -203,6 +204,7 @@ def _summary(
             registered_model=registered["model"],
             version=registered["version"],
         ),
+        leaks=leaks_found(run),
     )
 
 

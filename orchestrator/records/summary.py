@@ -107,6 +107,9 @@ class Summary(Config):
     finalists: tuple[Finalist, ...] = Field(description="best mean selection accuracy first")
     champion: Champion
     mlflow: MlflowPlace
+    leaks: tuple[str, ...] = Field(
+        (), description="which splits share images, in sentences", exclude_if=lambda value: not value
+    )
 
     @model_validator(mode="after")
     def _known_champion(self) -> Self:

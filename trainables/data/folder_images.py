@@ -104,8 +104,7 @@ class FolderImages:
 
     def file_hashes(self) -> NDArray[np.uint64]:
         """N: the first 64 bits of the sha256 of each image's file."""
-        first_N8 = np.ascontiguousarray(self._index.sha256_NB[self._rows_N, :8])
-        return first_N8.view("<u8")[:, 0].astype(np.uint64)
+        return self._index.content_hashes()[self._rows_N]
 
     def path(self, row: int) -> Path:
         """The file of an image."""
@@ -123,7 +122,7 @@ class FolderImages:
                 with foreign_file(Unreadable):
                     images[place] = read(place)
             except Unreadable as error:
-                return f"{self._file(rows_B[place])} ({error})"
+                return f"{self._index.listing.told(int(rows_B[place]))} ({error})"
             return None
 
         failures = [failure for failure in self._pool.map(decode, range(len(rows_B))) if failure]
