@@ -69,6 +69,8 @@ def finished_summary(loaded: LoadedExperiment) -> Summary | None:
         summary = read_summary(out / "summary.json")
     except ConfigError:  # gone, damaged or of another version: the run writes it again
         return None
+    if summary.ledger is None and ledger.mark().unchecked:  # an earlier version wrote both
+        summary = summary.model_copy(update={"ledger": ledger.mark()})
     files = [exported.path for exported in summary.champion.exports.values()]
     return summary if all(Path(file).is_file() for file in files) else None
 

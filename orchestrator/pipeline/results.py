@@ -168,6 +168,8 @@ def write_up(
             stage=STAGE, key=run_key(run.loaded, run.ledger), status="finished", seconds=0.0, result={}
         )
     )
+    summary = summary.model_copy(update={"ledger": run.ledger.mark()})
+    write_summary(run.out / "summary.json", summary)
     return summary
 
 
@@ -205,6 +207,7 @@ def _summary(
             version=registered["version"],
         ),
         leaks=leaks_found(run),
+        ledger=run.ledger.mark(),
     )
 
 
