@@ -20,7 +20,7 @@ from orchestrator.config.validation_messages import Problem, Problems, as_error,
 from orchestrator.config.yaml_reader import Document, KeyPath, read_yaml, shortened
 from search_spaces.space import SpaceConfig
 from trainables.checkpoint_header import stated_normalisation, why_unreadable
-from trainables.config import ModelConfig, ModelName
+from trainables.config import DataConfig, ModelConfig, ModelName
 from trainables.config.teacher import TO_WRITE
 from trainables.errors import ConfigError
 from trainables.local_files import expanded
@@ -213,7 +213,7 @@ def _resolved(config: ExperimentConfig, document: Document, folder: Path) -> Exp
         teacher = teacher.with_overrides(model=model)
     space = absolute(config.space, "space") if _is_path(config.space) else config.space
     resolved = config.with_overrides(
-        data=config.data.with_overrides(root=absolute(config.data.root, "data", "root")),
+        data=_data_resolved(config.data, absolute),
         teacher=teacher.with_overrides(
             checkpoint=absolute(config.teacher.checkpoint, "teacher", "checkpoint")
         ),
@@ -229,6 +229,14 @@ def _resolved(config: ExperimentConfig, document: Document, folder: Path) -> Exp
             _absolute(document, ("out",), folder)
     problems.raise_all()
     return resolved
+
+
+def _data_resolved(data: DataConfig, absolute: Callable[..., str | None]) -> DataConfig:
+    root = absolute(data.root, "data", "root")
+    if data.unlabelled is None:
+        return data.with_overrides(root=root)
+    folder = absolute(data.unlabelled.root, "data", "unlabelled", "root")
+    return data.with_overrides(root=root, unlabelled=data.unlabelled.with_overrides(root=folder))
 
 
 def _absolute(document: Document, key: KeyPath, folder: Path) -> Path:
@@ -251,6 +259,9 @@ def _check_paths(config: ExperimentConfig, document: Document) -> None:
     root, checkpoint = config.data.root, config.teacher.checkpoint
     if root is not None and not config.data.download and not _is_there(Path(root), stat.S_ISDIR):
         problems.append(_absent(("data", "root"), root, "folder", document))
+    unlabelled = None if config.data.unlabelled is None else config.data.unlabelled.root
+    if unlabelled is not None and not _is_there(Path(unlabelled), stat.S_ISDIR):
+        problems.append(_absent(("data", "unlabelled", "root"), unlabelled, "folder", document))
     files = {"teacher": checkpoint, "student": config.student.checkpoint}
     found_wrong = {name: why_unreadable(Path(file)) for name, file in files.items() if file is not None}
     for section, problem in found_wrong.items():

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import out_folder
@@ -26,6 +27,7 @@ from trainables.config import (
     WorkbenchSpec,
     digest_of,
 )
+from trainables.config.data import UnlabelledConfig
 from trainables.errors import CheckpointError
 from trainables.local_files import file_sha256
 from trainables.seeds import derive_seed
@@ -125,6 +127,7 @@ class Run:
         experiment = self.experiment
         start = self.start
         is_population = self.space.scheduler.name == "pbt"
+        unlabelled = experiment.data.unlabelled
         return digest_of(
             {
                 "teacher": teacher.fingerprint,
@@ -136,9 +139,15 @@ class Run:
                 "training": experiment.training.plain(),
                 "space": self.space.plain(),
                 "seed": experiment.seed,
+                **({"unlabelled": _learning(unlabelled)} if unlabelled else {}),
                 **({"population": experiment.budget.trials} if is_population else {}),
             }
         )
+
+
+def _learning(unlabelled: UnlabelledConfig) -> dict[str, Any]:
+    """How students learn from unlabelled images; which ones these are is among the facts of the data."""
+    return unlabelled.model_dump(include={"share", "top_class_as_target"})
 
 
 @contextmanager

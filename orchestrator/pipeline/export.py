@@ -110,7 +110,7 @@ def _build(student: ModelConfig, teacher: TeacherFacts) -> nn.Module:
 
 
 def _sample_images(run: Run) -> torch.Tensor:
-    data = load_training(run.experiment.data)
+    data = load_training(run.experiment.data.labelled)
     return normalise(data.selection.images[:SAMPLE_IMAGES], data.mean, data.std)
 
 

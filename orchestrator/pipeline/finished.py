@@ -32,6 +32,9 @@ def run_key(loaded: LoadedExperiment, ledger: Ledger) -> str:
     for section, name in (("data", "root"), ("teacher", "checkpoint"), ("cache", "uri")):
         if config[section][name] is not None:
             config[section][name] = paths(config[section][name])
+    unlabelled = config["data"].get("unlabelled")
+    if unlabelled and unlabelled["root"] is not None:
+        unlabelled["root"] = paths(unlabelled["root"])
     config["space"] = paths(config["space"])
     teacher, student = loaded.config.teacher, loaded.config.student
     if teacher.model is not None:

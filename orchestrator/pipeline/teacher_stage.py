@@ -13,6 +13,13 @@ from orchestrator.pipeline.teacher_checks import (
     require_accuracy,
     require_better_than_chance,
 )
+from orchestrator.pipeline.unlabelled_stage import (
+    keyed_data,
+    recorded_unlabelled,
+    with_facts,
+    with_known,
+    with_unlabelled,
+)
 from orchestrator.terminal.console import Console, Progress
 from orchestrator.terminal.formatting import percent
 from trainables.cache.tools.import_logits import ImportedTeacher
@@ -34,7 +41,7 @@ def teacher_stage(run: Run) -> TeacherFacts:
     request, key = teacher_request(run)
 
     def make() -> dict[str, Any]:
-        look_at_images(run.experiment.data, run.console)
+        look_at_images(request.data, run.console)
         run.workers.start_slots_early()
         epochs = None if request.is_loaded else config.training.epochs
         with run.console.progress("teacher", epochs) as progress:
@@ -60,7 +67,7 @@ def teacher_stage(run: Run) -> TeacherFacts:
         run.console.info(f"warning: {chance_in_words(facts.chance)}; train it longer, or look at its labels")
     if facts.split.left_out:
         run.console.info(f"{facts.split.left_out:,} unreadable images are left out (data.skip_unreadable)")
-    return facts
+    return with_unlabelled(run, facts)
 
 
 def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
@@ -70,7 +77,7 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
     # A new view each epoch: how many views are cached for students must not make another teacher.
     n_views = min(config.training.epochs, MAX_VIEWS)
     request = TeacherRequest(
-        data=experiment.data,
+        data=experiment.data.labelled,
         **config.source.plain(),
         training=config.training,
         views=ViewsConfig(weak=experiment.views.weak.with_overrides(views=n_views)),
@@ -79,7 +86,7 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
         threads=experiment.cluster.cpus_per_worker,
     )
     inputs = request.model_dump(mode="json", exclude={"folder", "threads", "checkpoint", "data"})
-    inputs["data"], inputs["model"] = keyed_data(run), known_by(request.model)
+    inputs["data"], inputs["model"] = keyed_data(run, request.data), known_by(request.model)
     key = digest_of([inputs, _file_digest(config.checkpoint)])
     return request, key
 
@@ -116,11 +123,21 @@ def _imported_stage(run: Run) -> TeacherFacts:
 
 
 def recorded_teacher(run: Run) -> TeacherFacts | None:
-    """The teacher of this experiment as the ledger tells; none where no run has made it.
+    """The teacher of this experiment as the ledger tells, with what is known of unlabelled images.
+
+    None where no run has made it, or has counted these.
 
     Raises:
         ConfigError: its logits are still to be imported.
     """
+    facts = _recorded(run)
+    if facts is None or run.experiment.data.unlabelled is None:
+        return facts
+    found = recorded_unlabelled(run)
+    return None if found is None else with_facts(facts, found)
+
+
+def _recorded(run: Run) -> TeacherFacts | None:
     if run.experiment.teacher.imported:
         key = _imported_key(run, read_imported(run.loaded))
     else:
@@ -140,9 +157,9 @@ def known_teacher(run: Run, data: TrainingData | None = None) -> TeacherFacts | 
     """
     if run.experiment.teacher.imported:
         return imported_facts(read_imported(run.loaded), data or load_training(run.experiment.data))
-    facts = recorded_teacher(run)
+    facts = _recorded(run)
     if facts is not None and facts.weights is not None and Path(facts.weights).is_file():
-        return facts
+        return with_known(run, facts, data)
     config = run.experiment.teacher
     if config.checkpoint is None:
         return None
@@ -151,13 +168,7 @@ def known_teacher(run: Run, data: TrainingData | None = None) -> TeacherFacts | 
 
 
 def _imported_key(run: Run, record: ImportedTeacher) -> str:
-    return digest_of([record.plain(), keyed_data(run)])
-
-
-def keyed_data(run: Run) -> dict[str, Any]:
-    """What fingerprints hold of the data section: its folder is known again where all was moved."""
-    data = run.experiment.data.plain()
-    return data if data["root"] is None else {**data, "root": run.key_path(data["root"])}
+    return digest_of([record.plain(), keyed_data(run, run.experiment.data)])
 
 
 def _file_digest(path: str | None) -> str | None:
