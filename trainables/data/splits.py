@@ -119,10 +119,34 @@ class TrainingData:
             return self.train.labels
         return torch.cat([part.labels for part in self.parts])
 
+    def each(self, make: Callable[[K], V], items: Sequence[K]) -> Iterator[V]:
+        """`ImageSplit.each` for what is made of images of any part."""
+        in_files = next((part for part in self.parts if part.files is not None), self.train)
+        return in_files.each(make, items)
+
     @property
     def normalisation(self) -> Normalisation:
         """Of the images that students are trained on."""
         return Normalisation(mean=self.mean, std=self.std)
+
+
+def by_part(parts: Sequence[ImageSplit], rows_B: Tensor, give: Callable[[int, Tensor], Tensor]) -> Tensor:
+    """What `give(part, rows of it)` says of rows that count through both parts, in the order of the rows."""
+    first = len(parts[0].ids)
+    is_behind_B = rows_B >= first
+    n_behind = int(is_behind_B.sum()) if len(parts) > 1 else 0
+    if n_behind == 0:
+        return give(0, rows_B)
+    if n_behind == len(rows_B):
+        return give(1, rows_B - first)
+    order_B = is_behind_B.int().argsort(stable=True)
+    sorted_B, n_before = rows_B[order_B], len(rows_B) - n_behind
+    given = torch.cat([give(0, sorted_B[:n_before]), give(1, sorted_B[n_before:] - first)])
+    if not is_behind_B[:n_before].any():  # in order already, as batches are
+        return given
+    result = torch.empty_like(given)
+    result[order_B.to(given.device)] = given
+    return result
 
 
 def split_facts(data: TrainingData) -> SplitFacts:
