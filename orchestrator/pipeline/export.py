@@ -158,4 +158,5 @@ def _facts(
             "seed": seed_of(record),
             **({"start": start.sha256} if start else {}),
         },
+        **({"precision": record.precision} if record.precision else {}),
     }

@@ -53,6 +53,7 @@ class TrialRow(Config):
     objective: str
     hyper_parameters: dict[str, Any]
     epochs: int
+    precision: str | None = Field(None, description="what it was trained in, and what chose that")
     selection_accuracy: float | None
     selection_nll: float | None = Field(None, description="nats, at that epoch")
     selection_ece: float | None = Field(None, description="at that epoch")
@@ -79,6 +80,7 @@ class Champion(Config):
     latency_ms: float
     latency_p95_ms: float | None = Field(None, description="none in a record of an earlier version")
     latency_device: str | None = Field(None, description="measured on it; none as above")
+    precision: str | None = Field(None, description="what it was trained in, and what chose that")
     selection_accuracy: float = Field(description="mean over the seeds of its group")
     test_accuracy: float = Field(description="mean over the seeds of its group")
     exports: dict[ExportFormat, Exported]
@@ -131,6 +133,7 @@ def trial_row(record: TrialRecord, costs: StudentCosts | None) -> TrialRow:
         objective=record.objective,
         hyper_parameters=record.parameters,
         epochs=record.epochs,
+        precision=record.precision,
         selection_accuracy=record.best.get(ACCURACY),
         selection_nll=record.best.get(NLL),
         selection_ece=record.best.get(ECE),
@@ -159,6 +162,7 @@ def champion_of(
         latency_ms=finalist.latency_ms,
         latency_p95_ms=finalist.latency_p95_ms,
         latency_device=finalist.latency_device,
+        precision=finalist.precision,
         selection_accuracy=finalist.selection_mean,
         test_accuracy=finalist.test_mean,
         exports=dict(exports),

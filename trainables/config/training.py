@@ -94,7 +94,8 @@ class TrainingConfig(Config):
     precision: TrainingPrecision = Field(
         TrainingPrecision.AUTO,
         description="of a student's forward pass: fp32, bf16 (autocast; losses stay fp32), or auto: bf16 "
-        "where the slot's device is clearly faster with it, by measurement; a teacher's auto is fp32",
+        "where a table says so for the slot's kind of device and the student's layers; a teacher's auto is "
+        "fp32",
     )
     compile: bool = Field(
         False,

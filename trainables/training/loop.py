@@ -28,6 +28,7 @@ from trainables.training.optimisers import (
     restore_optimizer,
     set_learning_rate,
 )
+from trainables.training.precision import ASKED_FOR
 from trainables.training.ranks import SOLO, Forward, Share, Team, any_rank, average_gradients, settle
 from trainables.training.running_means import RunningMeans, scaled
 from trainables.training.step_inputs import StepInputs, needs_plain_forward
@@ -53,9 +54,11 @@ class Course:
     """The ranks that train it together."""
     costs: Mapping[str, float] = field(default_factory=dict)
     """Metrics of the network itself, the same in every epoch."""
+    precision_by: str = ASKED_FOR
+    """What chose `precision`."""
 
     def resolved_precision(self) -> TrainingPrecision:
-        """fp32 or bf16: never auto, which only a measurement can decide."""
+        """fp32 or bf16: never auto, which only the device can decide."""
         for wish in (self.precision, self.training.precision):
             if wish is not TrainingPrecision.AUTO:
                 return wish
