@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -23,7 +24,19 @@ NORMALISATION: Final = "normalisation"
 CLASSES: Final = "classes"
 """Keys of the metadata of a safetensors file that Stillhouse writes; their values are JSON."""
 CONFIG: Final = "config.json"
-"""What a folder of transformers has of its network."""
+WEIGHTS: Final = "model.safetensors"
+PREPROCESSING: Final = "preprocessor_config.json"
+"""Files of a folder of transformers: its network, its weights, how its images are prepared."""
+_IN_SHARDS: Final = "model.safetensors.index.json"
+_PICKLED: Final = "pytorch_model.bin"
+
+
+def weights_file(path: Path) -> Path:
+    """The weights of a folder of transformers; any other path as it is."""
+    try:
+        return path / WEIGHTS if path.is_dir() else path
+    except OSError:
+        return path
 
 
 def why_unreadable(path: Path) -> str | None:
@@ -32,10 +45,10 @@ def why_unreadable(path: Path) -> str | None:
     Keys and shapes are compared with the network when it is loaded.
     """
     if path.suffix not in SUFFIXES:
-        return f"allowed: a file that ends in {', '.join(SUFFIXES)}"
+        return f"allowed: a file that ends in {', '.join(SUFFIXES)}, or a folder of transformers"
     try:
         if not path.is_file():
-            return "allowed: an existing file"
+            return _why_missing(path)
         whole = _is_safetensors(path) if path.suffix == ".safetensors" else zipfile.is_zipfile(path)
     except OSError as error:
         return f"allowed: a file that can be read ({error.strerror})"
@@ -47,6 +60,17 @@ def why_unreadable(path: Path) -> str | None:
         "allowed: a file that torch.save wrote (zip format); this one is damaged or of another format; "
         "save the state dict again, best as .safetensors"
     )
+
+
+def _why_missing(path: Path) -> str:
+    """What is allowed where a folder of transformers has its weights in another form, or there is nothing."""
+    if path.name == WEIGHTS and (path.parent / _IN_SHARDS).is_file():
+        return f"allowed: a folder with one {WEIGHTS}; save it with save_pretrained(max_shard_size='1TB')"
+    if path.name == WEIGHTS and (path.parent / _PICKLED).is_file():
+        return (
+            f"allowed: a folder with {WEIGHTS}, and it has {_PICKLED}, a pickle; save it with save_pretrained"
+        )
+    return "allowed: an existing file"
 
 
 def known_by(model: ModelConfig) -> dict[str, Any]:
@@ -67,16 +91,52 @@ def preprocessing_metadata(normalisation: Normalisation, classes: Sequence[str])
 
 def stated_normalisation(path: Path) -> Normalisation | None:
     """How the images of these weights are normalised, as their file states; none where it does not."""
-    stated = _stated(path, NORMALISATION)
     with suppress(Unreadable), foreign_file(Unreadable):  # another program's key of that name
+        stated = _stated(path, NORMALISATION) or _of_preprocessor(path)
         return Normalisation.from_plain(stated) if isinstance(stated, dict) else None
     return None
 
 
 def stated_classes(path: Path) -> tuple[str, ...] | None:
     """The names of the classes in the order of the logits, as the file states; none where it does not."""
-    stated = _stated(path, CLASSES)
+    stated = _stated(path, CLASSES) or _labels(path)
     return tuple(map(str, stated)) if isinstance(stated, list) else None
+
+
+def preprocessor(path: Path) -> Mapping[str, Any]:
+    """How transformers prepares images for the weights of a folder, as its file says; empty without one."""
+    return _beside(path, PREPROCESSING)
+
+
+def _of_preprocessor(path: Path) -> object:
+    """mean and std of pixels in [0, 1]; none where they are scaled in any other way."""
+    said = preprocessor(path)
+    if not said or said.get("rescale_offset") or not said.get("do_rescale", True):
+        return None
+    if not math.isclose(float(said.get("rescale_factor", 1 / 255)), 1 / 255, rel_tol=1e-3):
+        return None
+    if not said.get("do_normalize", True):
+        return {"mean": [0.0] * 3, "std": [1.0] * 3}
+    return {"mean": said.get("image_mean"), "std": said.get("image_std")}
+
+
+def _labels(path: Path) -> object:
+    """The names of the classes of a folder of transformers; none where nobody named them."""
+    named = _beside(path, CONFIG).get("id2label")
+    if not isinstance(named, Mapping) or any(str(name).startswith("LABEL_") for name in named.values()):
+        return None
+    return [named.get(str(place)) for place in range(len(named))]
+
+
+def _beside(path: Path, name: str) -> Mapping[str, Any]:
+    """What another file of a folder of transformers says; nothing where it is none, or cannot be read."""
+    file = path.with_name(name)
+    if path.name != WEIGHTS or not file.is_file():
+        return {}
+    with suppress(OSError):
+        content = _parsed(file.read_bytes())
+        return content if isinstance(content, dict) else {}
+    return {}
 
 
 def _stated(path: Path, key: str) -> object:

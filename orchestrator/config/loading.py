@@ -19,8 +19,9 @@ from orchestrator.config.schema_description import did_you_mean
 from orchestrator.config.validation_messages import Problem, Problems, as_error, build, shown
 from orchestrator.config.yaml_reader import Document, KeyPath, read_yaml, shortened
 from search_spaces.space import SpaceConfig
-from trainables.checkpoint_header import stated_normalisation, why_unreadable
+from trainables.checkpoint_header import stated_normalisation, weights_file, why_unreadable
 from trainables.config import DataConfig, ModelConfig, ModelName
+from trainables.config.checkpoints import is_elsewhere, is_published
 from trainables.config.teacher import TO_WRITE
 from trainables.errors import ConfigError
 from trainables.local_files import expanded
@@ -200,26 +201,19 @@ def _resolved(config: ExperimentConfig, document: Document, folder: Path) -> Exp
                 return str(_absolute(document, key, folder))
         return text
 
-    def built_from(model: ModelConfig, *key: str) -> dict[str, Any]:
-        """Where transformers finds the network: beside the experiment's file, or on the hub."""
-        variant = model.variant if model.name is ModelName.TRANSFORMERS else None
-        if variant is None or not (variant[0] in "./~" or _is_there(folder / variant, stat.S_ISDIR)):
-            return {}
-        return {"variant": absolute(variant, *key, "variant")}
-
     teacher = config.teacher
     if teacher.model is not None:
-        model = teacher.model.with_overrides(**built_from(teacher.model, "teacher", "model"))
+        model = teacher.model.with_overrides(
+            **_built_from(teacher.model, folder, absolute, "teacher", "model")
+        )
         teacher = teacher.with_overrides(model=model)
     space = absolute(config.space, "space") if _is_path(config.space) else config.space
     resolved = config.with_overrides(
         data=_data_resolved(config.data, absolute),
-        teacher=teacher.with_overrides(
-            checkpoint=absolute(config.teacher.checkpoint, "teacher", "checkpoint")
-        ),
+        teacher=teacher.with_overrides(checkpoint=_weights(config.teacher.checkpoint, absolute, "teacher")),
         student=config.student.with_overrides(
-            checkpoint=absolute(config.student.checkpoint, "student", "checkpoint"),
-            **built_from(config.student, "student"),
+            checkpoint=_weights(config.student.checkpoint, absolute, "student"),
+            **_built_from(config.student, folder, absolute, "student"),
         ),
         cache=config.cache.with_overrides(uri=absolute(config.cache.uri, "cache", "uri")),
         space=space,
@@ -237,6 +231,22 @@ def _data_resolved(data: DataConfig, absolute: Callable[..., str | None]) -> Dat
         return data.with_overrides(root=root)
     folder = absolute(data.unlabelled.root, "data", "unlabelled", "root")
     return data.with_overrides(root=root, unlabelled=data.unlabelled.with_overrides(root=folder))
+
+
+def _weights(text: str | None, absolute: Callable[..., str | None], section: str) -> str | None:
+    """A checkpoint, absolute where it is a file; of a folder of transformers, the file in it."""
+    path = text if is_published(text) else absolute(text, section, "checkpoint")
+    return path if path is None or is_elsewhere(text) else str(weights_file(Path(path)))
+
+
+def _built_from(
+    model: ModelConfig, folder: Path, absolute: Callable[..., str | None], *key: str
+) -> dict[str, Any]:
+    """Where transformers finds the network: beside the experiment's file, or on the hub."""
+    variant = model.variant if model.name is ModelName.TRANSFORMERS else None
+    if variant is None or not (variant[0] in "./~" or _is_there(folder / variant, stat.S_ISDIR)):
+        return {}
+    return {"variant": absolute(variant, *key, "variant")}
 
 
 def _absolute(document: Document, key: KeyPath, folder: Path) -> Path:
@@ -262,14 +272,15 @@ def _check_paths(config: ExperimentConfig, document: Document) -> None:
     unlabelled = None if config.data.unlabelled is None else config.data.unlabelled.root
     if unlabelled is not None and not _is_there(Path(unlabelled), stat.S_ISDIR):
         problems.append(_absent(("data", "unlabelled", "root"), unlabelled, "folder", document))
-    files = {"teacher": checkpoint, "student": config.student.checkpoint}
-    found_wrong = {name: why_unreadable(Path(file)) for name, file in files.items() if file is not None}
+    named = {"teacher": checkpoint, "student": config.student.checkpoint}
+    files = {name: file for name, file in named.items() if file is not None and not is_elsewhere(file)}
+    found_wrong = {name: why_unreadable(Path(file)) for name, file in files.items()}
     for section, problem in found_wrong.items():
         if problem is not None:
             found, file = document.value((section, "checkpoint")), files[section]
             there = "" if found == file else f", not {file}"
             problems.append(Problem((section, "checkpoint"), f"found {shown(found)}; {problem}{there}"))
-    is_readable = checkpoint is not None and found_wrong["teacher"] is None
+    is_readable = "teacher" in files and found_wrong["teacher"] is None
     if is_readable and not _tells_normalisation(config.teacher):
         text = f"it does not say how images were normalised when it was trained; {TO_WRITE}"
         problems.append(Problem(("teacher", "checkpoint"), text))
@@ -278,10 +289,10 @@ def _check_paths(config: ExperimentConfig, document: Document) -> None:
 
 
 def _tells_normalisation(teacher: TeacherConfig) -> bool:
-    """Whether experiment or checkpoint says it; of torchvision's own files, torchvision is asked later."""
+    """Whether experiment or checkpoint says it; libraries are asked later of their own files."""
     return (
         teacher.normalisation is not None
-        or teacher.network.name is ModelName.TORCHVISION
+        or teacher.network.is_of_library
         or stated_normalisation(Path(str(teacher.checkpoint))) is not None
     )
 

@@ -43,7 +43,10 @@ class TeacherConfig(Config):
 
     model: ModelConfig | None = None
     checkpoint: str | None = Field(
-        None, description=".safetensors, or .pt read with weights_only; without it the teacher is trained"
+        None,
+        description=".safetensors, or .pt read with weights_only; a folder of transformers; `published` (or "
+        "`published:TAG`): those of its library; or models:/NAME/VERSION, models:/NAME@ALIAS, runs:/RUN/PATH "
+        "in MLflow; without it the teacher is trained",
     )
     imported: bool = Field(
         False, description="no network: its logits were brought by `stillhouse cache import`"
@@ -66,6 +69,8 @@ class TeacherConfig(Config):
             raise ValueError(
                 "`pretrained` is for a `model` by `factory` that brings its weights, without a `checkpoint`"
             )
+        if self.model is not None:
+            self.model.require_published(self.checkpoint)
         if self.normalisation is not None and self.checkpoint is None and not self.pretrained:
             raise ValueError(
                 "`normalisation` is for weights that were trained elsewhere (`checkpoint`, or `pretrained`); "

@@ -16,6 +16,7 @@ from orchestrator.terminal.console import Console
 from orchestrator.terminal.formatting import counted, percent
 from trainables.checkpoint_header import known_by
 from trainables.config import digest_of
+from trainables.config.checkpoints import is_elsewhere
 from trainables.errors import ConfigError
 from trainables.local_files import file_sha256
 
@@ -30,7 +31,7 @@ def run_key(loaded: LoadedExperiment, ledger: Ledger) -> str:
     config = loaded.config.plain()
     paths = ledger.key_paths(loaded.folder)
     for section, name in (("data", "root"), ("teacher", "checkpoint"), ("cache", "uri")):
-        if config[section][name] is not None:
+        if config[section][name] is not None and not is_elsewhere(config[section][name]):
             config[section][name] = paths(config[section][name])
     unlabelled = config["data"].get("unlabelled")
     if unlabelled and unlabelled["root"] is not None:
@@ -42,7 +43,7 @@ def run_key(loaded: LoadedExperiment, ledger: Ledger) -> str:
     config["student"].update(known_by(student.network))
     file = str(imported_file(loaded)) if teacher.imported else teacher.checkpoint
     stamp: list[Any] = file_stamp(file)
-    if student.checkpoint is not None:
+    if student.checkpoint is not None and not is_elsewhere(student.checkpoint):
         config["student"]["checkpoint"] = [paths(student.checkpoint), file_stamp(student.checkpoint)]
     if ledger.former_place is None:  # an earlier version had the place of the output folder in it
         del config["out"]

@@ -97,11 +97,8 @@ def preflight(run: Run) -> Findings:
 def preflight_key(run: Run) -> str:
     """Fingerprint of what data and networks are made of; a factory's own module counts, file by file."""
     experiment = run.experiment
-    checkpoint, uri, start = (
-        experiment.teacher.checkpoint,
-        experiment.cache.uri,
-        experiment.student.checkpoint,
-    )
+    uri, start = experiment.cache.uri, run.start_file
+    checkpoint = None if experiment.teacher.imported else run.teacher_source.checkpoint
     teacher, cache = experiment.teacher.plain(), experiment.cache.plain()
     teacher["model"] = experiment.teacher.model and known_by(experiment.teacher.model)
     teacher["checkpoint"] = checkpoint and run.key_path(checkpoint)

@@ -53,7 +53,7 @@ class NetworkChecks:
             StillhouseError: it cannot be built or loaded, nobody says what its images were normalised by, it
                 lacks classes, does not give logits of them, or is right no more often than by chance.
         """
-        source, batch_size = self.run.experiment.teacher.source, self.run.experiment.training.eval_batch_size
+        source, batch_size = self.run.teacher_source, self.run.experiment.training.eval_batch_size
         network = self._built(source.model, n_outputs(source, self.data))
         if source.checkpoint is not None:
             load_weights(network, Path(source.checkpoint))
@@ -70,7 +70,7 @@ class NetworkChecks:
         return [
             *notes,
             f"teacher: right on {percent(found.right / found.images)} % of {found.images} selection images "
-            f"({source.checkpoint or source.model.factory})",
+            f"({self.run.experiment.teacher.checkpoint or source.model.factory})",
         ]
 
     def student(self, config: ModelConfig) -> list[str]:
@@ -86,7 +86,9 @@ class NetworkChecks:
         if start is not None:
             fresh = start_from(network, start, classes=self.data.classes)
             head = f"but for its head, which is fresh ({', '.join(fresh)})" if fresh else "head and all"
-            notes.append(f"{_named('student', config)}: starts from {start.path}, {head}")
+            notes.append(
+                f"{_named('student', config)}: starts from {self.run.experiment.student.checkpoint}, {head}"
+            )
         self._check_logits(network, config, "student")
         return [*notes, *self._adapted(network, config, "student")]
 

@@ -13,6 +13,7 @@ import filelock
 from orchestrator import __version__
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import experiment_name, out_folder, tracking_uri
+from orchestrator.pipeline.brought_weights import pinned
 from orchestrator.pipeline.cache_stage import cache_identity, cache_stage
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.export import export_stage, register_stage
@@ -58,7 +59,7 @@ def run_experiment(
         ConfigError: `search_must_exist` and the search was never finished; or preflight found a problem.
         StillhouseError: a stage failed; running again goes on from there.
     """
-    out = out_folder(loaded)
+    loaded, out = pinned(loaded), out_folder(loaded)
     with _locked(out), closing(Ledger(out)) as ledger:
         workers = Workers(loaded.config, out, console)
         run = Run(loaded, out, ledger, Stages(ledger, console), workers, console)

@@ -78,7 +78,7 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
     n_views = min(config.training.epochs, MAX_VIEWS)
     request = TeacherRequest(
         data=experiment.data.labelled,
-        **config.source.plain(),
+        **run.teacher_source.plain(),
         training=config.training,
         views=ViewsConfig(weak=experiment.views.weak.with_overrides(views=n_views)),
         seed=derive_seed(experiment.seed, "teacher"),
@@ -87,7 +87,7 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
     )
     inputs = request.model_dump(mode="json", exclude={"folder", "threads", "checkpoint", "data"})
     inputs["data"], inputs["model"] = keyed_data(run, request.data), known_by(request.model)
-    key = digest_of([inputs, _file_digest(config.checkpoint)])
+    key = digest_of([inputs, _file_digest(request.checkpoint)])
     return request, key
 
 
@@ -160,11 +160,11 @@ def known_teacher(run: Run, data: TrainingData | None = None) -> TeacherFacts | 
     facts = _recorded(run)
     if facts is not None and facts.weights is not None and Path(facts.weights).is_file():
         return with_known(run, facts, data)
-    config = run.experiment.teacher
-    if config.checkpoint is None:
+    source = run.teacher_source
+    if source.checkpoint is None:
         return None
     data = data or load_training(run.experiment.data)
-    return checkpoint_facts(config.source, config.checkpoint, data)
+    return checkpoint_facts(source, source.checkpoint, data)
 
 
 def _imported_key(run: Run, record: ImportedTeacher) -> str:
