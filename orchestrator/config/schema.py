@@ -71,6 +71,8 @@ class TeacherConfig(Config):
             )
         if self.model is not None:
             self.model.require_published(self.checkpoint)
+        if self.training.freeze or self.training.lr_groups:
+            raise ValueError("`freeze` and `lr_groups` are for students; a teacher is trained as a whole")
         if self.normalisation is not None and self.checkpoint is None and not self.pretrained:
             raise ValueError(
                 "`normalisation` is for weights that were trained elsewhere (`checkpoint`, or `pretrained`); "

@@ -16,7 +16,7 @@ from orchestrator.pipeline.teacher_checks import require_better_than_chance
 from orchestrator.terminal.formatting import percent
 from trainables.config import ModelConfig
 from trainables.data import ImageSplit, TrainingData
-from trainables.errors import StillhouseError
+from trainables.errors import ConfigError, StillhouseError
 from trainables.evaluation.chance import against_chance
 from trainables.evaluation.metrics import answers
 from trainables.export.formats import check_export
@@ -26,6 +26,7 @@ from trainables.models.foreign.start import start_from
 from trainables.models.weights import load_weights
 from trainables.seeds import first_by_hash, salt_of
 from trainables.teacher.preprocessing import n_outputs, shown_as_trained
+from trainables.training.fine_tuning import fine_tuning
 from trainables.views.normalise import normalise
 
 BATCH: Final = 4
@@ -90,6 +91,10 @@ class NetworkChecks:
                 f"{_named('student', config)}: starts from {self.run.experiment.student.checkpoint}, {head}"
             )
         self._check_logits(network, config, "student")
+        try:
+            fine_tuning(network, self.run.experiment.training, len(self.data.classes))
+        except ConfigError as error:
+            raise ConfigError(f"{_named('student', config)}: {error}") from error
         return [*notes, *self._adapted(network, config, "student")]
 
     def export(self) -> None:

@@ -66,9 +66,10 @@ class AgreedMeasurements:
 
 
 def shape_digest(trial: TrialSpec, data: TrainingData) -> str:
-    """Of all that a step's speed depends on: the student, its classes, the batch and the images."""
-    images = list(_input_shape(data))
-    return digest_of([trial.student.plain(), len(data.classes), trial.training.batch_size, images])[:16]
+    """Of all that a step's speed depends on: the student, its frozen parts, classes, batch and images."""
+    images, frozen = list(_input_shape(data)), trial.training.freeze
+    inputs = [trial.student.plain(), len(data.classes), trial.training.batch_size, images]
+    return digest_of([*inputs, *([list(frozen)] if frozen else [])])[:16]
 
 
 def _input_shape(data: TrainingData) -> tuple[int, int, int]:

@@ -176,3 +176,40 @@ def test_a_model_in_mlflow_needs_a_store(monkeypatch: pytest.MonkeyPatch) -> Non
         ConfigError, match=r"models:/pets/3 is in MLflow, and nobody says in which; write `rec"
     ):
         brought_weights(loaded, "models:/pets/3", loaded.config.student, Path("weights"))
+
+
+@pytest.mark.usefixtures("_without_export", "folder")
+@pytest.mark.parametrize(
+    ("recipe", "problem"),
+    [
+        (
+            "{freeze: [resnet.embeder]}",
+            "nothing in ResNetForImageClassification is called 'resnet.embeder'; near",
+        ),
+        (
+            "{lr_groups: {encoder: 0.1}}",
+            "training.lr_groups: nothing in ResNetForImageClassification is called",
+        ),
+        ("{freeze: [resnet.embedder], lr_groups: {backbone: 0.1}}", None),
+    ],
+)
+def test_parts_to_freeze_are_looked_up_before_anything_is_trained(recipe: str, problem: str | None) -> None:
+    file = written(student=f"{OF_TRANSFORMERS[:-1]}, checkpoint: published}}")
+    Path(file).write_text(f"{Path(file).read_text()}training: {recipe}\n")
+    found = look(file)
+    assert len(found.problems) == (problem is not None)
+    assert all(told.startswith("student ") and problem and problem in told for told in found.problems)
+
+
+def test_nothing_random_is_frozen_and_no_teacher_is() -> None:
+    text = Path(written(student=OF_TIMM)).read_text()
+    Path("task.yaml").write_text(f"{text}training: {{freeze: [backbone]}}\n")
+    with pytest.raises(
+        ConfigError, match=r"training\.freeze: found parts to freeze, .* `student\.checkpoint`"
+    ):
+        load_experiment("task.yaml")
+    Path("task.yaml").write_text(
+        text.replace("{name: mlp}}", "{name: mlp}, training: {lr_groups: {head: 2}}}")
+    )
+    with pytest.raises(ConfigError, match="`freeze` and `lr_groups` are for students"):
+        load_experiment("task.yaml")
