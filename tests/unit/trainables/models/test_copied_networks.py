@@ -44,7 +44,7 @@ def spectral_normed() -> nn.Module:
 
 
 def parametrized() -> nn.Module:
-    layer = nn.utils.parametrizations.weight_norm(nn.Linear(64, 3))  # type: ignore[no-untyped-call]
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(64, 3))
     return nn.Sequential(nn.Flatten(), layer)
 
 
