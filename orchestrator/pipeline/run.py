@@ -67,7 +67,7 @@ def run_experiment(
             require_search(run)
         tell_of_move(loaded, console.info)
         recorder = _recorder(loaded, ledger, out)
-        status = "FAILED"
+        status, is_behind = "FAILED", False
         try:
             with storage_told("run", ledger), workers:
                 if not search_must_exist:
@@ -75,13 +75,15 @@ def run_experiment(
                 recorder.start()
                 summary = _stages(run, recorder)
             status = "FINISHED"
+            is_behind = summary.mlflow.lacks is not None
         except KeyboardInterrupt as error:
             status = "KILLED"
             raise Interrupted(f"interrupted; go on with: {resume_command}") from error
         finally:
             # On Ctrl-C people wait ten seconds at most; what MLflow lacks then, the next run writes.
             if recorder.is_started:
-                recorder.close(status, timeout_s=CLOSE_S[status])  # type: ignore[arg-type]
+                patience_s = CLOSE_S["KILLED" if is_behind else status]
+                recorder.close(status, timeout_s=patience_s)  # type: ignore[arg-type]
         return summary
 
 

@@ -24,6 +24,10 @@ from trainables.local_files import replace_text
 ExportFormat = Literal["safetensors", "onnx", "torch_export"]
 
 
+def _without_secrets(text: str | None) -> str | None:
+    return None if text is None else without_secrets(text)
+
+
 class TeacherFigures(Config):
     """What the teacher can do; none is what logits that were imported do not tell."""
 
@@ -96,6 +100,9 @@ class MlflowPlace(Config):
     ui_url: Annotated[str, AfterValidator(without_secrets)] | None
     registered_model: str | None
     version: str | None
+    lacks: Annotated[str | None, AfterValidator(_without_secrets)] = Field(
+        None, description="what MLflow does not have, and why; none where it has everything"
+    )
 
 
 class Summary(Config):
@@ -190,6 +197,12 @@ def read_summary(path: Path) -> Summary:
     ):
         written = Summary.from_plain(_of_this_version(json.loads(content)))
         return Summary.from_plain(summary_as_read(written.plain(), path.parent.absolute()))
+
+
+def lacking(summary: Summary, what: str) -> Summary:
+    """The summary of a run whose results are all there, with what MLflow lacks of them."""
+    place = summary.mlflow.model_copy(update={"lacks": without_secrets(" ".join(what.split()))})
+    return summary.model_copy(update={"mlflow": place})
 
 
 def is_champion(summary: Summary, students: Students) -> bool:
