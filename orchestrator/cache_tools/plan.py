@@ -45,7 +45,7 @@ def plan_cache(run: Run, console: Console) -> dict[str, Any]:
     teacher = known_teacher(run)
     request = cache_request(run, teacher or unmade_teacher(data))
     place = open_place(request.uri if teacher or request.cache.uri else request.folder)
-    sample = _sampled(request, data, console) if teacher is not None and teacher.weights is not None else None
+    sample = _sampled(request, data, console) if request.teacher is not None and teacher is not None else None
     estimate = _estimate(request, place, sample, is_made=teacher is not None)
     console.info(f"cache at {request.uri if teacher else place.uri}")
     _show_banks(request, estimate, console)

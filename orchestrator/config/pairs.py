@@ -11,7 +11,7 @@ from orchestrator.config.validation_messages import Problem, as_error, shown
 from orchestrator.config.yaml_reader import Document, KeyPath
 from trainables.errors import ConfigError
 
-_OF_TEACHER: Final = ("checkpoint", "pretrained", "normalisation", "expected_accuracy")
+_OF_TEACHER: Final = ("checkpoint", "pretrained", "normalisation", "classes", "expected_accuracy")
 """What a pair says of its teacher beside the network."""
 
 

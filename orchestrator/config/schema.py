@@ -21,7 +21,7 @@ from trainables.config import (
     ViewsConfig,
 )
 from trainables.config.base import FiniteFloat, Scalar
-from trainables.config.teacher import Pretrained, StatedNormalisation
+from trainables.config.teacher import Pretrained, StatedClasses, StatedNormalisation
 from trainables.errors import ConfigError
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
@@ -50,6 +50,7 @@ class TeacherConfig(Config):
     )
     pretrained: Pretrained = False
     normalisation: StatedNormalisation = None
+    classes: StatedClasses = None
     expected_accuracy: ExpectedAccuracy = None
     training: TrainingConfig = TrainingConfig()
 
@@ -70,6 +71,11 @@ class TeacherConfig(Config):
                 "`normalisation` is for weights that were trained elsewhere (`checkpoint`, or `pretrained`); "
                 "a teacher that is trained here has that of the data (`data.mean` and `data.std`)"
             )
+        if self.classes is not None and self.checkpoint is None and not self.pretrained:
+            raise ValueError(
+                "`classes` is for weights that were trained elsewhere (`checkpoint`, or `pretrained`); a "
+                "teacher that is trained here has those of the data"
+            )
         return self
 
     @property
@@ -84,6 +90,7 @@ class TeacherConfig(Config):
             checkpoint=self.checkpoint,
             pretrained=self.pretrained,
             normalisation=self.normalisation,
+            classes=self.classes,
         )
 
     @property
@@ -175,6 +182,7 @@ class PairConfig(Config):
     checkpoint: str | None = Field(None, description="of the teacher; without it the teacher is trained")
     pretrained: Pretrained = False
     normalisation: StatedNormalisation = None
+    classes: StatedClasses = None
     expected_accuracy: ExpectedAccuracy = None
     training: dict[str, Scalar] = Field({}, description="what is other in the student's recipe")
 

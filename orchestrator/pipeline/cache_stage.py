@@ -103,9 +103,7 @@ def cache_request(run: Run, teacher: TeacherFacts) -> CacheRequest:
     return CacheRequest(
         data=run.experiment.data,
         facts=teacher.split,
-        teacher=run.experiment.teacher.model,
-        weights=teacher.weights,
-        normalisation=teacher.normalisation,
+        teacher=teacher.kept(run.experiment.teacher.model),
         teacher_digest=teacher.fingerprint,
         views=run.experiment.views,
         banks=run.teacher_banks,

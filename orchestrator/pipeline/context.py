@@ -96,14 +96,13 @@ class Run:
     def workbench(self, cache: CacheSummary | None, *, teacher: TeacherFacts | None = None) -> WorkbenchSpec:
         """The workbench of all students of the run; the teacher is needed where it is online."""
         config, online = self.experiment.cache, None
-        if config.online and teacher is not None and teacher.weights is not None:
+        kept = None if teacher is None else teacher.kept(self.experiment.teacher.model)
+        if config.online and kept is not None:
             online = OnlineSpec(
-                model=self.experiment.teacher.network,
-                weights=teacher.weights,
+                network=kept,
                 batch_size=config.batch_size,
                 embedding=config.embedding,
                 autocast=config.autocast,
-                normalisation=teacher.normalisation,
             )
         return WorkbenchSpec(
             data=self.experiment.data,

@@ -20,7 +20,7 @@ from orchestrator.records.students_table import accuracy_text
 from orchestrator.records.summary import read_summary
 from orchestrator.terminal.console import Console
 from orchestrator.terminal.formatting import duration, percent
-from trainables.config import Config, ModelConfig, Normalisation, Split, TrialSpec
+from trainables.config import Config, KeptNetwork, Split, TrialSpec
 from trainables.config.faithfulness import BallSearch, ConfidenceOf
 from trainables.data import ImageSplit, TrainingData, load_test, load_training
 from trainables.errors import CheckpointError, ConfigError
@@ -97,11 +97,9 @@ def evaluate_student(
         data = load_training(run.experiment.data)
         shown = load_test(run.experiment.data, data.classes) if wanted is Split.TEST else data.selection
         evaluator = _Evaluator(run, data, shown)
-        student = evaluator.loaded(TrialSpec.from_plain(record.spec).student, str(record.checkpoint))
-        beside = None
-        if teacher.weights is not None:
-            network, own = run.experiment.teacher.network, teacher.normalisation
-            beside = evaluator.loaded(network, teacher.weights, normalisation=own)
+        own = KeptNetwork(model=TrialSpec.from_plain(record.spec).student, weights=str(record.checkpoint))
+        student, kept = evaluator.loaded(own), teacher.kept(run.experiment.teacher.model)
+        beside = None if kept is None else evaluator.loaded(kept)
         own_N = evaluator.answers(student)
         taught_N = evaluator.answers(beside) if beside else None
         return Evaluation(
@@ -152,12 +150,9 @@ class _Evaluator:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._workbench = Workbench(data, run.experiment.views, view_seed=run.view_seed, device=device)
 
-    def loaded(
-        self, config: ModelConfig, weights: str, *, normalisation: Normalisation | None = None
-    ) -> nn.Module:
+    def loaded(self, kept: KeptNetwork) -> nn.Module:
         """A network with its weights."""
-        model = load_teacher(config, weights, self._data, normalisation=normalisation)
-        return model.to(self._workbench.device)
+        return load_teacher(kept, self._data).to(self._workbench.device)
 
     def answers(self, model: nn.Module) -> Tensor:
         return self._workbench.classes(model, self._split, batch_size=self._batch_size)

@@ -18,7 +18,16 @@ from orchestrator.records.ledger_writer import Bookkeeper, agreements_in
 from orchestrator.records.relations import may_control
 from orchestrator.records.selection import choose_finalists
 from orchestrator.search.trial_specs import controls_for, repeat_jobs
-from trainables.config import ModelConfig, OnlineSpec, Role, Split, TrialSpec, WorkbenchSpec, digest_of
+from trainables.config import (
+    KeptNetwork,
+    ModelConfig,
+    OnlineSpec,
+    Role,
+    Split,
+    TrialSpec,
+    WorkbenchSpec,
+    digest_of,
+)
 from trainables.errors import StillhouseError
 from trainables.slots.messages import EvaluateJob, Job, Message, ProfileJob, TrainJob
 from trainables.training.train_teacher import TeacherFacts
@@ -123,17 +132,19 @@ def test_stage(
     """
     jobs = {
         record.trial: _evaluation(
-            record.trial, TrialSpec.from_plain(record.spec).student, record.checkpoint, workbench
+            record.trial,
+            KeptNetwork(
+                model=TrialSpec.from_plain(record.spec).student, weights=str(record.checkpoint or "")
+            ),
+            workbench,
         )
         for record in records
     }
-    if teacher.weights is not None:
-        network, size = run.experiment.teacher.network, run.experiment.cache.batch_size
-        own = teacher.normalisation
-        beside = OnlineSpec(model=network, weights=teacher.weights, batch_size=size, normalisation=own)
+    kept = teacher.kept(run.experiment.teacher.model)
+    if kept is not None:
+        beside = OnlineSpec(network=kept, batch_size=run.experiment.cache.batch_size)
         jobs = {trial: job.with_overrides(teacher=beside) for trial, job in jobs.items()}
-        alone = _evaluation(TEACHER, network, teacher.weights, workbench)
-        jobs[TEACHER] = alone.with_overrides(normalisation=own)
+        jobs[TEACHER] = _evaluation(TEACHER, kept, workbench)
 
     def evaluate() -> dict[str, Any]:
         known = tested_before(run, {record.search for record in records})
@@ -149,7 +160,11 @@ def test_stage(
         return {trial: found.get(trial) or known[trial] for trial in jobs}
 
     inputs = [
-        [job.job_id, run.key_path(job.checkpoint), job.teacher and run.key_path(job.teacher.weights)]
+        [
+            job.job_id,
+            run.key_path(job.network.weights),
+            job.teacher and run.key_path(job.teacher.network.weights),
+        ]
         for job in jobs.values()
     ]
     key = digest_of(inputs)
@@ -237,13 +252,5 @@ def _reasons(failed: Sequence[TrialRecord]) -> str:
     return "; ".join(dict.fromkeys(str(record.reason) for record in failed))
 
 
-def _evaluation(
-    trial: str, student: ModelConfig, checkpoint: str | None, workbench: WorkbenchSpec
-) -> EvaluateJob:
-    return EvaluateJob(
-        job_id=f"test-{trial}",
-        workbench=workbench,
-        student=student,
-        checkpoint=checkpoint or "",
-        split=Split.TEST,
-    )
+def _evaluation(trial: str, network: KeptNetwork, workbench: WorkbenchSpec) -> EvaluateJob:
+    return EvaluateJob(job_id=f"test-{trial}", workbench=workbench, network=network, split=Split.TEST)

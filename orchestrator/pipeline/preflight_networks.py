@@ -12,17 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.pipeline.context import Run
+from orchestrator.pipeline.teacher_checks import require_better_than_chance
 from orchestrator.terminal.formatting import percent
 from trainables.config import ModelConfig
 from trainables.data import ImageSplit, TrainingData
 from trainables.errors import StillhouseError
-from trainables.evaluation.metrics import evaluate
+from trainables.evaluation.chance import against_chance
+from trainables.evaluation.metrics import answers
 from trainables.export.formats import check_export
 from trainables.models import build_model, check_logits
 from trainables.models.foreign.start import start_from
 from trainables.models.weights import load_weights
 from trainables.seeds import first_by_hash, salt_of
-from trainables.teacher.preprocessing import shown_as_trained
+from trainables.teacher.preprocessing import n_outputs, shown_as_trained
 from trainables.views.normalise import normalise
 
 BATCH: Final = 4
@@ -43,10 +45,10 @@ class NetworkChecks:
 
         Raises:
             StillhouseError: it cannot be built or loaded, nobody says what its images were normalised by, it
-                is of other classes, or it does not give logits of them.
+                lacks classes, does not give logits of them, or is right no more often than by chance.
         """
         source, batch_size = self.run.experiment.teacher.source, self.run.experiment.training.eval_batch_size
-        network = self._built(source.model)
+        network = self._built(source.model, n_outputs(source, self.data))
         if source.checkpoint is not None:
             load_weights(network, Path(source.checkpoint))
         network = shown_as_trained(network, source, self.data)
@@ -55,9 +57,11 @@ class NetworkChecks:
             return None
         some = _some(self.data.selection, LOOKED_AT)
         mean, std, device = self.data.mean, self.data.std, torch.device("cpu")
-        found = evaluate(network, some, mean=mean, std=std, batch_size=batch_size, device=device)
+        found_N = answers(network, some, mean=mean, std=std, batch_size=batch_size, device=device)
+        found = against_chance(found_N, some.labels)
+        require_better_than_chance(found, expected=self.run.experiment.teacher.expected_accuracy)
         return (
-            f"teacher: right on {percent(found['accuracy'])} % of {len(some.labels)} selection images "
+            f"teacher: right on {percent(found.right / found.images)} % of {found.images} selection images "
             f"({source.checkpoint or source.model.factory})"
         )
 
@@ -105,10 +109,10 @@ class NetworkChecks:
     def _images(self) -> Tensor:
         return normalise(self.data.train.images[:BATCH], self.data.mean, self.data.std)
 
-    def _built(self, config: ModelConfig) -> nn.Module:
+    def _built(self, config: ModelConfig, outputs: int | None = None) -> nn.Module:
         channels = int(self.data.train.images.shape[1])
         with torch.random.fork_rng(devices=[]):
-            return build_model(config, n_classes=len(self.data.classes), in_channels=channels)
+            return build_model(config, n_classes=outputs or len(self.data.classes), in_channels=channels)
 
 
 def _named(role: str, config: ModelConfig) -> str:

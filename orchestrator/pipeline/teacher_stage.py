@@ -8,14 +8,18 @@ from typing import Any
 
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.imported_teacher import imported_facts, read_imported
+from orchestrator.pipeline.teacher_checks import (
+    chance_in_words,
+    require_accuracy,
+    require_better_than_chance,
+)
 from orchestrator.terminal.console import Console, Progress
 from orchestrator.terminal.formatting import percent
 from trainables.cache.tools.import_logits import ImportedTeacher
-from trainables.config import MAX_VIEWS, DataConfig, Normalisation, ViewsConfig, digest_of
+from trainables.config import MAX_VIEWS, ClassRows, DataConfig, Normalisation, ViewsConfig, digest_of
 from trainables.config.metrics import ACCURACY
 from trainables.data import TrainingData, load_training
 from trainables.data.image_folder import index_folder
-from trainables.errors import StillhouseError
 from trainables.local_files import file_sha256
 from trainables.seeds import derive_seed
 from trainables.training.train_teacher import TeacherFacts, TeacherRequest, checkpoint_facts
@@ -46,8 +50,13 @@ def teacher_stage(run: Run) -> TeacherFacts:
     run.console.info(
         f"teacher {facts.fingerprint[:8]}: {facts.params or 0:,} parameters, "
         f"selection {percent(facts.selection_accuracy)} %{_normalised(facts.normalisation)}"
+        f"{_aligned(facts.classes)}"
     )
-    _require_accuracy(config.expected_accuracy, facts)
+    require_accuracy(config.expected_accuracy, facts)
+    if facts.chance is not None and request.is_loaded:
+        require_better_than_chance(facts.chance, expected=config.expected_accuracy)
+    elif facts.chance is not None and facts.chance.is_suspicious:
+        run.console.info(f"warning: {chance_in_words(facts.chance)}; train it longer, or look at its labels")
     if facts.split.left_out:
         run.console.info(f"{facts.split.left_out:,} unreadable images are left out (data.skip_unreadable)")
     return facts
@@ -74,19 +83,19 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
     return request, key
 
 
+def _aligned(classes: ClassRows | None) -> str:
+    if classes is None:
+        return ""
+    if len(classes.rows) == classes.n_outputs:
+        return ", its classes in another order than the data's: matched by name"
+    return (
+        f"; of its {classes.n_outputs:,} classes the {len(classes.rows):,} of the data are used, matched by "
+        "name: its probabilities are over these alone"
+    )
+
+
 def _normalised(own: Normalisation | None) -> str:
     return "" if own is None else f", its images normalised by mean {list(own.mean)}, std {list(own.std)}"
-
-
-def _require_accuracy(expected: float | None, facts: TeacherFacts) -> None:
-    """Stop before anything is learned from a teacher that is not the one that was meant."""
-    found = facts.selection_accuracy
-    if expected is not None and found is not None and found < expected:
-        raise StillhouseError(
-            f"the teacher gets {percent(found)} % of the selection split right, and "
-            f"teacher.expected_accuracy asks for {percent(expected)} %; check the order of the classes, "
-            "`normalisation` and image size of a loaded teacher, or lower what is expected"
-        )
 
 
 def _imported_stage(run: Run) -> TeacherFacts:

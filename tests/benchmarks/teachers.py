@@ -21,6 +21,7 @@ from tests.benchmarks.surroundings import surroundings
 from trainables.config import (
     CacheConfig,
     DataConfig,
+    KeptNetwork,
     ModelConfig,
     OnlineSpec,
     Precision,
@@ -97,7 +98,7 @@ def search_online_over_cached(samples: int = 1024) -> Figure:
         step_ms = 1e3 * _step_s(_network(STUDENT)) / STUDENT_BATCH
         with search_of(_experiment(stage.request), folder) as search:
             search.start_slots()
-            online = OnlineSpec(model=DEEP_TEACHER, weights=str(stage.request.weights), batch_size=BATCH)
+            online = OnlineSpec(network=stage.request.network, batch_size=BATCH)
             began = time.monotonic()
             cache = build_cache(
                 stage.request.with_overrides(actors=SLOTS, cache={"precision": "fp16"}),
@@ -142,8 +143,7 @@ class _Stage:
         request = CacheRequest(
             data=config,
             facts=split_facts(data),
-            teacher=teacher,
-            weights=str(weights),
+            teacher=KeptNetwork(model=teacher, weights=str(weights)),
             teacher_digest=teacher_fingerprint(teacher, network),
             views=ViewsConfig.from_plain({"weak": {"recipe": recipe, "views": EPOCHS}}),
             banks=("weak",),

@@ -16,6 +16,7 @@ from trainables.config import (
     CropFlipStep,
     DataConfig,
     DataName,
+    KeptNetwork,
     ModelConfig,
     ViewsConfig,
 )
@@ -47,8 +48,7 @@ def request_in(folder: Path) -> CacheRequest:
     return CacheRequest(
         data=data_config,
         facts=split_facts(data),
-        teacher=teacher,
-        weights=str(folder / "teacher.safetensors"),
+        teacher=KeptNetwork(model=teacher, weights=str(folder / "teacher.safetensors")),
         teacher_digest=teacher_fingerprint(teacher, model),
         views=ViewsConfig(weak=BankConfig(recipe=(CropFlipStep(op="crop_flip", padding=1),))),
         banks=("weak",),

@@ -38,9 +38,8 @@ def assert_is_right(request: CacheRequest, summary: CacheSummary, kept: Files) -
     torch.set_num_threads(1)
     reader = open_cache(summary.uri, manifest_sha=summary.manifest, scratch=Path(request.folder) / "scratch")
     data = load_training(request.data)
-    config, weights = request.network
-    fast = config.with_overrides(arguments={"seconds": 0.0})
-    teacher = load_teacher(fast, weights, data)
+    fast = request.network.model.with_overrides(arguments={"seconds": 0.0})
+    teacher = load_teacher(request.network.with_overrides(model=fast), data)
     proof = prove_alignment(reader, data, teacher, request.views, request.view_seed, banks=request.banks)
     assert proof.pairs == 64
 

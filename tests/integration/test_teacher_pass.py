@@ -15,6 +15,7 @@ from trainables.config import (
     CropFlipStep,
     DataConfig,
     DataName,
+    KeptNetwork,
     ModelConfig,
     ModelName,
     ViewsConfig,
@@ -52,8 +53,7 @@ def request_of_two_views(tmp_path_factory: pytest.TempPathFactory) -> CacheReque
     return CacheRequest(
         data=DATA,
         facts=split_facts(data),
-        teacher=TEACHER,
-        weights=str(folder / "teacher.safetensors"),
+        teacher=KeptNetwork(model=TEACHER, weights=str(folder / "teacher.safetensors")),
         teacher_digest=teacher_fingerprint(TEACHER, teacher),
         views=ViewsConfig(weak=WEAK),
         banks=("weak",),
@@ -96,7 +96,7 @@ def test_a_cache_is_built_beside_busy_cpus_extended_and_left_alone(
 
     reader = open_cache(third.uri, manifest_sha=third.manifest, scratch=Path(more.folder) / "scratch")
     data = load_training(DATA)
-    summary = prove_alignment(reader, data, load_teacher(*more.network, data), views, 3, banks=["weak"])
+    summary = prove_alignment(reader, data, load_teacher(more.network, data), views, 3, banks=["weak"])
     assert summary.pairs == 64
 
     seen.clear()
@@ -107,4 +107,4 @@ def test_a_cache_is_built_beside_busy_cpus_extended_and_left_alone(
     assert [(done, total) for done, total, _ in seen][::9] == [(0, 150), (150, 150)]
     reader = open_cache(fourth.uri, manifest_sha=fourth.manifest, scratch=Path(more.folder) / "grown")
     assert reader.manifest.embedding_width is not None
-    prove_alignment(reader, data, load_teacher(*more.network, data), views, 3, banks=["weak"])
+    prove_alignment(reader, data, load_teacher(more.network, data), views, 3, banks=["weak"])

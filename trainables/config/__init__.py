@@ -23,7 +23,7 @@ from trainables.config.objectives import (
     ObjectiveBase,
     ObjectiveConfig,
 )
-from trainables.config.teacher import TeacherSource
+from trainables.config.teacher import ClassRows, KeptNetwork, TeacherSource
 from trainables.config.training import OptimizerName, ScheduleName, TrainingConfig, TrainingPrecision
 from trainables.config.trial import Cost, Fork, OnlineSpec, Role, StartWeights, TrialSpec, WorkbenchSpec
 from trainables.config.views import (
@@ -45,6 +45,7 @@ __all__ = [
     "CacheConfig",
     "CacheIdentity",
     "CeConfig",
+    "ClassRows",
     "Config",
     "Cost",
     "CrldConfig",
@@ -57,6 +58,7 @@ __all__ = [
     "Fork",
     "Gate",
     "KdConfig",
+    "KeptNetwork",
     "LsConfig",
     "MlldConfig",
     "MlldMask",

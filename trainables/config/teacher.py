@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from trainables.config.base import Config
 from trainables.config.data import Normalisation
@@ -25,6 +25,25 @@ StatedNormalisation = Annotated[
         exclude_if=lambda stated: stated is None,
     ),
 ]
+
+
+def _distinct(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    twice = sorted({name for name in names or () if (names or ()).count(name) > 1})
+    if twice:
+        raise ValueError(f"{twice[0]!r} stands there twice; name each output once, in the network's order")
+    return names
+
+
+StatedClasses = Annotated[
+    tuple[str, ...] | None,
+    Field(
+        min_length=2,
+        description="names of the loaded network's classes, in the order of its outputs; the data's are "
+        "found among them by name; default: as the checkpoint says, else the data's in their order",
+        exclude_if=lambda stated: stated is None,
+    ),
+    AfterValidator(_distinct),
+]
 Pretrained = Annotated[
     bool,
     Field(
@@ -41,8 +60,33 @@ class TeacherSource(Config):
     checkpoint: str | None
     pretrained: Pretrained = False
     normalisation: StatedNormalisation = None
+    classes: StatedClasses = None
 
     @property
     def is_loaded(self) -> bool:
         """Whether its weights were trained elsewhere."""
         return self.checkpoint is not None or self.pretrained
+
+
+class ClassRows(Config):
+    """Where the data's classes are among the outputs of a network that has others, or another order."""
+
+    n_outputs: int = Field(ge=2)
+    rows: tuple[int, ...] = Field(description="of the network's outputs, one for each class of the data")
+
+
+class KeptNetwork(Config):
+    """A finished network as whoever asks it loads it, on any node: teacher or student."""
+
+    model: ModelConfig
+    weights: str = Field(description="file with its weights, on every node")
+    normalisation: Normalisation | None = Field(
+        None,
+        description="of its images, where it is another than the data's",
+        exclude_if=lambda other: other is None,
+    )
+    classes: ClassRows | None = Field(
+        None,
+        description="where they are not the data's, one by one",
+        exclude_if=lambda rows: rows is None,
+    )

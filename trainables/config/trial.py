@@ -7,9 +7,10 @@ from enum import StrEnum
 from pydantic import Field
 
 from trainables.config.base import Config
-from trainables.config.data import DataConfig, Normalisation
+from trainables.config.data import DataConfig
 from trainables.config.models import ModelConfig
 from trainables.config.objectives import ObjectiveConfig
+from trainables.config.teacher import KeptNetwork
 from trainables.config.training import TrainingConfig
 from trainables.config.views import ViewsConfig
 
@@ -37,16 +38,10 @@ class Cost(StrEnum):
 class OnlineSpec(Config):
     """A teacher that answers in each trial, in the place of a cache."""
 
-    model: ModelConfig
-    weights: str = Field(description="safetensors file, on every node")
+    network: KeptNetwork
     batch_size: int = Field(ge=1, description="samples in a forward pass of it")
     embedding: bool = Field(False, description="also say what its last linear layer is given")
     autocast: bool = Field(False, description="it computes in bf16")
-    normalisation: Normalisation | None = Field(
-        None,
-        description="of its images, where it is another than the data's",
-        exclude_if=lambda other: other is None,
-    )
 
 
 class StartWeights(Config):

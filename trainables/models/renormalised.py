@@ -65,4 +65,5 @@ def renormalised(
 
 def normalisation_of(network: nn.Module) -> Normalisation | None:
     """The network's own normalisation; none where it is the data's."""
-    return network.normalisation if isinstance(network, Renormalised) else None
+    found = next((layer for layer in network.modules() if isinstance(layer, Renormalised)), None)
+    return None if found is None else found.normalisation

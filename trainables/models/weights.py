@@ -145,9 +145,8 @@ def _other_classes(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> 
         return None
     ((there, here),) = rows
     return (
-        f"Its head is of {there} classes, the data set has {here}. Where these are among the {there}, save "
-        f"a checkpoint with their rows alone: for each name of {names}, `state[name] = state[name][rows]`, "
-        "with rows[i] the class there that is class i of the data set"
+        f"Its head ({', '.join(names)}) is of {there} classes, the data set has {here}. Where these are "
+        f"among the {there}, name all {there} in the order of its outputs below the teacher: `classes: [...]`"
     )
 
 

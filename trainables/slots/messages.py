@@ -10,8 +10,8 @@ from pydantic import Field
 from trainables.config import (
     Config,
     Cost,
+    KeptNetwork,
     ModelConfig,
-    Normalisation,
     OnlineSpec,
     Split,
     TrialSpec,
@@ -40,13 +40,9 @@ class EvaluateJob(Config):
     kind: Literal["evaluate"] = "evaluate"
     job_id: str
     workbench: WorkbenchSpec
-    student: ModelConfig
-    checkpoint: str
+    network: KeptNetwork
     split: Split
     teacher: OnlineSpec | None = Field(None, description="whom the answers are compared with, if anybody")
-    normalisation: Normalisation | None = Field(
-        None, description="of the network's images, where it is another than the data's"
-    )
 
 
 class ProfileJob(Config):

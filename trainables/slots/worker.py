@@ -25,13 +25,12 @@ from trainables.data import load_test
 from trainables.errors import StillhouseError, StorageError, TrialFailed, UnreadableData
 from trainables.evaluation.metrics import answer_figures
 from trainables.evaluation.profiling import profile_student
-from trainables.models.renormalised import renormalised
-from trainables.models.weights import load_weights
 from trainables.slots.agreed_measurements import Agree
 from trainables.slots.broker import CLOSED
 from trainables.slots.mask_warning import mask_warning
 from trainables.slots.messages import JOB_KINDS, End, EvaluateJob, Lease, Message, ProfileJob, TrainJob
 from trainables.slots.warm_state import WarmState
+from trainables.teacher.loading import load_teacher
 from trainables.training.checkpoint_paths import kept_state
 from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.loop import train
@@ -123,12 +122,9 @@ def evaluate_job(job: EvaluateJob, warm: WarmState, channel: JobChannel) -> None
     The figures are those of `evaluate` and of `answer_figures`; with a teacher, `agreement` is the fraction
     of images that both give the same class.
     """
-    model = warm.build(job.student, job.workbench)
-    load_weights(model, Path(job.checkpoint))
     workbench = warm.workbench(job.workbench)
     data = workbench.data
-    model = renormalised(model, job.normalisation, data_mean=data.mean, data_std=data.std)
-    model.to(workbench.device)
+    model = load_teacher(job.network, data).to(workbench.device)
     splits = {
         Split.TRAIN: lambda: data.train,
         Split.SELECTION: lambda: data.selection,

@@ -125,10 +125,9 @@ class TeacherWorker:
         torch.set_num_threads(request.threads_per_actor)
         on_gpu = request.gpus_per_actor > 0 and torch.cuda.is_available()
         data = load_training(request.data)
-        config, weights = request.network
-        teacher = load_teacher(config, weights, data, normalisation=request.normalisation)
+        teacher = load_teacher(request.network, data)
         here = request.with_overrides(
-            teacher_digest=teacher_fingerprint(config, teacher), facts=split_facts(data)
+            teacher_digest=teacher_fingerprint(request.network.model, teacher), facts=split_facts(data)
         )
         # A node with other files than the driver's must not add to this cache.
         require_identity(self._place.uri, self._origin.identity, here.identity)

@@ -12,8 +12,7 @@ from trainables.config import (
     CacheIdentity,
     Config,
     DataConfig,
-    ModelConfig,
-    Normalisation,
+    KeptNetwork,
     ViewsConfig,
 )
 from trainables.config.data import SplitFacts
@@ -28,11 +27,7 @@ class CacheRequest(Config):
 
     data: DataConfig
     facts: SplitFacts
-    teacher: ModelConfig | None = Field(description="none when only its logits are known")
-    weights: str | None = Field(description="safetensors file with the teacher's weights, on every node")
-    normalisation: Normalisation | None = Field(
-        None, description="of the teacher's images, where it is another than the data's"
-    )
+    teacher: KeptNetwork | None = Field(description="none when only its logits are known")
     teacher_digest: str = Field(description="sha256 of its architecture and weights, or of imported logits")
     views: ViewsConfig
     banks: tuple[str, ...] = Field(min_length=1, description="banks that the experiment needs")
@@ -77,18 +72,18 @@ class CacheRequest(Config):
         return f"{self.folder.rstrip('/')}/{folder_name(self.identity, recipes)}"
 
     @property
-    def network(self) -> tuple[ModelConfig, str]:
-        """The teacher and the file with its weights.
+    def network(self) -> KeptNetwork:
+        """The teacher, and the file with its weights.
 
         Raises:
             CacheError: its logits were imported, so nothing can be computed.
         """
-        if self.teacher is None or self.weights is None:
+        if self.teacher is None:
             raise CacheError(
                 f"{self.uri} lacks answers, and its teacher has no network here: its logits were imported; "
                 "bring them again, which writes only what is missing: stillhouse cache import FILE EXPERIMENT"
             )
-        return self.teacher, self.weights
+        return self.teacher
 
 
 def embedding_width(request: CacheRequest, plan: Plan) -> int | None:
@@ -99,6 +94,7 @@ def embedding_width(request: CacheRequest, plan: Plan) -> int | None:
     """
     if request.teacher is None or all(shard.part is Part.LOGITS for shard in plan.missing):
         return None
-    n_classes = len(request.facts.classes)
-    model = build_model(request.teacher, n_classes=n_classes, in_channels=request.facts.input_shape[0])
-    return embedding_width_of(model, n_classes)
+    classes = request.teacher.classes
+    n_outputs = classes.n_outputs if classes else len(request.facts.classes)
+    model = build_model(request.teacher.model, n_classes=n_outputs, in_channels=request.facts.input_shape[0])
+    return embedding_width_of(model, n_outputs)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from trainables.config import Recipe
 from trainables.data import TrainingData
 from trainables.errors import CacheError
+from trainables.models.aligned import n_outputs_of
 from trainables.models.embedding import EmbeddingRecorder, classifier_of, embedding_of_rows
 from trainables.views.normalise import normalise
 from trainables.views.showing import show
@@ -73,7 +74,8 @@ class LiveTeacher:
         return self._answers(iter(chunks), len(images_BCHW), embedding=embedding)
 
     def _answers(self, batches: Iterator[Tensor], n_images: int, *, embedding: bool) -> Answers:
-        classifier = classifier_of(self._module, len(self._data.classes)) if embedding else None
+        outputs = n_outputs_of(self._module, len(self._data.classes))
+        classifier = classifier_of(self._module, outputs) if embedding else None
         # Filled in place: a list of chunks would be joined at twice the memory.
         logits_BC = torch.empty(n_images, len(self._data.classes))
         embedding_BD: Tensor | None = None

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainables.config import ModelConfig, Normalisation, OnlineSpec, digest_of
+from trainables.config import KeptNetwork, ModelConfig, OnlineSpec, digest_of
 from trainables.data import TrainingData
 from trainables.models import build_model
+from trainables.models.aligned import Aligned, aligned
 from trainables.models.renormalised import Renormalised, renormalised
 from trainables.models.weights import load_weights, weights_digest
 from trainables.teacher.autocast import AutocastTeacher
@@ -23,7 +24,7 @@ def teacher_of(request: CacheRequest, data: TrainingData) -> nn.Module:
         CacheError: its logits were imported.
         CheckpointError: the weights cannot be read or do not fit.
     """
-    teacher = load_teacher(*request.network, data, normalisation=request.normalisation)
+    teacher = load_teacher(request.network, data)
     return _in_precision(teacher, autocast=request.cache.autocast)
 
 
@@ -33,35 +34,48 @@ def online_teacher(spec: OnlineSpec, data: TrainingData) -> nn.Module:
     Raises:
         CheckpointError: the weights cannot be read or do not fit.
     """
-    teacher = load_teacher(spec.model, spec.weights, data, normalisation=spec.normalisation)
+    teacher = load_teacher(spec.network, data)
     return _in_precision(teacher, autocast=spec.autocast)
 
 
-def load_teacher(
-    config: ModelConfig, weights: str, data: TrainingData, *, normalisation: Normalisation | None = None
-) -> nn.Module:
+def load_teacher(kept: KeptNetwork, data: TrainingData) -> nn.Module:
     """The teacher with its weights, on the CPU, for images and classes of this data.
 
-    Whatever its own normalisation is, it takes images that are normalised as the data's: whoever asks it,
-    cache, proof or a step beside a student, shows it what the student sees.
+    Whatever its own normalisation and order of classes are, it takes images that are normalised as the
+    data's and gives logits of the data's classes: whoever asks it, cache, proof or a step beside a student,
+    shows it what the student sees, and hears of the classes that the student learns.
 
     Raises:
         CheckpointError: the weights cannot be read or do not fit.
         ConfigError: the normalisation is of other channels than the images.
     """
+    n_outputs = kept.classes.n_outputs if kept.classes else len(data.classes)
+    model = load_network(kept.model, kept.weights, data, n_outputs=n_outputs)
+    model = renormalised(model, kept.normalisation, data_mean=data.mean, data_std=data.std)
+    return aligned(model, kept.classes)
+
+
+def load_network(config: ModelConfig, weights: str, data: TrainingData, *, n_outputs: int) -> nn.Module:
+    """A network with its weights, on the CPU, as it is: for images and classes of its own.
+
+    Raises:
+        CheckpointError: the weights cannot be read or do not fit.
+    """
     # The weights that a network begins with are drawn only to be replaced: the caller's generator stays.
     with torch.random.fork_rng(devices=[]):
-        model = build_model(config, n_classes=len(data.classes), in_channels=int(data.train.images.shape[1]))
+        model = build_model(config, n_classes=n_outputs, in_channels=int(data.train.images.shape[1]))
     load_weights(model, Path(weights))
-    return renormalised(model, normalisation, data_mean=data.mean, data_std=data.std)
+    return model
 
 
 def teacher_fingerprint(config: ModelConfig, network: nn.Module) -> str:
     """Hex sha256 of a teacher's architecture and weights: what caches and finished stages know it by.
 
-    A normalisation of its own counts too. `network` is the teacher in fp32; under bf16 autocast it is another
-    teacher, see `autocast_digest`.
+    A normalisation of its own counts too, and so does another order of classes. `network` is the teacher in
+    fp32; under bf16 autocast it is another teacher, see `autocast_digest`.
     """
+    if isinstance(network, Aligned):
+        return digest_of([teacher_fingerprint(config, network.network), network.classes.plain()])
     if isinstance(network, Renormalised):
         own = network.normalisation.plain()
         return digest_of([config.plain(), weights_digest(network.network), own])

@@ -12,24 +12,38 @@ from typing import Any
 
 from torch import nn
 
-from trainables.checkpoint_header import stated_classes, stated_normalisation
+from trainables.checkpoint_header import stated_normalisation
 from trainables.config import ModelName, Normalisation, TeacherSource
 from trainables.config.teacher import TO_WRITE
 from trainables.data import TrainingData
-from trainables.errors import CheckpointError, ConfigError
+from trainables.errors import ConfigError
+from trainables.models.aligned import aligned
 from trainables.models.renormalised import renormalised
+from trainables.teacher.class_order import class_rows, known_classes
 
 
 def shown_as_trained(network: nn.Module, source: TeacherSource, data: TrainingData) -> nn.Module:
-    """The teacher for images that are normalised as the data's, whatever its own normalisation is.
+    """The teacher for the data's images and classes, whatever its own normalisation and order are.
 
     Raises:
         ConfigError: nobody says what a loaded teacher's normalisation is, or it is of other channels.
-        CheckpointError: its classes are others than the data's, or in another order.
+        CheckpointError: it lacks classes of the data's.
     """
-    _refuse_other_classes(source, data)
+    rows = class_rows(known_classes(source, network), data.classes, whose=name_of(source))
     own = _own_normalisation(network, source)
-    return renormalised(network, own, data_mean=data.mean, data_std=data.std)
+    return aligned(renormalised(network, own, data_mean=data.mean, data_std=data.std), rows)
+
+
+def n_outputs(source: TeacherSource, data: TrainingData) -> int:
+    """How many outputs a teacher's network is built with."""
+    return len(known_classes(source) or data.classes)
+
+
+def name_of(source: TeacherSource) -> str:
+    """What errors call a teacher."""
+    if source.checkpoint is not None:
+        return f"teacher.checkpoint {source.checkpoint}"
+    return f"teacher {source.model.factory or source.model.variant or source.model.name}"
 
 
 def _own_normalisation(network: nn.Module, source: TeacherSource) -> Normalisation | None:
@@ -89,19 +103,3 @@ def _moments(mean: Any, std: Any) -> Normalisation | None:
 
 def _in_yaml(own: Normalisation) -> str:
     return f"`normalisation: {{mean: {list(own.mean)}, std: {list(own.std)}}}`"
-
-
-def _refuse_other_classes(source: TeacherSource, data: TrainingData) -> None:
-    known = None if source.checkpoint is None else stated_classes(Path(source.checkpoint))
-    if known is None or known == data.classes:
-        return
-    for place, (there, here) in enumerate(zip(known, data.classes, strict=False)):
-        if there != here:
-            differs = f"class {place} is {there!r} there and {here!r} here"
-            break
-    else:
-        differs = "the names that both have are the same"
-    raise CheckpointError(
-        f"teacher.checkpoint {source.checkpoint} was trained for {len(known)} classes, the data set has "
-        f"{len(data.classes)}: {differs}; give the data set's classes the names and order of the checkpoint"
-    )

@@ -12,8 +12,11 @@ from torch import nn
 from trainables.checkpoint_header import preprocessing_metadata
 from trainables.config import (
     CeConfig,
+    ClassRows,
     Config,
     DataConfig,
+    KeptNetwork,
+    ModelConfig,
     Normalisation,
     TeacherSource,
     TrainingConfig,
@@ -23,12 +26,15 @@ from trainables.config import (
 from trainables.config.data import SplitFacts
 from trainables.data import TrainingData, load_training
 from trainables.data.splits import split_facts
+from trainables.evaluation.chance import AgainstChance, against_chance
 from trainables.models import build_model
+from trainables.models.aligned import classes_of
 from trainables.models.renormalised import normalisation_of
 from trainables.models.weights import count_parameters, load_weights, save_weights
 from trainables.seeds import derive_seed
-from trainables.teacher.loading import load_teacher, teacher_fingerprint
-from trainables.teacher.preprocessing import shown_as_trained
+from trainables.teacher.class_order import known_classes
+from trainables.teacher.loading import load_network, teacher_fingerprint
+from trainables.teacher.preprocessing import n_outputs, shown_as_trained
 from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.loop import Course, train
 from trainables.training.workbench import Workbench
@@ -58,13 +64,32 @@ class TeacherFacts(Config):
         description="of its images, where it is another than the data's",
         exclude_if=lambda other: other is None,
     )
+    classes: ClassRows | None = Field(
+        None,
+        description="where the data's are among its own, if these are not the same",
+        exclude_if=lambda rows: rows is None,
+    )
+    chance: AgainstChance | None = Field(
+        None,
+        description="its accuracy beside that of chance; none in a ledger of an earlier version, and where "
+        "nobody measured it",
+        exclude_if=lambda found: found is None,
+    )
+
+    def kept(self, model: ModelConfig | None) -> KeptNetwork | None:
+        """What is loaded to ask this teacher, whose network is the model; none for imported logits."""
+        if model is None or self.weights is None:
+            return None
+        return KeptNetwork(
+            model=model, weights=self.weights, normalisation=self.normalisation, classes=self.classes
+        )
 
 
 def make_teacher(request: TeacherRequest, on_epoch: Callable[[int, dict[str, float]], None]) -> TeacherFacts:
     """Train (going on from where an interrupted training stopped) or load the teacher, and keep its weights.
 
     Raises:
-        CheckpointError: the checkpoint does not fit the model, or has other classes.
+        CheckpointError: the checkpoint does not fit the model, or lacks classes of the data's.
         ConfigError: nobody says how the images of a loaded teacher were normalised.
         TrialFailed: the training diverged.
     """
@@ -89,11 +114,14 @@ def make_teacher(request: TeacherRequest, on_epoch: Callable[[int, dict[str, flo
             files=files,
         )
     teacher = shown_as_trained(model, request, data).to(device)
-    figures = workbench.evaluate(teacher, data.selection, batch_size=request.training.eval_batch_size)
+    batch_size = request.training.eval_batch_size
+    figures = workbench.evaluate(teacher, data.selection, batch_size=batch_size)
+    answers_N = workbench.classes(teacher, data.selection, batch_size=batch_size)
     path = folder / "teacher.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     own = normalisation_of(teacher)
-    metadata = preprocessing_metadata(own or data.normalisation, data.classes)
+    classes = known_classes(request, model) or data.classes
+    metadata = preprocessing_metadata(own or data.normalisation, classes)
     save_weights(model.cpu(), path, {"model": request.model.model_dump_json(), **metadata})
     files.drop_state()  # not before: whoever is killed in between goes on from the state
     return TeacherFacts(
@@ -103,24 +131,27 @@ def make_teacher(request: TeacherRequest, on_epoch: Callable[[int, dict[str, flo
         selection_accuracy=figures["accuracy"],
         split=split_facts(data),
         normalisation=own,
+        classes=classes_of(teacher),
+        chance=against_chance(answers_N, data.selection.labels),
     )
 
 
 def _untrained(request: TeacherRequest, workbench: Workbench) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(request.seed, "weights"))
-        n_classes = len(workbench.data.classes)
-        return build_model(request.model, n_classes=n_classes, in_channels=workbench.input_shape[0])
+        outputs = n_outputs(request, workbench.data)
+        return build_model(request.model, n_classes=outputs, in_channels=workbench.input_shape[0])
 
 
 def checkpoint_facts(source: TeacherSource, checkpoint: str, data: TrainingData) -> TeacherFacts:
     """The facts of a teacher that only has to be loaded, but for its accuracy, which nobody measured.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, does not fit the model, or has other classes.
+        CheckpointError: the checkpoint cannot be read, does not fit the model, or lacks classes.
         ConfigError: nobody says how its images were normalised.
     """
-    model = shown_as_trained(load_teacher(source.model, checkpoint, data), source, data)
+    loaded = load_network(source.model, checkpoint, data, n_outputs=n_outputs(source, data))
+    model = shown_as_trained(loaded, source, data)
     return TeacherFacts(
         weights=checkpoint,
         fingerprint=teacher_fingerprint(source.model, model),
@@ -128,4 +159,5 @@ def checkpoint_facts(source: TeacherSource, checkpoint: str, data: TrainingData)
         selection_accuracy=None,
         split=split_facts(data),
         normalisation=normalisation_of(model),
+        classes=classes_of(model),
     )

@@ -733,6 +733,8 @@ def test_a_checkpoint_whose_normalisation_nobody_says_is_refused_with_the_line_t
     ("lines", "message"),
     [
         ("  normalisation: data", "`normalisation` is for weights that were trained elsewhere"),
+        ("  classes: [a, b]", "`classes` is for weights that were trained elsewhere"),
+        ("  checkpoint: t.pt\n  classes: [a, b, a]", "'a' stands there twice"),
         ("  pretrained: true", "`pretrained` is for a `model` by `factory` that brings its weights"),
         (
             "  expected_accuracy: 99.0",

@@ -82,11 +82,12 @@ def test_a_pair_brings_the_checkpoint_of_its_teacher(path: Path) -> None:
 
 
 def test_a_pair_says_how_the_images_of_its_teacher_were_normalised(path: Path) -> None:
-    told = "    normalisation: {mean: [0.5], std: [0.25]}\n    expected_accuracy: 0.9\n"
+    told = "    normalisation: {mean: [0.5], std: [0.25]}\n    expected_accuracy: 0.9\n    classes: [a, b]\n"
     path.write_text(EXPERIMENT + told)
     teacher = load_experiment(f"{path}:other", check_paths=False).config.teacher
     assert teacher.normalisation == Normalisation(mean=(0.5,), std=(0.25,))
     assert teacher.expected_accuracy == 0.9
+    assert teacher.classes == ("a", "b")
     assert load_experiment(f"{path}:large-small", check_paths=False).config.teacher.normalisation is None
 
 

@@ -147,6 +147,25 @@ def _entrypoint(num_classes: int = 1000) -> nn.Module:
     return network(num_classes)
 
 
+class Knowing(nn.Module):
+    """Knows all images of the task; its classes stand in another order, by so many places."""
+
+    def __init__(self, places: int) -> None:
+        super().__init__()
+        images, labels = dataset("train").tensors
+        images = (images * 255).round() / 255
+        self.images = nn.Parameter((images - images.mean()).flatten(1))
+        self.register_buffer("answers", nn.functional.one_hot((labels + places) % 4, 4).float())
+
+    def forward(self, images: Tensor) -> Tensor:
+        nearest = torch.cdist(images.flatten(1) * self.images.std(), self.images).argmin(dim=1)
+        return torch.as_tensor(self.answers)[nearest]
+
+
+def knowing(places: int) -> nn.Module:
+    return Knowing(places)
+
+
 def brings_five_classes() -> nn.Module:
     return brings_its_weights(5)
 

@@ -179,6 +179,26 @@ def test_a_teacher_that_brings_its_weights_is_asked_about_some_images() -> None:
     assert "write it below `teacher`" in only_problem(text.replace("brings_its_weights", "network"))
 
 
+@pytest.mark.usefixtures("_without_export")
+def test_a_teacher_whose_classes_stand_in_another_order_is_suspected_before_anything_is_trained() -> None:
+    brought = ", pretrained: true, normalisation: data"
+    told = {
+        places: with_teacher("knowing", more=brought).replace(
+            'knowing"', f'knowing", arguments: {{places: {places}}}'
+        )
+        for places in (0, 1)
+    }
+    assert "teacher: right on 100.00 % of 19 selection images" in str(look(told[0]).notes)
+    assert (
+        "right on 0.00 % of 19 images of the selection split, no more often than by chance"
+        in only_problem(told[1])
+    )
+    named = told[1].replace("normalisation: data", "normalisation: data, classes: ['3', '0', '1', '2']")
+    assert "teacher: right on 100.00 % of 19 selection images" in str(look(named).notes)
+    lacking = named.replace("'3'", "three")
+    assert "has 4 classes, and none of them is called '3'" in only_problem(lacking)
+
+
 def starting_from(name: str, n_classes: int = 4, *, units: int = 64) -> str:
     torch.save(nn.Sequential(nn.Linear(units, 5), nn.Linear(5, n_classes)).state_dict(), name)
     own = f'student: {{factory: "{TASK}:'

@@ -65,10 +65,10 @@ def test_a_folder_that_this_machine_does_not_have_is_left_to_those_that_load_it(
     assert said(config_of(tmp_path / "elsewhere")) == ""
 
 
-def run_of(folder: Path, teacher: Mapping[str, Any]) -> Run:
+def run_of(folder: Path, teacher: Mapping[str, Any], out: io.StringIO | None = None) -> Run:
     loaded = load_experiment("digits")
     config = loaded.config.with_overrides(teacher={"model": {"name": "mlp"}, **teacher})
-    ledger, console = Ledger(folder), Console(out=io.StringIO())
+    ledger, console = Ledger(folder), Console(out=out or io.StringIO())
     stages, workers = Stages(ledger, console), Workers(config, folder, console)
     return Run(replace(loaded, config=config), folder, ledger, stages, workers, console)
 
@@ -87,6 +87,48 @@ def test_a_teacher_that_falls_short_of_what_is_expected_stops_the_run(
         return
     with pytest.raises(StillhouseError, match=r"97\.03 % of .*expected_accuracy asks for 99\.00 %; check"):
         teacher_stage(run)
+
+
+CHANCE = {"images": 500, "right": 50, "by_chance": 0.1}
+
+
+def finished(run: Run, weights: Path, **found: Any) -> None:
+    facts = {**FACTS, "weights": str(weights), "chance": CHANCE, **found}
+    _, key = teacher_request(run)
+    run.ledger.append(StageEvent(stage="teacher", key=key, status="finished", seconds=1.0, result=facts))
+
+
+def test_a_loaded_teacher_that_is_right_by_chance_stops_the_run_whenever_it_goes_on(tmp_path: Path) -> None:
+    weights = tmp_path / "given.pt"
+    weights.write_bytes(b"weights")
+    run = run_of(tmp_path, {"checkpoint": str(weights), "normalisation": "data"})
+    finished(run, weights)
+    with pytest.raises(StillhouseError, match=r"10\.00 % of 500 images .* no more often than by chance"):
+        teacher_stage(run)
+
+
+def test_a_teacher_that_was_trained_here_is_only_warned_of(tmp_path: Path) -> None:
+    out = io.StringIO()
+    run, weights = run_of(tmp_path, {}, out), tmp_path / "t.safetensors"
+    weights.write_bytes(b"")
+    finished(run, weights)
+    teacher_stage(run)
+    assert "warning: the teacher is right on 10.00 % of 500 images" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("n_outputs", "says"),
+    [(2, "classes in another order"), (1000, "of its 1,000 classes the 2 of the data are used")],
+)
+def test_it_is_said_where_the_teachers_classes_are_not_the_datas(
+    tmp_path: Path, n_outputs: int, says: str
+) -> None:
+    out = io.StringIO()
+    run, weights = run_of(tmp_path, {}, out), tmp_path / "t.safetensors"
+    weights.write_bytes(b"")
+    finished(run, weights, chance=None, classes={"n_outputs": n_outputs, "rows": [1, 0]})
+    teacher_stage(run)
+    assert says in out.getvalue()
 
 
 def test_what_is_stated_of_a_loaded_teacher_makes_another_key_and_one_trained_here_keeps_its_own(

@@ -14,6 +14,7 @@ from trainables.config import (
     DataConfig,
     DataName,
     KdConfig,
+    KeptNetwork,
     ModelConfig,
     ModelName,
     OnlineSpec,
@@ -90,10 +91,14 @@ class Listener:
         return not self._is_tired
 
 
+def kept(weights: str) -> KeptNetwork:
+    return KeptNetwork(model=STUDENT, weights=weights)
+
+
 def test_every_kind_of_job_has_a_handler_and_survives_the_journey(spec: WorkbenchSpec) -> None:
     jobs: list[Job] = [
         job_of(spec),
-        EvaluateJob(job_id="e", workbench=spec, student=STUDENT, checkpoint="x", split=Split.TEST),
+        EvaluateJob(job_id="e", workbench=spec, network=kept("x"), split=Split.TEST),
         ProfileJob(job_id="p", workbench=spec, student=STUDENT),
     ]
     assert [JOB_KINDS[job.plain()["kind"]].from_plain(job.plain()) for job in jobs] == jobs
@@ -138,9 +143,7 @@ def test_a_kept_student_evaluates_as_it_did_in_training(warm: WarmState, spec: W
     trained, evaluated = Listener(), Listener()
     train_job(job_of(spec), warm, trained.channel())
     end = trained.messages[-1]
-    job = EvaluateJob(
-        job_id="e", workbench=spec, student=STUDENT, checkpoint=end.checkpoint or "", split=Split.SELECTION
-    )
+    job = EvaluateJob(job_id="e", workbench=spec, network=kept(end.checkpoint or ""), split=Split.SELECTION)
     evaluate_job(job, warm, evaluated.channel())
     (message,) = evaluated.messages
     assert message.end is End.COMPLETED
@@ -155,7 +158,7 @@ def test_the_test_split_is_evaluated_on_its_own_images(warm: WarmState, spec: Wo
     trained, evaluated = Listener(), Listener()
     train_job(job_of(spec), warm, trained.channel())
     checkpoint = trained.messages[-1].checkpoint or ""
-    job = EvaluateJob(job_id="e", workbench=spec, student=STUDENT, checkpoint=checkpoint, split=Split.TEST)
+    job = EvaluateJob(job_id="e", workbench=spec, network=kept(checkpoint), split=Split.TEST)
     evaluate_job(job, warm, evaluated.channel())
     model = warm.build(STUDENT, spec)
     load_weights(model, Path(checkpoint))
@@ -186,10 +189,9 @@ def test_a_student_is_compared_with_the_teacher_image_by_image(warm: WarmState, 
         job = EvaluateJob(
             job_id="e",
             workbench=spec,
-            student=STUDENT,
-            checkpoint=own,
+            network=kept(own),
             split=Split.TEST,
-            teacher=OnlineSpec(model=STUDENT, weights=teacher, batch_size=64),
+            teacher=OnlineSpec(network=kept(teacher), batch_size=64),
         )
         evaluate_job(job, warm, evaluated.channel())
         assert evaluated.messages[0].metrics["test/agreement"] == agreement
@@ -206,7 +208,7 @@ def test_a_teacher_from_its_file_runs_beside_the_student_and_sees_its_adversaria
     ends: list[dict[str, float]] = []
     for teacher in (beginner, trained):
         online = OnlineSpec(
-            model=STUDENT, weights=teacher.messages[-1].checkpoint or "", batch_size=8, autocast=autocast
+            network=kept(teacher.messages[-1].checkpoint or ""), batch_size=8, autocast=autocast
         )
         beside = spec.with_overrides(online=online, checkpoints=f"{spec.checkpoints}-{len(ends)}")
         listener = Listener()
@@ -228,9 +230,7 @@ def test_without_a_teacher_beside_the_student_such_a_job_fails_with_what_to_set(
 
 
 def test_weights_that_are_gone_are_named(warm: WarmState, spec: WorkbenchSpec) -> None:
-    job = EvaluateJob(
-        job_id="e", workbench=spec, student=STUDENT, checkpoint="/nowhere/x.pt", split=Split.TEST
-    )
+    job = EvaluateJob(job_id="e", workbench=spec, network=kept("/nowhere/x.pt"), split=Split.TEST)
     with pytest.raises(CheckpointError, match=r"no checkpoint /nowhere/x\.pt"):
         evaluate_job(job, warm, Listener().channel())
 

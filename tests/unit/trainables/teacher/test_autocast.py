@@ -53,7 +53,6 @@ def test_a_cache_of_it_is_another_cache_than_that_of_the_network(tiny: TinyCache
             data=DataConfig(name=DataName.DIGITS),
             facts=tiny.facts,
             teacher=None,
-            weights=None,
             teacher_digest=DIGEST,
             views=VIEWS,
             banks=("weak",),

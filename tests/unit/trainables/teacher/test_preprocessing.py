@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,11 @@ import torchvision
 from torch import Tensor, nn
 
 from tests.unit.trainables.cache.tiny_caches import TinyCache, random_data
-from trainables.checkpoint_header import preprocessing_metadata, stated_classes, stated_normalisation
+from trainables.checkpoint_header import stated_classes, stated_normalisation
 from trainables.config import (
     DataConfig,
     DataName,
+    KeptNetwork,
     ModelConfig,
     ModelName,
     Normalisation,
@@ -27,7 +27,7 @@ from trainables.config import (
 )
 from trainables.data import TrainingData, load_training
 from trainables.data.splits import split_facts
-from trainables.errors import CheckpointError, ConfigError
+from trainables.errors import ConfigError
 from trainables.models import build_model
 from trainables.models.renormalised import Renormalised, renormalised
 from trainables.models.weights import save_weights
@@ -143,9 +143,11 @@ def test_its_own_normalisation_makes_another_teacher_and_the_datas_does_not(
     data: TrainingData, network: nn.Module, bare: str
 ) -> None:
     plain = teacher_fingerprint(MODEL, network)
-    same = load_teacher(MODEL, bare, data, normalisation=data.normalisation)
-    other = load_teacher(MODEL, bare, data, normalisation=OWN)
-    third = load_teacher(MODEL, bare, data, normalisation=OWN.with_overrides(std=(0.2,)))
+    same = load_teacher(KeptNetwork(model=MODEL, weights=bare, normalisation=data.normalisation), data)
+    other = load_teacher(KeptNetwork(model=MODEL, weights=bare, normalisation=OWN), data)
+    third = load_teacher(
+        KeptNetwork(model=MODEL, weights=bare, normalisation=OWN.with_overrides(std=(0.2,))), data
+    )
     assert teacher_fingerprint(MODEL, same) == plain
     assert len({plain, teacher_fingerprint(MODEL, other), teacher_fingerprint(MODEL, third)}) == 3
 
@@ -203,23 +205,3 @@ def test_numbers_for_other_channels_are_refused(data: TrainingData, network: nn.
     colour = Normalisation(mean=(0.5,) * 3, std=(0.5,) * 3)
     with pytest.raises(ConfigError, match="has 3 values in `mean` and in `std`; the images have 1 channels"):
         shown_as_trained(network, source(checkpoint=bare, normalisation=colour), data)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda names: (*names[1:], names[0]), "class 0 is '1' there and '0' here"),
-        (lambda names: names[:-1], "trained for 9 classes, the data set has 10: the names that both have"),
-    ],
-)
-def test_classes_in_another_order_are_refused(
-    data: TrainingData,
-    network: nn.Module,
-    tmp_path: Path,
-    change: Callable[[tuple[str, ...]], tuple[str, ...]],
-    message: str,
-) -> None:
-    path = tmp_path / "other.safetensors"
-    save_weights(network, path, preprocessing_metadata(data.normalisation, change(data.classes)))
-    with pytest.raises(CheckpointError, match=message):
-        shown_as_trained(network, source(checkpoint=str(path)), data)

@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from trainables.config import CacheConfig, DataConfig, DataName, ModelConfig, ModelName, ViewsConfig
+from trainables.config import (
+    CacheConfig,
+    DataConfig,
+    DataName,
+    KeptNetwork,
+    ModelConfig,
+    ModelName,
+    ViewsConfig,
+)
 from trainables.config.training import TrainingConfig
 from trainables.data import TrainingData, load_training
 from trainables.data.splits import split_facts
@@ -59,7 +67,7 @@ def test_a_teacher_has_one_identity_in_whichever_way_it_was_loaded(
         normalisation="data",
         folder=str(tmp_path / "teacher"),
     )
-    identity = teacher_fingerprint(MODEL, load_teacher(MODEL, weights, data))
+    identity = teacher_fingerprint(MODEL, load_teacher(KeptNetwork(model=MODEL, weights=weights), data))
     assert make_teacher(request, lambda *_: None).fingerprint == identity
     assert checkpoint_facts(request, weights, data).fingerprint == identity
 
@@ -68,7 +76,7 @@ def test_a_teacher_is_loaded_without_touching_the_generator_of_its_caller(
     data: TrainingData, weights: str
 ) -> None:
     before = torch.get_rng_state()
-    load_teacher(MODEL, weights, data)
+    load_teacher(KeptNetwork(model=MODEL, weights=weights), data)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -79,8 +87,7 @@ def test_a_cache_is_made_of_a_teacher_in_the_precision_that_it_asks_for(
     request = CacheRequest(
         data=DataConfig(name=DataName.DIGITS, train_limit=20),
         facts=split_facts(data),
-        teacher=MODEL,
-        weights=weights,
+        teacher=KeptNetwork(model=MODEL, weights=weights),
         teacher_digest="0" * 64,
         views=ViewsConfig(),
         banks=("weak",),
@@ -93,4 +100,4 @@ def test_a_cache_is_made_of_a_teacher_in_the_precision_that_it_asks_for(
 
 def test_a_checkpoint_of_another_network_is_refused_by_name(data: TrainingData, weights: str) -> None:
     with pytest.raises(CheckpointError, match="does not fit"):
-        load_teacher(MODEL.with_overrides(width=9), weights, data)
+        load_teacher(KeptNetwork(model=MODEL.with_overrides(width=9), weights=weights), data)

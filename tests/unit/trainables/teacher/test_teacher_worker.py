@@ -14,6 +14,7 @@ from trainables.config import (
     CacheConfig,
     DataConfig,
     DataName,
+    KeptNetwork,
     ModelConfig,
     ModelName,
     ViewsConfig,
@@ -39,8 +40,7 @@ def request_of_one_view(tmp_path: Path) -> CacheRequest:
     return CacheRequest(
         data=config,
         facts=split_facts(load_training(config)),
-        teacher=model,
-        weights=str(tmp_path / "teacher.safetensors"),
+        teacher=KeptNetwork(model=model, weights=str(tmp_path / "teacher.safetensors")),
         teacher_digest=teacher_fingerprint(model, teacher),
         views=ViewsConfig(),
         banks=("weak",),
@@ -90,7 +90,7 @@ def test_a_build_that_has_no_room_is_refused_before_anything_runs(
 
 
 def test_answers_of_a_teacher_without_a_network_cannot_be_computed(request_of_one_view: CacheRequest) -> None:
-    request = request_of_one_view.with_overrides(teacher=None, weights=None)
+    request = request_of_one_view.with_overrides(teacher=None)
     with pytest.raises(
         CacheError, match=r"its logits were imported; .*stillhouse cache import FILE EXPERIMENT"
     ):
@@ -133,12 +133,14 @@ def test_other_data_than_announced_are_refused(request_of_one_view: CacheRequest
 
 
 def test_a_missing_checkpoint_is_an_answer_and_not_an_exception(request_of_one_view: CacheRequest) -> None:
-    request = request_of_one_view.with_overrides(weights="/nowhere/teacher.safetensors")
+    teacher = request_of_one_view.network.with_overrides(weights="/nowhere/teacher.safetensors")
+    request = request_of_one_view.with_overrides(teacher=teacher)
     assert "no checkpoint /nowhere/teacher.safetensors" in str(answer_of(request)["error"])
 
 
 def test_an_exception_of_the_network_is_an_answer_with_its_type(request_of_one_view: CacheRequest) -> None:
-    teacher = ModelConfig(factory="json:loads", arguments={})
+    model = ModelConfig(factory="json:loads", arguments={})
+    teacher = request_of_one_view.network.with_overrides(model=model)
     answer = answer_of(request_of_one_view.with_overrides(teacher=teacher))
     assert "TypeError" in str(answer["error"]) or "json:loads" in str(answer["error"])
 
