@@ -130,21 +130,7 @@ def test_stage(
     network that could be asked about this split. No other stage reads it; afterwards `stillhouse evaluate`
     may, for the same students. A student that an earlier pick tested is not tested again.
     """
-    jobs = {
-        record.trial: _evaluation(
-            record.trial,
-            KeptNetwork(
-                model=TrialSpec.from_plain(record.spec).student, weights=str(record.checkpoint or "")
-            ),
-            workbench,
-        )
-        for record in records
-    }
-    kept = teacher.kept(run.experiment.teacher.model)
-    if kept is not None:
-        beside = OnlineSpec(network=kept, batch_size=run.experiment.cache.batch_size)
-        jobs = {trial: job.with_overrides(teacher=beside) for trial, job in jobs.items()}
-        jobs[TEACHER] = _evaluation(TEACHER, kept, workbench)
+    jobs = _test_jobs(run, workbench, teacher, records)
 
     def evaluate() -> dict[str, Any]:
         known = tested_before(run, {record.search for record in records})
@@ -160,15 +146,32 @@ def test_stage(
         return {trial: found.get(trial) or known[trial] for trial in jobs}
 
     inputs = [
-        [
-            job.job_id,
-            run.key_path(job.network.weights),
-            job.teacher and run.key_path(job.teacher.network.weights),
-        ]
+        [job.job_id, _places(run, job.network), job.teacher and _places(run, job.teacher.network)]
         for job in jobs.values()
     ]
-    key = digest_of(inputs)
-    return run.stages.run("test", key, evaluate)
+    return run.stages.run("test", digest_of(inputs), evaluate)
+
+
+def _test_jobs(
+    run: Run, workbench: WorkbenchSpec, teacher: TeacherFacts, records: Sequence[TrialRecord]
+) -> dict[str, EvaluateJob]:
+    """By trial, and that of the teacher."""
+    jobs = {}
+    for record in records:
+        student = TrialSpec.from_plain(record.spec).student
+        network = KeptNetwork(model=student, weights=str(record.checkpoint or ""))
+        jobs[record.trial] = _evaluation(record.trial, network, workbench)
+    kept = teacher.kept(run.experiment.teacher.model)
+    if kept is not None:
+        beside = OnlineSpec(network=kept, batch_size=run.experiment.cache.batch_size)
+        jobs = {trial: job.with_overrides(teacher=beside) for trial, job in jobs.items()}
+        jobs[TEACHER] = _evaluation(TEACHER, kept, workbench)
+    return jobs
+
+
+def _places(run: Run, network: KeptNetwork) -> str:
+    """Where a network's weights are, as fingerprints hold it."""
+    return run.key_path(network.weights)
 
 
 def chosen_finalists(

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from trainables.config import Recipe
 from trainables.data import TrainingData
 from trainables.errors import CacheError
-from trainables.models.aligned import n_outputs_of
 from trainables.models.embedding import EmbeddingRecorder, classifier_of, embedding_of_rows
+from trainables.models.foreign.aligned import n_outputs_of
 from trainables.views.normalise import normalise
 from trainables.views.showing import show
 

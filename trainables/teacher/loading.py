@@ -10,7 +10,7 @@ from torch import nn
 from trainables.config import KeptNetwork, ModelConfig, OnlineSpec, digest_of
 from trainables.data import TrainingData
 from trainables.models import build_model
-from trainables.models.aligned import Aligned, aligned
+from trainables.models.foreign.aligned import Aligned, aligned
 from trainables.models.renormalised import Renormalised, renormalised
 from trainables.models.weights import load_weights, weights_digest
 from trainables.teacher.autocast import AutocastTeacher

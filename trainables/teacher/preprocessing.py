@@ -17,7 +17,7 @@ from trainables.config import ModelName, Normalisation, TeacherSource
 from trainables.config.teacher import TO_WRITE
 from trainables.data import TrainingData
 from trainables.errors import ConfigError
-from trainables.models.aligned import aligned
+from trainables.models.foreign.aligned import aligned
 from trainables.models.renormalised import renormalised
 from trainables.teacher.class_order import class_rows, known_classes
 

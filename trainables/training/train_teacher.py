@@ -28,7 +28,7 @@ from trainables.data import TrainingData, load_training
 from trainables.data.splits import split_facts
 from trainables.evaluation.chance import AgainstChance, against_chance
 from trainables.models import build_model
-from trainables.models.aligned import classes_of
+from trainables.models.foreign.aligned import classes_of
 from trainables.models.renormalised import normalisation_of
 from trainables.models.weights import count_parameters, load_weights, save_weights
 from trainables.seeds import derive_seed
@@ -100,10 +100,9 @@ def make_teacher(request: TeacherRequest, on_epoch: Callable[[int, dict[str, flo
         data, request.views, view_seed=derive_seed(request.seed, "teacher views"), device=device
     )
     model = _untrained(request, workbench)
-    folder = Path(request.folder)
     # Where it is kept and on how many threads it is trained do not make it another teacher.
     spec = request.model_dump(mode="json", exclude={"folder", "threads"})
-    files = CheckpointFolder(folder, spec_digest=digest_of(spec))
+    files = CheckpointFolder(Path(request.folder), spec_digest=digest_of(spec))
     if request.checkpoint is not None:
         load_weights(model, Path(request.checkpoint))
     if not request.is_loaded:
@@ -113,17 +112,23 @@ def make_teacher(request: TeacherRequest, on_epoch: Callable[[int, dict[str, flo
             on_epoch=on_epoch,
             files=files,
         )
-    teacher = shown_as_trained(model, request, data).to(device)
-    batch_size = request.training.eval_batch_size
+    facts = _kept(model, request, workbench)
+    files.drop_state()  # not before: whoever is killed in between goes on from the state
+    return facts
+
+
+def _kept(model: nn.Module, request: TeacherRequest, workbench: Workbench) -> TeacherFacts:
+    """Evaluate a finished network as the teacher that it is, and keep its weights."""
+    data, batch_size = workbench.data, request.training.eval_batch_size
+    teacher = shown_as_trained(model, request, data).to(workbench.device)
     figures = workbench.evaluate(teacher, data.selection, batch_size=batch_size)
     answers_N = workbench.classes(teacher, data.selection, batch_size=batch_size)
-    path = folder / "teacher.safetensors"
-    folder.mkdir(parents=True, exist_ok=True)
+    path = Path(request.folder) / "teacher.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
     own = normalisation_of(teacher)
     classes = known_classes(request, model) or data.classes
     metadata = preprocessing_metadata(own or data.normalisation, classes)
     save_weights(model.cpu(), path, {"model": request.model.model_dump_json(), **metadata})
-    files.drop_state()  # not before: whoever is killed in between goes on from the state
     return TeacherFacts(
         weights=str(path),
         fingerprint=teacher_fingerprint(request.model, teacher.cpu()),

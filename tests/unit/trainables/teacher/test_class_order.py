@@ -28,7 +28,7 @@ from trainables.data import TrainingData, load_training
 from trainables.data.splits import split_facts
 from trainables.errors import CheckpointError, ConfigError
 from trainables.models import build_model
-from trainables.models.aligned import Aligned, aligned
+from trainables.models.foreign.aligned import Aligned, aligned
 from trainables.models.weights import save_weights
 from trainables.teacher.cache_request import CacheRequest
 from trainables.teacher.class_order import class_rows, known_classes
