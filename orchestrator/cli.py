@@ -76,7 +76,7 @@ def main() -> None:
         if code == WRONG_USAGE:  # which Typer has told
             _tell_programs(["the command line cannot be used as written; see --help"], code)
         if isinstance(hidden := getattr(end.__context__, "__cause__", None), EOFError):
-            raise hidden  # Typer takes it for Ctrl-D and says only "Aborted!"; we ask no questions
+            raise hidden from None  # Typer takes it for Ctrl-D and says only "Aborted!"; we ask no questions
         _leave(code)
     except (StillhouseError, ClusterError) as error:
         problems = error.problems if isinstance(error, ConfigError) else (str(error),)

@@ -1,7 +1,11 @@
-"""What a checkpoint's first bytes tell, at once and without torch: whether it is one, and what it states."""
+"""What a checkpoint's first bytes tell, at once and without torch: whether it is one, and what it states.
+
+And what stands beside it in a folder of transformers.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -9,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from trainables.config import Normalisation
+from trainables.config import ModelConfig, Normalisation
 from trainables.foreign_files import Unreadable, foreign_file
 
 SUFFIXES: Final = (".safetensors", ".pt", ".pth")
@@ -18,6 +22,8 @@ _METADATA: Final = "__metadata__"
 NORMALISATION: Final = "normalisation"
 CLASSES: Final = "classes"
 """Keys of the metadata of a safetensors file that Stillhouse writes; their values are JSON."""
+CONFIG: Final = "config.json"
+"""What a folder of transformers has of its network."""
 
 
 def why_unreadable(path: Path) -> str | None:
@@ -41,6 +47,17 @@ def why_unreadable(path: Path) -> str | None:
         "allowed: a file that torch.save wrote (zip format); this one is damaged or of another format; "
         "save the state dict again, best as .safetensors"
     )
+
+
+def known_by(model: ModelConfig) -> dict[str, Any]:
+    """The plain data of a network for fingerprints: a folder of transformers is known by its configuration.
+
+    So it may be moved, and one whose configuration was changed is another network.
+    """
+    folder, plain = model.folder, model.plain()
+    if folder is None or not (folder / CONFIG).is_file():
+        return plain
+    return {**plain, "variant": f"sha256:{hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest()}"}
 
 
 def preprocessing_metadata(normalisation: Normalisation, classes: Sequence[str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ in each reader was never complete.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -24,6 +25,15 @@ def in_a_line(text: str) -> str:
     text = " ".join(text.split())
     text = text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 3]}..."
     return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def in_characters(name: str) -> str:
+    """A file's name as text that any record and terminal can hold.
+
+    Bytes that are no UTF-8 and characters that do not print, such as a line's end, stand as escapes.
+    """
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def reason_of(error: Exception) -> str:

@@ -20,7 +20,7 @@ from orchestrator.config.validation_messages import Problem, Problems, as_error,
 from orchestrator.config.yaml_reader import Document, KeyPath, read_yaml, shortened
 from search_spaces.space import SpaceConfig
 from trainables.checkpoint_header import stated_normalisation, why_unreadable
-from trainables.config import ModelName
+from trainables.config import ModelConfig, ModelName
 from trainables.config.teacher import TO_WRITE
 from trainables.errors import ConfigError
 from trainables.local_files import expanded
@@ -200,14 +200,26 @@ def _resolved(config: ExperimentConfig, document: Document, folder: Path) -> Exp
                 return str(_absolute(document, key, folder))
         return text
 
+    def built_from(model: ModelConfig, *key: str) -> dict[str, Any]:
+        """Where transformers finds the network: beside the experiment's file, or on the hub."""
+        variant = model.variant if model.name is ModelName.TRANSFORMERS else None
+        if variant is None or not (variant[0] in "./~" or _is_there(folder / variant, stat.S_ISDIR)):
+            return {}
+        return {"variant": absolute(variant, *key, "variant")}
+
+    teacher = config.teacher
+    if teacher.model is not None:
+        model = teacher.model.with_overrides(**built_from(teacher.model, "teacher", "model"))
+        teacher = teacher.with_overrides(model=model)
     space = absolute(config.space, "space") if _is_path(config.space) else config.space
     resolved = config.with_overrides(
         data=config.data.with_overrides(root=absolute(config.data.root, "data", "root")),
-        teacher=config.teacher.with_overrides(
+        teacher=teacher.with_overrides(
             checkpoint=absolute(config.teacher.checkpoint, "teacher", "checkpoint")
         ),
         student=config.student.with_overrides(
-            checkpoint=absolute(config.student.checkpoint, "student", "checkpoint")
+            checkpoint=absolute(config.student.checkpoint, "student", "checkpoint"),
+            **built_from(config.student, "student"),
         ),
         cache=config.cache.with_overrides(uri=absolute(config.cache.uri, "cache", "uri")),
         space=space,

@@ -16,6 +16,7 @@ from orchestrator.pipeline.workers import Workers
 from orchestrator.records.ledger import Ledger
 from orchestrator.terminal.console import Console
 from search_spaces.space import SpaceConfig
+from trainables.checkpoint_header import known_by
 from trainables.config import (
     OBJECTIVE_CONFIGS,
     CacheIdentity,
@@ -130,7 +131,7 @@ class Run:
                 "data": teacher.split.plain(),
                 "cache": cache.plain() if cache else None,
                 "views": experiment.views.plain(),
-                "student": experiment.student.network.plain(),
+                "student": known_by(experiment.student.network),
                 **({"start": start.sha256} if start else {}),  # not its place: the file may be moved
                 "training": experiment.training.plain(),
                 "space": self.space.plain(),

@@ -14,6 +14,7 @@ from orchestrator.records.students_table import SPLITS, comparison, students_tab
 from orchestrator.records.summary import Champion, Summary, champions_group, read_summary
 from orchestrator.terminal.console import Console
 from orchestrator.terminal.formatting import counted, percent
+from trainables.checkpoint_header import known_by
 from trainables.config import digest_of
 from trainables.errors import ConfigError
 from trainables.local_files import file_sha256
@@ -24,7 +25,7 @@ STAGE = "summary"
 def run_key(loaded: LoadedExperiment, ledger: Ledger) -> str:
     """Fingerprint of both files, wherever they and the output folder lie.
 
-    A teacher's checkpoint counts too, by size and time, and what is known of imported logits.
+    Checkpoints of teacher and student count too, by size and time, and what is known of imported logits.
     """
     config = loaded.config.plain()
     paths = ledger.key_paths(loaded.folder)
@@ -32,9 +33,14 @@ def run_key(loaded: LoadedExperiment, ledger: Ledger) -> str:
         if config[section][name] is not None:
             config[section][name] = paths(config[section][name])
     config["space"] = paths(config["space"])
-    teacher = loaded.config.teacher
+    teacher, student = loaded.config.teacher, loaded.config.student
+    if teacher.model is not None:
+        config["teacher"]["model"] = known_by(teacher.model)
+    config["student"].update(known_by(student.network))
     file = str(imported_file(loaded)) if teacher.imported else teacher.checkpoint
     stamp: list[Any] = file_stamp(file)
+    if student.checkpoint is not None:
+        config["student"]["checkpoint"] = [paths(student.checkpoint), file_stamp(student.checkpoint)]
     if ledger.former_place is None:  # an earlier version had the place of the output folder in it
         del config["out"]
         if stamp and teacher.imported:  # a copy of the folder has another time
@@ -69,6 +75,8 @@ def finished_summary(loaded: LoadedExperiment) -> Summary | None:
         summary = read_summary(out / "summary.json")
     except ConfigError:  # gone, damaged or of another version: the run writes it again
         return None
+    if summary.ledger is None and ledger.mark().unchecked:  # an earlier version wrote both
+        summary = summary.model_copy(update={"ledger": ledger.mark()})
     files = [exported.path for exported in summary.champion.exports.values()]
     return summary if all(Path(file).is_file() for file in files) else None
 

@@ -22,6 +22,7 @@ from orchestrator.pipeline.preflight_networks import NetworkChecks
 from orchestrator.pipeline.teacher_stage import keyed_data, known_teacher, look_at_images
 from orchestrator.terminal.console import Progress
 from orchestrator.terminal.masking import without_secrets
+from trainables.checkpoint_header import known_by
 from trainables.config import digest_of
 from trainables.data import TrainingData
 from trainables.data.inspection import inspect_data
@@ -38,6 +39,8 @@ class Findings:
 
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    leaks: tuple[str, ...] = ()
+    """Which splits share images; they are among the notes too."""
 
     def attempt(self, check: Callable[[], T]) -> T | None:
         """What the check gives; its error is a problem, told once."""
@@ -67,13 +70,19 @@ def preflight_stage(run: Run) -> None:
         found = Findings(list(surroundings.problems), list(surroundings.notes))
         _look_inside(run, found)
         _tell(run, found)
-        return {"notes": found.notes}
+        return {"notes": found.notes, "leaks": list(found.leaks)}
 
     key = preflight_key(run)
     if not run.stages.is_finished(STAGE, key):
         run.stages.run(STAGE, key, look)
     else:
         _tell(run, surroundings)
+
+
+def leaks_found(run: Run) -> tuple[str, ...]:
+    """Which splits share images, as the stage found; none where an earlier version did not look."""
+    done = run.ledger.finished(STAGE, preflight_key(run))
+    return () if done is None else tuple(done.found.get("leaks", ()))
 
 
 def preflight(run: Run) -> Findings:
@@ -93,6 +102,7 @@ def preflight_key(run: Run) -> str:
         experiment.student.checkpoint,
     )
     teacher, cache = experiment.teacher.plain(), experiment.cache.plain()
+    teacher["model"] = experiment.teacher.model and known_by(experiment.teacher.model)
     teacher["checkpoint"] = checkpoint and run.key_path(checkpoint)
     cache["uri"] = uri and run.key_path(uri)
     return digest_of(
@@ -100,7 +110,7 @@ def preflight_key(run: Run) -> str:
             "data": keyed_data(run),
             "teacher": teacher,
             "checkpoint": file_stamp(checkpoint),
-            "students": [experiment.student.network.plain(), run.space.student.plain()],
+            "students": [known_by(experiment.student.network), run.space.student.plain()],
             **({"start": [run.key_path(start), file_stamp(start)]} if start else {}),
             "views": experiment.views.plain(),
             "cache": cache,
@@ -158,13 +168,12 @@ def _look_inside(run: Run, found: Findings) -> None:
     networks = NetworkChecks(run, data)
     before = len(found.problems)
     if not run.experiment.teacher.imported:
-        note = found.attempt(networks.teacher)
-        found.notes += [] if note is None else [note]
+        found.notes += found.attempt(networks.teacher) or []
     teacher_is_well = len(found.problems) == before
     before = len(found.problems)
     for student in networks.students():
-        note = found.attempt(lambda student=student: networks.student(student))  # type: ignore[misc]
-        found.notes += [] if note is None or note in found.notes else [note]
+        notes = found.attempt(lambda student=student: networks.student(student))  # type: ignore[misc]
+        found.notes += [note for note in notes or [] if note not in found.notes]
     if len(found.problems) == before:  # one that cannot answer cannot be exported either
         found.attempt(networks.export)
     if teacher_is_well:
@@ -186,6 +195,8 @@ def _inspected(run: Run, found: Findings) -> TrainingData | None:
     for error in inspection.problems:
         found.add(error)
     found.notes += inspection.notes
+    found.notes += [f"warning: {leak}" for leak in inspection.leaks]
+    found.leaks = inspection.leaks
     return inspection.data
 
 

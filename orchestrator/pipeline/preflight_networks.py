@@ -21,6 +21,7 @@ from trainables.evaluation.chance import against_chance
 from trainables.evaluation.metrics import answers
 from trainables.export.formats import check_export
 from trainables.models import build_model, check_logits
+from trainables.models.foreign.image_sizes import last_map_side
 from trainables.models.foreign.start import start_from
 from trainables.models.weights import load_weights
 from trainables.seeds import first_by_hash, salt_of
@@ -30,6 +31,9 @@ from trainables.views.normalise import normalise
 BATCH: Final = 4
 LOOKED_AT: Final = 256
 """Images of the selection split that a loaded teacher is asked about; the stage `teacher` asks about all."""
+VANISHING: Final = 1
+"""Side of a map at which a convolution over space has nothing left to look at."""
+ENLARGED: Final = 4
 _SALT: Final = salt_of("preflight/selection")
 
 
@@ -40,8 +44,10 @@ class NetworkChecks:
     run: Run
     data: TrainingData
 
-    def teacher(self) -> str | None:
+    def teacher(self) -> list[str]:
         """Build it, with its weights where they exist; how good it is on some images, where it is loaded.
+
+        And how it was adapted to the images.
 
         Raises:
             StillhouseError: it cannot be built or loaded, nobody says what its images were normalised by, it
@@ -53,32 +59,36 @@ class NetworkChecks:
             load_weights(network, Path(source.checkpoint))
         network = shown_as_trained(network, source, self.data)
         self._check_logits(network, source.model, "teacher")
+        notes = self._adapted(network, source.model, "teacher")
         if not source.is_loaded:
-            return None
+            return notes
         some = _some(self.data.selection, LOOKED_AT)
         mean, std, device = self.data.mean, self.data.std, torch.device("cpu")
         found_N = answers(network, some, mean=mean, std=std, batch_size=batch_size, device=device)
         found = against_chance(found_N, some.labels)
         require_better_than_chance(found, expected=self.run.experiment.teacher.expected_accuracy)
-        return (
+        return [
+            *notes,
             f"teacher: right on {percent(found.right / found.images)} % of {found.images} selection images "
-            f"({source.checkpoint or source.model.factory})"
-        )
+            f"({source.checkpoint or source.model.factory})",
+        ]
 
-    def student(self, config: ModelConfig) -> str | None:
-        """Build it, with the weights that it starts from, and show it a batch; what it starts from.
+    def student(self, config: ModelConfig) -> list[str]:
+        """Build it, with the weights that it starts from, and show it a batch.
+
+        What it starts from, and how it was adapted to the images.
 
         Raises:
             StillhouseError: it cannot be built, its weights do not fit, or it does not give logits of the
                 classes.
         """
-        network, start, note = self._built(config), self.run.start, None
+        network, start, notes = self._built(config), self.run.start, []
         if start is not None:
             fresh = start_from(network, start, classes=self.data.classes)
             head = f"but for its head, which is fresh ({', '.join(fresh)})" if fresh else "head and all"
-            note = f"{_named('student', config)}: starts from {start.path}, {head}"
+            notes.append(f"{_named('student', config)}: starts from {start.path}, {head}")
         self._check_logits(network, config, "student")
-        return note
+        return [*notes, *self._adapted(network, config, "student")]
 
     def export(self) -> None:
         """Export the control's student untrained, and compare the files with it.
@@ -105,6 +115,25 @@ class NetworkChecks:
     def _check_logits(self, network: nn.Module, config: ModelConfig, role: str) -> None:
         name = _named(role, config)
         check_logits(network, self._images(), n_classes=len(self.data.classes), name=name)
+
+    def _adapted(self, network: nn.Module, config: ModelConfig, role: str) -> list[str]:
+        """What a library's network is other than its name says, and where images are too small for it."""
+        if not config.is_of_library:
+            return []
+        images, name = self._images(), _named(role, config)
+        notes = []
+        if images.shape[1] == 1:
+            notes.append(
+                f"{name}: its first convolution takes grey images; weights for colour are summed for it"
+            )
+        side, last = min(images.shape[-2:]), last_map_side(network, images)
+        if last is not None and last <= VANISHING < side:
+            notes.append(
+                f"{name}: of images of {side} pixels its last convolutions see {last}x{last}; it is made for "
+                f"larger ones: `resolution: {side * ENLARGED}` beside its `variant` enlarges them, at a "
+                "price in time"
+            )
+        return notes
 
     def _images(self) -> Tensor:
         return normalise(self.data.train.images[:BATCH], self.data.mean, self.data.std)

@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.finished import STAGE, run_key
+from orchestrator.pipeline.preflight import leaks_found
 from orchestrator.records.costs import TEACHER, StudentCosts, numbers_of
 from orchestrator.records.events import FiguresAdded, StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
@@ -167,6 +168,8 @@ def write_up(
             stage=STAGE, key=run_key(run.loaded, run.ledger), status="finished", seconds=0.0, result={}
         )
     )
+    summary = summary.model_copy(update={"ledger": run.ledger.mark()})
+    write_summary(run.out / "summary.json", summary)
     return summary
 
 
@@ -203,6 +206,8 @@ def _summary(
             registered_model=registered["model"],
             version=registered["version"],
         ),
+        leaks=leaks_found(run),
+        ledger=run.ledger.mark(),
     )
 
 

@@ -28,6 +28,7 @@ from orchestrator.pipeline.picking import require_search, search_stage_key, slot
 from orchestrator.pipeline.preflight import preflight_stage
 from orchestrator.pipeline.results import RunResults, write_up
 from orchestrator.pipeline.stages import Stages
+from orchestrator.pipeline.storage import storage_told
 from orchestrator.pipeline.teacher_stage import teacher_stage
 from orchestrator.pipeline.workers import Workers
 from orchestrator.records.costs import numbers_of
@@ -67,7 +68,7 @@ def run_experiment(
         recorder = _recorder(loaded, ledger, out)
         status = "FAILED"
         try:
-            with workers:
+            with storage_told("run", ledger), workers:
                 if not search_must_exist:
                     preflight_stage(run)
                 recorder.start()

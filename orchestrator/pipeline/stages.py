@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any
 
+from orchestrator.pipeline.storage import storage_told
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger
 from orchestrator.terminal.console import Console
 from orchestrator.terminal.masking import without_secrets
 from trainables.errors import StillhouseError
-
-_STORAGE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 class Stages:
@@ -54,7 +51,8 @@ class Stages:
         self._ledger.append(StageEvent(stage=stage, key=key, status="started"))
         began = time.monotonic()
         try:
-            result = action()
+            with storage_told(stage, self._ledger):
+                result = action()
         except BaseException as error:
             ended = StageEvent(
                 stage=stage,
@@ -65,43 +63,9 @@ class Stages:
             )
             with contextlib.suppress(StillhouseError):  # of a ledger that takes no more: told below
                 self._ledger.append(ended)
-            self._raise_for_storage(stage, error)
             raise
         self.seconds[stage] = time.monotonic() - began
         self._ledger.append(
             StageEvent(stage=stage, key=key, status="finished", seconds=self.seconds[stage], result=result)
         )
         return result
-
-    def _raise_for_storage(self, stage: str, error: BaseException) -> None:
-        """One line instead of what Tune, Ray and MLflow make of a full disk."""
-        if isinstance(error, StillhouseError | KeyboardInterrupt):
-            return
-        if self._ledger.trouble is not None:  # Tune passes on the text of an error, not the error
-            raise self._ledger.trouble from error
-        reason = _storage_reason(error)
-        if reason is not None:
-            raise StillhouseError(
-                f"{stage}: storage takes no more: {reason}; what was there is intact; "
-                "free space and run again"
-            ) from error
-
-
-def _storage_reason(error: BaseException) -> str | None:
-    """What an error, or one behind it, says of storage; errors of other processes are known by their text."""
-    for each in _chain(error):
-        if isinstance(each, OSError) and each.errno in _STORAGE:
-            return str(each)
-        for number in _STORAGE:
-            # Arrow says "[Errno 28] Error writing bytes to file. Detail: [errno 28] No space left on device".
-            if f"[errno {number}] {os.strerror(number)}".lower() in str(each).lower():
-                return os.strerror(number)
-    return None
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = getattr(error, "cause", None) or error.__cause__ or error.__context__

@@ -16,6 +16,7 @@ from orchestrator.pipeline.teacher_checks import (
 from orchestrator.terminal.console import Console, Progress
 from orchestrator.terminal.formatting import percent
 from trainables.cache.tools.import_logits import ImportedTeacher
+from trainables.checkpoint_header import known_by
 from trainables.config import MAX_VIEWS, ClassRows, DataConfig, Normalisation, ViewsConfig, digest_of
 from trainables.config.metrics import ACCURACY
 from trainables.data import TrainingData, load_training
@@ -78,7 +79,7 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
         threads=experiment.cluster.cpus_per_worker,
     )
     inputs = request.model_dump(mode="json", exclude={"folder", "threads", "checkpoint", "data"})
-    inputs["data"] = keyed_data(run)
+    inputs["data"], inputs["model"] = keyed_data(run), known_by(request.model)
     key = digest_of([inputs, _file_digest(config.checkpoint)])
     return request, key
 

@@ -13,7 +13,9 @@ from orchestrator.terminal.formatting import counted, percent
 
 def bad_outcomes(summary: Summary) -> tuple[str, ...]:
     """What speaks against a run's champion or its figures, in sentences; none where all is well."""
-    return (*_of_the_search(summary), *_of_one_class(summary), *_of_the_gain(summary))
+    caveat = summary.ledger.caveat if summary.ledger else None
+    told = (*summary.leaks, *_of_the_search(summary), *_of_one_class(summary), *_of_the_gain(summary))
+    return told if caveat is None else (*told, caveat)
 
 
 def _of_the_search(summary: Summary) -> Iterator[str]:

@@ -6,12 +6,12 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import Field
 
+from orchestrator.records.chain import Broken, Chain, LedgerMark, mark_in
 from orchestrator.records.events import (
     EpochEnded,
     Event,
@@ -67,17 +67,19 @@ class TrialRecord(Config):
 class Ledger:
     """Append-only JSON lines in `<out>/ledger.jsonl`; one writer process.
 
-    Every line is one event; `events.py` has a type for each of the eight kinds. A line cut short by a
-    crash is passed over when the file is opened again, and cut off before the next event: whoever only
-    reads never alters the file, since a run may be writing it at that moment. Paths in the file are relative
-    where they lie in its folder, and absolute in memory (`places.py`).
+    Every line is one event; `events.py` has a type for each of the eight kinds, and `chain.py` the checksums
+    by which lines that were changed, removed or moved are found. A line cut short by a crash is passed over
+    when the file is opened again, and cut off before the next event: whoever only reads never alters the
+    file, since a run may be writing it at that moment. Paths in the file are relative where they lie in its
+    folder, and absolute in memory (`places.py`).
     """
 
     def __init__(self, folder: Path) -> None:
         """Open or create the ledger in a folder.
 
         Raises:
-            StillhouseError: the folder cannot be written, or a line of the file is no event.
+            StillhouseError: the folder cannot be written, a line of the file is no event or is not as it was
+                written, or lines are missing at its end.
         """
         self.folder = folder.absolute()
         self.path = folder / "ledger.jsonl"
@@ -86,6 +88,7 @@ class Ledger:
         self._lock = threading.Lock()
         self._events: list[Event] = []
         self._trials: dict[str, TrialRecord] = {}
+        self._chain = Chain()
         self._size = 0
         self._tail_is_cut = False
         self.trouble: StillhouseError | None = None
@@ -108,7 +111,7 @@ class Ledger:
             stamp = {"seq": len(self._events), "time_ms": time.time_ns() // 1_000_000}
             event = _masked(read(cast(EventT, event.model_copy(update=stamp)), self.folder, ()))
             plain = written(event, self.folder).plain()
-            line = json.dumps(plain, separators=(",", ":")).encode() + b"\n"
+            line = self._chain.sealed(json.dumps(plain, separators=(",", ":")).encode())
             try:
                 self._write(line)
             except OSError as error:
@@ -117,6 +120,7 @@ class Ledger:
                     "free space and run again"
                 )
                 raise self.trouble from error
+            self._chain.follow(line)
             self._fold(event)
             return event
 
@@ -124,6 +128,16 @@ class Ledger:
         """The events from number `since` on."""
         with self._lock:
             return self._events[since:]
+
+    def mark(self) -> LedgerMark:
+        """How far the ledger is, for the summary."""
+        with self._lock:
+            return self._chain.mark()
+
+    def check_at(self, events: int) -> str:
+        """The checksum over so many events from the first on; empty for none, and where there are fewer."""
+        with self._lock:
+            return self._chain.check_at(events)
 
     def events_of(self, kind: type[EventT]) -> list[EventT]:
         """The events of one kind, in their order."""
@@ -181,26 +195,48 @@ class Ledger:
         number = 0
 
         def no_event(why: str) -> StillhouseError:
-            return StillhouseError(
-                f"{self.path}:{number}: not a ledger event ({why}); restore the file or move it away"
-            )
+            return self._refused(f":{number}", f"not a ledger event ({why})")
 
-        lines = list(self._lines())
+        # Read first: whoever writes both writes it later, so a run in progress is never behind it.
+        mark = mark_in(self.folder / "summary.json")
+        with self.path.open("rb") as file:
+            lines = list(file)
         with foreign_file(no_event):
-            for number, line in enumerate(lines, start=1):  # noqa: B007 (told below)
-                found.append(read_event(json.loads(line)))
+            for number, line in enumerate(lines, start=1):
+                if not line.endswith(b"\n"):
+                    self._require_torn(number, line)
+                    break
+                found.append(read_event(json.loads(self._followed(number, line))))
                 self._size += len(line)
             former = former_places(found)
             self.former_place = next(iter(former), None)
-            for number, event in enumerate(found, start=1):  # noqa: B007
+            for number, event in enumerate(found, start=1):  # noqa: B007 (told above)
                 self._fold(_masked(read(event, self.folder, former)))
+        if found and mark is not None:  # without a line it is a new ledger: the old one was moved away
+            self._require(mark)
 
-    def _lines(self) -> Iterator[bytes]:
-        with self.path.open("rb") as file:
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                yield line
+    def _require(self, mark: LedgerMark) -> None:
+        try:
+            self._chain.require(mark)
+        except Broken as error:
+            raise StillhouseError(
+                f"{self.path}: {error}; restore the file, or move summary.json away to go on with what "
+                "is left"
+            ) from error
+
+    def _followed(self, number: int, line: bytes) -> bytes:
+        try:
+            return self._chain.follow(line)
+        except Broken as error:
+            raise self._refused(f":{number}", str(error)) from error
+
+    def _require_torn(self, number: int, tail: bytes) -> None:
+        """What follows the last line feed is what a crash left of a line."""
+        if self._chain.is_next_but_for_its_end(tail):
+            raise self._refused(f":{number}", "its end was changed after it was written")
+
+    def _refused(self, place: str, why: str) -> StillhouseError:
+        return StillhouseError(f"{self.path}{place}: {why}; restore the file or move it away")
 
     def _fold(self, event: Event) -> None:
         self._events.append(event)

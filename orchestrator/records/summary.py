@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from orchestrator.records.chain import LedgerMark
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.places import summary_as_read, summary_as_written
@@ -107,6 +108,12 @@ class Summary(Config):
     finalists: tuple[Finalist, ...] = Field(description="best mean selection accuracy first")
     champion: Champion
     mlflow: MlflowPlace
+    leaks: tuple[str, ...] = Field(
+        (), description="which splits share images, in sentences", exclude_if=lambda value: not value
+    )
+    ledger: LedgerMark | None = Field(
+        None, description="how far the ledger was; none in a summary of an earlier version"
+    )
 
     @model_validator(mode="after")
     def _known_champion(self) -> Self:

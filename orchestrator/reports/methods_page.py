@@ -69,6 +69,8 @@ def facts_of(loaded: LoadedExperiment, ledger: Ledger) -> str:
         f"{config.budget.seeds} seeds for each row, or as many as its table says. Its stages took "
         f"{seconds / 60:.0f} minutes in all, those that were interrupted left out."
     )
+    if caveat := ledger.mark().caveat:
+        text += f" {caveat}"
     return "\n".join([text, "", "```text", *opening_comment(loaded.source), "```"])
 
 

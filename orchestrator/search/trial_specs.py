@@ -12,6 +12,7 @@ from orchestrator.records.relations import LABELS_ALONE, setting_of
 from orchestrator.records.selection import rank_trials
 from orchestrator.records.trial_names import ID_DIGITS, control_name
 from search_spaces.space import SpaceConfig
+from trainables.checkpoint_header import known_by
 from trainables.config import (
     CeConfig,
     Fork,
@@ -59,7 +60,7 @@ class Composer:
         scheduler = self.space.scheduler
         if scheduler.pauses:  # what is paused, or forked from, goes on from a state of that very epoch
             training = training.with_overrides(checkpoint_every=1)
-        content = [resolved.objective, student.plain(), training.plain(), *([fork.plain()] if fork else [])]
+        content = [resolved.objective, known_by(student), training.plain(), *([fork.plain()] if fork else [])]
         digest = digest_of([self.search, content])
         spec = TrialSpec.from_plain(
             {
@@ -99,7 +100,7 @@ def repeat_jobs(spec: TrialSpec, *, experiment: ExperimentConfig, workbench: Wor
 def control_spec(search: str, student: ModelConfig, training: TrainingConfig) -> TrialSpec:
     """A student that learns from labels alone."""
     objective = CeConfig()
-    content = {"objective": objective.plain(), "student": student.plain(), "training": training.plain()}
+    content = {"objective": objective.plain(), "student": known_by(student), "training": training.plain()}
     return TrialSpec(
         trial_id=control_name(search, content),
         role=Role.BASELINE,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from pathlib import Path
+from typing import Final, Self
 
 from pydantic import Field, model_validator
 
@@ -34,6 +35,13 @@ class ModelName(StrEnum):
     SHUFFLENETV1 = "shufflenetv1"
     SHUFFLENETV2 = "shufflenetv2"
     TORCHVISION = "torchvision"
+    TIMM = "timm"
+    TRANSFORMERS = "transformers"
+
+
+LIBRARIES: Final = frozenset({ModelName.TORCHVISION, ModelName.TIMM, ModelName.TRANSFORMERS})
+"""Names of libraries, whose networks have names of their own: `variant`."""
+_NAMES: Final = "`name: torchvision`, `timm` or `transformers`"
 
 
 class ModelConfig(Config):
@@ -46,7 +54,9 @@ class ModelConfig(Config):
         "names, and with `arguments`; gives a Module",
     )
     arguments: dict[str, Scalar] = Field(
-        {}, description="keyword arguments of the factory, or of torchvision's builder"
+        {},
+        description="keyword arguments of the factory or of the library's builder; with transformers, values "
+        "of the network's configuration",
     )
     width: int | None = Field(
         None, ge=1, le=4096, description="channels of the first stage (units of an mlp); default: the paper's"
@@ -72,21 +82,37 @@ class ModelConfig(Config):
         "no tensor; default: those called `logits`, or the only one with a number for each class",
         exclude_if=lambda value: value is None,
     )
-    variant: str | None = Field(None, description="with name torchvision: the builder's name, as resnet18")
+    variant: str | None = Field(
+        None,
+        min_length=1,
+        description="with name torchvision or timm: the library's own name, as resnet18; with name "
+        "transformers: a folder that save_pretrained wrote, or a name on the hub, as microsoft/resnet-18",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.name is None) == (self.factory is None):
             raise ValueError("give exactly one of `name` and `factory`")
-        if (self.name is ModelName.TORCHVISION) != (self.variant is not None):
-            raise ValueError("`variant` goes with `name: torchvision`, and that needs it")
-        if self.arguments and self.factory is None and self.name is not ModelName.TORCHVISION:
-            raise ValueError("`arguments` are for a `factory` or for `name: torchvision`")
+        if self.is_of_library != (self.variant is not None):
+            raise ValueError(f"`variant` goes with {_NAMES}, which need it")
+        if self.arguments and self.factory is None and not self.is_of_library:
+            raise ValueError(f"`arguments` are for a `factory`, or for {_NAMES}")
         if self.output is not None and self.factory is None:
             raise ValueError("`output` is for a `factory`; the logits of a network by name are known")
-        if self.width is not None and (self.factory or self.name is ModelName.TORCHVISION):
-            raise ValueError("`width` is for networks by name; give a factory its own `arguments`")
+        if self.width is not None and (self.factory or self.is_of_library):
+            raise ValueError("`width` is for networks by name; give a factory or a library `arguments`")
         return self
+
+    @property
+    def is_of_library(self) -> bool:
+        """Whether a library builds it, by the name that is its `variant`."""
+        return self.name in LIBRARIES
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of transformers that it is built from; none where it is none."""
+        is_folder = self.name is ModelName.TRANSFORMERS and Path(str(self.variant)).is_absolute()
+        return Path(str(self.variant)) if is_folder else None
 
 
 class StudentConfig(ModelConfig):

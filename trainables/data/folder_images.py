@@ -102,6 +102,10 @@ class FolderImages:
             digest.update(np.ascontiguousarray(tensor.numpy()).data)
         return digest.hexdigest()
 
+    def file_hashes(self) -> NDArray[np.uint64]:
+        """N: the first 64 bits of the sha256 of each image's file."""
+        return self._index.content_hashes()[self._rows_N]
+
     def path(self, row: int) -> Path:
         """The file of an image."""
         return self._file(self._rows_N[row])
@@ -118,7 +122,7 @@ class FolderImages:
                 with foreign_file(Unreadable):
                     images[place] = read(place)
             except Unreadable as error:
-                return f"{self._file(rows_B[place])} ({error})"
+                return f"{self._index.listing.told(int(rows_B[place]))} ({error})"
             return None
 
         failures = [failure for failure in self._pool.map(decode, range(len(rows_B))) if failure]

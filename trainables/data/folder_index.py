@@ -54,6 +54,10 @@ class FolderIndex:
     faults: Mapping[int, str]
     """By row, why a file cannot be used."""
 
+    def content_hashes(self) -> NDArray[np.uint64]:
+        """N: the first 64 bits of each sha256."""
+        return np.ascontiguousarray(self.sha256_NB[:, :8]).view("<u8")[:, 0].astype(np.uint64)
+
 
 @dataclass
 class _Columns:

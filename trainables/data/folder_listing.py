@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from trainables.config.data import SourcePart
 from trainables.errors import DataError
+from trainables.foreign_files import in_characters, reason_of
 
 SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 LAYOUT: Final = "expected train/<class>/<image> and test/<class>/<image> below `root`"
@@ -68,6 +69,10 @@ class Listing:
         """The file of a row."""
         return self.folder / self.names[row]
 
+    def told(self, row: int) -> str:
+        """How a message names the file of a row."""
+        return in_characters(str(self.path(row)))
+
 
 def list_part(root: Path, part: SourcePart) -> Listing:
     """The image files of one part; classes are the sorted names of the folders in root/train.
@@ -93,8 +98,17 @@ def list_part(root: Path, part: SourcePart) -> Listing:
         labels_N=np.repeat(np.array(order, dtype=np.int64), counts),
         bytes_N=sizes_2N[0],
         changed_ns_N=sizes_2N[1],
-        classes=classes,
+        classes=_as_text(classes),
     )
+
+
+def _as_text(folders: Sequence[str]) -> tuple[str, ...]:
+    """Names of classes, which records and tables hold; those of folders can be any bytes."""
+    names = tuple(map(in_characters, folders))
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"two class folders are both written {twice!r}; rename one of them")
+    return names
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
@@ -112,9 +126,13 @@ def _refuse_other_classes(folder: Path, classes: Sequence[str]) -> None:
         lacking = sorted(set(classes) - found)
         extra = sorted(found - set(classes))
         raise DataError(
-            f"{folder} has other classes than train: missing {lacking[:_NAMED]} ({len(lacking)}), "
-            f"unknown {extra[:_NAMED]} ({len(extra)}); both need the same class folders"
+            f"{folder} has other classes than train: missing {_named(lacking)} ({len(lacking)}), "
+            f"unknown {_named(extra)} ({len(extra)}); both need the same class folders"
         )
+
+
+def _named(names: Sequence[str]) -> list[str]:
+    return list(map(in_characters, names[:_NAMED]))
 
 
 def _list_class(folder: Path, name: str) -> tuple[Names, NDArray[np.int64]]:
@@ -122,10 +140,11 @@ def _list_class(folder: Path, name: str) -> tuple[Names, NDArray[np.int64]]:
     try:
         files = sorted(_image_files(folder, name))
     except OSError as error:
-        raise DataError(f"cannot list {folder / name}: {error}") from error
+        raise DataError(f"cannot list {in_characters(str(folder / name))}: {reason_of(error)}") from error
     if not files:
         raise DataError(
-            f"{folder / name} holds no image ({', '.join(sorted(SUFFIXES))}); add some, or remove the class"
+            f"{in_characters(str(folder / name))} holds no image ({', '.join(sorted(SUFFIXES))}); add some, "
+            "or remove the class"
         )
     sizes_N2 = np.array([sizes for _, *sizes in files], dtype=np.int64)
     return Names.of([path for path, *_ in files]), sizes_N2.T
@@ -162,4 +181,5 @@ def _refuse_circle(entry: os.DirEntry[str]) -> None:
     if entry.is_symlink():
         target, here = Path(entry.path).resolve(), Path(entry.path).parent.resolve()
         if here.is_relative_to(target):
-            raise DataError(f"{entry.path} links to {target}, which holds the link itself; remove the link")
+            link, there = in_characters(entry.path), in_characters(str(target))
+            raise DataError(f"{link} links to {there}, which holds the link itself; remove the link")

@@ -87,6 +87,16 @@ def index_folder(
             _readable(config, listing, index.faults)
 
 
+def file_hashes(config: DataConfig, part: SourcePart) -> NDArray[np.uint64]:
+    """A hash of each file of a part, by the sample's id; files are read where this node does not know them.
+
+    Raises:
+        DataError: as for `read_image_folder`; except for unreadable images.
+        StorageError: the node's scratch folder cannot be written.
+    """
+    return index_of(_listing(config, part)).content_hashes()
+
+
 def stays_in_files(config: DataConfig, count: int) -> bool:
     """Whether so many images take more memory than the configuration allows; the same on every machine."""
     return count * CHANNELS * _side(config) ** 2 > config.memory_gb * GB
@@ -104,7 +114,7 @@ def _side(config: DataConfig) -> int:
 
 def _readable(config: DataConfig, listing: Listing, faults: Mapping[int, str]) -> NDArray[np.int64]:
     """The rows of all images without a fault."""
-    failures = [f"{listing.path(row)} ({faults[row]})" for row in sorted(faults)]
+    failures = [f"{listing.told(row)} ({faults[row]})" for row in sorted(faults)]
     if failures and not config.skip_unreadable:
         raise unreadable(failures, len(listing))
     if failures:

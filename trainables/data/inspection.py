@@ -11,8 +11,10 @@ import torch
 from trainables.config.data import DataConfig, SourcePart
 from trainables.data.folder_index import Told
 from trainables.data.image_folder import index_folder
-from trainables.data.loading import load_training, read_test
-from trainables.data.splits import SourceImages, TrainingData
+from trainables.data.leakage import leaks
+from trainables.data.loading import as_split, load_training, read_test
+from trainables.data.splits import ImageSplit, SourceImages, TrainingData
+from trainables.data.user import require_same_samples
 from trainables.errors import DataError, StillhouseError
 
 T = TypeVar("T")
@@ -26,6 +28,8 @@ class DataInspection:
     data: TrainingData | None = None
     problems: list[StillhouseError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    leaks: tuple[str, ...] = ()
+    """Of which images two splits hold the same, in sentences."""
 
 
 def inspect_data(config: DataConfig, told: Told) -> DataInspection:
@@ -45,7 +49,19 @@ def inspect_data(config: DataConfig, told: Told) -> DataInspection:
     test = _attempt(found, test_part)
     if found.data is not None and test is not None:
         _compare(found, found.data, test)
+        _compare_contents(found, config, as_split(test))
     return found
+
+
+def _compare_contents(found: DataInspection, config: DataConfig, test: ImageSplit) -> None:
+    data = found.data
+    if data is None:
+        return
+    if config.factory is not None:
+        parts = ((SourcePart.TRAIN, data.train), (SourcePart.TEST, test))
+        for part, split in parts:
+            _attempt(found, lambda part=part, split=split: require_same_samples(config, part, split))  # type: ignore[misc]
+    found.leaks = _attempt(found, lambda: leaks(config, data, test)) or ()
 
 
 def _attempt(found: DataInspection, read: Callable[[], T]) -> T | None:

@@ -66,7 +66,11 @@ def load_test(config: DataConfig, classes: Sequence[str] | None = None) -> Image
         DataError: as for `read_test`.
         ConfigError: the factory cannot be found or called.
     """
-    source = read_test(config, classes)
+    return as_split(read_test(config, classes))
+
+
+def as_split(source: SourceImages) -> ImageSplit:
+    """A whole part as one split."""
     return _split(source, _ids(source))
 
 

@@ -21,10 +21,10 @@ SourceReader = Callable[[DataConfig, SourcePart], SourceImages]
 # Named, not imported: torchvision takes as long to import as torch, and most runs read one data set only.
 SOURCES: Final[Mapping[DataName, str]] = MappingProxyType(
     {
-        DataName.DIGITS: "digits:read_digits",
-        DataName.FASHION_MNIST: "idx:read_fashion_mnist",
-        DataName.CIFAR10: "cifar:read_cifar10",
-        DataName.CIFAR100: "cifar:read_cifar100",
+        DataName.DIGITS: "named.digits:read_digits",
+        DataName.FASHION_MNIST: "named.idx:read_fashion_mnist",
+        DataName.CIFAR10: "named.cifar:read_cifar10",
+        DataName.CIFAR100: "named.cifar:read_cifar100",
         DataName.IMAGE_FOLDER: "image_folder:read_image_folder",
     }
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -13,10 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from trainables.config.data import DataConfig, SourcePart
-from trainables.data.resizing import eight_bit
-from trainables.data.splits import SourceImages
+from trainables.data.resizing import eight_bit, resized
+from trainables.data.splits import ImageSplit, SourceImages
 from trainables.errors import DataError, StillhouseError
 from trainables.factories import call_factory, in_one_line
+from trainables.seeds import first_by_hash, salt_of
 
 T = TypeVar("T")
 
@@ -25,6 +26,8 @@ _ALLOWED: Final = (
     "a numpy array HxWxC or HxW (uint8, or float in [0, 1])"
 )
 _MAX_CHANNELS: Final = 4
+_COMPARED: Final = 256
+_SALT: Final = salt_of("data/same_samples")
 
 
 def read_factory(config: DataConfig, part: SourcePart) -> SourceImages:
@@ -36,15 +39,11 @@ def read_factory(config: DataConfig, part: SourcePart) -> SourceImages:
         ConfigError: the factory cannot be found or called so.
         DataError: it does not return a data set of equal-sized images and integer labels; the index is named.
     """
-    if config.factory is None:
-        raise DataError("data needs a `name` or a `factory`")
-    dataset = call_factory(config.factory, {"split": part.value}, config.arguments)
-    where = f"data factory {config.factory!r}, split {part.value}"
-    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        raise DataError(
-            f"{where}: got a {type(dataset).__name__}; return a torch Dataset with __len__ and __getitem__"
-        )
-    images, labels = _collected(dataset, where)
+    dataset, where = _made(config, part)
+    n_samples = _of_user(lambda: len(dataset), where)
+    if n_samples == 0:
+        raise DataError(f"{where}: the data set is empty; check the factory's `arguments`")
+    images, labels = _collected(dataset, range(n_samples), where)
     classes = getattr(dataset, "classes", None)
     return SourceImages(
         images=images,
@@ -53,28 +52,75 @@ def read_factory(config: DataConfig, part: SourcePart) -> SourceImages:
     )
 
 
-def _collected(dataset: Any, where: str) -> tuple[Tensor, list[int]]:
-    n_samples = _of_user(lambda: len(dataset), where)
-    if n_samples == 0:
-        raise DataError(f"{where}: the data set is empty; check the factory's `arguments`")
+def require_same_samples(config: DataConfig, part: SourcePart, found: ImageSplit) -> None:
+    """Call the factory once more, and compare some of its samples with those that it gave before.
+
+    The teacher's answers are kept by index, and each process calls the factory itself: a data set that is
+    drawn anew each time would only be noticed when the teacher is trained, as a cache of other data.
+
+    Raises:
+        ConfigError: the factory cannot be called again.
+        DataError: it gives other samples now.
+    """
+    dataset, where = _made(config, part)
+    ids_N = found.ids.numpy()
+    chosen = first_by_hash(ids_N, _COMPARED, salt=_SALT)
+    rows = torch.from_numpy(np.searchsorted(ids_N, chosen))
+    count = _of_user(lambda: len(dataset), where)
+    if count <= int(ids_N[-1]):
+        raise _other_samples(where, f"{count} samples, and before at least {int(ids_N[-1]) + 1}")
+    images, labels = _collected(dataset, chosen.tolist(), where)
+    images = images if config.image_size is None else resized(images, config.image_size)
+    before = found.images[rows]
+    if images.shape != before.shape:
+        raise _other_samples(where, f"images of the shape {_shape(images[0])}, before {_shape(before[0])}")
+    differs = (images != before).flatten(1).any(dim=1) | (torch.tensor(labels) != found.labels[rows])
+    if differs.any():
+        first = int(chosen[int(differs.int().argmax())])
+        raise _other_samples(where, f"{int(differs.sum())} of {len(rows)} samples differ, such as {first}")
+
+
+def _other_samples(where: str, how: str) -> DataError:
+    return DataError(
+        f"{where}: called twice, it gave other samples the second time ({how}); the teacher's answers are "
+        "kept by index, so a data set must be the same each time: draw what is random with a fixed seed "
+        "(torch.Generator().manual_seed(0)), and leave augmentation to `views`"
+    )
+
+
+def _made(config: DataConfig, part: SourcePart) -> tuple[Any, str]:
+    """What the factory returns, and how messages name it."""
+    if config.factory is None:
+        raise DataError("data needs a `name` or a `factory`")
+    dataset = call_factory(config.factory, {"split": part.value}, config.arguments)
+    where = f"data factory {config.factory!r}, split {part.value}"
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise DataError(
+            f"{where}: got a {type(dataset).__name__}; return a torch Dataset with __len__ and __getitem__"
+        )
+    return dataset, where
+
+
+def _collected(dataset: Any, indices: Sequence[int], where: str) -> tuple[Tensor, list[int]]:
     labels: list[int] = []
     images: NDArray[np.uint8] | None = None
-    for index, (image, label) in enumerate(_samples(dataset, n_samples, where)):
+    for place, (image, label) in enumerate(_samples(dataset, indices, where)):
+        index = indices[place]
         pixels = _pixels(image, f"{where}, index {index}")
         if images is None:
-            images = np.empty((n_samples, *pixels.shape), dtype=np.uint8)
+            images = np.empty((len(indices), *pixels.shape), dtype=np.uint8)
         if pixels.shape != images.shape[1:]:
             raise DataError(
                 f"{where}, index {index}: the image is {_shape(pixels)}, the first one is "
                 f"{_shape(images[0])} (channels x height x width); resize them to one size in the data set"
             )
-        images[index] = pixels
+        images[place] = pixels
         labels.append(_label(label, f"{where}, index {index}"))
     return torch.from_numpy(images), labels
 
 
-def _samples(dataset: Any, n_samples: int, where: str) -> Iterator[tuple[Any, Any]]:
-    for index in range(n_samples):
+def _samples(dataset: Any, indices: Sequence[int], where: str) -> Iterator[tuple[Any, Any]]:
+    for index in indices:
         sample = _of_user(partial(dataset.__getitem__, index), f"{where}, index {index}")
         if not (isinstance(sample, tuple | list) and len(sample) == 2):
             raise DataError(
@@ -154,5 +200,5 @@ def _label(label: object, where: str) -> int:
     return label
 
 
-def _shape(array: NDArray[Any]) -> str:
+def _shape(array: NDArray[Any] | Tensor) -> str:
     return "x".join(map(str, array.shape))

@@ -15,6 +15,9 @@ from trainables.errors import ConfigError
 from trainables.factories import accepted_keyword, call_factory, in_one_line
 from trainables.models.bottleneck_resnet import bottleneck_resnet
 from trainables.models.cosine import with_cosine_head
+from trainables.models.foreign.from_timm import timm_network
+from trainables.models.foreign.from_transformers import transformers_network
+from trainables.models.foreign.image_sizes import size_argument
 from trainables.models.foreign.logits import with_logits
 from trainables.models.mobilenet_v2 import mobilenet_v2
 from trainables.models.resized import resized
@@ -65,7 +68,7 @@ def build_model(config: ModelConfig, *, n_classes: int, in_channels: int) -> nn.
     channels of its images are for its `arguments`. A network that returns no tensor is made to return one.
 
     Raises:
-        ConfigError: torchvision's variant or the factory cannot be found, or does not give a network; or
+        ConfigError: a library's variant or the factory cannot be found, or does not give a network; or
             it has no linear classifier that a cosine head could replace.
     """
     network = _network(config, n_classes, in_channels)
@@ -85,13 +88,30 @@ def _network(config: ModelConfig, n_classes: int, in_channels: int) -> nn.Module
                 "return a torch.nn.Module"
             )
         return with_logits(network, n_classes=n_classes, which=config.output)
-    if config.name is None or config.name is ModelName.TORCHVISION:
-        # Late: torchvision takes as long to import as torch, in every worker, and few runs need it.
-        from trainables.models.from_torchvision import torchvision_network
-
-        network = torchvision_network(config, n_classes, in_channels)
+    if config.name is None or config.is_of_library:
+        network = _of_library(config, n_classes, in_channels)
         return with_logits(network, n_classes=n_classes, which=None)
     return MODELS[config.name](n_classes, in_channels, config.width)
+
+
+def _of_library(config: ModelConfig, n_classes: int, in_channels: int) -> nn.Module:
+    match config.name:
+        case ModelName.TIMM:
+            return timm_network(config, n_classes, in_channels)
+        case ModelName.TRANSFORMERS:
+            return transformers_network(config, n_classes, in_channels)
+        case _:
+            # Late: torchvision takes as long to import as torch, in every worker, and few runs need it.
+            from trainables.models.from_torchvision import torchvision_network
+
+            return torchvision_network(config, n_classes, in_channels)
+
+
+def _to_mend(model: nn.Module) -> str:
+    """What helps where a network cannot take images of this size."""
+    name = size_argument(model)
+    fits = "" if name is None else f"`arguments: {{{name}: SIDE}}` builds it for images of that side, "
+    return f"{fits}`resolution: SIDE` resizes the images for it; or choose another network or `image_size`"
 
 
 def check_logits(model: nn.Module, images_BCHW: Tensor, *, n_classes: int, name: str | None = None) -> None:
@@ -116,7 +136,7 @@ def check_logits(model: nn.Module, images_BCHW: Tensor, *, n_classes: int, name:
             except Exception as error:  # a user's network may raise anything
                 raise ConfigError(
                     f"{network} fails in {mode} mode on a batch of shape {tuple(images_BCHW.shape)}: "
-                    f"{in_one_line(error)}; choose another network or `image_size`"
+                    f"{in_one_line(error)}; {_to_mend(model)}"
                 ) from error
             if not isinstance(output, Tensor):
                 found = f"a {type(output).__name__}"

@@ -15,6 +15,7 @@ from trainables.errors import CheckpointError
 from trainables.foreign_files import foreign_file, in_a_line
 from trainables.local_files import replace_file
 from trainables.models.foreign.state_dicts import read_tensors, without_prefixes
+from trainables.models.foreign.stems import for_grey
 from trainables.models.resized import NETWORK
 
 _RESIZED_PREFIX: Final = f"{NETWORK}."
@@ -60,15 +61,17 @@ def load_weights(model: nn.Module, path: Path) -> None:
 def fitted_tensors(model: nn.Module, path: Path) -> dict[str, Tensor]:
     """The tensors of a file under the names that the model has for them, as far as prefixes tell.
 
+    Those of a first convolution for colour are summed for a model of grey images.
+
     Raises:
         CheckpointError: the file is missing, unreadable, or holds other objects than tensors.
     """
     tensors, own = read_tensors(path), model.state_dict()
     if not _is_resized(model):
-        return without_prefixes(tensors, own)
+        return for_grey(without_prefixes(tensors, own), own)
     bare = {name.removeprefix(_RESIZED_PREFIX): tensor for name, tensor in tensors.items()}
     found = without_prefixes(bare, {name.removeprefix(_RESIZED_PREFIX) for name in own})
-    return {_RESIZED_PREFIX + name: tensor for name, tensor in found.items()}
+    return for_grey({_RESIZED_PREFIX + name: tensor for name, tensor in found.items()}, own)
 
 
 def weights_digest(model: nn.Module) -> str:

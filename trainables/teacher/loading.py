@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from trainables.checkpoint_header import known_by
 from trainables.config import KeptNetwork, ModelConfig, OnlineSpec, digest_of
 from trainables.data import TrainingData
 from trainables.models import build_model
@@ -78,8 +79,8 @@ def teacher_fingerprint(config: ModelConfig, network: nn.Module) -> str:
         return digest_of([teacher_fingerprint(config, network.network), network.classes.plain()])
     if isinstance(network, Renormalised):
         own = network.normalisation.plain()
-        return digest_of([config.plain(), weights_digest(network.network), own])
-    return digest_of([config.plain(), weights_digest(network)])
+        return digest_of([known_by(config), weights_digest(network.network), own])
+    return digest_of([known_by(config), weights_digest(network)])
 
 
 def _in_precision(teacher: nn.Module, *, autocast: bool) -> nn.Module:

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator import __version__
-from orchestrator.cli import app
+from orchestrator.cli import app, main
 from orchestrator.config.loading import (
     EXPERIMENTS_FOLDER,
     SPACES_FOLDER,
@@ -38,6 +38,21 @@ def test_errors_have_a_line_each_with_exit_code_2_and_no_traceback(tmp_path: Pat
     lines = done.stderr.splitlines()
     assert len(lines) > 1
     assert all(line.startswith(f"error: {path}:") for line in lines)
+
+
+def test_a_file_that_ends_too_early_is_not_taken_for_the_end_of_input(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Typer says only "Aborted!" to both; we ask no questions, so there is no input that could end."""
+
+    def read(*_: object, **__: object) -> None:
+        raise EOFError("Ran out of input")
+
+    monkeypatch.setattr("orchestrator.cli.load_experiment", read)
+    monkeypatch.setattr("orchestrator.cli.mask_process", lambda: None)  # the test's own streams stay
+    monkeypatch.setattr(sys, "argv", ["stillhouse", "validate", "digits"])
+    with pytest.raises(EOFError, match="Ran out of input"):
+        main()
 
 
 def test_validating_imports_no_library_that_is_slow() -> None:

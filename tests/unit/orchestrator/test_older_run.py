@@ -47,6 +47,7 @@ def test_running_it_again_shows_its_champion_and_does_nothing(older: Path) -> No
     shown = CliRunner().invoke(app, ["run", str(older)])
     assert "champion: finalist 1, kd, 610 parameters" in shown.stdout
     assert f"exported: {CHAMPION}, the seed" in shown.stdout
+    assert "lines are of an earlier version, which wrote no checksums" in shown.stdout
     assert (out / "ledger.jsonl").read_bytes() == before
 
 
@@ -74,3 +75,4 @@ def test_its_objectives_are_compared(older: Path) -> None:
     done = CliRunner().invoke(app, ["methods", str(older)])
     assert done.exit_code == 0, done.output
     assert "`kd`" in done.stdout
+    assert "lines are of an earlier version, which wrote no checksums" in done.stdout

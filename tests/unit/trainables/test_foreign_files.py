@@ -27,7 +27,7 @@ from trainables.cache.format.manifest import MANIFEST, read_manifest
 from trainables.cache.format.storage import open_place
 from trainables.cache.tools.logit_files import read_logits
 from trainables.checkpoint_header import stated_classes, stated_normalisation, why_unreadable
-from trainables.data.idx import read_idx
+from trainables.data.named.idx import read_idx
 from trainables.data.pictures import examine, read_square
 from trainables.errors import CacheError, CheckpointError, DataError, StillhouseError
 from trainables.foreign_files import Unreadable, foreign_file

@@ -35,6 +35,41 @@ def outlier(split: str) -> TensorDataset:
     return data
 
 
+def drawn_anew(split: str) -> TensorDataset:
+    generator = torch.Generator()
+    generator.seed()
+    n_samples = {"train": 80, "test": 20}[split]
+    return TensorDataset(torch.rand(n_samples, 1, 8, 8, generator=generator), torch.arange(n_samples) % 4)
+
+
+class Augmented(TensorDataset):
+    """Mirrored at random whenever it is asked, with the global generator, and only in the training part."""
+
+    def __getitem__(self, index: int) -> Any:
+        image, label = (tensor[index] for tensor in self.tensors)
+        return (image.flip(-1) if torch.rand(()) < 0.5 else image), label
+
+
+def augmented(split: str) -> TensorDataset:
+    data = dataset(split)
+    return Augmented(*data.tensors) if split == "train" else data
+
+
+def test_in_another_order(split: str) -> TensorDataset:
+    data = dataset(split)
+    order = torch.randperm(len(data)) if split == "test" else torch.arange(len(data))
+    return TensorDataset(*(tensor[order] for tensor in data.tensors))
+
+
+def shared_images(split: str) -> TensorDataset:
+    """Three test images are in the training part too."""
+    images, labels = dataset("train").tensors if split == "train" else dataset("test").tensors
+    if split == "test":
+        images = images.clone()
+        images[:3] = dataset("train").tensors[0][:3]
+    return TensorDataset(images, labels)
+
+
 def no_test_part(split: str) -> TensorDataset:
     if split == "test":
         raise FileNotFoundError("no test.npz")

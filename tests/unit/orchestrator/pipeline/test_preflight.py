@@ -16,7 +16,7 @@ from orchestrator.cli import app
 from orchestrator.config.loading import load_experiment
 from orchestrator.pipeline import preflight as preflight_module
 from orchestrator.pipeline.context import Run, quiet_run
-from orchestrator.pipeline.preflight import Findings, preflight, preflight_key, preflight_stage
+from orchestrator.pipeline.preflight import Findings, leaks_found, preflight, preflight_key, preflight_stage
 from orchestrator.pipeline.preflight_networks import NetworkChecks
 from orchestrator.pipeline.stages import Stages
 from orchestrator.records.ledger import Ledger
@@ -291,6 +291,55 @@ def test_unreadable_images_of_both_parts_are_counted(root: Path, memory: str) ->
     assert found.problems == []
     assert "data: 1 unreadable training images are left out (data.skip_unreadable)" in found.notes
     assert "data: 2 unreadable test images are left out (data.skip_unreadable)" in found.notes
+
+
+@pytest.mark.parametrize(
+    ("factory", "says"),
+    [
+        (
+            "drawn_anew",
+            r"split train: called twice, it gave other samples .* of \d+ samples differ, such as \d+",
+        ),
+        ("augmented", "split train: called twice, .* leave augmentation to `views`"),
+        ("test_in_another_order", "split test: called twice, it gave other samples"),
+    ],
+)
+@pytest.mark.usefixtures("_without_export")
+def test_a_data_set_that_differs_from_call_to_call_is_told(factory: str, says: str) -> None:
+    problems = look(with_data(factory)).problems
+    assert re.search(says, problems[0]), problems
+    assert all("called twice" in problem for problem in problems)
+
+
+@pytest.mark.usefixtures("_without_export")
+def test_images_that_two_splits_share_are_counted_and_kept_for_the_summary(tmp_path: Path) -> None:
+    found = look(with_data("shared_images"))
+    assert found.problems == []
+    assert sum(int(leak.split()[0]) for leak in found.leaks) == 3
+    assert all(
+        re.match(r"\d of 20 test images are in the (training|selection) split too", leak)
+        for leak in found.leaks
+    )
+    assert {f"warning: {leak}" for leak in found.leaks} <= set(found.notes)
+    assert look(EXPERIMENT).leaks == ()
+    Path("task.yaml").write_text(with_data("shared_images"))
+    ledger, console = Ledger(tmp_path / "out"), Console(out=io.StringIO())
+    with quiet_run(load_experiment("task.yaml"), console) as quiet:
+        run = Run(quiet.loaded, tmp_path / "out", ledger, Stages(ledger, console), quiet.workers, console)
+        assert leaks_found(run) == ()
+        preflight_stage(run)
+        assert leaks_found(run) == found.leaks
+    ledger.close()
+
+
+@pytest.mark.parametrize("memory", ["", ", memory_gb: 0", ", memory_gb: 1.0e-6"])
+@pytest.mark.usefixtures("_without_export")
+def test_files_that_two_parts_share_are_counted_wherever_their_images_are(root: Path, memory: str) -> None:
+    leaks = look(pictures(memory)).leaks  # the two test images of each class are two training images
+    assert sum(int(leak.split()[0]) for leak in leaks if "of 4 test images" in leak) == 4
+    (root / "train/rose/9.png").write_bytes((root / "train/rose/1.png").read_bytes())
+    renamed = look(pictures(memory)).leaks
+    assert sum(int(leak.split()[0]) for leak in renamed if "of 4 test images" in leak) >= 4
 
 
 @pytest.mark.parametrize("change", ["no test", "a class less", "a class more"])

@@ -125,6 +125,19 @@ def test_storage_that_takes_no_more_is_one_line_whoever_met_it(stages: Stages, e
         stages.run("cache", "k", Work(error))
 
 
+def test_an_error_that_names_no_storage_is_told_as_it_is_unless_storage_takes_no_more(
+    stages: Stages, ledger: Ledger
+) -> None:
+    """So a library says that reads back what it could not write whole."""
+    with pytest.raises(EOFError):
+        stages.run("cache", "k", Work(EOFError()))
+    assert [path.name for path in ledger.path.parent.iterdir()] == ["ledger.jsonl"]
+
+    full = pytest.raises(StillhouseError, match=r"cache: storage takes no more: .*File too large.*free space")
+    with largest_file(8192), full:
+        stages.run("cache", "k", Work(EOFError()))
+
+
 def test_behind_other_errors_storage_is_found_too(stages: Stages) -> None:
     outer = ValueError("the worker said no")
     outer.__cause__ = OSError(errno.ENOSPC, "No space left on device")

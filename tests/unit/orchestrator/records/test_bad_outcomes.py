@@ -31,6 +31,14 @@ def test_a_champion_that_is_better_beyond_doubt_needs_no_warning(summary: Summar
     assert bad_outcomes(with_accuracies(summary, 0.9, 0.8)) == ()
 
 
+def test_splits_that_share_images_are_said_first_and_kept_in_the_document(summary: Summary) -> None:
+    sentence = "3 of 20 test images are in the training split too, by content: they count."
+    leaking = with_accuracies(summary, 0.9, 0.8).with_overrides(leaks=(sentence,))
+    assert bad_outcomes(leaking) == (sentence,)
+    assert Summary.from_plain(leaking.plain()) == leaking
+    assert "leaks" not in summary.plain()
+
+
 @pytest.mark.parametrize(
     ("gain", "words"),
     [

@@ -61,6 +61,9 @@ WRONG = [
     b'{"kind": []}',
     b'{"kind": "trial_started"}',
     b"NaN",
+    b'{"seq":0,"kind":' + BRACKETS,
+    b'{"seq":0}',
+    b'{"seq":0,"kind":"trial_started"}',
 ]
 
 

@@ -69,7 +69,8 @@ def test_a_ledger_that_is_opened_again_goes_on(ledger: Ledger) -> None:
 
 def test_an_event_is_on_disk_before_append_returns(ledger: Ledger) -> None:
     event = ledger.append(Agreed(key="note", value="x"))
-    assert json.loads(ledger.path.read_text()) == event.plain()
+    line = json.loads(ledger.path.read_text())
+    assert line == {"check": ledger.check_at(1), **event.plain()}
 
 
 @pytest.mark.parametrize("cut", [1, 10, 30])
@@ -86,11 +87,13 @@ def test_a_last_line_that_was_cut_short_is_dropped_and_the_file_goes_on(ledger: 
 def test_whoever_only_reads_leaves_a_half_written_line_to_its_writer(ledger: Ledger) -> None:
     """A command that looks at a run in progress must not cut what is being written."""
     ledger.append(Agreed(key="note", value="whole"))
+    ledger.append(Agreed(key="note", value="slow"))
+    content = ledger.path.read_bytes()
+    ledger.path.write_bytes(content[:-40])
     with ledger.path.open("ab") as writer:
-        writer.write(b'{"seq":1,"time_ms":5,')
-        writer.flush()
         reader = again(ledger)
-        writer.write(b'"kind":"agreed","key":"note","value":"slow"}\n')
+        assert [event.value for event in reader.events_of(Agreed)] == ["whole"]
+        writer.write(content[-40:])
     reader.close()
     assert [event.value for event in again(ledger).events_of(Agreed)] == ["whole", "slow"]
 
@@ -112,16 +115,16 @@ def test_a_second_writer_is_refused(ledger: Ledger) -> None:
         b"[1]\n",
         b'{"no": "kind"}\n',
         b'{"kind": "epoch", "trial": "unheard of", "epoch": 1, "metrics": {}}\n',
+        b'{"seq":1,"time_ms":5,"kind":"epoch","trial":"unheard of","epoch":1,"metrics":{}}\n',
         b"\xff\xfe{}\n",
     ],
 )
 def test_a_line_that_is_no_event_is_refused_with_its_number(ledger: Ledger, garbage: bytes) -> None:
-    ledger.append(Agreed(key="note", value="good"))
-    content = ledger.path.read_bytes()
-    ledger.path.write_bytes(content + garbage + content)
-    with pytest.raises(StillhouseError, match=r"ledger\.jsonl:2: not a ledger event .*restore the file"):
+    unchecked = b'{"seq":0,"time_ms":5,"kind":"agreed","key":"note","value":"good"}\n'
+    ledger.path.write_bytes(unchecked + garbage)
+    with pytest.raises(StillhouseError, match=r"ledger\.jsonl:2: not a ledger event.*restore the file"):
         again(ledger)
-    assert ledger.path.read_bytes() == content + garbage + content
+    assert ledger.path.read_bytes() == unchecked + garbage
 
 
 def test_a_disk_that_is_full_costs_only_the_event_that_did_not_fit(ledger: Ledger) -> None:

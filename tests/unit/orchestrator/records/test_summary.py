@@ -36,6 +36,7 @@ def test_the_document_has_its_keys(summary: Summary) -> None:
         "finalists",
         "champion",
         "mlflow",
+        "ledger",
     ]
     assert list(plain["champion"]) == [
         "trial_id",

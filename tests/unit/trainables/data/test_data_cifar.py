@@ -14,7 +14,7 @@ from torchvision.datasets import CIFAR100
 
 from trainables.config.data import DataConfig, DataName
 from trainables.data import load_test, load_training
-from trainables.data.cifar import from_torchvision
+from trainables.data.named.cifar import from_torchvision
 from trainables.errors import DataError
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from trainables.config.data import DataConfig, DataName
 from trainables.data import load_test, load_training
-from trainables.data.idx import read_idx
+from trainables.data.named.idx import read_idx
 from trainables.errors import DataError
 
 

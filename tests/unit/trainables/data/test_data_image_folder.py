@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
-from trainables.config.data import DataConfig, DataName
+from trainables.config.data import DataConfig, DataName, SplitFacts
 from trainables.data import load_test, load_training
 from trainables.data.resizing import resized, squared
+from trainables.data.splits import split_facts
 from trainables.errors import DataError
 
 
@@ -86,6 +88,47 @@ def test_other_files_are_passed_over(folder: Path) -> None:
     (folder / "train" / ".cache").mkdir()
     data = load_training(config_of(folder))
     assert len(data.train.ids) + len(data.selection.ids) == 12
+
+
+STRANGE = (b"caf\xe9", b"two\nlines", b"a b", b"#1", b"\xff\xfe", "\u00e9t\u00e9".encode(), b"\x1b[2J")
+
+
+@pytest.mark.parametrize("name", STRANGE)
+@pytest.mark.parametrize("memory_gb", [4, 0])
+def test_names_of_any_bytes_are_read_and_classes_are_text_that_records_can_hold(
+    folder: Path, name: bytes, memory_gb: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    config = config_of(folder).with_overrides(memory_gb=memory_gb)
+    before = load_training(config).train.images[:]
+    for part in ("train", "test"):
+        inside = folder / part / "rose"
+        (inside / "0.png").rename(inside / os.fsdecode(b"0" + name + b".png"))
+        inside.rename(inside.parent / os.fsdecode(b"s" + name))
+    data = load_training(config)
+    assert torch.equal(data.train.images[:], before)
+    (own,) = (shown for shown in data.classes if shown != "daisy")
+    assert own.isprintable()
+    assert own == "s" + name.decode("utf-8", "backslashreplace").replace("\n", "\\n").replace("\x1b", "\\x1b")
+    facts = split_facts(data)
+    assert SplitFacts.model_validate_json(facts.model_dump_json()) == facts
+    assert load_test(config, data.classes).labels.tolist() == [0, 0, 1, 1]
+
+
+def test_a_fault_of_a_file_of_any_name_is_one_line_that_records_can_hold(folder: Path) -> None:
+    (folder / "train" / "rose" / os.fsdecode(b"caf\xe9\n.png")).write_bytes(b"")
+    with pytest.raises(DataError, match=r"rose/caf\\xe9\\n\.png ") as told:
+        load_training(config_of(folder))
+    assert str(told.value).isprintable()
+    assert str(told.value).encode()
+
+
+def test_two_folders_that_are_written_alike_are_refused(folder: Path) -> None:
+    for part in ("train", "test"):
+        (folder / part / "rose").rename(folder / part / r"\xe9")
+        (folder / part / "daisy").rename(folder / part / os.fsdecode(b"\xe9"))
+    with pytest.raises(DataError, match="two class folders are both written"):
+        load_training(config_of(folder))
 
 
 def test_a_class_without_pictures_is_named(folder: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from trainables.config.models import ModelConfig, ModelName
+from trainables.config.models import LIBRARIES, ModelConfig, ModelName
 from trainables.errors import ConfigError
 from trainables.models import MODELS, build_model, check_logits
 from trainables.models.resized import Resize
@@ -57,8 +57,8 @@ def built(
     return build_model(ModelConfig(name=name, width=width), n_classes=n_classes, in_channels=in_channels)
 
 
-def test_every_name_but_torchvision_is_in_the_table() -> None:
-    assert set(MODELS) == set(ModelName) - {ModelName.TORCHVISION}
+def test_every_name_but_those_of_libraries_is_in_the_table() -> None:
+    assert set(MODELS) == set(ModelName) - LIBRARIES
 
 
 @pytest.mark.parametrize(("name", "count"), PARAMETERS.items())
