@@ -19,9 +19,9 @@ from orchestrator.config.schema_description import did_you_mean
 from orchestrator.config.validation_messages import Problem, Problems, as_error, build, shown
 from orchestrator.config.yaml_reader import Document, KeyPath, read_yaml, shortened
 from search_spaces.space import SpaceConfig
-from trainables.checkpoint_header import stated_normalisation, why_unreadable
+from trainables.checkpoint_header import SUFFIXES, stated_normalisation, why_unreadable
 from trainables.config import ModelConfig, ModelName
-from trainables.config.teacher import TO_WRITE
+from trainables.config.teacher import ONNX, TO_WRITE
 from trainables.errors import ConfigError
 from trainables.local_files import expanded
 
@@ -252,7 +252,11 @@ def _check_paths(config: ExperimentConfig, document: Document) -> None:
     if root is not None and not config.data.download and not _is_there(Path(root), stat.S_ISDIR):
         problems.append(_absent(("data", "root"), root, "folder", document))
     files = {"teacher": checkpoint, "student": config.student.checkpoint}
-    found_wrong = {name: why_unreadable(Path(file)) for name, file in files.items() if file is not None}
+    found_wrong = {
+        name: why_unreadable(Path(file), suffixes=SUFFIXES if name == "student" else (*SUFFIXES, ONNX))
+        for name, file in files.items()
+        if file is not None
+    }
     for section, problem in found_wrong.items():
         if problem is not None:
             found, file = document.value((section, "checkpoint")), files[section]
@@ -270,7 +274,7 @@ def _tells_normalisation(teacher: TeacherConfig) -> bool:
     """Whether experiment or checkpoint says it; of torchvision's own files, torchvision is asked later."""
     return (
         teacher.normalisation is not None
-        or teacher.network.name is ModelName.TORCHVISION
+        or (teacher.model is not None and teacher.model.name is ModelName.TORCHVISION)
         or stated_normalisation(Path(str(teacher.checkpoint))) is not None
     )
 

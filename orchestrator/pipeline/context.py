@@ -20,6 +20,7 @@ from trainables.checkpoint_header import known_by
 from trainables.config import (
     OBJECTIVE_CONFIGS,
     CacheIdentity,
+    KeptNetwork,
     ModelConfig,
     OnlineSpec,
     StartWeights,
@@ -81,6 +82,11 @@ class Run:
         """A path as fingerprints hold it: they know it again when the folder was moved."""
         return self.ledger.key_paths(self.loaded.folder)(text)
 
+    def kept(self, teacher: TeacherFacts) -> KeptNetwork | None:
+        """What is loaded to ask a teacher; none where only its logits are known, and before it is made."""
+        config = self.experiment.teacher
+        return None if config.imported else teacher.kept(config.source)
+
     @property
     def view_seed(self) -> int:
         """The seed of all views."""
@@ -97,7 +103,7 @@ class Run:
     def workbench(self, cache: CacheSummary | None, *, teacher: TeacherFacts | None = None) -> WorkbenchSpec:
         """The workbench of all students of the run; the teacher is needed where it is online."""
         config, online = self.experiment.cache, None
-        kept = None if teacher is None else teacher.kept(self.experiment.teacher.model)
+        kept = None if teacher is None else self.kept(teacher)
         if config.online and kept is not None:
             online = OnlineSpec(
                 network=kept,

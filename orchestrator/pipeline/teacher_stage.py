@@ -19,9 +19,11 @@ from trainables.cache.tools.import_logits import ImportedTeacher
 from trainables.checkpoint_header import known_by
 from trainables.config import MAX_VIEWS, ClassRows, DataConfig, Normalisation, ViewsConfig, digest_of
 from trainables.config.metrics import ACCURACY
+from trainables.config.teacher import ONNX
 from trainables.data import TrainingData, load_training
 from trainables.data.image_folder import index_folder
 from trainables.local_files import file_sha256
+from trainables.models.foreign.onnx_graph import onnx_files
 from trainables.seeds import derive_seed
 from trainables.training.train_teacher import TeacherFacts, TeacherRequest, checkpoint_facts
 
@@ -51,7 +53,7 @@ def teacher_stage(run: Run) -> TeacherFacts:
     run.console.info(
         f"teacher {facts.fingerprint[:8]}: {facts.params or 0:,} parameters, "
         f"selection {percent(facts.selection_accuracy)} %{_normalised(facts.normalisation)}"
-        f"{_aligned(facts.classes)}"
+        f"{_aligned(facts.classes)}{''.join(f'; {done}' for done in facts.adapted)}"
     )
     require_accuracy(config.expected_accuracy, facts)
     if facts.chance is not None and request.is_loaded:
@@ -79,7 +81,7 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
         threads=experiment.cluster.cpus_per_worker,
     )
     inputs = request.model_dump(mode="json", exclude={"folder", "threads", "checkpoint", "data"})
-    inputs["data"], inputs["model"] = keyed_data(run), known_by(request.model)
+    inputs["data"], inputs["model"] = keyed_data(run), request.model and known_by(request.model)
     key = digest_of([inputs, _file_digest(config.checkpoint)])
     return request, key
 
@@ -161,6 +163,8 @@ def keyed_data(run: Run) -> dict[str, Any]:
 
 
 def _file_digest(path: str | None) -> str | None:
+    if path is not None and path.endswith(ONNX):
+        return digest_of([file_sha256(file) for file in onnx_files(Path(path))])
     return None if path is None else file_sha256(Path(path))
 
 

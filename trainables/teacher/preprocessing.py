@@ -43,7 +43,8 @@ def name_of(source: TeacherSource) -> str:
     """What errors call a teacher."""
     if source.checkpoint is not None:
         return f"teacher.checkpoint {source.checkpoint}"
-    return f"teacher {source.model.factory or source.model.variant or source.model.name}"
+    model = source.model
+    return "teacher" if model is None else f"teacher {model.factory or model.variant or model.name}"
 
 
 def _own_normalisation(network: nn.Module, source: TeacherSource) -> Normalisation | None:
@@ -56,13 +57,15 @@ def _own_normalisation(network: nn.Module, source: TeacherSource) -> Normalisati
     if source.checkpoint is None:
         if of_library is not None:
             return of_library
+        factory = source.model.factory if source.model else None
         raise ConfigError(
-            f"teacher factory {source.model.factory!r} brings its weights (`pretrained: true`), and its "
+            f"teacher factory {factory!r} brings its weights (`pretrained: true`), and its "
             f"network does not say how images were normalised when they were trained; {TO_WRITE}"
         )
     stated = stated_normalisation(Path(source.checkpoint))
-    if stated is None and source.model.name is ModelName.TORCHVISION:
-        stated = _of_torchvision(str(source.model.variant), Path(source.checkpoint).name)
+    model = source.model
+    if stated is None and model is not None and model.name is ModelName.TORCHVISION:
+        stated = _of_torchvision(str(model.variant), Path(source.checkpoint).name)
     if stated is not None:
         return stated
     # A checkpoint may have been trained with other numbers than its library's own weights: only proposed.
