@@ -12,7 +12,7 @@ import typer
 
 from cluster.errors import ClusterError
 from orchestrator import __version__
-from orchestrator.commands import cache, evaluate, methods
+from orchestrator.commands import cache, evaluate, methods, record
 from orchestrator.commands.completion import complete
 from orchestrator.commands.init_file import start_file
 from orchestrator.commands.options import (
@@ -57,6 +57,7 @@ app.add_typer(cache.app)
 app.command(epilog="Example: stillhouse methods methods_fashion_mnist --to docs/methods.md")(
     takes_pair()(methods.methods)
 )
+app.command(epilog="Example: stillhouse record digits")(takes_pair()(record.record))
 app.command(epilog="Example: stillhouse evaluate digits --faithfulness --samples 200 --restarts 2")(
     takes_pair()(evaluate.evaluate)
 )

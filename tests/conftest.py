@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from trainables.training import precision
-from trainables.training.precision import PrecisionFigures
 
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("any_machine", deadline=None)
@@ -45,7 +44,7 @@ def _no_answer_of_this_machine(request: pytest.FixtureRequest, monkeypatch: pyte
 def either_bf16(
     _no_answer_of_this_machine: None, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[bool]:
-    """Whether the processor has bf16; where it has, bf16 is measured to be twice as fast as fp32."""
+    """Whether the processor has bf16, by which the table of precisions decides."""
     fast, asked = bool(request.param), []
 
     def answer() -> bool:
@@ -53,10 +52,6 @@ def either_bf16(
         return fast
 
     monkeypatch.setattr(precision, "cpu_has_bf16", answer)
-    # Measured, the choice would be that of this machine.
-    monkeypatch.setattr(
-        "trainables.slots.agreed_measurements.measure_precision", lambda *_, **__: PrecisionFigures(2.0, 1.0)
-    )
     yield fast
     assert asked, "nobody asked whether the processor has bf16: without either_bf16 this test runs once"
 

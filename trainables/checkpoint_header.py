@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -26,7 +27,19 @@ CLASSES: Final = "classes"
 OURS: Final = "stillhouse."
 """Before those keys in the metadata of an ONNX file."""
 CONFIG: Final = "config.json"
-"""What a folder of transformers has of its network."""
+WEIGHTS: Final = "model.safetensors"
+PREPROCESSING: Final = "preprocessor_config.json"
+"""Files of a folder of transformers: its network, its weights, how its images are prepared."""
+_IN_SHARDS: Final = "model.safetensors.index.json"
+_PICKLED: Final = "pytorch_model.bin"
+
+
+def weights_file(path: Path) -> Path:
+    """The weights of a folder of transformers; any other path as it is."""
+    try:
+        return path / WEIGHTS if path.is_dir() else path
+    except OSError:
+        return path
 
 
 def why_unreadable(path: Path, *, suffixes: Sequence[str] = SUFFIXES) -> str | None:
@@ -35,14 +48,13 @@ def why_unreadable(path: Path, *, suffixes: Sequence[str] = SUFFIXES) -> str | N
     Keys and shapes are compared with the network when it is loaded.
     """
     if path.suffix not in suffixes:
-        return f"allowed: a file that ends in {', '.join(suffixes)}"
+        return f"allowed: a file that ends in {', '.join(suffixes)}, or a folder of transformers"
     try:
         if not path.is_file():
-            return "allowed: an existing file"
+            return _why_missing(path)
         if path.suffix == ONNX:
-            return (
-                None if _onnx_metadata(path) is not None else "allowed: an intact ONNX file; this one is none"
-            )
+            is_one = _onnx_metadata(path) is not None
+            return None if is_one else "allowed: an intact ONNX file; this one is none"
         whole = _is_safetensors(path) if path.suffix == ".safetensors" else zipfile.is_zipfile(path)
     except OSError as error:
         return f"allowed: a file that can be read ({error.strerror})"
@@ -54,6 +66,17 @@ def why_unreadable(path: Path, *, suffixes: Sequence[str] = SUFFIXES) -> str | N
         "allowed: a file that torch.save wrote (zip format); this one is damaged or of another format; "
         "save the state dict again, best as .safetensors"
     )
+
+
+def _why_missing(path: Path) -> str:
+    """What is allowed where a folder of transformers has its weights in another form, or there is nothing."""
+    if path.name == WEIGHTS and (path.parent / _IN_SHARDS).is_file():
+        return f"allowed: a folder with one {WEIGHTS}; save it with save_pretrained(max_shard_size='1TB')"
+    if path.name == WEIGHTS and (path.parent / _PICKLED).is_file():
+        return (
+            f"allowed: a folder with {WEIGHTS}, and it has {_PICKLED}, a pickle; save it with save_pretrained"
+        )
+    return "allowed: an existing file"
 
 
 def known_by(model: ModelConfig) -> dict[str, Any]:
@@ -74,8 +97,8 @@ def preprocessing_metadata(normalisation: Normalisation, classes: Sequence[str])
 
 def stated_normalisation(path: Path) -> Normalisation | None:
     """How the images of these weights are normalised, as their file states; none where it does not."""
-    stated = _stated(path, NORMALISATION)
     with suppress(Unreadable), foreign_file(Unreadable):  # another program's key of that name
+        stated = _stated(path, NORMALISATION) or _of_preprocessor(path)
         own = {key: stated[key] for key in ("mean", "std")} if isinstance(stated, dict) else None
         return None if own is None else Normalisation.from_plain(own)
     return None
@@ -83,8 +106,44 @@ def stated_normalisation(path: Path) -> Normalisation | None:
 
 def stated_classes(path: Path) -> tuple[str, ...] | None:
     """The names of the classes in the order of the logits, as the file states; none where it does not."""
-    stated = _stated(path, CLASSES)
+    stated = _stated(path, CLASSES) or _labels(path)
     return tuple(map(str, stated)) if isinstance(stated, list) else None
+
+
+def preprocessor(path: Path) -> Mapping[str, Any]:
+    """How transformers prepares images for the weights of a folder, as its file says; empty without one."""
+    return _beside(path, PREPROCESSING)
+
+
+def _of_preprocessor(path: Path) -> object:
+    """mean and std of pixels in [0, 1]; none where they are scaled in any other way."""
+    said = preprocessor(path)
+    if not said or said.get("rescale_offset") or not said.get("do_rescale", True):
+        return None
+    if not math.isclose(float(said.get("rescale_factor", 1 / 255)), 1 / 255, rel_tol=1e-3):
+        return None
+    if not said.get("do_normalize", True):
+        return {"mean": [0.0] * 3, "std": [1.0] * 3}
+    return {"mean": said.get("image_mean"), "std": said.get("image_std")}
+
+
+def _labels(path: Path) -> object:
+    """The names of the classes of a folder of transformers; none where nobody named them."""
+    named = _beside(path, CONFIG).get("id2label")
+    if not isinstance(named, Mapping) or any(str(name).startswith("LABEL_") for name in named.values()):
+        return None
+    return [named.get(str(place)) for place in range(len(named))]
+
+
+def _beside(path: Path, name: str) -> Mapping[str, Any]:
+    """What another file of a folder of transformers says; nothing where it is none, or cannot be read."""
+    file = path.with_name(name)
+    if path.name != WEIGHTS or not file.is_file():
+        return {}
+    with suppress(OSError):
+        content = _parsed(file.read_bytes())
+        return content if isinstance(content, dict) else {}
+    return {}
 
 
 def _stated(path: Path, key: str) -> object:

@@ -23,6 +23,7 @@ from trainables.cache.tools.logit_files import read_logits
 from trainables.cache.tools.sample_picture import draw_picture, views_of_sample
 from trainables.config import OBJECTIVE_CONFIGS, BroughtValues, Need
 from trainables.data import load_training
+from trainables.data.splits import NO_LABEL
 from trainables.errors import ConfigError
 from trainables.teacher.alignment_proof import prove_alignment
 
@@ -120,8 +121,9 @@ def show_sample(target: CacheTarget, sample: int, file: Path | None, console: Co
         target.place, manifest, data, request.views, sample=sample, seed=request.view_seed
     )
     file = file or Path(f"sample-{sample}.png")
-    row = data.train.ids.tolist().index(sample)
-    label = data.classes[int(data.train.labels[row])]
+    row = data.ids_M.tolist().index(sample)
+    given = int(data.labels_M[row])
+    label = "none" if given == NO_LABEL else data.classes[given]
     draw_picture(views, file, title=f"sample {sample}: {label}", label=label)
     console.info(f"{file}: {len(views)} views of sample {sample}, whose label is {label}")
     said = [{"bank": view.bank, "view": view.view, "top": dict(view.top)} for view in views]

@@ -64,8 +64,10 @@ def tell_of_cache(target: CacheTarget, console: Console, *, by_view: bool) -> di
     identity = manifest.identity
     kept = identity.dtype.value if identity.top_k is None else f"{identity.dtype.value} {identity.top_k}"
     console.info(f"{place.uri}")
+    unlabelled = figures[0].views[0].unlabelled
+    samples = f"{manifest.n_rows:,} samples{f' ({unlabelled:,} of them unlabelled)' if unlabelled else ''}"
     console.info(
-        f"teacher {identity.teacher[:8]}, data {identity.data[:8]}, {manifest.n_rows:,} samples, "
+        f"teacher {identity.teacher[:8]}, data {identity.data[:8]}, {samples}, "
         f"{identity.n_classes} classes, kept as {kept}, {bytes_in_words(manifest.bytes)}"
     )
     rows = [row for bank in figures for row in _rows(bank, by_view=by_view)]

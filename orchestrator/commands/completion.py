@@ -1,45 +1,73 @@
-"""`stillhouse run` and `stillhouse pick`: do what is left of an experiment, and show what came of it."""
+"""`stillhouse run`, `pick` and `record`: do what is left of an experiment, and show what came of it."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 from contextlib import redirect_stdout
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+import typer
 
 from orchestrator.config.loading import load_experiment
 from orchestrator.config.overrides import Overrides
+from trainables.errors import Interrupted, StillhouseError
+
+if TYPE_CHECKING:
+    from orchestrator.records.summary import Summary
 
 
 def complete(
-    command: Literal["run", "pick"], experiment: str, overrides: Overrides, *, json_only: bool
+    command: Literal["run", "pick", "record"], experiment: str, overrides: Overrides, *, json_only: bool
 ) -> None:
     """Do what the ledger lacks, and print the result; `pick` asks for a search that is finished.
 
+    What only MLflow lacks withholds no results: they are shown, and the exit status is 1. `record` asks for
+    a run that is finished, and writes its ledger to MLflow from the first event on, whatever is there.
+
     Raises:
         StillhouseError: as `run_experiment` says; the message names the command that goes on.
+        typer.Exit: MLflow lacks something.
     """
     loaded = load_experiment(experiment, overrides=overrides)
-    from orchestrator.pipeline.finished import finished_summary, require_any_search, show
+    from orchestrator.pipeline import finished
+    from orchestrator.records.summary import lacking
     from orchestrator.terminal.console import Console
 
     console = Console(json_only=json_only)
-    summary = finished_summary(loaded)
-    if summary is None:
-        if command == "pick":
-            require_any_search(loaded)
-        from orchestrator.pipeline.run import run_experiment
+    summary = known = finished.finished_summary(loaded)
+    if summary is None and command == "pick":
+        finished.require_any_search(loaded)
+    if summary is None and command == "record":
+        raise finished.unfinished(loaded)
+    try:
+        again = command == "record"
+        if summary is None or finished.is_to_be_recorded(loaded, summary, console.info, always=again):
+            from orchestrator.pipeline.run import run_experiment
 
-        # Ray writes notices to standard output, where programs read JSON.
-        with redirect_stdout(sys.stderr if json_only else sys.stdout):
-            summary = run_experiment(
-                loaded,
-                console,
-                resume_command=command_line(command, experiment, overrides),
-                search_must_exist=command == "pick",
-            )
-    show(summary, console, ui_command=command_line("ui", experiment, Overrides(out=overrides.out)))
+            # Ray writes notices to standard output, where programs read JSON.
+            with redirect_stdout(sys.stderr if json_only else sys.stdout):
+                summary = run_experiment(
+                    loaded,
+                    console,
+                    resume_command=command_line(command, experiment, overrides),
+                    search_must_exist=command == "pick",
+                )
+    except StillhouseError as error:
+        if known is None or isinstance(error, Interrupted):
+            raise
+        summary = lacking(known, str(error))
+    finished.show(summary, console, ui_command=command_line("ui", experiment, Overrides(out=overrides.out)))
     console.result(summary.plain())
+    _require_record(summary)
+
+
+def _require_record(summary: Summary) -> None:
+    """End with status 1 where MLflow lacks something; programs have read of it in the summary."""
+    if summary.mlflow.lacks is not None:
+        lacks = f"the results are in {summary.out}, and not all in MLflow: {summary.mlflow.lacks}"
+        typer.echo(f"error: {lacks}", err=True)
+        raise typer.Exit(1)
 
 
 def command_line(command: str, experiment: str, overrides: Overrides) -> str:

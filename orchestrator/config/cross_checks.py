@@ -177,6 +177,17 @@ def _start_weights_fit_all(both: Both) -> Found:
             yield both.document, Problem(("student", "checkpoint"), text)
 
 
+def _what_is_frozen_was_trained(both: Both) -> Found:
+    """Random weights that are never trained help nobody; a factory may bring others."""
+    student = both.config.student
+    if both.config.training.freeze and student.checkpoint is None and student.factory is None:
+        text = (
+            "found parts to freeze, and a student that starts from random weights; allowed: with "
+            "`student.checkpoint`, the weights to start from"
+        )
+        yield both.document, Problem(("training", "freeze"), text)
+
+
 def _a_live_teacher_answers(both: Both) -> Found:
     """What the student sees after an attack is in no cache: the teacher itself has to be asked about it."""
     if both.config.cache.online and not both.config.teacher.imported:
@@ -221,6 +232,7 @@ CHECKS: Final[tuple[Callable[[Both], Found], ...]] = (
     _cache_keeps_enough_classes,
     _embeddings_are_there,
     _start_weights_fit_all,
+    _what_is_frozen_was_trained,
     _a_live_teacher_answers,
     _a_network_is_there_to_ask,
     _onnx_gives_logits_alone,

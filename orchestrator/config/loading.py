@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import search_spaces
+from orchestrator.config import path_checks
 from orchestrator.config.constraints import parse_constraints
 from orchestrator.config.cross_checks import Both, check_together
 from orchestrator.config.overrides import Overrides
 from orchestrator.config.pairs import chosen, split_pair, with_pair
-from orchestrator.config.schema import ExperimentConfig, TeacherConfig
+from orchestrator.config.schema import ExperimentConfig
 from orchestrator.config.schema_description import did_you_mean
 from orchestrator.config.validation_messages import Problem, Problems, as_error, build, shown
 from orchestrator.config.yaml_reader import Document, KeyPath, read_yaml, shortened
 from search_spaces.space import SpaceConfig
-from trainables.checkpoint_header import SUFFIXES, stated_normalisation, why_unreadable
-from trainables.config import ModelConfig, ModelName
-from trainables.config.teacher import ONNX, TO_WRITE
+from trainables.checkpoint_header import weights_file
+from trainables.config import DataConfig, ModelConfig, ModelName
+from trainables.config.checkpoints import is_elsewhere, is_published
 from trainables.errors import ConfigError
 from trainables.local_files import expanded
 
@@ -70,7 +71,7 @@ def load_experiment(
     with problems.gathered():
         config = _resolved(build(ExperimentConfig, document), document, folder)
         if check_paths:
-            _check_paths(config, document)
+            path_checks.check_paths(config, document)
     with problems.gathered():
         space_document = _space_document(document, folder, overrides)
         space = build(SpaceConfig, space_document)
@@ -161,7 +162,7 @@ def _space_document(document: Document, folder: Path, overrides: Overrides) -> D
         raise ConfigError  # with no line: reading the experiment tells what is wrong with it
     if _is_path(named):
         path = _absolute(document, ("space",), folder)
-        if not _is_there(path, stat.S_ISREG):
+        if not path_checks.is_there(path, stat.S_ISREG):
             message = f"found {shown(named)}; allowed: a shipped name or an existing file, not {path}"
             raise as_error(document, [Problem(("space",), message)])
         return read_yaml(path)
@@ -200,26 +201,19 @@ def _resolved(config: ExperimentConfig, document: Document, folder: Path) -> Exp
                 return str(_absolute(document, key, folder))
         return text
 
-    def built_from(model: ModelConfig, *key: str) -> dict[str, Any]:
-        """Where transformers finds the network: beside the experiment's file, or on the hub."""
-        variant = model.variant if model.name is ModelName.TRANSFORMERS else None
-        if variant is None or not (variant[0] in "./~" or _is_there(folder / variant, stat.S_ISDIR)):
-            return {}
-        return {"variant": absolute(variant, *key, "variant")}
-
     teacher = config.teacher
     if teacher.model is not None:
-        model = teacher.model.with_overrides(**built_from(teacher.model, "teacher", "model"))
+        model = teacher.model.with_overrides(
+            **_built_from(teacher.model, folder, absolute, "teacher", "model")
+        )
         teacher = teacher.with_overrides(model=model)
     space = absolute(config.space, "space") if _is_path(config.space) else config.space
     resolved = config.with_overrides(
-        data=config.data.with_overrides(root=absolute(config.data.root, "data", "root")),
-        teacher=teacher.with_overrides(
-            checkpoint=absolute(config.teacher.checkpoint, "teacher", "checkpoint")
-        ),
+        data=_data_resolved(config.data, absolute),
+        teacher=teacher.with_overrides(checkpoint=_weights(config.teacher.checkpoint, absolute, "teacher")),
         student=config.student.with_overrides(
-            checkpoint=absolute(config.student.checkpoint, "student", "checkpoint"),
-            **built_from(config.student, "student"),
+            checkpoint=_weights(config.student.checkpoint, absolute, "student"),
+            **_built_from(config.student, folder, absolute, "student"),
         ),
         cache=config.cache.with_overrides(uri=absolute(config.cache.uri, "cache", "uri")),
         space=space,
@@ -231,55 +225,32 @@ def _resolved(config: ExperimentConfig, document: Document, folder: Path) -> Exp
     return resolved
 
 
+def _data_resolved(data: DataConfig, absolute: Callable[..., str | None]) -> DataConfig:
+    root = absolute(data.root, "data", "root")
+    if data.unlabelled is None:
+        return data.with_overrides(root=root)
+    folder = absolute(data.unlabelled.root, "data", "unlabelled", "root")
+    return data.with_overrides(root=root, unlabelled=data.unlabelled.with_overrides(root=folder))
+
+
+def _weights(text: str | None, absolute: Callable[..., str | None], section: str) -> str | None:
+    """A checkpoint, absolute where it is a file; of a folder of transformers, the file in it."""
+    path = text if is_published(text) else absolute(text, section, "checkpoint")
+    return path if path is None or is_elsewhere(text) else str(weights_file(Path(path)))
+
+
+def _built_from(
+    model: ModelConfig, folder: Path, absolute: Callable[..., str | None], *key: str
+) -> dict[str, Any]:
+    """Where transformers finds the network: beside the experiment's file, or on the hub."""
+    variant = model.variant if model.name is ModelName.TRANSFORMERS else None
+    if variant is None or not (variant[0] in "./~" or path_checks.is_there(folder / variant, stat.S_ISDIR)):
+        return {}
+    return {"variant": absolute(variant, *key, "variant")}
+
+
 def _absolute(document: Document, key: KeyPath, folder: Path) -> Path:
     try:
         return (folder / expanded(document.value(key))).resolve()
     except ConfigError as error:
         raise as_error(document, [Problem(key, str(error))]) from error
-
-
-def _is_there(path: Path, is_wanted: Callable[[int], bool]) -> bool:
-    """Whether a file of this kind can be seen; false for a name that no file can have."""
-    try:
-        return is_wanted(path.stat().st_mode)
-    except OSError:
-        return False
-
-
-def _check_paths(config: ExperimentConfig, document: Document) -> None:
-    problems = []
-    root, checkpoint = config.data.root, config.teacher.checkpoint
-    if root is not None and not config.data.download and not _is_there(Path(root), stat.S_ISDIR):
-        problems.append(_absent(("data", "root"), root, "folder", document))
-    files = {"teacher": checkpoint, "student": config.student.checkpoint}
-    found_wrong = {
-        name: why_unreadable(Path(file), suffixes=SUFFIXES if name == "student" else (*SUFFIXES, ONNX))
-        for name, file in files.items()
-        if file is not None
-    }
-    for section, problem in found_wrong.items():
-        if problem is not None:
-            found, file = document.value((section, "checkpoint")), files[section]
-            there = "" if found == file else f", not {file}"
-            problems.append(Problem((section, "checkpoint"), f"found {shown(found)}; {problem}{there}"))
-    is_readable = checkpoint is not None and found_wrong["teacher"] is None
-    if is_readable and not _tells_normalisation(config.teacher):
-        text = f"it does not say how images were normalised when it was trained; {TO_WRITE}"
-        problems.append(Problem(("teacher", "checkpoint"), text))
-    if problems:
-        raise as_error(document, problems)
-
-
-def _tells_normalisation(teacher: TeacherConfig) -> bool:
-    """Whether experiment or checkpoint says it; of torchvision's own files, torchvision is asked later."""
-    return (
-        teacher.normalisation is not None
-        or (teacher.model is not None and teacher.model.name is ModelName.TORCHVISION)
-        or stated_normalisation(Path(str(teacher.checkpoint))) is not None
-    )
-
-
-def _absent(path: KeyPath, resolved: str, kind: str, document: Document) -> Problem:
-    found = document.value(path)
-    there = "" if found == resolved else f", not {resolved}"
-    return Problem(path, f"found {shown(found)}; allowed: an existing {kind}{there}")

@@ -21,6 +21,7 @@ from trainables.config import (
     ViewsConfig,
 )
 from trainables.config.base import FiniteFloat, Scalar
+from trainables.config.checkpoints import is_elsewhere
 from trainables.config.teacher import ONNX, OnnxOutput, Pretrained, StatedClasses, StatedNormalisation
 from trainables.errors import ConfigError
 
@@ -44,8 +45,9 @@ class TeacherConfig(Config):
     model: ModelConfig | None = None
     checkpoint: str | None = Field(
         None,
-        description=".safetensors, .pt read with weights_only, or .onnx, which needs no `model`; without it "
-        "the teacher is trained",
+        description=".safetensors, or .pt read with weights_only; .onnx, which needs no `model`; a folder of "
+        "transformers; `published` (or `published:TAG`): those of its library; or models:/NAME/VERSION, "
+        "models:/NAME@ALIAS, runs:/RUN/PATH in MLflow; without it the teacher is trained",
     )
     output: OnnxOutput = None
     imported: bool = Field(
@@ -61,6 +63,8 @@ class TeacherConfig(Config):
     def _one_source(self) -> Self:
         if self.is_onnx and self.model is not None:
             raise ValueError("an ONNX file (`checkpoint`) holds its network: leave out `model`")
+        if self.is_onnx and is_elsewhere(self.checkpoint):
+            raise ValueError("an ONNX file (`checkpoint`) is given by its path: fetch it first")
         if not self.is_onnx and self.imported == (self.model is not None):
             raise ValueError(
                 "give a `model`, or `imported: true` where only its logits are known, not both; a "
@@ -78,6 +82,10 @@ class TeacherConfig(Config):
             raise ValueError(
                 "`pretrained` is for a `model` by `factory` that brings its weights, without a `checkpoint`"
             )
+        if self.model is not None:
+            self.model.require_published(self.checkpoint)
+        if self.training.freeze or self.training.lr_groups:
+            raise ValueError("`freeze` and `lr_groups` are for students; a teacher is trained as a whole")
         if self.normalisation is not None and self.checkpoint is None and not self.pretrained:
             raise ValueError(
                 "`normalisation` is for weights that were trained elsewhere (`checkpoint`, or `pretrained`); "

@@ -140,7 +140,7 @@ def _actors(run: Run, teacher: TeacherFacts, views: int) -> int:
     """As many teachers as the cluster has devices for, but no more than the rows are worth starting."""
     capacity = run.workers.capacity
     devices = int(capacity.gpus or capacity.cpus // run.experiment.cluster.cpus_per_worker)
-    return max(1, min(devices, teacher.split.n_train * views // ROWS_PER_ACTOR))
+    return max(1, min(devices, teacher.split.n_rows * views // ROWS_PER_ACTOR))
 
 
 def _prove(run: Run, request: CacheRequest, summary: CacheSummary) -> None:

@@ -6,11 +6,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import out_folder
 from orchestrator.config.schema import ExperimentConfig
+from orchestrator.pipeline.brought_weights import WEIGHTS_FOLDER, brought_weights, pinned
 from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.workers import Workers
 from orchestrator.records.ledger import Ledger
@@ -24,9 +27,12 @@ from trainables.config import (
     ModelConfig,
     OnlineSpec,
     StartWeights,
+    TeacherSource,
     WorkbenchSpec,
     digest_of,
 )
+from trainables.config.checkpoints import is_elsewhere
+from trainables.config.data import UnlabelledConfig
 from trainables.errors import CheckpointError
 from trainables.local_files import file_sha256
 from trainables.seeds import derive_seed
@@ -44,6 +50,8 @@ class Run:
     stages: Stages
     workers: Workers
     console: Console
+    weights: Path | None = None
+    """Where weights that are brought from elsewhere are put; none: into a folder of `out`."""
 
     @property
     def experiment(self) -> ExperimentConfig:
@@ -65,9 +73,10 @@ class Run:
         """What all students start from; none for random weights.
 
         Raises:
+            ConfigError: it cannot be brought.
             CheckpointError: the file cannot be read.
         """
-        checkpoint = self.experiment.student.checkpoint
+        checkpoint = self.start_file
         if checkpoint is None:
             return None
         try:
@@ -77,6 +86,32 @@ class Run:
                 f"student.checkpoint {checkpoint} cannot be read ({error.strerror}); put it back, since the "
                 "search is known by its content"
             ) from error
+
+    @cached_property
+    def teacher_source(self) -> TeacherSource:
+        """The teacher's network, and its weights as a file where they were trained elsewhere.
+
+        Raises:
+            ConfigError: they cannot be brought, or only its logits are known.
+            CheckpointError: what was brought cannot be read.
+        """
+        source = self.experiment.teacher.source
+        return source.with_overrides(checkpoint=self._brought(source.checkpoint, source.model))
+
+    @cached_property
+    def start_file(self) -> str | None:
+        """The file that all students start from; none for random weights.
+
+        Raises:
+            ConfigError: it cannot be brought.
+            CheckpointError: what was brought cannot be read.
+        """
+        return self._brought(self.experiment.student.checkpoint, self.experiment.student)
+
+    def _brought(self, checkpoint: str | None, model: ModelConfig | None) -> str | None:
+        if checkpoint is None or model is None or not is_elsewhere(checkpoint):
+            return checkpoint
+        return str(brought_weights(self.loaded, checkpoint, model, self.weights or self.out / WEIGHTS_FOLDER))
 
     def key_path(self, text: str) -> str:
         """A path as fingerprints hold it: they know it again when the folder was moved."""
@@ -131,6 +166,7 @@ class Run:
         experiment = self.experiment
         start = self.start
         is_population = self.space.scheduler.name == "pbt"
+        unlabelled = experiment.data.unlabelled
         return digest_of(
             {
                 "teacher": teacher.fingerprint,
@@ -142,19 +178,26 @@ class Run:
                 "training": experiment.training.plain(),
                 "space": self.space.plain(),
                 "seed": experiment.seed,
+                **({"unlabelled": _learning(unlabelled)} if unlabelled else {}),
                 **({"population": experiment.budget.trials} if is_population else {}),
             }
         )
 
 
+def _learning(unlabelled: UnlabelledConfig) -> dict[str, Any]:
+    """How students learn from unlabelled images; which ones these are is among the facts of the data."""
+    return unlabelled.model_dump(include={"share", "top_class_as_target"})
+
+
 @contextmanager
 def quiet_run(loaded: LoadedExperiment, console: Console) -> Iterator[Run]:
     """The experiment as stages see it; nothing is started, and no folder is made for one that never ran."""
-    out = out_folder(loaded)
+    loaded, out = pinned(loaded), out_folder(loaded)
     with tempfile.TemporaryDirectory() as nowhere:
         ledger = Ledger(out if (out / "ledger.jsonl").exists() else Path(nowhere))
         try:
             with Workers(loaded.config, out, console) as workers:
-                yield Run(loaded, out, ledger, Stages(ledger, console), workers, console)
+                weights = None if out.exists() else Path(nowhere)
+                yield Run(loaded, out, ledger, Stages(ledger, console), workers, console, weights)
         finally:
             ledger.close()

@@ -94,7 +94,7 @@ def evaluate_student(
             _require_tested(run, record)
         teacher = _teacher(run, needs_network=search is not None)
         look_at_images(run.experiment.data, console)
-        data = load_training(run.experiment.data)
+        data = load_training(run.experiment.data.labelled)
         shown = load_test(run.experiment.data, data.classes) if wanted is Split.TEST else data.selection
         evaluator = _Evaluator(run, data, shown)
         own = KeptNetwork(model=TrialSpec.from_plain(record.spec).student, weights=str(record.checkpoint))

@@ -15,6 +15,7 @@ from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import SelectedChampion, seed_of
 from orchestrator.tracking.recorder import MlflowRecorder
 from orchestrator.tracking.registry import register_champion
+from orchestrator.tracking.store import StoreAway, WriteRefused
 from trainables.config import DataConfig, ModelConfig, TrialSpec, digest_of
 from trainables.data import load_training
 from trainables.errors import StillhouseError
@@ -79,17 +80,18 @@ def register_stage(
 ) -> dict[str, Any]:
     """The champion in MLflow's model registry: {"model", "version", "experiment_id", "parent_run_id"}.
 
-    Raises:
-        StillhouseError: MLflow has not got the champion's run yet; running again goes on from here.
+    Where MLflow does not take it, `lacks` says why, and running again tries again: it is no reason to
+    withhold the results.
     """
     trial = champion.record.trial
     name = run.experiment.pick.model_name or f"stillhouse-{run.experiment.name}"
 
+    left = recorder.flush(FLUSH_S)
+
     def register() -> dict[str, Any]:
-        left = recorder.flush(FLUSH_S)
         run_id = recorder.run_id(trial)
         if run_id is None:
-            raise StillhouseError(f"MLflow has no run of the champion {trial}: {left}")
+            raise StoreAway(f"MLflow has no run of the champion {trial}: {left}")
         version = register_champion(
             tracking_uri, model_name=name, run_id=run_id, exported=run.out / "champion", tags=lineage
         )
@@ -101,7 +103,24 @@ def register_stage(
         }
 
     key = digest_of([run.key_path(tracking_uri), name, trial, dict(lineage)])
-    return run.stages.run("register", key, register)
+
+    def is_there(found: dict[str, Any]) -> bool:
+        """Not in a store that was made anew; nothing is known of one that cannot be asked."""
+        runs = (None, found.get("parent_run_id"))
+        return not recorder.began_anew and _place(recorder)["parent_run_id"] in runs
+
+    try:
+        return run.stages.run("register", key, register, still_valid=is_there)
+    except (StoreAway, WriteRefused) as error:
+        return {"model": None, "version": None, **_place(recorder), "lacks": str(error)}
+
+
+def _place(recorder: MlflowRecorder) -> dict[str, str | None]:
+    """Where the record is; nothing where MLflow could not be asked."""
+    try:
+        return {"experiment_id": recorder.experiment_id, "parent_run_id": recorder.parent_run_id}
+    except StillhouseError:
+        return {"experiment_id": None, "parent_run_id": None}
 
 
 def _build(student: ModelConfig, teacher: TeacherFacts) -> nn.Module:
@@ -110,7 +129,7 @@ def _build(student: ModelConfig, teacher: TeacherFacts) -> nn.Module:
 
 
 def _sample_images(run: Run) -> torch.Tensor:
-    data = load_training(run.experiment.data)
+    data = load_training(run.experiment.data.labelled)
     return normalise(data.selection.images[:SAMPLE_IMAGES], data.mean, data.std)
 
 
@@ -158,4 +177,5 @@ def _facts(
             "seed": seed_of(record),
             **({"start": start.sha256} if start else {}),
         },
+        **({"precision": record.precision} if record.precision else {}),
     }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from orchestrator.config.loading import LoadedExperiment
-from orchestrator.config.paths import imported_file, out_folder
+from orchestrator.config.paths import experiment_name, imported_file, out_folder, tracking_uri
 from orchestrator.records.bad_outcomes import bad_outcomes
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger
@@ -14,8 +15,11 @@ from orchestrator.records.students_table import SPLITS, comparison, students_tab
 from orchestrator.records.summary import Champion, Summary, champions_group, read_summary
 from orchestrator.terminal.console import Console
 from orchestrator.terminal.formatting import counted, percent
+from orchestrator.tracking.cursor import CursorFile
+from orchestrator.tracking.kept_record import Lack, what_is_lacking
 from trainables.checkpoint_header import known_by
 from trainables.config import digest_of
+from trainables.config.checkpoints import is_elsewhere
 from trainables.config.teacher import ONNX
 from trainables.errors import ConfigError
 from trainables.local_files import file_sha256
@@ -31,8 +35,11 @@ def run_key(loaded: LoadedExperiment, ledger: Ledger) -> str:
     config = loaded.config.plain()
     paths = ledger.key_paths(loaded.folder)
     for section, name in (("data", "root"), ("teacher", "checkpoint"), ("cache", "uri")):
-        if config[section][name] is not None:
+        if config[section][name] is not None and not is_elsewhere(config[section][name]):
             config[section][name] = paths(config[section][name])
+    unlabelled = config["data"].get("unlabelled")
+    if unlabelled and unlabelled["root"] is not None:
+        unlabelled["root"] = paths(unlabelled["root"])
     config["space"] = paths(config["space"])
     teacher, student = loaded.config.teacher, loaded.config.student
     if teacher.model is not None:
@@ -40,7 +47,7 @@ def run_key(loaded: LoadedExperiment, ledger: Ledger) -> str:
     config["student"].update(known_by(student.network))
     file = str(imported_file(loaded)) if teacher.imported else teacher.checkpoint
     stamp: list[Any] = file_stamp(file)
-    if student.checkpoint is not None:
+    if student.checkpoint is not None and not is_elsewhere(student.checkpoint):
         config["student"]["checkpoint"] = [paths(student.checkpoint), file_stamp(student.checkpoint)]
     if ledger.former_place is None:  # an earlier version had the place of the output folder in it
         del config["out"]
@@ -86,6 +93,37 @@ def finished_summary(loaded: LoadedExperiment) -> Summary | None:
     return summary if all(Path(file).is_file() for file in files) else None
 
 
+def is_to_be_recorded(
+    loaded: LoadedExperiment, summary: Summary, tell: Callable[[str], None], *, always: bool = False
+) -> bool:
+    """Whether MLflow's record of a finished run is to be written from the ledger; what it lacks is told.
+
+    Raises:
+        StillhouseError: the record is damaged.
+    """
+    out, uri, name = out_folder(loaded), tracking_uri(loaded), experiment_name(loaded)
+    ledger = Ledger(out)
+    ledger.close()
+    lack = what_is_lacking(ledger, uri=uri, experiment=name, out=out)
+    if lack is None and summary.mlflow.lacks is not None:
+        lack = Lack(summary.mlflow.lacks, from_the_start=False)
+    if lack is None and not always:
+        return False
+    if always or (lack is not None and lack.from_the_start):
+        CursorFile(out, uri, name).forget()
+    why = "" if lack is None else f"{lack.why}: "
+    tell(f"{why}MLflow's record is written from the ledger, and nothing is trained")
+    return True
+
+
+def unfinished(loaded: LoadedExperiment) -> ConfigError:
+    """The refusal to record again what is not finished."""
+    return ConfigError(
+        f"{out_folder(loaded)} holds no finished run of {loaded.config.name} with these options; `stillhouse "
+        "run` goes on with it, and records what it finds"
+    )
+
+
 def require_any_search(loaded: LoadedExperiment) -> None:
     """Refuse at once to pick where no search of any kind was ever finished.
 
@@ -126,7 +164,8 @@ def show(summary: Summary, console: Console, *, ui_command: str) -> None:
         )
     console.info(f"  card: {_from_here(champion.model_card)}")
     console.info(f"report: {_from_here(Path(summary.out) / 'report.html')}")
-    console.info(f"ranked runs in MLflow: {ui_command}")
+    if summary.mlflow.experiment_id is not None:
+        console.info(f"ranked runs in MLflow: {ui_command}")
 
 
 def champion_lines(summary: Summary) -> tuple[str, str, str]:

@@ -19,7 +19,8 @@ from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.finished import file_stamp
 from orchestrator.pipeline.imported_teacher import read_imported
 from orchestrator.pipeline.preflight_networks import NetworkChecks
-from orchestrator.pipeline.teacher_stage import keyed_data, known_teacher, look_at_images
+from orchestrator.pipeline.teacher_stage import known_teacher, look_at_images
+from orchestrator.pipeline.unlabelled_stage import keyed_data
 from orchestrator.terminal.console import Progress
 from orchestrator.terminal.masking import without_secrets
 from trainables.checkpoint_header import known_by
@@ -96,18 +97,15 @@ def preflight(run: Run) -> Findings:
 def preflight_key(run: Run) -> str:
     """Fingerprint of what data and networks are made of; a factory's own module counts, file by file."""
     experiment = run.experiment
-    checkpoint, uri, start = (
-        experiment.teacher.checkpoint,
-        experiment.cache.uri,
-        experiment.student.checkpoint,
-    )
+    uri, start = experiment.cache.uri, run.start_file
+    checkpoint = None if experiment.teacher.imported else run.teacher_source.checkpoint
     teacher, cache = experiment.teacher.plain(), experiment.cache.plain()
     teacher["model"] = experiment.teacher.model and known_by(experiment.teacher.model)
     teacher["checkpoint"] = checkpoint and run.key_path(checkpoint)
     cache["uri"] = uri and run.key_path(uri)
     return digest_of(
         {
-            "data": keyed_data(run),
+            "data": keyed_data(run, experiment.data),
             "teacher": teacher,
             "checkpoint": file_stamp(checkpoint),
             "students": [known_by(experiment.student.network), run.space.student.plain()],
@@ -201,8 +199,14 @@ def _inspected(run: Run, found: Findings) -> TrainingData | None:
 
 
 def _factories(run: Run) -> tuple[str, ...]:
-    """Of data, teacher and student, each once."""
+    """Of data, unlabelled images, teacher and student, each once."""
     experiment = run.experiment
     teacher = experiment.teacher.model
-    paths = (experiment.data.factory, teacher.factory if teacher else None, experiment.student.factory)
+    unlabelled = experiment.data.unlabelled
+    paths = (
+        experiment.data.factory,
+        unlabelled.factory if unlabelled else None,
+        teacher.factory if teacher else None,
+        experiment.student.factory,
+    )
     return tuple(dict.fromkeys(path for path in paths if path is not None))

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.pipeline.context import Run
-from orchestrator.pipeline.teacher_checks import require_better_than_chance
+from orchestrator.records.teacher_checks import require_better_than_chance
 from orchestrator.terminal.formatting import percent
 from trainables.config import ModelConfig, TeacherSource
 from trainables.data import ImageSplit, TrainingData
-from trainables.errors import StillhouseError
+from trainables.errors import ConfigError, StillhouseError
 from trainables.evaluation.chance import against_chance
 from trainables.evaluation.metrics import answers
 from trainables.export.formats import check_export
@@ -28,6 +28,7 @@ from trainables.models.weights import load_weights
 from trainables.seeds import first_by_hash, salt_of
 from trainables.teacher.loading import load_onnx
 from trainables.teacher.preprocessing import n_outputs, shown_as_trained
+from trainables.training.fine_tuning import fine_tuning
 from trainables.views.normalise import normalise
 
 BATCH: Final = 4
@@ -55,7 +56,7 @@ class NetworkChecks:
             StillhouseError: it cannot be built or loaded, nobody says what its images were normalised by, it
                 lacks classes, does not give logits of them, or is right no more often than by chance.
         """
-        source, batch_size = self.run.experiment.teacher.source, self.run.experiment.training.eval_batch_size
+        source, batch_size = self.run.teacher_source, self.run.experiment.training.eval_batch_size
         network = shown_as_trained(self._loaded(source), source, self.data)
         name = "teacher (ONNX)" if source.model is None else _named("teacher", source.model)
         check_logits(network, self._images(), n_classes=len(self.data.classes), name=name)
@@ -71,7 +72,7 @@ class NetworkChecks:
         return [
             *notes,
             f"teacher: right on {percent(found.right / found.images)} % of {found.images} selection images "
-            f"({source.checkpoint or (source.model and source.model.factory)})",
+            f"({self.run.experiment.teacher.checkpoint or (source.model and source.model.factory)})",
         ]
 
     def _loaded(self, source: TeacherSource) -> nn.Module:
@@ -97,8 +98,14 @@ class NetworkChecks:
         if start is not None:
             fresh = start_from(network, start, classes=self.data.classes)
             head = f"but for its head, which is fresh ({', '.join(fresh)})" if fresh else "head and all"
-            notes.append(f"{_named('student', config)}: starts from {start.path}, {head}")
+            notes.append(
+                f"{_named('student', config)}: starts from {self.run.experiment.student.checkpoint}, {head}"
+            )
         self._check_logits(network, config, "student")
+        try:
+            fine_tuning(network, self.run.experiment.training, len(self.data.classes))
+        except ConfigError as error:
+            raise ConfigError(f"{_named('student', config)}: {error}") from error
         return [*notes, *self._adapted(network, config, "student")]
 
     def export(self) -> None:

@@ -24,6 +24,7 @@ from orchestrator.records.summary import (
     Summary,
     TeacherFigures,
     champion_of,
+    lacking,
     trial_row,
     write_summary,
 )
@@ -33,12 +34,13 @@ from orchestrator.tracking.names import SHORT, ranked_runs_url
 from orchestrator.tracking.recorder import MlflowRecorder
 from trainables.config import TrialSpec
 from trainables.config.metrics import ACCURACY
-from trainables.errors import StillhouseError
 from trainables.teacher.cache_build import CacheSummary
 from trainables.training.train_teacher import TeacherFacts
 
 LOCAL_UI = "http://127.0.0.1:5000"
 FLUSH_S = 120.0
+_SECOND_FLUSH_S = 5.0
+"""Where MLflow was waited for in vain just now."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +145,8 @@ def write_up(
 ) -> Summary:
     """Write summary.json and report.html, bring MLflow up to date, and note that the run is finished.
 
-    Raises:
-        StillhouseError: MLflow lacks something; running again writes it.
+    Where MLflow lacks something, the summary says so, the run is not noted as finished, and running again
+    writes it.
     """
     summary = _summary(run, results, shipped, registered, tracking_uri)
     write_summary(run.out / "summary.json", summary)
@@ -157,17 +159,17 @@ def write_up(
         run.ledger.events(),
         figures=numbers_of(results.costs),
     )
-    if run.ledger.finished(STAGE, run_key(run.loaded, run.ledger)) is None:
+    is_new = run.ledger.finished(STAGE, run_key(run.loaded, run.ledger)) is None
+    if is_new or recorder.began_anew:  # what was kept before names the runs of the store that is gone
         recorder.record_artifact(report)
         recorder.record_artifact(run.out / "summary.json")
-    left = recorder.flush(FLUSH_S)
-    if left:
-        raise StillhouseError(f"{left}; the results are in {run.out}")
-    run.ledger.append(
-        StageEvent(
-            stage=STAGE, key=run_key(run.loaded, run.ledger), status="finished", seconds=0.0, result={}
-        )
-    )
+    refused = registered.get("lacks")
+    left = recorder.flush(FLUSH_S if refused is None else _SECOND_FLUSH_S)
+    if left or refused is not None:
+        summary = lacking(summary, str(left) if left else f"{refused}; the next run tries again")
+    else:
+        key = run_key(run.loaded, run.ledger)
+        run.ledger.append(StageEvent(stage=STAGE, key=key, status="finished", seconds=0.0, result={}))
     summary = summary.model_copy(update={"ledger": run.ledger.mark()})
     write_summary(run.out / "summary.json", summary)
     return summary
@@ -202,13 +204,17 @@ def _summary(
             tracking_uri=tracking_uri,
             experiment_id=registered["experiment_id"],
             parent_run_id=registered["parent_run_id"],
-            ui_url=ranked_runs_url(base, registered["experiment_id"]),
+            ui_url=_ranked_runs(base, registered["experiment_id"]),
             registered_model=registered["model"],
             version=registered["version"],
         ),
         leaks=leaks_found(run),
         ledger=run.ledger.mark(),
     )
+
+
+def _ranked_runs(base: str, experiment_id: str | None) -> str | None:
+    return None if experiment_id is None else ranked_runs_url(base, experiment_id)
 
 
 def _finalist(run: Run, results: RunResults, group: Group) -> Finalist:

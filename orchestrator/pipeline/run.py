@@ -13,6 +13,7 @@ import filelock
 from orchestrator import __version__
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import experiment_name, out_folder, tracking_uri
+from orchestrator.pipeline.brought_weights import pinned
 from orchestrator.pipeline.cache_stage import cache_identity, cache_stage
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.export import export_stage, register_stage
@@ -58,7 +59,7 @@ def run_experiment(
         ConfigError: `search_must_exist` and the search was never finished; or preflight found a problem.
         StillhouseError: a stage failed; running again goes on from there.
     """
-    out = out_folder(loaded)
+    loaded, out = pinned(loaded), out_folder(loaded)
     with _locked(out), closing(Ledger(out)) as ledger:
         workers = Workers(loaded.config, out, console)
         run = Run(loaded, out, ledger, Stages(ledger, console), workers, console)
@@ -66,7 +67,7 @@ def run_experiment(
             require_search(run)
         tell_of_move(loaded, console.info)
         recorder = _recorder(loaded, ledger, out)
-        status = "FAILED"
+        status, is_behind = "FAILED", False
         try:
             with storage_told("run", ledger), workers:
                 if not search_must_exist:
@@ -74,13 +75,15 @@ def run_experiment(
                 recorder.start()
                 summary = _stages(run, recorder)
             status = "FINISHED"
+            is_behind = summary.mlflow.lacks is not None
         except KeyboardInterrupt as error:
             status = "KILLED"
             raise Interrupted(f"interrupted; go on with: {resume_command}") from error
         finally:
             # On Ctrl-C people wait ten seconds at most; what MLflow lacks then, the next run writes.
             if recorder.is_started:
-                recorder.close(status, timeout_s=CLOSE_S[status])  # type: ignore[arg-type]
+                patience_s = CLOSE_S["KILLED" if is_behind else status]
+                recorder.close(status, timeout_s=patience_s)  # type: ignore[arg-type]
         return summary
 
 

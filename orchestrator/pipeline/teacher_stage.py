@@ -8,7 +8,14 @@ from typing import Any
 
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.imported_teacher import imported_facts, read_imported
-from orchestrator.pipeline.teacher_checks import (
+from orchestrator.pipeline.unlabelled_stage import (
+    keyed_data,
+    recorded_unlabelled,
+    with_facts,
+    with_known,
+    with_unlabelled,
+)
+from orchestrator.records.teacher_checks import (
     chance_in_words,
     require_accuracy,
     require_better_than_chance,
@@ -36,7 +43,7 @@ def teacher_stage(run: Run) -> TeacherFacts:
     request, key = teacher_request(run)
 
     def make() -> dict[str, Any]:
-        look_at_images(run.experiment.data, run.console)
+        look_at_images(request.data, run.console)
         run.workers.start_slots_early()
         epochs = None if request.is_loaded else config.training.epochs
         with run.console.progress("teacher", epochs) as progress:
@@ -55,14 +62,14 @@ def teacher_stage(run: Run) -> TeacherFacts:
         f"selection {percent(facts.selection_accuracy)} %{_normalised(facts.normalisation)}"
         f"{_aligned(facts.classes)}{''.join(f'; {done}' for done in facts.adapted)}"
     )
-    require_accuracy(config.expected_accuracy, facts)
+    require_accuracy(config.expected_accuracy, facts.selection_accuracy)
     if facts.chance is not None and request.is_loaded:
         require_better_than_chance(facts.chance, expected=config.expected_accuracy)
     elif facts.chance is not None and facts.chance.is_suspicious:
         run.console.info(f"warning: {chance_in_words(facts.chance)}; train it longer, or look at its labels")
     if facts.split.left_out:
         run.console.info(f"{facts.split.left_out:,} unreadable images are left out (data.skip_unreadable)")
-    return facts
+    return with_unlabelled(run, facts)
 
 
 def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
@@ -72,8 +79,8 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
     # A new view each epoch: how many views are cached for students must not make another teacher.
     n_views = min(config.training.epochs, MAX_VIEWS)
     request = TeacherRequest(
-        data=experiment.data,
-        **config.source.plain(),
+        data=experiment.data.labelled,
+        **run.teacher_source.plain(),
         training=config.training,
         views=ViewsConfig(weak=experiment.views.weak.with_overrides(views=n_views)),
         seed=derive_seed(experiment.seed, "teacher"),
@@ -81,8 +88,9 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
         threads=experiment.cluster.cpus_per_worker,
     )
     inputs = request.model_dump(mode="json", exclude={"folder", "threads", "checkpoint", "data"})
-    inputs["data"], inputs["model"] = keyed_data(run), request.model and known_by(request.model)
-    key = digest_of([inputs, _file_digest(config.checkpoint)])
+    inputs["data"] = keyed_data(run, request.data)
+    inputs["model"] = request.model and known_by(request.model)
+    key = digest_of([inputs, _file_digest(request.checkpoint)])
     return request, key
 
 
@@ -118,11 +126,21 @@ def _imported_stage(run: Run) -> TeacherFacts:
 
 
 def recorded_teacher(run: Run) -> TeacherFacts | None:
-    """The teacher of this experiment as the ledger tells; none where no run has made it.
+    """The teacher of this experiment as the ledger tells, with what is known of unlabelled images.
+
+    None where no run has made it, or has counted these.
 
     Raises:
         ConfigError: its logits are still to be imported.
     """
+    facts = _recorded(run)
+    if facts is None or run.experiment.data.unlabelled is None:
+        return facts
+    found = recorded_unlabelled(run)
+    return None if found is None else with_facts(facts, found)
+
+
+def _recorded(run: Run) -> TeacherFacts | None:
     if run.experiment.teacher.imported:
         key = _imported_key(run, read_imported(run.loaded))
     else:
@@ -142,24 +160,18 @@ def known_teacher(run: Run, data: TrainingData | None = None) -> TeacherFacts | 
     """
     if run.experiment.teacher.imported:
         return imported_facts(read_imported(run.loaded), data or load_training(run.experiment.data))
-    facts = recorded_teacher(run)
+    facts = _recorded(run)
     if facts is not None and facts.weights is not None and Path(facts.weights).is_file():
-        return facts
-    config = run.experiment.teacher
-    if config.checkpoint is None:
+        return with_known(run, facts, data)
+    source = run.teacher_source
+    if source.checkpoint is None:
         return None
     data = data or load_training(run.experiment.data)
-    return checkpoint_facts(config.source, config.checkpoint, data)
+    return checkpoint_facts(source, source.checkpoint, data)
 
 
 def _imported_key(run: Run, record: ImportedTeacher) -> str:
-    return digest_of([record.plain(), keyed_data(run)])
-
-
-def keyed_data(run: Run) -> dict[str, Any]:
-    """What fingerprints hold of the data section: its folder is known again where all was moved."""
-    data = run.experiment.data.plain()
-    return data if data["root"] is None else {**data, "root": run.key_path(data["root"])}
+    return digest_of([record.plain(), keyed_data(run, run.experiment.data)])
 
 
 def _file_digest(path: str | None) -> str | None:

@@ -40,7 +40,7 @@ class LedgerMark(Config):
             return None
         lines = "line is" if self.unchecked == 1 else f"{self.unchecked} lines are"
         return (
-            f"The first {lines} of an earlier version, which wrote no checksums: whether the ledger was "
+            f"The ledger's first {lines} of an earlier version, which wrote no checksums: whether it was "
             "edited there cannot be told."
         )
 

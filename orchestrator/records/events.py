@@ -78,6 +78,9 @@ class EpochEnded(LedgerEvent):
     trial: str
     epoch: int = Field(description="counted from 1")
     metrics: dict[str, float] = Field(description="under split/name; accuracies are fractions")
+    precision: str | None = Field(
+        None, description="what it was trained in, and what chose that; none in ledgers of earlier versions"
+    )
 
 
 class TrialEnded(LedgerEvent):
@@ -95,7 +98,7 @@ class TrialEnded(LedgerEvent):
 
 
 class Agreed(LedgerEvent):
-    """What one slot measured and all slots go by, as the precision of a student."""
+    """What one slot found and all slots go by, as the precision of a student."""
 
     kind: Literal["agreed"] = "agreed"
     key: str

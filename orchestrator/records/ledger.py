@@ -60,6 +60,7 @@ class TrialRecord(Config):
     best: dict[str, float] = {}
     final: dict[str, float] = {}
     checkpoint: str | None = Field(None, description="safetensors file with the weights of the best epoch")
+    precision: str | None = Field(None, description="of its last epoch, and what chose that, where known")
     started_ms: int = 0
     ended_ms: int | None = None
 
@@ -255,6 +256,8 @@ class Ledger:
     def _epoch(self, event: EpochEnded) -> None:
         record = self._trials[event.trial]
         update: dict[str, Any] = {"epochs": max(record.epochs, event.epoch), "final": event.metrics}
+        if event.precision is not None:
+            update["precision"] = event.precision
         if improves(event.metrics.get(ACCURACY), record.best.get(ACCURACY)):
             update |= {"best": event.metrics, "best_epoch": event.epoch}
         self._trials[event.trial] = record.model_copy(update=update)

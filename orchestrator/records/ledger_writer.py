@@ -18,7 +18,7 @@ class Bookkeeper:
     def __init__(
         self, ledger: Ledger, *, search: str, agreements: Callable[[], Mapping[str, str]] = dict
     ) -> None:
-        """`agreements` gives what slots measured and agreed on; it is kept before a trial's first epoch."""
+        """`agreements` gives what slots agreed on; it is kept before a trial's first epoch."""
         self._ledger = ledger
         self._search = search
         self._agreements = agreements
@@ -65,7 +65,8 @@ class Bookkeeper:
         if record.epochs == 0:
             self._agreed(self._agreements())
         if message.epoch > record.epochs and message.metrics:
-            self._ledger.append(EpochEnded(trial=trial, epoch=message.epoch, metrics=message.metrics))
+            told = {} if message.precision is None else {"precision": message.precision}
+            self._ledger.append(EpochEnded(trial=trial, epoch=message.epoch, metrics=message.metrics, **told))
         if message.end is End.COMPLETED:
             self._ended(
                 trial,
@@ -146,7 +147,7 @@ class Bookkeeper:
 
 
 def agreements_in(ledger: Ledger) -> dict[str, str]:
-    """What slots measured once and agreed on, by key, so that a later run goes on with it."""
+    """What slots found once and agreed on, by key, so that a later run goes on with it."""
     return {event.key: event.value for event in ledger.events_of(Agreed)}
 
 

@@ -37,6 +37,9 @@ class Students(Config):
     latency_ms: float
     latency_p95_ms: float | None = Field(None, description="none in a record of an earlier version")
     latency_device: str | None = Field(None, description="measured on it; none as above")
+    precision: str | None = Field(
+        None, description="what they were trained in, and what chose that; none in a record as above"
+    )
     test_nll: float | None = Field(None, description="mean over the seeds, nats; none as above")
     test_ece: float | None = Field(None, description="mean over the seeds; none as above")
     test_agreement: float | None = Field(
@@ -132,6 +135,7 @@ def _students(group: Group, tested: Figures, costs: StudentCosts) -> dict[str, A
         "seeds": group.seeds,
         "selection_accuracies": group.accuracies,
         "test_accuracies": tuple(by_seed),
+        "precision": " and ".join(dict.fromkeys(r.precision for r in group.records if r.precision)) or None,
         "selection_mean": group.mean,
         "selection_std": group.std,
         "test_mean": statistics.fmean(by_seed),

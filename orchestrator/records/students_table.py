@@ -98,7 +98,7 @@ def comparison(summary: Summary) -> tuple[str, ...]:
         told.append("The search tried cross-entropy too, and the best recipe that it found for it counts.")
     for number, finalist in enumerate(summary.finalists, start=1):
         told += _of_finalist(summary, f"finalist {number}", finalist)
-    return tuple(told)
+    return (*told, *_precisions(summary))
 
 
 def gain_text(gain: PairedDifference) -> str:
@@ -111,6 +111,23 @@ def gain_text(gain: PairedDifference) -> str:
 def latency_text(median_ms: float, p95_ms: float | None) -> str:
     """A median in milliseconds, with the 95th percentile where it is known."""
     return f"{median_ms:.3f}" if p95_ms is None else f"{median_ms:.3f} (p95 {p95_ms:.3f})"
+
+
+def _precisions(summary: Summary) -> list[str]:
+    """What controls and finalists were trained in; nothing where an earlier version did not note it."""
+    students = [*named_controls(summary), *_named_finalists(summary)]
+    by_precision: dict[str, list[str]] = {}
+    for name, each in students:
+        if each.precision is not None:
+            by_precision.setdefault(each.precision, []).append(name)
+    if len(by_precision) == 1 and len(next(iter(by_precision.values()))) == len(students):
+        return [f"Controls and finalists were trained in {next(iter(by_precision))}."]
+    told = "; ".join(f"{', '.join(names)} in {precision}" for precision, names in by_precision.items())
+    return [f"Trained {told}."] if told else []
+
+
+def _named_finalists(summary: Summary) -> list[tuple[str, Finalist]]:
+    return [(f"finalist {number}", each) for number, each in enumerate(summary.finalists, start=1)]
 
 
 def _other_recipes(
@@ -128,7 +145,7 @@ def _other_recipes(
 
 def _names(summary: Summary) -> dict[tuple[str, ...], str]:
     names = {control.trials: name for name, control in named_controls(summary)}
-    return names | {f.trials: f"finalist {number}" for number, f in enumerate(summary.finalists, start=1)}
+    return names | {finalist.trials: name for name, finalist in _named_finalists(summary)}
 
 
 def _of_finalist(summary: Summary, name: str, finalist: Finalist) -> list[str]:

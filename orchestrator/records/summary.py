@@ -24,6 +24,10 @@ from trainables.local_files import replace_text
 ExportFormat = Literal["safetensors", "onnx", "torch_export"]
 
 
+def _without_secrets(text: str | None) -> str | None:
+    return None if text is None else without_secrets(text)
+
+
 class TeacherFigures(Config):
     """What the teacher can do; none is what logits that were imported do not tell."""
 
@@ -53,6 +57,7 @@ class TrialRow(Config):
     objective: str
     hyper_parameters: dict[str, Any]
     epochs: int
+    precision: str | None = Field(None, description="what it was trained in, and what chose that")
     selection_accuracy: float | None
     selection_nll: float | None = Field(None, description="nats, at that epoch")
     selection_ece: float | None = Field(None, description="at that epoch")
@@ -79,6 +84,7 @@ class Champion(Config):
     latency_ms: float
     latency_p95_ms: float | None = Field(None, description="none in a record of an earlier version")
     latency_device: str | None = Field(None, description="measured on it; none as above")
+    precision: str | None = Field(None, description="what it was trained in, and what chose that")
     selection_accuracy: float = Field(description="mean over the seeds of its group")
     test_accuracy: float = Field(description="mean over the seeds of its group")
     exports: dict[ExportFormat, Exported]
@@ -94,6 +100,9 @@ class MlflowPlace(Config):
     ui_url: Annotated[str, AfterValidator(without_secrets)] | None
     registered_model: str | None
     version: str | None
+    lacks: Annotated[str | None, AfterValidator(_without_secrets)] = Field(
+        None, description="what MLflow does not have, and why; none where it has everything"
+    )
 
 
 class Summary(Config):
@@ -131,6 +140,7 @@ def trial_row(record: TrialRecord, costs: StudentCosts | None) -> TrialRow:
         objective=record.objective,
         hyper_parameters=record.parameters,
         epochs=record.epochs,
+        precision=record.precision,
         selection_accuracy=record.best.get(ACCURACY),
         selection_nll=record.best.get(NLL),
         selection_ece=record.best.get(ECE),
@@ -159,6 +169,7 @@ def champion_of(
         latency_ms=finalist.latency_ms,
         latency_p95_ms=finalist.latency_p95_ms,
         latency_device=finalist.latency_device,
+        precision=finalist.precision,
         selection_accuracy=finalist.selection_mean,
         test_accuracy=finalist.test_mean,
         exports=dict(exports),
@@ -186,6 +197,12 @@ def read_summary(path: Path) -> Summary:
     ):
         written = Summary.from_plain(_of_this_version(json.loads(content)))
         return Summary.from_plain(summary_as_read(written.plain(), path.parent.absolute()))
+
+
+def lacking(summary: Summary, what: str) -> Summary:
+    """The summary of a run whose results are all there, with what MLflow lacks of them."""
+    place = summary.mlflow.model_copy(update={"lacks": without_secrets(" ".join(what.split()))})
+    return summary.model_copy(update={"mlflow": place})
 
 
 def is_champion(summary: Summary, students: Students) -> bool:

@@ -31,6 +31,8 @@ class TrackingCursor(Config):
     parent_run_id: str
     cursor: int
     """Number of ledger events that MLflow has."""
+    check: str = ""
+    """The ledger's checksum over these events; empty from an earlier version."""
     runs: dict[str, str] = {}
     """Run id of each trial."""
 
@@ -56,6 +58,15 @@ class CursorFile:
         except Unreadable as error:
             _log.warning("%s is not usable, MLflow is brought up to date anew: %s", self._path, error)
             return None
+
+    def forget(self) -> None:
+        """Drop the entry of this store and experiment, so that the ledger is written from its first event on.
+
+        Raises:
+            StillhouseError: the file cannot be written.
+        """
+        stores = {key: entry for key, entry in self._stores().items() if key != self._key}
+        replace_text(self._path, json.dumps({"schema": _SCHEMA, "stores": stores}, indent=1))
 
     def save(self, cursor: TrackingCursor) -> None:
         """Replace the entry of this store and experiment in one step; a failure is logged."""

@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import ARTIFACTS, artifact_folder, experiment_name, out_folder, tracking_uri
+from orchestrator.tracking.kept_record import damaged, require_sound
 from trainables.errors import ConfigError, StillhouseError
 
 _SQLITE: Final = "sqlite:///"
@@ -49,11 +50,12 @@ def follow_folder(uri: str, experiment: str, out: Path) -> Path | None:
     Raises:
         ConfigError: a store outside the folder keeps this experiment's artifacts in another output folder, in
             a place that is gone, or beside the store that it is a copy of.
-        StillhouseError: the store cannot be written.
+        StillhouseError: the store cannot be written, or is damaged.
     """
     database = Path(uri.removeprefix(_SQLITE))
     if not uri.startswith(_SQLITE) or not database.is_file():
         return None
+    require_sound(database)
     wanted = artifact_folder(uri, out)
     try:
         with closing(sqlite3.connect(database, timeout=_WAIT_S)) as store:
@@ -66,6 +68,8 @@ def follow_folder(uri: str, experiment: str, out: Path) -> Path | None:
                     _rewrite(store, found, wanted.as_uri())
                 return place
     except sqlite3.Error as error:
+        if not isinstance(error, sqlite3.OperationalError):
+            raise damaged(database, str(error)) from error
         raise StillhouseError(
             f"cannot bring {database} along: {error}; free it or space, run again"
         ) from error

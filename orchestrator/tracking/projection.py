@@ -96,6 +96,7 @@ class _Trial:
     last_ms: int
     outcome: str = "running"
     epoch: int = 0
+    precision: str | None = None
 
 
 class Projection:
@@ -188,6 +189,9 @@ class Projection:
         if event.epoch > trial.epoch:
             trial.epoch = event.epoch
             self._change(event.trial).points += _points(event.metrics, event.time_ms, event.epoch)
+        if event.precision not in (None, trial.precision):
+            trial.precision = event.precision
+            self._change(event.trial).tags["precision"] = str(event.precision)
 
     def _ended(self, event: TrialEnded) -> None:
         self._set_outcome(event, event.status)

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 from orchestrator.records.events import ArtifactAdded, FiguresAdded, LedgerIdentity
 from orchestrator.records.ledger import Ledger
 from orchestrator.tracking.names import ParentFacts
-from orchestrator.tracking.store import StoreAway, WriteRefused, prepare_mlflow
+from orchestrator.tracking.store import AccessDenied, StoreAway, WriteRefused, prepare_mlflow
 from orchestrator.tracking.synchroniser import Projector
 from trainables.errors import StillhouseError
 
@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 _POLL_S: Final = 1.0
 _FIRST_WAIT_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 15.0
+_DENIED_S: Final = 5.0
 
 FinalStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -85,6 +86,7 @@ class MlflowRecorder:
         self._wake = threading.Event()
         self._error: str | None = None
         self._ready = False
+        self._is_denied = False
         self._closing: FinalStatus | None = None
         self._attempts = 0
         self._abandoned = False
@@ -105,6 +107,11 @@ class MlflowRecorder:
     def is_started(self) -> bool:
         """Whether it was started, so that it has to be closed."""
         return self._thread is not None
+
+    @property
+    def began_anew(self) -> bool:
+        """Whether this process wrote the ledger from its first event on, as into a new store."""
+        return self._projector.began_anew
 
     @property
     def experiment_id(self) -> str:
@@ -164,11 +171,16 @@ class MlflowRecorder:
         self._ledger.append(ArtifactAdded(trial=trial, path=str(path.absolute()), folder=folder))
 
     def flush(self, timeout_s: float) -> Outstanding:
-        """What MLflow lacks of the events up to now, after waiting at most so long for it to catch up."""
+        """What MLflow lacks of the events up to now, after waiting at most so long for it to catch up.
+
+        There is no waiting for a server that does not let us in.
+        """
         target = len(self._ledger.events())
         self._wake.set()
         with self._changed:
-            self._changed.wait_for(lambda: self._projector.has(target) or not self._alive, timeout_s)
+            self._changed.wait_for(
+                lambda: self._projector.has(target) or self._is_denied or not self._alive, timeout_s
+            )
         return self._outstanding(target)
 
     def close(self, status: FinalStatus, timeout_s: float = 60.0) -> Outstanding:
@@ -180,7 +192,7 @@ class MlflowRecorder:
             raise StillhouseError("this recorder was never started")
         self._closing = status
         self._wake.set()
-        self._thread.join(timeout_s)
+        self._thread.join(min(timeout_s, _DENIED_S) if self._is_denied else timeout_s)
         self._abandoned = True
         left = self._outstanding(len(self._ledger.events()))
         if left:
@@ -234,7 +246,7 @@ class MlflowRecorder:
             return self._abandoned
         if self._attempts:
             _log.info("MLflow is back")
-        self._attempts, self._error = 0, None
+        self._attempts, self._error, self._is_denied = 0, None, False
         self._wake.wait(_POLL_S)
         return False
 
@@ -245,6 +257,9 @@ class MlflowRecorder:
 
     def _wait_for_store(self, error: StillhouseError) -> None:
         self._error = str(error)
+        with self._changed:
+            self._is_denied = isinstance(error, AccessDenied)
+            self._changed.notify_all()
         wait_s = min(_FIRST_WAIT_S * 2**self._attempts, _LONGEST_WAIT_S)
         if self._attempts == 0:
             _log.warning("MLflow does not take the record now, training goes on: %s", error)

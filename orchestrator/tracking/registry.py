@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import mlflow.onnx
 import onnx
@@ -90,7 +90,8 @@ def _register(uri: str, name: str, run_id: str, graph: Path, lineage: Mapping[st
         client = MlflowClient(uri, registry_uri=uri)
         _ensure_name(client, name)
         digest = lineage[_WEIGHTS_TAG]
-        known = client.search_model_versions(f"name = '{name}' and tags.{_WEIGHTS_TAG} = '{digest}'")
+        found = client.search_model_versions(f"name = '{name}' and tags.{_WEIGHTS_TAG} = '{digest}'")
+        known = [version for version in found if _is_there(version.source)]
         if known:
             registered = min(known, key=lambda found: int(found.version))
         else:
@@ -123,7 +124,8 @@ def _logged_model(client: MlflowClient, run_id: str, graph: Path, lineage: Mappi
     digest = lineage[_WEIGHTS_TAG]
     found = client.search_logged_models([experiment_id], f"tags.{_WEIGHTS_TAG} = '{digest}'")
     for model in found:
-        if model.status == LoggedModelStatus.READY and model.source_run_id == run_id:
+        is_ready = model.status == LoggedModelStatus.READY and model.source_run_id == run_id
+        if is_ready and _is_there(model.artifact_location):
             return model
     model = client.create_logged_model(
         experiment_id, name="student", source_run_id=run_id, tags=dict(lineage), model_type="onnx"
@@ -134,6 +136,12 @@ def _logged_model(client: MlflowClient, run_id: str, graph: Path, lineage: Mappi
         client.log_model_artifacts(model.model_id, str(folder))
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+
+def _is_there(location: str | None) -> bool:
+    """Whether files that MLflow keeps in a folder are still there; other storage is believed."""
+    parts = urlsplit(location or "")
+    return parts.scheme not in ("", "file") or Path(unquote(parts.path)).exists()
 
 
 def _save(graph: Path, folder: Path, model: Model) -> None:

@@ -31,6 +31,7 @@ _PAGE: Final = 1000
 _REFUSALS: Final = frozenset(
     {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "INVALID_STATE"}
 )
+_DENIALS: Final = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 _ENVIRONMENT: Final[Mapping[str, str]] = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "1",
@@ -45,6 +46,10 @@ class StoreAway(StillhouseError):
     """The store cannot be reached, or not now; the same call may work later."""
 
 
+class AccessDenied(StoreAway):
+    """The server knows neither user nor token, or does not let them in: waiting seldom helps."""
+
+
 class WriteRefused(StillhouseError):
     """The store answered that it will never take this write."""
 
@@ -55,6 +60,8 @@ class KnownRun:
 
     run_id: str
     status: str
+    latest: frozenset[tuple[str, int, int]] = frozenset()
+    """Of each metric the key, time and step of the point that MLflow shows."""
 
 
 def prepare_mlflow() -> None:
@@ -130,6 +137,11 @@ class RunStore:
             )
         return str(run.info.run_id)
 
+    def discard(self, run_id: str) -> None:
+        """Mark a run as deleted; `mlflow runs restore` brings it back, `mlflow gc` removes it."""
+        with translated(remote=self._remote):
+            self._client.delete_run(run_id)
+
     def params(self, run_id: str) -> dict[str, str]:
         """The parameters that a run has; MLflow never changes one."""
         with translated(remote=self._remote):
@@ -196,6 +208,8 @@ class translated:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, MlflowException) and self._refused(error):
             raise WriteRefused(without_secrets(str(error))) from error
+        if isinstance(error, MlflowException) and self._remote and error.error_code in _DENIALS:
+            raise AccessDenied(without_secrets(str(error))) from error
         if isinstance(error, MlflowException | SQLAlchemyError | RequestException | OSError):
             raise StoreAway(without_secrets(f"{type(error).__name__}: {error}")) from error
 
@@ -207,7 +221,8 @@ class translated:
 
 def _described(run: Run) -> tuple[str, str | None, KnownRun]:
     tags = run.data.tags
-    known = KnownRun(str(run.info.run_id), str(run.info.status))
+    latest = ((point.key, point.timestamp, point.step) for point in run.data.to_proto().metrics)
+    known = KnownRun(str(run.info.run_id), str(run.info.status), frozenset(latest))
     return tags.get("kind", ""), tags.get("trial_id"), known
 
 

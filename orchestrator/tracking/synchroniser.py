@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from orchestrator.config.paths import artifact_folder
-from orchestrator.records.events import TrialStarted
 from orchestrator.records.ledger import Ledger
 from orchestrator.tracking.cursor import CursorFile, TrackingCursor
+from orchestrator.tracking.lost_points import first_to_write, with_lost_points
 from orchestrator.tracking.names import VIEW_TAG, ParentFacts, mlflow_key, ranked_view
 from orchestrator.tracking.projection import RUNNING, Projection, RunChange, State, Upload
 from orchestrator.tracking.store import KnownRun, RunStore, StoreAway, WriteRefused
@@ -49,6 +49,8 @@ class Projector:
         self._pending: deque[RunChange] = deque()
         self._pending_end = 0
         self.cursor = 0
+        self.began_anew = False
+        """Whether the ledger was written from its first event on, as into a new store."""
         self.refused = 0
         self.experiment_id = ""
         self.parent_run_id = ""
@@ -110,19 +112,38 @@ class Projector:
                 parent = parent or run
             elif trial is not None:
                 found.setdefault(trial, run)
+        self._runs = found
         if parent is None:
             parent = self._create_parent()
+        elif self._resume_point(parent.run_id) == 0:
+            parent = self._without_lost_points(parent)
         if parent.status != RUNNING:
             self._store.set_state(parent.run_id, State(RUNNING, None))
-        self._runs = found
         new_parent = parent.run_id != self.parent_run_id
         cursor = self._resume_point(parent.run_id)
         if new_parent or cursor != self.cursor:
             self._go_to(cursor)
+            self.began_anew |= cursor == 0
         self.experiment_id, self.parent_run_id = self._store.experiment_id, parent.run_id
         if self._described != parent.run_id:
             self._describe_parent()
             self._described = parent.run_id
+
+    def _without_lost_points(self, parent: KnownRun) -> KnownRun:
+        """Set runs aside that hold what the ledger lacks, to be made anew; the parent from now on."""
+        for trial in with_lost_points(self._ledger.events(), parent, self._runs):
+            run = parent if trial is None else self._runs[trial]
+            _log.warning("MLflow's run %s holds what the ledger lost: it is made anew", run.run_id)
+            try:
+                self._store.discard(run.run_id)
+            except WriteRefused as error:
+                self._refuse(error)
+                continue
+            if trial is None:
+                parent = self._create_parent()
+            else:
+                del self._runs[trial]
+        return parent
 
     def _create_parent(self) -> KnownRun:
         time_ms = time.time_ns() // 1_000_000
@@ -136,16 +157,13 @@ class Projector:
             saved = self._cursor_file.load()
             if saved is None or (saved.ledger, saved.parent_run_id) != (self._identity, parent_run_id):
                 return 0
+            if saved.check not in ("", self._ledger.check_at(saved.cursor)):
+                return 0  # the ledger was cut, or an older copy of it put back
             cursor = saved.cursor
         events = self._ledger.events()
         if cursor > len(events):
             return 0
-        lost: list[int] = [
-            event.seq
-            for event in events[:cursor]
-            if isinstance(event, TrialStarted) and event.trial not in self._runs
-        ]
-        return min([cursor, *lost])
+        return first_to_write(events[:cursor], self._runs)
 
     def _go_to(self, cursor: int) -> None:
         """Fold the events before `cursor` without writing them."""
@@ -219,7 +237,7 @@ class Projector:
     def _write(self, change: RunChange) -> None:
         run_id = self.parent_run_id if change.trial is None else self._child(change.trial)
         tags = dict(change.tags)
-        if change.params and change.trial is not None:
+        if "trial_id" in tags:  # a student starts
             tags["mlflow.parentRunId"] = self.parent_run_id
         self._attempt(lambda: self._store.describe(run_id, change.params, {}))
         self._attempt(lambda: self._store.describe(run_id, {}, tags))
@@ -272,6 +290,7 @@ class Projector:
                 experiment_id=self.experiment_id,
                 parent_run_id=self.parent_run_id,
                 cursor=self.cursor,
+                check=self._ledger.check_at(self.cursor),
                 runs={trial: run.run_id for trial, run in self._runs.items()},
             )
         )

@@ -30,7 +30,7 @@ from trainables.config import CeConfig, TrainingPrecision
 from trainables.data import ImageSplit
 from trainables.tensors import memory_format
 from trainables.training.loop import Course, train
-from trainables.training.precision import has_fast_bf16, measure_precision
+from trainables.training.precision import DeviceKind, by_table, device_kind
 from trainables.training.workbench import Workbench
 from trainables.views.normalise import normalise
 
@@ -77,16 +77,9 @@ def auto_precision_gain() -> Figure:
     """Images a second in the precision that auto chooses on this machine, over those in fp32."""
     torch.set_num_threads(1)
     workbench = _workbench()
-    rounds = 8 if has_fast_bf16(CPU) else 1  # emulated, a step in bf16 takes seconds
-    choice, why = TrainingPrecision.FP32, "without a measurement, since this CPU has no instructions for bf16"
-    if has_fast_bf16(CPU):
-        measured = measure_precision(
-            network(STUDENT), batch_size=BATCH, input_shape=workbench.input_shape, device=CPU
-        )
-        choice = measured.choice
-        why = (
-            f"since its measurement found {measured.fp32_s / measured.bf16_s:.2f} times fp32's speed in bf16"
-        )
+    kind = device_kind(CPU)
+    rounds = 1 if kind is DeviceKind.OTHER else 8  # emulated, a step in bf16 takes seconds
+    chosen = by_table(network(STUDENT), CPU, workbench.input_shape)
     models = {precision: network(STUDENT) for precision in (TrainingPrecision.FP32, TrainingPrecision.BF16)}
 
     def course_in(precision: TrainingPrecision) -> Callable[[int], Course]:
@@ -94,10 +87,11 @@ def auto_precision_gain() -> Figure:
 
     times_s = interleaved(workbench, {str(precision): course_in(precision) for precision in models}, rounds)
     step_s = {name: statistics.median(times) for name, times in times_s.items()}
-    gain = step_s["fp32"] / step_s[choice]
+    gain = step_s["fp32"] / step_s[chosen.precision]
     how = (
-        f"auto chose {choice} {why}; the figure is its images/s over those of fp32, from medians of "
-        f"{len(times_s['fp32'])} training steps each, fp32 {BATCH / step_s['fp32']:.0f} and bf16 "
+        f"auto chose {chosen} on this kind of device ({kind}); the figure is its images/s over those "
+        f"of fp32, from medians of {len(times_s['fp32'])} training steps each, "
+        f"fp32 {BATCH / step_s['fp32']:.0f} and bf16 "
         f"{BATCH / step_s['bf16']:.0f} images/s, in turns in one process; {SIZES}; {surroundings('torch')}"
     )
     return Figure(gain, "x", how, PRECISION_GAIN)

@@ -25,7 +25,7 @@ from trainables.signals import Losses, Signals
 from trainables.slots.warm_state import WarmState
 from trainables.training import loop, precision
 from trainables.training.loop import Course, train
-from trainables.training.precision import has_fast_bf16, measure_precision
+from trainables.training.precision import TABLE_VERSION, DeviceKind, by_table, device_kind
 
 pytestmark = pytest.mark.gpu
 
@@ -75,13 +75,15 @@ def test_a_student_trained_in_bf16_is_evaluated_in_fp32(device: torch.device) ->
     assert student.seen == {True: {torch.bfloat16}, False: {torch.float32}}
 
 
-def test_measuring_chooses_and_leaves_model_and_random_states_as_they_were(device: torch.device) -> None:
+def test_the_table_decides_and_leaves_model_and_random_states_as_they_were(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)  # for a rehearsal on any CPU
     student = resnet().to(device)
     before, states = weights_of(student), random_states(device)
-    figures = measure_precision(student, batch_size=16, input_shape=(1, 8, 8), device=device)
-    assert 0 < figures.fp32_s < 10
-    assert 0 < figures.bf16_s < 10
-    assert figures.choice in (TrainingPrecision.FP32, TrainingPrecision.BF16)
+    chosen = by_table(student, device, (1, 8, 8))
+    assert str(chosen).endswith(f"(table {TABLE_VERSION})")
+    assert by_table(student, device, (1, 8, 8)) == chosen
     assert same_weights(weights_of(student), before)
     assert all(torch.equal(*pair) for pair in zip(random_states(device), states, strict=True))
 
@@ -91,7 +93,7 @@ def random_states(device: torch.device) -> list[Tensor]:
     return [torch.get_rng_state(), *on_gpu]
 
 
-def test_auto_is_measured_where_the_hardware_has_bf16(
+def test_auto_is_bf16_where_the_table_says_so(
     device: torch.device, tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)  # for a rehearsal on any CPU
@@ -120,6 +122,8 @@ def test_auto_is_measured_where_the_hardware_has_bf16(
 
     warm = WarmState(device, agree=agree)
     course = warm.course(trial, spec)
-    assert [key.partition("/")[0] for key in asked] == ["precision"] * has_fast_bf16(device)
+    assert [key.partition("/")[0] for key in asked] == ["precision"]
+    has_bf16 = device_kind(device) is not DeviceKind.OTHER
+    assert course.precision is (TrainingPrecision.BF16 if has_bf16 else TrainingPrecision.FP32)
     told = run(course, warm.workbench(spec)).told
     assert 0 <= told[0]["selection/accuracy"] <= 1

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 
 from orchestrator.config.tracking_uri import default_tracking_uri
 from orchestrator.records.events import StageEvent
+from orchestrator.records.ledger import Ledger
 from orchestrator.tracking.names import VIEW_TAG
 from orchestrator.tracking.recorder import MlflowRecorder
 from orchestrator.tracking.registry import register_champion
@@ -110,6 +111,51 @@ def test_a_replay_leaves_every_epoch_and_term_once(scene: Scene, client: MlflowC
         assert curves(client, run) == every_term(5)
         assert steps(client, run, "acc") == [0]
         assert run.info.status == "FINISHED"
+
+
+def cut(scene: Scene, events: int) -> None:
+    """The ledger loses its end, as by an accident, and is opened again."""
+    scene.ledger.close()
+    lines = scene.ledger.path.read_bytes().splitlines(keepends=True)
+    scene.ledger.path.write_bytes(b"".join(lines[:events]))
+    scene.ledger = Ledger(scene.out)
+
+
+@pytest.mark.parametrize("cursor_is_lost", [False, True])
+def test_what_is_trained_again_after_the_ledger_was_cut_is_in_mlflow_once(
+    scene: Scene, client: MlflowClient, cursor_is_lost: bool
+) -> None:
+    first = scene.recorder()
+    for trial in ("t-1", "t-2"):
+        scene.start(trial)
+        scene.train(trial, range(1, 6))
+        scene.end(trial, "completed")
+    scene.ledger.append(StageEvent(stage="search", key="k", status="finished", seconds=9.0, result={}))
+    assert not first.close("FINISHED")
+    before = {trial: run.info.run_id for trial, run in children(client, first).items()}
+    # What is left: the identity, t-1 whole, and two epochs of t-2.
+    cut(scene, next(e.seq for e in scene.ledger.events() if e.plain().get("trial") == "t-2") + 3)
+    if cursor_is_lost:
+        (scene.out / "mlflow.json").unlink()
+    second = scene.recorder()
+    assert not second.flush(60)
+    time.sleep(0.01)  # no event has the time of one that was lost
+    scene.train("t-2", range(3, 6))
+    scene.end("t-2", "completed")
+    scene.ledger.append(StageEvent(stage="search", key="k", status="finished", seconds=8.0, result={}))
+    assert not second.close("FINISHED")
+
+    runs = children(client, second)
+    assert (runs["t-1"].info.run_id == before["t-1"], runs["t-2"].info.run_id == before["t-2"]) == (
+        True,
+        False,
+    )
+    for run in [*runs.values(), client.get_run(second.parent_run_id)]:
+        points = [p for key in run.data.metrics for p in client.get_metric_history(run.info.run_id, key)]
+        assert len({(point.key, point.step) for point in points}) == len(points) > 0
+    assert [curves(client, run) for run in runs.values()] == [every_term(5)] * 2
+    assert client.get_run(before["t-2"]).info.lifecycle_stage == "deleted"  # and can be restored
+    assert client.get_run(second.parent_run_id).data.metrics["seconds/search"] == 8.0
 
 
 def test_pruned_students_are_killed_and_broken_ones_failed_with_their_reason(

@@ -10,13 +10,13 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[2]
 ASKING = """
 import pytest, torch
-from trainables.training.precision import has_fast_bf16
+from trainables.training.precision import DeviceKind, device_kind
 
 def test_both(either_bf16):
-    assert has_fast_bf16(torch.device("cpu")) is either_bf16
+    assert (device_kind(torch.device("cpu")) is DeviceKind.CPU_BF16) is either_bf16
 
 def test_unmarked():
-    has_fast_bf16(torch.device("cpu"))
+    device_kind(torch.device("cpu"))
 
 @pytest.mark.usefixtures("either_bf16")
 def test_silent():

@@ -81,6 +81,11 @@ class CacheIdentity(Config):
         # Left out where it says nothing, so that other caches keep the fingerprints that they always had.
         exclude_if=lambda top_k: top_k is None,
     )
+    unlabelled: str | None = Field(
+        None,
+        description="sha256 of the unlabelled images, whose answers stand behind those of the training split",
+        exclude_if=lambda unlabelled: unlabelled is None,
+    )
 
 
 def holds_credentials(uri: str) -> bool:

@@ -49,6 +49,56 @@ class Normalisation(Config):
         return self
 
 
+class UnlabelledConfig(Config):
+    """Images without labels, which the teacher answers for; students learn from them beside labelled ones."""
+
+    root: str | None = Field(None, description="folder with images, at any depth")
+    factory: FactoryPath | None = Field(
+        None, description='"module:function"; called as function(**arguments), gives a data set of images'
+    )
+    arguments: dict[str, Scalar] = Field({}, description="keyword arguments of the factory")
+    rest: bool = Field(
+        False,
+        description="the training samples that `train_limit` and `imbalance` leave out, without their labels",
+    )
+    share: FiniteFloat = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="part of each batch that is unlabelled; 1: in the place of labelled images",
+    )
+    top_class_as_target: bool = Field(
+        False,
+        description="objectives whose teacher's term is about the label's class (dkd, aekt, and those with "
+        "base dkd) take the teacher's most probable class for it; not from their papers",
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if [self.root is not None, self.factory is not None, self.rest].count(True) != 1:
+            raise ValueError("give exactly one of `root`, `factory` and `rest: true`")
+        if self.arguments and self.factory is None:
+            raise ValueError("`arguments` are for a `factory`")
+        return self
+
+    @property
+    def source(self) -> str:
+        """Where the images come from, in words."""
+        return self.root or self.factory or "training samples that are left out"
+
+    def rows_of(self, batch_size: int) -> int:
+        """How many samples of a batch are unlabelled: its share, but at least one of each kind below 1.
+
+        Raises:
+            ValueError: a batch of one sample cannot hold both kinds.
+        """
+        if self.share == 1:
+            return batch_size
+        if batch_size < 2:
+            raise ValueError("a batch of one sample cannot hold a labelled and an unlabelled one")
+        return min(max(round(self.share * batch_size), 1), batch_size - 1)
+
+
 class DataConfig(Config):
     """A data set by name, or the user's own by `factory: "module:function"`."""
 
@@ -89,6 +139,11 @@ class DataConfig(Config):
     )
     mean: PerChannel | None = Field(None, description="per channel, of pixels in [0, 1]; default: measured")
     std: PerChannel | None = Field(None, description="per channel, of pixels in [0, 1]; default: measured")
+    unlabelled: UnlabelledConfig | None = Field(
+        None,
+        description="images without labels, for objectives with a teacher",
+        exclude_if=lambda unlabelled: unlabelled is None,
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -104,7 +159,17 @@ class DataConfig(Config):
             raise ValueError("`skip_unreadable` is for data set image_folder")
         if (self.mean is None) != (self.std is None):
             raise ValueError("give `mean` and `std` together or neither")
+        rest = self.unlabelled is not None and self.unlabelled.rest
+        if rest and self.train_limit is None and self.imbalance == 1:
+            raise ValueError(
+                "`unlabelled.rest` is of what `train_limit` or `imbalance` leaves out, and neither is given"
+            )
         return self
+
+    @property
+    def labelled(self) -> Self:
+        """The same without unlabelled images: what a teacher is trained on, and what is evaluated."""
+        return self if self.unlabelled is None else self.model_copy(update={"unlabelled": None})
 
 
 class SourcePart(StrEnum):
@@ -112,6 +177,29 @@ class SourcePart(StrEnum):
 
     TRAIN = "train"
     TEST = "test"
+
+
+class UnlabelledFacts(Config):
+    """What is known of unlabelled images once they were read."""
+
+    images_digest: str = Field(description="sha256 of the images and their ids")
+    count: int = Field(ge=1)
+    in_selection: int = Field(0, description="left out: the same image is in the selection split")
+    in_test: int = Field(0, description="left out: the same image is in the test split")
+    unreadable: int = Field(0, description="left out: they cannot be read")
+
+    def in_words(self, config: UnlabelledConfig) -> str:
+        """How many there are, how many were left out, and what part of a batch they are."""
+        reasons = {
+            "in the selection split too": self.in_selection,
+            "in the test split too": self.in_test,
+            "unreadable": self.unreadable,
+        }
+        left_out = ", ".join(f"{count:,} {why}" for why, count in reasons.items() if count) or "none"
+        return (
+            f"{self.count:,} unlabelled images of {config.source}, {config.share:g} of each batch of "
+            f"objectives with a teacher; left out: {left_out}"
+        )
 
 
 class SplitFacts(Config):
@@ -125,3 +213,13 @@ class SplitFacts(Config):
     std: tuple[float, ...]
     input_shape: tuple[int, int, int] = Field(description="channels, height, width")
     left_out: int = Field(0, description="unreadable images that are in neither training nor selection split")
+    unlabelled: UnlabelledFacts | None = Field(
+        None,
+        description="of the images without labels that the teacher answers for too",
+        exclude_if=lambda unlabelled: unlabelled is None,
+    )
+
+    @property
+    def n_rows(self) -> int:
+        """Samples that the teacher answers for: the training split, and unlabelled images behind it."""
+        return self.n_train + (0 if self.unlabelled is None else self.unlabelled.count)

@@ -9,6 +9,7 @@ from typing import Final, Self
 from pydantic import Field, model_validator
 
 from trainables.config.base import Config, FactoryPath, Scalar
+from trainables.config.checkpoints import is_published
 
 
 class ModelName(StrEnum):
@@ -108,6 +109,17 @@ class ModelConfig(Config):
         """Whether a library builds it, by the name that is its `variant`."""
         return self.name in LIBRARIES
 
+    def require_published(self, checkpoint: str | None) -> None:
+        """Refuse published weights for a network that no library publishes.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if is_published(checkpoint) and not self.is_of_library:
+            raise ValueError(
+                f"`checkpoint: published` goes with {_NAMES}; a file of that name is ./published"
+            )
+
     @property
     def folder(self) -> Path | None:
         """The folder of transformers that it is built from; none where it is none."""
@@ -121,9 +133,16 @@ class StudentConfig(ModelConfig):
     checkpoint: str | None = Field(
         None,
         description="weights that every student and control starts from: .safetensors, or .pt read with "
-        "weights_only; a head of other classes stays fresh; default: random weights",
+        "weights_only; a folder of transformers; `published` (or `published:TAG`): those of its library; or "
+        "models:/NAME/VERSION, models:/NAME@ALIAS, runs:/RUN/PATH in MLflow; a head of other classes stays "
+        "fresh; default: random weights",
         exclude_if=lambda checkpoint: checkpoint is None,
     )
+
+    @model_validator(mode="after")
+    def _publishes(self) -> Self:
+        self.require_published(self.checkpoint)
+        return self
 
     @property
     def network(self) -> ModelConfig:

@@ -40,6 +40,10 @@ class TrainingPrecision(StrEnum):
     BF16 = "bf16"
 
 
+Pattern = Annotated[str, Field(min_length=1, max_length=200)]
+FactorOfRate = Annotated[FiniteFloat, Field(gt=0, le=1000)]
+
+
 def _is_nothing(value: object) -> bool:
     """Left out where it says nothing, so that trials keep the ids that they had."""
     return value is None or value == 0
@@ -84,6 +88,21 @@ class TrainingConfig(Config):
         "selected and kept; default, and with 0: the weights themselves",
         exclude_if=_is_nothing,
     )
+    freeze: tuple[Pattern, ...] = Field(
+        (),
+        max_length=100,
+        description="parts of a student that keep the weights it starts from, as [stem, layer1, layer2.0]: "
+        "modules and parameters by name, with all below them; * stands for anything, `backbone` for all but "
+        "the head; their batch norm and dropout are as in evaluation",
+        exclude_if=lambda value: not value,
+    )
+    lr_groups: dict[Pattern, FactorOfRate] = Field(
+        {},
+        max_length=100,
+        description="learning rates of parts of a student, as factors of `lr`: {backbone: 0.1}; names as for "
+        "`freeze`, and `head`; where several fit, the longer name counts",
+        exclude_if=lambda value: not value,
+    )
     sampling: Sampling = Field(
         Sampling.NATURAL,
         description="natural: each sample once an epoch; class_balanced: each class equally often, with "
@@ -94,7 +113,8 @@ class TrainingConfig(Config):
     precision: TrainingPrecision = Field(
         TrainingPrecision.AUTO,
         description="of a student's forward pass: fp32, bf16 (autocast; losses stay fp32), or auto: bf16 "
-        "where the slot's device is clearly faster with it, by measurement; a teacher's auto is fp32",
+        "where a table says so for the slot's kind of device and the student's layers; a teacher's auto is "
+        "fp32",
     )
     compile: bool = Field(
         False,

@@ -91,7 +91,7 @@ class FolderImages:
         return self._decoded(chosen_B, read)
 
     def digest(self, labels_N: Tensor, ids_N: Tensor) -> str:
-        """Hex sha256 of the side, and of path, size, content, label and id of each image's file."""
+        """Hex sha256 of the side, and of path, size, content, label, id and turn of each file."""
         listing = self._index.listing
         digest = hashlib.sha256(json.dumps(["image_folder", DIGEST_FORMAT, *self.shape]).encode())
         for row in self._rows_N.tolist():
@@ -100,6 +100,9 @@ class FolderImages:
             digest.update(np.ascontiguousarray(array).data)
         for tensor in (labels_N, ids_N):
             digest.update(np.ascontiguousarray(tensor.numpy()).data)
+        turned_N = self._index.orientation_N[self._rows_N]
+        if (turned_N != 1).any():  # folders of upright images keep the digest of earlier versions
+            digest.update(turned_N.data)
         return digest.hexdigest()
 
     def file_hashes(self) -> NDArray[np.uint64]:

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 Told = Callable[[int, int], None]
 """Called with (images done, images to look at)."""
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Goes up when the columns change, or what they mean."""
 TELL_EVERY_S: Final = 10.0
 SAVE_EVERY_S: Final = 60.0
@@ -48,7 +48,9 @@ class FolderIndex:
 
     listing: Listing
     sides_N2: NDArray[np.int32]
-    """Height and width in pixels."""
+    """Height and width in pixels, upright."""
+    orientation_N: NDArray[np.int8]
+    """As in EXIF; 1 is upright."""
     sha256_NB: NDArray[np.uint8]
     """Of the files' content."""
     faults: Mapping[int, str]
@@ -65,18 +67,21 @@ class _Columns:
 
     known_N: NDArray[np.int8]
     sides_N2: NDArray[np.int32]
+    orientation_N: NDArray[np.int8]
     sha256_NB: NDArray[np.uint8]
     faults: dict[int, str]
 
     @classmethod
     def empty(cls, count: int) -> _Columns:
         sha256_NB = np.zeros((count, hashlib.sha256().digest_size), dtype=np.uint8)
-        return cls(np.zeros(count, dtype=np.int8), np.zeros((count, 2), dtype=np.int32), sha256_NB, {})
+        known_N, orientation_N = np.zeros(count, dtype=np.int8), np.ones(count, dtype=np.int8)
+        return cls(known_N, np.zeros((count, 2), dtype=np.int32), orientation_N, sha256_NB, {})
 
     def learn(self, row: int, picture: Picture, *, decoded: bool) -> None:
         """Take over what a look at one file has found."""
         self.known_N[row] = 2 if decoded else 1
         self.sides_N2[row] = picture.height, picture.width
+        self.orientation_N[row] = picture.orientation
         self.faults.pop(row, None)
         if picture.fault:
             self.faults[row] = picture.fault
@@ -116,7 +121,7 @@ def index_of(
             f"cannot keep the index of {listing.folder} in {folder}: {error}; free some space there, or set "
             "TMPDIR to a local disk that has it"
         ) from error
-    return FolderIndex(listing, columns.sides_N2, columns.sha256_NB, columns.faults)
+    return FolderIndex(listing, columns.sides_N2, columns.orientation_N, columns.sha256_NB, columns.faults)
 
 
 def _look(listing: Listing, columns: _Columns, rows: Sequence[int], *, decode: bool) -> Iterator[int]:
@@ -158,6 +163,7 @@ def _remembered(file: Path, listing: Listing) -> _Columns:
             same_N, place_N = _same(listing, Names(old["names"].tobytes()), old)
             columns.known_N[same_N] = old["known"][place_N]
             columns.sides_N2[same_N] = old["sides"][place_N]
+            columns.orientation_N[same_N] = old["orientation"][place_N]
             columns.sha256_NB[same_N] = old["sha256"][place_N]
     except Unreadable as error:
         logger.warning("%s is damaged (%s); looking at all images again", file, error)
@@ -193,5 +199,6 @@ def _save(file: Path, listing: Listing, columns: _Columns) -> None:
             changed_ns=listing.changed_ns_N,
             known=known_N,
             sides=columns.sides_N2,
+            orientation=columns.orientation_N,
             sha256=columns.sha256_NB,
         )

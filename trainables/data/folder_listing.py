@@ -111,6 +111,25 @@ def _as_text(folders: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
+def list_unlabelled(folder: Path) -> Listing:
+    """The image files of a folder, at any depth and of no class, in the order of their paths.
+
+    Raises:
+        DataError: there is no such folder, it cannot be listed, or it holds no image.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; `unlabelled.root` is a folder with images, at any depth")
+    names, sizes_2N = _list_class(folder.parent, folder.name)
+    return Listing(
+        folder=folder.parent,
+        names=names,
+        labels_N=np.full(len(names), -1, dtype=np.int64),
+        bytes_N=sizes_2N[0],
+        changed_ns_N=sizes_2N[1],
+        classes=(),
+    )
+
+
 def _class_names(folder: Path) -> tuple[str, ...]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; {LAYOUT}")
@@ -144,7 +163,7 @@ def _list_class(folder: Path, name: str) -> tuple[Names, NDArray[np.int64]]:
     if not files:
         raise DataError(
             f"{in_characters(str(folder / name))} holds no image ({', '.join(sorted(SUFFIXES))}); add some, "
-            "or remove the class"
+            "or remove the folder"
         )
     sizes_N2 = np.array([sizes for _, *sizes in files], dtype=np.int64)
     return Names.of([path for path, *_ in files]), sizes_N2.T

@@ -87,6 +87,8 @@ def _compare(found: DataInspection, data: TrainingData, test: SourceImages) -> N
         f"{len(test.labels):,} test samples of {len(data.classes):,} classes, images "
         f"{'x'.join(map(str, here))}"
     )
+    if data.unlabelled is not None:
+        found.notes.append(f"data: {data.unlabelled.facts.in_words(data.unlabelled.config)}")
     training = torch.cat([data.train.labels, data.selection.labels])
     for part, labels, left_out in (
         ("training", training, data.left_out),

@@ -17,6 +17,7 @@ from trainables.data.long_tail import long_tailed
 from trainables.data.normalisation import Moments, measured, measured_in_files
 from trainables.data.sources import read_source
 from trainables.data.splits import ImageSplit, SourceImages, TrainingData
+from trainables.data.unlabelled.loading import load_unlabelled
 from trainables.errors import ConfigError, DataError
 from trainables.seeds import falls_below, first_by_hash, salt_of
 
@@ -26,7 +27,10 @@ _NAMED: Final = 5
 
 
 def load_training(config: DataConfig) -> TrainingData:
-    """The train and selection splits; no test image is read.
+    """The train and selection splits, and unlabelled images where the configuration names some.
+
+    No test image is read, but where there are unlabelled ones: those that are in the test part too are left
+    out, by content, and nothing else of it is looked at.
 
     A sample is held out for selection when the hash of its id falls below `selection_fraction`, so samples
     that are added at the end move none of the others. `train_limit` and `imbalance` shorten the train split
@@ -41,12 +45,7 @@ def load_training(config: DataConfig) -> TrainingData:
     ids = _ids(source)
     held_out = falls_below(ids, config.selection_fraction, salt=_SELECTION_SALT)
     selection = _split(source, ids[held_out])
-    train_ids = ids[~held_out]
-    if config.train_limit is not None:
-        train_ids = first_by_hash(train_ids, config.train_limit, salt=_LIMIT_SALT)
-    if config.imbalance > 1:
-        labels = source.labels.numpy()[np.searchsorted(ids, train_ids)]
-        train_ids = long_tailed(train_ids, labels, n_classes=len(classes), imbalance=config.imbalance)
+    train_ids = _shortened(config, source, ids[~held_out], n_classes=len(classes))
     train = _split(source, train_ids)
     if len(train.ids) == 0 or len(selection.ids) == 0:
         raise DataError(
@@ -56,7 +55,16 @@ def load_training(config: DataConfig) -> TrainingData:
         )
     digest = _digest(train)
     mean, std = _normalisation(config, train, digest)
-    return TrainingData(train, selection, classes, mean, std, digest, source.left_out)
+    unlabelled = None
+    if config.unlabelled is not None:
+        rest = None
+        if config.unlabelled.rest:
+            rest = _split(source, np.setdiff1d(ids[~held_out], train_ids))
+        test = read_test(config)
+        unlabelled = load_unlabelled(
+            config, config.unlabelled, rest=rest, selection=selection.images, test=test.images
+        )
+    return TrainingData(train, selection, classes, mean, std, digest, source.left_out, unlabelled)
 
 
 def load_test(config: DataConfig, classes: Sequence[str] | None = None) -> ImageSplit:
@@ -103,6 +111,18 @@ def _refuse_other_classes(test: SourceImages, classes: Sequence[str]) -> None:
             f"test sample {row} has the label {high}; the training part has {len(classes)} classes, so "
             f"labels are 0 to {len(classes) - 1}: correct the label, or add training samples of that class"
         )
+
+
+def _shortened(
+    config: DataConfig, source: SourceImages, ids: NDArray[np.int64], *, n_classes: int
+) -> NDArray[np.int64]:
+    """Of the ids that are not held out, those that `train_limit` and `imbalance` leave."""
+    if config.train_limit is not None:
+        ids = first_by_hash(ids, config.train_limit, salt=_LIMIT_SALT)
+    if config.imbalance > 1:
+        labels = source.labels.numpy()[np.searchsorted(_ids(source), ids)]
+        ids = long_tailed(ids, labels, n_classes=n_classes, imbalance=config.imbalance)
+    return ids
 
 
 def _class_names(source: SourceImages) -> tuple[str, ...]:

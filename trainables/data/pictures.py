@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from trainables.data.resizing import centred, eight_bit, require_eight_bits, scaled, squared
 from trainables.errors import UnreadableData
@@ -24,10 +26,35 @@ LEFT_AFTER_DRAFT: Final = 2
 NAMED: Final = 5
 """How many unreadable images a message names."""
 
+TURNS: Final[Mapping[int, Image.Transpose]] = MappingProxyType(
+    {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+)
+"""What brings an image upright, by its EXIF orientation."""
+_FROM_THE_RIGHT: Final = frozenset({2, 3, 6, 7})
+_FROM_BELOW: Final = frozenset({3, 4, 7, 8})
+_ON_ITS_SIDE: Final = 5
+"""From this orientation on, height and width change places."""
+
 Box = tuple[int, int, int, int]
 """Top, left, height and width in pixels."""
 
 # C = channels, S = wanted side
+
+
+class Encoded(Protocol):
+    """Where an image lies: a `Path`, or a stretch of a larger file."""
+
+    def read_bytes(self) -> bytes:
+        """All of it, as it was written."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -37,50 +64,54 @@ class Picture:
     sha256: bytes
     """Of the whole file; empty when it cannot be read at all."""
     height: int
-    """In pixels; 0 when there is a fault."""
+    """In pixels, of the upright image; 0 when there is a fault."""
     width: int
     fault: str
     """Why it cannot be used; empty when nothing speaks against it."""
+    orientation: int = 1
+    """As in EXIF; 1 is upright as it is."""
 
 
-def examine(path: Path, *, decode: bool) -> Picture:
-    """The header of a file and the hash of its content, from one read.
+def examine(place: Encoded, *, decode: bool) -> Picture:
+    """The header of an image file and the hash of its content, from one read.
 
     Pixels are decoded only with `decode`, or when the file looks cut short: that tells whether it is.
     """
     content, sha256 = b"", b""
     try:
         with foreign_file(Unreadable):
-            content = path.read_bytes()
+            content = place.read_bytes()
             sha256 = hashlib.sha256(content).digest()
             with Image.open(BytesIO(content)) as image:
                 require_eight_bits(image.mode)
-                width, height = image.size
+                size = image.size
                 if decode or not _has_its_end(content, image.format):
                     image.load()
+                orientation = _orientation(image) if _may_be_turned(content, image.format) else 1
     except Unreadable as error:
         return Picture(sha256, 0, 0, _reason(error, content))
-    return Picture(sha256, height, width, "")
+    width, height = _upright_size(size, orientation)
+    return Picture(sha256, height, width, "", orientation)
 
 
-def read_square(path: Path, side: int, *, draft: bool = False) -> NDArray[np.uint8]:
-    """uint8 CxSxS RGB: the shorter side brought to `side`, then the centre.
+def read_square(place: Encoded, side: int, *, draft: bool = False) -> NDArray[np.uint8]:
+    """uint8 CxSxS RGB: upright, the shorter side brought to `side`, then the centre.
 
     With `draft`, a JPEG that is four times as large or more is decoded at a part of its size.
     """
-    with Image.open(path) as image:
-        width, height = image.size
-        scale = _draft(image, min(image.size) // side) if draft else 1
-        rgb = eight_bit(image, "RGB")
+    with _opened(place) as image:
+        size = image.size
+        scale = _draft(image, min(size) // side) if draft else 1
+        rgb, (width, height), orientation = _upright(image, size)
     if scale == 1:
         return np.asarray(squared(rgb, side)).transpose(2, 0, 1)
-    edges = (0, 0, width / scale, height / scale)
+    edges = _reduced((0, 0, height, width), (width, height), scale, rgb, orientation)
     small = rgb.resize(scaled((width, height), side), Image.Resampling.BILINEAR, box=edges)
     return np.asarray(centred(small, side)).transpose(2, 0, 1)
 
 
-def read_cut(path: Path, box: Box, side: int, *, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """uint8 CxSxS RGB: a box of the image, brought to `side` on both sides (antialiased bilinear).
+def read_cut(place: Encoded, box: Box, side: int, *, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """uint8 CxSxS RGB: a box of the upright image, brought to `side` on both sides (antialiased bilinear).
 
     The same pixels as torchvision's `resized_crop` gives for a Pillow image; but a box of a JPEG that is four
     times as large as wanted, or more, is decoded at a part of its size. `size` is the height and width for
@@ -90,19 +121,20 @@ def read_cut(path: Path, box: Box, side: int, *, size: tuple[int, int]) -> NDArr
         ValueError: the image has another size.
     """
     top, left, height, width = box
-    with Image.open(path) as image:
-        if (image.height, image.width) != size:
-            raise ValueError(
-                f"it is {image.width}x{image.height} pixels and was {size[1]}x{size[0]} when the folder was "
-                "listed; start again"
-            )
+    with _opened(place) as image:
+        whole = image.size
         scale = _draft(image, min(height, width) // side)
-        rgb = eight_bit(image, "RGB")
+        rgb, (now_wide, now_high), orientation = _upright(image, whole)
+    if (now_high, now_wide) != size:
+        raise ValueError(
+            f"it is {now_wide}x{now_high} pixels and was {size[1]}x{size[0]} when the folder was "
+            "listed; start again"
+        )
     if scale == 1:  # cut first, so that the filter does not see what lies around the box
         cut = rgb.crop((left, top, left + width, top + height))
         pixels = np.asarray(cut.resize((side, side), Image.Resampling.BILINEAR))
     else:
-        edges = (left / scale, top / scale, (left + width) / scale, (top + height) / scale)
+        edges = _reduced(box, (now_wide, now_high), scale, rgb, orientation)
         pixels = np.asarray(rgb.resize((side, side), Image.Resampling.BILINEAR, box=edges))
     return pixels.transpose(2, 0, 1)
 
@@ -114,6 +146,58 @@ def unreadable(failures: Sequence[str], count: int) -> UnreadableData:
         f"{len(failures)} of {count} images cannot be read: {'; '.join(failures[:NAMED])}{more}; "
         "repair or remove them, or set `skip_unreadable: true` to leave them out"
     )
+
+
+def _opened(place: Encoded) -> Image.Image:
+    return Image.open(place if isinstance(place, Path) else BytesIO(place.read_bytes()))
+
+
+def _upright(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, tuple[int, int], int]:
+    """The image in RGB as its camera was held, what width and height of the whole then are, and how it lay.
+
+    Alpha is dropped and of an animation the first frame is taken, as torchvision does.
+    """
+    image.info.pop("transparency", None)  # Pillow would warn of each palette that has it
+    rgb = eight_bit(image, "RGB")
+    orientation = _orientation(image)  # after decoding, since PNG may hold it behind the pixels
+    turn = TURNS.get(orientation)
+    return (rgb if turn is None else rgb.transpose(turn)), _upright_size(size, orientation), orientation
+
+
+def _reduced(
+    box: Box, size: tuple[int, int], scale: int, rgb: Image.Image, orientation: int
+) -> tuple[float, float, float, float]:
+    """Edges of a box of an upright image of this size in one decoded at a part of it.
+
+    That has whole pixels only, so the last ones of its rows and columns reach over the edge; where it was
+    turned, these are the first.
+    """
+    top, left, height, width = box
+    right = rgb.width - size[0] / scale if orientation in _FROM_THE_RIGHT else 0.0
+    below = rgb.height - size[1] / scale if orientation in _FROM_BELOW else 0.0
+    x, y = right + left / scale, below + top / scale
+    return x, y, x + width / scale, y + height / scale
+
+
+def _upright_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    return (size[1], size[0]) if orientation >= _ON_ITS_SIDE else size
+
+
+def _orientation(image: Image.Image) -> int:
+    """As EXIF or XMP tell it; 1 where they do not, or are damaged: the pixels are sound all the same."""
+    if image.format == "TIFF":  # which Pillow turns by itself when it decodes
+        return 1
+    with suppress(Unreadable), foreign_file(Unreadable):
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return found if found in TURNS else 1
+    return 1
+
+
+def _may_be_turned(content: bytes, format_name: str | None) -> bool:
+    """False for a PNG without EXIF and XMP; Pillow would decode it all to look for them behind the pixels."""
+    if format_name != "PNG":
+        return True
+    return b"eXIf" in content or b"Raw profile type" in content or b"XML:com.adobe.xmp" in content
 
 
 def _draft(image: Image.Image, ratio: int) -> int:

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-_EIGHT_BIT_MODES: Final = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
+EIGHT_BIT_MODES: Final = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
+_OTHER_COLOURS: Final = frozenset({"LAB", "HSV", "La", "RGBa"})
 
 # N = samples, C = channels, H, W = height and width, S = wanted side
 
@@ -25,12 +26,14 @@ def eight_bit(image: Image.Image, mode: str) -> Image.Image:
 
 
 def require_eight_bits(mode: str) -> None:
-    """Refuse images of this mode where it has more than 8 bits per channel.
+    """Refuse images of a mode of more than 8 bits per channel, or of colours that Pillow cannot convert.
 
     Raises:
-        ValueError: it has.
+        ValueError: this is one.
     """
-    if mode not in _EIGHT_BIT_MODES:
+    if mode in _OTHER_COLOURS:
+        raise ValueError(f"mode {mode} has colours that cannot be brought to RGB; convert it to RGB")
+    if mode not in EIGHT_BIT_MODES:
         raise ValueError(f"mode {mode} has more than 8 bits per channel; convert it to 8 bits")
 
 

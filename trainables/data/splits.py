@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
+import torch
 from torch import Tensor
 
 from trainables.config import digest_of
-from trainables.config.data import Normalisation, SplitFacts
+from trainables.config.data import Normalisation, SplitFacts, UnlabelledConfig, UnlabelledFacts
 from trainables.data.prefetch import one_ahead
 
 if TYPE_CHECKING:  # most data sets are no image folders
@@ -18,7 +19,13 @@ if TYPE_CHECKING:  # most data sets are no image folders
 K = TypeVar("K")
 V = TypeVar("V")
 
+NO_LABEL: Final = -1
+"""Stands in the place of the label of an unlabelled image."""
+FIRST_UNLABELLED_ID: Final = 1 << 40
+"""Ids of unlabelled images begin here, beyond those of any training split."""
+
 # N = samples, B = samples of a batch, C = channels, H, W = height and width in pixels
+# M = samples of the training split and unlabelled ones behind them
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,16 @@ class ImageSplit:
 
 
 @dataclass(frozen=True)
+class Unlabelled:
+    """Images without labels, and how students learn from them."""
+
+    split: ImageSplit
+    """Every label is `NO_LABEL`; an id is `FIRST_UNLABELLED_ID` and the image's place in its source."""
+    facts: UnlabelledFacts
+    config: UnlabelledConfig
+
+
+@dataclass(frozen=True)
 class TrainingData:
     """All that training may see of a data set: the train and selection splits."""
 
@@ -83,11 +100,53 @@ class TrainingData:
     their paths, sizes and contents as they are on disk stand for the pixels."""
     left_out: int = 0
     """Images of the training part that cannot be read and are in neither split."""
+    unlabelled: Unlabelled | None = None
+
+    @property
+    def parts(self) -> tuple[ImageSplit, ...]:
+        """All that the teacher answers for: the training split, and behind it unlabelled images."""
+        return (self.train,) if self.unlabelled is None else (self.train, self.unlabelled.split)
+
+    @property
+    def ids_M(self) -> Tensor:
+        """int64, strictly ascending: ids of all that the teacher answers for, in the order of its rows."""
+        return self.train.ids if self.unlabelled is None else torch.cat([part.ids for part in self.parts])
+
+    @property
+    def labels_M(self) -> Tensor:
+        """int64, likewise; `NO_LABEL` of unlabelled images."""
+        if self.unlabelled is None:
+            return self.train.labels
+        return torch.cat([part.labels for part in self.parts])
+
+    def each(self, make: Callable[[K], V], items: Sequence[K]) -> Iterator[V]:
+        """`ImageSplit.each` for what is made of images of any part."""
+        in_files = next((part for part in self.parts if part.files is not None), self.train)
+        return in_files.each(make, items)
 
     @property
     def normalisation(self) -> Normalisation:
         """Of the images that students are trained on."""
         return Normalisation(mean=self.mean, std=self.std)
+
+
+def by_part(parts: Sequence[ImageSplit], rows_B: Tensor, give: Callable[[int, Tensor], Tensor]) -> Tensor:
+    """What `give(part, rows of it)` says of rows that count through both parts, in the order of the rows."""
+    first = len(parts[0].ids)
+    is_behind_B = rows_B >= first
+    n_behind = int(is_behind_B.sum()) if len(parts) > 1 else 0
+    if n_behind == 0:
+        return give(0, rows_B)
+    if n_behind == len(rows_B):
+        return give(1, rows_B - first)
+    order_B = is_behind_B.int().argsort(stable=True)
+    sorted_B, n_before = rows_B[order_B], len(rows_B) - n_behind
+    given = torch.cat([give(0, sorted_B[:n_before]), give(1, sorted_B[n_before:] - first)])
+    if not is_behind_B[:n_before].any():  # in order already, as batches are
+        return given
+    result = torch.empty_like(given)
+    result[order_B.to(given.device)] = given
+    return result
 
 
 def split_facts(data: TrainingData) -> SplitFacts:
@@ -102,4 +161,5 @@ def split_facts(data: TrainingData) -> SplitFacts:
         std=data.std,
         input_shape=(channels, height, width),
         left_out=data.left_out,
+        unlabelled=data.unlabelled and data.unlabelled.facts,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from trainables.config.base import Scalar
 from trainables.config.data import DataConfig, SourcePart
 from trainables.data.resizing import eight_bit, resized
 from trainables.data.splits import ImageSplit, SourceImages
@@ -20,6 +21,7 @@ from trainables.factories import call_factory, in_one_line
 from trainables.seeds import first_by_hash, salt_of
 
 T = TypeVar("T")
+Samples = Callable[[Any, Sequence[int], str], Iterator[tuple[Any, Any]]]
 
 _ALLOWED: Final = (
     "allowed: a Pillow image, a uint8 tensor CxHxW or HxW, a float tensor CxHxW in [0, 1], "
@@ -40,16 +42,26 @@ def read_factory(config: DataConfig, part: SourcePart) -> SourceImages:
         DataError: it does not return a data set of equal-sized images and integer labels; the index is named.
     """
     dataset, where = _made(config, part)
-    n_samples = _of_user(lambda: len(dataset), where)
-    if n_samples == 0:
-        raise DataError(f"{where}: the data set is empty; check the factory's `arguments`")
-    images, labels = _collected(dataset, range(n_samples), where)
+    images, labels = _collected(dataset, _all(dataset, where), where, _samples)
     classes = getattr(dataset, "classes", None)
     return SourceImages(
         images=images,
         labels=torch.tensor(labels, dtype=torch.int64),
         classes=None if classes is None else tuple(str(name) for name in classes),
     )
+
+
+def read_images(factory: str, arguments: Mapping[str, Scalar]) -> Tensor:
+    """uint8 NxCxHxW: the images of the data set that `factory(**arguments)` returns, in its order.
+
+    Its samples are images, or pairs, whose first member counts alone.
+
+    Raises:
+        ConfigError: the factory cannot be found or called so.
+        DataError: it does not return a data set of equal-sized images; the index is named.
+    """
+    dataset, where = call_factory(factory, {}, arguments), f"factory {factory!r} of unlabelled images"
+    return _collected(_required(dataset, where), _all(dataset, where), where, _images_alone)[0]
 
 
 def require_same_samples(config: DataConfig, part: SourcePart, found: ImageSplit) -> None:
@@ -69,7 +81,7 @@ def require_same_samples(config: DataConfig, part: SourcePart, found: ImageSplit
     count = _of_user(lambda: len(dataset), where)
     if count <= int(ids_N[-1]):
         raise _other_samples(where, f"{count} samples, and before at least {int(ids_N[-1]) + 1}")
-    images, labels = _collected(dataset, chosen.tolist(), where)
+    images, labels = _collected(dataset, chosen.tolist(), where, _samples)
     images = images if config.image_size is None else resized(images, config.image_size)
     before = found.images[rows]
     if images.shape != before.shape:
@@ -94,17 +106,30 @@ def _made(config: DataConfig, part: SourcePart) -> tuple[Any, str]:
         raise DataError("data needs a `name` or a `factory`")
     dataset = call_factory(config.factory, {"split": part.value}, config.arguments)
     where = f"data factory {config.factory!r}, split {part.value}"
+    return _required(dataset, where), where
+
+
+def _required(dataset: Any, where: str) -> Any:
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise DataError(
             f"{where}: got a {type(dataset).__name__}; return a torch Dataset with __len__ and __getitem__"
         )
-    return dataset, where
+    return dataset
 
 
-def _collected(dataset: Any, indices: Sequence[int], where: str) -> tuple[Tensor, list[int]]:
+def _all(dataset: Any, where: str) -> range:
+    n_samples = _of_user(lambda: len(dataset), where)
+    if n_samples == 0:
+        raise DataError(f"{where}: the data set is empty; check the factory's `arguments`")
+    return range(n_samples)
+
+
+def _collected(
+    dataset: Any, indices: Sequence[int], where: str, samples: Samples
+) -> tuple[Tensor, list[int]]:
     labels: list[int] = []
     images: NDArray[np.uint8] | None = None
-    for place, (image, label) in enumerate(_samples(dataset, indices, where)):
+    for place, (image, label) in enumerate(samples(dataset, indices, where)):
         index = indices[place]
         pixels = _pixels(image, f"{where}, index {index}")
         if images is None:
@@ -127,6 +152,12 @@ def _samples(dataset: Any, indices: Sequence[int], where: str) -> Iterator[tuple
                 f"{where}, index {index}: got a {type(sample).__name__}; a sample is a pair (image, label)"
             )
         yield sample[0], sample[1]
+
+
+def _images_alone(dataset: Any, indices: Sequence[int], where: str) -> Iterator[tuple[Any, Any]]:
+    for index in indices:
+        sample = _of_user(partial(dataset.__getitem__, index), f"{where}, index {index}")
+        yield (sample[0] if isinstance(sample, tuple | list) and sample else sample), 0
 
 
 def _of_user(call: Callable[[], T], where: str) -> T:

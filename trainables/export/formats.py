@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -32,6 +31,7 @@ from trainables.export.model_card import (
 )
 from trainables.export.tracing import OPSET, quiet_exporter, write_graphs
 from trainables.local_files import sync
+from trainables.models.foreign.copies import copied
 from trainables.models.weights import load_weights, save_weights, weights_digest
 
 RELATIVE_TOLERANCE = 1e-4
@@ -85,7 +85,7 @@ def export_student(
     facts = _facts(card)
     _check_samples(sample_images, input_shape)
     # From here on a copy on the CPU in the plain layout: the files must not depend on the training device.
-    student = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    student = copied(model).to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     identity = digest_of(
         [CARD_VERSION, OPSET, weights_digest(student), list(input_shape), facts.plain(), list(FILES)]
     )
@@ -118,7 +118,7 @@ def check_export(model: nn.Module, *, rebuild: Callable[[], nn.Module], sample_i
     Raises:
         StillhouseError: as for `export_student`.
     """
-    student = copy.deepcopy(model).cpu().eval()
+    student = copied(model).cpu().eval()
     with tempfile.TemporaryDirectory() as folder:
         _write_and_prove(student, rebuild, Path(folder), sample_images.float().contiguous(), None)
 

@@ -86,6 +86,11 @@ class CardFacts(Config):
     latency: Latency | None = Field(
         None, description="none in cards of earlier versions", exclude_if=lambda value: value is None
     )
+    precision: str | None = Field(
+        None,
+        description="what it was trained in, and what chose that; none in cards of earlier versions",
+        exclude_if=lambda value: value is None,
+    )
     architecture: Architecture | None = Field(
         None, description="none in cards of version 1", exclude_if=lambda value: value is None
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from types import MappingProxyType
 from typing import Final
 
@@ -15,6 +14,7 @@ from trainables.errors import ConfigError
 from trainables.factories import accepted_keyword, call_factory, in_one_line
 from trainables.models.bottleneck_resnet import bottleneck_resnet
 from trainables.models.cosine import with_cosine_head
+from trainables.models.foreign.copies import copied
 from trainables.models.foreign.from_timm import timm_network
 from trainables.models.foreign.from_transformers import transformers_network
 from trainables.models.foreign.image_sizes import size_argument
@@ -130,7 +130,7 @@ def check_logits(model: nn.Module, images_BCHW: Tensor, *, n_classes: int, name:
     with torch.random.fork_rng(devices=devices), torch.no_grad():
         for mode, training in (("evaluation", False), ("training", True)):
             try:
-                output = deepcopy(model).train(training)(images_BCHW)
+                output = copied(model).train(training)(images_BCHW)
             except ConfigError as error:
                 raise ConfigError(f"{network}: {error}") from error
             except Exception as error:  # a user's network may raise anything

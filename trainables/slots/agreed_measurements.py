@@ -1,4 +1,4 @@
-"""What one slot measures for all: a trial's precision, and the latency of an architecture."""
+"""What one slot found for all: a trial's precision, and the latency of an architecture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 from trainables.config import ModelConfig, TrainingPrecision, TrialSpec, digest_of
 from trainables.data import TrainingData
 from trainables.evaluation.profiling import device_name, profile_student
-from trainables.training.precision import has_fast_bf16, measure_precision
+from trainables.training.precision import ASKED_FOR, Chosen, by_table
 
 Agree = Callable[[str, Callable[[], str]], str]
 """Called with a key and a way to find a value; gives the value that counts for all who ask for this key."""
@@ -22,39 +22,25 @@ def decide_alone(_key: str, find: Callable[[], str]) -> str:
 
 
 class AgreedMeasurements:
-    """Measures what a slot has to know on its device, unless another slot has done so before."""
+    """Finds what a slot has to know on its device, unless another slot has done so before."""
 
     def __init__(self, device: torch.device, agree: Agree = decide_alone) -> None:
-        """Nothing is measured yet; `agree` makes measured values the same in all slots."""
+        """Nothing is found yet; `agree` makes what is found the same in all slots."""
         self._device = device
         self._agree = agree
-        self._precisions: dict[str, TrainingPrecision] = {}
         self._latencies_ms: dict[str, float] = {}
 
-    def precision(self, model: nn.Module, trial: TrialSpec, data: TrainingData) -> TrainingPrecision:
-        """What the trial's precision comes to: measured once per kind of device and shape, agreed by all.
+    def precision(self, model: nn.Module, trial: TrialSpec, data: TrainingData) -> Chosen:
+        """What the trial's precision comes to, by the recipe or the table; the model is the trial's student.
 
-        The model is the trial's student.
+        It is agreed on for each kind of device and shape, and so kept with the experiment: a run that goes
+        on trains as it began, also where an earlier version measured, or another table was in force.
         """
         wish = trial.training.precision
         if wish is not TrainingPrecision.AUTO:
-            return wish
-        if not has_fast_bf16(self._device):
-            return TrainingPrecision.FP32
+            return Chosen(wish, ASKED_FOR)
         key = f"precision/{device_name(self._device)}/{shape_digest(trial, data)}"
-        if key not in self._precisions:
-
-            def find() -> str:
-                figures = measure_precision(
-                    model,
-                    batch_size=trial.training.batch_size,
-                    input_shape=_input_shape(data),
-                    device=self._device,
-                )
-                return figures.choice.value
-
-            self._precisions[key] = TrainingPrecision(self._agree(key, find))
-        return self._precisions[key]
+        return Chosen.read(self._agree(key, lambda: str(by_table(model, self._device, _input_shape(data)))))
 
     def latency_ms(self, student: ModelConfig, build: Callable[[], nn.Module], data: TrainingData) -> float:
         """Measured once per architecture, agreed by all: a second measurement would differ by its noise.
@@ -80,9 +66,10 @@ class AgreedMeasurements:
 
 
 def shape_digest(trial: TrialSpec, data: TrainingData) -> str:
-    """Of all that a step's speed depends on: the student, its classes, the batch and the images."""
-    images = list(_input_shape(data))
-    return digest_of([trial.student.plain(), len(data.classes), trial.training.batch_size, images])[:16]
+    """Of all that a step's speed depends on: the student, its frozen parts, classes, batch and images."""
+    images, frozen = list(_input_shape(data)), trial.training.freeze
+    inputs = [trial.student.plain(), len(data.classes), trial.training.batch_size, images]
+    return digest_of([*inputs, *([list(frozen)] if frozen else [])])[:16]
 
 
 def _input_shape(data: TrainingData) -> tuple[int, int, int]:

@@ -86,6 +86,9 @@ class Message(Config):
     best: dict[str, float] = {}
     checkpoint: str | None = Field(None, description="weights of the best epoch")
     device: str | None = Field(None, description="model name of the device that a profile was measured on")
+    precision: str | None = Field(
+        None, description="what the epoch was trained in, and what chose that, as `bf16 (table 1)`"
+    )
     hopeless: bool = Field(False, description="no job can go on, and none is to blame: storage or data")
 
     @property

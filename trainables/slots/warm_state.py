@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -80,12 +81,14 @@ class WarmState:
         data = self.data(spec.data)
         if spec.start is not None:
             start_from(model, spec.start, classes=data.classes)
-        precision = self._measured.precision(model, trial, data)
+        chosen = self._measured.precision(model, trial, data)
+        course = Course(
+            model, trial.objective, trial.training, trial.seed, chosen.precision, precision_by=chosen.by
+        )
         if not trial.training.compile:
-            return Course(model, trial.objective, trial.training, trial.seed, precision)
-        key = f"{precision}/{shape_digest(trial, data)}"
-        student = self._students.take(key, model)
-        return Course(student.model, trial.objective, trial.training, trial.seed, precision, student.forward)
+            return course
+        student = self._students.take(f"{chosen.precision}/{shape_digest(trial, data)}", model)
+        return replace(course, model=student.model, forward=student.forward)
 
     def costs(self, student: ModelConfig, spec: WorkbenchSpec, wanted: Sequence[Cost]) -> dict[str, float]:
         """What a search weighs against this student's accuracy, under the names of metrics.

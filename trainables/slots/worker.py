@@ -20,7 +20,7 @@ import torch
 from ray.train.torch import get_device
 
 from trainables.checkpoint_header import preprocessing_metadata
-from trainables.config import DataConfig, ModelConfig, Split
+from trainables.config import DataConfig, ModelConfig, Split, TrainingPrecision
 from trainables.data import load_test
 from trainables.errors import StillhouseError, StorageError, TrialFailed, UnreadableData
 from trainables.evaluation.metrics import answer_figures
@@ -33,7 +33,8 @@ from trainables.slots.warm_state import WarmState
 from trainables.teacher.loading import load_teacher
 from trainables.training.checkpoint_paths import kept_state
 from trainables.training.checkpoints import CheckpointFolder
-from trainables.training.loop import train
+from trainables.training.loop import Course, train
+from trainables.training.precision import KEPT, Chosen
 from trainables.training.ranks import SOLO, Team, lost_a_rank, team_here
 
 TAKE_WAIT_S = 5.0
@@ -72,14 +73,14 @@ def train_job(job: TrainJob, warm: WarmState, channel: JobChannel) -> None:
     last: dict[str, Any] = {}
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
-        message = Message(epoch=epoch, metrics=metrics)
+        message = Message(epoch=epoch, metrics=metrics, precision=_precision(course, files))
         if warning := mask_warning(spec, message):
             log.warning(warning)
         # The last epoch travels with the end, so that nobody can see a finished trial without its weights.
         if epoch < spec.training.epochs:
             channel.send(message)
         else:
-            last.update(epoch=epoch, metrics=metrics)
+            last.update(epoch=epoch, metrics=metrics, precision=message.precision)
 
     result = train(
         course,
@@ -102,6 +103,14 @@ def train_job(job: TrainJob, warm: WarmState, channel: JobChannel) -> None:
     )
     if channel.send(end):  # an end that nobody heard is told by the next attempt, which starts from the state
         files.drop_state()
+
+
+def _precision(course: Course, files: CheckpointFolder) -> str:
+    """What the course is trained in: a state that it went on from counts more than this device."""
+    own = Chosen(course.resolved_precision(), course.precision_by)
+    if files.went_on_in in (None, own.precision.value):
+        return str(own)
+    return str(Chosen(TrainingPrecision(files.went_on_in), KEPT))
 
 
 def _files(job: TrainJob, channel: JobChannel) -> CheckpointFolder:

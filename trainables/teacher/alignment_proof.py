@@ -26,7 +26,7 @@ from trainables.teacher.agreement import disagreement, embedding_disagreement
 from trainables.teacher.autocast import AutocastTeacher
 from trainables.teacher.live import Answers, LiveTeacher
 
-# N = training samples, V = views, P = pairs, C = classes
+# N = training samples and unlabelled ones, V = views, P = pairs, C = classes
 
 N_PAIRS: Final = 64
 NAMED_ROWS: Final = 5
@@ -61,11 +61,12 @@ def prove_alignment(
 ) -> ProofSummary:
     """Prove that a cache belongs to this data, these views and this teacher.
 
-    Sample ids cover the training split once in every view; the teacher's accuracy, recomputed from
-    the cache and the data's own labels, is the one on record; 64 random (sample, view) pairs agree with the
-    live teacher within the precision of the cache. `seed` is that of the views, `banks` those that the
-    experiment uses (all of the cache's, when it is not given). The teacher stays on its device and is left in
-    evaluation mode; for imported logits there is none, and then no pair is proved.
+    Sample ids cover the training split, and unlabelled images behind it, once in every view; the teacher's
+    accuracy, recomputed from the cache and the data's own labels, is the one on record; 64 random (sample,
+    view) pairs, half of them of unlabelled images where there are any, agree with the live teacher within the
+    precision of the cache. `seed` is that of the views, `banks` those that the experiment uses (all of the
+    cache's, when it is not given). The teacher stays on its device and is left in evaluation mode; for
+    imported logits there is none, and then no pair is proved.
 
     Raises:
         DamagedCache: files that are missing, cut short or altered.
@@ -74,16 +75,16 @@ def prove_alignment(
     names = tuple(reader.banks if banks is None else banks)
     for name in names:
         _require_bank(reader, name, views.bank(name))
-        _require_ids(name, reader.arrays(name).ids, data.train.ids.numpy())
+        _require_ids(name, reader.arrays(name).ids, data.ids_M.numpy())
     accuracy = {name: _proved_accuracy(reader, name, data) for name in names}
     if teacher is None:
         return ProofSummary(pairs=0, largest_difference=0.0, accuracy=accuracy)
     device = next((parameter.device for parameter in teacher.parameters()), torch.device("cpu"))
     live = LiveTeacher(teacher, data, seed=seed, batch_size=N_PAIRS, device=device)
     planes = [(name, view) for name in names for view in range(reader.banks[name].views)]
-    pairs = _draw_pairs(planes, reader.manifest.n_rows, seed)
+    pairs = _draw_pairs(planes, len(data.train.ids), reader.manifest.n_rows, seed)
     tolerance = _tolerance(teacher)
-    largest = _require_agreement(reader, live, views, pairs, data.train.ids, tolerance=tolerance)
+    largest = _require_agreement(reader, live, views, pairs, data.ids_M, tolerance=tolerance)
     return ProofSummary(pairs=len(pairs), largest_difference=largest, accuracy=accuracy)
 
 
@@ -126,7 +127,8 @@ def _require_ids(bank: str, ids_VN: Int64s, wanted_N: Int64s) -> None:
 
 def _proved_accuracy(reader: CacheReader, bank: str, data: TrainingData) -> tuple[float, ...]:
     arrays = reader.arrays(bank)
-    labels_N = data.train.labels.numpy()
+    labels_N = data.labels_M.numpy()
+    n_labelled = len(data.train.labels)
     shares: list[float] = []
     for view in range(reader.banks[bank].views):
         wrong = np.flatnonzero(arrays.labels[view] != labels_N)
@@ -139,19 +141,24 @@ def _proved_accuracy(reader: CacheReader, bank: str, data: TrainingData) -> tupl
         correct, recorded = int((arrays.top1[view] == labels_N).sum()), reader.manifest.correct(bank, view)
         if correct != recorded:
             raise CacheError(
-                f"bank {bank}, view {view}: the teacher is right on {correct} of {len(labels_N)} samples by "
+                f"bank {bank}, view {view}: the teacher is right on {correct} of {n_labelled} samples by "
                 f"the cache's rows, but on {recorded} by its records; remove the cache and run "
                 "its stage again"
             )
-        shares.append(correct / len(labels_N))
+        shares.append(correct / n_labelled)
     return tuple(shares)
 
 
-def _draw_pairs(planes: Sequence[tuple[str, int]], n_rows: int, seed: int) -> list[Pair]:
+def _draw_pairs(planes: Sequence[tuple[str, int]], n_train: int, n_rows: int, seed: int) -> list[Pair]:
     """Random rows of as many (bank, view) planes as there are pairs, in random order."""
     generator = np.random.default_rng(derive_seed(seed, "alignment proof"))
     order = generator.permutation(len(planes))
-    rows = generator.integers(n_rows, size=N_PAIRS)
+    if n_train == n_rows:
+        rows = generator.integers(n_rows, size=N_PAIRS)
+    else:  # few of the one kind among many of the other would go unproved
+        halves = ((0, n_train), (n_train, n_rows))
+        chosen = [generator.integers(*half, size=N_PAIRS // 2) for half in halves]
+        rows = generator.permutation(np.concatenate(chosen))
     return [(*planes[order[number % len(planes)]], int(row)) for number, row in enumerate(rows)]
 
 

@@ -56,7 +56,7 @@ class CacheRequest(Config):
         """What the cache's folder is for."""
         return Origin(
             identity=self.identity,
-            n_rows=self.facts.n_train,
+            n_rows=self.facts.n_rows,
             classes=self.facts.classes,
             rows_per_shard=self.cache.rows_per_shard,
             recipes={bank: self.views.bank(bank).recipe for bank in self.banks},

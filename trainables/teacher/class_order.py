@@ -65,6 +65,11 @@ def class_rows(known: Sequence[str] | None, wanted: Sequence[str], *, whose: str
     return ClassRows(n_outputs=len(known), rows=tuple(known.index(name) for name in wanted))
 
 
+def in_other_words(known: Sequence[str] | None, wanted: Sequence[str]) -> bool:
+    """Whether these are as many classes as the data's, and none of them is called as one of these is."""
+    return known is not None and len(known) == len(wanted) and not set(known) & set(wanted)
+
+
 def _of_network(network: nn.Module) -> tuple[str, ...] | None:
     """What a network of transformers carries with it (`config.id2label`)."""
     labels = getattr(getattr(network, "config", None), "id2label", None)

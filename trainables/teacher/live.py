@@ -15,7 +15,7 @@ from trainables.errors import CacheError
 from trainables.models.embedding import EmbeddingRecorder, classifier_of, embedding_of_rows
 from trainables.models.foreign.aligned import n_outputs_of
 from trainables.views.normalise import normalise
-from trainables.views.showing import show
+from trainables.views.showing import show_any
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Answers:
 
 
 class LiveTeacher:
-    """A teacher in evaluation mode that answers for views of the training split."""
+    """A teacher in evaluation mode that answers for views of training split and unlabelled images."""
 
     def __init__(
         self, module: nn.Module, data: TrainingData, *, seed: int, batch_size: int, device: torch.device
@@ -46,7 +46,9 @@ class LiveTeacher:
         self._device = device
 
     def logits(self, recipe: Recipe, view: int, rows_B: Tensor) -> Tensor:
-        """BxC float32 logits, on the CPU, of these rows of the training split as the view shows them.
+        """BxC float32 logits, on the CPU, of these rows as the view shows them.
+
+        Rows count through the training split, and through unlabelled images behind it.
 
         Raises:
             CacheError: the teacher's output is not one logit per class.
@@ -96,12 +98,12 @@ class LiveTeacher:
 
     def _shown(self, recipe: Recipe, view: int, rows_B: Tensor) -> Iterator[Tensor]:
         """The view's images, batch by batch."""
-        split = self._data.train
+        parts = self._data.parts
 
         def shown(chunk_B: Tensor) -> Tensor:
-            return show(split, chunk_B, recipe, seed=self._seed, view=view, device=self._device)
+            return show_any(parts, chunk_B, recipe, seed=self._seed, view=view, device=self._device)
 
-        return split.each(shown, torch.split(rows_B, self._batch_size))
+        return self._data.each(shown, torch.split(rows_B, self._batch_size))
 
     def _forward(self, images_BCHW: Tensor) -> Tensor:
         logits_BC: Tensor = self._module(images_BCHW.contiguous(memory_format=torch.channels_last))

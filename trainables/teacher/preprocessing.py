@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, Final
 
 from torch import nn
 
@@ -19,7 +20,9 @@ from trainables.data import TrainingData
 from trainables.errors import ConfigError
 from trainables.models.foreign.aligned import aligned
 from trainables.models.renormalised import renormalised
-from trainables.teacher.class_order import class_rows, known_classes
+from trainables.teacher.class_order import class_rows, in_other_words, known_classes
+
+COLOURS: Final = 3
 
 
 def shown_as_trained(network: nn.Module, source: TeacherSource, data: TrainingData) -> nn.Module:
@@ -29,8 +32,14 @@ def shown_as_trained(network: nn.Module, source: TeacherSource, data: TrainingDa
         ConfigError: nobody says what a loaded teacher's normalisation is, or it is of other channels.
         CheckpointError: it lacks classes of the data's.
     """
-    rows = class_rows(known_classes(source, network), data.classes, whose=name_of(source))
+    known = known_classes(source, network)
+    is_of_library = source.model is not None and source.model.is_of_library
+    if is_of_library and source.classes is None and in_other_words(known, data.classes):
+        known = None  # as `tench, Tinca tinca` of n01440764: their order is the libraries' own
+    rows = class_rows(known, data.classes, whose=name_of(source))
     own = _own_normalisation(network, source)
+    if own is not None and len(own.mean) == COLOURS and len(data.mean) == 1 and is_of_library:
+        own = _of_grey(own)  # its first convolution takes grey images then, with the weights of all colours
     return aligned(renormalised(network, own, data_mean=data.mean, data_std=data.std), rows)
 
 
@@ -45,6 +54,11 @@ def name_of(source: TeacherSource) -> str:
         return f"teacher.checkpoint {source.checkpoint}"
     model = source.model
     return "teacher" if model is None else f"teacher {model.factory or model.variant or model.name}"
+
+
+def _of_grey(own: Normalisation) -> Normalisation:
+    """What a network for colour was shown, on average, where all three channels are the same."""
+    return Normalisation(mean=(fmean(own.mean),), std=(fmean(own.std),))
 
 
 def _own_normalisation(network: nn.Module, source: TeacherSource) -> Normalisation | None:

@@ -40,7 +40,7 @@ class ShardProducer:
         recipe = self._origin.recipes[shards[0].bank]
         asked = any(shard.part is Part.EMBEDDING for shard in shards)
         answers = self._teacher.answers(recipe, shards[0].view, rows_B, embedding=asked)
-        ids_B = self._data.train.ids[rows_B].numpy()
+        ids_B = self._data.ids_M[rows_B].numpy()
         fingerprint = bank_fingerprint(self._origin.identity, recipe)
         return [self._write(shard, answers, ids_B, fingerprint) for shard in shards]
 
@@ -59,7 +59,7 @@ class ShardProducer:
             top_k=identity.top_k,
         )
         rows = slice(shard.first, shard.first + shard.rows)
-        labels_B = self._data.train.labels[rows].numpy().astype(np.int64)
+        labels_B = self._data.labels_M[rows].numpy().astype(np.int64)
         return write_shard(
             self._place,
             shard,

@@ -56,6 +56,8 @@ class CheckpointFolder:
         self.best_path = folder / "best.safetensors"
         self._last_path = folder / LAST
         self._spec_digest = spec_digest
+        self.went_on_in: str | None = None
+        """The precision of the state that was loaded; none as long as none was."""
 
     def save_state(self, state: TrainingState) -> None:
         """Keep the state of a finished epoch.
@@ -86,6 +88,11 @@ class CheckpointFolder:
         Raises:
             CheckpointError: a file is damaged, or the origin's is gone.
         """
+        state = self._state()
+        self.went_on_in = None if state is None else state.precision
+        return state
+
+    def _state(self) -> TrainingState | None:
         own = _read(self._last_path) if self._last_path.exists() else None
         if own is not None and own[0] == self._spec_digest:
             return own[1]

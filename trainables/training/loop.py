@@ -20,7 +20,8 @@ from trainables.tensors import memory_format
 from trainables.training.checkpoints import CheckpointFolder, TrainingState
 from trainables.training.ema import WeightAverage
 from trainables.training.epoch_order import epoch_rows
-from trainables.training.objective_state import restore_state, trained_with
+from trainables.training.fine_tuning import hold_frozen
+from trainables.training.objective_state import restore_state
 from trainables.training.optimisers import (
     build_optimizer,
     clip_gradients,
@@ -28,6 +29,7 @@ from trainables.training.optimisers import (
     restore_optimizer,
     set_learning_rate,
 )
+from trainables.training.precision import ASKED_FOR
 from trainables.training.ranks import SOLO, Forward, Share, Team, any_rank, average_gradients, settle
 from trainables.training.running_means import RunningMeans, scaled
 from trainables.training.step_inputs import StepInputs, needs_plain_forward
@@ -53,9 +55,11 @@ class Course:
     """The ranks that train it together."""
     costs: Mapping[str, float] = field(default_factory=dict)
     """Metrics of the network itself, the same in every epoch."""
+    precision_by: str = ASKED_FOR
+    """What chose `precision`."""
 
     def resolved_precision(self) -> TrainingPrecision:
-        """fp32 or bf16: never auto, which only a measurement can decide."""
+        """fp32 or bf16: never auto, which only the device can decide."""
         for wish in (self.precision, self.training.precision):
             if wish is not TrainingPrecision.AUTO:
                 return wish
@@ -128,6 +132,8 @@ class _Run:
         self.team = team = course.team
         self.layout = memory_format(course.model)
         self.model = course.model.to(workbench.device, memory_format=self.layout)  # type: ignore[call-overload]
+        # Before copies of it are made and ranks share it: both look at what is to be trained.
+        self.tuning = hold_frozen(self.model, course.training, len(workbench.data.classes))
         decay = course.training.ema
         self.average = WeightAverage(self.model, decay) if decay else None
         forward = None if needs_plain_forward(course.objective) else course.forward
@@ -140,7 +146,7 @@ class _Run:
         self.precision = course.resolved_precision()
         setting = Setting(workbench.n_train, len(workbench.data.classes), epochs)
         self.objective = build_objective(course.objective, setting).to(workbench.device)
-        self.optimizer = build_optimizer(trained_with(self.model, self.objective), course.training)
+        self.optimizer = build_optimizer(self.tuning.groups(self.model, self.objective), course.training)
         self.epoch = 0
         self.best_epoch = 0
         self.best: dict[str, float] = {}
@@ -182,6 +188,7 @@ class _Run:
         shares = [self.team.share(rows_B) for rows_B in batches]
         means = RunningMeans()
         self.model.train()
+        self.tuning.hold(self.model)
         for step, share in enumerate(shares):
             if any_rank(self.team, should_stop()):
                 return None

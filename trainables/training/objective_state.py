@@ -1,10 +1,10 @@
-"""What an objective adds to a course: parameters to train, and a state to go on from."""
+"""What an objective adds to a course beside its loss: a state to go on from."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainables.errors import CheckpointError
 from trainables.signals import Objective
@@ -24,11 +24,3 @@ def restore_state(objective: Objective[Any], state: dict[str, Tensor]) -> None:
             "delete the trial's folder and run again"
         )
     objective.load_state_dict(state)
-
-
-def trained_with(model: nn.Module, objective: Objective[Any]) -> nn.Module:
-    """All that an optimiser trains: the student, and behind it the objective's own parameters, if any.
-
-    The order is that of the optimiser's state in a checkpoint.
-    """
-    return nn.ModuleList([model, objective])

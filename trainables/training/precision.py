@@ -1,16 +1,14 @@
-"""Which precision a student trains in: bf16 autocast where this device is clearly faster with it."""
+"""Which precision a student trains in: a table of device kinds and layers decides, never a stopwatch."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
-import statistics
-import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import torch
@@ -18,40 +16,87 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables.config import TrainingPrecision
+from trainables.models.foreign.copies import copied
 from trainables.tensors import memory_format
 
-CLEARLY_FASTER = 1.15
-"""The least speed-up for which bf16 is taken; a tie that noise decides would differ from run to run."""
-MIN_ROUNDS = 5
-MAX_ROUNDS = 15
-BUDGET_S = 1.5
+TABLE_VERSION: Final = 1
+"""Raise it with every change of `TABLE`: it stands beside the precision of every student."""
 BF16_INSTRUCTIONS: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
 """As Linux names them: two of x86, two of Arm."""
+ASKED_FOR: Final = "asked for"
+BY_TABLE: Final = f"table {TABLE_VERSION}"
+MEASURED: Final = "measured by an earlier version"
+KEPT: Final = "as its training began"
+"""What chose a precision: the recipe, the table, an agreement of an older ledger, or a kept state."""
 
 log = logging.getLogger(__name__)
 
 # B = samples in the batch, C = classes
 
 
+class DeviceKind(StrEnum):
+    """What counts of a device."""
+
+    CUDA_BF16 = "GPU with bf16"
+    CPU_BF16 = "CPU with bf16"
+    OTHER = "any other"
+
+
 @dataclass(frozen=True)
-class PrecisionFigures:
-    """Median seconds of a training step in each precision."""
+class Row:
+    """Which layers make a network train in bf16 on a kind of device."""
 
-    fp32_s: float
-    bf16_s: float
-
-    @property
-    def choice(self) -> TrainingPrecision:
-        """bf16 where it is at least 1.15 times as fast, else fp32."""
-        faster = self.fp32_s >= CLEARLY_FASTER * self.bf16_s
-        return TrainingPrecision.BF16 if faster else TrainingPrecision.FP32
+    least_channels: int
+    """In and out, of a convolution without groups."""
+    least_weights: int
+    """Of a linear layer."""
+    grouped_too: bool
+    """Whether convolutions in groups gain; where they do not, a network that has one trains in fp32."""
 
 
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bf16 itself; where it does not, bf16 is emulated and slow."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and cpu_has_bf16()
+TABLE: Final = MappingProxyType(
+    {
+        DeviceKind.CUDA_BF16: Row(least_channels=8, least_weights=1 << 16, grouped_too=True),
+        DeviceKind.CPU_BF16: Row(least_channels=16, least_weights=1 << 20, grouped_too=False),
+    }
+)
+"""A kind that has no row trains in fp32, and so does a network without such a layer."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A precision, and what chose it."""
+
+    precision: TrainingPrecision
+    by: str
+
+    def __str__(self) -> str:
+        """As ledger, summary, card and MLflow have it."""
+        return f"{self.precision.value} ({self.by})"
+
+    @classmethod
+    def read(cls, text: str) -> Chosen:
+        """What `str` wrote; the bare word of an earlier version was measured."""
+        precision, _, by = text.partition(" (")
+        return cls(TrainingPrecision(precision), by.removesuffix(")") or MEASURED)
+
+
+def by_table(model: nn.Module, device: torch.device, input_shape: tuple[int, int, int]) -> Chosen:
+    """What `auto` comes to for this network on this device; `input_shape` is (channels, height, width).
+
+    A network that fails in bf16 trains in fp32. Model, statistics and random state stay as they are.
+    """
+    wished = _in_table(model, device_kind(device))
+    if wished is TrainingPrecision.BF16 and not _runs_in_bf16(model, device, input_shape):
+        return Chosen(TrainingPrecision.FP32, f"{BY_TABLE}; it fails in bf16")
+    return Chosen(wished, BY_TABLE)
+
+
+def device_kind(device: torch.device) -> DeviceKind:
+    """By whether the hardware multiplies bf16 itself; where it does not, bf16 is emulated and slow."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return DeviceKind.CUDA_BF16
+    return DeviceKind.CPU_BF16 if device.type == "cpu" and cpu_has_bf16() else DeviceKind.OTHER
 
 
 def cpu_has_bf16(cpu_info: Path = Path("/proc/cpuinfo")) -> bool:
@@ -68,65 +113,35 @@ def autocast(precision: TrainingPrecision, device: torch.device) -> AbstractCont
     return contextlib.nullcontext()
 
 
-def measure_precision(
-    model: nn.Module,
-    *,
-    batch_size: int,
-    input_shape: tuple[int, int, int],
-    device: torch.device,
-    clock: Callable[[], float] = time.perf_counter,
-) -> PrecisionFigures:
-    """Time forward and backward passes of a copy of the model in fp32 and bf16, in turns.
+def _in_table(model: nn.Module, kind: DeviceKind) -> TrainingPrecision:
+    row = TABLE.get(kind)
+    if row is None:
+        return TrainingPrecision.FP32
+    gains = False
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            if layer.groups > 1 and not row.grouped_too:
+                return TrainingPrecision.FP32
+            gains |= min(layer.in_channels, layer.out_channels) >= row.least_channels
+        elif isinstance(layer, nn.Linear):
+            gains |= layer.in_features * layer.out_features >= row.least_weights
+    return TrainingPrecision.BF16 if gains else TrainingPrecision.FP32
 
-    `input_shape` is (channels, height, width). After one step of each, 5 to 15 rounds of both are timed,
-    until 1.5 seconds are over; the medians count. A network that cannot run in bf16 counts as infinitely
-    slow in it. The model, its statistics and the random state stay as they are.
 
-    Raises:
-        RuntimeError: the network fails on such a batch in fp32.
-    """
+def _runs_in_bf16(model: nn.Module, device: torch.device, input_shape: tuple[int, int, int]) -> bool:
+    """Whether a training step on two images passes: not every operator has a kernel for bf16."""
     layout = memory_format(model)
-    trial = copy.deepcopy(model).to(device, memory_format=layout).train()  # type: ignore[call-overload]
+    trial = copied(model).to(device, memory_format=layout).train()  # type: ignore[call-overload]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        images = torch.rand(batch_size, *input_shape, device=device).contiguous(memory_format=layout)
-
-        def timed_step(precision: TrainingPrecision) -> float:
-            began = clock()
-            _step(trial, images, precision)
-            return clock() - began
-
-        timed_step(TrainingPrecision.FP32)
+        images = torch.rand(2, *input_shape, device=device).contiguous(memory_format=layout)
         try:
-            timed_step(TrainingPrecision.BF16)
+            with autocast(TrainingPrecision.BF16, device):
+                logits_BC: Tensor = trial(images)
+            labels_B = torch.zeros(len(images), dtype=torch.int64, device=device)
+            F.cross_entropy(logits_BC.float(), labels_B).backward()  # type: ignore[no-untyped-call]
+        except torch.OutOfMemoryError:  # what else uses the GPU at this moment says nothing of the network
+            raise
         except RuntimeError as error:  # NotImplementedError too: an operator without a kernel for bf16
             log.info("this network trains in fp32, since it fails in bf16: %s", error)
-            return PrecisionFigures(timed_step(TrainingPrecision.FP32), float("inf"))
-        return _in_turns(timed_step, clock)
-
-
-def _in_turns(
-    timed_step: Callable[[TrainingPrecision], float], clock: Callable[[], float]
-) -> PrecisionFigures:
-    times_s: dict[TrainingPrecision, list[float]] = {
-        TrainingPrecision.FP32: [],
-        TrainingPrecision.BF16: [],
-    }
-    began = clock()
-    for number in range(MAX_ROUNDS):
-        if number >= MIN_ROUNDS and clock() - began > BUDGET_S:
-            break
-        # The one that goes first changes, so that drift hits both alike.
-        for precision in list(times_s)[:: 1 if number % 2 else -1]:
-            times_s[precision].append(timed_step(precision))
-    return PrecisionFigures(*(statistics.median(times) for times in times_s.values()))
-
-
-def _step(model: nn.Module, images: Tensor, precision: TrainingPrecision) -> None:
-    """One forward and backward pass, finished when it returns."""
-    with autocast(precision, images.device):
-        logits_BC: Tensor = model(images)
-    labels_B = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-    model.zero_grad(set_to_none=True)
-    F.cross_entropy(logits_BC.float(), labels_B).backward()  # type: ignore[no-untyped-call]
-    if images.is_cuda:
-        torch.cuda.synchronize(images.device)
+            return False
+    return True

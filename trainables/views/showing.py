@@ -6,6 +6,7 @@ that the student trains on.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from trainables.config.views import Recipe, ViewsConfig
 from trainables.data import ImageSplit
+from trainables.data.splits import by_part
 from trainables.tensors import to_device
 from trainables.views.draw import draw, draw_boxes
 from trainables.views.params import ViewParams
@@ -32,6 +34,29 @@ def show(
         DataError: images, or a size, that the recipe cannot be applied to, or files that cannot be decoded.
     """
     return Viewer(split, recipe, seed, view, device).images(rows_B)
+
+
+def show_any(
+    parts: Sequence[ImageSplit],
+    rows_B: Tensor,
+    recipe: Recipe,
+    *,
+    seed: int,
+    view: int,
+    device: torch.device,
+) -> Tensor:
+    """The same of rows that count through the training split and unlabelled images behind it.
+
+    Partners are of the sample's own part: no labelled image has pixels of an unlabelled one.
+
+    Raises:
+        DataError: as for `show`.
+    """
+    return by_part(
+        parts,
+        rows_B,
+        lambda part, rows: show(parts[part], rows, recipe, seed=seed, view=view, device=device),
+    )
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from trainables.slots.compiled_students import CompiledStudents
 from trainables.tensors import memory_format
 from trainables.training.loop import Course
 from trainables.training.optimisers import build_optimizer
-from trainables.training.precision import autocast, measure_precision
+from trainables.training.precision import autocast, by_table
 from trainables.views.normalise import normalise
 
 # N = training samples, B = samples in the batch
@@ -75,9 +75,7 @@ def loop_over_plain_torch(precision: str) -> Figure:
 def auto_precision_gain(batch: str) -> Figure:
     """Images a second in the precision that auto chooses, over those in fp32."""
     size, bench = scale().batch(int(batch)), plain_bench()
-    measured = measure_precision(
-        network(scale().student), batch_size=size, input_shape=bench.input_shape, device=tried_device()
-    )
+    chosen = by_table(network(scale().student), tried_device(), bench.input_shape)
     both = (TrainingPrecision.FP32, TrainingPrecision.BF16)
     models = {precision: network(scale().student) for precision in both}
 
@@ -85,10 +83,9 @@ def auto_precision_gain(batch: str) -> Figure:
         return lambda seed: Course(models[precision], CeConfig(), recipe(size), seed, precision)
 
     step_s = medians_s(bench, {precision.value: course_in(precision) for precision in both})
-    gain = step_s["fp32"] / step_s[measured.choice.value]
+    gain = step_s["fp32"] / step_s[chosen.precision.value]
     how = (
-        f"auto chose {measured.choice} since its measurement found "
-        f"{measured.fp32_s / measured.bf16_s:.2f} times fp32's speed in bf16; the figure is its speed over "
+        f"auto chose {chosen}; the figure is its speed over "
         f"fp32's, {windows()}: fp32 {1e3 * step_s['fp32']:.3f} ms, bf16 {1e3 * step_s['bf16']:.3f} ms a "
         f"step; {student_sizes(size)}; {TF32}; {place()}"
     )

@@ -34,6 +34,7 @@ def make_identity(
         n_classes=len(facts.classes),
         dtype=precision,
         top_k=require_top_k(top_k, len(facts.classes)) if precision is Precision.TOPK else None,
+        unlabelled=None if facts.unlabelled is None else facts.unlabelled.images_digest,
     )
 
 
@@ -72,6 +73,10 @@ def short(digest: str) -> str:
     return f"{digest[:8]}…"
 
 
+def _unlabelled(digest: str | None) -> str:
+    return "no unlabelled images" if digest is None else f"unlabelled images {short(digest)}"
+
+
 _CLAUSES: Final[Mapping[str, Callable[[Any, Any], str]]] = MappingProxyType(
     {
         "schema_version": lambda a, b: f"cache has format {a}, this version reads format {b}",
@@ -86,6 +91,9 @@ _CLAUSES: Final[Mapping[str, Callable[[Any, Any], str]]] = MappingProxyType(
         "n_classes": lambda a, b: f"cache has {a} classes, this experiment has {b}",
         "dtype": lambda a, b: f"cache keeps {a.value}, this experiment asks for {b.value}",
         "top_k": lambda a, b: f"cache keeps the largest {a} logits, this experiment asks for {b}",
+        "unlabelled": lambda a, b: (
+            f"cache holds answers to {_unlabelled(a)}, this experiment uses {_unlabelled(b)}"
+        ),
     }
 )
 

@@ -86,7 +86,7 @@ class Origin(Config):
     """What a cache folder is for; written before the first shard."""
 
     identity: CacheIdentity
-    n_rows: int = Field(ge=1, description="samples in the training split")
+    n_rows: int = Field(ge=1, description="samples in the training split, and unlabelled ones behind them")
     classes: tuple[str, ...] = Field(description="class names in the order of the logits")
     rows_per_shard: int = Field(ge=1)
     recipes: dict[str, Recipe] = Field(description="of each bank")

@@ -21,7 +21,7 @@ from trainables.config import ViewsConfig
 from trainables.data import TrainingData
 from trainables.errors import CacheError, ConfigError
 from trainables.foreign_files import foreign_file
-from trainables.views.showing import show
+from trainables.views.showing import show_any
 
 # C = classes, H, W = height and width in pixels
 
@@ -62,8 +62,8 @@ def views_of_sample(
     for name, bank in manifest.banks.items():
         for view in range(min(bank.views, MAX_VIEWS)):
             recipe = views.bank(name).recipe
-            image_CHW = show(
-                data.train, torch.tensor([row]), recipe, seed=seed, view=view, device=torch.device("cpu")
+            image_CHW = show_any(
+                data.parts, torch.tensor([row]), recipe, seed=seed, view=view, device=torch.device("cpu")
             )[0]
             logits_C = _kept_logits(place, manifest, name, view, row)
             shown.append(Shown(name, view, image_CHW.permute(1, 2, 0).numpy(), _top(logits_C, data.classes)))
@@ -127,7 +127,7 @@ def _draw_caption(axes: Axes, shown: Shown, label: str) -> None:
 
 
 def _row_of(data: TrainingData, sample: int) -> int:
-    ids = data.train.ids.numpy()
+    ids = data.ids_M.numpy()
     row = int(np.searchsorted(ids, sample))
     if row < len(ids) and ids[row] == sample:
         return row

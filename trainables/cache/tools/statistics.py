@@ -26,6 +26,9 @@ class ViewFigures(Config):
     accuracy: float = Field(
         description="of the teacher on the training split as this view shows it; a fraction"
     )
+    unlabelled: int = Field(
+        0, description="rows without a label, which accuracy leaves out", exclude_if=lambda count: count == 0
+    )
     confidence: float = Field(description="mean of the largest probability at temperature 1")
     entropy: float = Field(description="mean entropy at temperature 1, in nats")
 
@@ -99,13 +102,18 @@ def _sums(place: Place, record: ShardRecord) -> tuple[float, ...]:
     return (
         float(len(label)),
         float((label == top1).sum()),
+        float((label < 0).sum()),
         float(confidence.sum(dtype=np.float64)),
         float(entropy.sum(dtype=np.float64)),
     )
 
 
 def _figures(sums: list[tuple[float, ...]]) -> ViewFigures:
-    rows, correct, confidence, entropy = (sum(column) for column in zip(*sums, strict=True))
+    rows, correct, unlabelled, confidence, entropy = (sum(column) for column in zip(*sums, strict=True))
     return ViewFigures(
-        rows=int(rows), accuracy=correct / rows, confidence=confidence / rows, entropy=entropy / rows
+        rows=int(rows),
+        accuracy=correct / (rows - unlabelled),
+        unlabelled=int(unlabelled),
+        confidence=confidence / rows,
+        entropy=entropy / rows,
     )

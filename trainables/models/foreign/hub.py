@@ -35,7 +35,7 @@ def hub_file(repository: str, name: str) -> Path | None:
     advice = "fetch it where there is a network and bring the cache here (HF_HUB_CACHE), or name a folder"
     if hub.constants.HF_HUB_OFFLINE:
         raise ConfigError(f"{lacking}, and HF_HUB_OFFLINE is set; {advice}")
-    unreachable = _why_unreachable(hub.constants.ENDPOINT)
+    unreachable = why_unreachable(hub.constants.ENDPOINT)
     if unreachable is not None:
         raise ConfigError(
             f"{lacking}, and {hub.constants.ENDPOINT} cannot be reached ({unreachable}); {advice}"
@@ -52,7 +52,7 @@ def hub_file(repository: str, name: str) -> Path | None:
         raise
 
 
-def _why_unreachable(endpoint: str) -> str | None:
+def why_unreachable(endpoint: str) -> str | None:
     """Why nobody answers there within some seconds; none where somebody does, whatever he says."""
     if not endpoint.startswith(("https://", "http://")):
         return "HF_ENDPOINT is no http address"

@@ -30,7 +30,7 @@ def start_from(model: nn.Module, start: StartWeights, *, classes: Sequence[str])
         raise CheckpointError(
             f"student.checkpoint {path} was changed after the run began; put it back, or run again"
         )
-    own, head = model.state_dict(), _head_prefix(model, len(classes))
+    own, head = model.state_dict(), head_prefix(model, len(classes))
     is_other = stated_classes(path) not in (None, tuple(classes))
     of_head = {name for name in own if head and name.startswith(head)}
     in_file = {name for name in tensors if head and name.startswith(head)}
@@ -66,7 +66,7 @@ def _same_inputs(names: set[str], own: Mapping[str, Tensor], tensors: Mapping[st
     return all(own[name].shape[1:] == tensors[name].shape[1:] for name in names)
 
 
-def _head_prefix(model: nn.Module, n_classes: int) -> str:
+def head_prefix(model: nn.Module, n_classes: int) -> str:
     """Before the names of the classifier's weights; empty where it is of no kind that is known."""
     found = ""
     for name, module in model.named_modules():

@@ -47,10 +47,11 @@ def experiment(tmp_path: Path, summary: Summary) -> Path:
     onnx = summary.champion.exports["onnx"].with_overrides(path=str(exported))
     champion = summary.champion.with_overrides(exports={"onnx": onnx})
     (out / "summary.json").write_text(summary.with_overrides(champion=champion).model_dump_json())
-    events = [*_students(), _finished(STAGE, run_key(loaded, Ledger(out)), {})]
+    identity = {"kind": "identity", "ledger": "l"}
+    events = [identity, *_students(), _finished(STAGE, run_key(loaded, Ledger(out)), {})]
     lines = [json.dumps({"seq": seq, "time_ms": 1, **event}) + "\n" for seq, event in enumerate(events)]
     (out / "ledger.jsonl").write_text("".join(lines))
-    progress = TrackingCursor(ledger="l", experiment_id="7", parent_run_id="p", cursor=0)
+    progress = TrackingCursor(ledger="l", experiment_id="7", parent_run_id="p", cursor=len(events))
     CursorFile(out, tracking_uri(loaded), experiment_name(loaded)).save(progress)
     return file
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision
 import transformers
+from torch import Tensor
 
 from orchestrator.config.loading import load_experiment
+from orchestrator.pipeline.brought_weights import brought_weights
 from orchestrator.pipeline.context import quiet_run
 from orchestrator.pipeline.finished import run_key
 from orchestrator.pipeline.preflight import Findings, preflight, preflight_key
 from orchestrator.pipeline.preflight_networks import NetworkChecks
 from orchestrator.terminal.console import Console
+from trainables.errors import ConfigError
 
 TASK = "tests.unit.orchestrator.pipeline.preflight_task"
 EXPERIMENT = f"""\
@@ -104,3 +110,106 @@ def test_a_folder_of_transformers_is_known_by_its_configuration_wherever_it_lies
     config.write_text(config.read_text().replace('"relu"', '"gelu"'))
     changed = keys(written(student=OF_TRANSFORMERS.replace("my_resnet", "moved")))
     assert not set(changed[:2]) & set(first[:2])
+
+
+def in_torch_cache(cache: Path, monkeypatch: pytest.MonkeyPatch, state: Mapping[str, Tensor]) -> None:
+    """torchvision's published weights of squeezenet1_1, as this machine's cache has them."""
+    (cache / "checkpoints").mkdir(parents=True)
+    torch.save(state, cache / "checkpoints" / "squeezenet1_1-b8a52dc0.pth")
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(cache))
+
+
+@pytest.mark.usefixtures("_without_export")
+def test_a_student_starts_from_published_weights_and_a_validation_leaves_none_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = torchvision.models.squeezenet1_1().state_dict()
+    in_torch_cache(tmp_path / "cache", monkeypatch, state)
+    student = "{name: torchvision, variant: squeezenet1_1, resolution: 64, checkpoint: published}"
+    found = look(written(student=student))
+    assert found.problems == []
+    (note,) = [note for note in found.notes if "starts from" in note]
+    assert "starts from published, but for its head, which is fresh (network.classifier.1.weight" in note
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("_without_export")
+def test_published_weights_that_cannot_be_had_are_one_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "empty"))
+    monkeypatch.setattr("trainables.models.foreign.published.why_unreachable", lambda _: "no network here")
+    student = "{name: torchvision, variant: squeezenet1_1, resolution: 64, checkpoint: published}"
+    (problem,) = look(written(student=student)).problems
+    assert "cannot be reached (no network here)" in problem
+
+
+@pytest.mark.usefixtures("_without_export")
+@pytest.mark.parametrize("checkpoint", ["published", "my_resnet"])
+def test_a_folder_of_transformers_teaches_with_its_own_weights_and_normalisation(
+    folder: Path, checkpoint: str
+) -> None:
+    transformers.ViTImageProcessor().save_pretrained(folder)
+    found = look(written(teacher=f"{OF_TRANSFORMERS}, checkpoint: {checkpoint}"))
+    assert found.problems == []
+    (note,) = [note for note in found.notes if note.startswith("teacher: right on")]
+    assert note.endswith(f"({checkpoint if checkpoint == 'published' else folder / 'model.safetensors'})")
+
+
+def test_published_goes_with_networks_of_libraries() -> None:
+    with pytest.raises(ConfigError, match=r"student: `checkpoint: published` goes with `name: torchvision`"):
+        load_experiment(written(student="{name: mlp, checkpoint: published}"))
+
+
+def test_a_folder_without_weights_is_told_with_its_place(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(
+        ConfigError, match=r"teacher\.checkpoint: found 'my_resnet'; allowed: an existing file"
+    ):
+        load_experiment(written(teacher=f"{OF_TRANSFORMERS}, checkpoint: my_resnet"))
+
+
+def test_a_model_in_mlflow_needs_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    loaded = load_experiment(written(student="{name: mlp, checkpoint: 'models:/pets/3'}"))
+    with pytest.raises(
+        ConfigError, match=r"models:/pets/3 is in MLflow, and nobody says in which; write `rec"
+    ):
+        brought_weights(loaded, "models:/pets/3", loaded.config.student, Path("weights"))
+
+
+@pytest.mark.usefixtures("_without_export", "folder")
+@pytest.mark.parametrize(
+    ("recipe", "problem"),
+    [
+        (
+            "{freeze: [resnet.embeder]}",
+            "nothing in ResNetForImageClassification is called 'resnet.embeder'; near",
+        ),
+        (
+            "{lr_groups: {encoder: 0.1}}",
+            "training.lr_groups: nothing in ResNetForImageClassification is called",
+        ),
+        ("{freeze: [resnet.embedder], lr_groups: {backbone: 0.1}}", None),
+    ],
+)
+def test_parts_to_freeze_are_looked_up_before_anything_is_trained(recipe: str, problem: str | None) -> None:
+    file = written(student=f"{OF_TRANSFORMERS[:-1]}, checkpoint: published}}")
+    Path(file).write_text(f"{Path(file).read_text()}training: {recipe}\n")
+    found = look(file)
+    assert len(found.problems) == (problem is not None)
+    assert all(told.startswith("student ") and problem and problem in told for told in found.problems)
+
+
+def test_nothing_random_is_frozen_and_no_teacher_is() -> None:
+    text = Path(written(student=OF_TIMM)).read_text()
+    Path("task.yaml").write_text(f"{text}training: {{freeze: [backbone]}}\n")
+    with pytest.raises(
+        ConfigError, match=r"training\.freeze: found parts to freeze, .* `student\.checkpoint`"
+    ):
+        load_experiment("task.yaml")
+    Path("task.yaml").write_text(
+        text.replace("{name: mlp}}", "{name: mlp}, training: {lr_groups: {head: 2}}}")
+    )
+    with pytest.raises(ConfigError, match="`freeze` and `lr_groups` are for students"):
+        load_experiment("task.yaml")

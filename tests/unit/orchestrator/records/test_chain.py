@@ -141,7 +141,7 @@ def test_an_older_ledger_is_read_as_unchecked_and_goes_on_checked(folder: Path, 
     ledger = Ledger(folder)
     caveat = ledger.mark().caveat
     assert caveat is not None
-    assert caveat.startswith(f"The first {len(lines)} lines are of an earlier version")
+    assert caveat.startswith(f"The ledger's first {len(lines)} lines are of an earlier version")
     ledger.append(Agreed(key="k", value="v"))
     ledger.close()
     content = ledger.path.read_bytes()

@@ -116,6 +116,24 @@ def test_what_slots_agreed_on_is_kept_once_and_before_the_first_epoch(ledger: Le
     assert agreements_in(Ledger(ledger.path.parent)) == {"precision/cpu": "bf16", "precision/gpu": "fp32"}
 
 
+def test_every_epoch_says_what_it_was_trained_in(books: Bookkeeper, ledger: Ledger) -> None:
+    start(books)
+    books.reported("t", epoch(1).model_copy(update={"precision": "bf16 (table 1)"}))
+    books.reported("t", epoch(2).model_copy(update={"precision": "bf16 (table 1)"}))
+    books.pruned("t", "the scheduler stopped it")
+    again = Ledger(ledger.path.parent)
+    assert [event.precision for event in again.events_of(EpochEnded)] == ["bf16 (table 1)"] * 2
+    record = again.trial("t")
+    assert record is not None
+    assert record.precision == "bf16 (table 1)"
+
+
+def test_an_epoch_of_an_earlier_version_says_nothing_of_precision(books: Bookkeeper, ledger: Ledger) -> None:
+    start(books)
+    books.reported("t", epoch(1))
+    assert '"precision"' not in ledger.path.read_text().splitlines()[-1]
+
+
 def test_a_start_is_noted_with_all_that_it_takes_to_repeat_it(books: Bookkeeper, ledger: Ledger) -> None:
     start(books)
     record = record_of(ledger)

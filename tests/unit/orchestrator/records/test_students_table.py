@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
-from orchestrator.records.selection import PairedDifference, group_of
+from orchestrator.records.selection import PairedDifference, group_of, group_trials
 from orchestrator.records.student_figures import Control, Finalist, control_students, finalist_of
 from orchestrator.records.students_table import comparison, gain_text, students_table
 from orchestrator.records.summary import Summary, TrialRow
@@ -234,3 +234,27 @@ def test_one_seed_is_told_as_such() -> None:
     assert short_parameters({"lr": 0.0123456, "width": 16, "gate": "own_view"}) == (
         "lr 0.0123, width 16, gate own_view"
     )
+
+
+def in_precision(summary: Summary, finalist: str, control: str) -> Summary:
+    own = summary.finalists[0].control.with_overrides(precision=control)
+    return summary.with_overrides(
+        finalists=[each.with_overrides(precision=finalist, control=own) for each in summary.finalists]
+    )
+
+
+def test_the_precision_of_all_students_is_said(summary: Summary) -> None:
+    same = in_precision(summary, "bf16 (table 1)", "bf16 (table 1)")
+    assert comparison(same)[-1] == "Controls and finalists were trained in bf16 (table 1)."
+    other = in_precision(summary, "bf16 (table 1)", "fp32 (asked for)")
+    expected = "Trained control in fp32 (asked for); finalist 1, finalist 2 in bf16 (table 1)."
+    assert comparison(other)[-1] == expected
+    assert not any("rained in" in sentence for sentence in comparison(summary))
+
+
+def test_seeds_of_two_precisions_are_not_shown_as_one(make_record: Callable[..., Any]) -> None:
+    (group,) = group_trials(
+        [make_record(f"f-{s}", 0.9, seed=s, precision=p) for s, p in enumerate(("fp32 (a)", "bf16 (b)"))]
+    )
+    found = control_students(group, {f"f-{s}": {"accuracy": 0.9} for s in range(2)}, COSTS)
+    assert found.precision == "fp32 (a) and bf16 (b)"

@@ -77,7 +77,7 @@ class TinyCache:
         )
         return Origin(
             identity=identity,
-            n_rows=self.facts.n_train,
+            n_rows=self.facts.n_rows,
             classes=self.facts.classes,
             rows_per_shard=self.rows_per_shard,
             recipes={bank: self.views.bank(bank).recipe for bank in banks},

@@ -11,6 +11,7 @@ import torch
 import transformers
 from torch import nn
 
+from tests.unit.trainables.models.hub_caches import in_hub_cache
 from trainables.config import ModelConfig, ModelName
 from trainables.errors import ConfigError
 from trainables.models import build_model, check_logits
@@ -181,19 +182,6 @@ def test_how_little_a_network_leaves_of_small_images_is_known() -> None:
     network = built(ModelConfig(name=ModelName.TORCHVISION, variant="resnet18"))
     sides = [last_map_side(network, torch.zeros(2, 3, side, side)) for side in (8, 32, 128)]
     assert sides == [1, 1, 4]
-
-
-def in_hub_cache(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, repository: str, files: dict[str, bytes]
-) -> None:
-    """A cache of the hub with these files of a repository in it."""
-    snapshot = cache / f"models--{repository.replace('/', '--')}" / "snapshots" / "0123abcd"
-    snapshot.mkdir(parents=True)
-    for name, content in files.items():
-        (snapshot / name).write_bytes(content)
-    (snapshot.parents[1] / "refs").mkdir()
-    (snapshot.parents[1] / "refs" / "main").write_text("0123abcd")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
 
 
 @pytest.mark.parametrize("resolution", [None, 16])

@@ -285,6 +285,31 @@ def test_the_next_attempt_tells_what_the_listener_lacks(
     assert untimed_messages(told) == untimed_messages(expected)
 
 
+def test_every_epoch_tells_what_it_was_trained_in(
+    warm: WarmState, spec: WorkbenchSpec, either_bf16: bool
+) -> None:
+    wide = ModelConfig(name=ModelName.RESNET8, width=16)
+    auto, asked = Listener(), Listener()
+    train_job(job_of(spec, student=wide, training=ONE), warm, auto.channel())
+    named = TRAINING.with_overrides(precision="bf16", epochs=2)
+    train_job(job_of(spec, trial_id="ce-2", training=named), warm, asked.channel())
+    assert [m.precision for m in auto.messages] == [f"{'bf16' if either_bf16 else 'fp32'} (table 1)"]
+    assert [m.precision for m in asked.messages] == ["bf16 (asked for)"] * 2
+
+
+@pytest.mark.usefixtures("either_bf16")
+def test_a_student_that_goes_on_in_another_precision_than_this_slot_would_choose_says_so(
+    warm: WarmState, spec: WorkbenchSpec
+) -> None:
+    began, after = Listener(dies_at=3), Listener()
+    other = WarmState(torch.device("cpu"), agree=lambda _key, _find: "bf16 (table 1)")
+    with pytest.raises(ConnectionError):
+        train_job(job_of(spec), other, began.channel())
+    train_job(job_of(spec), warm, after.channel(heard=2))
+    assert [message.epoch for message in after.messages] == [3, 4, 5]
+    assert {message.precision for message in after.messages} == {"bf16 (as its training began)"}
+
+
 @pytest.mark.usefixtures("either_bf16")
 def test_an_end_that_nobody_heard_keeps_the_state(warm: WarmState, spec: WorkbenchSpec) -> None:
     listener = Listener(tired_at=5)

@@ -123,8 +123,9 @@ def test_students_of_every_seed_start_from_the_file_of_the_workbench(
     assert weights_digest(warm.course(trial(), spec).model) != weights_digest(there)
 
 
+@pytest.mark.usefixtures("either_bf16")
 def test_a_compiled_student_is_kept_for_trials_of_its_shape(
-    spec: WorkbenchSpec, monkeypatch: pytest.MonkeyPatch, either_bf16: bool
+    spec: WorkbenchSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(warm_state, "CompiledStudents", lambda: CompiledStudents(backend="aot_eager"))
     warm = WarmState(CPU)
@@ -138,7 +139,7 @@ def test_a_compiled_student_is_kept_for_trials_of_its_shape(
     others = [
         trial(compile=True, batch_size=10),
         trial(ModelConfig(name=ModelName.MLP, width=9), compile=True),
-        trial(compile=True, precision="fp32" if either_bf16 else "bf16"),
+        trial(compile=True, precision="bf16"),
     ]
     assert all(warm.course(other, spec).model is not one.model for other in others)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.unit.trainables.cache.tiny_caches import TinyCache
 from tests.unit.trainables.objective_variants import VARIANTS, averaging_student, student_for
@@ -33,8 +33,9 @@ from trainables.models.cosine import with_cosine_head
 from trainables.objectives import OBJECTIVES, build_objective
 from trainables.signals import Setting
 from trainables.training.checkpoints import CheckpointFolder
+from trainables.training.fine_tuning import FineTuning
 from trainables.training.loop import Course, train
-from trainables.training.objective_state import restore_state, trained_with
+from trainables.training.objective_state import restore_state
 from trainables.training.ranks import SOLO, Solo, average_gradients
 from trainables.training.workbench import Workbench
 
@@ -175,12 +176,16 @@ def test_a_state_of_other_data_is_refused() -> None:
         restore_state(build_objective(KdConfig()), one.state_dict())
 
 
+def trained(model: nn.Module, objective: nn.Module) -> list[nn.Parameter]:
+    (group,) = FineTuning().groups(model, objective)
+    return list(group["params"])
+
+
 def test_an_optimiser_trains_the_parameters_of_objectives_that_have_some() -> None:
     model, setting = averaging_student(), Setting(44, 3, epochs=5)
     n_own = len(list(model.parameters()))
     extra = {
-        name: len(list(trained_with(model, build_objective(VARIANTS[name], setting)).parameters())) - n_own
-        for name in OBJECTIVES
+        name: len(trained(model, build_objective(VARIANTS[name], setting))) - n_own for name in OBJECTIVES
     }
     assert extra == {name: int(name == "ctkd") for name in OBJECTIVES}
 
@@ -202,8 +207,8 @@ def test_an_optimiser_has_the_students_parameters_first_whatever_the_objective()
     model = averaging_student()
     own = list(model.parameters())
     for objective in (build_objective(KdConfig()), build_objective(CtkdConfig(), Setting(2, 3, epochs=5))):
-        trained = list(trained_with(model, objective).parameters())
-        assert all(one is other for one, other in zip(trained, own, strict=False))
+        optimised = trained(model, objective)
+        assert all(one is other for one, other in zip(optimised, own, strict=False))
 
 
 def test_ranks_average_the_gradients_of_an_objectives_own_parameters() -> None:

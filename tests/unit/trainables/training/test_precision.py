@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,19 @@ from trainables.config import (
 )
 from trainables.objectives import CeObjective
 from trainables.signals import Losses, Signals
-from trainables.slots import agreed_measurements
 from trainables.slots.warm_state import WarmState
-from trainables.training import loop
+from trainables.training import loop, precision
 from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.loop import Course, train
-from trainables.training.precision import cpu_has_bf16, has_fast_bf16, measure_precision
+from trainables.training.precision import (
+    TABLE,
+    TABLE_VERSION,
+    Chosen,
+    DeviceKind,
+    by_table,
+    cpu_has_bf16,
+    device_kind,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -62,53 +70,69 @@ class Watched(nn.Module):
         return logits
 
 
-def clock_of(seconds: dict[str, float]) -> tuple[Callable[[], float], Callable[[str], None]]:
-    """A clock that stands still unless something is said to take its time."""
-    spent_s: list[float] = []
-    return lambda: sum(spent_s), lambda what: spent_s.append(seconds[what])
+def conv(channels: int, groups: int = 1) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(channels, channels, 3, groups=groups), nn.Flatten(), nn.LazyLinear(3))
 
 
-class Timed(nn.Module):
-    """A network that takes as long as it is told, by the type in which its layer computes."""
-
-    def __init__(self, spend: Callable[[str], None]) -> None:
-        super().__init__()
-        self.linear = nn.Linear(4, 3)
-        self._spend = spend
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Timed:
-        return self
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.linear(images.flatten(1))
-        self._spend("bf16" if logits.dtype is torch.bfloat16 else "fp32")
-        return logits
+def linear(inputs: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(inputs, outputs), nn.Linear(outputs, 3))
 
 
 @pytest.mark.parametrize(
-    ("fp32_s", "bf16_s", "choice"),
+    ("network", "input_shape", "on_cpu", "on_gpu"),
     [
-        (3.0, 1.0, TrainingPrecision.BF16),
-        (1.15, 1.0, TrainingPrecision.BF16),
-        (1.14, 1.0, TrainingPrecision.FP32),
-        (1.0, 1.0, TrainingPrecision.FP32),
-        (1.0, 9.0, TrainingPrecision.FP32),
+        (lambda: conv(16), (16, 4, 4), "bf16", "bf16"),
+        (lambda: conv(15), (15, 4, 4), "fp32", "bf16"),
+        (lambda: conv(7), (7, 4, 4), "fp32", "fp32"),
+        (lambda: nn.Sequential(nn.Conv2d(32, 32, 1), conv(32, groups=32)), (32, 4, 4), "fp32", "bf16"),
+        (lambda: linear(1024, 1024), (1, 32, 32), "bf16", "bf16"),
+        (lambda: linear(256, 256), (1, 16, 16), "fp32", "bf16"),
+        (lambda: linear(64, 16), (1, 8, 8), "fp32", "fp32"),
     ],
+    ids=["wide", "narrow on a CPU", "narrow", "in groups", "large", "middling", "small"],
 )
-def test_bf16_is_taken_where_it_is_clearly_faster(
-    fp32_s: float, bf16_s: float, choice: TrainingPrecision
+def test_the_table_decides_by_device_and_layers(
+    network: Callable[[], nn.Module],
+    input_shape: tuple[int, int, int],
+    on_cpu: str,
+    on_gpu: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clock, spend = clock_of({"fp32": fp32_s, "bf16": bf16_s})
-    figures = measure_precision(Timed(spend), batch_size=2, input_shape=(1, 2, 2), device=CPU, clock=clock)
-    assert (figures.fp32_s, figures.bf16_s) == pytest.approx((fp32_s, bf16_s))
-    assert figures.choice is choice
+    expected = {DeviceKind.CPU_BF16: on_cpu, DeviceKind.CUDA_BF16: on_gpu, DeviceKind.OTHER: "fp32"}
+    model = network()
+    model(torch.zeros(2, *input_shape))  # the lazy layer learns its size
+    for kind, precision_of_it in expected.items():
+        monkeypatch.setattr(precision, "device_kind", lambda _, kind=kind: kind)
+        assert str(by_table(model, CPU, input_shape)) == f"{precision_of_it} (table {TABLE_VERSION})"
 
 
-def test_measuring_leaves_model_and_random_state_as_they_were() -> None:
-    student = small_student()
+def test_what_the_table_says_does_not_change_without_its_version() -> None:
+    """A changed row would train the same file otherwise: raise TABLE_VERSION, and write it here."""
+    rows = {
+        kind.value: (row.least_channels, row.least_weights, row.grouped_too) for kind, row in TABLE.items()
+    }
+    assert (TABLE_VERSION, rows) == (
+        1,
+        {"GPU with bf16": (8, 65_536, True), "CPU with bf16": (16, 1_048_576, False)},
+    )
+
+
+def test_no_clock_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("perf_counter", "monotonic", "time", "process_time"):
+        monkeypatch.setattr(time, name, lambda: pytest.fail("a stopwatch decides"))
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    assert by_table(conv_student(), CPU, (1, 8, 8)).precision is TrainingPrecision.BF16
+
+
+def conv_student() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 16, 3), nn.Conv2d(16, 16, 3), nn.Flatten(), nn.Linear(256, 3))
+
+
+def test_choosing_leaves_model_and_random_state_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    student = conv_student()
     before, state = weights_of(student), torch.get_rng_state()
-    figures = measure_precision(student, batch_size=4, input_shape=(1, 8, 8), device=CPU)
-    assert 0 < figures.fp32_s < 10
+    by_table(student, CPU, (1, 8, 8))
     assert same_weights(weights_of(student), before)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(parameter.grad is None for parameter in student.parameters())
@@ -117,7 +141,7 @@ def test_measuring_leaves_model_and_random_state_as_they_were() -> None:
 class OnlyFp32(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.linear = nn.Linear(64, 3)
+        self.linear = nn.Linear(4096, 256)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.linear(images.flatten(1))
@@ -126,14 +150,23 @@ class OnlyFp32(nn.Module):
         return logits
 
 
-def test_a_network_that_fails_in_bf16_trains_in_fp32() -> None:
-    figures = measure_precision(OnlyFp32(), batch_size=4, input_shape=(1, 8, 8), device=CPU)
-    assert figures.bf16_s == float("inf")
-    assert figures.choice is TrainingPrecision.FP32
+def test_a_network_that_fails_in_bf16_trains_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    chosen = by_table(OnlyFp32(), CPU, (1, 64, 64))
+    assert str(chosen) == f"fp32 (table {TABLE_VERSION}; it fails in bf16)"
 
 
-def test_a_device_that_is_neither_cpu_nor_cuda_is_not_measured() -> None:
-    assert not has_fast_bf16(torch.device("meta"))
+@pytest.mark.parametrize("text", ["bf16 (table 1)", "fp32 (table 1; it fails in bf16)", "fp32 (asked for)"])
+def test_a_choice_is_read_as_it_was_written(text: str) -> None:
+    assert str(Chosen.read(text)) == text
+
+
+def test_an_agreement_of_an_earlier_version_was_measured() -> None:
+    assert str(Chosen.read("bf16")) == "bf16 (measured by an earlier version)"
+
+
+def test_a_device_that_is_neither_cpu_nor_cuda_is_of_no_kind_in_the_table() -> None:
+    assert device_kind(torch.device("meta")) not in TABLE
 
 
 @pytest.mark.parametrize(
@@ -159,7 +192,7 @@ def test_a_processor_has_bf16_where_linux_lists_it(
 
 
 @pytest.mark.parametrize(
-    ("training", "precision", "expected"),
+    ("training", "wanted", "expected"),
     [
         (SHORT, TrainingPrecision.AUTO, torch.float32),
         (BF16, TrainingPrecision.AUTO, torch.bfloat16),
@@ -169,10 +202,10 @@ def test_a_processor_has_bf16_where_linux_lists_it(
     ids=["auto is fp32", "the recipe's", "auto resolved", "the course's word counts"],
 )
 def test_a_student_computes_in_its_precision_and_is_evaluated_in_fp32(
-    training: TrainingConfig, precision: TrainingPrecision, expected: torch.dtype
+    training: TrainingConfig, wanted: TrainingPrecision, expected: torch.dtype
 ) -> None:
     student = Watched()
-    train(Course(student, CeConfig(), training, 3, precision), small_workbench(), on_epoch=lambda *_: None)
+    train(Course(student, CeConfig(), training, 3, wanted), small_workbench(), on_epoch=lambda *_: None)
     assert student.seen == {True: {expected}, False: {torch.float32}}
     assert {value.dtype for value in student.parameters()} == {torch.float32}
 
@@ -228,7 +261,7 @@ def trial(**training: Any) -> TrialSpec:
         trial_id="ce-1",
         role=Role.SEARCH,
         objective=CeConfig(),
-        student=ModelConfig(name=ModelName.MLP, width=8),
+        student=ModelConfig(name=ModelName.RESNET8, width=16),
         training=TrainingConfig(epochs=1, batch_size=20).with_overrides(**training),
         seed=3,
     )
@@ -247,24 +280,18 @@ class Board:
         return self.values.setdefault(key, self.found[-1] if self.found else "")
 
 
-def test_a_student_trains_in_bf16_where_the_processor_is_faster_with_it(
-    spec: WorkbenchSpec, either_bf16: bool
-) -> None:
+def test_a_student_trains_in_bf16_where_the_table_says_so(spec: WorkbenchSpec, either_bf16: bool) -> None:
+    course = WarmState(CPU).course(trial(), spec)
     expected = TrainingPrecision.BF16 if either_bf16 else TrainingPrecision.FP32
-    assert WarmState(CPU).course(trial(), spec).precision is expected
+    assert (course.precision, course.precision_by) == (expected, f"table {TABLE_VERSION}")
 
 
-@pytest.fixture
-def _bf16_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agreed_measurements, "has_fast_bf16", lambda _: True)
-
-
-@pytest.mark.usefixtures("_bf16_hardware")
-def test_a_choice_is_measured_once_for_a_shape_and_counts_for_all_slots(spec: WorkbenchSpec) -> None:
+@pytest.mark.usefixtures("either_bf16")
+def test_a_choice_is_made_once_for_a_shape_and_kept_for_all_slots(spec: WorkbenchSpec) -> None:
     board = Board()
     one, other = WarmState(CPU, agree=board.agree), WarmState(CPU, agree=board.agree)
     chosen = {warm.course(trial(), spec).precision for warm in (one, one, other)}
-    assert chosen == {TrainingPrecision(board.found[0])}
+    assert chosen == {Chosen.read(board.found[0]).precision}
     assert len(board.found) == 1
     one.course(trial(batch_size=10), spec)
     one.course(trial(lr=0.01), spec)
@@ -272,25 +299,14 @@ def test_a_choice_is_measured_once_for_a_shape_and_counts_for_all_slots(spec: Wo
     assert len(board.values) == 2
 
 
-@pytest.mark.usefixtures("_bf16_hardware")
-@pytest.mark.parametrize("said", ["fp32", "bf16"])
-def test_what_was_said_first_counts_whatever_this_slot_would_find(spec: WorkbenchSpec, said: str) -> None:
+@pytest.mark.parametrize("said", ["fp32", "bf16", "bf16 (table 0)"])
+def test_what_was_agreed_on_before_counts_whatever_the_table_says(spec: WorkbenchSpec, said: str) -> None:
     warm = WarmState(CPU, agree=lambda _key, _find: said)
-    assert warm.course(trial(), spec).precision == said
+    assert warm.course(trial(), spec).precision == said[:4]
 
 
-@pytest.mark.usefixtures("_bf16_hardware")
-def test_a_precision_that_the_recipe_names_is_neither_measured_nor_agreed_on(spec: WorkbenchSpec) -> None:
+def test_a_precision_that_the_recipe_names_is_not_agreed_on(spec: WorkbenchSpec) -> None:
     board = Board()
     course = WarmState(CPU, agree=board.agree).course(trial(precision="bf16"), spec)
-    assert course.precision is TrainingPrecision.BF16
-    assert board.values == {}
-
-
-def test_hardware_without_bf16_trains_in_fp32_at_once(
-    spec: WorkbenchSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(agreed_measurements, "has_fast_bf16", lambda _: False)
-    board = Board()
-    assert WarmState(CPU, agree=board.agree).course(trial(), spec).precision is TrainingPrecision.FP32
+    assert (course.precision, course.precision_by) == (TrainingPrecision.BF16, "asked for")
     assert board.values == {}

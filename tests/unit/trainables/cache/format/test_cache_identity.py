@@ -42,6 +42,10 @@ PARTS: list[tuple[dict[str, Any], str]] = [
     ({"seed": 2}, "views of seed 1, this experiment uses seed 2"),
     ({"n_classes": 3}, "has 2 classes, this experiment has 3"),
     ({"dtype": "fp32"}, "keeps fp16, this experiment asks for fp32"),
+    (
+        {"unlabelled": "8" * 64},
+        "answers to no unlabelled images, this experiment uses unlabelled images 88888888…",
+    ),
     ({"top_k": 5}, "keeps the largest None logits, this experiment asks for 5"),
 ]
 

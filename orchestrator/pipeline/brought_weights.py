@@ -1,0 +1,77 @@
+"""Weights that are no file yet: a library's published ones, and models and runs of MLflow."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from orchestrator.config.loading import LoadedExperiment
+from orchestrator.config.paths import tracking_uri
+from orchestrator.config.tracking_uri import absolute_tracking_uri
+from trainables.config import ModelConfig, digest_of
+from trainables.config.checkpoints import is_pinned, is_published, is_tracked, published_tag
+from trainables.errors import ConfigError
+from trainables.models.foreign.published import published_weights
+
+WEIGHTS_FOLDER: Final = "weights"
+"""Below the output folder."""
+_DIGITS: Final = 12
+
+
+def pinned(loaded: LoadedExperiment) -> LoadedExperiment:
+    """The experiment with versions in the place of aliases: what a run is known by may not move under it.
+
+    Raises:
+        StillhouseError: MLflow does not answer, or has no such model.
+    """
+    changes: dict[str, Any] = {}
+    for section in ("teacher", "student"):
+        part = getattr(loaded.config, section)
+        checkpoint = part.checkpoint
+        if is_tracked(checkpoint) and not is_pinned(checkpoint):
+            # Late, here and below: MLflow takes as long to import as torch, and few runs need it so early.
+            from orchestrator.tracking.stored_weights import pinned_uri
+
+            named = pinned_uri(checkpoint, store=_store(loaded, checkpoint))
+            changes[section] = part.with_overrides(checkpoint=named)
+    return replace(loaded, config=loaded.config.with_overrides(**changes)) if changes else loaded
+
+
+def brought_weights(loaded: LoadedExperiment, checkpoint: str, model: ModelConfig, folder: Path) -> Path:
+    """A file with these weights, below `folder`; one that was brought before is not brought again.
+
+    Raises:
+        ConfigError: there are none, or they cannot be had.
+        StillhouseError: MLflow does not answer, or what it has is no file of tensors.
+    """
+    if is_published(checkpoint):
+        return published_weights(model, published_tag(checkpoint), folder)
+    from orchestrator.tracking.stored_weights import fetched_weights
+
+    store = _store(loaded, checkpoint)
+    place = folder / f"mlflow-{digest_of([checkpoint, store])[:_DIGITS]}"
+    return fetched_weights(checkpoint, store=store, folder=place)
+
+
+def _store(loaded: LoadedExperiment, checkpoint: str) -> str:
+    """The MLflow store that has it: that of the experiment's record, the environment's, or the run's own.
+
+    Raises:
+        ConfigError: none of these is there.
+    """
+    if loaded.config.record.tracking_uri is not None:
+        return tracking_uri(loaded)
+    if stated := os.environ.get("MLFLOW_TRACKING_URI"):
+        try:
+            return absolute_tracking_uri(stated)
+        except ValueError as error:
+            raise ConfigError(f"MLFLOW_TRACKING_URI, where {checkpoint} is to be: {error}") from error
+    own = tracking_uri(loaded)
+    if Path(own.removeprefix("sqlite:///")).is_file():
+        return own
+    raise ConfigError(
+        f"checkpoint {checkpoint} is in MLflow, and nobody says in which; write `record: {{tracking_uri: "
+        "...}}`, or set MLFLOW_TRACKING_URI"
+    )
