@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from trainables.config import ModelConfig, Normalisation
+from trainables.config.teacher import ONNX
 from trainables.foreign_files import Unreadable, foreign_file
 
 SUFFIXES: Final = (".safetensors", ".pt", ".pth")
@@ -23,6 +24,8 @@ _METADATA: Final = "__metadata__"
 NORMALISATION: Final = "normalisation"
 CLASSES: Final = "classes"
 """Keys of the metadata of a safetensors file that Stillhouse writes; their values are JSON."""
+OURS: Final = "stillhouse."
+"""Before those keys in the metadata of an ONNX file."""
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
 PREPROCESSING: Final = "preprocessor_config.json"
@@ -39,16 +42,19 @@ def weights_file(path: Path) -> Path:
         return path
 
 
-def why_unreadable(path: Path) -> str | None:
+def why_unreadable(path: Path, *, suffixes: Sequence[str] = SUFFIXES) -> str | None:
     """What is wrong with a checkpoint file, as far as its format tells; none when it looks right.
 
     Keys and shapes are compared with the network when it is loaded.
     """
-    if path.suffix not in SUFFIXES:
-        return f"allowed: a file that ends in {', '.join(SUFFIXES)}, or a folder of transformers"
+    if path.suffix not in suffixes:
+        return f"allowed: a file that ends in {', '.join(suffixes)}, or a folder of transformers"
     try:
         if not path.is_file():
             return _why_missing(path)
+        if path.suffix == ONNX:
+            is_one = _onnx_metadata(path) is not None
+            return None if is_one else "allowed: an intact ONNX file; this one is none"
         whole = _is_safetensors(path) if path.suffix == ".safetensors" else zipfile.is_zipfile(path)
     except OSError as error:
         return f"allowed: a file that can be read ({error.strerror})"
@@ -93,7 +99,8 @@ def stated_normalisation(path: Path) -> Normalisation | None:
     """How the images of these weights are normalised, as their file states; none where it does not."""
     with suppress(Unreadable), foreign_file(Unreadable):  # another program's key of that name
         stated = _stated(path, NORMALISATION) or _of_preprocessor(path)
-        return Normalisation.from_plain(stated) if isinstance(stated, dict) else None
+        own = {key: stated[key] for key in ("mean", "std")} if isinstance(stated, dict) else None
+        return None if own is None else Normalisation.from_plain(own)
     return None
 
 
@@ -140,6 +147,8 @@ def _beside(path: Path, name: str) -> Mapping[str, Any]:
 
 
 def _stated(path: Path, key: str) -> object:
+    if path.suffix == ONNX:
+        return _parsed((_onnx_metadata(path) or {}).get(f"{OURS}{key}", "null"))
     header = _header(path) if path.suffix == ".safetensors" else None
     metadata = (header or {}).get(_METADATA)
     return _parsed(metadata[key]) if isinstance(metadata, dict) and key in metadata else None
@@ -177,3 +186,14 @@ def _is_safetensors(path: Path) -> bool:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
     return path.stat().st_size == _LENGTH_BYTES + length + end
+
+
+def _onnx_metadata(path: Path) -> dict[str, str] | None:
+    """What an ONNX file says of itself; none where it is no such file."""
+    with suppress(Unreadable), foreign_file(Unreadable):
+        import onnx  # late: it takes half a second, and few files are of it
+
+        model = onnx.load(path, load_external_data=False)
+        if model.graph.output:  # bytes of anything may pass for an empty model
+            return {entry.key: entry.value for entry in model.metadata_props}
+    return None

@@ -212,6 +212,15 @@ def _a_network_is_there_to_ask(both: Both) -> Found:
             yield both.document, Problem(("cache", key), text)
 
 
+def _onnx_gives_logits_alone(both: Both) -> Found:
+    """What is taken from within a network, or changes how it computes, is PyTorch's."""
+    cache = both.config.cache
+    for key, is_asked in {"embedding": cache.embedding, "autocast": cache.autocast}.items():
+        if is_asked and both.config.teacher.is_onnx:
+            text = "found true; an ONNX file gives its logits alone, as it computes them: leave it out"
+            yield both.document, Problem(("cache", key), text)
+
+
 CHECKS: Final[tuple[Callable[[Both], Found], ...]] = (
     _overrides_fit,
     _scheduler_decides_in_time,
@@ -226,6 +235,7 @@ CHECKS: Final[tuple[Callable[[Both], Found], ...]] = (
     _what_is_frozen_was_trained,
     _a_live_teacher_answers,
     _a_network_is_there_to_ask,
+    _onnx_gives_logits_alone,
 )
 
 

@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import search_spaces
+from orchestrator.config import path_checks
 from orchestrator.config.constraints import parse_constraints
 from orchestrator.config.cross_checks import Both, check_together
 from orchestrator.config.overrides import Overrides
 from orchestrator.config.pairs import chosen, split_pair, with_pair
-from orchestrator.config.schema import ExperimentConfig, TeacherConfig
+from orchestrator.config.schema import ExperimentConfig
 from orchestrator.config.schema_description import did_you_mean
 from orchestrator.config.validation_messages import Problem, Problems, as_error, build, shown
 from orchestrator.config.yaml_reader import Document, KeyPath, read_yaml, shortened
 from search_spaces.space import SpaceConfig
-from trainables.checkpoint_header import stated_normalisation, weights_file, why_unreadable
+from trainables.checkpoint_header import weights_file
 from trainables.config import DataConfig, ModelConfig, ModelName
 from trainables.config.checkpoints import is_elsewhere, is_published
-from trainables.config.teacher import TO_WRITE
 from trainables.errors import ConfigError
 from trainables.local_files import expanded
 
@@ -71,7 +71,7 @@ def load_experiment(
     with problems.gathered():
         config = _resolved(build(ExperimentConfig, document), document, folder)
         if check_paths:
-            _check_paths(config, document)
+            path_checks.check_paths(config, document)
     with problems.gathered():
         space_document = _space_document(document, folder, overrides)
         space = build(SpaceConfig, space_document)
@@ -162,7 +162,7 @@ def _space_document(document: Document, folder: Path, overrides: Overrides) -> D
         raise ConfigError  # with no line: reading the experiment tells what is wrong with it
     if _is_path(named):
         path = _absolute(document, ("space",), folder)
-        if not _is_there(path, stat.S_ISREG):
+        if not path_checks.is_there(path, stat.S_ISREG):
             message = f"found {shown(named)}; allowed: a shipped name or an existing file, not {path}"
             raise as_error(document, [Problem(("space",), message)])
         return read_yaml(path)
@@ -244,7 +244,7 @@ def _built_from(
 ) -> dict[str, Any]:
     """Where transformers finds the network: beside the experiment's file, or on the hub."""
     variant = model.variant if model.name is ModelName.TRANSFORMERS else None
-    if variant is None or not (variant[0] in "./~" or _is_there(folder / variant, stat.S_ISDIR)):
+    if variant is None or not (variant[0] in "./~" or path_checks.is_there(folder / variant, stat.S_ISDIR)):
         return {}
     return {"variant": absolute(variant, *key, "variant")}
 
@@ -254,50 +254,3 @@ def _absolute(document: Document, key: KeyPath, folder: Path) -> Path:
         return (folder / expanded(document.value(key))).resolve()
     except ConfigError as error:
         raise as_error(document, [Problem(key, str(error))]) from error
-
-
-def _is_there(path: Path, is_wanted: Callable[[int], bool]) -> bool:
-    """Whether a file of this kind can be seen; false for a name that no file can have."""
-    try:
-        return is_wanted(path.stat().st_mode)
-    except OSError:
-        return False
-
-
-def _check_paths(config: ExperimentConfig, document: Document) -> None:
-    problems = []
-    root, checkpoint = config.data.root, config.teacher.checkpoint
-    if root is not None and not config.data.download and not _is_there(Path(root), stat.S_ISDIR):
-        problems.append(_absent(("data", "root"), root, "folder", document))
-    unlabelled = None if config.data.unlabelled is None else config.data.unlabelled.root
-    if unlabelled is not None and not _is_there(Path(unlabelled), stat.S_ISDIR):
-        problems.append(_absent(("data", "unlabelled", "root"), unlabelled, "folder", document))
-    named = {"teacher": checkpoint, "student": config.student.checkpoint}
-    files = {name: file for name, file in named.items() if file is not None and not is_elsewhere(file)}
-    found_wrong = {name: why_unreadable(Path(file)) for name, file in files.items()}
-    for section, problem in found_wrong.items():
-        if problem is not None:
-            found, file = document.value((section, "checkpoint")), files[section]
-            there = "" if found == file else f", not {file}"
-            problems.append(Problem((section, "checkpoint"), f"found {shown(found)}; {problem}{there}"))
-    is_readable = "teacher" in files and found_wrong["teacher"] is None
-    if is_readable and not _tells_normalisation(config.teacher):
-        text = f"it does not say how images were normalised when it was trained; {TO_WRITE}"
-        problems.append(Problem(("teacher", "checkpoint"), text))
-    if problems:
-        raise as_error(document, problems)
-
-
-def _tells_normalisation(teacher: TeacherConfig) -> bool:
-    """Whether experiment or checkpoint says it; libraries are asked later of their own files."""
-    return (
-        teacher.normalisation is not None
-        or teacher.network.is_of_library
-        or stated_normalisation(Path(str(teacher.checkpoint))) is not None
-    )
-
-
-def _absent(path: KeyPath, resolved: str, kind: str, document: Document) -> Problem:
-    found = document.value(path)
-    there = "" if found == resolved else f", not {resolved}"
-    return Problem(path, f"found {shown(found)}; allowed: an existing {kind}{there}")

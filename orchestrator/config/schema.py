@@ -21,7 +21,8 @@ from trainables.config import (
     ViewsConfig,
 )
 from trainables.config.base import FiniteFloat, Scalar
-from trainables.config.teacher import Pretrained, StatedClasses, StatedNormalisation
+from trainables.config.checkpoints import is_elsewhere
+from trainables.config.teacher import ONNX, OnnxOutput, Pretrained, StatedClasses, StatedNormalisation
 from trainables.errors import ConfigError
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
@@ -44,10 +45,11 @@ class TeacherConfig(Config):
     model: ModelConfig | None = None
     checkpoint: str | None = Field(
         None,
-        description=".safetensors, or .pt read with weights_only; a folder of transformers; `published` (or "
-        "`published:TAG`): those of its library; or models:/NAME/VERSION, models:/NAME@ALIAS, runs:/RUN/PATH "
-        "in MLflow; without it the teacher is trained",
+        description=".safetensors, or .pt read with weights_only; .onnx, which needs no `model`; a folder of "
+        "transformers; `published` (or `published:TAG`): those of its library; or models:/NAME/VERSION, "
+        "models:/NAME@ALIAS, runs:/RUN/PATH in MLflow; without it the teacher is trained",
     )
+    output: OnnxOutput = None
     imported: bool = Field(
         False, description="no network: its logits were brought by `stillhouse cache import`"
     )
@@ -59,8 +61,19 @@ class TeacherConfig(Config):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if self.imported == (self.model is not None):
-            raise ValueError("give a `model`, or `imported: true` where only its logits are known, not both")
+        if self.is_onnx and self.model is not None:
+            raise ValueError("an ONNX file (`checkpoint`) holds its network: leave out `model`")
+        if self.is_onnx and is_elsewhere(self.checkpoint):
+            raise ValueError("an ONNX file (`checkpoint`) is given by its path: fetch it first")
+        if not self.is_onnx and self.imported == (self.model is not None):
+            raise ValueError(
+                "give a `model`, or `imported: true` where only its logits are known, not both; a "
+                "`checkpoint` that is an ONNX file needs neither"
+            )
+        if self.output is not None and not self.is_onnx:
+            raise ValueError(
+                "`output` is for a `checkpoint` that is an ONNX file; a factory's stands in `model`"
+            )
         if self.imported and self.checkpoint is not None:
             raise ValueError("`checkpoint` goes with a `model`; imported logits have no network")
         if self.imported and self.expected_accuracy is not None:
@@ -86,6 +99,11 @@ class TeacherConfig(Config):
         return self
 
     @property
+    def is_onnx(self) -> bool:
+        """Whether its network and weights are in an ONNX file."""
+        return self.checkpoint is not None and self.checkpoint.endswith(ONNX)
+
+    @property
     def source(self) -> TeacherSource:
         """The network, and where its weights come from.
 
@@ -93,8 +111,9 @@ class TeacherConfig(Config):
             ConfigError: the teacher's logits were imported.
         """
         return TeacherSource(
-            model=self.network,
+            model=None if self.is_onnx else self.network,
             checkpoint=self.checkpoint,
+            output=self.output,
             pretrained=self.pretrained,
             normalisation=self.normalisation,
             classes=self.classes,
@@ -105,8 +124,10 @@ class TeacherConfig(Config):
         """The model.
 
         Raises:
-            ConfigError: the teacher's logits were imported.
+            ConfigError: the teacher's logits were imported, or its network is in an ONNX file.
         """
+        if self.is_onnx:
+            raise ConfigError("the teacher has no network of PyTorch: it is an ONNX file")
         if self.model is None:
             raise ConfigError("the teacher has no network: its logits were imported")
         return self.model

@@ -103,7 +103,7 @@ def cache_request(run: Run, teacher: TeacherFacts) -> CacheRequest:
     return CacheRequest(
         data=run.experiment.data,
         facts=teacher.split,
-        teacher=teacher.kept(run.experiment.teacher.model),
+        teacher=run.kept(teacher),
         teacher_digest=teacher.fingerprint,
         views=run.experiment.views,
         banks=run.teacher_banks,

@@ -23,6 +23,7 @@ from trainables.checkpoint_header import known_by
 from trainables.config import (
     OBJECTIVE_CONFIGS,
     CacheIdentity,
+    KeptNetwork,
     ModelConfig,
     OnlineSpec,
     StartWeights,
@@ -107,14 +108,19 @@ class Run:
         """
         return self._brought(self.experiment.student.checkpoint, self.experiment.student)
 
-    def _brought(self, checkpoint: str | None, model: ModelConfig) -> str | None:
-        if checkpoint is None or not is_elsewhere(checkpoint):
+    def _brought(self, checkpoint: str | None, model: ModelConfig | None) -> str | None:
+        if checkpoint is None or model is None or not is_elsewhere(checkpoint):
             return checkpoint
         return str(brought_weights(self.loaded, checkpoint, model, self.weights or self.out / WEIGHTS_FOLDER))
 
     def key_path(self, text: str) -> str:
         """A path as fingerprints hold it: they know it again when the folder was moved."""
         return self.ledger.key_paths(self.loaded.folder)(text)
+
+    def kept(self, teacher: TeacherFacts) -> KeptNetwork | None:
+        """What is loaded to ask a teacher; none where only its logits are known, and before it is made."""
+        config = self.experiment.teacher
+        return None if config.imported else teacher.kept(config.source)
 
     @property
     def view_seed(self) -> int:
@@ -132,7 +138,7 @@ class Run:
     def workbench(self, cache: CacheSummary | None, *, teacher: TeacherFacts | None = None) -> WorkbenchSpec:
         """The workbench of all students of the run; the teacher is needed where it is online."""
         config, online = self.experiment.cache, None
-        kept = None if teacher is None else teacher.kept(self.experiment.teacher.model)
+        kept = None if teacher is None else self.kept(teacher)
         if config.online and kept is not None:
             online = OnlineSpec(
                 network=kept,

@@ -98,7 +98,7 @@ def evaluate_student(
         shown = load_test(run.experiment.data, data.classes) if wanted is Split.TEST else data.selection
         evaluator = _Evaluator(run, data, shown)
         own = KeptNetwork(model=TrialSpec.from_plain(record.spec).student, weights=str(record.checkpoint))
-        student, kept = evaluator.loaded(own), teacher.kept(run.experiment.teacher.model)
+        student, kept = evaluator.loaded(own), run.kept(teacher)
         beside = None if kept is None else evaluator.loaded(kept)
         own_N = evaluator.answers(student)
         taught_N = evaluator.answers(beside) if beside else None
@@ -239,6 +239,12 @@ def _teacher(run: Run, *, needs_network: bool) -> TeacherFacts:
             f"the teacher of {run.experiment.name} has no network, only logits that were imported, and "
             "--faithfulness asks it about altered images; leave it out, or give the experiment the "
             "teacher's `model` and `checkpoint`"
+        )
+    if needs_network and run.experiment.teacher.is_onnx:
+        raise ConfigError(
+            f"the teacher of {run.experiment.name} is an ONNX file, which gives no gradient, and "
+            "--faithfulness attacks both networks along theirs; leave it out, or give the teacher as a "
+            "`model` of PyTorch"
         )
     teacher = known_teacher(run)
     if teacher is None:

@@ -51,16 +51,22 @@ def constraints_of(run: Run) -> tuple[Constraint, ...]:
 
 
 def profile_stage(
-    run: Run, workbench: WorkbenchSpec, search: str, records: Sequence[TrialRecord]
+    run: Run,
+    workbench: WorkbenchSpec,
+    search: str,
+    records: Sequence[TrialRecord],
+    teacher: TeacherFacts | None = None,
 ) -> dict[str, StudentCosts]:
     """Parameters, size and latency of each completed student, once per architecture on an idle slot.
 
     By trial id; under `teacher` the teacher's, where it has a network that was measured beside them.
     """
     students, distinct, key = _architectures(search, records)
-    networks = dict(distinct)
-    if not run.experiment.teacher.imported:
-        networks[TEACHER] = run.experiment.teacher.network
+    networks: dict[str, ModelConfig | KeptNetwork] = {**distinct}
+    if run.experiment.teacher.model is not None:
+        networks[TEACHER] = run.experiment.teacher.model
+    elif teacher is not None and (kept := run.kept(teacher)) is not None:
+        networks[TEACHER] = kept
 
     def measure() -> dict[str, Any]:
         run.workers.start_slots()
@@ -161,7 +167,7 @@ def _test_jobs(
         student = TrialSpec.from_plain(record.spec).student
         network = KeptNetwork(model=student, weights=str(record.checkpoint or ""))
         jobs[record.trial] = _evaluation(record.trial, network, workbench)
-    kept = teacher.kept(run.experiment.teacher.model)
+    kept = run.kept(teacher)
     if kept is not None:
         beside = OnlineSpec(network=kept, batch_size=run.experiment.cache.batch_size)
         jobs = {trial: job.with_overrides(teacher=beside) for trial, job in jobs.items()}

@@ -20,6 +20,7 @@ from orchestrator.tracking.kept_record import Lack, what_is_lacking
 from trainables.checkpoint_header import known_by
 from trainables.config import digest_of
 from trainables.config.checkpoints import is_elsewhere
+from trainables.config.teacher import ONNX
 from trainables.errors import ConfigError
 from trainables.local_files import file_sha256
 
@@ -56,11 +57,15 @@ def run_key(loaded: LoadedExperiment, ledger: Ledger) -> str:
 
 
 def file_stamp(path: str | None) -> list[int]:
-    """Size and time of change of a file, by which fingerprints know it; empty where there is none."""
+    """Size and time of change of a file, by which fingerprints know it; empty where there is none.
+
+    Of an ONNX file also those of the file that may lie beside it with its numbers, under its usual names.
+    """
     if path is None or not Path(path).exists():
         return []
-    status = Path(path).stat()
-    return [status.st_size, status.st_mtime_ns]
+    beside = [f"{path}.data", f"{path}_data"] if path.endswith(ONNX) else []
+    found = [Path(file).stat() for file in (path, *beside) if Path(file).exists()]
+    return [number for status in found for number in (status.st_size, status.st_mtime_ns)]
 
 
 def finished_summary(loaded: LoadedExperiment) -> Summary | None:

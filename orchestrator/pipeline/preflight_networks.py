@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.pipeline.context import Run
-from orchestrator.pipeline.teacher_checks import require_better_than_chance
+from orchestrator.records.teacher_checks import require_better_than_chance
 from orchestrator.terminal.formatting import percent
-from trainables.config import ModelConfig
+from trainables.config import ModelConfig, TeacherSource
 from trainables.data import ImageSplit, TrainingData
 from trainables.errors import ConfigError, StillhouseError
 from trainables.evaluation.chance import against_chance
@@ -22,9 +22,11 @@ from trainables.evaluation.metrics import answers
 from trainables.export.formats import check_export
 from trainables.models import build_model, check_logits
 from trainables.models.foreign.image_sizes import last_map_side
+from trainables.models.foreign.onnx_network import adapted_by
 from trainables.models.foreign.start import start_from
 from trainables.models.weights import load_weights
 from trainables.seeds import first_by_hash, salt_of
+from trainables.teacher.loading import load_onnx
 from trainables.teacher.preprocessing import n_outputs, shown_as_trained
 from trainables.training.fine_tuning import fine_tuning
 from trainables.views.normalise import normalise
@@ -55,12 +57,11 @@ class NetworkChecks:
                 lacks classes, does not give logits of them, or is right no more often than by chance.
         """
         source, batch_size = self.run.teacher_source, self.run.experiment.training.eval_batch_size
-        network = self._built(source.model, n_outputs(source, self.data))
-        if source.checkpoint is not None:
-            load_weights(network, Path(source.checkpoint))
-        network = shown_as_trained(network, source, self.data)
-        self._check_logits(network, source.model, "teacher")
-        notes = self._adapted(network, source.model, "teacher")
+        network = shown_as_trained(self._loaded(source), source, self.data)
+        name = "teacher (ONNX)" if source.model is None else _named("teacher", source.model)
+        check_logits(network, self._images(), n_classes=len(self.data.classes), name=name)
+        notes = [] if source.model is None else self._adapted(network, source.model, "teacher")
+        notes += [f"teacher: {done}" for done in adapted_by(network)]
         if not source.is_loaded:
             return notes
         some = _some(self.data.selection, LOOKED_AT)
@@ -71,8 +72,18 @@ class NetworkChecks:
         return [
             *notes,
             f"teacher: right on {percent(found.right / found.images)} % of {found.images} selection images "
-            f"({self.run.experiment.teacher.checkpoint or source.model.factory})",
+            f"({self.run.experiment.teacher.checkpoint or (source.model and source.model.factory)})",
         ]
+
+    def _loaded(self, source: TeacherSource) -> nn.Module:
+        """The network of a teacher as it is, with its weights where they exist."""
+        outputs = n_outputs(source, self.data)
+        if source.model is None:
+            return load_onnx(str(source.checkpoint), self.data, n_outputs=outputs, output=source.output)
+        network = self._built(source.model, outputs)
+        if source.checkpoint is not None:
+            load_weights(network, Path(source.checkpoint))
+        return network
 
     def student(self, config: ModelConfig) -> list[str]:
         """Build it, with the weights that it starts from, and show it a batch.

@@ -95,7 +95,8 @@ def _stages(run: Run, recorder: MlflowRecorder) -> Summary:
     workbench = run.workbench(cache, teacher=teacher)
     _search_stage(run, workbench, search)
     records = run.ledger.trials(search=search, role=Role.SEARCH)
-    costs = profile_stage(run, workbench, search, [r for r in records if r.status == "completed"])
+    completed = [record for record in records if record.status == "completed"]
+    costs = profile_stage(run, workbench, search, completed, teacher)
     finalists, controls = finalists_stage(run, workbench, search, chosen_finalists(run, records, costs))
     costs = with_repetitions(costs, searched=records, finalists=finalists, controls=controls)
     champion = choose_champion(group_trials(finalists), numbers_of(costs), constraints_of(run))

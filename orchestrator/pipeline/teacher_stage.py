@@ -8,11 +8,6 @@ from typing import Any
 
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.imported_teacher import imported_facts, read_imported
-from orchestrator.pipeline.teacher_checks import (
-    chance_in_words,
-    require_accuracy,
-    require_better_than_chance,
-)
 from orchestrator.pipeline.unlabelled_stage import (
     keyed_data,
     recorded_unlabelled,
@@ -20,15 +15,22 @@ from orchestrator.pipeline.unlabelled_stage import (
     with_known,
     with_unlabelled,
 )
+from orchestrator.records.teacher_checks import (
+    chance_in_words,
+    require_accuracy,
+    require_better_than_chance,
+)
 from orchestrator.terminal.console import Console, Progress
 from orchestrator.terminal.formatting import percent
 from trainables.cache.tools.import_logits import ImportedTeacher
 from trainables.checkpoint_header import known_by
 from trainables.config import MAX_VIEWS, ClassRows, DataConfig, Normalisation, ViewsConfig, digest_of
 from trainables.config.metrics import ACCURACY
+from trainables.config.teacher import ONNX
 from trainables.data import TrainingData, load_training
 from trainables.data.image_folder import index_folder
 from trainables.local_files import file_sha256
+from trainables.models.foreign.onnx_graph import onnx_files
 from trainables.seeds import derive_seed
 from trainables.training.train_teacher import TeacherFacts, TeacherRequest, checkpoint_facts
 
@@ -58,9 +60,9 @@ def teacher_stage(run: Run) -> TeacherFacts:
     run.console.info(
         f"teacher {facts.fingerprint[:8]}: {facts.params or 0:,} parameters, "
         f"selection {percent(facts.selection_accuracy)} %{_normalised(facts.normalisation)}"
-        f"{_aligned(facts.classes)}"
+        f"{_aligned(facts.classes)}{''.join(f'; {done}' for done in facts.adapted)}"
     )
-    require_accuracy(config.expected_accuracy, facts)
+    require_accuracy(config.expected_accuracy, facts.selection_accuracy)
     if facts.chance is not None and request.is_loaded:
         require_better_than_chance(facts.chance, expected=config.expected_accuracy)
     elif facts.chance is not None and facts.chance.is_suspicious:
@@ -86,7 +88,8 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
         threads=experiment.cluster.cpus_per_worker,
     )
     inputs = request.model_dump(mode="json", exclude={"folder", "threads", "checkpoint", "data"})
-    inputs["data"], inputs["model"] = keyed_data(run, request.data), known_by(request.model)
+    inputs["data"] = keyed_data(run, request.data)
+    inputs["model"] = request.model and known_by(request.model)
     key = digest_of([inputs, _file_digest(request.checkpoint)])
     return request, key
 
@@ -172,6 +175,8 @@ def _imported_key(run: Run, record: ImportedTeacher) -> str:
 
 
 def _file_digest(path: str | None) -> str | None:
+    if path is not None and path.endswith(ONNX):
+        return digest_of([file_sha256(file) for file in onnx_files(Path(path))])
     return None if path is None else file_sha256(Path(path))
 
 

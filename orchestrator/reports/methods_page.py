@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.config.loading import LoadedExperiment
+from orchestrator.config.schema import TeacherConfig
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.selection import PairedDifference
@@ -64,7 +65,7 @@ def facts_of(loaded: LoadedExperiment, ledger: Ledger) -> str:
     seconds = sum(event.seconds or 0.0 for event in stages)
     text = (
         f"Experiment `{config.name}`: {data.name or data.factory}, {images}{size}. Teacher: "
-        f"{_network(config.teacher.model)} ({', '.join(teacher) or 'not in the ledger'}). Student: "
+        f"{_teacher(config.teacher)} ({', '.join(teacher) or 'not in the ledger'}). Student: "
         f"{_network(config.student)}, {training.epochs} epochs in batches of {training.batch_size}, "
         f"{config.budget.seeds} seeds for each row, or as many as its table says. Its stages took "
         f"{seconds / 60:.0f} minutes in all, those that were interrupted left out."
@@ -82,9 +83,13 @@ def opening_comment(path: Path) -> list[str]:
     ]
 
 
-def _network(model: ModelConfig | None) -> str:
-    if model is None:
-        return "imported logits"
+def _teacher(teacher: TeacherConfig) -> str:
+    if teacher.model is not None:
+        return _network(teacher.model)
+    return "imported logits" if teacher.imported else f"ONNX file {Path(str(teacher.checkpoint)).name}"
+
+
+def _network(model: ModelConfig) -> str:
     width = f" of width {model.width}" if model.width else ""
     return f"{model.name or model.factory}{width}"
 

@@ -38,6 +38,7 @@ def assert_is_right(request: CacheRequest, summary: CacheSummary, kept: Files) -
     torch.set_num_threads(1)
     reader = open_cache(summary.uri, manifest_sha=summary.manifest, scratch=Path(request.folder) / "scratch")
     data = load_training(request.data)
+    assert request.network.model is not None
     fast = request.network.model.with_overrides(arguments={"seconds": 0.0})
     teacher = load_teacher(request.network.with_overrides(model=fast), data)
     proof = prove_alignment(reader, data, teacher, request.views, request.view_seed, banks=request.banks)

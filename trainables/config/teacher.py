@@ -53,11 +53,23 @@ Pretrained = Annotated[
 ]
 
 
+ONNX: Final = ".onnx"
+"""How a file ends that holds a network and its weights, so that no `model` says what to build."""
+OnnxOutput = Annotated[
+    str | None,
+    Field(
+        description="which output of an ONNX file are the logits; default: the only one, or `logits`",
+        exclude_if=lambda output: output is None,
+    ),
+]
+
+
 class TeacherSource(Config):
     """A teacher's network, and where its weights come from: a file, its factory, or training here."""
 
-    model: ModelConfig
+    model: ModelConfig | None = Field(description="none for a network in an ONNX file")
     checkpoint: str | None
+    output: OnnxOutput = None
     pretrained: Pretrained = False
     normalisation: StatedNormalisation = None
     classes: StatedClasses = None
@@ -78,8 +90,9 @@ class ClassRows(Config):
 class KeptNetwork(Config):
     """A finished network as whoever asks it loads it, on any node: teacher or student."""
 
-    model: ModelConfig
+    model: ModelConfig | None = Field(description="none for a network in an ONNX file")
     weights: str = Field(description="file with its weights, on every node")
+    output: OnnxOutput = None
     normalisation: Normalisation | None = Field(
         None,
         description="of its images, where it is another than the data's",

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.errors import StillhouseError
+from trainables.models.foreign.onnx_network import onnx_networks
 from trainables.models.modes import evaluating
 from trainables.models.weights import count_parameters, save_weights
 
@@ -38,7 +39,9 @@ class StudentFigures:
     latency_device: str
 
 
-def profile_student(model: nn.Module, *, input_shape: tuple[int, int, int]) -> StudentFigures:
+def profile_student(
+    model: nn.Module, *, input_shape: tuple[int, int, int], device: torch.device | None = None
+) -> StudentFigures:
     """Count, weigh and time a student on the device that it is on.
 
     The input is (channels, height, width). After a warm-up, forwards of one image are timed one by one
@@ -49,7 +52,8 @@ def profile_student(model: nn.Module, *, input_shape: tuple[int, int, int]) -> S
         StillhouseError: the network cannot take such an input.
     """
     size_bytes = _size_of(model)
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    own = (parameter.device for parameter in model.parameters())
+    device = device or next(own, torch.device("cpu"))
     image = torch.rand(1, *input_shape, device=device)
     with evaluating(model), torch.inference_mode(), _one_thread():
         try:
@@ -83,7 +87,7 @@ def _size_of(model: nn.Module) -> int:
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "student.safetensors"
         save_weights(model, written, {})
-        return written.stat().st_size
+        return written.stat().st_size + sum(network.graph.n_bytes for network in onnx_networks(model))
 
 
 def _forward_times_ms(model: nn.Module, image: Tensor) -> list[float]:

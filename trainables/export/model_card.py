@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from trainables.checkpoint_header import OURS
 from trainables.config import Config, ModelConfig, Normalisation
 from trainables.foreign_files import Unreadable, foreign_file
 from trainables.local_files import file_sha256
@@ -99,7 +100,7 @@ class CardFacts(Config):
 
     def metadata(self) -> dict[str, str]:
         """The facts as an ONNX model's metadata: JSON by name, with the prefix `stillhouse.`."""
-        return {f"stillhouse.{name}": json.dumps(value) for name, value in self.plain().items()}
+        return {f"{OURS}{name}": json.dumps(value) for name, value in self.plain().items()}
 
 
 class ExportedFile(Config):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from trainables.errors import CheckpointError
 from trainables.foreign_files import foreign_file, in_a_line
 from trainables.local_files import replace_file
+from trainables.models.foreign.onnx_network import onnx_networks
 from trainables.models.foreign.state_dicts import read_tensors, without_prefixes
 from trainables.models.foreign.stems import for_grey
 from trainables.models.resized import NETWORK
@@ -24,8 +25,12 @@ _NAMED: Final = 5
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Learned numbers; buffers such as batch norm's statistics are not counted, shared weights once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    """Learned numbers; buffers such as batch norm's statistics are not counted, shared weights once.
+
+    An ONNX file does not tell the one from the other: of it all numbers of floating point are counted.
+    """
+    own = sum(parameter.numel() for parameter in model.parameters())
+    return own + sum(network.graph.n_numbers for network in onnx_networks(model))
 
 
 def save_weights(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:

@@ -51,7 +51,9 @@ class ProfileJob(Config):
     kind: Literal["profile"] = "profile"
     job_id: str
     workbench: WorkbenchSpec
-    student: ModelConfig
+    student: ModelConfig | KeptNetwork = Field(
+        description="an architecture, or a teacher whose file is its architecture"
+    )
 
 
 Job = TrainJob | EvaluateJob | ProfileJob

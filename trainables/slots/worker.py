@@ -20,7 +20,7 @@ import torch
 from ray.train.torch import get_device
 
 from trainables.checkpoint_header import preprocessing_metadata
-from trainables.config import DataConfig, Split, TrainingPrecision
+from trainables.config import DataConfig, ModelConfig, Split, TrainingPrecision
 from trainables.data import load_test
 from trainables.errors import StillhouseError, StorageError, TrialFailed, UnreadableData
 from trainables.evaluation.metrics import answer_figures
@@ -152,8 +152,12 @@ def evaluate_job(job: EvaluateJob, warm: WarmState, channel: JobChannel) -> None
 def profile_job(job: ProfileJob, warm: WarmState, channel: JobChannel) -> None:
     """Measure an untrained copy: the figures depend on the architecture alone."""
     workbench = warm.workbench(job.workbench)
-    model = warm.build(job.student, job.workbench).to(workbench.device)
-    figures = profile_student(model, input_shape=workbench.input_shape)
+    if isinstance(job.student, ModelConfig):
+        model = warm.build(job.student, job.workbench)
+    else:
+        model = load_teacher(job.student, workbench.data)
+    device = workbench.device
+    figures = profile_student(model.to(device), input_shape=workbench.input_shape, device=device)
     numbers = {name: float(value) for name, value in vars(figures).items() if isinstance(value, int | float)}
     channel.send(Message(metrics=numbers, device=figures.latency_device, end=End.COMPLETED))
 

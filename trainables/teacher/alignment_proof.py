@@ -20,6 +20,7 @@ from trainables.cache.node.reader import CacheReader
 from trainables.config import BankConfig, Config, ViewsConfig
 from trainables.data import TrainingData
 from trainables.errors import CacheError
+from trainables.models.foreign.onnx_network import onnx_networks
 from trainables.seeds import derive_seed
 from trainables.teacher.agreement import disagreement, embedding_disagreement
 from trainables.teacher.autocast import AutocastTeacher
@@ -31,6 +32,9 @@ N_PAIRS: Final = 64
 NAMED_ROWS: Final = 5
 AUTOCAST_TOLERANCE: Final = 2.0**-5
 """A bf16 number has eight bits, and sums in a batch of another size may be rounded to a neighbour."""
+
+HALF_TOLERANCE: Final = 2.0**-8
+"""A float16 number has eleven bits, and a network in it rounds at each of its layers."""
 
 Pair = tuple[str, int, int]
 """Bank, view, row of the training split."""
@@ -79,9 +83,17 @@ def prove_alignment(
     live = LiveTeacher(teacher, data, seed=seed, batch_size=N_PAIRS, device=device)
     planes = [(name, view) for name in names for view in range(reader.banks[name].views)]
     pairs = _draw_pairs(planes, len(data.train.ids), reader.manifest.n_rows, seed)
-    tolerance = AUTOCAST_TOLERANCE if isinstance(teacher, AutocastTeacher) else 0.0
+    tolerance = _tolerance(teacher)
     largest = _require_agreement(reader, live, views, pairs, data.ids_M, tolerance=tolerance)
     return ProofSummary(pairs=len(pairs), largest_difference=largest, accuracy=accuracy)
+
+
+def _tolerance(teacher: nn.Module) -> float:
+    """What a teacher's own sums are coarse by."""
+    if isinstance(teacher, AutocastTeacher):
+        return AUTOCAST_TOLERANCE
+    halves = [network for network in onnx_networks(teacher) if network.is_half]
+    return HALF_TOLERANCE if halves else 0.0
 
 
 def _require_bank(reader: CacheReader, name: str, wanted: BankConfig) -> None:

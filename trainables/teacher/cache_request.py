@@ -95,6 +95,11 @@ def embedding_width(request: CacheRequest, plan: Plan) -> int | None:
     if request.teacher is None or all(shard.part is Part.LOGITS for shard in plan.missing):
         return None
     classes = request.teacher.classes
+    if request.teacher.model is None:
+        raise CacheError(
+            f"the teacher {request.teacher.weights} has no embedding that could be kept, since its network "
+            "is an ONNX file; set cache.embedding to false"
+        )
     n_outputs = classes.n_outputs if classes else len(request.facts.classes)
     model = build_model(request.teacher.model, n_classes=n_outputs, in_channels=request.facts.input_shape[0])
     return embedding_width_of(model, n_outputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,8 +11,11 @@ from torch import nn
 from trainables.checkpoint_header import known_by
 from trainables.config import KeptNetwork, ModelConfig, OnlineSpec, digest_of
 from trainables.data import TrainingData
+from trainables.errors import CheckpointError
 from trainables.models import build_model
 from trainables.models.foreign.aligned import Aligned, aligned
+from trainables.models.foreign.onnx_graph import read_onnx
+from trainables.models.foreign.onnx_network import OnnxNetwork
 from trainables.models.renormalised import Renormalised, renormalised
 from trainables.models.weights import load_weights, weights_digest
 from trainables.teacher.autocast import AutocastTeacher
@@ -51,7 +55,10 @@ def load_teacher(kept: KeptNetwork, data: TrainingData) -> nn.Module:
         ConfigError: the normalisation is of other channels than the images.
     """
     n_outputs = kept.classes.n_outputs if kept.classes else len(data.classes)
-    model = load_network(kept.model, kept.weights, data, n_outputs=n_outputs)
+    if kept.model is None:
+        model: nn.Module = load_onnx(kept.weights, data, n_outputs=n_outputs, output=kept.output)
+    else:
+        model = load_network(kept.model, kept.weights, data, n_outputs=n_outputs)
     model = renormalised(model, kept.normalisation, data_mean=data.mean, data_std=data.std)
     return aligned(model, kept.classes)
 
@@ -69,7 +76,23 @@ def load_network(config: ModelConfig, weights: str, data: TrainingData, *, n_out
     return model
 
 
-def teacher_fingerprint(config: ModelConfig, network: nn.Module) -> str:
+def load_onnx(file: str, data: TrainingData, *, n_outputs: int, output: str | None) -> OnnxNetwork:
+    """A network from an ONNX file, as it is: for images and classes of its own.
+
+    Raises:
+        CheckpointError: it cannot be read or run, is no classifier of such images, or has other classes.
+    """
+    channels, height, width = map(int, data.train.images.shape[1:])
+    network = OnnxNetwork(read_onnx(Path(file), output), (channels, height, width))
+    if network.n_outputs != n_outputs:
+        raise CheckpointError(
+            f"{file} has {network.n_outputs} outputs, and {n_outputs} classes are known; name all its "
+            "outputs in their order below the teacher: `classes: [...]`, among which the data's are found"
+        )
+    return network
+
+
+def teacher_fingerprint(config: ModelConfig | None, network: nn.Module) -> str:
     """Hex sha256 of a teacher's architecture and weights: what caches and finished stages know it by.
 
     A normalisation of its own counts too, and so does another order of classes. `network` is the teacher in
@@ -79,8 +102,15 @@ def teacher_fingerprint(config: ModelConfig, network: nn.Module) -> str:
         return digest_of([teacher_fingerprint(config, network.network), network.classes.plain()])
     if isinstance(network, Renormalised):
         own = network.normalisation.plain()
-        return digest_of([known_by(config), weights_digest(network.network), own])
-    return digest_of([known_by(config), weights_digest(network)])
+        return digest_of([*_known_by(config, network.network), own])
+    return digest_of(_known_by(config, network))
+
+
+def _known_by(config: ModelConfig | None, network: nn.Module) -> list[Any]:
+    """Architecture and weights, as fingerprints hold them."""
+    if isinstance(network, OnnxNetwork):
+        return ["onnx", network.graph.digest]
+    return [config and known_by(config), weights_digest(network)]
 
 
 def _in_precision(teacher: nn.Module, *, autocast: bool) -> nn.Module:

@@ -33,11 +33,12 @@ def shown_as_trained(network: nn.Module, source: TeacherSource, data: TrainingDa
         CheckpointError: it lacks classes of the data's.
     """
     known = known_classes(source, network)
-    if source.model.is_of_library and source.classes is None and in_other_words(known, data.classes):
+    is_of_library = source.model is not None and source.model.is_of_library
+    if is_of_library and source.classes is None and in_other_words(known, data.classes):
         known = None  # as `tench, Tinca tinca` of n01440764: their order is the libraries' own
     rows = class_rows(known, data.classes, whose=name_of(source))
     own = _own_normalisation(network, source)
-    if own is not None and len(own.mean) == COLOURS and len(data.mean) == 1 and source.model.is_of_library:
+    if own is not None and len(own.mean) == COLOURS and len(data.mean) == 1 and is_of_library:
         own = _of_grey(own)  # its first convolution takes grey images then, with the weights of all colours
     return aligned(renormalised(network, own, data_mean=data.mean, data_std=data.std), rows)
 
@@ -51,7 +52,8 @@ def name_of(source: TeacherSource) -> str:
     """What errors call a teacher."""
     if source.checkpoint is not None:
         return f"teacher.checkpoint {source.checkpoint}"
-    return f"teacher {source.model.factory or source.model.variant or source.model.name}"
+    model = source.model
+    return "teacher" if model is None else f"teacher {model.factory or model.variant or model.name}"
 
 
 def _of_grey(own: Normalisation) -> Normalisation:
@@ -69,13 +71,15 @@ def _own_normalisation(network: nn.Module, source: TeacherSource) -> Normalisati
     if source.checkpoint is None:
         if of_library is not None:
             return of_library
+        factory = source.model.factory if source.model else None
         raise ConfigError(
-            f"teacher factory {source.model.factory!r} brings its weights (`pretrained: true`), and its "
+            f"teacher factory {factory!r} brings its weights (`pretrained: true`), and its "
             f"network does not say how images were normalised when they were trained; {TO_WRITE}"
         )
     stated = stated_normalisation(Path(source.checkpoint))
-    if stated is None and source.model.name is ModelName.TORCHVISION:
-        stated = _of_torchvision(str(source.model.variant), Path(source.checkpoint).name)
+    model = source.model
+    if stated is None and model is not None and model.name is ModelName.TORCHVISION:
+        stated = _of_torchvision(str(model.variant), Path(source.checkpoint).name)
     if stated is not None:
         return stated
     # A checkpoint may have been trained with other numbers than its library's own weights: only proposed.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -24,16 +25,19 @@ from trainables.config import (
     digest_of,
 )
 from trainables.config.data import SplitFacts
+from trainables.config.teacher import ONNX
 from trainables.data import TrainingData, load_training
 from trainables.data.splits import split_facts
 from trainables.evaluation.chance import AgainstChance, against_chance
+from trainables.local_files import replacing
 from trainables.models import build_model
 from trainables.models.foreign.aligned import classes_of
+from trainables.models.foreign.onnx_network import adapted_by, onnx_networks
 from trainables.models.renormalised import normalisation_of
 from trainables.models.weights import count_parameters, load_weights, save_weights
 from trainables.seeds import derive_seed
 from trainables.teacher.class_order import known_classes
-from trainables.teacher.loading import load_network, teacher_fingerprint
+from trainables.teacher.loading import load_network, load_onnx, teacher_fingerprint
 from trainables.teacher.preprocessing import n_outputs, shown_as_trained
 from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.loop import Course, train
@@ -76,12 +80,20 @@ class TeacherFacts(Config):
         exclude_if=lambda found: found is None,
     )
 
-    def kept(self, model: ModelConfig | None) -> KeptNetwork | None:
-        """What is loaded to ask this teacher, whose network is the model; none for imported logits."""
-        if model is None or self.weights is None:
+    adapted: tuple[str, ...] = Field(
+        (), description="what was done to its images or answers", exclude_if=lambda done: not done
+    )
+
+    def kept(self, source: TeacherSource) -> KeptNetwork | None:
+        """What is loaded to ask this teacher, of which the file says so much; none before it is made."""
+        if self.weights is None:
             return None
         return KeptNetwork(
-            model=model, weights=self.weights, normalisation=self.normalisation, classes=self.classes
+            model=source.model,
+            weights=self.weights,
+            output=source.output,
+            normalisation=self.normalisation,
+            classes=self.classes,
         )
 
 
@@ -99,12 +111,10 @@ def make_teacher(request: TeacherRequest, on_epoch: Callable[[int, dict[str, flo
     workbench = Workbench(
         data, request.views, view_seed=derive_seed(request.seed, "teacher views"), device=device
     )
-    model = _untrained(request, workbench)
+    model = _network(request, workbench)
     # Where it is kept and on how many threads it is trained do not make it another teacher.
     spec = request.model_dump(mode="json", exclude={"folder", "threads"})
     files = CheckpointFolder(Path(request.folder), spec_digest=digest_of(spec))
-    if request.checkpoint is not None:
-        load_weights(model, Path(request.checkpoint))
     if not request.is_loaded:
         train(
             Course(model, CeConfig(), request.training, request.seed),
@@ -123,12 +133,10 @@ def _kept(model: nn.Module, request: TeacherRequest, workbench: Workbench) -> Te
     teacher = shown_as_trained(model, request, data).to(workbench.device)
     figures = workbench.evaluate(teacher, data.selection, batch_size=batch_size)
     answers_N = workbench.classes(teacher, data.selection, batch_size=batch_size)
-    path = Path(request.folder) / "teacher.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
     own = normalisation_of(teacher)
     classes = known_classes(request, model) or data.classes
     metadata = preprocessing_metadata(own or data.normalisation, classes)
-    save_weights(model.cpu(), path, {"model": request.model.model_dump_json(), **metadata})
+    path = _written(model, request, metadata)
     return TeacherFacts(
         weights=str(path),
         fingerprint=teacher_fingerprint(request.model, teacher.cpu()),
@@ -138,14 +146,45 @@ def _kept(model: nn.Module, request: TeacherRequest, workbench: Workbench) -> Te
         normalisation=own,
         classes=classes_of(teacher),
         chance=against_chance(answers_N, data.selection.labels),
+        adapted=adapted_by(teacher),
     )
 
 
-def _untrained(request: TeacherRequest, workbench: Workbench) -> nn.Module:
+def _written(model: nn.Module, request: TeacherRequest, metadata: Mapping[str, str]) -> Path:
+    """The file of a network's weights in the teacher's folder, which outlives the file that it came from."""
+    folder = Path(request.folder)
+    if request.model is not None:
+        path = folder / "teacher.safetensors"
+        save_weights(model.cpu(), path, {"model": request.model.model_dump_json(), **metadata})
+        return path
+    (network,) = onnx_networks(model)
+    first, *others = network.graph.files
+    targets = {first: folder / f"teacher{ONNX}"}
+    targets |= {other: folder / other.relative_to(first.parent) for other in others}
+    for source, target in targets.items():
+        if not (target.exists() and target.samefile(source)):
+            with replacing(target) as beside:
+                shutil.copyfile(source, beside)
+    return targets[first]
+
+
+def _network(request: TeacherRequest, workbench: Workbench) -> nn.Module:
+    """With its weights, where they are in a file."""
+    data = workbench.data
+    if request.model is None:
+        outputs = n_outputs(request, data)
+        return load_onnx(str(request.checkpoint), data, n_outputs=outputs, output=request.output)
+    model = _untrained(request.model, request, workbench)
+    if request.checkpoint is not None:
+        load_weights(model, Path(request.checkpoint))
+    return model
+
+
+def _untrained(config: ModelConfig, request: TeacherRequest, workbench: Workbench) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(request.seed, "weights"))
         outputs = n_outputs(request, workbench.data)
-        return build_model(request.model, n_classes=outputs, in_channels=workbench.input_shape[0])
+        return build_model(config, n_classes=outputs, in_channels=workbench.input_shape[0])
 
 
 def checkpoint_facts(source: TeacherSource, checkpoint: str, data: TrainingData) -> TeacherFacts:
@@ -155,7 +194,12 @@ def checkpoint_facts(source: TeacherSource, checkpoint: str, data: TrainingData)
         CheckpointError: the checkpoint cannot be read, does not fit the model, or lacks classes.
         ConfigError: nobody says how its images were normalised.
     """
-    loaded = load_network(source.model, checkpoint, data, n_outputs=n_outputs(source, data))
+    outputs = n_outputs(source, data)
+    loaded: nn.Module
+    if source.model is None:
+        loaded = load_onnx(checkpoint, data, n_outputs=outputs, output=source.output)
+    else:
+        loaded = load_network(source.model, checkpoint, data, n_outputs=outputs)
     model = shown_as_trained(loaded, source, data)
     return TeacherFacts(
         weights=checkpoint,
@@ -165,4 +209,5 @@ def checkpoint_facts(source: TeacherSource, checkpoint: str, data: TrainingData)
         split=split_facts(data),
         normalisation=normalisation_of(model),
         classes=classes_of(model),
+        adapted=adapted_by(model),
     )

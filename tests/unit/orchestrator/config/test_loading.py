@@ -25,6 +25,7 @@ from orchestrator.config.loading import (
 from orchestrator.config.overrides import Overrides
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.config.schema_description import file_schema
+from tests.unit.trainables.models.onnx_files import write
 from trainables.config import OBJECTIVE_CONFIGS
 from trainables.errors import ConfigError
 from trainables.views.draw import MIXING_STEPS, STEPS
@@ -733,6 +734,8 @@ def test_a_checkpoint_whose_normalisation_nobody_says_is_refused_with_the_line_t
     ("lines", "message"),
     [
         ("  normalisation: data", "`normalisation` is for weights that were trained elsewhere"),
+        ("  output: logits", "`output` is for a `checkpoint` that is an ONNX file"),
+        ("  checkpoint: t.onnx", "an ONNX file (`checkpoint`) holds its network: leave out `model`"),
         ("  classes: [a, b]", "`classes` is for weights that were trained elsewhere"),
         ("  checkpoint: t.pt\n  classes: [a, b, a]", "'a' stands there twice"),
         ("  pretrained: true", "`pretrained` is for a `model` by `factory` that brings its weights"),
@@ -750,6 +753,39 @@ def test_what_is_said_of_a_loaded_teacher_is_checked(tmp_path: Path, lines: str,
     with pytest.raises(ConfigError) as caught:
         load_experiment(str(path), check_paths=False)
     assert message in str(caught.value)
+
+
+def with_onnx(tmp_path: Path, more: str = "") -> Path:
+    path = tmp_path / "mine.yaml"
+    teacher = "teacher: {checkpoint: t.onnx, normalisation: data}\n"
+    path.write_text(re.sub(r"teacher:\n(  .*\n)+", teacher, EXPERIMENT) + more)
+    return path
+
+
+def test_a_teacher_in_an_onnx_file_needs_no_model(tmp_path: Path) -> None:
+    path = with_onnx(tmp_path)
+    with pytest.raises(ConfigError, match=r"teacher\.checkpoint: found 't\.onnx'; allowed: an existing file"):
+        load_experiment(str(path))
+    write(tmp_path / "t.onnx")
+    teacher = load_experiment(str(path)).config.teacher
+    assert (teacher.is_onnx, teacher.model, teacher.source.model) == (True, None, None)
+
+
+@pytest.mark.parametrize("key", ["embedding", "autocast"])
+def test_what_only_a_network_of_pytorch_gives_is_not_asked_of_an_onnx_file(tmp_path: Path, key: str) -> None:
+    path = with_onnx(tmp_path, f"cache: {{{key}: true}}\n")
+    with pytest.raises(ConfigError, match=rf"cache\.{key}: found true; an ONNX file gives its logits alone"):
+        load_experiment(str(path), check_paths=False)
+
+
+def test_a_student_does_not_start_from_an_onnx_file(tmp_path: Path) -> None:
+    write(tmp_path / "s.onnx")
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        re.sub(r"student: (\{?)name: \w+", r"student: {name: mlp, checkpoint: s.onnx", EXPERIMENT)
+    )
+    with pytest.raises(ConfigError, match=r"allowed: a file that ends in \.safetensors, \.pt, \.pth"):
+        load_experiment(str(path))
 
 
 def test_a_students_checkpoint_starts_at_the_file_too_and_is_looked_at(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from orchestrator.pipeline.stages import Stages
 from orchestrator.records.ledger import Ledger
 from orchestrator.terminal.console import Console
 from tests.unit.trainables.data.image_folders import write_folder
+from tests.unit.trainables.models.onnx_files import write
 from trainables.cache.format.storage import Place
 from trainables.config.data import SplitFacts
 from trainables.errors import ConfigError
@@ -197,6 +198,21 @@ def test_a_teacher_whose_classes_stand_in_another_order_is_suspected_before_anyt
     assert "teacher: right on 100.00 % of 19 selection images" in str(look(named).notes)
     lacking = named.replace("'3'", "three")
     assert "has 4 classes, and none of them is called '3'" in only_problem(lacking)
+
+
+@pytest.mark.usefixtures("_without_export")
+def test_a_teacher_in_an_onnx_file_is_tried_and_what_is_done_to_its_answers_is_said() -> None:
+    write(Path("t.onnx"), n_outputs=4, last="Softmax", axis=1)
+    text = EXPERIMENT.replace(
+        f'{{model: {{factory: "{TASK}:network"}}}}', "{checkpoint: t.onnx, normalisation: data}"
+    )
+    found = look(text)
+    assert "teacher: its Softmax is cut off" in found.notes
+    assert any(re.match(r"teacher: right on .* of 19 selection images \(.*t\.onnx\)", n) for n in found.notes)
+    write(Path("t.onnx"), n_outputs=5)
+    assert "5 outputs, and 4 classes are known; name all its outputs" in only_problem(text)
+    write(Path("t.onnx"), n_outputs=4, shape=("b", 3, 8, 8))
+    assert "takes images of shape ?x3x8x8; the data's have 1 channels" in only_problem(text)
 
 
 def starting_from(name: str, n_classes: int = 4, *, units: int = 64) -> str:

@@ -79,12 +79,13 @@ def request(folder: Path, **said: Any) -> TeacherRequest:
 def test_classes_that_the_file_names_are_put_into_the_datas_order_and_the_others_left_out(
     data: TrainingData, network: nn.Module, bare: str, tmp_path: Path
 ) -> None:
-    facts = make_teacher(request(tmp_path / "a", checkpoint=bare, classes=NAMES), lambda *_: None)
+    asked_for = request(tmp_path / "a", checkpoint=bare, classes=NAMES)
+    facts = make_teacher(asked_for, lambda *_: None)
     assert facts.selection_accuracy is not None
     assert facts.selection_accuracy > 0.8
     rows = tuple(NAMES.index(name) for name in data.classes)
     assert facts.classes == ClassRows(n_outputs=12, rows=rows)
-    kept = facts.kept(MODEL)
+    kept = facts.kept(asked_for)
     assert kept is not None
     images = normalise(data.selection.images[:], data.mean, data.std)
     with torch.no_grad():
@@ -171,11 +172,12 @@ def test_a_network_with_other_outputs_than_were_named_is_refused() -> None:
 def test_its_embedding_is_what_its_own_classifier_is_given(
     data: TrainingData, network: nn.Module, bare: str, tmp_path: Path
 ) -> None:
-    facts = make_teacher(request(tmp_path / "a", checkpoint=bare, classes=NAMES), lambda *_: None)
+    asked_for = request(tmp_path / "a", checkpoint=bare, classes=NAMES)
+    facts = make_teacher(asked_for, lambda *_: None)
     asked = CacheRequest(
         data=DATA,
         facts=split_facts(data),
-        teacher=facts.kept(MODEL),
+        teacher=facts.kept(asked_for),
         teacher_digest=facts.fingerprint,
         views=ViewsConfig(),
         banks=("weak",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.pipeline.teacher_checks import require_better_than_chance
+from orchestrator.records.teacher_checks import require_better_than_chance
 from trainables.errors import StillhouseError
 from trainables.evaluation.chance import AgainstChance
 

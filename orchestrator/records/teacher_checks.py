@@ -5,16 +5,14 @@ from __future__ import annotations
 from orchestrator.terminal.formatting import percent
 from trainables.errors import StillhouseError
 from trainables.evaluation.chance import AgainstChance
-from trainables.training.train_teacher import TeacherFacts
 
 
-def require_accuracy(expected: float | None, facts: TeacherFacts) -> None:
+def require_accuracy(expected: float | None, found: float | None) -> None:
     """Stop before anything is learned from a teacher that falls short of what the file asks of it.
 
     Raises:
         StillhouseError: it does.
     """
-    found = facts.selection_accuracy
     if expected is not None and found is not None and found < expected:
         raise StillhouseError(
             f"the teacher gets {percent(found)} % of the selection split right, and "

@@ -1,0 +1,65 @@
+"""The README's teachers that are not one network of PyTorch, each in a run of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from orchestrator.records.summary import read_summary
+from tests.integration.test_from_readme import README, example_block
+from tests.unit.trainables.models.onnx_files import exported
+
+pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]
+
+MAX_LINES = 15
+RUN_S = 400.0
+
+
+def run(folder: Path, name: str) -> subprocess.CompletedProcess[str]:
+    (folder / "my_task.py").write_text(example_block("python", "def dataset"))
+    text = example_block("yaml", f"name: {name}")
+    assert text.count("\n") < MAX_LINES
+    (folder / f"{name}.yaml").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator", "run", f"{name}.yaml"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(README.parent), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=RUN_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def summary_of(folder: Path, name: str) -> dict[str, Any]:
+    return read_summary(folder / "out" / name / "summary.json").plain()
+
+
+def brightest_quarter(path: Path) -> Path:
+    """Says which quarter of an image is brighter, as probabilities."""
+    linear = nn.Linear(4, 4, bias=False)
+    with torch.no_grad():
+        linear.weight.copy_(10 * torch.eye(4))
+    network = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), linear, nn.Softmax(dim=1))
+    return exported(network, path, torch.zeros(2, 1, 8, 8))
+
+
+def test_an_onnx_file_teaches(tmp_path: Path) -> None:
+    brightest_quarter(tmp_path / "teacher.onnx")
+    done = run(tmp_path, "my_onnx")
+    assert "its Softmax is cut off" in done.stdout
+    assert "64 answers proved against the live teacher" in done.stdout
+    teacher = summary_of(tmp_path, "my_onnx")["teacher"]
+    assert teacher["params"] == 16
+    assert teacher["selection_accuracy"] > 0.7
+    assert teacher["test_accuracy"] > 0.7
+    assert teacher["latency_ms"] > 0
