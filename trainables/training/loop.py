@@ -193,8 +193,7 @@ class _Run:
         )
         shares = [shared(self.team, batch, n_train=self.workbench.n_train) for batch in batches]
         means = RunningMeans()
-        self.model.train()
-        self.tuning.hold(self.model)
+        self.tuning.train(self.model)
         for step, share in enumerate(shares):
             if any_rank(self.team, should_stop()):
                 return None
