@@ -20,6 +20,17 @@ class DataName(StrEnum):
     IMAGE_FOLDER = "image_folder"
 
 
+class ImageLayout(StrEnum):
+    """How the images of an image_folder lie below its root."""
+
+    PARTS = "parts"
+    CLASSES = "classes"
+    MANIFEST = "manifest"
+    PARQUET = "parquet"
+    TARS = "tars"
+    DATASETS = "datasets"
+
+
 class Split(StrEnum):
     """Train fits weights, selection ranks students, test is read once at the end."""
 
@@ -123,6 +134,35 @@ class DataConfig(Config):
         description="image_folder: leave images out that cannot be decoded, instead of stopping",
         exclude_if=lambda value: not value,
     )
+    layout: ImageLayout | None = Field(
+        None,
+        description="image_folder: how the images lie below `root`; only needed where it could be several: "
+        "parts (train/<class>/ and test/ or val/), classes (<class>/), manifest (CSV or JSON lines), "
+        "parquet, tars (as WebDataset has them), datasets (as its save_to_disk leaves them)",
+        exclude_if=lambda value: value is None,
+    )
+    manifest: str | None = Field(
+        None,
+        description="image_folder: CSV or JSON lines below `root` with path, label and, if wanted, split",
+        exclude_if=lambda value: value is None,
+    )
+    image_column: str | None = Field(
+        None,
+        description="image_folder: column of a manifest's paths or a table's images, where it is not plain",
+        exclude_if=lambda value: value is None,
+    )
+    label_column: str | None = Field(
+        None,
+        description="image_folder: column of a manifest's or a table's labels, where it is not plain",
+        exclude_if=lambda value: value is None,
+    )
+    test_fraction: FiniteFloat = Field(
+        0.2,
+        gt=0,
+        lt=0.9,
+        description="image_folder: part of the images that is set apart to test where there is no test part",
+        exclude_if=lambda value: value == 0.2,
+    )
     train_limit: int | None = Field(
         None, ge=1, description="keep only so many training samples (the first by hashed id)"
     )
@@ -164,12 +204,21 @@ class DataConfig(Config):
             raise ValueError(
                 "`unlabelled.rest` is of what `train_limit` or `imbalance` leaves out, and neither is given"
             )
+        self._refuse_layout()
         return self
 
     @property
     def labelled(self) -> Self:
         """The same without unlabelled images: what a teacher is trained on, and what is evaluated."""
         return self if self.unlabelled is None else self.model_copy(update={"unlabelled": None})
+
+    def _refuse_layout(self) -> None:
+        fields = ("layout", "manifest", "image_column", "label_column")
+        given = [name for name in fields if getattr(self, name) is not None]
+        if given and self.name is not DataName.IMAGE_FOLDER:
+            raise ValueError(f"`{given[0]}` is for data set image_folder")
+        if self.manifest is not None and self.layout not in {None, ImageLayout.MANIFEST}:
+            raise ValueError(f"`manifest` is for layout manifest, and `layout` is {self.layout}")
 
 
 class SourcePart(StrEnum):

@@ -103,7 +103,9 @@ def index_of(
         StorageError: the scratch folder cannot be written.
     """
     folder = (scratch or node_scratch()) / "folders"
-    key = hashlib.sha256(f"{FORMAT}:{listing.folder.resolve()}".encode(errors="surrogateescape")).hexdigest()
+    key = hashlib.sha256(
+        f"{FORMAT}:{listing.folder.resolve()}{listing.what}".encode(errors="surrogateescape")
+    ).hexdigest()
     file = folder / f"{key[:32]}.npz"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -129,7 +131,7 @@ def _look(listing: Listing, columns: _Columns, rows: Sequence[int], *, decode: b
     waiting, done = iter(rows), 0
     with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
         while block := list(islice(waiting, BLOCK)):
-            pictures = pool.map(lambda row: examine(listing.path(row), decode=decode), block)
+            pictures = pool.map(lambda row: examine(listing.image(row), decode=decode), block)
             for row, picture in zip(block, pictures, strict=True):
                 columns.learn(row, picture, decoded=decode)
             done += len(block)
