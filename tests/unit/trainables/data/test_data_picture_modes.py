@@ -226,6 +226,34 @@ def digest_of_an_earlier_version(root: Path) -> str:
     return digest.hexdigest()
 
 
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif"])
+@pytest.mark.parametrize("kind", ["EPS", "TGA", "SGI", "PCX", "PostScript", "text", "archive"])
+def test_files_of_another_kind_are_found_by_their_headers_whatever_they_are_called(
+    tmp_path: Path, kind: str, suffix: str
+) -> None:
+    path = tmp_path / f"one.{suffix}"
+    others = {"PostScript": POSTSCRIPT, "text": b"not a picture", "archive": b"PK\3\4" + bytes(40)}
+    if kind in others:
+        path.write_bytes(others[kind])
+    else:
+        picture(1).save(path, kind)
+    assert examine(path, decode=False).fault.startswith("it is none of AVIF, BMP, DIB, GIF, JPEG")
+    with pytest.raises(ValueError, match="it is none of AVIF, BMP, DIB, GIF, JPEG"):
+        read_square(path, SIDE)
+
+
+@pytest.mark.parametrize(
+    "kind", ["AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"]
+)
+def test_a_kind_that_is_decoded_is_so_under_any_name(tmp_path: Path, kind: str) -> None:
+    picture(1, 20, 14).save(path := tmp_path / "one.png", kind)
+    assert examine(path, decode=True).fault == ""
+    assert np.array_equal(read_square(path, SIDE), expected(path))
+
+
 def test_all_modes_that_count_as_eight_bits_are_brought_to_rgb() -> None:
     for mode in EIGHT_BIT_MODES:
         assert Image.new(mode, (2, 2)).convert("RGB").mode == "RGB"

@@ -116,9 +116,7 @@ def test_a_line_of_json_that_cannot_be_is_named(root: Path, text: str, says: str
 
 def test_files_that_a_manifest_names_and_are_not_there_are_unreadable_images(root: Path) -> None:
     csv_of(root, f"path,label\n{HALF}gone.png,a\nlabels.csv,b\n")
-    with pytest.raises(
-        DataError, match=r"2 of 1[0-9] images cannot be read: .*gone\.png .*labels\.csv \(no image"
-    ):
+    with pytest.raises(DataError, match=r"2 of 1[0-9] images cannot be read: .*gone\.png .*labels\.csv \("):
         load_training(config_of(root, test_fraction=0.01))
     assert load_training(config_of(root, test_fraction=0.01, skip_unreadable=True)).left_out == 2
 
