@@ -13,6 +13,7 @@ import search_spaces
 from orchestrator.config import path_checks
 from orchestrator.config.constraints import parse_constraints
 from orchestrator.config.cross_checks import Both, check_together
+from orchestrator.config.image_size import with_image_size
 from orchestrator.config.overrides import Overrides
 from orchestrator.config.pairs import chosen, split_pair, with_pair
 from orchestrator.config.schema import ExperimentConfig
@@ -70,6 +71,7 @@ def load_experiment(
     problems = Problems()
     with problems.gathered():
         config = _resolved(build(ExperimentConfig, document), document, folder)
+        config = with_image_size(config, document)
         if check_paths:
             path_checks.check_paths(config, document)
     with problems.gathered():

@@ -121,7 +121,13 @@ class DataConfig(Config):
     arguments: dict[str, Scalar] = Field({}, description="keyword arguments of the factory")
     root: str | None = Field(None, description="folder that holds the files")
     download: bool = Field(False, description="let torchvision fetch the files into `root`")
-    image_size: int | None = Field(None, ge=4, le=1024, description="side in pixels after resizing")
+    image_size: int | None = Field(
+        None,
+        ge=4,
+        le=1024,
+        description="side in pixels after resizing; default: as they are, and of an image_folder what the "
+        "teacher's library or folder states",
+    )
     memory_gb: FiniteFloat = Field(
         4.0,
         ge=0,
@@ -193,8 +199,6 @@ class DataConfig(Config):
             raise ValueError("`arguments` are for a `factory`")
         if self.name in NEEDS_ROOT and self.root is None:
             raise ValueError(f"data set {self.name} needs `root`, the folder with its files")
-        if self.name is DataName.IMAGE_FOLDER and self.image_size is None:
-            raise ValueError("image_folder needs `image_size`, the side to resize to")
         if self.skip_unreadable and self.name is not DataName.IMAGE_FOLDER:
             raise ValueError("`skip_unreadable` is for data set image_folder")
         if (self.mean is None) != (self.std is None):

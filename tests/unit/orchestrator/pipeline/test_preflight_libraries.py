@@ -19,6 +19,8 @@ from orchestrator.pipeline.finished import run_key
 from orchestrator.pipeline.preflight import Findings, preflight, preflight_key
 from orchestrator.pipeline.preflight_networks import NetworkChecks
 from orchestrator.terminal.console import Console
+from tests.unit.trainables.data.image_folders import CLASSES as IMAGE_CLASSES
+from tests.unit.trainables.data.image_folders import write_folder
 from trainables.errors import ConfigError
 
 TASK = "tests.unit.orchestrator.pipeline.preflight_task"
@@ -213,3 +215,52 @@ def test_nothing_random_is_frozen_and_no_teacher_is() -> None:
     )
     with pytest.raises(ConfigError, match="`freeze` and `lr_groups` are for students"):
         load_experiment("task.yaml")
+
+
+PICTURES = "data: {name: image_folder, root: pictures}"
+OWN_WEIGHTS = f"{OF_TRANSFORMERS}, checkpoint: published"
+
+
+def of_pictures(teacher: str, *, size: str = "") -> str:
+    """An experiment with a folder of colour images of two classes, 8 pixels high or more."""
+    if not Path("pictures").exists():
+        write_folder(Path("pictures"), suffix="png")
+    text = EXPERIMENT.replace(f'data: {{factory: "{TASK}:dataset"}}', PICTURES.replace("}", f"{size}}}"))
+    Path("task.yaml").write_text(text.replace("TEACHER", teacher).replace("STUDENT", "{name: mlp}"))
+    return "task.yaml"
+
+
+@pytest.fixture
+def teacher_of_pictures(folder: Path) -> Path:
+    """A teacher of these classes that is shown 12 pixels."""
+    settings = transformers.AutoConfig.from_pretrained(folder)
+    settings.id2label = dict(enumerate(sorted(IMAGE_CLASSES)))
+    transformers.ResNetForImageClassification(settings).save_pretrained(folder)
+    transformers.ViTImageProcessor(size={"height": 12, "width": 12}).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.usefixtures("teacher_of_pictures", "_without_export")
+def test_a_folder_of_images_gets_the_size_that_its_teacher_states() -> None:
+    file = of_pictures(OWN_WEIGHTS)
+    assert load_experiment(file).config.data.image_size == 12
+    found = look(file)
+    assert found.problems == []
+    assert not any("made for images" in note for note in found.notes)
+
+
+@pytest.mark.usefixtures("teacher_of_pictures", "_without_export")
+def test_images_of_another_size_than_the_teachers_are_said_with_what_to_write() -> None:
+    file = of_pictures(OWN_WEIGHTS, size=", image_size: 8")
+    assert load_experiment(file).config.data.image_size == 8
+    (note,) = [note for note in look(file).notes if "made for images" in note]
+    assert "images of 12 pixels (stretched to 12x12), and shown 8; `data: {image_size: 12}`" in note
+    shown_its_own = OWN_WEIGHTS.replace("my_resnet", "my_resnet, resolution: 12", 1)
+    assert not any(
+        "made for images" in n for n in look(of_pictures(shown_its_own, size=", image_size: 8")).notes
+    )
+
+
+def test_a_folder_of_images_without_any_size_is_refused_with_its_place() -> None:
+    with pytest.raises(ConfigError, match=r"task\.yaml:2: data: found no `image_size`"):
+        load_experiment(of_pictures("{name: mlp}"))
