@@ -13,7 +13,12 @@ from typing import Any
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import out_folder
 from orchestrator.config.schema import ExperimentConfig
-from orchestrator.pipeline.brought_weights import WEIGHTS_FOLDER, brought_weights, pinned
+from orchestrator.pipeline.brought_weights import (
+    WEIGHTS_FOLDER,
+    brought_weights,
+    needs_bringing,
+    pinned,
+)
 from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.workers import Workers
 from orchestrator.records.ledger import Ledger
@@ -31,7 +36,6 @@ from trainables.config import (
     WorkbenchSpec,
     digest_of,
 )
-from trainables.config.checkpoints import is_elsewhere
 from trainables.config.data import UnlabelledConfig
 from trainables.errors import CheckpointError
 from trainables.local_files import file_sha256
@@ -109,7 +113,7 @@ class Run:
         return self._brought(self.experiment.student.checkpoint, self.experiment.student)
 
     def _brought(self, checkpoint: str | None, model: ModelConfig | None) -> str | None:
-        if checkpoint is None or model is None or not is_elsewhere(checkpoint):
+        if checkpoint is None or model is None or not needs_bringing(checkpoint, model):
             return checkpoint
         return str(brought_weights(self.loaded, checkpoint, model, self.weights or self.out / WEIGHTS_FOLDER))
 
