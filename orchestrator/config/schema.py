@@ -261,3 +261,15 @@ class ExperimentConfig(Config):
     def out_folder(self) -> str:
         """The output folder as written, or its default."""
         return self.out or f"out/{self.name}"
+
+    @property
+    def factories(self) -> tuple[str, ...]:
+        """Of data, unlabelled images, teacher and student, each once."""
+        data, teacher = self.data, self.teacher.model
+        paths = (
+            data.factory,
+            data.unlabelled.factory if data.unlabelled else None,
+            teacher.factory if teacher else None,
+            self.student.factory,
+        )
+        return tuple(dict.fromkeys(path for path in paths if path is not None))

@@ -28,7 +28,7 @@ from trainables.config import digest_of
 from trainables.data import TrainingData
 from trainables.data.inspection import inspect_data
 from trainables.errors import ConfigError, StillhouseError
-from trainables.factories import load_factory, source_digest
+from trainables.factories import load_factory
 
 STAGE: Final = "preflight"
 T = TypeVar("T")
@@ -95,7 +95,7 @@ def preflight(run: Run) -> Findings:
 
 
 def preflight_key(run: Run) -> str:
-    """Fingerprint of what data and networks are made of; a factory's own module counts, file by file."""
+    """Fingerprint of what data and networks are made of; the code of factories counts, file by file."""
     experiment = run.experiment
     uri, start = experiment.cache.uri, run.start_file
     checkpoint = None if experiment.teacher.imported else run.teacher_source.checkpoint
@@ -113,7 +113,7 @@ def preflight_key(run: Run) -> str:
             "views": experiment.views.plain(),
             "cache": cache,
             "banks": run.teacher_banks,
-            "factories": {path: source_digest(path) for path in _factories(run)},
+            "factories": {path: sources.digest for path, sources in run.loaded.code.items()},
         }
     )
 
@@ -156,7 +156,7 @@ def _in_a_line(check: Check) -> str:
 
 def _look_inside(run: Run, found: Findings) -> None:
     """Factories, data, networks, and the cache's room."""
-    for path in _factories(run):
+    for path in run.experiment.factories:
         found.attempt(lambda path=path: load_factory(path))  # type: ignore[misc]
     data = _inspected(run, found)
     if run.experiment.teacher.imported:
@@ -196,17 +196,3 @@ def _inspected(run: Run, found: Findings) -> TrainingData | None:
     found.notes += [f"warning: {leak}" for leak in inspection.leaks]
     found.leaks = inspection.leaks
     return inspection.data
-
-
-def _factories(run: Run) -> tuple[str, ...]:
-    """Of data, unlabelled images, teacher and student, each once."""
-    experiment = run.experiment
-    teacher = experiment.teacher.model
-    unlabelled = experiment.data.unlabelled
-    paths = (
-        experiment.data.factory,
-        unlabelled.factory if unlabelled else None,
-        teacher.factory if teacher else None,
-        experiment.student.factory,
-    )
-    return tuple(dict.fromkeys(path for path in paths if path is not None))

@@ -86,6 +86,7 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
         seed=derive_seed(experiment.seed, "teacher"),
         folder=str(run.out / "teacher"),
         threads=experiment.cluster.cpus_per_worker,
+        code=run.edited(config.model.factory if config.model else None, experiment.data.factory),
     )
     inputs = request.model_dump(mode="json", exclude={"folder", "threads", "checkpoint", "data"})
     inputs["data"] = keyed_data(run, request.data)
