@@ -168,7 +168,7 @@ def _start_weights_fit_all(both: Both) -> Found:
     """A file's weights are of one network."""
     if both.config.student.checkpoint is None:
         return
-    for name in ("name", "width"):
+    for name in ("name", "variant", "width"):
         if name in both.space.student.domains():
             text = (
                 f"found a file; space {both.space.name} varies student.{name}, and weights fit one network; "

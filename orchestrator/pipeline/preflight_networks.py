@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from orchestrator.pipeline.context import Run
 from orchestrator.records.teacher_checks import require_better_than_chance
 from orchestrator.terminal.formatting import percent
-from trainables.config import ModelConfig, TeacherSource
+from trainables.config import ModelConfig, ModelName, TeacherSource
 from trainables.data import ImageSplit, TrainingData
 from trainables.errors import ConfigError, StillhouseError
 from trainables.evaluation.chance import against_chance
@@ -64,6 +64,10 @@ class NetworkChecks:
         notes = [f"teacher: {done}" for done in adapted_by(network)]
         if source.model is not None:
             notes += [*self._adapted(network, source.model, "teacher"), *self._shown_otherwise(source.model)]
+            if not source.is_loaded and source.model.name is ModelName.TRANSFORMERS:
+                notes.append(
+                    f"{name}: trained here from random weights; `checkpoint: published` takes its own"
+                )
         if not source.is_loaded:
             return notes
         some = _some(self.data.selection, LOOKED_AT)
