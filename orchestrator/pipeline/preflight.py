@@ -42,6 +42,8 @@ class Findings:
     notes: list[str] = field(default_factory=list)
     leaks: tuple[str, ...] = ()
     """Which splits share images; they are among the notes too."""
+    data_digest: str | None = None
+    """Of the training split, where it could be loaded."""
 
     def attempt(self, check: Callable[[], T]) -> T | None:
         """What the check gives; its error is a problem, told once."""
@@ -71,7 +73,9 @@ def preflight_stage(run: Run) -> None:
         found = Findings(list(surroundings.problems), list(surroundings.notes))
         _look_inside(run, found)
         _tell(run, found)
-        return {"notes": found.notes, "leaks": list(found.leaks)}
+        # Of named data and files a worker finds the same, or says itself what is wrong.
+        digest = {"data_digest": found.data_digest} if run.experiment.data.factory else {}
+        return {"notes": found.notes, "leaks": list(found.leaks), **digest}
 
     key = preflight_key(run)
     if not run.stages.is_finished(STAGE, key):
@@ -195,4 +199,5 @@ def _inspected(run: Run, found: Findings) -> TrainingData | None:
     found.notes += inspection.notes
     found.notes += [f"warning: {leak}" for leak in inspection.leaks]
     found.leaks = inspection.leaks
+    found.data_digest = inspection.data.digest if inspection.data else None
     return inspection.data

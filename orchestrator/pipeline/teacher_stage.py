@@ -15,6 +15,7 @@ from orchestrator.pipeline.unlabelled_stage import (
     with_known,
     with_unlabelled,
 )
+from orchestrator.records.events import StageEvent
 from orchestrator.records.teacher_checks import (
     chance_in_words,
     require_accuracy,
@@ -29,6 +30,7 @@ from trainables.config.metrics import ACCURACY
 from trainables.config.teacher import ONNX
 from trainables.data import TrainingData, load_training
 from trainables.data.image_folder import index_folder
+from trainables.errors import DataError
 from trainables.local_files import file_sha256
 from trainables.models.foreign.onnx_graph import onnx_files
 from trainables.seeds import derive_seed
@@ -51,7 +53,9 @@ def teacher_stage(run: Run) -> TeacherFacts:
             def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
                 progress.update(epoch, f"selection {100 * metrics[ACCURACY]:.2f} %")
 
-            return run.workers.teacher(request, on_epoch).plain()
+            facts = run.workers.teacher(request, on_epoch)
+        _require_same_data(run, facts)
+        return facts.plain()
 
     def is_there(result: dict[str, Any]) -> bool:
         return Path(result["weights"]).is_file()
@@ -70,6 +74,20 @@ def teacher_stage(run: Run) -> TeacherFacts:
     if facts.split.left_out:
         run.console.info(f"{facts.split.left_out:,} unreadable images are left out (data.skip_unreadable)")
     return with_unlabelled(run, facts)
+
+
+def _require_same_data(run: Run, facts: TeacherFacts) -> None:
+    """Stop where a worker's data are not those that this process has looked at: no cache would fit them."""
+    looks = [
+        event for event in run.ledger.events_of(StageEvent) if event.stage == "preflight" and event.result
+    ]
+    known = looks[-1].found.get("data_digest") if looks else None
+    if known is not None and known != facts.split.data_digest:
+        raise DataError(
+            f"data factory {run.experiment.data.factory!r} gives other samples in each process (digests "
+            f"{known[:8]}… and {facts.split.data_digest[:8]}…), and the teacher's answers are kept by index: "
+            "let nothing in it hang on the process, the time or the order of a set; sort, and fix seeds"
+        )
 
 
 def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
