@@ -18,7 +18,9 @@ from trainables.errors import DataError
 from trainables.foreign_files import in_characters, reason_of
 
 SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-LAYOUT: Final = "expected train/<class>/<image> and test/<class>/<image> below `root`"
+LAYOUT: Final = (
+    "expected train/<class>/<image> and test/<class>/<image> below `root`, or what else `layout` names"
+)
 MAX_THREADS: Final = 16
 _NAMED: Final = 5
 _END: Final = b"\0"  # the one byte that no path can hold

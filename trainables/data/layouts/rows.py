@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -83,9 +82,9 @@ def listing(rows: Rows, classes: Sequence[str], *, where: str, what: str) -> Lis
     if unknown:
         row = next(row for row, label in enumerate(rows.labels) if label not in numbers)
         raise DataError(
-            f"{where}: {len(unknown)} classes are not among the {len(classes)} of the training part: "
-            f"{[*map(in_characters, islice(unknown, _NAMED))]}, such as that of "
-            f"{in_characters(rows.names[row])}; correct the labels, or add training images of them"
+            f"{where}: {[*map(in_characters, unknown[:_NAMED])]} ({len(unknown)}) are not among the "
+            f"{len(classes)} classes of the training part, such as that of {in_characters(rows.names[row])}; "
+            "correct the labels, or add training images of them"
         )
     return Listing(
         folder=rows.folder,

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainables.config.data import DataConfig
+from trainables.data.folder_index import logged
 from trainables.data.folder_listing import Names
 from trainables.data.layouts.columns import IMAGE_NAMES, LABEL_NAMES, chosen_column, label_text
 from trainables.data.layouts.recognise import SPLIT_OF
@@ -102,6 +103,7 @@ def _unpack(root: Path, files: Sequence[Path], config: DataConfig, packed: Path)
     labels: list[str] = []
     sizes: list[int] = []
     classes: tuple[str, ...] | None = None
+    told = logged(root, "tables")
     with replacing(packed) as beside, beside.open("wb") as opened:
         for number, file in enumerate(files):
             within, columns = file.relative_to(root).as_posix(), _columns(file, config)
@@ -114,6 +116,7 @@ def _unpack(root: Path, files: Sequence[Path], config: DataConfig, packed: Path)
                 names.append(f"{within}#{row}")
                 labels.append(label)
                 sizes.append(_append(opened, content))
+            told(number + 1, len(files))
     if not names:
         raise DataError(f"{in_characters(str(root))}: {len(files)} tables hold no row")
     bytes_N = np.array(sizes, dtype=np.int64)

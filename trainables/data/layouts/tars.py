@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from trainables.data.folder_index import logged
 from trainables.data.folder_listing import SUFFIXES, Names
 from trainables.data.layouts.columns import LABEL_NAMES, label_text
 from trainables.data.layouts.remembered import Table, remembered, rows_of
@@ -42,6 +43,7 @@ def _look(root: Path, files: Sequence[Path]) -> Table:
     names: list[str] = []
     labels: list[str] = []
     places: list[tuple[int, int, int]] = []
+    told = logged(root, "tars")
     for number, file in enumerate(files):
         within = file.relative_to(root).as_posix()
         for key, members in _samples(file):
@@ -50,6 +52,7 @@ def _look(root: Path, files: Sequence[Path]) -> Table:
             names.append(f"{within}/{key}.{image}")
             labels.append(_label_of(file, members, where))
             places.append((number, *members[image]))
+        told(number + 1, len(files))
     if not names:
         raise DataError(f"{in_characters(str(root))}: its tars hold no sample; each is an image and a .cls")
     places_N3 = np.array(places, dtype=np.int64)

@@ -19,6 +19,7 @@ from torchvision.datasets.folder import pil_loader
 
 from tests.unit.trainables.data.image_folders import config_of, picture, write_folder
 from trainables.data import load_training
+from trainables.data.layouts.rows import Stretch
 from trainables.data.pictures import examine, read_cut, read_square
 from trainables.data.resizing import EIGHT_BIT_MODES, squared
 
@@ -70,6 +71,11 @@ def test_each_mode_of_eight_bits_gives_torchvisions_picture(tmp_path: Path, mode
     found = examine(path, decode=False)
     assert (found.fault, found.height, found.width) == ("", 14, 20)
     assert np.array_equal(read_square(path, SIDE), expected(path))
+    within = tmp_path / "larger"
+    within.write_bytes(b"before" + path.read_bytes() + b"behind")
+    part = Stretch(within, 6, path.stat().st_size)
+    assert examine(part, decode=True) == examine(path, decode=True)
+    assert np.array_equal(read_square(part, SIDE), expected(path))
 
 
 def test_transparent_colours_are_kept_and_alpha_is_dropped_without_a_warning(tmp_path: Path) -> None:
@@ -146,6 +152,8 @@ def test_exif_orientation_turns_the_picture_upright(tmp_path: Path, suffix: str,
         found = examine(path, decode=decode)
         assert (found.fault, found.width, found.height) == ("", wide, high)
     assert np.array_equal(read_square(path, SIDE), expected(path))
+    part = Stretch(path, 0, path.stat().st_size)
+    assert np.array_equal(read_square(part, SIDE), expected(path))
     box = (3, 5, 9, 8)
     with Image.open(path) as image:
         upright = ImageOps.exif_transpose(image).convert("RGB")

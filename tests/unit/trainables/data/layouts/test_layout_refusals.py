@@ -81,7 +81,7 @@ HALF = "".join(f"{index}.png,{'ab'[index % 2]}\n" for index in range(12))
         ('path,label\n"1.png,a\n', r"cannot be read as a manifest"),
         (
             f"path,label,split\n{HALF}".replace("a\n", "a,train\n").replace("b\n", "b,test\n"),
-            "1 classes are not among",
+            r"\['b'\] \(1\) are not among the 1 classes",
         ),
     ],
 )

@@ -203,6 +203,19 @@ def test_a_manifest_that_is_not_there_and_compressed_tars_are_named(root: Path) 
         load_training(config_of(root, manifest="all.csv"))
 
 
+def test_classes_that_one_part_lacks_are_named_and_keep_their_numbers(root: Path) -> None:
+    LAYOUTS["manifest, csv"](root)
+    manifest = root / "labels.csv"
+    manifest.write_text("".join(line for line in manifest.open() if "dog,test" not in line))
+    inspection = inspect_data(config_of(root, memory_gb=4), lambda *_: None)
+    assert inspection.problems == []
+    assert "data: 1 of 3 classes have no test sample: dog" in inspection.notes
+    assert set(load_test(config_of(root)).labels.tolist()) == {0, 2}
+    manifest.write_text("".join(line for line in manifest.open() if "owl,train" not in line))
+    inspection = inspect_data(config_of(root, memory_gb=4), lambda *_: None)
+    assert "['owl'] (1) are not among the 2 classes of the training part" in str(inspection.problems[0])
+
+
 @pytest.mark.parametrize(
     ("name", "split"),
     [
