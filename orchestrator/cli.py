@@ -218,8 +218,9 @@ def validate(
         text, data = _described(space), {"space": space.plain()}
     else:
         loaded = load_experiment(file, check_paths=paths)
-        pairs = f"; pairs: {', '.join(loaded.pairs)}" if loaded.pairs else ""
-        text = f"experiment {loaded.config.name} with {_described(loaded.space)}{pairs}"
+        more = f"; pairs: {', '.join(loaded.pairs)}" if loaded.pairs else ""
+        more += loaded.config.unlabelled_in_words
+        text = f"experiment {loaded.config.name} with {_described(loaded.space)}{more}"
         data = {"experiment": loaded.config.plain(), "space": loaded.space.plain()}
         if deep:
             from orchestrator.commands.validate_deep import validate_deep

@@ -258,6 +258,16 @@ class ExperimentConfig(Config):
     )
 
     @property
+    def unlabelled_in_words(self) -> str:
+        """What a batch of the file's recipe holds of unlabelled images; nothing where there are none."""
+        unlabelled, size = self.data.unlabelled, self.training.batch_size
+        if unlabelled is None:
+            return ""
+        return (
+            f"; unlabelled images of {unlabelled.source}: {unlabelled.rows_of(size)} of each batch of {size}"
+        )
+
+    @property
     def out_folder(self) -> str:
         """The output folder as written, or its default."""
         return self.out or f"out/{self.name}"

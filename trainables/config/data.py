@@ -232,26 +232,36 @@ class SourcePart(StrEnum):
     TEST = "test"
 
 
-class UnlabelledFacts(Config):
-    """What is known of unlabelled images once they were read."""
+class UnlabelledCounts(Config):
+    """How many unlabelled images there are, and how many of their source were left out."""
 
-    images_digest: str = Field(description="sha256 of the images and their ids")
     count: int = Field(ge=1)
     in_selection: int = Field(0, description="left out: the same image is in the selection split")
     in_test: int = Field(0, description="left out: the same image is in the test split")
     unreadable: int = Field(0, description="left out: they cannot be read")
 
-    def in_words(self, config: UnlabelledConfig) -> str:
-        """How many there are, how many were left out, and what part of a batch they are."""
+    @property
+    def left_out_in_words(self) -> str:
+        """How many were left out, and why."""
         reasons = {
             "in the selection split too": self.in_selection,
             "in the test split too": self.in_test,
             "unreadable": self.unreadable,
         }
-        left_out = ", ".join(f"{count:,} {why}" for why, count in reasons.items() if count) or "none"
+        told = ", ".join(f"{count:,} {why}" for why, count in reasons.items() if count)
+        return f"left out: {told or 'none'}"
+
+
+class UnlabelledFacts(UnlabelledCounts):
+    """What is known of unlabelled images once they were read."""
+
+    images_digest: str = Field(description="sha256 of the images and their ids")
+
+    def in_words(self, config: UnlabelledConfig) -> str:
+        """How many there are, what part of a batch they are, and how many were left out."""
         return (
             f"{self.count:,} unlabelled images of {config.source}, {config.share:g} of each batch of "
-            f"objectives with a teacher; left out: {left_out}"
+            f"objectives with a teacher; {self.left_out_in_words}"
         )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from orchestrator.cli import app
 from orchestrator.commands.objective_table import objective_facts
 from orchestrator.config.loading import LoadedExperiment, load_experiment
 from search_spaces.space import SpaceConfig
@@ -107,3 +109,16 @@ def test_shipped_spaces_of_one_objective_agree_with_the_table(tmp_path: Path) ->
         elif word != "yes":
             with pytest.raises(ConfigError, match=r"data\.unlabelled"):
                 load_experiment(str(path))
+
+
+def test_validate_says_what_a_batch_holds(tmp_path: Path) -> None:
+    loaded(tmp_path, "kd", more=", share: 0.25")
+    said = CliRunner().invoke(app, ["validate", str(tmp_path / "mine.yaml")])
+    assert said.exit_code == 0
+    assert "; unlabelled images of training samples that are left out: 16 of each batch of 64" in said.output
+
+
+def test_other_experiments_have_nothing_of_it_in_their_plain_data(tmp_path: Path) -> None:
+    config = load_experiment("digits").config
+    assert "unlabelled" not in config.data.plain()
+    assert config.unlabelled_in_words == ""

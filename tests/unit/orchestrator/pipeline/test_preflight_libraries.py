@@ -271,7 +271,7 @@ def test_a_folder_of_images_without_any_size_is_refused_with_its_place() -> None
 @pytest.mark.usefixtures("folder", "_without_export")
 def test_a_teacher_of_transformers_without_a_checkpoint_says_that_it_is_trained_here() -> None:
     notes = look(written(teacher=OF_TRANSFORMERS)).notes
-    assert any("trained here from random weights; `checkpoint: published` takes its own" in n for n in notes)
+    assert any("trained from random weights; `checkpoint: published` takes its own" in n for n in notes)
 
 
 def test_stages_are_known_by_the_content_of_published_weights(
