@@ -162,8 +162,8 @@ def _of_unlabelled(summary: Summary) -> list[str]:
         ]
     return [
         f"Beside labelled images students with a teacher learned from {learned}, {found.share:g} of each "
-        "batch; controls from labelled ones alone, as many in an epoch, in batches of the recipe's size, so in "
-        "fewer steps."
+        "batch; controls from labelled ones alone, as many in an epoch, in batches of the recipe's size, so "
+        "in fewer steps."
     ]
 
 

@@ -96,8 +96,8 @@ def test_each_finalist_of_a_search_over_width_has_the_control_of_its_own_width(
     [
         (
             0.25,
-            "Beside labelled images students with a teacher learned from 4,000 unlabelled images (left out: 7 "
-            "in the selection split too, 1,200 in the test split too), 0.25 of each batch; controls from "
+            "Beside labelled images students with a teacher learned from 4,000 unlabelled images (left out: "
+            "7 in the selection split too, 1,200 in the test split too), 0.25 of each batch; controls from "
             "labelled ones alone, as many in an epoch, in batches of the recipe's size, so in fewer steps.",
         ),
         (1.0, "in the place of labelled ones, an epoch being one pass over them; controls from labelled"),
