@@ -65,9 +65,7 @@ class NetworkChecks:
         if source.model is not None:
             notes += [*self._adapted(network, source.model, "teacher"), *self._shown_otherwise(source.model)]
             if not source.is_loaded and source.model.name is ModelName.TRANSFORMERS:
-                notes.append(
-                    f"{name}: trained here from random weights; `checkpoint: published` takes its own"
-                )
+                notes.append(f"{name}: trained from random weights; `checkpoint: published` takes its own")
         if not source.is_loaded:
             return notes
         some = _some(self.data.selection, LOOKED_AT)

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import ray
 import torch
+from onnx import numpy_helper
 
+from tests.unit.trainables.models.onnx_files import write
 from trainables.cache.node.reader import open_cache
 from trainables.config import (
     BankConfig,
@@ -18,16 +20,19 @@ from trainables.config import (
     KeptNetwork,
     ModelConfig,
     ModelName,
+    TrainingConfig,
     ViewsConfig,
 )
 from trainables.data import load_training
 from trainables.data.splits import split_facts
+from trainables.errors import CacheError
 from trainables.models import build_model
 from trainables.models.weights import save_weights
 from trainables.teacher.alignment_proof import prove_alignment
 from trainables.teacher.cache_build import build_cache
 from trainables.teacher.cache_request import CacheRequest
 from trainables.teacher.loading import load_teacher, teacher_fingerprint
+from trainables.training.train_teacher import TeacherRequest, make_teacher
 
 pytestmark = pytest.mark.ray
 
@@ -108,3 +113,35 @@ def test_a_cache_is_built_beside_busy_cpus_extended_and_left_alone(
     reader = open_cache(fourth.uri, manifest_sha=fourth.manifest, scratch=Path(more.folder) / "grown")
     assert reader.manifest.embedding_width is not None
     prove_alignment(reader, data, load_teacher(more.network, data), views, 3, banks=["weak"])
+
+
+def doubled(model: Any) -> None:
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(2 * numpy_helper.to_array(tensor), tensor.name))
+
+
+def test_a_teacher_in_an_onnx_file_is_asked_by_the_actors_and_its_cache_is_no_other_teachers(
+    session: None, request_of_two_views: CacheRequest, tmp_path: Path
+) -> None:
+    said = TeacherRequest.from_plain(
+        {
+            "data": DATA.plain(),
+            "model": None,
+            "checkpoint": str(write(tmp_path / "given.onnx", last="Softmax", axis=1)),
+            "normalisation": "data",
+            "training": TrainingConfig().plain(),
+            "views": ViewsConfig().plain(),
+            "seed": 1,
+            "folder": str(tmp_path / "teacher"),
+        }
+    )
+    facts = make_teacher(said, lambda *_: None)
+    kept, data, views = facts.kept(said), load_training(DATA), request_of_two_views.views
+    assert kept is not None
+    asked = request_of_two_views.with_overrides(teacher=kept, teacher_digest=facts.fingerprint)
+    summary = build_cache(asked, progress=lambda *_: None)
+    reader = open_cache(summary.uri, manifest_sha=summary.manifest, scratch=tmp_path / "scratch")
+    assert prove_alignment(reader, data, load_teacher(kept, data), views, 3, banks=["weak"]).pairs == 64
+    other = kept.with_overrides(weights=str(write(tmp_path / "other.onnx", change=doubled)))
+    with pytest.raises(CacheError, match="are not what the live teacher says"):
+        prove_alignment(reader, data, load_teacher(other, data), views, 3, banks=["weak"])

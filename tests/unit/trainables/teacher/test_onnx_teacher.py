@@ -12,10 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.unit.trainables.models.onnx_files import exported, write
-from trainables.cache.format.manifest import Shard, ShardRecord
 from trainables.cache.format.planning import claim_folder
 from trainables.cache.format.storage import open_place
-from trainables.cache.node.reader import open_cache
 from trainables.checkpoint_header import SUFFIXES, stated_classes, stated_normalisation, why_unreadable
 from trainables.config import (
     CacheConfig,
@@ -29,18 +27,16 @@ from trainables.config import (
 from trainables.data import TrainingData, load_training
 from trainables.data.splits import split_facts
 from trainables.errors import CacheError, CheckpointError, ConfigError
-from trainables.teacher.alignment_proof import prove_alignment
-from trainables.teacher.cache_build import TeacherWorker, build_cache
+from trainables.teacher.cache_build import build_cache
 from trainables.teacher.cache_request import CacheRequest
 from trainables.teacher.live import LiveTeacher
-from trainables.teacher.loading import load_teacher, teacher_of
+from trainables.teacher.loading import load_teacher
 from trainables.teacher.online import OnlineTeacher
 from trainables.training.train_teacher import TeacherFacts, TeacherRequest, checkpoint_facts, make_teacher
 from trainables.views.normalise import normalise
 
 DATA = DataConfig(name=DataName.DIGITS, train_limit=300)
 OWN = Normalisation(mean=(0.7,), std=(0.2,))
-SHARD = Shard(bank="weak", view=0, index=0, first=0, rows=240)
 
 
 @pytest.fixture(scope="module")
@@ -155,24 +151,6 @@ def cache_of(facts: TeacherFacts, kept: KeptNetwork, folder: Path, data: Trainin
         cache=CacheConfig(),
         folder=str(folder),
     )
-
-
-def test_its_cache_is_proved_and_another_teachers_is_not(
-    data: TrainingData, file: Path, tmp_path: Path
-) -> None:
-    facts, kept = made(tmp_path / "teacher", file)
-    asked = cache_of(facts, kept, tmp_path / "caches", data)
-    claim_folder(open_place(asked.uri), asked.origin)
-    worker = TeacherWorker(asked.plain(), asked.uri, asked.origin.plain())
-    (answer,) = worker({"shards": [json.dumps([SHARD.plain()])]})["answer"]
-    assert ShardRecord.from_plain(json.loads(answer)[0]).shard == SHARD
-    summary = build_cache(asked, progress=lambda *_: None)
-    reader = open_cache(summary.uri, manifest_sha=summary.manifest, scratch=tmp_path / "scratch")
-    proof = prove_alignment(reader, data, teacher_of(asked, data), asked.views, 3, banks=["weak"])
-    assert proof.pairs == 64
-    other = load_teacher(kept.with_overrides(weights=str(write(tmp_path / "other.onnx"))), data)
-    with pytest.raises(CacheError, match="are not what the live teacher says"):
-        prove_alignment(reader, data, other, asked.views, 3, banks=["weak"])
 
 
 def test_online_it_says_what_its_cache_would_say(data: TrainingData, file: Path, tmp_path: Path) -> None:
