@@ -1,4 +1,4 @@
-"""The size of images where the experiment leaves it to the teacher."""
+"""The size of images, and how they are brought to it, where the experiment leaves that to the teacher."""
 
 from __future__ import annotations
 
@@ -29,4 +29,4 @@ def with_image_size(config: ExperimentConfig, document: Document) -> ExperimentC
             "teacher's `checkpoint` (published, or a folder of transformers) states one"
         )
         raise as_error(document, [Problem(("data",), text)])
-    return config.with_overrides(data=data.with_overrides(image_size=size.side))
+    return config.with_overrides(data=data.with_overrides(image_size=size.side, resize=size.resize))

@@ -155,7 +155,8 @@ def preparation(data: DataConfig, input_shape: tuple[int, int, int]) -> Preparat
     """How images of this data set become arrays of the student's input shape (channels, height, width)."""
     channels = {1: "grey", 3: "RGB"}.get(input_shape[0]) if data.factory is None else None
     side = data.image_size
-    resizing = None if side is None else Resizing(shorter_side=side, centre_crop=side)
+    shorter = None if data.resize == "stretch" else data.resize or side
+    resizing = None if side is None else Resizing(shorter_side=shorter, centre_crop=side)
     return Preparation(channels=channels or "as the data set's factory gives them", resizing=resizing)
 
 

@@ -158,15 +158,24 @@ class NetworkChecks:
         return notes
 
     def _shown_otherwise(self, model: ModelConfig) -> list[str]:
-        """Where a loaded teacher is shown images of another size than it states, with what to write."""
+        """Where a loaded teacher is shown another size or cut than it states, with what to write."""
+        data, name = self.run.experiment.data, _named("teacher", model)
         stated = stated_size(model, self.run.experiment.teacher.checkpoint)
         shown = model.resolution or int(self.data.train.images.shape[-1])
-        if stated is None or stated.side == shown:
+        if stated is None:
             return []
+        if stated.side != shown:
+            return [
+                f"{name}: made for images of {stated.side} pixels ({stated.rule}), and shown {shown}; "
+                f"`data: {{image_size: {stated.side}}}` shows it its own size, or `resolution: "
+                f"{stated.side}` beside its `variant`, for it alone"
+            ]
+        if data.image_size != stated.side or data.resize == stated.resize:
+            return []
+        ours = "stretched" if data.resize == "stretch" else f"scaled to {data.resize or shown} and cut"
         return [
-            f"{_named('teacher', model)}: made for images of {stated.side} pixels ({stated.rule}), and shown "
-            f"{shown}; `data: {{image_size: {stated.side}}}` shows it its own size, or `resolution: "
-            f"{stated.side}` beside its `variant`, for it alone"
+            f"{name}: made for images that were {stated.rule}, and shown some that are {ours}; "
+            f"`data: {{resize: {stated.resize or stated.side}}}` brings them to it as it states"
         ]
 
     def _images(self) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -128,6 +128,13 @@ class DataConfig(Config):
         description="side in pixels after resizing; default: as they are, and of an image_folder what the "
         "teacher's library or folder states",
     )
+    resize: Annotated[int, Field(ge=4, le=4096)] | Literal["stretch"] | None = Field(
+        None,
+        description="pixels to which the shorter side is scaled before the square of `image_size` in "
+        "the middle is cut, or `stretch`: both sides are scaled to `image_size`; default: `image_size`, or "
+        "the teacher's own rule, where `image_size` is left to it",
+        exclude_if=lambda value: value is None,
+    )
     memory_gb: FiniteFloat = Field(
         4.0,
         ge=0,
@@ -199,6 +206,10 @@ class DataConfig(Config):
             raise ValueError("`arguments` are for a `factory`")
         if self.name in NEEDS_ROOT and self.root is None:
             raise ValueError(f"data set {self.name} needs `root`, the folder with its files")
+        if self.resize is not None and self.image_size is None:
+            raise ValueError("`resize` goes with `image_size`")
+        if isinstance(self.resize, int) and self.resize < (self.image_size or 0):
+            raise ValueError("`resize` must be at least `image_size`, which is cut from it")
         if self.skip_unreadable and self.name is not DataName.IMAGE_FOLDER:
             raise ValueError("`skip_unreadable` is for data set image_folder")
         if (self.mean is None) != (self.std is None):

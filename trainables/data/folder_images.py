@@ -19,6 +19,7 @@ from torch import Tensor
 from trainables.data.folder_index import FolderIndex
 from trainables.data.folder_listing import MAX_THREADS
 from trainables.data.pictures import Box, Encoded, read_cut, read_square, unreadable
+from trainables.data.resizing import Resize
 from trainables.foreign_files import Unreadable, foreign_file
 
 CHANNELS: Final = 3
@@ -31,15 +32,19 @@ DIGEST_FORMAT: Final = 1
 class FolderImages:
     """uint8 NxCxSxS images that lie in files; indexing them decodes.
 
-    Every image is brought to S pixels on its shorter side and cut to its centre, as when a folder is loaded
-    whole; only JPEGs at least four times as large as that are decoded at a part of their size.
+    Every image is brought to S pixels on its shorter side, or as `resize` says, and cut to its centre, as
+    when a folder is loaded whole; only JPEGs at least four times as large as that are decoded at a part of
+    their size.
     """
 
-    def __init__(self, index: FolderIndex, rows_N: NDArray[np.int64], side: int) -> None:
+    def __init__(
+        self, index: FolderIndex, rows_N: NDArray[np.int64], side: int, resize: Resize = None
+    ) -> None:
         """The images of these rows of an index, none of which has a fault."""
         self._index = index
         self._rows_N = rows_N
         self._side = side
+        self._resize = resize
 
     def __len__(self) -> int:
         return len(self._rows_N)
@@ -60,7 +65,7 @@ class FolderImages:
 
     def subset(self, rows: NDArray[np.int64]) -> FolderImages:
         """Some of the images, in this order; nothing is decoded."""
-        return FolderImages(self._index, self._rows_N[rows], self._side)
+        return FolderImages(self._index, self._rows_N[rows], self._side, self._resize)
 
     def __getitem__(self, rows: Tensor | slice) -> Tensor:
         """uint8 BxCxSxS on the CPU: the images of int64 rows, or of a slice.
@@ -70,7 +75,10 @@ class FolderImages:
         """
         chosen_B = self._rows_N[rows if isinstance(rows, slice) else rows.cpu().numpy()]
         return self._decoded(
-            chosen_B, lambda place: read_square(self._image(chosen_B[place]), self._side, draft=True)
+            chosen_B,
+            lambda place: read_square(
+                self._image(chosen_B[place]), self._side, draft=True, resize=self._resize
+            ),
         )
 
     def cut(self, rows_B: Tensor, box_B4: Tensor) -> Tensor:
@@ -91,9 +99,10 @@ class FolderImages:
         return self._decoded(chosen_B, read)
 
     def digest(self, labels_N: Tensor, ids_N: Tensor) -> str:
-        """Hex sha256 of the side, and of path, size, content, label, id and turn of each file."""
+        """Hex sha256 of side and `resize`, and of path, size, content, label, id and turn of each file."""
         listing = self._index.listing
-        digest = hashlib.sha256(json.dumps(["image_folder", DIGEST_FORMAT, *self.shape]).encode())
+        rule = [] if self._resize is None else [self._resize]
+        digest = hashlib.sha256(json.dumps(["image_folder", DIGEST_FORMAT, *self.shape, *rule]).encode())
         for row in self._rows_N.tolist():
             digest.update(listing.names.encoded(row))
         for array in (listing.bytes_N[self._rows_N], self._index.sha256_NB[self._rows_N]):

@@ -18,6 +18,7 @@ from trainables.data.folder_index import Told, index_of
 from trainables.data.folder_listing import MAX_THREADS, Listing
 from trainables.data.layouts.listing import list_images
 from trainables.data.pictures import NAMED, read_square, unreadable
+from trainables.data.resizing import Resize
 from trainables.data.splits import SourceImages
 from trainables.errors import DataError
 from trainables.foreign_files import Unreadable, foreign_file
@@ -51,9 +52,9 @@ def read_image_folder(config: DataConfig, part: SourcePart) -> SourceImages:
     if stays_in_files(config, len(listing)):
         index = index_of(listing, decode=config.skip_unreadable)
         rows_N = _readable(config, listing, index.faults)
-        images = FolderImages(index, rows_N, side)
+        images = FolderImages(index, rows_N, side, config.resize)
     else:
-        decoded, faults = _decoded(listing, side)
+        decoded, faults = _decoded(listing, side, config.resize)
         rows_N = _readable(config, listing, faults)
         images = torch.from_numpy(decoded[rows_N] if faults else decoded)
     return SourceImages(
@@ -138,7 +139,7 @@ def _readable(config: DataConfig, listing: Listing, faults: Mapping[int, str]) -
     return np.setdiff1d(np.arange(len(listing)), np.array(sorted(faults), dtype=np.int64))
 
 
-def _decoded(listing: Listing, side: int) -> tuple[NDArray[np.uint8], dict[int, str]]:
+def _decoded(listing: Listing, side: int, resize: Resize) -> tuple[NDArray[np.uint8], dict[int, str]]:
     """uint8 NxCxHxW, and why some rows are not filled.
 
     Decoded in threads, since Pillow lets go of the interpreter while it works.
@@ -148,7 +149,7 @@ def _decoded(listing: Listing, side: int) -> tuple[NDArray[np.uint8], dict[int, 
     def decode(row: int) -> str | None:
         try:
             with foreign_file(Unreadable):
-                images[row] = read_square(listing.image(row), side)
+                images[row] = read_square(listing.image(row), side, resize=resize)
         except Unreadable as error:
             return str(error)
         return None

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from trainables.data.resizing import centred, eight_bit, require_eight_bits, scaled, squared
+from trainables.data.resizing import Resize, centred, eight_bit, require_eight_bits, scaled, squared
 from trainables.errors import UnreadableData
 from trainables.foreign_files import Unreadable, foreign_file
 
@@ -100,19 +100,21 @@ def examine(place: Encoded, *, decode: bool) -> Picture:
     return Picture(sha256, height, width, "", orientation)
 
 
-def read_square(place: Encoded, side: int, *, draft: bool = False) -> NDArray[np.uint8]:
-    """uint8 CxSxS RGB: upright, the shorter side brought to `side`, then the centre.
+def read_square(
+    place: Encoded, side: int, *, draft: bool = False, resize: Resize = None
+) -> NDArray[np.uint8]:
+    """uint8 CxSxS RGB: upright, the shorter side brought to `side`, or as `resize` says, then the centre.
 
     With `draft`, a JPEG that is four times as large or more is decoded at a part of its size.
     """
     with _opened(place) as image:
         size = image.size
-        scale = _draft(image, min(size) // side) if draft else 1
+        scale = _draft(image, min(size) // max(side, _shorter(resize))) if draft else 1
         rgb, (width, height), orientation = _upright(image, size)
     if scale == 1:
-        return np.asarray(squared(rgb, side)).transpose(2, 0, 1)
+        return np.asarray(squared(rgb, side, resize)).transpose(2, 0, 1)
     edges = _reduced((0, 0, height, width), (width, height), scale, rgb, orientation)
-    small = rgb.resize(scaled((width, height), side), Image.Resampling.BILINEAR, box=edges)
+    small = rgb.resize(scaled((width, height), side, resize), Image.Resampling.BILINEAR, box=edges)
     return np.asarray(centred(small, side)).transpose(2, 0, 1)
 
 
@@ -208,6 +210,10 @@ def _may_be_turned(content: bytes, format_name: str | None) -> bool:
     if format_name != "PNG":
         return True
     return b"eXIf" in content or b"Raw profile type" in content or b"XML:com.adobe.xmp" in content
+
+
+def _shorter(resize: Resize) -> int:
+    return resize if isinstance(resize, int) else 0
 
 
 def _draft(image: Image.Image, ratio: int) -> int:

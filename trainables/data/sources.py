@@ -48,9 +48,12 @@ def read_source(config: DataConfig, part: SourcePart) -> SourceImages:
     reader = read_factory if config.name is None else reader_of(config.name)
     source = reader(config, part)
     _refuse_bad_labels(source, part)
-    if config.image_size is None or not isinstance(source.images, Tensor):  # files are decoded to that size
+    is_folder = (
+        config.name is DataName.IMAGE_FOLDER
+    )  # its images are brought to that size as they are decoded
+    if config.image_size is None or is_folder or not isinstance(source.images, Tensor):
         return source
-    return replace(source, images=resized(source.images, config.image_size))
+    return replace(source, images=resized(source.images, config.image_size, config.resize))
 
 
 def _refuse_bad_labels(source: SourceImages, part: SourcePart) -> None:

@@ -26,8 +26,9 @@ class InputNormalisation(Normalisation):
 class Resizing(Config):
     """How an image of any size becomes one of the input's size."""
 
-    shorter_side: int = Field(
-        description="pixels to which the shorter side is scaled, the other in proportion"
+    shorter_side: int | None = Field(
+        description="pixels to which the shorter side is scaled, the other in proportion; none: both sides "
+        "are scaled to `centre_crop`"
     )
     interpolation: Literal["bilinear, antialiased"] = "bilinear, antialiased"
     centre_crop: int = Field(description="side in pixels of the square that is cut from the middle")

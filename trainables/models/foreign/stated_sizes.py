@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from trainables.checkpoint_header import preprocessor, weights_file
 from trainables.config import ModelConfig, ModelName
@@ -25,6 +25,11 @@ class StatedSize:
     side: int
     shorter: int | None
     """To which the shorter side is scaled before the centre is cut; none: both sides are scaled to `side`."""
+
+    @property
+    def resize(self) -> int | Literal["stretch"] | None:
+        """The same as `data.resize` says it."""
+        return "stretch" if self.shorter is None else None if self.shorter == self.side else self.shorter
 
     @property
     def rule(self) -> str:

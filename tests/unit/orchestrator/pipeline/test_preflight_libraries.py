@@ -245,7 +245,8 @@ def teacher_of_pictures(folder: Path) -> Path:
 @pytest.mark.usefixtures("teacher_of_pictures", "_without_export")
 def test_a_folder_of_images_gets_the_size_that_its_teacher_states() -> None:
     file = of_pictures(OWN_WEIGHTS)
-    assert load_experiment(file).config.data.image_size == 12
+    data = load_experiment(file).config.data
+    assert (data.image_size, data.resize) == (12, "stretch")
     found = look(file)
     assert found.problems == []
     assert not any("made for images" in note for note in found.notes)
@@ -261,6 +262,17 @@ def test_images_of_another_size_than_the_teachers_are_said_with_what_to_write() 
     assert not any(
         "made for images" in n for n in look(of_pictures(shown_its_own, size=", image_size: 8")).notes
     )
+
+
+@pytest.mark.usefixtures("teacher_of_pictures", "_without_export")
+def test_another_rule_of_resizing_than_the_teachers_is_said_with_what_to_write() -> None:
+    (note,) = [n for n in look(of_pictures(OWN_WEIGHTS, size=", image_size: 12")).notes if "made for" in n]
+    assert (
+        "were stretched to 12x12, and shown some that are scaled to 12 and cut; `data: {resize: stretch}`"
+        in note
+    )
+    notes = look(of_pictures(OWN_WEIGHTS, size=", image_size: 12, resize: stretch")).notes
+    assert not any("made for images" in note for note in notes)
 
 
 def test_a_folder_of_images_without_any_size_is_refused_with_its_place() -> None:
