@@ -6,9 +6,10 @@ Single images are read where they lie in the tar, so its headers are walked thro
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -17,7 +18,7 @@ from trainables.data.folder_index import logged
 from trainables.data.folder_listing import SUFFIXES, Names
 from trainables.data.layouts.columns import LABEL_NAMES, label_text
 from trainables.data.layouts.remembered import Table, remembered, rows_of
-from trainables.data.layouts.rows import Rows, Stretch
+from trainables.data.layouts.rows import Rows
 from trainables.errors import DataError
 from trainables.foreign_files import foreign_file, in_a_line, in_characters
 
@@ -46,12 +47,13 @@ def _look(root: Path, files: Sequence[Path]) -> Table:
     told = logged(root, "tars")
     for number, file in enumerate(files):
         within = file.relative_to(root).as_posix()
-        for key, members in _samples(file):
-            where = f"{in_characters(str(file))}, sample {in_characters(key)}"
-            image = _image_of(members, where)
-            names.append(f"{within}/{key}.{image}")
-            labels.append(_label_of(file, members, where))
-            places.append((number, *members[image]))
+        with file.open("rb", buffering=0) as opened:
+            for key, members in _samples(file):
+                where = f"{in_characters(str(file))}, sample {in_characters(key)}"
+                image = _image_of(members, where)
+                names.append(f"{within}/{key}.{image}")
+                labels.append(_label_of(opened.fileno(), members, where))
+                places.append((number, *members[image]))
         told(number + 1, len(files))
     if not names:
         raise DataError(f"{in_characters(str(root))}: its tars hold no sample; each is an image and a .cls")
@@ -63,11 +65,11 @@ def _samples(file: Path) -> Iterator[tuple[str, Members]]:
     """Neighbours with one key belong together, as for WebDataset."""
     key, members = "", Members()
     for name, place in _members(file):
-        path = PurePosixPath(name)
-        stem, _, suffix = path.name.partition(".")
+        folder, slash, base = name.rpartition("/")
+        stem, _, suffix = base.partition(".")
         if not stem or not suffix:
             continue
-        own = str(path.with_name(stem))
+        own = f"{folder}{slash}{stem}"
         if own != key and members:
             yield key, members
             members = Members()
@@ -104,7 +106,7 @@ def _image_of(members: Members, where: str) -> str:
     )
 
 
-def _label_of(file: Path, members: Members, where: str) -> str:
+def _label_of(descriptor: int, members: Members, where: str) -> str:
     suffix = next((suffix for suffix in (*LABEL_SUFFIXES, "json") if suffix in members), None)
     if suffix is None:
         raise DataError(
@@ -114,7 +116,7 @@ def _label_of(file: Path, members: Members, where: str) -> str:
     if count > MAX_LABEL_BYTES:
         raise DataError(f"{where}: .{suffix} of {count} bytes is no label")
     with foreign_file(lambda why: DataError(f"{where}: .{suffix} cannot be read: {why}")):
-        text = Stretch(file, first, count).read_bytes().decode()
+        text = os.pread(descriptor, count, first).decode()
         if suffix != "json":
             return label_text(text, f"{where}: .{suffix}")
         record = json.loads(text)
