@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.data.image_folders import config_of, picture, write_folder
 from tests.unit.trainables.objective_variants import VARIANTS, student_for
 from tests.unit.trainables.training.small_courses import (
     CPU,
@@ -38,8 +39,9 @@ from trainables.config import (
     TrainingPrecision,
     ViewsConfig,
 )
+from trainables.config.data import UnlabelledConfig
 from trainables.config.views import MixupStep
-from trainables.data import TrainingData
+from trainables.data import TrainingData, load_training
 from trainables.data.splits import split_facts
 from trainables.errors import TrialFailed
 from trainables.objectives import build_objective
@@ -287,3 +289,35 @@ def test_noise_as_unlabelled_images_is_shown_as_its_views_show_it(cached: TinyCa
     plain = small_workbench(data, render_budget_bytes=0)
     assert torch.equal(kept, plain.images("strong", 2, torch.tensor([N_TRAIN, 0, N_TRAIN + 5])))
     assert workbench.labels(torch.tensor([0, N_TRAIN])).tolist() == [int(data.train.labels[0]), -1]
+
+
+def test_images_in_files_are_learned_from_as_images_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    root, pool = write_folder(tmp_path / "data", suffix="png"), tmp_path / "pool"
+    pool.mkdir()
+    for number in range(40):
+        picture(1000 + number, 9, 8).save(pool / f"{number:02d}.png")
+    ended = []
+    for limit, in_files in (
+        (4.0, [False, False]),
+        (30 * 3 * 8 * 8 / 1e9, [False, True]),
+        (0.0, [True, True]),
+    ):
+        config = config_of(root, memory_gb=limit, unlabelled=UnlabelledConfig(root=str(pool)))
+        data = load_training(config.with_overrides(mean=[0.5] * 3, std=[0.25] * 3))
+        assert [part.files is not None for part in data.parts] == in_files
+        teacher, student = (nn.Sequential(nn.Flatten(), linear(192, 2, seed)) for seed in (1, 2))
+        live = LiveTeacher(teacher, data, seed=7, batch_size=1, device=CPU)
+        workbench = Workbench(data, VIEWS, view_seed=7, device=CPU, cache=OnlineTeacher(live, VIEWS))
+        train(Course(student, KdConfig(), BRIEF, 3), workbench, on_epoch=lambda *_: None)
+        ended.append(weights_of(student))
+    assert same_weights(ended[0], ended[1])
+    assert same_weights(ended[0], ended[2])
+
+
+def linear(n_in: int, n_out: int, seed: int) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Linear(n_in, n_out)
