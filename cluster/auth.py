@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.exceptions import AuthenticationError
 
 AUTH_RECIPE = (
     "on the head node run `ray get-auth-token --generate`, and `chmod 600 ~/.ray/auth_token`: Ray leaves it "
@@ -37,3 +43,47 @@ def protect_token() -> None:
     path = token_file()
     if path.is_file() and is_readable_by_others(path):
         path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+
+
+def require_token(address: str) -> None:
+    """Asks the cluster at host:port, once, whether it lets this process in; `ray.init` asks for 20 s, aloud.
+
+    Raises:
+        AuthenticationError: it does not.
+        ray.exceptions.RayError: it does not answer.
+    """
+    if os.environ.get("RAY_AUTH_MODE") == "token" and not _has_token():
+        raise AuthenticationError("there is no token")  # Ray would end the process, with a stack trace
+    with _errors_kept_back():
+        GcsClient(address=address)
+
+
+def _has_token(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether there is a token where Ray looks for it, which does not pass over an empty variable."""
+    if "RAY_AUTH_TOKEN" in environment:
+        return bool(environment["RAY_AUTH_TOKEN"].strip())
+    try:
+        return bool(token_file(environment).read_bytes().strip())
+    except OSError:
+        return False
+
+
+@contextmanager
+def _errors_kept_back() -> Iterator[None]:
+    """What Ray's C++ writes to standard error is dropped where the token is refused, and else told."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as said:
+        before = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        refused = False
+        try:
+            yield
+        except AuthenticationError:
+            refused = True
+            raise
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            if not refused:
+                said.seek(0)
+                os.write(2, said.read())

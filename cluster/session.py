@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, services
 from ray.exceptions import AuthenticationError
 
-from cluster.auth import AUTH_RECIPE, protect_token, token_file
+from cluster.auth import AUTH_RECIPE, protect_token, require_token, token_file
 from cluster.environment import NOTHING_MORE, WorkerSetup, missing_settings, variables
 from cluster.errors import ClusterError
 
@@ -134,6 +134,7 @@ def _attached(address: str, options: Mapping[str, Any], workers: WorkerSetup) ->
         if address == "auto":
             address = _resolve_auto(options)
         _check_answers(address)
+        require_token(address)
         environment: dict[str, Any] = {"env_vars": {**_worker_variables(address), **workers.variables}}
         if workers.hook is not None:
             environment["worker_process_setup_hook"] = workers.hook
@@ -161,6 +162,9 @@ def _check_answers(address: str) -> None:
 
 def _resolve_auto(options: Mapping[str, Any]) -> str:
     """The host:port behind "auto": it is known only once connected, and workers must be told it."""
+    found = services.canonicalize_bootstrap_address("auto")
+    if found is not None:
+        require_token(found)
     ray.init(address="auto", **options)
     try:
         return str(ray.get_runtime_context().gcs_address)

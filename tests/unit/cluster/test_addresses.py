@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+from ray.exceptions import AuthenticationError
 
-from cluster.auth import is_readable_by_others, protect_token, token_source
+from cluster.auth import is_readable_by_others, protect_token, require_token, token_source
 from cluster.environment import DRIVER_SETTINGS, missing_settings, variables
 from cluster.errors import ClusterError
 from cluster.session import cluster_address, connect
@@ -71,6 +72,21 @@ def test_the_source_of_the_token_is_told_and_not_the_token(tmp_path: Path) -> No
     path.write_text("secret")
     assert token_source({"RAY_AUTH_TOKEN_PATH": str(path)}) == f"the file {path}"
     assert token_source({"RAY_AUTH_TOKEN": "secret"}) == "the variable RAY_AUTH_TOKEN"
+
+
+@pytest.mark.parametrize("place", ["an empty variable", "no file", "an empty file"])
+def test_a_token_that_is_not_there_is_told_before_ray_ends_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    if place == "an empty variable":
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "")
+    elif place == "an empty file":
+        (tmp_path / "token").write_text("\n")
+    with pytest.raises(AuthenticationError):
+        require_token("127.0.0.1:9")
 
 
 def test_the_token_file_becomes_its_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
