@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from cluster.errors import ClusterError
+from cluster.home import ensure_home
 from orchestrator import __version__
 from orchestrator.commands import cache, evaluate, methods, record
 from orchestrator.commands.completion import complete
@@ -70,6 +71,7 @@ def main() -> None:
     """
     mask_process()
     try:
+        sys.stderr.write(ensure_home())
         app()
     except SystemExit as end:  # so Typer ends every command
         code = end.code if isinstance(end.code, int) else 0
@@ -181,9 +183,8 @@ def submit(
 
     command = ["python", "-m", "orchestrator", "run", experiment, *overrides.options()]
     job = submit_job(command, address=address, wait=wait)
-    typer.echo(
-        without_secrets(f"{job.submission_id}: {job.status}{f' ({job.message})' if job.message else ''}")
-    )
+    ended = f"{job.submission_id}: {job.status}{f' ({job.message})' if job.message else ''}"
+    typer.echo(without_secrets(ended))
     raise typer.Exit(job.exit_code or 0)
 
 

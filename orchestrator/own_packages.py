@@ -11,7 +11,18 @@ from typing import Final
 
 OWN_PACKAGES: Final = ("orchestrator", "search_spaces", "cluster", "trainables")
 """As in `trainables.user_code`, which can only be imported when these are ours."""
-SETUP_HOOK: Final = "orchestrator.own_packages.settle"
+
+
+def prepare_worker() -> None:
+    """What a worker needs before it imports anything of ours: our packages, and a home."""
+    settle()
+    # Late: only now is this package ours.
+    from cluster.home import ensure_home
+
+    ensure_home()
+
+
+SETUP_HOOK: Final = f"{__name__}.{prepare_worker.__name__}"
 """What each Ray worker calls when it starts, before the user's folder is on its import path."""
 
 

@@ -17,7 +17,7 @@ from orchestrator.tracking.recorder import MlflowRecorder
 from orchestrator.tracking.registry import register_champion
 from orchestrator.tracking.store import StoreAway, WriteRefused
 from trainables.config import DataConfig, ModelConfig, TrialSpec, digest_of
-from trainables.data import load_training
+from trainables.data import TrainingData, load_training
 from trainables.errors import StillhouseError
 from trainables.export.formats import export_student
 from trainables.export.model_card import Architecture, Preparation, Resizing, read_intact_card
@@ -27,6 +27,7 @@ from trainables.training.train_teacher import TeacherFacts
 from trainables.views.normalise import normalise
 
 SAMPLE_IMAGES = 64
+LEAST_IMAGES = 2
 FLUSH_S = 120.0
 
 
@@ -54,7 +55,7 @@ def export_stage(
             rebuild=lambda: _build(student, teacher),
             folder=folder,
             input_shape=teacher.split.input_shape,
-            sample_images=_sample_images(run),
+            sample_images=sample_images(load_training(run.experiment.data.labelled)),
             card=facts,
         )
         files = {
@@ -128,9 +129,12 @@ def _build(student: ModelConfig, teacher: TeacherFacts) -> nn.Module:
     return build_model(student, n_classes=len(split.classes), in_channels=split.input_shape[0])
 
 
-def _sample_images(run: Run) -> torch.Tensor:
-    data = load_training(run.experiment.data.labelled)
-    return normalise(data.selection.images[:SAMPLE_IMAGES], data.mean, data.std)
+def sample_images(data: TrainingData) -> torch.Tensor:
+    """What exported files are compared on: selection images, and a training image where there is but one."""
+    images = data.selection.images[:SAMPLE_IMAGES]
+    if len(images) < LEAST_IMAGES:
+        images = torch.cat([images, data.train.images[:1]])
+    return normalise(images, data.mean, data.std)
 
 
 def _latency(costs: StudentCosts) -> dict[str, Any]:

@@ -172,12 +172,12 @@ def _look_inside(run: Run, found: Findings) -> None:
     if not run.experiment.teacher.imported:
         found.notes += found.attempt(networks.teacher) or []
     teacher_is_well = len(found.problems) == before
-    before = len(found.problems)
     for student in networks.students():
+        before = len(found.problems)
         notes = found.attempt(lambda student=student: networks.student(student))  # type: ignore[misc]
         found.notes += [note for note in notes or [] if note not in found.notes]
-    if len(found.problems) == before:  # one that cannot answer cannot be exported either
-        found.attempt(networks.export)
+        if len(found.problems) == before:  # one that cannot answer cannot be exported either
+            found.attempt(lambda student=student: networks.export(student))  # type: ignore[misc]
     if teacher_is_well:
         found.attempt(lambda: require_cache_room(run, known_teacher(run, data), data))
 

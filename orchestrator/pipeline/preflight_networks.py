@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.pipeline.context import Run
+from orchestrator.pipeline.export import sample_images
 from orchestrator.records.teacher_checks import require_better_than_chance
 from orchestrator.terminal.formatting import percent
 from trainables.config import ModelConfig, ModelName, TeacherSource
@@ -112,14 +113,13 @@ class NetworkChecks:
             raise ConfigError(f"{_named('student', config)}: {error}") from error
         return [*notes, *self._adapted(network, config, "student")]
 
-    def export(self) -> None:
-        """Export the control's student untrained, and compare the files with it.
+    def export(self, config: ModelConfig) -> None:
+        """Export a student untrained, and compare the files with it on the images that `export_stage` takes.
 
         Raises:
             StillhouseError: a format cannot be written, or differs.
         """
-        config = self.run.student
-        model, images = self._built(config), self._images()
+        model, images = self._built(config), sample_images(self.data)
         try:
             check_export(model, rebuild=lambda: self._built(config), sample_images=images)
         except StillhouseError as error:

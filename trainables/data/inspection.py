@@ -91,6 +91,11 @@ def _compare(found: DataInspection, data: TrainingData, test: SourceImages) -> N
     )
     if data.unlabelled is not None:
         found.notes.append(f"data: {data.unlabelled.facts.in_words(data.unlabelled.config)}")
+    if len(data.selection.ids) < len(data.classes):
+        found.notes.append(
+            f"data: the selection split has {len(data.selection.ids):,} samples for {len(data.classes):,} "
+            "classes: too few to rank students by; raise data.selection_fraction"
+        )
     training = torch.cat([data.train.labels, data.selection.labels])
     for part, labels, left_out in (
         ("training", training, data.left_out),

@@ -82,7 +82,7 @@ def require_same_samples(config: DataConfig, part: SourcePart, found: ImageSplit
     if count <= int(ids_N[-1]):
         raise _other_samples(where, f"{count} samples, and before at least {int(ids_N[-1]) + 1}")
     images, labels = _collected(dataset, chosen.tolist(), where, _samples)
-    images = images if config.image_size is None else resized(images, config.image_size)
+    images = images if config.image_size is None else resized(images, config.image_size, config.resize)
     before = found.images[rows]
     if images.shape != before.shape:
         raise _other_samples(where, f"images of the shape {_shape(images[0])}, before {_shape(before[0])}")

@@ -59,7 +59,7 @@ def read_unlabelled(config: DataConfig, unlabelled: UnlabelledConfig, shape: Sha
         found = _read_folder(config, expanded(unlabelled.root), shape)
     else:
         images = read_images(str(unlabelled.factory), unlabelled.arguments)
-        images = images if config.image_size is None else resized(images, config.image_size)
+        images = images if config.image_size is None else resized(images, config.image_size, config.resize)
         found = Found(images, np.arange(len(images)))
     own = tuple(int(side) for side in found.images.shape[1:])
     if own != shape:
@@ -79,7 +79,7 @@ def _read_folder(config: DataConfig, root: Path, shape: Shape) -> Found:
         )
     listing = list_unlabelled(root)
     if len(listing) * channels * height * width <= config.memory_gb * GB:
-        images, faults = _decoded(listing, height, is_grey=channels == 1)
+        images, faults = _decoded(config, listing, height, is_grey=channels == 1)
         rows_N = _readable(config, listing, faults)
         return Found(torch.from_numpy(images[rows_N]), rows_N, len(listing) - len(rows_N))
     if channels != CHANNELS:
@@ -89,24 +89,26 @@ def _read_folder(config: DataConfig, root: Path, shape: Shape) -> Found:
         )
     index = index_of(listing, decode=config.skip_unreadable)
     rows_N = _readable(config, listing, index.faults)
-    return Found(FolderImages(index, rows_N, height), rows_N, len(listing) - len(rows_N))
+    return Found(FolderImages(index, rows_N, height, config.resize), rows_N, len(listing) - len(rows_N))
 
 
 def _readable(config: DataConfig, listing: Listing, faults: Mapping[int, str]) -> NDArray[np.int64]:
-    failures = [f"{listing.path(row)} ({faults[row]})" for row in sorted(faults)]
+    failures = [f"{listing.told(row)} ({faults[row]})" for row in sorted(faults)]
     if failures and not config.skip_unreadable:
         raise unreadable(failures, len(listing))
     return np.setdiff1d(np.arange(len(listing)), np.array(sorted(faults), dtype=np.int64))
 
 
-def _decoded(listing: Listing, side: int, *, is_grey: bool) -> tuple[NDArray[np.uint8], dict[int, str]]:
+def _decoded(
+    config: DataConfig, listing: Listing, side: int, *, is_grey: bool
+) -> tuple[NDArray[np.uint8], dict[int, str]]:
     """uint8 NxCxSxS, and why some rows are not filled."""
     images = np.empty((len(listing), 1 if is_grey else CHANNELS, side, side), dtype=np.uint8)
 
     def decode(row: int) -> str | None:
         try:
             with foreign_file(Unreadable):
-                pixels = read_square(listing.path(row), side)
+                pixels = read_square(listing.image(row), side, resize=config.resize)
                 images[row] = _grey(pixels) if is_grey else pixels
         except Unreadable as error:
             return str(error)

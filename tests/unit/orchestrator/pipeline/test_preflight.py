@@ -58,7 +58,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def _without_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tracing takes seconds; two tests do it."""
-    monkeypatch.setattr(NetworkChecks, "export", lambda _: None)
+    monkeypatch.setattr(NetworkChecks, "export", lambda *_: None)
 
 
 def look(text: str) -> Findings:
@@ -127,6 +127,26 @@ def test_a_student_that_cannot_be_exported_is_named() -> None:
     assert problem.startswith(f"student factory '{TASK}:depends_on_its_images': cannot export the student: ")
     assert problem.endswith("must be traceable by torch.export with any batch size")
     assert len(problem) < 600
+
+
+def test_a_selection_split_of_one_image_is_enough_for_an_export_and_is_told() -> None:
+    found = look(with_data("one_to_select_by"))
+    assert found.problems == []
+    assert any("the selection split has 1 samples for 4 classes: too few to rank" in n for n in found.notes)
+
+
+def test_a_student_of_each_kind_that_the_space_may_propose_is_exported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exported: list[str] = []
+    monkeypatch.setattr(NetworkChecks, "export", lambda _, config: exported.append(str(config.name)))
+    Path("space.yaml").write_text(
+        "name: kinds\nobjectives: {kd: {}}\nstudent: {name: {choice: [mlp, convnet]}}\n"
+        "search: {algorithm: random}\nscheduler: {name: fifo}\n"
+    )
+    own = f'student: {{factory: "{TASK}:network"}}'
+    look(EXPERIMENT.replace(own, "student: {name: mlp}").replace("space: kd", "space: space.yaml"))
+    assert sorted(exported) == ["convnet", "mlp"]
 
 
 def test_a_task_without_fault_has_no_problem_and_says_what_was_seen() -> None:
