@@ -17,6 +17,7 @@ from cluster.errors import ClusterError
 UPLOAD_LIMIT_BYTES: Final = 100 * 1024**2
 _RAW_LIMIT_BYTES: Final = 10 * UPLOAD_LIMIT_BYTES
 _LARGEST_NAMED: Final = 10
+_MOST_FILES: Final = 100_000
 # Results, environments and caches: no sources, unless git tracks them.
 _EXCLUDED: Final = frozenset(
     {
@@ -55,21 +56,23 @@ def sources(folder: Path) -> list[Source]:
     """The files that a job needs, sorted by path.
 
     In a git working tree these are the tracked files as they are on disk, and the new ones that .gitignore
-    does not name; elsewhere all files. Untracked results, environments and caches never count.
+    does not name; elsewhere all files. Untracked results, environments and caches never count. Folders
+    behind links, submodules and repositories within the folder are looked at in the same way.
 
     Raises:
-        ClusterError: the folder does not exist or holds no sources.
+        ClusterError: the folder does not exist or holds no sources, a submodule is not checked out, or there
+            is more than a cluster takes.
     """
     if not folder.is_dir():
         raise ClusterError(f"{folder} is no folder; give the one that holds the sources of the job")
-    tracked = _git(folder, "--cached")
-    paths = tracked | {path for path in _git(folder, "--others", "--exclude-standard") if _is_source(path)}
-    if not paths:  # no git, no repository, or a folder that the repository ignores
-        paths = {path for path in _walk(folder) if _is_source(path)}
-    kept = sorted(path for path in paths if (folder / path).is_file())
+    kept: list[Source] = []
+    for path in _files(folder, (folder.resolve(),)):
+        kept.append(Source(path, (folder / path).stat().st_size))
+        if len(kept) > _MOST_FILES:  # not looked at to the end: a link may lead to a whole disk
+            raise ClusterError(_too_large(folder, kept, sum(file.size_bytes for file in kept)))
     if not kept:
         raise ClusterError(f"{folder} holds no sources; run from the folder that holds them")
-    return [Source(path, (folder / path).stat().st_size) for path in kept]
+    return sorted(kept, key=lambda source: source.path)
 
 
 def pack(folder: Path, archive: Path) -> int:
@@ -95,6 +98,34 @@ def pack(folder: Path, archive: Path) -> int:
     return size
 
 
+def _files(folder: Path, within: tuple[Path, ...]) -> Iterator[Path]:
+    """The files of a folder, by their paths in it; `within` are the folders, resolved, that led here."""
+    paths = _git(folder, "--cached")
+    paths |= {path for path in _git(folder, "--others", "--exclude-standard") if _is_source(path)}
+    if not paths:  # no git, no repository, or a folder that the repository ignores
+        paths = {path for path in _walk(folder) if _is_source(path)}
+    for path in sorted(paths):
+        place = folder / path
+        if place.is_file():
+            yield path
+        elif (
+            place.is_dir()
+        ):  # git and `os.walk` name links to folders, submodules and repositories as one entry
+            yield from (path / inner for inner in _behind(place, within))
+
+
+def _behind(place: Path, within: tuple[Path, ...]) -> Iterator[Path]:
+    target = place.resolve()
+    if target in within:  # a link that leads back
+        return
+    if not place.is_symlink() and not any(place.iterdir()):
+        raise ClusterError(
+            f"submodule {place} is not checked out, so a job would not have it; run `git submodule update "
+            "--init --recursive`"
+        )
+    yield from _files(place, (*within, target))
+
+
 def _git(folder: Path, *which: str) -> set[Path]:
     git = shutil.which("git")
     if git is None:
@@ -108,7 +139,8 @@ def _git(folder: Path, *which: str) -> set[Path]:
 def _walk(folder: Path) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name not in _EXCLUDED]
-        yield from (Path(parent, name).relative_to(folder) for name in files)
+        linked = [name for name in folders if Path(parent, name).is_symlink()]
+        yield from (Path(parent, name).relative_to(folder) for name in [*files, *linked])
 
 
 def _is_source(path: Path) -> bool:
@@ -120,8 +152,8 @@ def _too_large(folder: Path, files: list[Source], size_bytes: int) -> str:
     named = "\n".join(f"  {_mebibytes(file.size_bytes):>12}  {file.path}" for file in largest)
     return (
         f"the sources in {folder} are {_mebibytes(size_bytes)} in {len(files)} files; a cluster takes "
-        f"{_mebibytes(UPLOAD_LIMIT_BYTES)}. Name data and weights in .gitignore and refer to them by path or "
-        f"address on shared storage. The largest:\n{named}"
+        f"{_mebibytes(UPLOAD_LIMIT_BYTES)}. Name data and weights, and links to them, in .gitignore and "
+        f"refer to them by path or address on shared storage. The largest:\n{named}"
     )
 
 

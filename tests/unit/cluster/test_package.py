@@ -103,3 +103,87 @@ def test_a_job_server_that_does_not_answer_is_named(tmp_path: Path) -> None:
     _write(tmp_path, "a.py")
     with pytest.raises(ClusterError, match=r"no job server answers at http://127\.0\.0\.1:1"):
         submit_job(["true"], address="http://127.0.0.1:1", working_dir=tmp_path)
+
+
+def _committed(folder: Path) -> None:
+    git = ["git", "-C", str(folder), "-c", "user.email=a@example.org", "-c", "user.name=a"]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "a"]):
+        subprocess.run([*git, *command], check=True)
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_a_folder_behind_a_link_is_sent_under_the_name_of_the_link(tmp_path: Path, tracked: bool) -> None:
+    _write(tmp_path, "project/a.py", "shared/pkg/__init__.py", "shared/pkg/__pycache__/x.pyc", "shared/b.py")
+    project = tmp_path / "project"
+    (project / "pkg").symlink_to("../shared/pkg")
+    (project / "b.py").symlink_to("../shared/b.py")
+    if tracked:
+        _committed(project)
+    assert _packed(project) == ["a.py", "b.py", "pkg/__init__.py"]
+    pack(project, tmp_path / "x.zip")
+    with zipfile.ZipFile(tmp_path / "x.zip") as archive:
+        assert archive.read("pkg/__init__.py") == b"shared/pkg/__init__.py"
+
+
+def test_of_a_repository_behind_a_link_what_it_ignores_stays(tmp_path: Path) -> None:
+    _write(tmp_path, "project/a.py", "shared/b.py", "shared/weights.bin")
+    (tmp_path / "shared" / ".gitignore").write_text("*.bin\n")
+    _committed(tmp_path / "shared")
+    (tmp_path / "project" / "shared").symlink_to("../shared")
+    assert _packed(tmp_path / "project") == ["a.py", "shared/.gitignore", "shared/b.py"]
+
+
+@pytest.mark.parametrize("target", [".", "..", "inner"])
+def test_a_link_that_leads_back_ends_there(tmp_path: Path, target: str) -> None:
+    folder = tmp_path / "project"
+    _write(folder, "a.py", "inner/b.py")
+    (folder / "inner" / "back").symlink_to(folder / target)
+    packed = _packed(folder)
+    assert {"a.py", "inner/b.py"} <= set(packed)
+    assert len(packed) < 10
+
+
+@pytest.mark.parametrize("as_submodule", [True, False])
+def test_a_submodule_and_a_repository_within_are_sent_with_their_files(
+    tmp_path: Path, as_submodule: bool
+) -> None:
+    _write(tmp_path, "project/a.py", "other/__init__.py", "other/deep/c.py")
+    _committed(tmp_path / "other")
+    project = tmp_path / "project"
+    git = ["git", "-C", str(project), "-c", "protocol.file.allow=always"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    if as_submodule:
+        command = ["submodule", "--quiet", "add", str(tmp_path / "other"), "sub"]
+    else:
+        command = ["clone", "-q", str(tmp_path / "other"), str(project / "sub")]
+    subprocess.run([*git, *command], check=True, capture_output=True)
+    own = [".gitmodules"] if as_submodule else []
+    assert _packed(project) == [*own, "a.py", "sub/__init__.py", "sub/deep/c.py"]
+
+
+def test_a_submodule_that_is_not_checked_out_is_named(tmp_path: Path) -> None:
+    _write(tmp_path, "project/a.py", "other/__init__.py")
+    _committed(tmp_path / "other")
+    project = tmp_path / "project"
+    git = ["git", "-C", str(project), "-c", "protocol.file.allow=always"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    add = ["submodule", "--quiet", "add", str(tmp_path / "other"), "sub"]
+    subprocess.run([*git, *add], check=True, capture_output=True)
+    for file in [*(project / "sub").iterdir()]:
+        file.unlink()
+    with pytest.raises(
+        ClusterError, match=r"submodule .*/sub is not checked out.*git submodule update --init"
+    ):
+        sources(project)
+
+
+def test_a_link_to_more_than_a_cluster_takes_is_refused_before_all_of_it_was_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write(tmp_path, "project/a.py", *(f"images/{index}.png" for index in range(9)))
+    (tmp_path / "project" / "data").symlink_to("../images")
+    monkeypatch.setattr(package, "_MOST_FILES", 3)
+    with pytest.raises(
+        ClusterError, match=r"4 files; .*and links to them, in .gitignore.*\n(.*\n)*.* data/0\.png"
+    ):
+        sources(tmp_path / "project")
