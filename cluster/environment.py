@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
@@ -29,6 +30,19 @@ DRIVER_SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
         "TUNE_GLOBAL_CHECKPOINT_S": "30",
     }
 )
+
+
+@dataclass(frozen=True)
+class WorkerSetup:
+    """What each worker process of a session is given."""
+
+    hook: str | None = None
+    """A function that it calls when it starts, as `module.function`, before anything else of ours."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables."""
+
+
+NOTHING_MORE: Final = WorkerSetup()
 
 
 def missing_settings(environment: Mapping[str, str]) -> dict[str, str]:

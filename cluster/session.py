@@ -23,7 +23,7 @@ from ray._private import ray_constants
 from ray.exceptions import AuthenticationError
 
 from cluster.auth import AUTH_RECIPE, protect_token, token_file
-from cluster.environment import missing_settings, variables
+from cluster.environment import NOTHING_MORE, WorkerSetup, missing_settings, variables
 from cluster.errors import ClusterError
 
 logger = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ def connect(
     gpus: int | None = None,
     namespace: str | None = None,
     verbose: bool = False,
+    workers: WorkerSetup = NOTHING_MORE,
 ) -> Iterator[Session]:
     """Connects to a cluster, or starts an embedded one, for the length of a `with` block.
 
@@ -71,9 +72,9 @@ def connect(
     and `gpus` are for it alone. Its logs go with it, except when the block fails. A process that is connected
     already keeps its connection, also after the block.
 
-    Workers get the driver's import path, its working folder included; a submitted job's working folder is
-    unpacked for them by Ray. Side effects: Ray's settings in `os.environ` for the length of the block; Ray
-    takes over SIGTERM, so handlers of our own belong inside the block.
+    Workers get the driver's import path, its working folder included, and what `workers` says; a submitted
+    job's working folder is unpacked for them by Ray. Side effects: Ray's settings in `os.environ` for the
+    length of the block; Ray takes over SIGTERM, so handlers of our own belong inside the block.
 
     Raises:
         ClusterError: no cluster answers at the address, it refuses the token, or Ray does not start.
@@ -91,10 +92,19 @@ def connect(
     }
     with variables(missing_settings(os.environ)):
         if target is not None:
-            with _attached(target, options) as session:
+            with _attached(target, options, workers) as session:
                 yield session
         else:
-            with _embedded({**options, "num_cpus": cpus, "num_gpus": gpus}) as session:
+            hook = (
+                {}
+                if workers.hook is None
+                else {ray_constants.WORKER_PROCESS_SETUP_HOOK_ENV_VAR: workers.hook}
+            )
+            # Ray need not prepare an environment for processes of our own: they have that of this one.
+            with (
+                variables({**hook, **workers.variables}),
+                _embedded({**options, "num_cpus": cpus, "num_gpus": gpus}) as session,
+            ):
                 yield session
 
 
@@ -119,12 +129,15 @@ def cluster_address(address: str | None, environment: Mapping[str, str]) -> str 
 
 
 @contextmanager
-def _attached(address: str, options: Mapping[str, Any]) -> Iterator[Session]:
+def _attached(address: str, options: Mapping[str, Any], workers: WorkerSetup) -> Iterator[Session]:
     try:
         if address == "auto":
             address = _resolve_auto(options)
         _check_answers(address)
-        ray.init(address=address, runtime_env={"env_vars": _worker_variables(address)}, **options)
+        environment: dict[str, Any] = {"env_vars": {**_worker_variables(address), **workers.variables}}
+        if workers.hook is not None:
+            environment["worker_process_setup_hook"] = workers.hook
+        ray.init(address=address, runtime_env=environment, **options)
     except AuthenticationError as error:
         raise ClusterError(f"the cluster at {address} refuses this process; {AUTH_RECIPE}") from error
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:

@@ -1,6 +1,16 @@
-"""`python -m orchestrator`: the command line, also inside Ray jobs."""
+"""The command line: `stillhouse`, and `python -m orchestrator`, also inside Ray jobs."""
 
-from orchestrator.cli import main
+from orchestrator.own_packages import settle
+
+
+def start() -> None:
+    """Run the command line, with our packages and not with files of the user that have their names."""
+    settle()
+    # Late: the command line imports those packages.
+    from orchestrator.cli import main
+
+    main()
+
 
 if __name__ == "__main__":
-    main()
+    start()

@@ -54,13 +54,12 @@ app = typer.Typer(
     epilog="Example: stillhouse run digits",
 )
 app.add_typer(cache.app)
-app.command(epilog="Example: stillhouse methods methods_fashion_mnist --to docs/methods.md")(
-    takes_pair()(methods.methods)
-)
-app.command(epilog="Example: stillhouse record digits")(takes_pair()(record.record))
-app.command(epilog="Example: stillhouse evaluate digits --faithfulness --samples 200 --restarts 2")(
-    takes_pair()(evaluate.evaluate)
-)
+for command, example in (
+    (methods.methods, "methods methods_fashion_mnist --to docs/methods.md"),
+    (record.record, "record digits"),
+    (evaluate.evaluate, "evaluate digits --faithfulness --samples 200 --restarts 2"),
+):
+    app.command(epilog=f"Example: stillhouse {example}")(takes_pair()(command))
 
 
 def main() -> None:
@@ -218,8 +217,9 @@ def validate(
         text, data = _described(space), {"space": space.plain()}
     else:
         loaded = load_experiment(file, check_paths=paths)
-        pairs = f"; pairs: {', '.join(loaded.pairs)}" if loaded.pairs else ""
-        text = f"experiment {loaded.config.name} with {_described(loaded.space)}{pairs}"
+        more = f"; pairs: {', '.join(loaded.pairs)}" if loaded.pairs else ""
+        more += loaded.config.unlabelled_in_words
+        text = f"experiment {loaded.config.name} with {_described(loaded.space)}{more}"
         data = {"experiment": loaded.config.plain(), "space": loaded.space.plain()}
         if deep:
             from orchestrator.commands.validate_deep import validate_deep

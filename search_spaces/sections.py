@@ -16,7 +16,7 @@ from trainables.config.models import ModelConfig
 from trainables.config.objectives import OBJECTIVE_CONFIGS
 from trainables.config.training import TrainingConfig
 
-STUDENT_FIELDS: Final = ("name", "width", "resolution", "cosine_head")
+STUDENT_FIELDS: Final = ("name", "variant", "width", "resolution", "cosine_head")
 TRAINING_FIELDS: Final = (
     "epochs",
     "batch_size",
@@ -74,14 +74,16 @@ class Section(Config):
 
 
 def section_of(
-    title: str, config: type[Config], fields: tuple[str, ...], base: Mapping[str, Scalar]
+    title: str, config: type[Config], fields: tuple[str, ...], bases: Mapping[str, Mapping[str, Scalar]]
 ) -> type[Section]:
     """A section with a dimension for each of these fields of a configuration class.
 
-    Each corner of a dimension is proven by building the class from `base` and that one value.
+    Each corner of a dimension is proven by building the class from that one value, and from what `bases`
+    have of other fields for it, or under "" for all that they do not name.
     """
     definitions: dict[str, Any] = {}
     for name in fields:
+        base = bases.get(name, bases.get("", {}))
         proof = AfterValidator(functools.partial(_prove, config, name, base))
         description = config.model_fields[name].description
         definitions[name] = (
@@ -128,5 +130,6 @@ if TYPE_CHECKING:  # a checker cannot follow classes that are made from other cl
     StudentSection = Section
     TrainingSection = Section
 else:
-    StudentSection = section_of("StudentSpace", ModelConfig, STUDENT_FIELDS, {"name": "convnet"})
+    STUDENTS = {"": {"name": "convnet"}, "variant": {"name": "timm"}}
+    StudentSection = section_of("StudentSpace", ModelConfig, STUDENT_FIELDS, STUDENTS)
     TrainingSection = section_of("TrainingSpace", TrainingConfig, TRAINING_FIELDS, {})

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
 import inspect
 import pkgutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 
 from trainables.config.base import FactoryPath
 from trainables.errors import ConfigError, StillhouseError
+from trainables.user_code import OWN_PACKAGES, code_folders, code_importable, refuse_our_names
 
 
 def load_factory(path: FactoryPath) -> Callable[..., object]:
     """The function that "module:function" names.
 
-    The module is imported as `python -m` would: when the current directory is not on `sys.path`, it stands in
-    front of it while the module is imported, and is taken away afterwards. So a module beside the experiment
-    file is found, and so are the modules that it imports at its top; an import inside the function runs later
-    and sees only the usual `sys.path`.
+    The module may lie beside the experiment's file, or in the current directory: where these are not on
+    `sys.path`, they stand in front of it while the module is imported, and while its function is called, and
+    are taken away afterwards. Our own packages come first: a file with the name of one of them is refused.
 
     Raises:
         ConfigError: the module or the function is missing, cannot be imported or cannot be called.
@@ -99,17 +96,6 @@ def accepted_keyword(path: FactoryPath, names: Sequence[str], arguments: Mapping
     return names[0] if takes_any and arguments.keys().isdisjoint(names[1:]) else None
 
 
-def source_digest(path: FactoryPath) -> str | None:
-    """Hex sha256 of the file of a factory's module, which is not run; none where there is no such file."""
-    with _current_directory_importable():
-        try:
-            spec = importlib.util.find_spec(path.partition(":")[0])
-            content = Path(str(spec.origin)).read_bytes() if spec is not None else None
-        except (ImportError, ValueError, OSError):
-            return None
-    return None if content is None else hashlib.sha256(content).hexdigest()
-
-
 def in_one_line(error: Exception) -> str:
     """What a user's code raised, and where."""
     frames = list(traceback.extract_tb(error.__traceback__))
@@ -122,7 +108,8 @@ def in_one_line(error: Exception) -> str:
 
 def _called(path: FactoryPath, factory: Callable[..., object], keywords: Mapping[str, object]) -> object:
     try:
-        return factory(**keywords)
+        with code_importable():
+            return factory(**keywords)
     except StillhouseError:
         raise
     except Exception as error:  # a user's function may raise anything
@@ -143,7 +130,9 @@ def _other_name(error: Exception) -> str:
 
 
 def _import_module(name: str, path: str) -> ModuleType:
-    with _current_directory_importable():
+    if name not in sys.modules or name.partition(".")[0] in OWN_PACKAGES:
+        refuse_our_names(path)
+    with code_importable():
         importlib.invalidate_caches()  # the file may be younger than the folder listing that Python keeps
         try:
             return importlib.import_module(name)
@@ -151,7 +140,8 @@ def _import_module(name: str, path: str) -> ModuleType:
             missing = error.name or name
             if missing == name or name.startswith(f"{missing}."):
                 raise ConfigError(
-                    f"factory {path!r}: no module named {missing!r} on sys.path or in {Path.cwd()}"
+                    f"factory {path!r}: no module named {missing!r} on sys.path or in "
+                    f"{' or '.join(map(str, code_folders()))}"
                     f"{_nearest(missing, _sibling_modules(missing))}"
                 ) from error
             raise ConfigError(
@@ -170,22 +160,6 @@ def _import_module(name: str, path: str) -> ModuleType:
             ) from error
 
 
-@contextmanager
-def _current_directory_importable() -> Iterator[None]:
-    here = str(Path.cwd())
-    present = {str(Path(entry or ".").absolute()) for entry in sys.path}
-    if here in present:
-        yield
-        return
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        # The imported module may have changed sys.path itself; take away only what was put there.
-        if here in sys.path:
-            sys.path.remove(here)
-
-
 def _sibling_modules(name: str) -> list[str]:
     """Full names of the modules beside `name`; nothing is imported to find them."""
     parent, _, _ = name.rpartition(".")
@@ -202,4 +176,8 @@ def _origin(module: ModuleType) -> str:
 
 def _nearest(name: str, known: list[str]) -> str:
     close = get_close_matches(name, known, n=3, cutoff=0.6)
-    return f"; near: {', '.join(close)}" if close else "; check the spelling and the folder you start from"
+    return (
+        f"; near: {', '.join(close)}"
+        if close
+        else "; check the spelling, and that it lies beside the experiment's file"
+    )

@@ -26,6 +26,11 @@ def salt_of(purpose: str) -> int:
     return int.from_bytes(hashlib.blake2b(purpose.encode(), digest_size=8).digest(), "little")
 
 
+def hash_of_name(name: bytes) -> int:
+    """63 bits of blake2b of a name, where a sample is known by that."""
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little") >> 1
+
+
 def hashed_ids(ids: NDArray[np.int64], *, salt: int) -> NDArray[np.uint64]:
     """Output number `id` of the SplitMix64 generator seeded with `salt` (Steele, Lea and Flood, 2014).
 

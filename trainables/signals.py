@@ -65,6 +65,17 @@ class Mixing:
 
 
 @dataclass(frozen=True)
+class Labelling:
+    """Which samples of a batch have labels, where there are unlabelled ones beside them."""
+
+    count: int
+    """The first so many have; those behind them have none."""
+    scale: float = 1.0
+    """What the mean over this rank's labelled samples is multiplied by, so that the ranks' losses together
+    are those of the whole batch; 1 where one rank has it all."""
+
+
+@dataclass(frozen=True)
 class Signals:
     """One training step's signals, by bank (`weak`, `strong`)."""
 
@@ -72,7 +83,8 @@ class Signals:
     """Student logits BxC of each bank that the objective names."""
     teacher: Mapping[str, TeacherSignal]
     labels_B: Tensor
-    """int64 class indices of the samples themselves; a mixed bank shows other samples too, see `mixed`."""
+    """int64 class indices of the samples themselves; a mixed bank shows other samples too, see `mixed`. Of
+    unlabelled samples -1, or, where `top_class_as_target` says so, the teacher's most probable class."""
     epoch: int
     """Counted from 1."""
     mixed: Mapping[str, Mixing] = field(default_factory=dict)
@@ -93,6 +105,9 @@ class Signals:
     """The recipe's; `label_loss(signals, bank)` smooths the labels by it."""
     epochs: int | None = None
     """Of the whole course, for hyper-parameters that change over it."""
+    labelling: Labelling | None = None
+    """None where all samples have labels; `label_loss(signals, bank)` hears of it, and `mixed` is of those
+    that have."""
 
 
 @dataclass(frozen=True)

@@ -48,11 +48,14 @@ def plan_cache(run: Run, console: Console) -> dict[str, Any]:
     sample = _sampled(request, data, console) if request.teacher is not None and teacher is not None else None
     estimate = _estimate(request, place, sample, is_made=teacher is not None)
     console.info(f"cache at {request.uri if teacher else place.uri}")
+    if request.facts.unlabelled is not None and request.data.unlabelled is not None:
+        console.info(request.facts.unlabelled.in_words(request.data.unlabelled))
     _show_banks(request, estimate, console)
     _show_time(estimate, console, is_made=teacher is not None)
     losses = _show_losses(request, estimate, console)
     require_disk_space(place, estimate.plan, embedding_width=embedding_width(request, estimate.plan))
-    return _result(place, estimate, losses)
+    unlabelled = request.facts.unlabelled
+    return {**_result(place, estimate, losses), **({"unlabelled": unlabelled.plain()} if unlabelled else {})}
 
 
 def _estimate(

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from trainables.config import OBJECTIVE_CONFIGS, Need, ObjectiveBase
+from trainables.config.objective_base import LabelUse
 
 NEED_WORDS: Final[Mapping[Need, str]] = MappingProxyType(
     {
@@ -21,7 +22,15 @@ NEED_WORDS: Final[Mapping[Need, str]] = MappingProxyType(
         Need.ONLINE_TEACHER: "online teacher",
     }
 )
-COLUMNS: Final = ("name", "needs", "student sees", "paper", "defaults")
+UNLABELLED_WORDS: Final[Mapping[LabelUse, str]] = MappingProxyType(
+    {
+        LabelUse.NONE: "yes",
+        LabelUse.TARGET_CLASS: "by the teacher's class",
+        LabelUse.ATTACK: "no",
+    }
+)
+"""Whether an objective learns from images without labels; by the teacher's class where that is allowed."""
+COLUMNS: Final = ("name", "needs", "student sees", "unlabelled", "paper", "defaults")
 
 
 @dataclass(frozen=True)
@@ -36,11 +45,14 @@ class ObjectiveFacts:
     teacher_banks: tuple[str, ...]
     paper: str
     defaults: dict[str, Any]
+    unlabelled: str
+    """Whether it learns from images without labels, at the defaults."""
 
     def row(self) -> tuple[str, ...]:
         """The cells under `COLUMNS`."""
         defaults = ", ".join(f"{name} {_shown(value)}" for name, value in self.defaults.items())
-        return (self.name, ", ".join(self.needs), ", ".join(self.student_banks), self.paper, defaults or "-")
+        sees = ", ".join(self.student_banks)
+        return (self.name, ", ".join(self.needs), sees, self.unlabelled, self.paper, defaults or "-")
 
 
 def objective_facts() -> list[ObjectiveFacts]:
@@ -52,7 +64,14 @@ def _facts(name: str, config: type[ObjectiveBase]) -> ObjectiveFacts:
     defaults = {key: value for key, value in config().plain().items() if key != "name"}
     what = (config.__doc__ or "").splitlines()[0]
     return ObjectiveFacts(
-        name, what, _needs(config), config.banks, config.teacher_banks, config.paper, defaults
+        name,
+        what,
+        _needs(config),
+        config.banks,
+        config.teacher_banks,
+        config.paper,
+        defaults,
+        UNLABELLED_WORDS[config().uses_label] if config.teacher_banks else "no",
     )
 
 

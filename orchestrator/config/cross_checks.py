@@ -168,7 +168,7 @@ def _start_weights_fit_all(both: Both) -> Found:
     """A file's weights are of one network."""
     if both.config.student.checkpoint is None:
         return
-    for name in ("name", "width"):
+    for name in ("name", "variant", "width"):
         if name in both.space.student.domains():
             text = (
                 f"found a file; space {both.space.name} varies student.{name}, and weights fit one network; "
@@ -224,6 +224,42 @@ def _onnx_gives_logits_alone(both: Both) -> Found:
         yield both.document, Problem(("cache", "embedding"), text)
 
 
+def _unlabelled_images_are_learned_from(both: Both) -> Found:
+    """Every objective with a teacher can do without the labels, and there is one."""
+    unlabelled, place = both.config.data.unlabelled, ("data", "unlabelled")
+    if unlabelled is None:
+        return
+    hears_a_teacher = False
+    reasons: dict[str, str] = {}
+    for name, section in both.space.objectives.given().items():
+        hears_a_teacher |= bool(OBJECTIVE_CONFIGS[name].teacher_banks)
+        for corner in section.corners():
+            why = OBJECTIVE_CONFIGS[name].from_plain(corner).refuses_unlabelled(unlabelled)
+            reasons |= {} if why is None else {name: why}
+    for name, why in reasons.items():
+        text = f"objective {name} of space {both.space.name} cannot learn from unlabelled images: {why}"
+        yield both.document, Problem(place, f"{text}; or leave it out of the space")
+    if not hears_a_teacher:
+        text = f"no objective of space {both.space.name} hears a teacher, so nothing is learned from them"
+        yield both.document, Problem(place, f"{text}: leave the section out, or take another space")
+
+
+def _unlabelled_images_have_a_place(both: Both) -> Found:
+    """A network answers for them, and a batch has room for both kinds."""
+    unlabelled = both.config.data.unlabelled
+    if unlabelled is None:
+        return
+    if both.config.teacher.imported:
+        text = "found true; imported logits are of labelled images: `data.unlabelled` needs a network to ask"
+        yield both.document, Problem(("teacher", "imported"), text)
+    own = both.config.training.batch_size
+    sizes = [int(corner.get("batch_size", own)) for corner in both.space.training.corners()]
+    if unlabelled.share < 1 and min(sizes) < 2:
+        share = f"{unlabelled.share:g}"
+        text = f"found {share}; a batch of one sample cannot hold both kinds; allowed: 1, or larger batches"
+        yield both.document, Problem(("data", "unlabelled", "share"), text)
+
+
 CHECKS: Final[tuple[Callable[[Both], Found], ...]] = (
     _overrides_fit,
     _scheduler_decides_in_time,
@@ -239,6 +275,8 @@ CHECKS: Final[tuple[Callable[[Both], Found], ...]] = (
     _a_live_teacher_answers,
     _a_network_is_there_to_ask,
     _onnx_gives_logits_alone,
+    _unlabelled_images_are_learned_from,
+    _unlabelled_images_have_a_place,
 )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ import search_spaces
 from orchestrator.config import path_checks
 from orchestrator.config.constraints import parse_constraints
 from orchestrator.config.cross_checks import Both, check_together
+from orchestrator.config.image_size import with_image_size
 from orchestrator.config.overrides import Overrides
 from orchestrator.config.pairs import chosen, split_pair, with_pair
 from orchestrator.config.schema import ExperimentConfig
@@ -26,6 +27,7 @@ from trainables.config import DataConfig, ModelConfig, ModelName
 from trainables.config.checkpoints import is_elsewhere, is_published
 from trainables.errors import ConfigError
 from trainables.local_files import expanded
+from trainables.user_code import Sources, look_in, sources_of
 
 EXPERIMENTS_FOLDER: Final = Path(__file__).parents[1] / "experiments"
 SPACES_FOLDER: Final = Path(search_spaces.__file__).parent
@@ -44,6 +46,8 @@ class LoadedExperiment:
     space_source: Path
     pairs: tuple[str, ...] = ()
     """Names of all pairs of the file."""
+    code: Mapping[str, Sources] = field(default_factory=dict)
+    """By factory, what the user's code is made of."""
 
     @property
     def folder(self) -> Path:
@@ -61,6 +65,8 @@ def load_experiment(
 
     Raises:
         ConfigError: a line for each problem, with file, line, key, what was found and what is allowed.
+
+    Side effect: factories are looked for beside the experiment's file from now on.
     """
     overrides = overrides or Overrides()
     name, pair = split_pair(ref)
@@ -71,6 +77,7 @@ def load_experiment(
     problems = Problems()
     with problems.gathered():
         config = _resolved(build(ExperimentConfig, document), document, folder)
+        config = with_image_size(config, document)
         if check_paths:
             path_checks.check_paths(config, document)
     with problems.gathered():
@@ -80,7 +87,14 @@ def load_experiment(
     config = _overridden(config, overrides, space_document)
     check_together(Both(config, space, document, space_document))
     pairs = tuple(whole.data.get("pairs") or ())
-    return LoadedExperiment(config, space, source, Path(space_document.file), pairs)
+    look_in(folder)
+    return LoadedExperiment(config, space, source, Path(space_document.file), pairs, _code(config))
+
+
+def _code(config: ExperimentConfig) -> dict[str, Sources]:
+    """Of data, teacher and student; a factory that is not found is told where it is loaded."""
+    found = {path: sources_of(path) for path in config.factories}
+    return {path: sources for path, sources in found.items() if sources is not None}
 
 
 def load_space(ref: str) -> SpaceConfig:

@@ -174,6 +174,28 @@ class ExperimentConfig(Config):
         return self.teachers or (self.teacher,)
 
     @property
+    def unlabelled_in_words(self) -> str:
+        """What a batch of the file's recipe holds of unlabelled images; nothing where there are none."""
+        unlabelled, size = self.data.unlabelled, self.training.batch_size
+        if unlabelled is None:
+            return ""
+        return (
+            f"; unlabelled images of {unlabelled.source}: {unlabelled.rows_of(size)} of each batch of {size}"
+        )
+
+    @property
     def out_folder(self) -> str:
         """The output folder as written, or its default."""
         return self.out or f"out/{self.name}"
+
+    @property
+    def factories(self) -> tuple[str, ...]:
+        """Of data, unlabelled images, teachers and student, each once."""
+        data = self.data
+        paths = (
+            data.factory,
+            data.unlabelled.factory if data.unlabelled else None,
+            *(teacher.model.factory for teacher in self.each_teacher if teacher.model),
+            self.student.factory,
+        )
+        return tuple(dict.fromkeys(path for path in paths if path is not None))

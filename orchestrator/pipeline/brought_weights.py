@@ -1,4 +1,4 @@
-"""Weights that are no file yet: a library's published ones, and models and runs of MLflow."""
+"""Weights that are no file of the network's own yet: a library's, and models and runs of MLflow."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import tracking_uri
 from orchestrator.config.teacher_schema import MemberConfig, TeacherConfig
 from orchestrator.config.tracking_uri import absolute_tracking_uri
-from trainables.config import ModelConfig, StudentConfig, digest_of
-from trainables.config.checkpoints import is_pinned, is_published, is_tracked, published_tag
+from trainables.config import ModelConfig, ModelName, StudentConfig, digest_of
+from trainables.config.checkpoints import is_elsewhere, is_pinned, is_published, is_tracked, published_tag
 from trainables.errors import ConfigError
 from trainables.models.foreign.published import published_weights
+from trainables.models.foreign.transformers_weights import is_of_transformers, transformers_weights
 
 Part = TypeVar("Part", TeacherConfig, MemberConfig, StudentConfig)
 WEIGHTS_FOLDER: Final = "weights"
@@ -49,6 +50,12 @@ def _pinned(loaded: LoadedExperiment, part: Part) -> Part:
     return part.with_overrides(checkpoint=pinned_uri(checkpoint, store=_store(loaded, checkpoint)))
 
 
+def needs_bringing(checkpoint: str, model: ModelConfig) -> bool:
+    """Whether it is not a file of weights under the network's own names already."""
+    is_foreign = model.name is ModelName.TRANSFORMERS and is_of_transformers(Path(checkpoint))
+    return is_elsewhere(checkpoint) or is_foreign
+
+
 def brought_weights(loaded: LoadedExperiment, checkpoint: str, model: ModelConfig, folder: Path) -> Path:
     """A file with these weights, below `folder`; one that was brought before is not brought again.
 
@@ -58,11 +65,16 @@ def brought_weights(loaded: LoadedExperiment, checkpoint: str, model: ModelConfi
     """
     if is_published(checkpoint):
         return published_weights(model, published_tag(checkpoint), folder)
-    from orchestrator.tracking.stored_weights import fetched_weights
+    file = Path(checkpoint)
+    if is_tracked(checkpoint):
+        from orchestrator.tracking.stored_weights import fetched_weights
 
-    store = _store(loaded, checkpoint)
-    place = folder / f"mlflow-{digest_of([checkpoint, store])[:_DIGITS]}"
-    return fetched_weights(checkpoint, store=store, folder=place)
+        store = _store(loaded, checkpoint)
+        place = folder / f"mlflow-{digest_of([checkpoint, store])[:_DIGITS]}"
+        file = fetched_weights(checkpoint, store=store, folder=place)
+    if model.name is ModelName.TRANSFORMERS and is_of_transformers(file):
+        return transformers_weights(file.parent, folder)
+    return file
 
 
 def _store(loaded: LoadedExperiment, checkpoint: str) -> str:

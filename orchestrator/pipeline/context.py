@@ -13,9 +13,15 @@ from typing import Any
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import out_folder
 from orchestrator.config.schema import ExperimentConfig
-from orchestrator.pipeline.brought_weights import WEIGHTS_FOLDER, brought_weights, pinned
+from orchestrator.pipeline.brought_weights import (
+    WEIGHTS_FOLDER,
+    brought_weights,
+    needs_bringing,
+    pinned,
+)
 from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.workers import Workers
+from orchestrator.records.code_seen import edited_code
 from orchestrator.records.ledger import Ledger
 from orchestrator.terminal.console import Console
 from search_spaces.space import SpaceConfig
@@ -32,7 +38,6 @@ from trainables.config import (
     WorkbenchSpec,
     digest_of,
 )
-from trainables.config.checkpoints import is_elsewhere
 from trainables.config.data import UnlabelledConfig
 from trainables.errors import CheckpointError
 from trainables.local_files import file_sha256
@@ -112,9 +117,23 @@ class Run:
         return self._brought(self.experiment.student.checkpoint, self.experiment.student)
 
     def _brought(self, checkpoint: str | None, model: ModelConfig | None) -> str | None:
-        if checkpoint is None or model is None or not is_elsewhere(checkpoint):
+        if checkpoint is None or model is None or not needs_bringing(checkpoint, model):
             return checkpoint
         return str(brought_weights(self.loaded, checkpoint, model, self.weights or self.out / WEIGHTS_FOLDER))
+
+    @property
+    def edited_code(self) -> dict[str, str]:
+        """By factory the digest of its code, where it is not the first that the ledger saw."""
+        return edited_code(self.loaded.code, self.ledger)
+
+    def edited(self, *factories: str | None) -> str | None:
+        """Of the code of these factories, where some of it is not the first that the ledger saw."""
+        found = {path: self.edited_code[path] for path in factories if path in self.edited_code}
+        return digest_of(found) if found else None
+
+    @property
+    def _students_code(self) -> str | None:
+        return self.edited_code.get(str(self.experiment.student.factory))
 
     def key_path(self, text: str) -> str:
         """A path as fingerprints hold it: they know it again when the folder was moved."""
@@ -182,6 +201,7 @@ class Run:
             online=online,
             checkpoints=str(self.out / "students"),
             start=self.start,
+            code=self._students_code,
         )
 
     def search_key(self, teacher: TeacherFacts, cache: CacheIdentity | None) -> str:
@@ -191,7 +211,7 @@ class Run:
         forks off whom depends on all of its members.
         """
         experiment = self.experiment
-        start = self.start
+        start, code = self.start, self._students_code
         is_population = self.space.scheduler.name == "pbt"
         unlabelled = experiment.data.unlabelled
         return digest_of(
@@ -202,6 +222,7 @@ class Run:
                 "views": experiment.views.plain(),
                 "student": known_by(experiment.student.network),
                 **({"start": start.sha256} if start else {}),  # not its place: the file may be moved
+                **({"code": code} if code else {}),
                 "training": experiment.training.plain(),
                 "space": self.space.plain(),
                 "seed": experiment.seed,

@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import experiment_name, imported_file, out_folder, tracking_uri
 from orchestrator.records.bad_outcomes import bad_outcomes
+from orchestrator.records.code_seen import edited_code, is_noted
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.students_table import SPLITS, comparison, students_table
@@ -30,7 +31,8 @@ STAGE = "summary"
 def run_key(loaded: LoadedExperiment, ledger: Ledger) -> str:
     """Fingerprint of both files, wherever they and the output folder lie.
 
-    Checkpoints of teacher and student count too, by size and time, and what is known of imported logits.
+    Checkpoints of teacher and student count too, by size and time, what is known of imported logits, and code
+    that was edited.
     """
     config = loaded.config.plain()
     paths = ledger.key_paths(loaded.folder)
@@ -57,7 +59,8 @@ def run_key(loaded: LoadedExperiment, ledger: Ledger) -> str:
         del config["out"]
         if stamp and teacher.imported:  # a copy of the folder has another time
             stamp = [file_sha256(Path(str(file)))]
-    return digest_of([config, loaded.space.plain(), stamp])
+    edited = edited_code(loaded.code, ledger)
+    return digest_of([config, loaded.space.plain(), stamp, *([edited] if edited else [])])
 
 
 def file_stamp(path: str | None) -> list[int]:
@@ -85,7 +88,7 @@ def finished_summary(loaded: LoadedExperiment) -> Summary | None:
     finished = [
         event for event in ledger.events_of(StageEvent) if (event.stage, event.status) == (STAGE, "finished")
     ]
-    if not finished or finished[-1].key != run_key(loaded, ledger):
+    if not finished or finished[-1].key != run_key(loaded, ledger) or not is_noted(loaded.code, ledger):
         return None
     try:
         summary = read_summary(out / "summary.json")

@@ -29,7 +29,7 @@ from trainables.config import digest_of
 from trainables.data import TrainingData
 from trainables.data.inspection import inspect_data
 from trainables.errors import ConfigError, StillhouseError
-from trainables.factories import load_factory, source_digest
+from trainables.factories import load_factory
 
 STAGE: Final = "preflight"
 T = TypeVar("T")
@@ -43,6 +43,8 @@ class Findings:
     notes: list[str] = field(default_factory=list)
     leaks: tuple[str, ...] = ()
     """Which splits share images; they are among the notes too."""
+    data_digest: str | None = None
+    """Of the training split, where it could be loaded."""
 
     def attempt(self, check: Callable[[], T]) -> T | None:
         """What the check gives; its error is a problem, told once."""
@@ -72,7 +74,9 @@ def preflight_stage(run: Run) -> None:
         found = Findings(list(surroundings.problems), list(surroundings.notes))
         _look_inside(run, found)
         _tell(run, found)
-        return {"notes": found.notes, "leaks": list(found.leaks)}
+        # Of named data and files a worker finds the same, or says itself what is wrong.
+        digest = {"data_digest": found.data_digest} if run.experiment.data.factory else {}
+        return {"notes": found.notes, "leaks": list(found.leaks), **digest}
 
     key = preflight_key(run)
     if not run.stages.is_finished(STAGE, key):
@@ -96,7 +100,7 @@ def preflight(run: Run) -> Findings:
 
 
 def preflight_key(run: Run) -> str:
-    """Fingerprint of what data and networks are made of; a factory's own module counts, file by file."""
+    """Fingerprint of what data and networks are made of; the code of factories counts, file by file."""
     experiment = run.experiment
     uri, start = experiment.cache.uri, run.start_file
     cache, teachers = experiment.cache.plain(), [_keyed_teacher(each) for each in each_run(run)]
@@ -112,7 +116,7 @@ def preflight_key(run: Run) -> str:
             "views": experiment.views.plain(),
             "cache": cache,
             "banks": run.teacher_banks,
-            "factories": {path: source_digest(path) for path in _factories(run)},
+            "factories": {path: sources.digest for path, sources in run.loaded.code.items()},
         }
     )
 
@@ -165,7 +169,7 @@ def _in_a_line(check: Check) -> str:
 
 def _look_inside(run: Run, found: Findings) -> None:
     """Factories, data, networks, and the cache's room."""
-    for path in _factories(run):
+    for path in run.experiment.factories:
         found.attempt(lambda path=path: load_factory(path))  # type: ignore[misc]
     data = _inspected(run, found)
     if run.experiment.teacher.imported:
@@ -213,17 +217,5 @@ def _inspected(run: Run, found: Findings) -> TrainingData | None:
     found.notes += inspection.notes
     found.notes += [f"warning: {leak}" for leak in inspection.leaks]
     found.leaks = inspection.leaks
+    found.data_digest = inspection.data.digest if inspection.data else None
     return inspection.data
-
-
-def _factories(run: Run) -> tuple[str, ...]:
-    """Of data, unlabelled images, teachers and student, each once."""
-    experiment = run.experiment
-    unlabelled = experiment.data.unlabelled
-    paths = (
-        experiment.data.factory,
-        unlabelled.factory if unlabelled else None,
-        *(teacher.model.factory for teacher in experiment.each_teacher if teacher.model),
-        experiment.student.factory,
-    )
-    return tuple(dict.fromkeys(path for path in paths if path is not None))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from orchestrator.pipeline.context import Run
 from orchestrator.records.teacher_checks import require_better_than_chance
 from orchestrator.terminal.formatting import percent
-from trainables.config import ModelConfig, TeacherSource
+from trainables.config import ModelConfig, ModelName, TeacherSource
 from trainables.data import ImageSplit, TrainingData
 from trainables.errors import ConfigError, StillhouseError
 from trainables.evaluation.chance import against_chance
@@ -24,6 +24,7 @@ from trainables.models import build_model, check_logits
 from trainables.models.foreign.image_sizes import last_map_side
 from trainables.models.foreign.onnx_network import adapted_by
 from trainables.models.foreign.start import start_from
+from trainables.models.foreign.stated_sizes import stated_size
 from trainables.models.weights import load_weights
 from trainables.seeds import first_by_hash, salt_of
 from trainables.teacher.loading import load_onnx
@@ -60,8 +61,13 @@ class NetworkChecks:
         network = shown_as_trained(self._loaded(source), source, self.data)
         name = "teacher (ONNX)" if source.model is None else _named("teacher", source.model)
         check_logits(network, self._images(), n_classes=len(self.data.classes), name=name)
-        notes = [] if source.model is None else self._adapted(network, source.model, "teacher")
-        notes += [f"teacher: {done}" for done in adapted_by(network)]
+        notes = [f"teacher: {done}" for done in adapted_by(network)]
+        if source.model is not None:
+            notes += [*self._adapted(network, source.model, "teacher"), *self._shown_otherwise(source.model)]
+            if not source.is_loaded and source.model.name is ModelName.TRANSFORMERS:
+                notes.append(
+                    f"{name}: trained here from random weights; `checkpoint: published` takes its own"
+                )
         if not source.is_loaded:
             return notes
         some = _some(self.data.selection, LOOKED_AT)
@@ -152,6 +158,18 @@ class NetworkChecks:
                 "price in time"
             )
         return notes
+
+    def _shown_otherwise(self, model: ModelConfig) -> list[str]:
+        """Where a loaded teacher is shown images of another size than it states, with what to write."""
+        stated = stated_size(model, self.run.experiment.teacher.checkpoint)
+        shown = model.resolution or int(self.data.train.images.shape[-1])
+        if stated is None or stated.side == shown:
+            return []
+        return [
+            f"{_named('teacher', model)}: made for images of {stated.side} pixels ({stated.rule}), and shown "
+            f"{shown}; `data: {{image_size: {stated.side}}}` shows it its own size, or `resolution: "
+            f"{stated.side}` beside its `variant`, for it alone"
+        ]
 
     def _images(self) -> Tensor:
         return normalise(self.data.train.images[:BATCH], self.data.mean, self.data.std)

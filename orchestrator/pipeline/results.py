@@ -24,6 +24,7 @@ from orchestrator.records.summary import (
     MlflowPlace,
     Summary,
     TeacherFigures,
+    UnlabelledFigures,
     champion_of,
     lacking,
     trial_row,
@@ -34,6 +35,7 @@ from orchestrator.search.trial_specs import file_recipe, own_recipe, varied_valu
 from orchestrator.tracking.names import SHORT, ranked_runs_url
 from orchestrator.tracking.recorder import MlflowRecorder
 from trainables.config import TrialSpec
+from trainables.config.data import UnlabelledCounts
 from trainables.config.metrics import ACCURACY
 from trainables.teacher.cache_build import CacheSummary
 from trainables.training.train_teacher import TeacherFacts
@@ -212,6 +214,7 @@ def _summary(
         ),
         leaks=leaks_found(run),
         ledger=run.ledger.mark(),
+        unlabelled=_unlabelled_figures(run, results.teacher),
     )
 
 
@@ -267,6 +270,14 @@ def _of_the_teacher(results: RunResults) -> dict[str, Any]:
         names = ("latency_ms", "latency_p95_ms", "latency_device")
         figures |= {name: getattr(costs, name) for name in names}
     return figures
+
+
+def _unlabelled_figures(run: Run, teacher: TeacherFacts) -> UnlabelledFigures | None:
+    found, config = teacher.split.unlabelled, run.experiment.data.unlabelled
+    if found is None or config is None:
+        return None
+    counts = found.model_dump(include=set(UnlabelledCounts.model_fields))
+    return UnlabelledFigures(share=config.share, **counts)
 
 
 def _cache_figures(cache: CacheSummary | None) -> CacheFigures | None:

@@ -32,6 +32,7 @@ from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.storage import storage_told
 from orchestrator.pipeline.teacher_stage import teacher_stage
 from orchestrator.pipeline.workers import Workers
+from orchestrator.records.code_seen import note_code
 from orchestrator.records.costs import numbers_of
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.relations import with_repetitions
@@ -66,6 +67,8 @@ def run_experiment(
         if search_must_exist:
             require_search(run)
         tell_of_move(loaded, console.info)
+        for line in note_code(loaded.code, ledger):
+            console.info(line)
         recorder = _recorder(loaded, ledger, out)
         status, is_behind = "FAILED", False
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -31,7 +32,7 @@ def storage_told(what: str, ledger: Ledger) -> Iterator[None]:
     except BaseException as error:
         if ledger.trouble is not None:  # Tune passes on the text of an error, not the error
             raise ledger.trouble from error
-        reason = _reason_in(error) or refusal_of(ledger.path.parent / f".room-{os.getpid()}")
+        reason = _reason_in(error) or refusal_of(ledger.path.parent)
         if reason is None:
             raise
         raise StillhouseError(
@@ -39,22 +40,17 @@ def storage_told(what: str, ledger: Ledger) -> Iterator[None]:
         ) from error
 
 
-def refusal_of(file: Path) -> str | None:
-    """Why a new file is refused some bytes, or none; it is gone afterwards.
+def refusal_of(folder: Path) -> str | None:
+    """Why a new file in a folder is refused some bytes, or none; it is gone afterwards.
 
     So an error is known that names no storage: a library that reads back what it could not write whole says
     that the file ended, or nothing.
     """
     try:
-        with file.open("wb") as probe:
+        with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"\0" * _PROBE_BYTES)
-            probe.flush()  # a buffered file writes on after a write that was cut short
-            os.fsync(probe.fileno())
     except OSError as error:
         return str(error) if error.errno in _STORAGE else None
-    finally:
-        with contextlib.suppress(OSError):
-            file.unlink(missing_ok=True)
     return None
 
 

@@ -16,6 +16,7 @@ from orchestrator.pipeline.unlabelled_stage import (
     with_known,
     with_unlabelled,
 )
+from orchestrator.records.events import StageEvent
 from orchestrator.records.teacher_checks import (
     chance_in_words,
     require_accuracy,
@@ -30,6 +31,7 @@ from trainables.config.metrics import ACCURACY
 from trainables.config.teacher import ONNX
 from trainables.data import TrainingData, load_training
 from trainables.data.image_folder import index_folder
+from trainables.errors import DataError
 from trainables.local_files import file_sha256
 from trainables.models.foreign.onnx_graph import onnx_files
 from trainables.seeds import derive_seed
@@ -60,7 +62,9 @@ def _one_teacher(run: Run) -> TeacherFacts:
             def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
                 progress.update(epoch, f"selection {100 * metrics[ACCURACY]:.2f} %")
 
-            return run.workers.teacher(request, on_epoch).plain()
+            facts = run.workers.teacher(request, on_epoch)
+        _require_same_data(run, facts)
+        return facts.plain()
 
     def is_there(result: dict[str, Any]) -> bool:
         return Path(result["weights"]).is_file()
@@ -79,6 +83,20 @@ def _one_teacher(run: Run) -> TeacherFacts:
     return facts
 
 
+def _require_same_data(run: Run, facts: TeacherFacts) -> None:
+    """Stop where a worker's data are not those that this process has looked at: no cache would fit them."""
+    looks = [
+        event for event in run.ledger.events_of(StageEvent) if event.stage == "preflight" and event.result
+    ]
+    known = looks[-1].found.get("data_digest") if looks else None
+    if known is not None and known != facts.split.data_digest:
+        raise DataError(
+            f"data factory {run.experiment.data.factory!r} gives other samples in each process (digests "
+            f"{known[:8]}… and {facts.split.data_digest[:8]}…), and the teacher's answers are kept by index: "
+            "let nothing in it hang on the process, the time or the order of a set; sort, and fix seeds"
+        )
+
+
 def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
     """What the stage is asked for, and the key under which the ledger keeps its result."""
     experiment = run.experiment
@@ -93,6 +111,7 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
         seed=derive_seed(experiment.seed, "teacher", *([] if run.member is None else [run.member])),
         folder=str(run.out / "teacher" / ("" if run.member is None else str(run.member))),
         threads=experiment.cluster.cpus_per_worker,
+        code=run.edited(config.model.factory if config.model else None, experiment.data.factory),
     )
     inputs = request.model_dump(mode="json", exclude={"folder", "threads", "checkpoint", "data"})
     inputs["data"] = keyed_data(run, request.data)

@@ -14,7 +14,6 @@ from trainables.config.data import UnlabelledConfig, UnlabelledFacts
 from trainables.data import TrainingData, load_training
 from trainables.data.folder_listing import list_unlabelled
 from trainables.data.splits import split_facts
-from trainables.factories import source_digest
 from trainables.local_files import expanded
 from trainables.training.train_teacher import TeacherFacts
 
@@ -72,7 +71,8 @@ def keyed_data(run: Run, data: DataConfig) -> dict[str, Any]:
     for section in sections:
         if section.get("root") is not None:
             section["root"] = run.key_path(section["root"])
-    return plain
+    edited = run.edited(data.factory)
+    return plain if edited is None else {**plain, "code": edited}
 
 
 def _key(run: Run, unlabelled: UnlabelledConfig) -> str:
@@ -80,8 +80,8 @@ def _key(run: Run, unlabelled: UnlabelledConfig) -> str:
     data = keyed_data(run, run.experiment.data)
     for name in ("share", "top_class_as_target"):
         del data["unlabelled"][name]
-    module = source_digest(unlabelled.factory) if unlabelled.factory else None
-    return digest_of([data, module, _listed(unlabelled)])
+    code = run.loaded.code.get(str(unlabelled.factory))
+    return digest_of([data, code and code.digest, _listed(unlabelled)])
 
 
 def _listed(unlabelled: UnlabelledConfig) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import uuid
@@ -12,16 +13,19 @@ from typing import Any, Self
 
 import ray
 
+from cluster.environment import WorkerSetup
 from cluster.errors import ClusterError
 from cluster.resources import Capacity, SlotPlan, capacity, plan_slots, slots_held
 from cluster.session import connect
 from orchestrator.config.schema import ExperimentConfig
+from orchestrator.own_packages import SETUP_HOOK
 from orchestrator.terminal.console import Console
 from trainables.slots.follower import Follower, start_broker
 from trainables.slots.messages import End, Message
 from trainables.slots.pool import SlotPool, SlotShape
 from trainables.training.measure_ensemble import EnsembleRequest, measure_ensemble
 from trainables.training.train_teacher import TeacherFacts, TeacherRequest, make_teacher
+from trainables.user_code import FOLDER_VARIABLE
 
 CLOSE_S = 30.0
 HURRIED_CLOSE_S = 2.0
@@ -60,7 +64,7 @@ class Workers:
             self._console.info(
                 "starting Ray" if not ray.is_initialized() else "using the running Ray session"
             )
-            self._stack.enter_context(connect(None))
+            self._stack.enter_context(connect(None, workers=_setup()))
             self._stack.enter_context(_interruptible())  # inside: Ray takes SIGTERM over when it starts
             # One broker a run: several runs may share a cluster.
             self._broker = start_broker(f"broker-{uuid.uuid4().hex[:12]}")
@@ -216,3 +220,9 @@ def _interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _setup() -> WorkerSetup:
+    """What workers need to find our packages, and the user's code."""
+    told = os.environ.get(FOLDER_VARIABLE)
+    return WorkerSetup(SETUP_HOOK, {} if told is None else {FOLDER_VARIABLE: told})

@@ -105,6 +105,14 @@ class Agreed(LedgerEvent):
     value: str
 
 
+class CodeSeen(LedgerEvent):
+    """What a factory of the user's is made of, when that is used for the first time or was edited."""
+
+    kind: Literal["code"] = "code"
+    factory: str = Field(description="module:function")
+    files: dict[str, str] = Field(description="by module name the sha256 of its file")
+
+
 class FiguresAdded(LedgerEvent):
     """Costs and test figures of a student, which MLflow shows beside its run; without a trial, the run's."""
 
@@ -155,6 +163,7 @@ KnownEvent = (
     | EpochEnded
     | TrialEnded
     | Agreed
+    | CodeSeen
     | FiguresAdded
     | ArtifactAdded
     | LedgerIdentity
@@ -169,6 +178,7 @@ KINDS: Final[Mapping[str, type[KnownEvent]]] = MappingProxyType(
         "epoch": EpochEnded,
         "trial_ended": TrialEnded,
         "agreed": Agreed,
+        "code": CodeSeen,
         "figures": FiguresAdded,
         "artifact": ArtifactAdded,
         "identity": LedgerIdentity,

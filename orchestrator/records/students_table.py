@@ -120,6 +120,7 @@ def comparison(summary: Summary) -> tuple[str, ...]:
         told.append(f"{tried} {TUNED if of_this_version else UNTUNED}")
     if varied and any(trial.objective == LABELS_ALONE for trial in summary.trials):
         told.append("The search tried cross-entropy too, and the best recipe that it found for it counts.")
+    told += _of_unlabelled(summary)
     for number, finalist in enumerate(summary.finalists, start=1):
         told += _of_finalist(summary, f"finalist {number}", finalist)
     return (*told, *_precisions(summary))
@@ -170,6 +171,24 @@ def _other_recipes(
 def _names(summary: Summary) -> dict[tuple[str, ...], str]:
     names = {control.trials: name for name, control in named_controls(summary)}
     return names | {finalist.trials: name for name, finalist in _named_finalists(summary)}
+
+
+def _of_unlabelled(summary: Summary) -> list[str]:
+    """What students with a teacher had beside what controls had."""
+    found = summary.unlabelled
+    if found is None:
+        return []
+    learned = f"{found.count:,} unlabelled images ({found.left_out_in_words})"
+    if found.share == 1:
+        return [
+            f"Students with a teacher learned from {learned} in the place of labelled ones, an epoch being "
+            "one pass over them; controls from labelled ones alone, an epoch being one pass over those."
+        ]
+    return [
+        f"Beside labelled images students with a teacher learned from {learned}, {found.share:g} of each "
+        "batch; controls from labelled ones alone, as many in an epoch, in batches of the recipe's size, so "
+        "in fewer steps."
+    ]
 
 
 def _of_finalist(summary: Summary, name: str, finalist: Finalist) -> list[str]:

@@ -16,6 +16,7 @@ from orchestrator.records.places import summary_as_read, summary_as_written
 from orchestrator.records.student_figures import Finalist, Students
 from orchestrator.terminal.masking import without_secrets
 from trainables.config import Config
+from trainables.config.data import UnlabelledCounts
 from trainables.config.metrics import ACCURACY, ECE, NLL
 from trainables.errors import ConfigError
 from trainables.foreign_files import foreign_file
@@ -60,6 +61,12 @@ class CacheFigures(Config):
     fingerprint: str
     rows: int
     bytes: int
+
+
+class UnlabelledFigures(UnlabelledCounts):
+    """Images without labels that students with a teacher learned from."""
+
+    share: float = Field(description="part of each batch; 1: in the place of labelled images")
 
 
 class TrialRow(Config):
@@ -135,6 +142,11 @@ class Summary(Config):
     )
     ledger: LedgerMark | None = Field(
         None, description="how far the ledger was; none in a summary of an earlier version"
+    )
+    unlabelled: UnlabelledFigures | None = Field(
+        None,
+        description="none where all images have labels",
+        exclude_if=lambda unlabelled: unlabelled is None,
     )
 
     @model_validator(mode="after")

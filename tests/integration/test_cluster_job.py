@@ -17,6 +17,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 REPOSITORY = Path(__file__).parents[2]
 SUBMIT = """
 import json, sys
+from orchestrator.own_packages import settle
+settle()
 from cluster.errors import ClusterError
 from cluster.submit import submit_job
 options = json.loads(sys.argv[1])
@@ -44,6 +46,25 @@ with connect() as session:
         if check.name.startswith(("node", "dashboard")):
             print(check.name.split()[0], check.ok, check.detail)
 sys.exit(7)
+"""
+
+BESIDE_THEIRS = """
+from orchestrator.own_packages import settle
+settle()
+import os, ray
+from pathlib import Path
+from orchestrator.pipeline.workers import _setup
+from cluster.session import connect
+from trainables.user_code import look_in
+@ray.remote(num_cpus=0.1)
+def on_a_worker():
+    import cluster.errors, trainables.errors
+    from trainables.factories import call_factory
+    return call_factory("user_task:make", {}, {})
+look_in(Path("experiments"))
+with connect(workers=_setup()) as session:
+    print("embedded", session.embedded)
+    print("worker", ray.get(on_a_worker.remote()))
 """
 
 
@@ -75,6 +96,19 @@ def test_a_job_sees_the_sources_and_its_exit_status_comes_back(head_node: HeadNo
     assert "dashboard True" in ended.stdout
     assert "node True same versions as here" in ended.stdout
     assert "ENDED FAILED 7" in ended.stdout
+
+
+def test_ours_come_first_beside_a_users_files_of_their_names_and_his_code_is_found_by_workers(
+    head_node: HeadNode, tmp_path: Path
+) -> None:
+    for name in ("cluster", "search_spaces", "experiments/trainables"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('of the user')\n")
+    (tmp_path / "experiments" / "user_task.py").write_text("def make(): return 'made'\n")
+    (tmp_path / "work.py").write_text(BESIDE_THEIRS)
+    ended = _submit(head_node, tmp_path, sys.executable, "work.py")
+    assert "embedded False" in ended.stdout, ended.stdout + ended.stderr
+    assert "worker made" in ended.stdout
 
 
 def test_words_of_the_command_arrive_as_they_are(head_node: HeadNode, project: Path) -> None:

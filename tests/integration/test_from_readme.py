@@ -103,6 +103,8 @@ def wait_for_ended_trials(process: subprocess.Popen[str], folder: Path, count: i
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     folder = tmp_path_factory.mktemp("readme")
     (folder / "my_task.py").write_text(example_block("python", "def dataset"))
+    # Of the user's, with the name of a package of ours: driver and workers must not take it for that.
+    (folder / "cluster.py").write_text("# notes on our cluster\n")
     (folder / "my_task.yaml").write_text(example_block("yaml", "name: my_task"))
     first = start(folder)
     wait_for_ended_trials(first, folder, 3)

@@ -11,20 +11,27 @@ import torch
 from torch import nn
 
 from tests.integration.ranks import keep, run_ranks
+from tests.unit.trainables.cache.tiny_caches import TinyCache
 from tests.unit.trainables.training.small_courses import (
     SHORT,
+    VIEWS,
     same_weights,
     separable_data,
+    separable_split,
     small_course,
+    small_student,
     small_workbench,
     untimed,
     weights_of,
 )
-from trainables.config import CeConfig
+from tests.unit.trainables.unlabelled_splits import with_unlabelled
+from trainables.config import CeConfig, KdConfig, Precision
+from trainables.data.splits import split_facts
 from trainables.errors import CheckpointError, TrialFailed
 from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.loop import Course, train
 from trainables.training.ranks import SOLO, DdpTeam, Team, any_rank
+from trainables.training.workbench import Workbench
 
 # Six batches of 7 leave 2 rows out; 7 rows are 4 and 3 for two ranks.
 UNEVEN = SHORT.with_overrides(batch_size=7)
@@ -43,10 +50,13 @@ def plain_course(team: Team, batch_size: int = 7, **more: float) -> Course:
     return Course(plain_student(), CeConfig(), training, 3, team=team)
 
 
-def trained(course: Course, **options: Any) -> dict[str, Any]:
+def trained(course: Course, *, bench: Workbench | None = None, **options: Any) -> dict[str, Any]:
     told: list[tuple[int, dict[str, float]]] = []
     outcome = train(
-        course, small_workbench(), on_epoch=lambda epoch, metrics: told.append((epoch, metrics)), **options
+        course,
+        bench or small_workbench(),
+        on_epoch=lambda epoch, metrics: told.append((epoch, metrics)),
+        **options,
     )
     return {
         "weights": weights_of(course.model),
@@ -74,6 +84,35 @@ def test_two_ranks_train_what_one_trains(tmp_path: Path, batch_size: int, more: 
     for mine, theirs in zip(alone["metrics"], ranks[0]["metrics"], strict=True):
         assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-3)
     assert [rank["epochs"] for rank in ranks] == [[1, 2, 3, 4, 5], []]
+
+
+def teaching_workbench(folder: Path) -> Workbench:
+    """Unlabelled images beside labelled ones, and a teacher that answers for both."""
+    images = separable_split(30, seed=5).images[:]
+    data = with_unlabelled(separable_data(), images, share=0.3)
+    tiny = TinyCache(
+        folder, data, small_student(seed=9), split_facts(data), views=VIEWS, precision=Precision.FP32
+    )
+    tiny.build()
+    return small_workbench(data, cache=tiny.open())
+
+
+def train_with_a_teacher(folder: Path) -> None:
+    team = DdpTeam()
+    course = Course(plain_student(), KdConfig(), UNEVEN, 3, team=team)
+    keep(folder, trained(course, bench=teaching_workbench(folder / f"rank-{team.rank}")))
+
+
+def test_two_ranks_learn_from_unlabelled_images_what_one_learns(tmp_path: Path) -> None:
+    """Seven rows of a batch, two of them without a label, are four and three for the two ranks."""
+    ranks = run_ranks(train_with_a_teacher, 2, tmp_path / "both")
+    course = Course(plain_student(), KdConfig(), UNEVEN, 3)
+    alone = trained(course, bench=teaching_workbench(tmp_path / "alone"))
+    assert same_weights(ranks[0]["weights"], ranks[1]["weights"])
+    for name, value in alone["weights"].items():
+        torch.testing.assert_close(ranks[0]["weights"][name], value, rtol=1e-4, atol=1e-5)
+    for mine, theirs in zip(alone["metrics"], ranks[0]["metrics"], strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-3)
 
 
 def train_with_interruption(folder: Path) -> None:

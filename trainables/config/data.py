@@ -20,6 +20,17 @@ class DataName(StrEnum):
     IMAGE_FOLDER = "image_folder"
 
 
+class ImageLayout(StrEnum):
+    """How the images of an image_folder lie below its root."""
+
+    PARTS = "parts"
+    CLASSES = "classes"
+    MANIFEST = "manifest"
+    PARQUET = "parquet"
+    TARS = "tars"
+    DATASETS = "datasets"
+
+
 class Split(StrEnum):
     """Train fits weights, selection ranks students, test is read once at the end."""
 
@@ -110,7 +121,13 @@ class DataConfig(Config):
     arguments: dict[str, Scalar] = Field({}, description="keyword arguments of the factory")
     root: str | None = Field(None, description="folder that holds the files")
     download: bool = Field(False, description="let torchvision fetch the files into `root`")
-    image_size: int | None = Field(None, ge=4, le=1024, description="side in pixels after resizing")
+    image_size: int | None = Field(
+        None,
+        ge=4,
+        le=1024,
+        description="side in pixels after resizing; default: as they are, and of an image_folder what the "
+        "teacher's library or folder states",
+    )
     memory_gb: FiniteFloat = Field(
         4.0,
         ge=0,
@@ -122,6 +139,35 @@ class DataConfig(Config):
         False,
         description="image_folder: leave images out that cannot be decoded, instead of stopping",
         exclude_if=lambda value: not value,
+    )
+    layout: ImageLayout | None = Field(
+        None,
+        description="image_folder: how the images lie below `root`; only needed where it could be several: "
+        "parts (train/<class>/ and test/ or val/), classes (<class>/), manifest (CSV or JSON lines), "
+        "parquet, tars (as WebDataset has them), datasets (as its save_to_disk leaves them)",
+        exclude_if=lambda value: value is None,
+    )
+    manifest: str | None = Field(
+        None,
+        description="image_folder: CSV or JSON lines below `root` with path, label and, if wanted, split",
+        exclude_if=lambda value: value is None,
+    )
+    image_column: str | None = Field(
+        None,
+        description="image_folder: column of a manifest's paths or a table's images, where it is not plain",
+        exclude_if=lambda value: value is None,
+    )
+    label_column: str | None = Field(
+        None,
+        description="image_folder: column of a manifest's or a table's labels, where it is not plain",
+        exclude_if=lambda value: value is None,
+    )
+    test_fraction: FiniteFloat = Field(
+        0.2,
+        gt=0,
+        lt=0.9,
+        description="image_folder: part of the images that is set apart to test where there is no test part",
+        exclude_if=lambda value: value == 0.2,
     )
     train_limit: int | None = Field(
         None, ge=1, description="keep only so many training samples (the first by hashed id)"
@@ -153,8 +199,6 @@ class DataConfig(Config):
             raise ValueError("`arguments` are for a `factory`")
         if self.name in NEEDS_ROOT and self.root is None:
             raise ValueError(f"data set {self.name} needs `root`, the folder with its files")
-        if self.name is DataName.IMAGE_FOLDER and self.image_size is None:
-            raise ValueError("image_folder needs `image_size`, the side to resize to")
         if self.skip_unreadable and self.name is not DataName.IMAGE_FOLDER:
             raise ValueError("`skip_unreadable` is for data set image_folder")
         if (self.mean is None) != (self.std is None):
@@ -164,12 +208,21 @@ class DataConfig(Config):
             raise ValueError(
                 "`unlabelled.rest` is of what `train_limit` or `imbalance` leaves out, and neither is given"
             )
+        self._refuse_layout()
         return self
 
     @property
     def labelled(self) -> Self:
         """The same without unlabelled images: what a teacher is trained on, and what is evaluated."""
         return self if self.unlabelled is None else self.model_copy(update={"unlabelled": None})
+
+    def _refuse_layout(self) -> None:
+        fields = ("layout", "manifest", "image_column", "label_column")
+        given = [name for name in fields if getattr(self, name) is not None]
+        if given and self.name is not DataName.IMAGE_FOLDER:
+            raise ValueError(f"`{given[0]}` is for data set image_folder")
+        if self.manifest is not None and self.layout not in {None, ImageLayout.MANIFEST}:
+            raise ValueError(f"`manifest` is for layout manifest, and `layout` is {self.layout}")
 
 
 class SourcePart(StrEnum):
@@ -179,26 +232,36 @@ class SourcePart(StrEnum):
     TEST = "test"
 
 
-class UnlabelledFacts(Config):
-    """What is known of unlabelled images once they were read."""
+class UnlabelledCounts(Config):
+    """How many unlabelled images there are, and how many of their source were left out."""
 
-    images_digest: str = Field(description="sha256 of the images and their ids")
     count: int = Field(ge=1)
     in_selection: int = Field(0, description="left out: the same image is in the selection split")
     in_test: int = Field(0, description="left out: the same image is in the test split")
     unreadable: int = Field(0, description="left out: they cannot be read")
 
-    def in_words(self, config: UnlabelledConfig) -> str:
-        """How many there are, how many were left out, and what part of a batch they are."""
+    @property
+    def left_out_in_words(self) -> str:
+        """How many were left out, and why."""
         reasons = {
             "in the selection split too": self.in_selection,
             "in the test split too": self.in_test,
             "unreadable": self.unreadable,
         }
-        left_out = ", ".join(f"{count:,} {why}" for why, count in reasons.items() if count) or "none"
+        told = ", ".join(f"{count:,} {why}" for why, count in reasons.items() if count)
+        return f"left out: {told or 'none'}"
+
+
+class UnlabelledFacts(UnlabelledCounts):
+    """What is known of unlabelled images once they were read."""
+
+    images_digest: str = Field(description="sha256 of the images and their ids")
+
+    def in_words(self, config: UnlabelledConfig) -> str:
+        """How many there are, what part of a batch they are, and how many were left out."""
         return (
             f"{self.count:,} unlabelled images of {config.source}, {config.share:g} of each batch of "
-            f"objectives with a teacher; left out: {left_out}"
+            f"objectives with a teacher; {self.left_out_in_words}"
         )
 
 

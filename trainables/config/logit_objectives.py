@@ -12,6 +12,7 @@ from trainables.config.base import FiniteFloat
 from trainables.config.objective_base import (
     Epochs,
     FinalTemperature,
+    LabelUse,
     Need,
     ObjectiveBase,
     Standardise,
@@ -54,6 +55,7 @@ class DkdConfig(ObjectiveBase):
     teacher_banks = ("weak",)
     unmixed_banks = ("weak",)
     needs = frozenset({Need.ALL_CLASSES})
+    label_use = LabelUse.TARGET_CLASS
     paper = "Zhao et al., CVPR 2022, arXiv 2203.08679"
     teacher_weights = ("alpha", "beta")
 
@@ -146,6 +148,7 @@ class AektConfig(ObjectiveBase):
     teacher_banks = ("weak",)
     unmixed_banks = ("weak",)
     needs = frozenset({Need.ALL_CLASSES})
+    label_use = LabelUse.TARGET_CLASS
     paper = "Park and Lee, 2024, arXiv 2409.01679 (reconstruction)"
     teacher_weights = ("alpha", "beta")
 
@@ -179,6 +182,7 @@ class CtkdConfig(ObjectiveBase):
     teacher_banks = ("weak",)
     unmixed_banks = ("weak",)
     needs = frozenset({Need.ALL_CLASSES})
+    label_use = LabelUse.TARGET_CLASS
     paper = "Li et al., AAAI 2023, arXiv 2211.16231"
     teacher_weights = ("kd_weight",)
 
@@ -207,3 +211,8 @@ class CtkdConfig(ObjectiveBase):
     def needed(self) -> frozenset[Need]:
         """All classes with DKD."""
         return self.needs if self.base is CtkdBase.DKD else frozenset()
+
+    @property
+    def uses_label(self) -> LabelUse:
+        """The label's class with DKD."""
+        return self.label_use if self.base is CtkdBase.DKD else LabelUse.NONE

@@ -12,6 +12,7 @@ from pydantic import Field
 from pydantic_core import to_jsonable_python
 
 from trainables.config.base import Config, FiniteFloat, Scalar
+from trainables.config.data import UnlabelledConfig
 from trainables.config.schedules import TemperatureSchedule, temperature_at, warm_up
 
 Temperature = Annotated[FiniteFloat, Field(gt=0, le=100)]
@@ -74,6 +75,16 @@ class Need(StrEnum):
     of `teacher_banks` is one of `banks` then."""
 
 
+class LabelUse(StrEnum):
+    """What the teacher's terms ask of a sample's label, which an unlabelled image does not have."""
+
+    NONE = "none"
+    TARGET_CLASS = "target_class"
+    """They part the label's class from the others."""
+    ATTACK = "attack"
+    """The student's image is led away from its label."""
+
+
 @dataclass(frozen=True)
 class Attack:
     """Projected gradient ascent within a ball of the maximum norm; sizes are of pixels in [0, 1]."""
@@ -103,6 +114,9 @@ class ObjectiveBase(Config):
     teacher_weights: ClassVar[tuple[str, ...]] = ()
     """The hyper-parameters that weigh what the teacher says, each once: `warmup_epochs` scales them."""
 
+    label_use: ClassVar[LabelUse] = LabelUse.NONE
+    """What the teacher's terms ask of a label with some hyper-parameters; see `uses_label`."""
+
     @classmethod
     def defaults(cls, chosen: Mapping[str, Scalar] = MappingProxyType({})) -> dict[str, Scalar]:
         """The papers' values as plain data, with those that `plain` leaves out, and with what is chosen.
@@ -116,6 +130,24 @@ class ObjectiveBase(Config):
     def needed(self) -> frozenset[Need]:
         """What this objective asks for with these hyper-parameters."""
         return self.needs
+
+    @property
+    def uses_label(self) -> LabelUse:
+        """What the teacher's terms ask of a sample's label with these hyper-parameters."""
+        return self.label_use
+
+    def refuses_unlabelled(self, unlabelled: UnlabelledConfig) -> str | None:
+        """Why this objective cannot learn from unlabelled images; none where it can, or hears no teacher."""
+        if not self.teacher_banks or self.uses_label is LabelUse.NONE:
+            return None
+        if self.uses_label is LabelUse.ATTACK:
+            return "it attacks each image away from its label, and these have none"
+        if unlabelled.top_class_as_target:
+            return None
+        return (
+            "its teacher's term is about the label's class, and these have none; "
+            "`data.unlabelled.top_class_as_target: true` takes the teacher's most probable class for it"
+        )
 
     @property
     def attack(self) -> Attack | None:

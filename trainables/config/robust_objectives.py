@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from trainables.config.base import FiniteFloat
-from trainables.config.objective_base import Attack, Need, ObjectiveBase
+from trainables.config.objective_base import Attack, LabelUse, Need, ObjectiveBase
 
 
 class AttackTarget(StrEnum):
@@ -33,6 +33,7 @@ class AkdConfig(ObjectiveBase):
     banks = ("weak",)
     teacher_banks = ("weak",)
     unmixed_banks = ("weak",)
+    label_use = LabelUse.ATTACK
     needs = frozenset({Need.ATTACK, Need.ONLINE_TEACHER})
     paper = "Maroto et al., 2022, arXiv 2203.07159 (details inferred)"
 

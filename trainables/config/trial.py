@@ -66,6 +66,12 @@ class WorkbenchSpec(Config):
         description="what students start from, controls too; none for random weights",
         exclude_if=lambda start: start is None,
     )
+    code: str | None = Field(
+        None,
+        description="digest of the student's code, where it is not the first that the experiment had: what "
+        "was agreed on for other code does not count",
+        exclude_if=lambda code: code is None,
+    )
 
 
 class Fork(Config):

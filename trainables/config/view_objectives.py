@@ -10,6 +10,7 @@ from pydantic import Field
 from trainables.config.base import FiniteFloat
 from trainables.config.objective_base import (
     FinalTemperature,
+    LabelUse,
     Need,
     ObjectiveBase,
     Standardise,
@@ -44,6 +45,7 @@ class CrldConfig(ObjectiveBase):
     banks = ("weak", "strong")
     teacher_banks = ("weak", "strong")
     unmixed_banks = ("weak", "strong")
+    label_use = LabelUse.TARGET_CLASS
     needs = frozenset({Need.ALL_CLASSES})
     paper = "Zhang et al., ACM MM 2024, arXiv 2412.16493"
     teacher_weights = ("within_weight", "cross_weight")
@@ -70,6 +72,11 @@ class CrldConfig(ObjectiveBase):
     def needed(self) -> frozenset[Need]:
         """All classes, unless the terms are plain KD."""
         return self.needs if self.standardise or self.base is not CrldBase.KD else frozenset()
+
+    @property
+    def uses_label(self) -> LabelUse:
+        """The label's class with DKD."""
+        return self.label_use if self.base is CrldBase.DKD else LabelUse.NONE
 
 
 class MlldMask(StrEnum):

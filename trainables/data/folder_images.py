@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trainables.data.folder_index import FolderIndex
 from trainables.data.folder_listing import MAX_THREADS
-from trainables.data.pictures import Box, read_cut, read_square, unreadable
+from trainables.data.pictures import Box, Encoded, read_cut, read_square, unreadable
 from trainables.foreign_files import Unreadable, foreign_file
 
 CHANNELS: Final = 3
@@ -70,7 +70,7 @@ class FolderImages:
         """
         chosen_B = self._rows_N[rows if isinstance(rows, slice) else rows.cpu().numpy()]
         return self._decoded(
-            chosen_B, lambda place: read_square(self._file(chosen_B[place]), self._side, draft=True)
+            chosen_B, lambda place: read_square(self._image(chosen_B[place]), self._side, draft=True)
         )
 
     def cut(self, rows_B: Tensor, box_B4: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class FolderImages:
 
         def read(place: int) -> NDArray[np.uint8]:
             height, width = self._index.sides_N2[chosen_B[place]].tolist()
-            return read_cut(self._file(chosen_B[place]), boxes[place], self._side, size=(height, width))
+            return read_cut(self._image(chosen_B[place]), boxes[place], self._side, size=(height, width))
 
         return self._decoded(chosen_B, read)
 
@@ -111,10 +111,10 @@ class FolderImages:
 
     def path(self, row: int) -> Path:
         """The file of an image."""
-        return self._file(self._rows_N[row])
+        return self._index.listing.path(int(self._rows_N[row]))
 
-    def _file(self, row: np.int64) -> Path:
-        return self._index.listing.path(int(row))
+    def _image(self, row: np.int64) -> Encoded:
+        return self._index.listing.image(int(row))
 
     def _decoded(self, rows_B: NDArray[np.int64], read: Callable[[int], NDArray[np.uint8]]) -> Tensor:
         """What `read` gives for each place in the batch, side by side."""

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from trainables.data.folder_listing import MAX_THREADS, Listing, Names
 from trainables.data.pictures import Picture, examine
 from trainables.errors import StorageError
-from trainables.foreign_files import Unreadable, foreign_file
+from trainables.foreign_files import Unreadable, foreign_file, in_characters
 from trainables.local_files import node_scratch, replacing
 
 logger = logging.getLogger(__name__)
@@ -103,14 +103,16 @@ def index_of(
         StorageError: the scratch folder cannot be written.
     """
     folder = (scratch or node_scratch()) / "folders"
-    key = hashlib.sha256(f"{FORMAT}:{listing.folder.resolve()}".encode(errors="surrogateescape")).hexdigest()
+    key = hashlib.sha256(
+        f"{FORMAT}:{listing.folder.resolve()}{listing.what}".encode(errors="surrogateescape")
+    ).hexdigest()
     file = folder / f"{key[:32]}.npz"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
             columns = _remembered(file, listing)
             wanted = np.flatnonzero(columns.known_N < (2 if decode else 1))
-            saved_at, told = time.monotonic(), told or _logged(listing.folder)
+            saved_at, told = time.monotonic(), told or logged(listing.folder, "images")
             for done in _look(listing, columns, wanted.tolist(), decode=decode):
                 told(done, len(wanted))
                 if done == len(wanted) or time.monotonic() - saved_at > SAVE_EVERY_S:
@@ -129,15 +131,15 @@ def _look(listing: Listing, columns: _Columns, rows: Sequence[int], *, decode: b
     waiting, done = iter(rows), 0
     with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
         while block := list(islice(waiting, BLOCK)):
-            pictures = pool.map(lambda row: examine(listing.path(row), decode=decode), block)
+            pictures = pool.map(lambda row: examine(listing.image(row), decode=decode), block)
             for row, picture in zip(block, pictures, strict=True):
                 columns.learn(row, picture, decoded=decode)
             done += len(block)
             yield done
 
 
-def _logged(folder: Path) -> Told:
-    """Logs how far a look has come, every ten seconds."""
+def logged(folder: Path, what: str) -> Told:
+    """Logs how far a look at so many images or files has come, every ten seconds."""
     began = told_at = time.monotonic()
 
     def told(done: int, count: int) -> None:
@@ -146,7 +148,8 @@ def _logged(folder: Path) -> Told:
         if now - told_at > TELL_EVERY_S:
             told_at = now
             left_s = (now - began) / done * (count - done)
-            logger.warning("%s: looked at %d of %d images, %d s left", folder, done, count, left_s)
+            shown = in_characters(str(folder))
+            logger.warning("%s: looked at %d of %d %s, %d s left", shown, done, count, what, left_s)
 
     return told
 

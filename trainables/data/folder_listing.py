@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainables.config.data import SourcePart
+from trainables.data.pictures import Encoded
 from trainables.errors import DataError
 from trainables.foreign_files import in_characters, reason_of
 
 SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-LAYOUT: Final = "expected train/<class>/<image> and test/<class>/<image> below `root`"
+LAYOUT: Final = (
+    "expected train/<class>/<image> and test/<class>/<image> below `root`, or what else `layout` names"
+)
 MAX_THREADS: Final = 16
 _NAMED: Final = 5
 _END: Final = b"\0"  # the one byte that no path can hold
@@ -50,9 +53,20 @@ class Names(Sequence[str]):
         return self.block[self._edges[row] : self._edges[row + 1]]
 
 
+class Places(Protocol):
+    """Where images lie that are no files of their own."""
+
+    def place(self, row: int) -> Encoded:
+        """That of a row."""
+        ...
+
+
 @dataclass(frozen=True)
 class Listing:
-    """The image files of a part, in the order of their paths in its folder, compared as text with /."""
+    """The image files of a part, in the order of their paths in its folder, compared as text with /.
+
+    Images that are no files of their own have names all the same, and are in the order of what holds them.
+    """
 
     folder: Path
     names: Names
@@ -61,6 +75,10 @@ class Listing:
     changed_ns_N: NDArray[np.int64]
     """When file or directory entry were last changed, in ns since the epoch; no program can set it back."""
     classes: tuple[str, ...]
+    places: Places | None = None
+    """None where each image is a file."""
+    what: str = ""
+    """Tells listings of one folder apart."""
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -69,12 +87,37 @@ class Listing:
         """The file of a row."""
         return self.folder / self.names[row]
 
+    def image(self, row: int) -> Encoded:
+        """Where the image of a row can be read."""
+        return self.path(row) if self.places is None else self.places.place(row)
+
+    def subset(self, rows_N: NDArray[np.int64], what: str) -> Listing:
+        """Some of the images, in this order."""
+        return replace(
+            self,
+            names=Names(b"".join(self.names.encoded(row) for row in rows_N.tolist())),
+            labels_N=self.labels_N[rows_N],
+            bytes_N=self.bytes_N[rows_N],
+            changed_ns_N=self.changed_ns_N[rows_N],
+            places=None if self.places is None else _Chosen(self.places, rows_N),
+            what=what,
+        )
+
     def told(self, row: int) -> str:
         """How a message names the file of a row."""
         return in_characters(str(self.path(row)))
 
 
-def list_part(root: Path, part: SourcePart) -> Listing:
+@dataclass(frozen=True)
+class _Chosen:
+    places: Places
+    rows_N: NDArray[np.int64]
+
+    def place(self, row: int) -> Encoded:
+        return self.places.place(int(self.rows_N[row]))
+
+
+def list_part(root: Path, part: SourcePart, *, test: str = SourcePart.TEST.value) -> Listing:
     """The image files of one part; classes are the sorted names of the folders in root/train.
 
     Hidden files and other suffixes than `SUFFIXES` are passed over.
@@ -83,9 +126,19 @@ def list_part(root: Path, part: SourcePart) -> Listing:
         DataError: a folder is missing or empty, or test has other classes than train.
     """
     classes = _class_names(root / SourcePart.TRAIN.value)
-    folder = root / part.value
-    if part is SourcePart.TEST:
-        _refuse_other_classes(folder, classes)
+    if part is SourcePart.TRAIN:
+        return list_classes(root / SourcePart.TRAIN.value, classes)
+    _refuse_other_classes(root / test, classes)
+    return list_classes(root / test, classes)
+
+
+def list_classes(folder: Path, classes: Sequence[str] | None = None) -> Listing:
+    """The image files of a folder with a folder for each class, by default all that it holds.
+
+    Raises:
+        DataError: a folder is missing or empty.
+    """
+    classes = _class_names(folder) if classes is None else classes
     # The order of whole paths: a class's name counts with the slash behind it.
     order = sorted(range(len(classes)), key=lambda label: f"{classes[label]}/")
     with ThreadPoolExecutor(min(MAX_THREADS, len(classes))) as pool:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from trainables.config.data import DataConfig, DataName, SourcePart
 from trainables.data.folder_images import CHANNELS, FolderImages
 from trainables.data.folder_index import Told, index_of
-from trainables.data.folder_listing import LAYOUT, MAX_THREADS, Listing, list_part
+from trainables.data.folder_listing import MAX_THREADS, Listing
+from trainables.data.layouts.listing import list_images
 from trainables.data.pictures import NAMED, read_square, unreadable
-from trainables.data.roots import root_of
 from trainables.data.splits import SourceImages
 from trainables.errors import DataError
 from trainables.foreign_files import Unreadable, foreign_file
@@ -103,7 +103,16 @@ def stays_in_files(config: DataConfig, count: int) -> bool:
 
 
 def _listing(config: DataConfig, part: SourcePart) -> Listing:
-    return list_part(root_of(config, remedy=LAYOUT), part)
+    return list_images(config, part).images
+
+
+def layout_in_words(config: DataConfig) -> str:
+    """How the images of a folder lie, and which are the test part.
+
+    Raises:
+        DataError: as for `read_image_folder`.
+    """
+    return list_images(config, SourcePart.TEST).words
 
 
 def _side(config: DataConfig) -> int:
@@ -139,7 +148,7 @@ def _decoded(listing: Listing, side: int) -> tuple[NDArray[np.uint8], dict[int, 
     def decode(row: int) -> str | None:
         try:
             with foreign_file(Unreadable):
-                images[row] = read_square(listing.path(row), side)
+                images[row] = read_square(listing.image(row), side)
         except Unreadable as error:
             return str(error)
         return None

@@ -8,9 +8,9 @@ from typing import TypeVar
 
 import torch
 
-from trainables.config.data import DataConfig, SourcePart
+from trainables.config.data import DataConfig, DataName, SourcePart
 from trainables.data.folder_index import Told
-from trainables.data.image_folder import index_folder
+from trainables.data.image_folder import index_folder, layout_in_words
 from trainables.data.leakage import leaks
 from trainables.data.loading import as_split, load_training, read_test
 from trainables.data.splits import ImageSplit, SourceImages, TrainingData
@@ -39,6 +39,8 @@ def inspect_data(config: DataConfig, told: Told) -> DataInspection:
     all is trained; those of the training part as far as loading does. `told` hears of the progress of that.
     """
     found = DataInspection()
+    if config.name is DataName.IMAGE_FOLDER and (words := _attempt(found, lambda: layout_in_words(config))):
+        found.notes.append(f"data: {words}")
     found.data = _attempt(found, lambda: load_training(config))
     classes = None if found.data is None else found.data.classes
 

@@ -19,6 +19,12 @@ from trainables.data.resizing import centred, eight_bit, require_eight_bits, sca
 from trainables.errors import UnreadableData
 from trainables.foreign_files import Unreadable, foreign_file
 
+FORMATS: Final = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""What is decoded, by Pillow's names, whatever a file is called.
+
+Pillow knows more: it would hand PostScript to an interpreter, which is how a file named as an image runs as a
+program, and take any bytes for one of the formats that have no mark of their own.
+"""
 DRAFT_SCALES: Final = (8, 4, 2)
 """By which libjpeg can divide the sides while it decodes, which saves most of the work."""
 LEFT_AFTER_DRAFT: Final = 2
@@ -82,7 +88,7 @@ def examine(place: Encoded, *, decode: bool) -> Picture:
         with foreign_file(Unreadable):
             content = place.read_bytes()
             sha256 = hashlib.sha256(content).digest()
-            with Image.open(BytesIO(content)) as image:
+            with Image.open(BytesIO(content), formats=FORMATS) as image:
                 require_eight_bits(image.mode)
                 size = image.size
                 if decode or not _has_its_end(content, image.format):
@@ -149,7 +155,11 @@ def unreadable(failures: Sequence[str], count: int) -> UnreadableData:
 
 
 def _opened(place: Encoded) -> Image.Image:
-    return Image.open(place if isinstance(place, Path) else BytesIO(place.read_bytes()))
+    source = place if isinstance(place, Path) else BytesIO(place.read_bytes())
+    try:
+        return Image.open(source, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise ValueError(_another_kind(place.read_bytes())) from error
 
 
 def _upright(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, tuple[int, int], int]:
@@ -230,5 +240,9 @@ def _first_scan(content: bytes) -> int:
 
 def _reason(error: Unreadable, content: bytes) -> str:
     if isinstance(error.__cause__, UnidentifiedImageError):  # its own text names a buffer in memory
-        return "no image that Pillow knows" if content else "the file is empty"
+        return _another_kind(content)
     return str(error)
+
+
+def _another_kind(content: bytes) -> str:
+    return f"it is none of {', '.join(FORMATS)}" if content else "the file is empty"

@@ -130,22 +130,25 @@ class TrainingData:
         return Normalisation(mean=self.mean, std=self.std)
 
 
+def rows_of_parts(parts: Sequence[ImageSplit], rows_B: Tensor) -> list[Tensor]:
+    """Of rows that count through all parts, those of each, in their order, counted from its own first one."""
+    if len(parts) == 1:
+        return [rows_B]
+    n_first = len(parts[0].ids)
+    return [rows_B[rows_B < n_first], rows_B[rows_B >= n_first] - n_first]
+
+
 def by_part(parts: Sequence[ImageSplit], rows_B: Tensor, give: Callable[[int, Tensor], Tensor]) -> Tensor:
-    """What `give(part, rows of it)` says of rows that count through both parts, in the order of the rows."""
-    first = len(parts[0].ids)
-    is_behind_B = rows_B >= first
-    n_behind = int(is_behind_B.sum()) if len(parts) > 1 else 0
-    if n_behind == 0:
-        return give(0, rows_B)
-    if n_behind == len(rows_B):
-        return give(1, rows_B - first)
-    order_B = is_behind_B.int().argsort(stable=True)
-    sorted_B, n_before = rows_B[order_B], len(rows_B) - n_behind
-    given = torch.cat([give(0, sorted_B[:n_before]), give(1, sorted_B[n_before:] - first)])
-    if not is_behind_B[:n_before].any():  # in order already, as batches are
-        return given
-    result = torch.empty_like(given)
-    result[order_B.to(given.device)] = given
+    """What `give(part, rows of it)` says of rows that count through all parts, in the order of the rows."""
+    rows = rows_of_parts(parts, rows_B)
+    given = [give(part, some) for part, some in enumerate(rows) if len(some) or len(parts) == 1]
+    if len(given) <= 1:
+        return given[0] if given else give(0, rows_B)
+    joined, is_behind_B = torch.cat(given), rows_B >= len(parts[0].ids)
+    if not is_behind_B[: len(rows[0])].any():  # the first part's come first already, as in a batch
+        return joined
+    result = torch.empty_like(joined)
+    result[is_behind_B.int().argsort(stable=True).to(joined.device)] = joined
     return result
 
 

@@ -30,8 +30,12 @@ class AgreedMeasurements:
         self._agree = agree
         self._latencies_ms: dict[str, float] = {}
 
-    def precision(self, model: nn.Module, trial: TrialSpec, data: TrainingData) -> Chosen:
+    def precision(
+        self, model: nn.Module, trial: TrialSpec, data: TrainingData, code: str | None = None
+    ) -> Chosen:
         """What the trial's precision comes to, by the recipe or the table; the model is the trial's student.
+
+        `code` is that of the student, where it was edited.
 
         It is agreed on for each kind of device and shape, and so kept with the experiment: a run that goes
         on trains as it began, also where an earlier version measured, or another table was in force.
@@ -39,10 +43,16 @@ class AgreedMeasurements:
         wish = trial.training.precision
         if wish is not TrainingPrecision.AUTO:
             return Chosen(wish, ASKED_FOR)
-        key = f"precision/{device_name(self._device)}/{shape_digest(trial, data)}"
+        key = f"precision/{device_name(self._device)}/{shape_digest(trial, data)}{_of(code)}"
         return Chosen.read(self._agree(key, lambda: str(by_table(model, self._device, _input_shape(data)))))
 
-    def latency_ms(self, student: ModelConfig, build: Callable[[], nn.Module], data: TrainingData) -> float:
+    def latency_ms(
+        self,
+        student: ModelConfig,
+        build: Callable[[], nn.Module],
+        data: TrainingData,
+        code: str | None = None,
+    ) -> float:
         """Measured once per architecture, agreed by all: a second measurement would differ by its noise.
 
         On one kind of device only, whichever it is: latencies of two kinds do not compare anyway. `build`
@@ -52,7 +62,7 @@ class AgreedMeasurements:
             StillhouseError: the network cannot take such an input.
         """
         images = list(_input_shape(data))
-        key = f"latency_ms/{digest_of([student.plain(), len(data.classes), images])[:16]}"
+        key = f"latency_ms/{digest_of([student.plain(), len(data.classes), images])[:16]}{_of(code)}"
         if key not in self._latencies_ms:
 
             def find() -> str:
@@ -70,6 +80,10 @@ def shape_digest(trial: TrialSpec, data: TrainingData) -> str:
     images, frozen = list(_input_shape(data)), trial.training.freeze
     inputs = [trial.student.plain(), len(data.classes), trial.training.batch_size, images]
     return digest_of([*inputs, *([list(frozen)] if frozen else [])])[:16]
+
+
+def _of(code: str | None) -> str:
+    return "" if code is None else f"/{code[:16]}"
 
 
 def _input_shape(data: TrainingData) -> tuple[int, int, int]:

@@ -81,7 +81,7 @@ class WarmState:
         data = self.data(spec.data)
         if spec.start is not None:
             start_from(model, spec.start, classes=data.classes)
-        chosen = self._measured.precision(model, trial, data)
+        chosen = self._measured.precision(model, trial, data, spec.code)
         course = Course(
             model, trial.objective, trial.training, trial.seed, chosen.precision, precision_by=chosen.by
         )
@@ -102,7 +102,9 @@ class WarmState:
 
         measures = {
             Cost.PARAMS: lambda: float(count_parameters(build())),
-            Cost.LATENCY_MS: lambda: self._measured.latency_ms(student, build, self.data(spec.data)),
+            Cost.LATENCY_MS: lambda: self._measured.latency_ms(
+                student, build, self.data(spec.data), spec.code
+            ),
         }
         return {cost.metric: measures[cost]() for cost in wanted}
 

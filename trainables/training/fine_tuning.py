@@ -38,8 +38,9 @@ class FineTuning:
     factors: Mapping[str, float] | None = None
     """By the names of parameters that are trained; none where all have the recipe's rate."""
 
-    def hold(self, model: nn.Module) -> None:
-        """Put what is held into evaluation mode, after the network was put into training mode."""
+    def train(self, model: nn.Module) -> None:
+        """Put the network into training mode, and what is held into evaluation mode."""
+        model.train()
         for name in self.modules:
             model.get_submodule(name).eval()
 

@@ -17,9 +17,9 @@ from trainables.objectives import build_objective
 from trainables.seeds import derive_seed
 from trainables.signals import Losses, Setting
 from trainables.tensors import memory_format
+from trainables.training.batches import epoch_batches, hears_unlabelled, shared
 from trainables.training.checkpoints import CheckpointFolder, TrainingState
 from trainables.training.ema import WeightAverage
-from trainables.training.epoch_order import epoch_rows
 from trainables.training.fine_tuning import hold_frozen
 from trainables.training.objective_state import restore_state
 from trainables.training.optimisers import (
@@ -184,11 +184,16 @@ class _Run:
         # Each rank has masks of its own; those of rank 0 are those of a student that is trained alone.
         rank = [self.team.rank] if self.team.rank else []
         torch.manual_seed(derive_seed(self.course.seed, "forward", epoch, *rank))
-        batches = self._batches(epoch)
-        shares = [self.team.share(rows_B) for rows_B in batches]
+        batches = epoch_batches(
+            self.workbench.data,
+            self.course.training,
+            seed=self.course.seed,
+            epoch=epoch,
+            unlabelled=hears_unlabelled(self.course.objective, self.workbench.data),
+        )
+        shares = [shared(self.team, batch, n_train=self.workbench.n_train) for batch in batches]
         means = RunningMeans()
-        self.model.train()
-        self.tuning.hold(self.model)
+        self.tuning.train(self.model)
         for step, share in enumerate(shares):
             if any_rank(self.team, should_stop()):
                 return None
@@ -199,7 +204,9 @@ class _Run:
             means.add(self._step(epoch, share), share.part)
         metrics = means.result(self.team)
         _refuse_non_finite(metrics, epoch)
-        metrics["train/images_per_s"] = sum(map(len, batches)) / (time.perf_counter() - began)
+        metrics["train/images_per_s"] = sum(len(batch.rows_B) for batch in batches) / (
+            time.perf_counter() - began
+        )
         metrics.update(self.course.costs)
         varying = self.course.objective.varying(epoch, self.course.training.epochs)
         metrics.update({f"train/{name}": value for name, value in varying.items()})
@@ -212,18 +219,9 @@ class _Run:
         self.history.append(metrics)
         return metrics
 
-    def _batches(self, epoch: int) -> list[Tensor]:
-        generator = torch.Generator().manual_seed(derive_seed(self.course.seed, "order", epoch))
-        labels_N, sampling = self.workbench.data.train.labels, self.course.training.sampling
-        order_N = epoch_rows(labels_N, sampling, generator)
-        size = self.course.training.batch_size
-        batches = list(torch.split(order_N, size))
-        # A short last batch gives noisy batch statistics, and one of a single sample fails.
-        return batches[:-1] if len(batches) > 1 and len(batches[-1]) < size else batches
-
     def _step(self, epoch: int, share: Share) -> Losses:
         signals = self.inputs.signals(
-            self.forward, epoch, share.rows_B, precision=self.precision, layout=self.layout
+            self.forward, epoch, share, precision=self.precision, layout=self.layout
         )
         losses = self.objective(signals)
         self.optimizer.zero_grad(set_to_none=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainables.models.foreign.logits import may_drop_outputs
+from trainables.signals import Labelling
 
 # B = samples in the batch, V = values
 
@@ -31,6 +32,8 @@ class Share:
     """Its rows; one row of another rank where the batch has fewer rows than there are ranks."""
     part: float
     """Its fraction of the batch; 0 for a row of another rank. The parts of all ranks sum to 1."""
+    labelling: Labelling | None = None
+    """Which of them have labels, where there are unlabelled images among them."""
 
 
 class Team(Protocol):

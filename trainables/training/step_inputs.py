@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +16,11 @@ from trainables.evaluation.attacks import Attacker, accuracy_under_attack, attac
 from trainables.models.embedding import EmbeddingRecorder, cosine_head_of
 from trainables.models.feature_map_logits import DenseLogits
 from trainables.models.modes import evaluating
-from trainables.signals import Signals, TeacherSignal
+from trainables.signals import Labelling, Mixing, Signals, TeacherSignal
 from trainables.tensors import at_least_fp32, to_device
+from trainables.training.batches import hears_unlabelled
 from trainables.training.precision import autocast
-from trainables.training.ranks import Forward, Team
+from trainables.training.ranks import Forward, Share, Team
 from trainables.training.workbench import Workbench
 
 
@@ -66,6 +68,10 @@ class StepInputs:
                 "this objective keeps a table of every sample's last answer, which the "
                 f"{team.size} workers of a slot would fill apart from each other; give a slot one worker"
             )
+        unlabelled = workbench.data.unlabelled if hears_unlabelled(config, workbench.data) else None
+        self._takes_top_class = unlabelled is not None and unlabelled.config.top_class_as_target
+        if unlabelled is not None and (why := config.refuses_unlabelled(unlabelled.config)):
+            raise TrialFailed(f"this objective cannot learn from unlabelled images: {why}")
         self._model = model
         self._attacker: Attacker | None = None
         if config.attack is not None:
@@ -82,13 +88,14 @@ class StepInputs:
         self,
         forward: Forward,
         epoch: int,
-        rows_B: Tensor,
+        share: Share,
         *,
         precision: TrainingPrecision,
         layout: torch.memory_format,
     ) -> Signals:
-        """The signals of these rows in an epoch; gradient flows through the student's logits alone."""
-        config, workbench, labels_B = self._config, self._workbench, self._workbench.labels(rows_B)
+        """The signals of a share of a batch in an epoch; gradient flows through the student's alone."""
+        config, workbench, rows_B = self._config, self._workbench, share.rows_B
+        labels_B = workbench.labels(rows_B)
         # One forward pass a bank: batch statistics are per view, as in the released CRLD.
         shown = {bank: workbench.images(bank, epoch, rows_B) for bank in config.banks}
         images = {bank: one.contiguous(memory_format=layout) for bank, one in shown.items()}
@@ -103,19 +110,19 @@ class StepInputs:
             teacher = {bank: workbench.teacher_about(images[bank], rows_B) for bank in config.teacher_banks}
         with autocast(precision, workbench.device):
             answers = {bank: self._answer(forward, one) for bank, one in images.items()}
-        mixings = {bank: workbench.mixing(bank, epoch, rows_B) for bank in config.banks}
         return Signals(
             # Softmax, divergences and masks in fp32, whatever the network computed in.
             student={bank: at_least_fp32(answer.logits_BC) for bank, answer in answers.items()},
             teacher=teacher,
-            labels_B=labels_B,
+            labels_B=self._targets(labels_B, teacher, share.labelling),
             epoch=epoch,
-            mixed={bank: mixing for bank, mixing in mixings.items() if mixing is not None},
+            mixed=self._mixings(epoch, share),
             rows_B=to_device(rows_B, workbench.device) if Need.ROWS in self._needed else None,
             dense={bank: a.dense_BCHW for bank, a in answers.items() if a.dense_BCHW is not None},
             embedding={bank: a.embedding_BD for bank, a in answers.items() if a.embedding_BD is not None},
             label_smoothing=self._label_smoothing,
             epochs=self._epochs,
+            labelling=share.labelling,
         )
 
     def robustness(self, model: nn.Module, *, batch_size: int) -> dict[str, float]:
@@ -132,6 +139,22 @@ class StepInputs:
             batch_size=batch_size,
         )
         return {"selection/accuracy_under_attack": accuracy}
+
+    def _targets(
+        self, labels_B: Tensor, teacher: Mapping[str, TeacherSignal], labelling: Labelling | None
+    ) -> Tensor:
+        """The labels, and where it is asked for the teacher's most probable class of samples without one."""
+        if labelling is None or not self._takes_top_class:
+            return labels_B
+        top_class_B = teacher[self._config.teacher_banks[0]].logits_BC.argmax(dim=-1)
+        return torch.cat([labels_B[: labelling.count], top_class_B[labelling.count :]])
+
+    def _mixings(self, epoch: int, share: Share) -> dict[str, Mixing]:
+        """Of the rows that have labels, by bank."""
+        labelling = share.labelling
+        rows_B = share.rows_B if labelling is None else share.rows_B[: labelling.count]
+        found = {bank: self._workbench.mixing(bank, epoch, rows_B) for bank in self._config.banks}
+        return {bank: mixing for bank, mixing in found.items() if mixing is not None}
 
     def _hears_of_views(self) -> bool:
         """Whether the teacher's answer to the views themselves is used, at least by the attack."""

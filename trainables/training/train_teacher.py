@@ -53,6 +53,11 @@ class TeacherRequest(TeacherSource):
     seed: int
     folder: str = Field(description="where its weights and its training state are kept")
     threads: int = Field(1, ge=1)
+    code: str | None = Field(
+        None,
+        description="of the factories, where their code is not the first that the experiment had",
+        exclude_if=lambda code: code is None,
+    )
 
 
 class TeacherFacts(Config):

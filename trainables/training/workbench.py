@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -12,32 +11,29 @@ from trainables.cache.format.identity import make_identity, require_identity
 from trainables.cache.node.reader import CacheReader
 from trainables.config import ViewsConfig
 from trainables.data import ImageSplit, TrainingData
-from trainables.data.splits import split_facts
+from trainables.data.splits import by_part, rows_of_parts, split_facts
 from trainables.errors import CacheError, TrialFailed
 from trainables.evaluation.metrics import answers, evaluate
 from trainables.signals import Mixing, TeacherSignal
 from trainables.teacher.online import OnlineTeacher
 from trainables.tensors import to_device
-from trainables.training.file_views import FileViews
+from trainables.training.shown_images import Room, ShownImages
 from trainables.views.normalise import normalise
-from trainables.views.showing import SplitViews
 
-RENDER_CHUNK = 2048
 RENDER_BUDGET_BYTES = 1 << 30
 GPU_SHARE = 8
 """One part in so many of a GPU's free memory goes to views, and as much to signals: slots may share it."""
 
-# N = training samples, B = samples in the batch, C = channels, H, W = height and width
+# M = training samples and unlabelled ones, B = samples in the batch, C = channels, H, W = height and width
 
 
 class Workbench:
-    """Training data, views and teacher signals on one device, indexed by row of the training split.
+    """Training data, views and teacher signals on one device, indexed by row.
 
-    Rendered views (uint8), and as much again of teacher signals, are kept as long as they fit in
-    `render_budget_bytes`, since every trial of a search trains on the same views; beyond that a batch is
-    rendered, or gathered from the cache's files, when it is needed. Images that are larger than that budget
-    themselves stay in the host's memory when the device is a GPU. Images that lie in files stay there: their
-    views are decoded and rendered for each batch.
+    Rows count through the training split, and through unlabelled images behind it. Rendered views (see
+    `ShownImages`), and as much again of teacher signals, are kept as long as they fit in
+    `render_budget_bytes`; beyond that a batch is rendered, or gathered from the cache's files, when it is
+    needed.
     """
 
     def __init__(
@@ -64,36 +60,33 @@ class Workbench:
         self.data = data
         self.views = views
         self.device = device
-        self.labels_N = data.train.labels.to(device)
+        self.labels_N = data.labels_M.to(device)
         self._cache = cache
         self._online = online
-        self._split_views = SplitViews(
-            _brought_to(device, data.train, render_budget_bytes), views, view_seed, device
+        room = Room(render_budget_bytes, render_budget_bytes)
+        self._parts = tuple(
+            ShownImages(part, views, view_seed=view_seed, device=device, room=room) for part in data.parts
         )
-        self._files = FileViews(self._split_views) if data.train.files is not None else None
-        self._rendered: dict[tuple[str, int], Tensor] = {}
         self._mixings: dict[tuple[str, int], Mixing] = {}
         self._signals: dict[tuple[str, int], TeacherSignal] = {}
-        self._free_bytes = render_budget_bytes
         self._free_signal_bytes = render_budget_bytes
 
     @property
     def n_train(self) -> int:
-        """Number of training samples."""
-        return int(self.labels_N.shape[0])
+        """Number of training samples; rows from there on are unlabelled images."""
+        return len(self.data.train.ids)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Channels, height, width of an image."""
-        channels, height, width = self._split_views.split.images.shape[1:]
+        channels, height, width = self.data.train.images.shape[1:]
         return int(channels), int(height), int(width)
 
     @property
     def held_bytes(self) -> int:
         """What this workbench holds in memory: images, rendered views and signals."""
-        images = 0 if self._files is not None else self._split_views.split.images.nbytes
-        rendered = sum(view_NCHW.nbytes for view_NCHW in self._rendered.values())
-        return images + rendered + sum(signal.nbytes for signal in self._signals.values())
+        images = sum(shown.held_bytes for shown in self._parts)
+        return images + sum(signal.nbytes for signal in self._signals.values())
 
     def view_of(self, bank: str, epoch: int) -> int:
         """The view on which an epoch (counted from 1) trains: (epoch - 1) mod the bank's views."""
@@ -105,19 +98,16 @@ class Workbench:
         Rows on the CPU are best: then nothing that lies there waits for a GPU.
         """
         view = self.view_of(bank, epoch)
-        if self._files is not None:
-            return normalise(self._files.images(bank, view, rows_B), self.data.mean, self.data.std)
-        rendered = self._rendered_view(bank, view)
-        if rendered is None:
-            batch = self._split_views.viewer(bank, view).images(rows_B)
-        else:
-            batch = rendered[to_device(rows_B, self.device)]
+        batch = by_part(
+            self.data.parts, rows_B, lambda part, rows: self._parts[part].images(bank, view, rows)
+        )
         return normalise(batch, self.data.mean, self.data.std)
 
     def expect(self, banks: Iterable[str], epoch: int, rows_B: Tensor) -> None:
         """Say which rows (on the CPU) are asked for next: images that lie in files are decoded meanwhile."""
-        if self._files is not None:
-            self._files.expect([(bank, self.view_of(bank, epoch)) for bank in banks], rows_B)
+        planes = [(bank, self.view_of(bank, epoch)) for bank in banks]
+        for shown, rows in zip(self._parts, rows_of_parts(self.data.parts, rows_B), strict=True):
+            shown.expect(planes, rows)
 
     def teacher(self, bank: str, epoch: int, rows_B: Tensor) -> TeacherSignal:
         """What the teacher said about exactly these views.
@@ -161,11 +151,14 @@ class Workbench:
         return self._here(self.require_live_teacher().signal_about(images_BCHW, rows_B))
 
     def mixing(self, bank: str, epoch: int, rows_B: Tensor) -> Mixing | None:
-        """Of which samples the epoch's view of these rows is made; None where a bank mixes none."""
+        """Of which samples the epoch's view of these rows is made; None where a bank mixes none.
+
+        The rows are of the training split: unlabelled images have no labels that could be mixed.
+        """
         if self.views.bank(bank).mixes is None:
             return None
         view = self.view_of(bank, epoch)
-        if (bank, view) not in self._rendered:
+        if not self._parts[0].is_kept(bank, view):
             return self._mixing_of(bank, view, rows_B)
         whole = self._mixings.get((bank, view))
         if whole is None:
@@ -174,7 +167,7 @@ class Workbench:
         return Mixing(whole.labels_BK[rows_B], whole.shares_BK[rows_B])
 
     def labels(self, rows_B: Tensor) -> Tensor:
-        """int64 class indices of these rows."""
+        """int64 class indices of these rows; `NO_LABEL` of unlabelled ones."""
         return self.labels_N[to_device(rows_B, self.device)]
 
     def evaluate(self, model: nn.Module, split: ImageSplit, *, batch_size: int) -> dict[str, float]:
@@ -214,20 +207,8 @@ class Workbench:
         return signal
 
     def _mixing_of(self, bank: str, view: int, rows_B: Tensor) -> Mixing:
-        sources_BK, shares_BK = self._split_views.viewer(bank, view).sources(rows_B)
+        sources_BK, shares_BK = self._parts[0].sources(bank, view, rows_B)
         return Mixing(self.labels_N[sources_BK], shares_BK)
-
-    def _rendered_view(self, bank: str, view: int) -> Tensor | None:
-        rendered = self._rendered.get((bank, view))
-        size = self._split_views.split.images.nbytes  # a view has as many bytes as the images
-        if rendered is not None or size > self._free_bytes:
-            return rendered
-        viewer = self._split_views.viewer(bank, view)
-        chunks = torch.split(torch.arange(self.n_train), RENDER_CHUNK)
-        rendered = torch.cat([viewer.images(rows) for rows in chunks])
-        self._rendered[bank, view] = rendered
-        self._free_bytes -= size
-        return rendered
 
 
 def render_budget(device: torch.device) -> int:
@@ -236,14 +217,6 @@ def render_budget(device: torch.device) -> int:
         return RENDER_BUDGET_BYTES
     free, _ = torch.cuda.mem_get_info(device)
     return max(RENDER_BUDGET_BYTES, free // GPU_SHARE)
-
-
-def _brought_to(device: torch.device, split: ImageSplit, budget_bytes: int) -> ImageSplit:
-    """The split with its images on the device where they fit into the budget there; files stay files."""
-    images = split.images
-    if not isinstance(images, Tensor) or (device.type != "cpu" and images.nbytes > budget_bytes):
-        return split
-    return replace(split, images=images.to(device))
 
 
 def _refuse_foreign(cache: CacheReader, data: TrainingData, view_seed: int) -> None:

@@ -179,8 +179,8 @@ def test_no_points_means_that_a_default_may_lie_outside() -> None:
 
 
 def test_nothing_can_be_searched_but_what_a_configuration_takes() -> None:
-    with pytest.raises(ValidationError, match=r"student\.variant"):
-        _space({"kd": KD}, student={"variant": "resnet18"})
+    with pytest.raises(ValidationError, match=r"student\.factory"):
+        _space({"kd": KD}, student={"factory": "mine:network"})
     with pytest.raises(ValidationError, match="refuses: schedule step needs `milestones`"):
         _space({"kd": KD}, training={"schedule": {"choice": ["step", "cosine"]}})
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trainables.errors import ConfigError
-from trainables.factories import call_factory, load_factory, source_digest
+from trainables.factories import call_factory, load_factory
 
 WriteModule = Callable[[str, str], str]
 
@@ -140,11 +140,3 @@ def test_what_a_module_raises_is_one_line_with_its_place(write_module: WriteModu
         ConfigError, match=r"raised RuntimeError: no licence \(user_module_l\.py, line 1\) when"
     ):
         load_factory("user_module_l:make")
-
-
-def test_an_edited_module_has_another_digest_and_is_not_run_for_it(write_module: WriteModule) -> None:
-    write_module("user_module_m", "raise RuntimeError")
-    before = source_digest("user_module_m:make")
-    write_module("user_module_m", "raise ValueError")
-    assert None is not before != source_digest("user_module_m:make")
-    assert source_digest("no_such_module:make") is None

@@ -40,7 +40,7 @@ def transformers_network(config: ModelConfig, n_classes: int, in_channels: int) 
     """
     transformers, variant = extra("transformers"), str(config.variant)
     refuse_ours(config.arguments, _OURS, f"{variant} of transformers")
-    with _silent():
+    with silent_transformers():
         settings = _settings(config, config_folder(variant))
         _refuse_unknown(settings, config)
         _set_channels(settings, in_channels, variant)
@@ -48,9 +48,9 @@ def transformers_network(config: ModelConfig, n_classes: int, in_channels: int) 
             settings.num_labels = n_classes
         for name, value in config.arguments.items():
             setattr(settings, name, value)
-        known = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING.keys()
-        if type(settings) not in known:
-            kinds = [each.model_type for each in known]
+        classifiers = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+        if type(settings) not in classifiers:
+            kinds = [each.model_type for each in classifiers]
             raise ConfigError(
                 f"{variant} is a {settings.model_type}, which transformers has no image classifier of; it "
                 f"has them of {shown(kinds)}"
@@ -130,12 +130,16 @@ def _set_channels(settings: Any, in_channels: int, variant: str) -> None:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """Without the library's warnings about labels that the data set replaces."""
+def silent_transformers() -> Iterator[None]:
+    """Without bars, and without warnings of what is meant so, as labels that the data set replaces."""
+    told = extra("transformers").utils.logging
     logger = logging.getLogger("transformers")
-    level = logger.level
+    level, had_bars = logger.level, told.is_progress_bar_enabled()
     logger.setLevel(logging.ERROR)
+    told.disable_progress_bar()
     try:
         yield
     finally:
         logger.setLevel(level)
+        if had_bars:
+            told.enable_progress_bar()

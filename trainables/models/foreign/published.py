@@ -6,7 +6,6 @@ A file, so that they are known by its content and reach every node as any other 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,23 +17,21 @@ from trainables.checkpoint_header import (
     NORMALISATION,
     PREPROCESSING,
     WEIGHTS,
-    weights_file,
-    why_unreadable,
 )
 from trainables.config import ModelConfig, ModelName, digest_of
 from trainables.errors import CheckpointError, ConfigError
 from trainables.foreign_files import foreign_file
-from trainables.local_files import replacing
 from trainables.models.foreign.extras import extra, nearest
 from trainables.models.foreign.from_timm import require_known
 from trainables.models.foreign.hub import hub_file, why_unreachable
+from trainables.models.foreign.transformers_weights import copied, transformers_weights
 from trainables.models.weights import save_weights
 
 _PICKLED: Final = "pytorch_model.bin"
 
 
 def published_weights(model: ModelConfig, tag: str | None, folder: Path) -> Path:
-    """A file with the weights of the library's network; below `folder`, unless it is one of the user's own.
+    """A file below `folder` with the weights of the library's network.
 
     They are of the library's classes. A file that is there already is not made again.
 
@@ -67,7 +64,7 @@ def _of_torchvision(model: ModelConfig, tag: str | None, folder: Path) -> Path:
     cached = Path(torch.hub.get_dir()) / "checkpoints" / name
     if not cached.is_file():
         _download(url, cached, f"torchvision's weights of {variant} ({name})")
-    return _copied(cached, folder / name)
+    return copied(cached, folder / name)
 
 
 def _of_timm(model: ModelConfig, tag: str | None, folder: Path) -> Path:
@@ -119,18 +116,13 @@ def _of_transformers(model: ModelConfig, tag: str | None, folder: Path) -> Path:
     if tag is not None:
         raise ConfigError(f"transformers has one set of weights of {variant}, and none {tag!r}; leave it out")
     if model.folder is not None:
-        file = weights_file(model.folder)
-        if why := why_unreadable(file):
-            raise CheckpointError(f"{file}, the weights of {variant}: {why}")
-        return file
-    target = folder / f"transformers-{variant.replace('/', '--')}"
-    for name in (CONFIG, PREPROCESSING, WEIGHTS):
-        found = target / name if (target / name).is_file() else hub_file(variant, name)
-        if found is None and name == WEIGHTS:
-            raise ConfigError(f"{variant} on the hub has no {WEIGHTS}; pickles are not read")
-        if found is not None:
-            _copied(found, target / name)
-    return target / WEIGHTS
+        return transformers_weights(model.folder, folder)
+    for name in (CONFIG, PREPROCESSING):
+        hub_file(variant, name)
+    found = hub_file(variant, WEIGHTS)
+    if found is None:
+        raise ConfigError(f"{variant} on the hub has no {WEIGHTS}; pickles are not read")
+    return transformers_weights(found.parent, folder)
 
 
 def _download(url: str, target: Path, what: str) -> None:
@@ -147,12 +139,3 @@ def _download(url: str, target: Path, what: str) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         found = torch.hub.HASH_REGEX.search(target.name)
         torch.hub.download_url_to_file(url, str(target), found.group(1) if found else None, progress=False)
-
-
-def _copied(file: Path, target: Path) -> Path:
-    """A copy, for nodes that do not see the cache of this one."""
-    if not target.is_file() or target.stat().st_size != file.stat().st_size:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(target) as beside:
-            shutil.copyfile(file, beside)
-    return target

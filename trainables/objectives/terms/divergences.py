@@ -38,13 +38,17 @@ def cross_entropy(
 
 
 def label_loss(signals: Signals, bank: str) -> Tensor:
-    """`cross_entropy` of the student on a bank, by the labels of what it shows, smoothed by the recipe."""
-    return cross_entropy(
-        signals.student[bank],
-        signals.labels_B,
-        signals.mixed.get(bank),
-        smoothing=signals.label_smoothing,
-    )
+    """`cross_entropy` of the student on a bank, by the labels of what it shows, smoothed by the recipe.
+
+    The mean is over the samples that have labels; it is 0 where none has.
+    """
+    student_BC, labels_B, labelling = signals.student[bank], signals.labels_B, signals.labelling
+    if labelling is not None:
+        if labelling.count == 0:
+            return at_least_fp32(student_BC.detach()).new_zeros(())
+        student_BC, labels_B = student_BC[: labelling.count], labels_B[: labelling.count]
+    loss = cross_entropy(student_BC, labels_B, signals.mixed.get(bank), smoothing=signals.label_smoothing)
+    return loss if labelling is None or labelling.scale == 1 else labelling.scale * loss
 
 
 def confidence_B(logits_BC: Tensor) -> Tensor:

@@ -345,6 +345,9 @@ def test_images_that_two_splits_share_are_counted_and_kept_for_the_summary(tmp_p
         assert leaks_found(run) == ()
         preflight_stage(run)
         assert leaks_found(run) == found.leaks
+        done = run.ledger.finished("preflight", preflight_key(run))
+        assert done is not None
+        assert done.found["data_digest"] == found.data_digest
     ledger.close()
 
 

@@ -18,7 +18,11 @@ from orchestrator.pipeline.context import quiet_run
 from orchestrator.pipeline.finished import run_key
 from orchestrator.pipeline.preflight import Findings, preflight, preflight_key
 from orchestrator.pipeline.preflight_networks import NetworkChecks
+from orchestrator.pipeline.teacher_stage import teacher_request
 from orchestrator.terminal.console import Console
+from tests.unit.trainables.data.image_folders import CLASSES as IMAGE_CLASSES
+from tests.unit.trainables.data.image_folders import write_folder
+from trainables.data import load_training
 from trainables.errors import ConfigError
 
 TASK = "tests.unit.orchestrator.pipeline.preflight_task"
@@ -212,4 +216,101 @@ def test_nothing_random_is_frozen_and_no_teacher_is() -> None:
         text.replace("{name: mlp}}", "{name: mlp}, training: {lr_groups: {head: 2}}}")
     )
     with pytest.raises(ConfigError, match="`freeze` and `lr_groups` are for students"):
+        load_experiment("task.yaml")
+
+
+PICTURES = "data: {name: image_folder, root: pictures}"
+OWN_WEIGHTS = f"{OF_TRANSFORMERS}, checkpoint: published"
+
+
+def of_pictures(teacher: str, *, size: str = "") -> str:
+    """An experiment with a folder of colour images of two classes, 8 pixels high or more."""
+    if not Path("pictures").exists():
+        write_folder(Path("pictures"), suffix="png")
+    text = EXPERIMENT.replace(f'data: {{factory: "{TASK}:dataset"}}', PICTURES.replace("}", f"{size}}}"))
+    Path("task.yaml").write_text(text.replace("TEACHER", teacher).replace("STUDENT", "{name: mlp}"))
+    return "task.yaml"
+
+
+@pytest.fixture
+def teacher_of_pictures(folder: Path) -> Path:
+    """A teacher of these classes that is shown 12 pixels."""
+    settings = transformers.AutoConfig.from_pretrained(folder)
+    settings.id2label = dict(enumerate(sorted(IMAGE_CLASSES)))
+    transformers.ResNetForImageClassification(settings).save_pretrained(folder)
+    transformers.ViTImageProcessor(size={"height": 12, "width": 12}).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.usefixtures("teacher_of_pictures", "_without_export")
+def test_a_folder_of_images_gets_the_size_that_its_teacher_states() -> None:
+    file = of_pictures(OWN_WEIGHTS)
+    assert load_experiment(file).config.data.image_size == 12
+    found = look(file)
+    assert found.problems == []
+    assert not any("made for images" in note for note in found.notes)
+
+
+@pytest.mark.usefixtures("teacher_of_pictures", "_without_export")
+def test_images_of_another_size_than_the_teachers_are_said_with_what_to_write() -> None:
+    file = of_pictures(OWN_WEIGHTS, size=", image_size: 8")
+    assert load_experiment(file).config.data.image_size == 8
+    (note,) = [note for note in look(file).notes if "made for images" in note]
+    assert "images of 12 pixels (stretched to 12x12), and shown 8; `data: {image_size: 12}`" in note
+    shown_its_own = OWN_WEIGHTS.replace("my_resnet", "my_resnet, resolution: 12", 1)
+    assert not any(
+        "made for images" in n for n in look(of_pictures(shown_its_own, size=", image_size: 8")).notes
+    )
+
+
+def test_a_folder_of_images_without_any_size_is_refused_with_its_place() -> None:
+    with pytest.raises(ConfigError, match=r"task\.yaml:2: data: found no `image_size`"):
+        load_experiment(of_pictures("{name: mlp}"))
+
+
+@pytest.mark.usefixtures("folder", "_without_export")
+def test_a_teacher_of_transformers_without_a_checkpoint_says_that_it_is_trained_here() -> None:
+    notes = look(written(teacher=OF_TRANSFORMERS)).notes
+    assert any("trained from random weights; `checkpoint: published` takes its own" in n for n in notes)
+
+
+def test_stages_are_known_by_the_content_of_published_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = torchvision.models.squeezenet1_1(num_classes=4).state_dict()
+    in_torch_cache(tmp_path / "cache", monkeypatch, state)
+    model = "{name: torchvision, variant: squeezenet1_1, resolution: 64}"
+    file = written(
+        teacher=f"{model}, checkpoint: published", student=f"{model[:-1]}, checkpoint: published}}"
+    )
+    found = []
+    for change in (0.0, 0.0, 1.0):
+        state["classifier.1.bias"] += change
+        torch.save(state, tmp_path / "cache" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth")
+        with quiet_run(load_experiment(file), Console(out=io.StringIO())) as run:
+            assert run.start is not None
+            found.append((teacher_request(run)[1], run.start.sha256))
+    assert found[0] == found[1]
+    assert not set(found[0]) & set(found[2])
+
+
+def test_a_space_may_vary_the_students_variant(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(
+        "name: small\nobjectives: {kd: {}}\nstudent: {variant: {choice: [test_resnet, test_convnext]}}\n"
+    )
+    text = Path(written(student=OF_TIMM)).read_text().replace("space: kd", "space: small.yaml")
+    Path("task.yaml").write_text(text)
+    loaded = load_experiment("task.yaml")
+    with quiet_run(loaded, Console(out=io.StringIO())) as run:
+        checks = NetworkChecks(run, load_training(run.experiment.data))
+        assert [student.variant for student in checks.students()] == ["test_resnet", "test_convnext"]
+    Path("task.yaml").write_text(text.replace(OF_TIMM, "{name: mlp}"))
+    with pytest.raises(
+        ConfigError, match="`variant` goes with `name: torchvision`, `timm` or `transformers`"
+    ):
+        load_experiment("task.yaml")
+    Path("task.yaml").write_text(text.replace(OF_TIMM, f"{OF_TIMM[:-1]}, checkpoint: published}}"))
+    with pytest.raises(
+        ConfigError, match=r"space small varies student\.variant, and weights fit one network"
+    ):
         load_experiment("task.yaml")

@@ -22,7 +22,8 @@ from orchestrator.terminal.console import Console
 from tests.unit.trainables.data.image_folders import config_of, write_folder
 from trainables.config import DataConfig
 from trainables.config.data import DataName
-from trainables.errors import StillhouseError
+from trainables.errors import DataError, StillhouseError
+from trainables.training.train_teacher import TeacherFacts
 
 FACTS: dict[str, Any] = {
     "fingerprint": "f" * 64,
@@ -129,6 +130,23 @@ def test_it_is_said_where_the_teachers_classes_are_not_the_datas(
     finished(run, weights, chance=None, classes={"n_outputs": n_outputs, "rows": [1, 0]})
     teacher_stage(run)
     assert says in out.getvalue()
+
+
+@pytest.mark.parametrize("looked_at", [None, "d", "e"])
+def test_data_that_a_worker_finds_to_be_others_stop_the_run_before_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looked_at: str | None
+) -> None:
+    facts = TeacherFacts.from_plain({**FACTS, "weights": str(tmp_path / "t.safetensors")})
+    monkeypatch.setattr(Workers, "teacher", lambda *_: facts)
+    monkeypatch.setattr(Workers, "start_slots_early", lambda _: None)
+    run = run_of(tmp_path, {})
+    found = {"notes": [], **({} if looked_at is None else {"data_digest": looked_at})}
+    run.ledger.append(StageEvent(stage="preflight", key="k", status="finished", seconds=1.0, result=found))
+    if looked_at != "e":
+        assert teacher_stage(run) == facts
+        return
+    with pytest.raises(DataError, match=r"gives other samples in each process \(digests e… and d…\)"):
+        teacher_stage(run)
 
 
 def test_what_is_stated_of_a_loaded_teacher_makes_another_key_and_one_trained_here_keeps_its_own(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from orchestrator.cli import app
 from orchestrator.config.loading import load_experiment
 from orchestrator.pipeline.context import Run, quiet_run
 from orchestrator.pipeline.preflight import preflight
@@ -144,3 +147,16 @@ def test_preflight_tells_a_factory_that_does_not_exist() -> None:
         assert "has no function 'unlabeled'" in problem
 
     within(UNLABELLED.replace('unlabelled"', 'unlabeled"'), look)
+
+
+def test_the_plan_of_a_cache_counts_their_rows() -> None:
+    Path("task.yaml").write_text(EXPERIMENT.replace("MORE", UNLABELLED))
+    done = CliRunner().invoke(app, ["cache", "plan", "task.yaml", "--json"])
+    assert done.exit_code == 0, done.output
+    plan = json.loads(done.stdout)
+    facts = split_facts(load_training(load_experiment("task.yaml").config.data))
+    assert facts.unlabelled is not None
+    assert plan["rows"] == plan["rows_to_compute"] == facts.n_train + facts.unlabelled.count
+    assert plan["unlabelled"] == facts.unlabelled.plain()
+    said = CliRunner().invoke(app, ["cache", "plan", "task.yaml"])
+    assert facts.unlabelled.left_out_in_words in " ".join(said.output.split())

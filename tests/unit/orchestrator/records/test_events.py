@@ -14,6 +14,7 @@ from orchestrator.records.events import (
     KINDS,
     Agreed,
     ArtifactAdded,
+    CodeSeen,
     EpochEnded,
     Event,
     FiguresAdded,
@@ -79,6 +80,10 @@ WRITTEN: list[tuple[Event, str]] = [
         '"best":{"selection/accuracy":0.5,"seconds":2.0},"checkpoint":"best.safetensors"',
     ),
     (Agreed(key="precision/cpu", value="bf16"), '"kind":"agreed","key":"precision/cpu","value":"bf16"'),
+    (
+        CodeSeen(factory="task:student", files={"task": "3f2a"}),
+        '"kind":"code","factory":"task:student","files":{"task":"3f2a"}',
+    ),
     (
         FiguresAdded(trial="t", figures={"params": 610.0, "size_bytes": 4000}),
         '"kind":"figures","trial":"t","figures":{"params":610.0,"size_bytes":4000}',

@@ -91,6 +91,26 @@ def test_each_finalist_of_a_search_over_width_has_the_control_of_its_own_width(
     )
 
 
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (
+            0.25,
+            "Beside labelled images students with a teacher learned from 4,000 unlabelled images (left out: "
+            "7 in the selection split too, 1,200 in the test split too), 0.25 of each batch; controls from "
+            "labelled ones alone, as many in an epoch, in batches of the recipe's size, so in fewer steps.",
+        ),
+        (1.0, "in the place of labelled ones, an epoch being one pass over them; controls from labelled"),
+    ],
+)
+def test_what_students_had_beside_labelled_images_is_said(summary: Summary, share: float, said: str) -> None:
+    assert "unlabelled" not in summary.plain()
+    counts = {"count": 4000, "in_selection": 7, "in_test": 1200, "share": share}
+    beside = summary.with_overrides(unlabelled=counts)
+    assert any(said in sentence for sentence in comparison(beside))
+    assert not any("unlabelled" in sentence for sentence in comparison(summary))
+
+
 def test_controls_with_other_recipes_stand_beside_the_better_one_and_are_named(
     summary: Summary, control: Callable[..., Control], finalist: Callable[..., Finalist]
 ) -> None:

@@ -19,6 +19,7 @@ from torchvision.datasets.folder import pil_loader
 
 from tests.unit.trainables.data.image_folders import config_of, picture, write_folder
 from trainables.data import load_training
+from trainables.data.layouts.rows import Stretch
 from trainables.data.pictures import examine, read_cut, read_square
 from trainables.data.resizing import EIGHT_BIT_MODES, squared
 
@@ -70,6 +71,11 @@ def test_each_mode_of_eight_bits_gives_torchvisions_picture(tmp_path: Path, mode
     found = examine(path, decode=False)
     assert (found.fault, found.height, found.width) == ("", 14, 20)
     assert np.array_equal(read_square(path, SIDE), expected(path))
+    within = tmp_path / "larger"
+    within.write_bytes(b"before" + path.read_bytes() + b"behind")
+    part = Stretch(within, 6, path.stat().st_size)
+    assert examine(part, decode=True) == examine(path, decode=True)
+    assert np.array_equal(read_square(part, SIDE), expected(path))
 
 
 def test_transparent_colours_are_kept_and_alpha_is_dropped_without_a_warning(tmp_path: Path) -> None:
@@ -146,6 +152,8 @@ def test_exif_orientation_turns_the_picture_upright(tmp_path: Path, suffix: str,
         found = examine(path, decode=decode)
         assert (found.fault, found.width, found.height) == ("", wide, high)
     assert np.array_equal(read_square(path, SIDE), expected(path))
+    part = Stretch(path, 0, path.stat().st_size)
+    assert np.array_equal(read_square(part, SIDE), expected(path))
     box = (3, 5, 9, 8)
     with Image.open(path) as image:
         upright = ImageOps.exif_transpose(image).convert("RGB")
@@ -224,6 +232,34 @@ def digest_of_an_earlier_version(root: Path) -> str:
     digest.update(b"".join(hashlib.sha256(content).digest() for content in contents))
     digest.update(split.labels.numpy().tobytes() + split.ids.numpy().tobytes())
     return digest.hexdigest()
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif"])
+@pytest.mark.parametrize("kind", ["EPS", "TGA", "SGI", "PCX", "PostScript", "text", "archive"])
+def test_files_of_another_kind_are_found_by_their_headers_whatever_they_are_called(
+    tmp_path: Path, kind: str, suffix: str
+) -> None:
+    path = tmp_path / f"one.{suffix}"
+    others = {"PostScript": POSTSCRIPT, "text": b"not a picture", "archive": b"PK\3\4" + bytes(40)}
+    if kind in others:
+        path.write_bytes(others[kind])
+    else:
+        picture(1).save(path, kind)
+    assert examine(path, decode=False).fault.startswith("it is none of AVIF, BMP, DIB, GIF, JPEG")
+    with pytest.raises(ValueError, match="it is none of AVIF, BMP, DIB, GIF, JPEG"):
+        read_square(path, SIDE)
+
+
+@pytest.mark.parametrize(
+    "kind", ["AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"]
+)
+def test_a_kind_that_is_decoded_is_so_under_any_name(tmp_path: Path, kind: str) -> None:
+    picture(1, 20, 14).save(path := tmp_path / "one.png", kind)
+    assert examine(path, decode=True).fault == ""
+    assert np.array_equal(read_square(path, SIDE), expected(path))
 
 
 def test_all_modes_that_count_as_eight_bits_are_brought_to_rgb() -> None:

@@ -104,7 +104,7 @@ def test_a_teacher_with_published_weights_of_other_classes_is_refused_with_what_
     caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published_test_resnet(caches, monkeypatch)
-    with pytest.raises(CheckpointError, match=r"head is of 1000 classes, the data set has 4\. .* rows"):
+    with pytest.raises(CheckpointError, match=r"is of 1000 classes, the data set has 4\. .* `classes: \["):
         load_weights(built(SMALL, n_classes=4), published_weights(SMALL, None, caches))
 
 
@@ -125,8 +125,8 @@ def test_a_folder_of_transformers_is_its_own_publisher_and_says_classes_and_norm
     folder: Path,
 ) -> None:
     config = of(ModelName.TRANSFORMERS, folder)
-    file = published_weights(config, None, folder.parent)
-    assert file == folder / "model.safetensors"
+    file = published_weights(config, None, folder.parent / "run")
+    assert file.is_relative_to(folder.parent / "run")
     load_weights(built(config, n_classes=3), file)
     assert stated_classes(file) == ("a", "b", "c")
     assert stated_normalisation(file) == Normalisation(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
@@ -197,3 +197,52 @@ def test_weights_in_another_form_than_safetensors_say_how_to_save_them(folder: P
     (folder / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"save_pretrained\(max_shard_size='1TB'\)"):
         published_weights(config, None, folder)
+
+
+@pytest.fixture
+def vit(tmp_path: Path) -> Path:
+    """A network whose weights have other names on disk than in memory."""
+    settings = transformers.ViTConfig(
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=8,
+        image_size=8,
+        patch_size=4,
+        id2label=dict(enumerate("abc")),
+    )
+    torch.manual_seed(3)
+    transformers.ViTForImageClassification(settings).save_pretrained(tmp_path / "vit")
+    return tmp_path / "vit"
+
+
+def test_weights_of_other_names_on_disk_are_those_that_the_library_reads(vit: Path) -> None:
+    config = of(ModelName.TRANSFORMERS, vit)
+    file = published_weights(config, None, vit.parent / "run")
+    network = built(config, n_classes=3).eval()
+    load_weights(network, file)
+    expected = transformers.AutoModelForImageClassification.from_pretrained(vit).eval()
+    images = torch.rand(2, 3, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(network(images), expected(images).logits)
+    again = published_weights(config, None, vit.parent / "elsewhere")
+    assert file_sha256(again) == file_sha256(file)
+
+
+def test_a_head_that_a_folder_lacks_is_not_made_up(vit: Path) -> None:
+    backbone = transformers.ViTModel.from_pretrained(vit, add_pooling_layer=False)
+    backbone.save_pretrained(vit)
+    config = of(ModelName.TRANSFORMERS, vit)
+    file = published_weights(config, None, vit.parent / "run")
+    with pytest.raises(CheckpointError, match=r"2 missing: classifier\.weight, classifier\.bias"):
+        load_weights(built(config, n_classes=3), file)
+    start = StartWeights(path=str(file), sha256=file_sha256(file))
+    fresh = start_from(built(config, n_classes=3), start, classes=tuple("abc"))
+    assert fresh == ("classifier.weight", "classifier.bias")
+
+
+def test_a_damaged_folder_is_one_line(vit: Path) -> None:
+    (vit / "config.json").write_text('{"model_type": "vit", "hidden_size": 12, "num_attention_heads": 2}')
+    with pytest.raises(CheckpointError, match=r"transformers cannot read the weights in .*vit") as raised:
+        published_weights(of(ModelName.TRANSFORMERS, vit), None, vit.parent / "run")
+    assert "\n" not in str(raised.value)

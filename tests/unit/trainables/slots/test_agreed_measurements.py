@@ -45,6 +45,14 @@ def test_a_latency_is_measured_once_for_an_architecture_and_counts_for_all_slots
     assert all(key.startswith("latency_ms/") for key in board.values)
 
 
+def test_what_was_agreed_on_for_other_code_does_not_count() -> None:
+    board, data = Board(), separable_data()
+    slot = AgreedMeasurements(CPU, board.agree)
+    for code in (None, "a" * 64, "b" * 64):
+        slot.latency_ms(WIDE, board.build, data, code)
+    assert board.built == len(board.values) == 3
+
+
 def test_a_measurement_leaves_the_generator_of_training_alone() -> None:
     before = torch.get_rng_state()
     AgreedMeasurements(CPU).latency_ms(WIDE, Board().build, separable_data())

@@ -36,7 +36,7 @@ from trainables.signals import Signals
 from trainables.teacher.live import LiveTeacher
 from trainables.teacher.online import OnlineTeacher
 from trainables.training.loop import Course, train
-from trainables.training.ranks import SOLO
+from trainables.training.ranks import SOLO, Share
 from trainables.training.step_inputs import StepInputs
 from trainables.training.workbench import Workbench
 
@@ -79,7 +79,7 @@ def served(
     """The signals of a step in training mode, with random starts and dropout of a fixed seed."""
     serving = StepInputs(config, workbench, model.train(), SOLO)
     torch.manual_seed(SEED)
-    return serving.signals(model, 2, ROWS_B, precision=precision, layout=torch.contiguous_format)
+    return serving.signals(model, 2, Share(ROWS_B, 1.0), precision=precision, layout=torch.contiguous_format)
 
 
 def said(teacher: nn.Module, images: Tensor) -> Tensor:

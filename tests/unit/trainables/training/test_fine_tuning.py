@@ -158,7 +158,7 @@ def test_what_is_frozen_keeps_its_weights_and_statistics_and_the_rest_learns(cha
 def test_frozen_batch_norm_and_dropout_are_as_in_evaluation_and_dropout_before_the_head_is_not() -> None:
     model = student()
     tuning = hold_frozen(model, recipe(freeze=["backbone"]), 3)
-    tuning.hold(model.train())
+    tuning.train(model)
     modes = {name: module.training for name, module in model.named_modules() if not list(module.children())}
     assert {name for name, training in modes.items() if training} == {"drop", "classifier"}
 

@@ -25,7 +25,7 @@ from trainables.models import build_model
 from trainables.models.feature_map_logits import DenseLogits
 from trainables.models.modes import evaluating
 from trainables.signals import Signals
-from trainables.training.ranks import SOLO, Solo
+from trainables.training.ranks import SOLO, Share, Solo
 from trainables.training.step_inputs import StepInputs
 from trainables.training.workbench import Workbench
 
@@ -67,7 +67,9 @@ def network(**fields: Any) -> nn.Module:
 def served(config: ObjectiveBase, workbench: Workbench, model: nn.Module) -> Signals:
     inputs = StepInputs(config, workbench, model, SOLO)
     rows_B = torch.tensor([5, 0, 17, 40])
-    return inputs.signals(model, 2, rows_B, precision=TrainingPrecision.FP32, layout=torch.contiguous_format)
+    return inputs.signals(
+        model, 2, Share(rows_B, 1.0), precision=TrainingPrecision.FP32, layout=torch.contiguous_format
+    )
 
 
 CONVOLUTIONAL: dict[str, dict[str, Any]] = {
