@@ -216,9 +216,12 @@ def _onnx_gives_logits_alone(both: Both) -> Found:
     """What is taken from within a network, or changes how it computes, is PyTorch's."""
     cache = both.config.cache
     for key, is_asked in {"embedding": cache.embedding, "autocast": cache.autocast}.items():
-        if is_asked and both.config.teacher.is_onnx:
+        if is_asked and any(teacher.is_onnx for teacher in both.config.each_teacher):
             text = "found true; an ONNX file gives its logits alone, as it computes them: leave it out"
             yield both.document, Problem(("cache", key), text)
+    if cache.embedding and both.config.teachers:
+        text = "found true; several teachers have no one embedding: leave it out"
+        yield both.document, Problem(("cache", "embedding"), text)
 
 
 def _unlabelled_images_are_learned_from(both: Both) -> Found:

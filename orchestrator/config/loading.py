@@ -18,6 +18,7 @@ from orchestrator.config.overrides import Overrides
 from orchestrator.config.pairs import chosen, split_pair, with_pair
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.config.schema_description import did_you_mean
+from orchestrator.config.teacher_schema import TeacherConfig
 from orchestrator.config.validation_messages import Problem, Problems, as_error, build, shown
 from orchestrator.config.yaml_reader import Document, KeyPath, read_yaml, shortened
 from search_spaces.space import SpaceConfig
@@ -209,22 +210,26 @@ def _resolved(config: ExperimentConfig, document: Document, folder: Path) -> Exp
 
     problems = Problems()
 
-    def absolute(text: str | None, *key: str) -> str | None:
+    def absolute(text: str | None, *key: str | int) -> str | None:
         if text is not None and not _SCHEME.match(text):
             with problems.gathered():
                 return str(_absolute(document, key, folder))
         return text
 
-    teacher = config.teacher
-    if teacher.model is not None:
-        model = teacher.model.with_overrides(
-            **_built_from(teacher.model, folder, absolute, "teacher", "model")
-        )
-        teacher = teacher.with_overrides(model=model)
+    def teacher_resolved(teacher: TeacherConfig, *key: str | int) -> TeacherConfig:
+        if teacher.model is not None:
+            model = teacher.model.with_overrides(
+                **_built_from(teacher.model, folder, absolute, *key, "model")
+            )
+            teacher = teacher.with_overrides(model=model)
+        return teacher.with_overrides(checkpoint=_weights(teacher.checkpoint, absolute, *key))
+
+    several = [teacher_resolved(each, "teachers", place) for place, each in enumerate(config.teachers)]
+    taught = {"teachers": several} if several else {"teacher": teacher_resolved(config.teacher, "teacher")}
     space = absolute(config.space, "space") if _is_path(config.space) else config.space
     resolved = config.with_overrides(
         data=_data_resolved(config.data, absolute),
-        teacher=teacher.with_overrides(checkpoint=_weights(config.teacher.checkpoint, absolute, "teacher")),
+        **taught,
         student=config.student.with_overrides(
             checkpoint=_weights(config.student.checkpoint, absolute, "student"),
             **_built_from(config.student, folder, absolute, "student"),
@@ -247,14 +252,14 @@ def _data_resolved(data: DataConfig, absolute: Callable[..., str | None]) -> Dat
     return data.with_overrides(root=root, unlabelled=data.unlabelled.with_overrides(root=folder))
 
 
-def _weights(text: str | None, absolute: Callable[..., str | None], section: str) -> str | None:
+def _weights(text: str | None, absolute: Callable[..., str | None], *key: str | int) -> str | None:
     """A checkpoint, absolute where it is a file; of a folder of transformers, the file in it."""
-    path = text if is_published(text) else absolute(text, section, "checkpoint")
+    path = text if is_published(text) else absolute(text, *key, "checkpoint")
     return path if path is None or is_elsewhere(text) else str(weights_file(Path(path)))
 
 
 def _built_from(
-    model: ModelConfig, folder: Path, absolute: Callable[..., str | None], *key: str
+    model: ModelConfig, folder: Path, absolute: Callable[..., str | None], *key: str | int
 ) -> dict[str, Any]:
     """Where transformers finds the network: beside the experiment's file, or on the hub."""
     variant = model.variant if model.name is ModelName.TRANSFORMERS else None

@@ -49,6 +49,7 @@ def with_pair(document: Document, name: str | None) -> Document:
     data = {key: value for key, value in document.data.items() if key not in ("pair", "pairs")}
     if name is None:
         return replace(document, data=data)
+    data = {key: value for key, value in data.items() if key not in ("teachers", "combine")}
     pair, base = document.data["pairs"][name], ("pairs", name)
     moved: dict[KeyPath, KeyPath] = {
         ("teacher", "model"): (*base, "teacher"),
@@ -60,7 +61,7 @@ def with_pair(document: Document, name: str | None) -> Document:
     data["teacher"] = {
         "model": pair["teacher"],
         **{key: pair[key] for key in _OF_TEACHER if key in pair},
-        **_recipe(data["teacher"]),
+        **_recipe(data.get("teacher") or {}),
     }
     data["student"] = pair["student"]
     data["training"] = {**(data.get("training") or {}), **(pair.get("training") or {})}

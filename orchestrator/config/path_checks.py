@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from orchestrator.config.schema import ExperimentConfig, TeacherConfig
+from orchestrator.config.schema import ExperimentConfig
+from orchestrator.config.teacher_schema import TeacherConfig
 from orchestrator.config.validation_messages import Problem, as_error, shown
 from orchestrator.config.yaml_reader import Document, KeyPath
 from trainables.checkpoint_header import SUFFIXES, stated_normalisation, why_unreadable
@@ -28,30 +29,47 @@ def check_paths(config: ExperimentConfig, document: Document) -> None:
     Raises:
         ConfigError: what is not there, or cannot be used.
     """
-    problems = []
-    root, checkpoint = config.data.root, config.teacher.checkpoint
+    problems: list[Problem] = []
+    root = config.data.root
     if root is not None and not config.data.download and not is_there(Path(root), stat.S_ISDIR):
         problems.append(_absent(("data", "root"), root, "folder", document))
     unlabelled = None if config.data.unlabelled is None else config.data.unlabelled.root
     if unlabelled is not None and not is_there(Path(unlabelled), stat.S_ISDIR):
         problems.append(_absent(("data", "unlabelled", "root"), unlabelled, "folder", document))
-    named = {"teacher": checkpoint, "student": config.student.checkpoint}
-    files = {name: file for name, file in named.items() if file is not None and not is_elsewhere(file)}
-    found_wrong = {
-        name: why_unreadable(Path(file), suffixes=SUFFIXES if name == "student" else (*SUFFIXES, ONNX))
-        for name, file in files.items()
-    }
-    for section, problem in found_wrong.items():
-        if problem is not None:
-            found, file = document.value((section, "checkpoint")), files[section]
-            there = "" if found == file else f", not {file}"
-            problems.append(Problem((section, "checkpoint"), f"found {shown(found)}; {problem}{there}"))
-    is_readable = "teacher" in files and found_wrong["teacher"] is None
-    if is_readable and not _tells_normalisation(config.teacher):
-        text = f"it does not say how images were normalised when it was trained; {TO_WRITE}"
-        problems.append(Problem(("teacher", "checkpoint"), text))
+    if config.student.checkpoint is not None:
+        problems += _of_checkpoint(("student",), config.student.checkpoint, document)
+    for key, teacher in _teachers(config):
+        if teacher.checkpoint is not None:
+            problems += _of_teacher(key, teacher, teacher.checkpoint, document)
     if problems:
         raise as_error(document, problems)
+
+
+def _teachers(config: ExperimentConfig) -> list[tuple[KeyPath, TeacherConfig]]:
+    """Each teacher, and where it stands in the file."""
+    if not config.teachers:
+        return [(("teacher",), config.teacher)]
+    return [(("teachers", place), teacher) for place, teacher in enumerate(config.teachers)]
+
+
+def _of_teacher(key: KeyPath, teacher: TeacherConfig, file: str, document: Document) -> list[Problem]:
+    problems = _of_checkpoint(key, file, document, suffixes=(*SUFFIXES, ONNX))
+    if problems or is_elsewhere(file) or _tells_normalisation(teacher):
+        return problems
+    text = f"it does not say how images were normalised when it was trained; {TO_WRITE}"
+    return [Problem((*key, "checkpoint"), text)]
+
+
+def _of_checkpoint(
+    key: KeyPath, file: str, document: Document, *, suffixes: Sequence[str] = SUFFIXES
+) -> list[Problem]:
+    """What is wrong with a file of weights, at most one thing; one that is to be brought is not looked at."""
+    problem = None if is_elsewhere(file) else why_unreadable(Path(file), suffixes=suffixes)
+    if problem is None:
+        return []
+    found = document.value((*key, "checkpoint"))
+    there = "" if found == file else f", not {file}"
+    return [Problem((*key, "checkpoint"), f"found {shown(found)}; {problem}{there}")]
 
 
 def _tells_normalisation(teacher: TeacherConfig) -> bool:

@@ -9,128 +9,22 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from orchestrator.config.constraints import parse_constraints
 from orchestrator.config.registry_name import registrable
+from orchestrator.config.teacher_schema import NOBODY, ExpectedAccuracy, MemberConfig, TeacherConfig
 from orchestrator.config.tracking_uri import absolute_tracking_uri
 from trainables.config import (
     CacheConfig,
+    Combine,
     Config,
     DataConfig,
     ModelConfig,
     StudentConfig,
-    TeacherSource,
     TrainingConfig,
     ViewsConfig,
 )
-from trainables.config.base import FiniteFloat, Scalar
-from trainables.config.checkpoints import is_elsewhere
-from trainables.config.teacher import ONNX, OnnxOutput, Pretrained, StatedClasses, StatedNormalisation
-from trainables.errors import ConfigError
+from trainables.config.base import Scalar
+from trainables.config.teacher import Pretrained, StatedClasses, StatedNormalisation
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
-
-
-ExpectedAccuracy = Annotated[
-    FiniteFloat | None,
-    Field(
-        gt=0,
-        le=1,
-        description="fraction of the selection split that the teacher must get right, or the run stops",
-        exclude_if=lambda expected: expected is None,
-    ),
-]
-
-
-class TeacherConfig(Config):
-    """A teacher that is trained here, or loaded from a checkpoint, or of which only logits are known."""
-
-    model: ModelConfig | None = None
-    checkpoint: str | None = Field(
-        None,
-        description=".safetensors, or .pt read with weights_only; .onnx, which needs no `model`; a folder of "
-        "transformers; `published` (or `published:TAG`): those of its library; or models:/NAME/VERSION, "
-        "models:/NAME@ALIAS, runs:/RUN/PATH in MLflow; without it the teacher is trained",
-    )
-    output: OnnxOutput = None
-    imported: bool = Field(
-        False, description="no network: its logits were brought by `stillhouse cache import`"
-    )
-    pretrained: Pretrained = False
-    normalisation: StatedNormalisation = None
-    classes: StatedClasses = None
-    expected_accuracy: ExpectedAccuracy = None
-    training: TrainingConfig = TrainingConfig()
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if self.is_onnx and self.model is not None:
-            raise ValueError("an ONNX file (`checkpoint`) holds its network: leave out `model`")
-        if self.is_onnx and is_elsewhere(self.checkpoint):
-            raise ValueError("an ONNX file (`checkpoint`) is given by its path: fetch it first")
-        if not self.is_onnx and self.imported == (self.model is not None):
-            raise ValueError(
-                "give a `model`, or `imported: true` where only its logits are known, not both; a "
-                "`checkpoint` that is an ONNX file needs neither"
-            )
-        if self.output is not None and not self.is_onnx:
-            raise ValueError(
-                "`output` is for a `checkpoint` that is an ONNX file; a factory's stands in `model`"
-            )
-        if self.imported and self.checkpoint is not None:
-            raise ValueError("`checkpoint` goes with a `model`; imported logits have no network")
-        if self.imported and self.expected_accuracy is not None:
-            raise ValueError("`expected_accuracy` goes with a `model`; imported logits have no network")
-        if self.pretrained and (self.model is None or self.model.factory is None or self.checkpoint):
-            raise ValueError(
-                "`pretrained` is for a `model` by `factory` that brings its weights, without a `checkpoint`"
-            )
-        if self.model is not None:
-            self.model.require_published(self.checkpoint)
-        if self.training.freeze or self.training.lr_groups:
-            raise ValueError("`freeze` and `lr_groups` are for students; a teacher is trained as a whole")
-        if self.normalisation is not None and self.checkpoint is None and not self.pretrained:
-            raise ValueError(
-                "`normalisation` is for weights that were trained elsewhere (`checkpoint`, or `pretrained`); "
-                "a teacher that is trained here has that of the data (`data.mean` and `data.std`)"
-            )
-        if self.classes is not None and self.checkpoint is None and not self.pretrained:
-            raise ValueError(
-                "`classes` is for weights that were trained elsewhere (`checkpoint`, or `pretrained`); a "
-                "teacher that is trained here has those of the data"
-            )
-        return self
-
-    @property
-    def is_onnx(self) -> bool:
-        """Whether its network and weights are in an ONNX file."""
-        return self.checkpoint is not None and self.checkpoint.endswith(ONNX)
-
-    @property
-    def source(self) -> TeacherSource:
-        """The network, and where its weights come from.
-
-        Raises:
-            ConfigError: the teacher's logits were imported.
-        """
-        return TeacherSource(
-            model=None if self.is_onnx else self.network,
-            checkpoint=self.checkpoint,
-            output=self.output,
-            pretrained=self.pretrained,
-            normalisation=self.normalisation,
-            classes=self.classes,
-        )
-
-    @property
-    def network(self) -> ModelConfig:
-        """The model.
-
-        Raises:
-            ConfigError: the teacher's logits were imported, or its network is in an ONNX file.
-        """
-        if self.is_onnx:
-            raise ConfigError("the teacher has no network of PyTorch: it is an ONNX file")
-        if self.model is None:
-            raise ConfigError("the teacher has no network: its logits were imported")
-        return self.model
 
 
 class BudgetConfig(Config):
@@ -235,7 +129,18 @@ class ExperimentConfig(Config):
     out: str | None = Field(None, min_length=1, description="output folder; default: out/<name>")
     seed: int = Field(0, ge=0, lt=2**31, description="every other seed derives from it")
     data: DataConfig
-    teacher: TeacherConfig
+    teacher: TeacherConfig = Field(NOBODY, exclude_if=lambda teacher: teacher == NOBODY)
+    teachers: tuple[MemberConfig, ...] = Field(
+        (),
+        min_length=2,
+        description="several teachers in the place of `teacher`: the cache holds the mean of their answers",
+        exclude_if=lambda teachers: not teachers,
+    )
+    combine: Combine = Field(
+        Combine.PROBABILITIES,
+        description="what of several teachers is averaged: their probabilities, or their logits",
+        exclude_if=lambda combine: combine is Combine.PROBABILITIES,
+    )
     student: StudentConfig
     views: ViewsConfig
     training: TrainingConfig = TrainingConfig()
@@ -257,6 +162,17 @@ class ExperimentConfig(Config):
         exclude_if=lambda pairs: not pairs,
     )
 
+    @model_validator(mode="after")
+    def _someone_teaches(self) -> Self:
+        if (self.teacher == NOBODY) != bool(self.teachers):
+            raise ValueError("give either `teacher`, or `teachers`, a list of two or more")
+        return self
+
+    @property
+    def each_teacher(self) -> tuple[TeacherConfig, ...]:
+        """The teacher, or each of several."""
+        return self.teachers or (self.teacher,)
+
     @property
     def unlabelled_in_words(self) -> str:
         """What a batch of the file's recipe holds of unlabelled images; nothing where there are none."""
@@ -274,12 +190,12 @@ class ExperimentConfig(Config):
 
     @property
     def factories(self) -> tuple[str, ...]:
-        """Of data, unlabelled images, teacher and student, each once."""
-        data, teacher = self.data, self.teacher.model
+        """Of data, unlabelled images, teachers and student, each once."""
+        data = self.data
         paths = (
             data.factory,
             data.unlabelled.factory if data.unlabelled else None,
-            teacher.factory if teacher else None,
+            *(teacher.model.factory for teacher in self.each_teacher if teacher.model),
             self.student.factory,
         )
         return tuple(dict.fromkeys(path for path in paths if path is not None))

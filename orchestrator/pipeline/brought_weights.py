@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import tracking_uri
+from orchestrator.config.teacher_schema import MemberConfig, TeacherConfig
 from orchestrator.config.tracking_uri import absolute_tracking_uri
-from trainables.config import ModelConfig, ModelName, digest_of
+from trainables.config import ModelConfig, ModelName, StudentConfig, digest_of
 from trainables.config.checkpoints import is_elsewhere, is_pinned, is_published, is_tracked, published_tag
 from trainables.errors import ConfigError
 from trainables.models.foreign.published import published_weights
 from trainables.models.foreign.transformers_weights import is_of_transformers, transformers_weights
 
+Part = TypeVar("Part", TeacherConfig, MemberConfig, StudentConfig)
 WEIGHTS_FOLDER: Final = "weights"
 """Below the output folder."""
 _DIGITS: Final = 12
@@ -27,17 +29,25 @@ def pinned(loaded: LoadedExperiment) -> LoadedExperiment:
     Raises:
         StillhouseError: MLflow does not answer, or has no such model.
     """
-    changes: dict[str, Any] = {}
-    for section in ("teacher", "student"):
-        part = getattr(loaded.config, section)
-        checkpoint = part.checkpoint
-        if is_tracked(checkpoint) and not is_pinned(checkpoint):
-            # Late, here and below: MLflow takes as long to import as torch, and few runs need it so early.
-            from orchestrator.tracking.stored_weights import pinned_uri
+    config = loaded.config
+    changes: dict[str, Any] = {"student": _pinned(loaded, config.student)}
+    if config.teachers:
+        changes["teachers"] = [_pinned(loaded, teacher) for teacher in config.teachers]
+    else:
+        changes["teacher"] = _pinned(loaded, config.teacher)
+    changed = config.with_overrides(**changes)
+    return loaded if changed == config else replace(loaded, config=changed)
 
-            named = pinned_uri(checkpoint, store=_store(loaded, checkpoint))
-            changes[section] = part.with_overrides(checkpoint=named)
-    return replace(loaded, config=loaded.config.with_overrides(**changes)) if changes else loaded
+
+def _pinned(loaded: LoadedExperiment, part: Part) -> Part:
+    """A teacher or student whose weights have a name in MLflow that stays theirs."""
+    checkpoint = part.checkpoint
+    if checkpoint is None or not is_tracked(checkpoint) or is_pinned(checkpoint):
+        return part
+    # Late, here and below: MLflow takes as long to import as torch, and few runs need it so early.
+    from orchestrator.tracking.stored_weights import pinned_uri
+
+    return part.with_overrides(checkpoint=pinned_uri(checkpoint, store=_store(loaded, checkpoint)))
 
 
 def needs_bringing(checkpoint: str, model: ModelConfig) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ from trainables.checkpoint_header import known_by
 from trainables.config import (
     OBJECTIVE_CONFIGS,
     CacheIdentity,
-    KeptNetwork,
+    KeptEnsemble,
+    KeptTeacher,
     ModelConfig,
     OnlineSpec,
     StartWeights,
@@ -57,6 +58,8 @@ class Run:
     console: Console
     weights: Path | None = None
     """Where weights that are brought from elsewhere are put; none: into a folder of `out`."""
+    member: int | None = None
+    """Which of several teachers it is about, counted from 1; none where there is one, or it is about all."""
 
     @property
     def experiment(self) -> ExperimentConfig:
@@ -136,10 +139,34 @@ class Run:
         """A path as fingerprints hold it: they know it again when the folder was moved."""
         return self.ledger.key_paths(self.loaded.folder)(text)
 
-    def kept(self, teacher: TeacherFacts) -> KeptNetwork | None:
+    def with_teacher(self, number: int) -> Run:
+        """The run as if one of its several teachers, counted from 1, were its only one."""
+        plain = self.experiment.plain()
+        several = {"teachers", "combine"}
+        config = ExperimentConfig.from_plain(
+            {
+                **{name: value for name, value in plain.items() if name not in several},
+                "teacher": self.experiment.teachers[number - 1].alone.plain(),
+            }
+        )
+        return replace(self, loaded=replace(self.loaded, config=config), member=number)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Of each of several teachers in the mean of their answers; they sum to one."""
+        weights = [member.weight for member in self.experiment.teachers]
+        return tuple(weight / sum(weights) for weight in weights)
+
+    def kept(self, teacher: TeacherFacts) -> KeptTeacher | None:
         """What is loaded to ask a teacher; none where only its logits are known, and before it is made."""
-        config = self.experiment.teacher
-        return None if config.imported else teacher.kept(config.source)
+        config = self.experiment
+        if not config.teachers:
+            return None if config.teacher.imported else teacher.kept(config.teacher.source)
+        pairs = zip(config.teachers, teacher.members, strict=False)
+        members = [kept for own, facts in pairs if (kept := facts.kept(own.source)) is not None]
+        if len(members) < len(config.teachers):
+            return None
+        return KeptEnsemble(members=tuple(members), shares=self.shares, combine=config.combine)
 
     @property
     def view_seed(self) -> int:

@@ -20,7 +20,7 @@ from orchestrator.records.students_table import accuracy_text
 from orchestrator.records.summary import read_summary
 from orchestrator.terminal.console import Console
 from orchestrator.terminal.formatting import duration, percent
-from trainables.config import Config, KeptNetwork, Split, TrialSpec
+from trainables.config import Config, KeptNetwork, KeptTeacher, Split, TrialSpec
 from trainables.config.faithfulness import BallSearch, ConfidenceOf
 from trainables.data import ImageSplit, TrainingData, load_test, load_training
 from trainables.errors import CheckpointError, ConfigError
@@ -150,7 +150,7 @@ class _Evaluator:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._workbench = Workbench(data, run.experiment.views, view_seed=run.view_seed, device=device)
 
-    def loaded(self, kept: KeptNetwork) -> nn.Module:
+    def loaded(self, kept: KeptTeacher) -> nn.Module:
         """A network with its weights."""
         return load_teacher(kept, self._data).to(self._workbench.device)
 
@@ -240,7 +240,7 @@ def _teacher(run: Run, *, needs_network: bool) -> TeacherFacts:
             "--faithfulness asks it about altered images; leave it out, or give the experiment the "
             "teacher's `model` and `checkpoint`"
         )
-    if needs_network and run.experiment.teacher.is_onnx:
+    if needs_network and any(teacher.is_onnx for teacher in run.experiment.each_teacher):
         raise ConfigError(
             f"the teacher of {run.experiment.name} is an ONNX file, which gives no gradient, and "
             "--faithfulness attacks both networks along theirs; leave it out, or give the teacher as a "

@@ -11,7 +11,7 @@ import ray
 from orchestrator.config.constraints import Constraint, parse_constraints
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.slot_jobs import run_jobs
-from orchestrator.records.costs import TEACHER, StudentCosts, numbers_of
+from orchestrator.records.costs import TEACHER, StudentCosts, member_name, numbers_of
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.ledger_writer import Bookkeeper, agreements_in
@@ -19,7 +19,9 @@ from orchestrator.records.relations import may_control
 from orchestrator.records.selection import choose_finalists
 from orchestrator.search.trial_specs import controls_for, repeat_jobs
 from trainables.config import (
+    KeptEnsemble,
     KeptNetwork,
+    KeptTeacher,
     ModelConfig,
     OnlineSpec,
     Role,
@@ -62,11 +64,8 @@ def profile_stage(
     By trial id; under `teacher` the teacher's, where it has a network that was measured beside them.
     """
     students, distinct, key = _architectures(search, records)
-    networks: dict[str, ModelConfig | KeptNetwork] = {**distinct}
-    if run.experiment.teacher.model is not None:
-        networks[TEACHER] = run.experiment.teacher.model
-    elif teacher is not None and (kept := run.kept(teacher)) is not None:
-        networks[TEACHER] = kept
+    networks: dict[str, ModelConfig | KeptTeacher] = {**distinct}
+    networks |= _teachers(run, teacher)
 
     def measure() -> dict[str, Any]:
         run.workers.start_slots()
@@ -82,6 +81,18 @@ def profile_stage(
         return found
 
     return _costs(students, run.stages.run("profile", key, measure))
+
+
+def _teachers(run: Run, facts: TeacherFacts | None) -> dict[str, ModelConfig | KeptTeacher]:
+    """What of the teacher is measured, and of several each: the architecture where that is enough."""
+    if run.experiment.teacher.model is not None:
+        return {TEACHER: run.experiment.teacher.model}
+    kept = None if facts is None else run.kept(facts)
+    members = kept.members if isinstance(kept, KeptEnsemble) else ()
+    each: dict[str, ModelConfig | KeptTeacher] = {
+        member_name(number): member for number, member in enumerate(members, start=1)
+    }
+    return each if kept is None else {**each, TEACHER: kept}
 
 
 def known_costs(run: Run, search: str, records: Sequence[TrialRecord]) -> dict[str, StudentCosts] | None:
@@ -172,12 +183,16 @@ def _test_jobs(
         beside = OnlineSpec(network=kept, batch_size=run.experiment.cache.batch_size)
         jobs = {trial: job.with_overrides(teacher=beside) for trial, job in jobs.items()}
         jobs[TEACHER] = _evaluation(TEACHER, kept, workbench)
+    if isinstance(kept, KeptEnsemble):
+        for number, member in enumerate(kept.members, start=1):
+            jobs[member_name(number)] = _evaluation(f"{TEACHER}-{number}", member, workbench)
     return jobs
 
 
-def _places(run: Run, network: KeptNetwork) -> str:
+def _places(run: Run, network: KeptTeacher) -> str | list[str]:
     """Where a network's weights are, as fingerprints hold it."""
-    return run.key_path(network.weights)
+    places = [run.key_path(file) for file in network.files]
+    return places if isinstance(network, KeptEnsemble) else places[0]
 
 
 def chosen_finalists(
@@ -209,8 +224,8 @@ def _architectures(
 
 def _costs(students: Mapping[str, ModelConfig], measured: Mapping[str, Any]) -> dict[str, StudentCosts]:
     names = {trial: student.digest() for trial, student in students.items()}
-    if TEACHER in measured:  # an earlier version did not measure it
-        names[TEACHER] = TEACHER
+    # An earlier version did not measure the teacher.
+    names |= {name: name for name in measured if name == TEACHER or name.startswith(f"{TEACHER} ")}
     return {name: StudentCosts.from_plain(measured[digest]) for name, digest in names.items()}
 
 
@@ -261,5 +276,5 @@ def _reasons(failed: Sequence[TrialRecord]) -> str:
     return "; ".join(dict.fromkeys(str(record.reason) for record in failed))
 
 
-def _evaluation(trial: str, network: KeptNetwork, workbench: WorkbenchSpec) -> EvaluateJob:
+def _evaluation(trial: str, network: KeptTeacher, workbench: WorkbenchSpec) -> EvaluateJob:
     return EvaluateJob(job_id=f"test-{trial}", workbench=workbench, network=network, split=Split.TEST)

@@ -36,19 +36,23 @@ def run_key(loaded: LoadedExperiment, ledger: Ledger) -> str:
     """
     config = loaded.config.plain()
     paths = ledger.key_paths(loaded.folder)
-    for section, name in (("data", "root"), ("teacher", "checkpoint"), ("cache", "uri")):
-        if config[section][name] is not None and not is_elsewhere(config[section][name]):
-            config[section][name] = paths(config[section][name])
+    teachers = config["teachers"] if loaded.config.teachers else [config["teacher"]]
+    named = [(config["data"], "root"), (config["cache"], "uri"), *((one, "checkpoint") for one in teachers)]
+    for section, name in named:
+        if section[name] is not None and not is_elsewhere(section[name]):
+            section[name] = paths(section[name])
     unlabelled = config["data"].get("unlabelled")
     if unlabelled and unlabelled["root"] is not None:
         unlabelled["root"] = paths(unlabelled["root"])
     config["space"] = paths(config["space"])
     teacher, student = loaded.config.teacher, loaded.config.student
-    if teacher.model is not None:
-        config["teacher"]["model"] = known_by(teacher.model)
+    for plain, each in zip(teachers, loaded.config.each_teacher, strict=True):
+        plain["model"] = each.model and known_by(each.model)
     config["student"].update(known_by(student.network))
     file = str(imported_file(loaded)) if teacher.imported else teacher.checkpoint
     stamp: list[Any] = file_stamp(file)
+    if loaded.config.teachers:
+        stamp = [file_stamp(each.checkpoint) for each in loaded.config.teachers]
     if student.checkpoint is not None and not is_elsewhere(student.checkpoint):
         config["student"]["checkpoint"] = [paths(student.checkpoint), file_stamp(student.checkpoint)]
     if ledger.former_place is None:  # an earlier version had the place of the output folder in it

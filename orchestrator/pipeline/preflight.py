@@ -20,6 +20,7 @@ from orchestrator.pipeline.finished import file_stamp
 from orchestrator.pipeline.imported_teacher import read_imported
 from orchestrator.pipeline.preflight_networks import NetworkChecks
 from orchestrator.pipeline.teacher_stage import known_teacher, look_at_images
+from orchestrator.pipeline.teachers.ensemble import each_run, named
 from orchestrator.pipeline.unlabelled_stage import keyed_data
 from orchestrator.terminal.console import Progress
 from orchestrator.terminal.masking import without_secrets
@@ -102,16 +103,14 @@ def preflight_key(run: Run) -> str:
     """Fingerprint of what data and networks are made of; the code of factories counts, file by file."""
     experiment = run.experiment
     uri, start = experiment.cache.uri, run.start_file
-    checkpoint = None if experiment.teacher.imported else run.teacher_source.checkpoint
-    teacher, cache = experiment.teacher.plain(), experiment.cache.plain()
-    teacher["model"] = experiment.teacher.model and known_by(experiment.teacher.model)
-    teacher["checkpoint"] = checkpoint and run.key_path(checkpoint)
+    cache, teachers = experiment.cache.plain(), [_keyed_teacher(each) for each in each_run(run)]
+    shares = [list(run.shares), experiment.combine.value]
     cache["uri"] = uri and run.key_path(uri)
     return digest_of(
         {
             "data": keyed_data(run, experiment.data),
-            "teacher": teacher,
-            "checkpoint": file_stamp(checkpoint),
+            "teacher": teachers[0][0] if len(teachers) == 1 else [shares, *teachers],
+            "checkpoint": teachers[0][1],
             "students": [known_by(experiment.student.network), run.space.student.plain()],
             **({"start": [run.key_path(start), file_stamp(start)]} if start else {}),
             "views": experiment.views.plain(),
@@ -120,6 +119,16 @@ def preflight_key(run: Run) -> str:
             "factories": {path: sources.digest for path, sources in run.loaded.code.items()},
         }
     )
+
+
+def _keyed_teacher(run: Run) -> tuple[dict[str, Any], list[int]]:
+    """What is said of a teacher, and the stamp of its checkpoint, as fingerprints hold them."""
+    config = run.experiment.teacher
+    checkpoint = None if config.imported else run.teacher_source.checkpoint
+    teacher = config.plain()
+    teacher["model"] = config.model and known_by(config.model)
+    teacher["checkpoint"] = checkpoint and run.key_path(checkpoint)
+    return teacher, file_stamp(checkpoint)
 
 
 def _tell(run: Run, found: Findings) -> None:
@@ -169,8 +178,8 @@ def _look_inside(run: Run, found: Findings) -> None:
         return
     networks = NetworkChecks(run, data)
     before = len(found.problems)
-    if not run.experiment.teacher.imported:
-        found.notes += found.attempt(networks.teacher) or []
+    for each in () if run.experiment.teacher.imported else each_run(run):
+        found.notes += found.attempt(lambda each=each: _teacher(each, data)) or []  # type: ignore[misc]
     teacher_is_well = len(found.problems) == before
     for student in networks.students():
         before = len(found.problems)
@@ -180,6 +189,15 @@ def _look_inside(run: Run, found: Findings) -> None:
             found.attempt(lambda student=student: networks.export(student))  # type: ignore[misc]
     if teacher_is_well:
         found.attempt(lambda: require_cache_room(run, known_teacher(run, data), data))
+
+
+def _teacher(run: Run, data: TrainingData) -> list[str]:
+    """Notes about one teacher, with its number where there are several."""
+    try:
+        notes = NetworkChecks(run, data).teacher()
+    except StillhouseError as error:
+        raise named(run, error) from error
+    return notes if run.member is None else [f"number {run.member}, {note}" for note in notes]
 
 
 def _inspected(run: Run, found: Findings) -> TrainingData | None:

@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.finished import STAGE, run_key
 from orchestrator.pipeline.preflight import leaks_found
-from orchestrator.records.costs import TEACHER, StudentCosts, numbers_of
+from orchestrator.records.costs import TEACHER, StudentCosts, member_name, numbers_of
 from orchestrator.records.events import FiguresAdded, StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.places import summary_as_written
@@ -20,6 +20,7 @@ from orchestrator.records.student_figures import Control, Finalist, control_stud
 from orchestrator.records.summary import (
     CacheFigures,
     Exported,
+    MemberFigures,
     MlflowPlace,
     Summary,
     TeacherFigures,
@@ -197,6 +198,7 @@ def _summary(
             params=results.teacher.params,
             selection_accuracy=results.teacher.selection_accuracy,
             **_of_the_teacher(results),
+            members=_members(run, results),
         ),
         cache=_cache_figures(results.cache),
         trials=tuple(trial_row(record, results.costs.get(record.trial)) for record in results.records),
@@ -238,6 +240,23 @@ def _control(run: Run, results: RunResults, group: Group, searched: Mapping[str,
         varied=varied_values(searched, spec),
         recipe="experiment" if is_the_files else "search",
     )
+
+
+def _members(run: Run, results: RunResults) -> tuple[MemberFigures, ...]:
+    """Of several teachers, each."""
+    figures = []
+    for number, (share, facts) in enumerate(zip(run.shares, results.teacher.members, strict=False), start=1):
+        tested, costs = results.tested.get(member_name(number), {}), results.costs.get(member_name(number))
+        figures.append(
+            MemberFigures(
+                share=share,
+                params=facts.params,
+                selection_accuracy=facts.selection_accuracy,
+                test_accuracy=tested.get("accuracy"),
+                latency_ms=None if costs is None else costs.latency_ms,
+            )
+        )
+    return tuple(figures)
 
 
 def _of_the_teacher(results: RunResults) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.imported_teacher import imported_facts, read_imported
+from orchestrator.pipeline.teachers.ensemble import ensemble_stage, recorded_ensemble
 from orchestrator.pipeline.unlabelled_stage import (
     keyed_data,
     recorded_unlabelled,
@@ -38,17 +39,25 @@ from trainables.training.train_teacher import TeacherFacts, TeacherRequest, chec
 
 
 def teacher_stage(run: Run) -> TeacherFacts:
-    """The teacher: trained or loaded once, then known by the digest of its weights."""
-    config = run.experiment.teacher
-    if config.imported:
+    """The teacher, or several: trained or loaded once, then known by the digest of its weights."""
+    if run.experiment.teacher.imported:
         return _imported_stage(run)
+    facts = ensemble_stage(run, _one_teacher) if run.experiment.teachers else _one_teacher(run)
+    if facts.split.left_out:
+        run.console.info(f"{facts.split.left_out:,} unreadable images are left out (data.skip_unreadable)")
+    return with_unlabelled(run, facts)
+
+
+def _one_teacher(run: Run) -> TeacherFacts:
+    config = run.experiment.teacher
+    name = "teacher" if run.member is None else f"teacher {run.member}"
     request, key = teacher_request(run)
 
     def make() -> dict[str, Any]:
         look_at_images(request.data, run.console)
         run.workers.start_slots_early()
         epochs = None if request.is_loaded else config.training.epochs
-        with run.console.progress("teacher", epochs) as progress:
+        with run.console.progress(name, epochs) as progress:
 
             def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
                 progress.update(epoch, f"selection {100 * metrics[ACCURACY]:.2f} %")
@@ -60,9 +69,9 @@ def teacher_stage(run: Run) -> TeacherFacts:
     def is_there(result: dict[str, Any]) -> bool:
         return Path(result["weights"]).is_file()
 
-    facts = TeacherFacts.from_plain(run.stages.run("teacher", key, make, still_valid=is_there))
+    facts = TeacherFacts.from_plain(run.stages.run(name, key, make, still_valid=is_there))
     run.console.info(
-        f"teacher {facts.fingerprint[:8]}: {facts.params or 0:,} parameters, "
+        f"{name} {facts.fingerprint[:8]}: {facts.params or 0:,} parameters, "
         f"selection {percent(facts.selection_accuracy)} %{_normalised(facts.normalisation)}"
         f"{_aligned(facts.classes)}{''.join(f'; {done}' for done in facts.adapted)}"
     )
@@ -71,9 +80,7 @@ def teacher_stage(run: Run) -> TeacherFacts:
         require_better_than_chance(facts.chance, expected=config.expected_accuracy)
     elif facts.chance is not None and facts.chance.is_suspicious:
         run.console.info(f"warning: {chance_in_words(facts.chance)}; train it longer, or look at its labels")
-    if facts.split.left_out:
-        run.console.info(f"{facts.split.left_out:,} unreadable images are left out (data.skip_unreadable)")
-    return with_unlabelled(run, facts)
+    return facts
 
 
 def _require_same_data(run: Run, facts: TeacherFacts) -> None:
@@ -101,8 +108,8 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
         **run.teacher_source.plain(),
         training=config.training,
         views=ViewsConfig(weak=experiment.views.weak.with_overrides(views=n_views)),
-        seed=derive_seed(experiment.seed, "teacher"),
-        folder=str(run.out / "teacher"),
+        seed=derive_seed(experiment.seed, "teacher", *([] if run.member is None else [run.member])),
+        folder=str(run.out / "teacher" / ("" if run.member is None else str(run.member))),
         threads=experiment.cluster.cpus_per_worker,
         code=run.edited(config.model.factory if config.model else None, experiment.data.factory),
     )
@@ -160,11 +167,13 @@ def recorded_teacher(run: Run) -> TeacherFacts | None:
 
 
 def _recorded(run: Run) -> TeacherFacts | None:
+    if run.experiment.teachers:
+        return recorded_ensemble(run, _recorded)
     if run.experiment.teacher.imported:
         key = _imported_key(run, read_imported(run.loaded))
     else:
         _, key = teacher_request(run)
-    done = run.ledger.finished("teacher", key)
+    done = run.ledger.finished("teacher" if run.member is None else f"teacher {run.member}", key)
     return None if done is None else TeacherFacts.from_plain(done.found)
 
 
@@ -177,6 +186,8 @@ def known_teacher(run: Run, data: TrainingData | None = None) -> TeacherFacts | 
         ConfigError: its logits are still to be imported.
         CheckpointError: its checkpoint cannot be read, or does not fit the model.
     """
+    if run.experiment.teachers:
+        return recorded_ensemble(run, lambda member: known_teacher(member, data))
     if run.experiment.teacher.imported:
         return imported_facts(read_imported(run.loaded), data or load_training(run.experiment.data))
     facts = _recorded(run)

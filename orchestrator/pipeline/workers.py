@@ -23,6 +23,7 @@ from orchestrator.terminal.console import Console
 from trainables.slots.follower import Follower, start_broker
 from trainables.slots.messages import End, Message
 from trainables.slots.pool import SlotPool, SlotShape
+from trainables.training.measure_ensemble import EnsembleRequest, measure_ensemble
 from trainables.training.train_teacher import TeacherFacts, TeacherRequest, make_teacher
 from trainables.user_code import FOLDER_VARIABLE
 
@@ -155,6 +156,21 @@ class Workers:
             raise error.cause from error
         return TeacherFacts.from_plain(facts)
 
+    def ensemble(self, request: EnsembleRequest) -> TeacherFacts:
+        """Have several finished teachers looked at together on some worker of the cluster.
+
+        Raises:
+            StillhouseError: whatever `measure_ensemble` raises.
+        """
+        _ = self.broker  # connects
+        cpus, gpus = self.stage_resources()
+        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=2)(_ensemble_task)
+        try:
+            facts: dict[str, Any] = ray.get(task.remote(request.plain()))
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        return TeacherFacts.from_plain(facts)
+
 
 def is_left_open() -> bool:
     """Whether a session was left to end with the process, since a slot was slow to leave."""
@@ -183,6 +199,10 @@ def _teacher_task(request: dict[str, Any], broker: Any, job_id: str, attempt: in
     facts = make_teacher(TeacherRequest.from_plain(request), tell)
     ray.get(broker.report.remote(job_id, attempt, Message(end=End.COMPLETED)))
     return facts.plain()
+
+
+def _ensemble_task(request: dict[str, Any]) -> dict[str, Any]:
+    return measure_ensemble(EnsembleRequest.from_plain(request)).plain()
 
 
 @contextmanager

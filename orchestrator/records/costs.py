@@ -13,6 +13,11 @@ TEACHER: Final = "teacher"
 """Where figures are kept by trial id, the teacher's are kept under this name."""
 
 
+def member_name(number: int) -> str:
+    """Under which name figures of one of several teachers are kept, which are counted from 1."""
+    return f"{TEACHER} {number}"
+
+
 class StudentCosts(Config):
     """Costs of one architecture; latencies are those of one image at a time.
 

@@ -7,7 +7,7 @@ from typing import Final
 from orchestrator.records.relations import LABELS_ALONE
 from orchestrator.records.selection import PairedDifference
 from orchestrator.records.student_figures import Control, Finalist, Students
-from orchestrator.records.summary import Summary, is_champion
+from orchestrator.records.summary import MemberFigures, Summary, TeacherFigures, is_champion
 from orchestrator.terminal.formatting import UNKNOWN, counted, percent, short_parameters
 
 COLUMNS = (
@@ -42,7 +42,8 @@ def students_table(summary: Summary) -> tuple[tuple[str, ...], list[tuple[str, .
     )
     params = UNKNOWN if teacher.params is None else f"{teacher.params:,}"
     latency = "" if teacher.latency_ms is None else latency_text(teacher.latency_ms, teacher.latency_p95_ms)
-    rows: list[tuple[str, ...]] = [("teacher", "", *reached, "", "", params, latency, "", "")]
+    rows: list[tuple[str, ...]] = [(teacher_name(teacher), "", *reached, "", "", params, latency, "", "")]
+    rows += [_member_row(number, member) for number, member in enumerate(teacher.members, start=1)]
     for name, control in named_controls(summary):
         rows.append(_row(summary, name, control, ("", ""), _control_parameters(summary, control)))
     for number, finalist in enumerate(summary.finalists, start=1):
@@ -53,6 +54,29 @@ def students_table(summary: Summary) -> tuple[tuple[str, ...], list[tuple[str, .
         name, parameters = f"finalist {number}{own}", short_parameters(searched)
         rows.append(_row(summary, name, finalist, (gain, over), parameters))
     return COLUMNS, rows
+
+
+def teacher_name(teacher: TeacherFigures) -> str:
+    """What a table calls the teacher, or several as one."""
+    return "teachers together" if teacher.members else "teacher"
+
+
+def member_facts(teacher: TeacherFigures) -> dict[str, str]:
+    """Of several teachers, what each can do alone, by its name and share."""
+    return {
+        f"teacher {number}, share {member.share:.2g}": (
+            f"selection {percent(member.selection_accuracy)} %, test {percent(member.test_accuracy)} %, "
+            f"{UNKNOWN if member.params is None else f'{member.params:,}'} parameters"
+        )
+        for number, member in enumerate(teacher.members, start=1)
+    }
+
+
+def _member_row(number: int, member: MemberFigures) -> tuple[str, ...]:
+    accuracies = percent(member.selection_accuracy), percent(member.test_accuracy)
+    params = UNKNOWN if member.params is None else f"{member.params:,}"
+    latency = "" if member.latency_ms is None else latency_text(member.latency_ms, None)
+    return (f"teacher {number} (share {member.share:.2g})", "", *accuracies, "", "", params, latency, "", "")
 
 
 def named_controls(summary: Summary) -> list[tuple[str, Control]]:

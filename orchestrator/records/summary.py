@@ -29,6 +29,16 @@ def _without_secrets(text: str | None) -> str | None:
     return None if text is None else without_secrets(text)
 
 
+class MemberFigures(Config):
+    """What one of several teachers can do alone."""
+
+    share: float = Field(description="of its answers in the mean; those of all sum to one")
+    params: int | None
+    selection_accuracy: float | None
+    test_accuracy: float | None
+    latency_ms: float | None = Field(None, description="median")
+
+
 class TeacherFigures(Config):
     """What the teacher can do; none is what logits that were imported do not tell."""
 
@@ -39,6 +49,9 @@ class TeacherFigures(Config):
     latency_ms: float | None = Field(None, description="median; none in a record of an earlier version")
     latency_p95_ms: float | None = Field(None, description="95th percentile; none as above")
     latency_device: str | None = Field(None, description="measured on it; none as above")
+    members: tuple[MemberFigures, ...] = Field(
+        (), description="of several teachers, each", exclude_if=lambda members: not members
+    )
 
 
 class CacheFigures(Config):

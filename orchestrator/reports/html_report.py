@@ -22,6 +22,7 @@ from orchestrator.records.students_table import (
     comparison,
     control_name_of,
     latency_text,
+    member_facts,
     named_controls,
     speed_up_text,
     students_table,
@@ -233,7 +234,7 @@ def _counts(records: Sequence[TrialRecord]) -> str:
 
 def _teacher(summary: Summary) -> dict[str, str]:
     teacher, cache = summary.teacher, summary.cache
-    facts = {
+    facts = member_facts(teacher) | {
         "parameters": UNKNOWN if teacher.params is None else f"{teacher.params:,}",
         "selection accuracy, %": percent(teacher.selection_accuracy),
         "test accuracy, %": percent(teacher.test_accuracy),
@@ -242,12 +243,9 @@ def _teacher(summary: Summary) -> dict[str, str]:
         facts["latency, ms"] = latency_text(teacher.latency_ms, teacher.latency_p95_ms)
     if cache is None:
         return facts | {"cache": "none; no objective asked for the teacher's logits"}
-    return facts | {
-        "cache": cache.uri,
-        "fingerprint": cache.fingerprint,
-        "rows": f"{cache.rows:,}",
-        "size": f"{cache.bytes / 2**20:,.1f} MiB",
-    }
+    size = f"{cache.rows:,}", f"{cache.bytes / 2**20:,.1f} MiB"
+    kept = {"cache": cache.uri, "fingerprint": cache.fingerprint}
+    return facts | kept | dict(zip(("rows", "size"), size, strict=True))
 
 
 def _exports(summary: Summary) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.config.loading import LoadedExperiment
-from orchestrator.config.schema import TeacherConfig
+from orchestrator.config.teacher_schema import TeacherConfig
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.selection import PairedDifference
@@ -63,9 +63,10 @@ def facts_of(loaded: LoadedExperiment, ledger: Ledger) -> str:
     images = f"{data.train_limit:,} training images" if data.train_limit else "all training images"
     size = f", at {data.image_size}x{data.image_size} pixels" if data.image_size else ""
     seconds = sum(event.seconds or 0.0 for event in stages)
+    teachers = " and ".join(map(_teacher, config.each_teacher))
     text = (
         f"Experiment `{config.name}`: {data.name or data.factory}, {images}{size}. Teacher: "
-        f"{_teacher(config.teacher)} ({', '.join(teacher) or 'not in the ledger'}). Student: "
+        f"{teachers} ({', '.join(teacher) or 'not in the ledger'}). Student: "
         f"{_network(config.student)}, {training.epochs} epochs in batches of {training.batch_size}, "
         f"{config.budget.seeds} seeds for each row, or as many as its table says. Its stages took "
         f"{seconds / 60:.0f} minutes in all, those that were interrupted left out."

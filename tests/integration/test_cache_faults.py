@@ -16,6 +16,7 @@ from tests.integration.slow_cache_build import SHARDS, committed, request_in, st
 from tests.integration.three_node_cluster import three_nodes
 from tests.integration.watched_search import meanwhile, wait_until
 from trainables.cache.node.reader import open_cache
+from trainables.config import KeptNetwork
 from trainables.data import load_training
 from trainables.teacher.alignment_proof import prove_alignment
 from trainables.teacher.cache_build import CacheSummary, build_cache
@@ -38,6 +39,7 @@ def assert_is_right(request: CacheRequest, summary: CacheSummary, kept: Files) -
     torch.set_num_threads(1)
     reader = open_cache(summary.uri, manifest_sha=summary.manifest, scratch=Path(request.folder) / "scratch")
     data = load_training(request.data)
+    assert isinstance(request.network, KeptNetwork)
     assert request.network.model is not None
     fast = request.network.model.with_overrides(arguments={"seconds": 0.0})
     teacher = load_teacher(request.network.with_overrides(model=fast), data)

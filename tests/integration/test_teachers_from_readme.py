@@ -63,3 +63,20 @@ def test_an_onnx_file_teaches(tmp_path: Path) -> None:
     assert teacher["selection_accuracy"] > 0.7
     assert teacher["test_accuracy"] > 0.7
     assert teacher["latency_ms"] > 0
+
+
+def test_several_teachers_teach_together(tmp_path: Path) -> None:
+    brightest_quarter(tmp_path / "teacher.onnx")
+    done = run(tmp_path, "my_teachers")
+    assert "teachers together" in done.stdout
+    assert "64 answers proved against the live teacher" in done.stdout
+    teacher = summary_of(tmp_path, "my_teachers")["teacher"]
+    first, second = teacher["members"]
+    assert (first["share"], second["share"]) == pytest.approx((2 / 3, 1 / 3))
+    assert teacher["params"] == first["params"] + second["params"]
+    for figures in (first, second, teacher):
+        assert figures["selection_accuracy"] > 0.5
+        assert figures["test_accuracy"] > 0.5
+        assert figures["latency_ms"] > 0
+    again = run(tmp_path, "my_teachers")
+    assert "teacher 1 (share 0.67)" in again.stdout

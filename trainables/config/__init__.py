@@ -23,7 +23,14 @@ from trainables.config.objectives import (
     ObjectiveBase,
     ObjectiveConfig,
 )
-from trainables.config.teacher import ClassRows, KeptNetwork, TeacherSource
+from trainables.config.teacher import (
+    ClassRows,
+    Combine,
+    KeptEnsemble,
+    KeptNetwork,
+    KeptTeacher,
+    TeacherSource,
+)
 from trainables.config.training import OptimizerName, ScheduleName, TrainingConfig, TrainingPrecision
 from trainables.config.trial import Cost, Fork, OnlineSpec, Role, StartWeights, TrialSpec, WorkbenchSpec
 from trainables.config.views import (
@@ -46,6 +53,7 @@ __all__ = [
     "CacheIdentity",
     "CeConfig",
     "ClassRows",
+    "Combine",
     "Config",
     "Cost",
     "CrldConfig",
@@ -58,7 +66,9 @@ __all__ = [
     "Fork",
     "Gate",
     "KdConfig",
+    "KeptEnsemble",
     "KeptNetwork",
+    "KeptTeacher",
     "LsConfig",
     "MlldConfig",
     "MlldMask",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 
-from trainables.config.base import Config
+from trainables.config.base import Config, FiniteFloat
 from trainables.config.data import Normalisation
 from trainables.config.models import ModelConfig
 
@@ -103,3 +104,31 @@ class KeptNetwork(Config):
         description="where they are not the data's, one by one",
         exclude_if=lambda rows: rows is None,
     )
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that it is loaded from."""
+        return (self.weights,)
+
+
+class Combine(StrEnum):
+    """What of several teachers is averaged."""
+
+    PROBABILITIES = "probabilities"
+    LOGITS = "logits"
+
+
+class KeptEnsemble(Config):
+    """Several finished teachers as one: their answers are averaged, with these weights."""
+
+    members: tuple[KeptNetwork, ...] = Field(min_length=2)
+    shares: tuple[FiniteFloat, ...] = Field(description="of each member; they sum to one")
+    combine: Combine
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that they are loaded from."""
+        return tuple(member.weights for member in self.members)
+
+
+KeptTeacher = KeptNetwork | KeptEnsemble

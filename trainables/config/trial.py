@@ -10,7 +10,7 @@ from trainables.config.base import Config
 from trainables.config.data import DataConfig
 from trainables.config.models import ModelConfig
 from trainables.config.objectives import ObjectiveConfig
-from trainables.config.teacher import KeptNetwork
+from trainables.config.teacher import KeptTeacher
 from trainables.config.training import TrainingConfig
 from trainables.config.views import ViewsConfig
 
@@ -38,7 +38,7 @@ class Cost(StrEnum):
 class OnlineSpec(Config):
     """A teacher that answers in each trial, in the place of a cache."""
 
-    network: KeptNetwork
+    network: KeptTeacher
     batch_size: int = Field(ge=1, description="samples in a forward pass of it")
     embedding: bool = Field(False, description="also say what its last linear layer is given")
     autocast: bool = Field(False, description="it computes in bf16")

@@ -10,7 +10,7 @@ from pydantic import Field
 from trainables.config import (
     Config,
     Cost,
-    KeptNetwork,
+    KeptTeacher,
     ModelConfig,
     OnlineSpec,
     Split,
@@ -40,7 +40,7 @@ class EvaluateJob(Config):
     kind: Literal["evaluate"] = "evaluate"
     job_id: str
     workbench: WorkbenchSpec
-    network: KeptNetwork
+    network: KeptTeacher
     split: Split
     teacher: OnlineSpec | None = Field(None, description="whom the answers are compared with, if anybody")
 
@@ -51,8 +51,8 @@ class ProfileJob(Config):
     kind: Literal["profile"] = "profile"
     job_id: str
     workbench: WorkbenchSpec
-    student: ModelConfig | KeptNetwork = Field(
-        description="an architecture, or a teacher whose file is its architecture"
+    student: ModelConfig | KeptTeacher = Field(
+        description="an architecture, or a teacher that is more than one: an ONNX file, or several"
     )
 
 

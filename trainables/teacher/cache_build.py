@@ -30,7 +30,7 @@ from trainables.errors import CacheError, StillhouseError
 from trainables.teacher.autocast import AutocastTeacher
 from trainables.teacher.cache_request import CacheRequest, embedding_width
 from trainables.teacher.live import LiveTeacher
-from trainables.teacher.loading import load_teacher, teacher_fingerprint
+from trainables.teacher.loading import kept_fingerprint, load_teacher
 from trainables.teacher.shard_producer import ShardProducer
 
 logger = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ class TeacherWorker:
         data = load_training(request.data)
         teacher = load_teacher(request.network, data)
         here = request.with_overrides(
-            teacher_digest=teacher_fingerprint(request.network.model, teacher), facts=split_facts(data)
+            teacher_digest=kept_fingerprint(request.network, teacher), facts=split_facts(data)
         )
         # A node with other files than the driver's must not add to this cache.
         require_identity(self._place.uri, self._origin.identity, here.identity)

@@ -13,6 +13,7 @@ from trainables.config import (
     Config,
     DataConfig,
     KeptNetwork,
+    KeptTeacher,
     ViewsConfig,
 )
 from trainables.config.data import SplitFacts
@@ -27,7 +28,7 @@ class CacheRequest(Config):
 
     data: DataConfig
     facts: SplitFacts
-    teacher: KeptNetwork | None = Field(description="none when only its logits are known")
+    teacher: KeptTeacher | None = Field(description="none when only its logits are known")
     teacher_digest: str = Field(description="sha256 of its architecture and weights, or of imported logits")
     views: ViewsConfig
     banks: tuple[str, ...] = Field(min_length=1, description="banks that the experiment needs")
@@ -72,7 +73,7 @@ class CacheRequest(Config):
         return f"{self.folder.rstrip('/')}/{folder_name(self.identity, recipes)}"
 
     @property
-    def network(self) -> KeptNetwork:
+    def network(self) -> KeptTeacher:
         """The teacher, and the file with its weights.
 
         Raises:
@@ -94,6 +95,8 @@ def embedding_width(request: CacheRequest, plan: Plan) -> int | None:
     """
     if request.teacher is None or all(shard.part is Part.LOGITS for shard in plan.missing):
         return None
+    if not isinstance(request.teacher, KeptNetwork):
+        raise CacheError("several teachers have no one embedding; set cache.embedding to false")
     classes = request.teacher.classes
     if request.teacher.model is None:
         raise CacheError(

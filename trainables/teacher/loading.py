@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,20 @@ import torch
 from torch import nn
 
 from trainables.checkpoint_header import known_by
-from trainables.config import KeptNetwork, ModelConfig, OnlineSpec, digest_of
+from trainables.config import (
+    Combine,
+    KeptEnsemble,
+    KeptNetwork,
+    KeptTeacher,
+    ModelConfig,
+    OnlineSpec,
+    digest_of,
+)
 from trainables.data import TrainingData
 from trainables.errors import CheckpointError
 from trainables.models import build_model
 from trainables.models.foreign.aligned import Aligned, aligned
+from trainables.models.foreign.ensemble import Ensemble
 from trainables.models.foreign.onnx_graph import read_onnx
 from trainables.models.foreign.onnx_network import OnnxNetwork
 from trainables.models.renormalised import Renormalised, renormalised
@@ -43,7 +53,7 @@ def online_teacher(spec: OnlineSpec, data: TrainingData) -> nn.Module:
     return _in_precision(teacher, autocast=spec.autocast)
 
 
-def load_teacher(kept: KeptNetwork, data: TrainingData) -> nn.Module:
+def load_teacher(kept: KeptTeacher, data: TrainingData) -> nn.Module:
     """The teacher with its weights, on the CPU, for images and classes of this data.
 
     Whatever its own normalisation and order of classes are, it takes images that are normalised as the
@@ -54,6 +64,8 @@ def load_teacher(kept: KeptNetwork, data: TrainingData) -> nn.Module:
         CheckpointError: the weights cannot be read or do not fit.
         ConfigError: the normalisation is of other channels than the images.
     """
+    if isinstance(kept, KeptEnsemble):
+        return Ensemble([load_teacher(member, data) for member in kept.members], kept.shares, kept.combine)
     n_outputs = kept.classes.n_outputs if kept.classes else len(data.classes)
     if kept.model is None:
         model: nn.Module = load_onnx(kept.weights, data, n_outputs=n_outputs, output=kept.output)
@@ -90,6 +102,20 @@ def load_onnx(file: str, data: TrainingData, *, n_outputs: int, output: str | No
             "outputs in their order below the teacher: `classes: [...]`, among which the data's are found"
         )
     return network
+
+
+def kept_fingerprint(kept: KeptTeacher, network: nn.Module) -> str:
+    """`teacher_fingerprint` of what was kept, and loaded as this network."""
+    if isinstance(kept, KeptEnsemble) and isinstance(network, Ensemble):
+        pairs = zip(kept.members, network.members, strict=True)
+        members = [kept_fingerprint(member, loaded) for member, loaded in pairs]
+        return ensemble_fingerprint(members, kept.shares, kept.combine)
+    return teacher_fingerprint(kept.model if isinstance(kept, KeptNetwork) else None, network)
+
+
+def ensemble_fingerprint(members: Sequence[str], shares: Sequence[float], combine: Combine) -> str:
+    """Hex sha256 of several teachers by their own, with how they are averaged; their order does not count."""
+    return digest_of(["ensemble", combine.value, sorted(zip(members, shares, strict=True))])
 
 
 def teacher_fingerprint(config: ModelConfig | None, network: nn.Module) -> str:

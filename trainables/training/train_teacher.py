@@ -88,6 +88,9 @@ class TeacherFacts(Config):
     adapted: tuple[str, ...] = Field(
         (), description="what was done to its images or answers", exclude_if=lambda done: not done
     )
+    members: tuple[TeacherFacts, ...] = Field(
+        (), description="of several teachers, each", exclude_if=lambda members: not members
+    )
 
     def kept(self, source: TeacherSource) -> KeptNetwork | None:
         """What is loaded to ask this teacher, of which the file says so much; none before it is made."""
