@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from orchestrator.terminal.console import Console
 from tests.integration.command_line_runs import SPACE, Task, finish
 from tests.integration.watched_search import Search, experiment_of, space_of
 from tests.unit.trainables.data.image_folders import config_of, write_folder
+from tests.unit.trainables.data.layouts.written_layouts import LAYOUTS
 from trainables.errors import StillhouseError
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]
@@ -62,6 +64,22 @@ def test_a_folder_in_its_files_goes_through_teacher_cache_search_and_test(tmp_pa
     teacher = teacher_in(task.events())
     assert teacher is not None
     assert teacher["split"]["left_out"] == 1
+    summary = json.loads((task.out / "summary.json").read_text())
+    assert summary["champion"]["trial_id"]
+
+
+@pytest.mark.parametrize("layout", ["tars", "parquet"])
+def test_images_within_larger_files_go_through_teacher_cache_search_and_test(
+    tmp_path: Path, layout: str
+) -> None:
+    task = task_of(tmp_path, "kd", skip=False, epochs=2)
+    shutil.rmtree(tmp_path / "pictures")
+    LAYOUTS[layout](tmp_path / "pictures")
+    ended = finish(task.start())
+    assert ended.returncode == 0, ended.stdout[-4000:] + ended.stderr[-4000:]
+    assert f"data: layout {layout} in {tmp_path / 'pictures'}; split test is the test part" in ended.stdout
+    assert "images looked at: 24/24" in ended.stdout
+    assert "answers proved against the live teacher" in ended.stdout
     summary = json.loads((task.out / "summary.json").read_text())
     assert summary["champion"]["trial_id"]
 

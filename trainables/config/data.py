@@ -40,6 +40,7 @@ class Split(StrEnum):
 
 
 NEEDS_ROOT = frozenset(DataName) - {DataName.DIGITS}
+_TEST_FRACTION = 0.2
 PerChannel = Annotated[tuple[FiniteFloat, ...], Field(min_length=1, max_length=4)]
 
 
@@ -170,11 +171,11 @@ class DataConfig(Config):
         exclude_if=lambda value: value is None,
     )
     test_fraction: FiniteFloat = Field(
-        0.2,
+        _TEST_FRACTION,
         gt=0,
         lt=0.9,
         description="image_folder: part of the images that is set apart to test where there is no test part",
-        exclude_if=lambda value: value == 0.2,
+        exclude_if=lambda value: value == _TEST_FRACTION,
     )
     train_limit: int | None = Field(
         None, ge=1, description="keep only so many training samples (the first by hashed id)"
@@ -230,6 +231,7 @@ class DataConfig(Config):
     def _refuse_layout(self) -> None:
         fields = ("layout", "manifest", "image_column", "label_column")
         given = [name for name in fields if getattr(self, name) is not None]
+        given += ["test_fraction"] if self.test_fraction != _TEST_FRACTION else []
         if given and self.name is not DataName.IMAGE_FOLDER:
             raise ValueError(f"`{given[0]}` is for data set image_folder")
         if self.manifest is not None and self.layout not in {None, ImageLayout.MANIFEST}:
