@@ -172,7 +172,7 @@ def test_what_validate_prints_for_programs_is_the_whole_configuration() -> None:
     assert printed == {"experiment": loaded.config.plain(), "space": loaded.space.plain()}
 
 
-@pytest.mark.parametrize(("kind", "key"), [("experiment", "teacher"), ("space", "objectives")])
+@pytest.mark.parametrize(("kind", "key"), [("experiment", "student"), ("space", "objectives")])
 def test_a_schema_is_json_with_the_keys_of_the_file(kind: str, key: str) -> None:
     schema = json.loads(CliRunner().invoke(app, ["schema", kind]).output)
     assert schema["additionalProperties"] is False

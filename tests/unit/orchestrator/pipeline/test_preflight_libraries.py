@@ -46,7 +46,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def _without_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(NetworkChecks, "export", lambda _: None)
+    monkeypatch.setattr(NetworkChecks, "export", lambda *_: None)
 
 
 @pytest.fixture

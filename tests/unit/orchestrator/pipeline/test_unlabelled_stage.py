@@ -129,7 +129,7 @@ def test_a_folder_that_is_not_there_is_told_at_once() -> None:
 
 
 def test_preflight_tells_the_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(NetworkChecks, "export", lambda _: None)
+    monkeypatch.setattr(NetworkChecks, "export", lambda *_: None)
 
     def look(run: Run) -> None:
         found = preflight(run)
