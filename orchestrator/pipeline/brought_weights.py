@@ -21,6 +21,7 @@ Part = TypeVar("Part", TeacherConfig, MemberConfig, StudentConfig)
 WEIGHTS_FOLDER: Final = "weights"
 """Below the output folder."""
 _DIGITS: Final = 12
+_SQLITE: Final = "sqlite:///"
 
 
 def pinned(loaded: LoadedExperiment) -> LoadedExperiment:
@@ -83,17 +84,20 @@ def _store(loaded: LoadedExperiment, checkpoint: str) -> str:
     Raises:
         ConfigError: none of these is there.
     """
-    if loaded.config.record.tracking_uri is not None:
-        return tracking_uri(loaded)
-    if stated := os.environ.get("MLFLOW_TRACKING_URI"):
+    stated, environment = loaded.config.record.tracking_uri, os.environ.get("MLFLOW_TRACKING_URI")
+    store = tracking_uri(loaded)
+    if stated is None and environment:
         try:
-            return absolute_tracking_uri(stated)
+            store = absolute_tracking_uri(environment)
         except ValueError as error:
             raise ConfigError(f"MLFLOW_TRACKING_URI, where {checkpoint} is to be: {error}") from error
-    own = tracking_uri(loaded)
-    if Path(own.removeprefix("sqlite:///")).is_file():
-        return own
+    # Asked for a file that is not there, MLflow would make an empty store of it.
+    if not store.startswith(_SQLITE) or Path(store.removeprefix(_SQLITE)).is_file():
+        return store
+    if stated is None and not environment:
+        advice = "write `record: {tracking_uri: ...}`, or set MLFLOW_TRACKING_URI"
+        raise ConfigError(f"checkpoint {checkpoint} is in MLflow, and nobody says in which; {advice}")
     raise ConfigError(
-        f"checkpoint {checkpoint} is in MLflow, and nobody says in which; write `record: {{tracking_uri: "
-        "...}}`, or set MLFLOW_TRACKING_URI"
+        f"checkpoint {checkpoint} is to be in the MLflow store {store}, which is not there; correct "
+        f"{'MLFLOW_TRACKING_URI' if stated is None else 'record.tracking_uri'}"
     )

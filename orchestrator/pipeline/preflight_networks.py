@@ -22,7 +22,7 @@ from trainables.evaluation.chance import against_chance
 from trainables.evaluation.metrics import answers
 from trainables.export.formats import check_export
 from trainables.models import build_model, check_logits
-from trainables.models.foreign.image_sizes import last_map_side
+from trainables.models.foreign.image_sizes import side_to_show, size_argument
 from trainables.models.foreign.onnx_network import adapted_by
 from trainables.models.foreign.start import start_from
 from trainables.models.foreign.stated_sizes import stated_size
@@ -36,9 +36,6 @@ from trainables.views.normalise import normalise
 BATCH: Final = 4
 LOOKED_AT: Final = 256
 """Images of the selection split that a loaded teacher is asked about; the stage `teacher` asks about all."""
-VANISHING: Final = 1
-"""Side of a map at which a convolution over space has nothing left to look at."""
-ENLARGED: Final = 4
 _SALT: Final = salt_of("preflight/selection")
 
 
@@ -148,12 +145,12 @@ class NetworkChecks:
             notes.append(
                 f"{name}: its first convolution takes grey images; weights for colour are summed for it"
             )
-        side, last = min(images.shape[-2:]), last_map_side(network, images)
-        if last is not None and last <= VANISHING < side:
+        larger = None if size_argument(network) else side_to_show(network, images)
+        if larger is not None:
             notes.append(
-                f"{name}: of images of {side} pixels its last convolutions see {last}x{last}; it is made for "
-                f"larger ones: `resolution: {side * ENLARGED}` beside its `variant` enlarges them, at a "
-                "price in time"
+                f"{name}: of images of {min(images.shape[-2:])} pixels its last convolutions see 1x1; it is "
+                f"made for larger ones: `resolution: {larger}` beside its `variant` enlarges them, at "
+                "a price in time"
             )
         return notes
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from trainables.models.modes import evaluating
 
 _SPATIAL_DIM = 4
+_ENLARGED = (2, 4, 8, 16)
 
 
 def size_argument(model: nn.Module) -> str | None:
@@ -20,6 +22,21 @@ def size_argument(model: nn.Module) -> str | None:
         facts = getattr(module, "pretrained_cfg", None)
         if isinstance(facts, Mapping) and facts.get("fixed_input_size"):
             return "img_size"
+    return None
+
+
+def side_to_show(model: nn.Module, images_BCHW: Tensor) -> int | None:
+    """The side to which images are to be enlarged, where the network reduces them to a pixel before its end.
+
+    None where it does not, or where no side up to sixteen times theirs helps.
+    """
+    side = min(images_BCHW.shape[-2:])
+    if last_map_side(model, images_BCHW) != 1 or side == 1:
+        return None
+    for times in _ENLARGED:
+        larger = functional.interpolate(images_BCHW, scale_factor=times)
+        if (last_map_side(model, larger) or 0) > 1:
+            return int(side * times)
     return None
 
 

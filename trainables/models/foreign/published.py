@@ -56,8 +56,8 @@ def _of_torchvision(model: ModelConfig, tag: str | None, folder: Path) -> Path:
     if variant not in known:
         raise ConfigError(f"torchvision has no classifier {variant!r}; nearest: {nearest(variant, known)}")
     choices = torchvision.models.get_model_weights(variant)
-    names = list(choices.__members__)
-    if tag is not None and tag not in names:
+    names = [each.name for each in choices]
+    if tag is not None and tag not in choices.__members__:
         raise ConfigError(f"torchvision has no weights {tag!r} of {variant}; it has {', '.join(names)}")
     url = str(choices[tag or "DEFAULT"].url)
     name = url.rpartition("/")[-1]

@@ -87,7 +87,7 @@ def test_images_that_are_too_small_for_a_network_are_said_with_what_to_write() -
     found = look(written(student="{name: torchvision, variant: resnet18}"))
     (note,) = [note for note in found.notes if "of images of 8 pixels" in note]
     assert "see 1x1" in note
-    assert "`resolution: 32`" in note
+    assert "`resolution: 64`" in note
 
 
 @pytest.mark.usefixtures("_without_export")

@@ -15,7 +15,7 @@ from tests.unit.trainables.models.hub_caches import in_hub_cache
 from trainables.config import ModelConfig, ModelName
 from trainables.errors import ConfigError
 from trainables.models import build_model, check_logits
-from trainables.models.foreign.image_sizes import last_map_side
+from trainables.models.foreign.image_sizes import last_map_side, side_to_show
 from trainables.models.weights import load_weights, save_weights
 
 CLASSES = {0: "ant", 1: "bee", 2: "cat", 3: "dog"}
@@ -182,6 +182,8 @@ def test_how_little_a_network_leaves_of_small_images_is_known() -> None:
     network = built(ModelConfig(name=ModelName.TORCHVISION, variant="resnet18"))
     sides = [last_map_side(network, torch.zeros(2, 3, side, side)) for side in (8, 32, 128)]
     assert sides == [1, 1, 4]
+    shown = [side_to_show(network, torch.zeros(2, 3, side, side)) for side in (8, 32, 128)]
+    assert shown == [64, 64, None]
 
 
 @pytest.mark.parametrize("resolution", [None, 16])
