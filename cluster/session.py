@@ -10,7 +10,6 @@ import shutil
 import socket
 import stat
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,18 +24,13 @@ from ray.exceptions import AuthenticationError
 from cluster.auth import AUTH_RECIPE, protect_token, require_token, token_file
 from cluster.environment import NOTHING_MORE, WorkerSetup, missing_settings, variables
 from cluster.errors import ClusterError
+from cluster.starting import WAITS, start
 
 logger = logging.getLogger(__name__)
 
-_OBJECT_STORE_BYTES: Final = 1 << 30
-# Within a start Ray gives one of its processes 15 s to import itself, a limit that cannot be set; on a busy
-# machine that takes several tries.
-_START_ATTEMPTS: Final = 4
-_START_PAUSE_S: Final = 5.0
 # Ray keeps Unix sockets some 60 characters below its folder, and the system allows 107 in all.
 _LONGEST_FOLDER: Final = 40
 _FEWEST_AT_ONCE: Final = 4
-_LOOPBACK: Final = "127.0.0.1"
 _CONNECT_TIMEOUT_S: Final = 10.0
 # Ray's job supervisor hands the job's runtime environment to the driver in this variable.
 _JOB_CONFIG: Final = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -68,7 +62,7 @@ def connect(
     An existing cluster is used when an address (`host:port`, or "auto" for the one on this machine) is
     given, when RAY_ADDRESS is set, and inside a Ray job. Everything else, and the address "local", starts a
     cluster of our own on this machine: it listens on the loopback interface only, keeps Ray's token
-    authentication on, has the dashboard that Ray Train's cleaner depends on, and ends with the block. `cpus`
+    authentication on, has a dashboard where that comes up, and ends with the block. `cpus`
     and `gpus` are for it alone. Its logs go with it, except when the block fails. A process that is connected
     already keeps its connection, also after the block.
 
@@ -183,10 +177,11 @@ def _worker_variables(address: str) -> dict[str, str]:
 def _embedded(options: Mapping[str, Any]) -> Iterator[Session]:
     token_is_new = not token_file().exists()
     folder = os.environ.get("RAY_TMPDIR") or str(_ray_folder())
-    settings = {"RAY_TMPDIR": folder, "RAY_API_SERVER_ADDRESS": "", **_room_for_workers()}
+    waits = {name: value for name, value in WAITS.items() if name not in os.environ}
+    settings = {"RAY_TMPDIR": folder, "RAY_API_SERVER_ADDRESS": "", **_room_for_workers(), **waits}
     with variables(settings), _loopback_only():
         try:
-            _start(options)
+            start(options)
         finally:
             if token_is_new:
                 protect_token()
@@ -216,34 +211,6 @@ def _room_for_workers() -> dict[str, str]:
     """More processes at once than a small machine has cores: Ray warns about the few that a run needs."""
     at_once = max(_FEWEST_AT_ONCE, len(os.sched_getaffinity(0)))
     return {"RAY_worker_maximum_startup_concurrency": str(at_once)}
-
-
-def _start(options: Mapping[str, Any]) -> None:
-    """Starts Ray, again where it gave up on its own processes."""
-    for attempt in range(1, _START_ATTEMPTS + 1):
-        port = _free_port()
-        # For Ray Train's cleaner: with this it need not guess which cluster of the machine is its own.
-        os.environ["RAY_API_SERVER_ADDRESS"] = f"http://{_LOOPBACK}:{port}"
-        try:
-            ray.init(
-                address="local",
-                include_dashboard=True,
-                dashboard_host=_LOOPBACK,
-                dashboard_port=port,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                **options,
-            )
-        except Exception as error:
-            ray.shutdown()
-            if attempt == _START_ATTEMPTS or "timed out" not in str(error).lower():
-                where = os.environ["RAY_TMPDIR"]
-                raise ClusterError(
-                    f"Ray did not start on this machine: {error}; its logs are in {where}"
-                ) from error
-            logger.warning("Ray did not start in time (%s); trying again", error)
-            time.sleep(attempt * _START_PAUSE_S)
-        else:
-            return
 
 
 def current_session(*, embedded: bool = False) -> Session:
@@ -287,9 +254,3 @@ def _ray_folder() -> Path:
     if folder.stat().st_uid != os.getuid():
         raise ClusterError(f"{folder} belongs to another user; set RAY_TMPDIR to a short path of your own")
     return folder
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_LOOPBACK, 0))
-        return int(probe.getsockname()[1])

@@ -53,6 +53,27 @@ print(json.dumps(facts))
 """
 
 
+WITHOUT_DASHBOARD = """
+import json, logging, socket, sys
+import ray, psutil
+from cluster import starting
+from cluster.session import connect
+
+logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+taken = socket.socket()
+taken.bind(("127.0.0.1", 0))
+taken.listen()
+starting.free_port = lambda: taken.getsockname()[1]
+before = ray._private.services.get_node, ray._private.ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S
+me = psutil.Process()
+with connect("local", cpus=1) as session:
+    answer = ray.get(ray.remote(num_cpus=0.1)(lambda: 42).remote())
+after = ray._private.services.get_node, ray._private.ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S
+left = [child.name() for child in me.children(recursive=True)]
+print(json.dumps([answer, session.dashboard_url, before == after, left]))
+"""
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
@@ -62,9 +83,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def facts(home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("project")
     (folder / "helper_of_the_user.py").write_text("ANSWER = 42\n")
+    ended = ran(SCRIPT, folder, home)
+    found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return found
+
+
+def ran(script: str, folder: Path, home: Path) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     ended = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", script],
         cwd=folder,
         env={**clean, "HOME": str(home), "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
@@ -74,8 +101,15 @@ def facts(home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
         stdin=subprocess.DEVNULL,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-    return found
+    return ended
+
+
+def test_a_dashboard_that_does_not_come_up_is_no_condition(home: Path, tmp_path: Path) -> None:
+    ended = ran(WITHOUT_DASHBOARD, tmp_path, home)
+    assert json.loads(ended.stdout.splitlines()[-1]) == [42, None, True, []]
+    said = [line for line in ended.stderr.splitlines() if "dashboard" in line.lower()]
+    assert len(said) == 1, ended.stderr
+    assert "Ray's dashboard did not start; the run goes on without it" in said[0]
 
 
 def test_it_listens_on_the_loopback_interface_only(facts: dict[str, Any]) -> None:
