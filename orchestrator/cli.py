@@ -177,12 +177,9 @@ def submit(
     wait: Annotated[bool, typer.Option(help="Follow the log until the job ends.")] = True,
 ) -> None:
     """Run an experiment on a cluster: send this folder as a Ray job and follow its log."""
-    overrides = Overrides(space, out, trials)
-    load_experiment(experiment, overrides=overrides, check_paths=False)
-    from cluster.submit import submit_job
+    from orchestrator.commands.submit_experiment import submit_experiment
 
-    command = ["python", "-m", "orchestrator", "run", experiment, *overrides.options()]
-    job = submit_job(command, address=address, wait=wait)
+    job = submit_experiment(experiment, Overrides(space, out, trials), address=address, wait=wait)
     ended = f"{job.submission_id}: {job.status}{f' ({job.message})' if job.message else ''}"
     typer.echo(without_secrets(ended))
     raise typer.Exit(job.exit_code or 0)

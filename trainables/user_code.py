@@ -14,7 +14,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +33,8 @@ class Sources:
 
     files: Mapping[str, str]
     """By module name the sha256 of its content."""
+    paths: tuple[Path, ...] = field(default=(), compare=False)
+    """Where they lie on this machine."""
 
     @property
     def digest(self) -> str:
@@ -87,6 +89,7 @@ def sources_of(path: FactoryPath) -> Sources | None:
     if not roots:
         return None
     found: dict[str, str] = {}
+    paths: list[Path] = []
     wanted, own = [name], not any(_is_installed(root) for root in roots)
     while wanted:
         module = wanted.pop()
@@ -94,10 +97,11 @@ def sources_of(path: FactoryPath) -> Sources | None:
             if part in found:
                 continue
             content = file.read_bytes()
+            paths.append(file)
             found[part] = hashlib.sha256(content).hexdigest()
             if own:
                 wanted += _imports(part, file, content, roots)
-    return Sources(dict(sorted(found.items()))) if name in found else None
+    return Sources(dict(sorted(found.items())), tuple(paths)) if name in found else None
 
 
 def refuse_our_names(path: FactoryPath) -> None:
