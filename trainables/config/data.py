@@ -217,9 +217,7 @@ class DataConfig(Config):
             raise ValueError("give `mean` and `std` together or neither")
         rest = self.unlabelled is not None and self.unlabelled.rest
         if rest and self.train_limit is None and self.imbalance == 1:
-            raise ValueError(
-                "`unlabelled.rest` is of what `train_limit` or `imbalance` leaves out, and neither is given"
-            )
+            raise ValueError("`unlabelled.rest` is of what `train_limit` or `imbalance` leaves out: give one")
         self._refuse_layout()
         return self
 
