@@ -190,7 +190,7 @@ def test_a_folder_that_is_not_there_or_holds_no_picture_is_refused(tmp_path: Pat
         ({"root": "a", "rest": True}, "exactly one"),
         ({"root": "a", "arguments": {"n": 1}}, "`arguments` are for a `factory`"),
         ({"root": "a", "share": 0}, "greater than 0"),
-        ({"rest": True}, "neither is given"),
+        ({"rest": True}, "leaves out: give one"),
     ],
 )
 def test_a_section_that_means_nothing_is_refused(plain: dict[str, Any], told: str) -> None:
