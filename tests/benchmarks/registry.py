@@ -24,7 +24,18 @@ BENCHMARKS: Final[Mapping[str, str]] = MappingProxyType(
         "kd_step_over_ce": "tests.benchmarks.steps:kd_step_over_ce",
         "online_step_over_ce": "tests.benchmarks.steps:online_step_over_ce",
         "loop_over_plain_torch": "tests.benchmarks.loops:loop_over_plain_torch",
-        "auto_precision_gain": "tests.benchmarks.loops:auto_precision_gain",
+        **{
+            f"bf16_over_fp32.{name}_{width}": f"tests.benchmarks.loops:bf16_over_fp32 {name} {width}"
+            for name, width in (
+                ("resnet8", 16),
+                ("resnet8", 4),
+                ("vgg8", 64),
+                ("mlp", 1024),
+                ("mlp", 256),
+                ("mobilenetv2", 8),
+                ("shufflenetv2", 116),
+            )
+        },
         "render_crop_flip_speedup": "tests.benchmarks.rendering:render_crop_flip_speedup",
         "render_randaugment_speedup": "tests.benchmarks.rendering:render_randaugment_speedup",
         "folder_view_over_torchvision": "tests.benchmarks.folders:folder_view_over_torchvision",
