@@ -18,7 +18,7 @@ from orchestrator.pipeline.cache_stage import require_cache_room
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.finished import file_stamp
 from orchestrator.pipeline.imported_teacher import read_imported
-from orchestrator.pipeline.preflight_networks import NetworkChecks
+from orchestrator.pipeline.preflight_networks import NetworkChecks, bounds_on_params
 from orchestrator.pipeline.teacher_stage import known_teacher, look_at_images
 from orchestrator.pipeline.teachers.ensemble import each_run, named
 from orchestrator.pipeline.unlabelled_stage import keyed_data
@@ -116,6 +116,7 @@ def preflight_key(run: Run) -> str:
             "views": experiment.views.plain(),
             "cache": cache,
             "banks": run.teacher_banks,
+            **({"params": list(map(str, bounds))} if (bounds := bounds_on_params(run)) else {}),
             "factories": {path: sources.digest for path, sources in run.loaded.code.items()},
         }
     )
@@ -187,6 +188,7 @@ def _look_inside(run: Run, found: Findings) -> None:
         found.notes += [note for note in notes or [] if note not in found.notes]
         if len(found.problems) == before:  # one that cannot answer cannot be exported either
             found.attempt(lambda student=student: networks.export(student))  # type: ignore[misc]
+    found.attempt(networks.require_small_enough)
     if teacher_is_well:
         found.attempt(lambda: require_cache_room(run, known_teacher(run, data), data))
 

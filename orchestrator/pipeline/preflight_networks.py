@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from orchestrator.config.constraints import Constraint, parse_constraints, violated
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.export import sample_images
 from orchestrator.records.teacher_checks import require_better_than_chance
@@ -26,7 +27,7 @@ from trainables.models.foreign.image_sizes import side_to_show, size_argument
 from trainables.models.foreign.onnx_network import adapted_by
 from trainables.models.foreign.start import start_from
 from trainables.models.foreign.stated_sizes import stated_size
-from trainables.models.weights import load_weights
+from trainables.models.weights import count_parameters, load_weights
 from trainables.seeds import first_by_hash, salt_of
 from trainables.teacher.loading import load_onnx
 from trainables.teacher.preprocessing import n_outputs, shown_as_trained
@@ -36,6 +37,7 @@ from trainables.views.normalise import normalise
 BATCH: Final = 4
 LOOKED_AT: Final = 256
 """Images of the selection split that a loaded teacher is asked about; the stage `teacher` asks about all."""
+PARAMS: Final = "params"
 _SALT: Final = salt_of("preflight/selection")
 
 
@@ -122,6 +124,27 @@ class NetworkChecks:
         except StillhouseError as error:
             raise StillhouseError(f"{_named('student', config)}: {error}") from error
 
+    def require_small_enough(self) -> None:
+        """Refuse a bound on parameters that leaves no student to pick.
+
+        Of a range of widths both ends are tried: parameters grow with the width.
+
+        Raises:
+            ConfigError: no student of the space keeps it.
+        """
+        bounds = bounds_on_params(self.run)
+        if not bounds:
+            return
+        own = self.run.experiment.student.network
+        students = [own.with_overrides(**corner) for corner in self.run.space.student.corners()]
+        found = sorted(count_parameters(self._built(student)) for student in students)
+        if all(violated(bounds, {PARAMS: count}) for count in found):
+            some = f"{found[0]:,}" if found[0] == found[-1] else f"{found[0]:,} to {found[-1]:,}"
+            raise ConfigError(
+                f"pick.where asks for {' and '.join(map(str, bounds))}, and the students of the space have "
+                f"{some} parameters: none could be picked; change the bound, or `student`"
+            )
+
     def students(self) -> Iterator[ModelConfig]:
         """The control's student, and one of each other kind that the space may propose."""
         control = self.run.student
@@ -182,6 +205,12 @@ class NetworkChecks:
         channels = int(self.data.train.images.shape[1])
         with torch.random.fork_rng(devices=[]):
             return build_model(config, n_classes=outputs or len(self.data.classes), in_channels=channels)
+
+
+def bounds_on_params(run: Run) -> list[Constraint]:
+    """What the champion's parameters must satisfy."""
+    where = run.experiment.pick.where
+    return [bound for bound in parse_constraints(where) if bound.field == PARAMS] if where else []
 
 
 def _named(role: str, config: ModelConfig) -> str:

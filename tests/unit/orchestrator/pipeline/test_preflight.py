@@ -129,6 +129,24 @@ def test_a_student_that_cannot_be_exported_is_named() -> None:
     assert len(problem) < 600
 
 
+@pytest.mark.parametrize(
+    ("bound", "is_kept"), [("params <= 600", True), ("params <= 500 and params > 1", False)]
+)
+@pytest.mark.usefixtures("_without_export")
+def test_a_bound_on_parameters_that_no_student_of_the_space_keeps_is_told(bound: str, is_kept: bool) -> None:
+    """An mlp of 8 units on 8x8 grey images of four classes has 65 x 8 + 9 x 4 = 556 parameters."""
+    Path("space.yaml").write_text("name: s\nobjectives: {kd: {}}\nstudent: {width: {choice: [8, 64]}}\n")
+    text = with_teacher("network").replace("space: kd", "space: space.yaml")
+    text = re.sub("student: .*", "student: {name: mlp}", text) + f'pick: {{where: "{bound}"}}\n'
+    problems = look(text).problems
+    assert len(problems) == (0 if is_kept else 1)
+    if problems:
+        assert problems[0].startswith(
+            "pick.where asks for params <= 500 and params > 1, and the students of the space have 556 to "
+            "4,420 parameters: none could be picked"
+        )
+
+
 def test_a_selection_split_of_one_image_is_enough_for_an_export_and_is_told() -> None:
     found = look(with_data("one_to_select_by"))
     assert found.problems == []
