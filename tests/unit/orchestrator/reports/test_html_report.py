@@ -10,7 +10,7 @@ import pytest
 from orchestrator.records.events import EpochEnded, StageEvent
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import PairedDifference
-from orchestrator.records.summary import Summary
+from orchestrator.records.summary import MemberFigures, Summary
 from orchestrator.reports.charts import cost_chart, curves_chart
 from orchestrator.reports.html_report import report_html, verdict, write_report
 from orchestrator.reports.parallel_coordinates import search_chart
@@ -262,3 +262,16 @@ def test_a_search_whose_scores_are_all_equal_has_a_chart_without_them(
     chart = search_chart(records)
     assert chart is not None
     assert len(chart.data) == len(records)
+
+
+def test_of_several_teachers_the_page_tells_each_and_all_together(
+    summary: Summary, search_records: list[TrialRecord]
+) -> None:
+    members = (
+        MemberFigures(share=0.75, params=1234, selection_accuracy=0.5, test_accuracy=0.4375),
+        MemberFigures(share=0.25, params=None, selection_accuracy=0.25, test_accuracy=None),
+    )
+    together = summary.model_copy(update={"teacher": summary.teacher.model_copy(update={"members": members})})
+    text = Page(report_html(together, search_records, [])).text
+    for fact in ("teachers together", "teacher 1", "43.75", "1,234", "teacher 2"):
+        assert fact in text

@@ -41,13 +41,20 @@ def test_the_card_tells_a_latency_with_its_device(tmp_path: Path) -> None:
     assert again.plain()["latency"] == LATENCY
 
 
+def test_the_card_tells_what_the_student_was_trained_in(tmp_path: Path) -> None:
+    write_card(tmp_path, ModelCard.from_plain({**FACTS, **REST, "precision": "bf16 (table 1)"}))
+    card = read_intact_card(tmp_path)
+    assert card is not None
+    assert card.precision == "bf16 (table 1)"
+
+
 def test_a_card_of_an_earlier_version_is_read_and_keeps_its_content(tmp_path: Path) -> None:
     write_card(tmp_path, ModelCard.from_plain({**FACTS, **REST}))
     assert "latency" not in (tmp_path / "model_card.json").read_text()
     card = read_intact_card(tmp_path)
     assert card is not None
     assert card.latency is None
-    assert (card.architecture, card.preparation) == (None, None)
+    assert (card.architecture, card.preparation, card.precision) == (None, None, None)
     assert CardFacts.from_plain(FACTS).plain().keys() == FACTS.keys()
 
 
