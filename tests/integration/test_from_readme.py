@@ -160,6 +160,7 @@ def test_the_summary_holds_what_programs_ask_for(story: Story) -> None:
     summary = story.summary
     assert set(summary) == {
         "experiment", "out", "seconds", "teacher", "cache", "trials", "finalists", "champion", "mlflow",
+        "ledger",
     }  # fmt: skip
     assert set(summary["teacher"]) >= {"params", "selection_accuracy", "test_accuracy"}
     assert set(summary["cache"]) >= {"uri", "fingerprint", "rows", "bytes"}
