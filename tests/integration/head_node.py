@@ -77,7 +77,9 @@ def start_head_node(*, cpus: int = 2) -> Iterator[HeadNode]:
 
 def _start(stack: ExitStack, cpus: int) -> HeadNode:
     # Directly below the system's folder for temporary files: the sockets in it allow no long path.
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-head-")))
+    # A worker of Ray's that is still ending may write a log there while it is removed.
+    scratch = tempfile.TemporaryDirectory(prefix="ray-head-", ignore_cleanup_errors=True)
+    folder = Path(stack.enter_context(scratch))
     ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
     url = f"http://127.0.0.1:{ports['dashboard-port']}"
     token = secrets.token_hex(32)
