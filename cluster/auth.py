@@ -27,10 +27,11 @@ def token_file(environment: Mapping[str, str] = os.environ) -> Path:
 
 def token_source(environment: Mapping[str, str] = os.environ) -> str | None:
     """Where the token comes from, in Ray's order of preference, or None where there is none."""
-    if environment.get("RAY_AUTH_TOKEN"):
+    if not _has_token(environment):
+        return None
+    if "RAY_AUTH_TOKEN" in environment:
         return "the variable RAY_AUTH_TOKEN"
-    path = token_file(environment)
-    return f"the file {path}" if path.is_file() else None
+    return f"the file {token_file(environment)}"
 
 
 def is_readable_by_others(path: Path) -> bool:

@@ -22,9 +22,10 @@ _NAMES: Final = ("LOGNAME", "USER", "LNAME", "USERNAME")
 def ensure_home() -> str:
     """Give this process, and those that it starts, a home and a name where it has none; a line that says so.
 
-    Empty where it has them.
+    Empty where it has them. Of a home that can only be read, paths with ~ and the token stay in use.
 
-    Side effect: HOME and LOGNAME.
+    Side effect: HOME and LOGNAME; then also STILLHOUSE_HOME, which paths with ~ begin at, and
+    RAY_AUTH_TOKEN_PATH.
 
     Raises:
         ClusterError: no folder can be made for it.
@@ -35,6 +36,7 @@ def ensure_home() -> str:
     if why is None:
         return ""
     home = _folder()
+    _keep_what_can_be_read()
     os.environ["HOME"] = str(home)
     return f"note: {why}; {home} takes its place: set HOME to a folder that stays\n"
 
@@ -55,6 +57,16 @@ def _why_unusable() -> str | None:
     if home.is_dir() and os.access(home, os.W_OK | os.X_OK):
         return None
     return f"the home folder {home} of user id {os.getuid()} cannot be written"
+
+
+def _keep_what_can_be_read() -> None:
+    before = Path(os.environ.get("HOME", ""))
+    if not (before.is_absolute() and before.is_dir() and os.access(before, os.R_OK | os.X_OK)):
+        return
+    os.environ["STILLHOUSE_HOME"] = str(before)
+    token = before / ".ray" / "auth_token"
+    if not os.environ.get("RAY_AUTH_TOKEN_PATH") and os.access(token, os.R_OK):
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
 
 
 def _folder() -> Path:

@@ -18,6 +18,8 @@ UPLOAD_LIMIT_BYTES: Final = 100 * 1024**2
 _RAW_LIMIT_BYTES: Final = 10 * UPLOAD_LIMIT_BYTES
 _LARGEST_NAMED: Final = 10
 _MOST_FILES: Final = 100_000
+_MOST_FOLDERS: Final = 2_000
+"""Behind links, and repositories within: git is asked about each."""
 # Results, environments and caches: no sources, unless git tracks them.
 _EXCLUDED: Final = frozenset(
     {
@@ -66,7 +68,7 @@ def sources(folder: Path) -> list[Source]:
     if not folder.is_dir():
         raise ClusterError(f"{folder} is no folder; give the one that holds the sources of the job")
     kept: list[Source] = []
-    for path in _files(folder, (folder.resolve(),)):
+    for path in _files(folder, (folder.resolve(),), []):
         kept.append(Source(path, (folder / path).stat().st_size))
         if len(kept) > _MOST_FILES:  # not looked at to the end: a link may lead to a whole disk
             raise ClusterError(_too_large(folder, kept, sum(file.size_bytes for file in kept)))
@@ -98,8 +100,11 @@ def pack(folder: Path, archive: Path) -> int:
     return size
 
 
-def _files(folder: Path, within: tuple[Path, ...]) -> Iterator[Path]:
-    """The files of a folder, by their paths in it; `within` are the folders, resolved, that led here."""
+def _files(folder: Path, within: tuple[Path, ...], seen: list[Path]) -> Iterator[Path]:
+    """The files of a folder, by their paths in it; `within` are the folders, resolved, that led here.
+
+    `seen` are all folders behind links so far.
+    """
     paths = _git(folder, "--cached")
     paths |= {path for path in _git(folder, "--others", "--exclude-standard") if _is_source(path)}
     if not paths:  # no git, no repository, or a folder that the repository ignores
@@ -111,19 +116,22 @@ def _files(folder: Path, within: tuple[Path, ...]) -> Iterator[Path]:
         elif (
             place.is_dir()
         ):  # git and `os.walk` name links to folders, submodules and repositories as one entry
-            yield from (path / inner for inner in _behind(place, within))
+            yield from (path / inner for inner in _behind(place, within, seen))
 
 
-def _behind(place: Path, within: tuple[Path, ...]) -> Iterator[Path]:
+def _behind(place: Path, within: tuple[Path, ...], seen: list[Path]) -> Iterator[Path]:
     target = place.resolve()
     if target in within:  # a link that leads back
         return
+    seen.append(place)
+    if len(seen) > _MOST_FOLDERS:  # links that fork: each level of them has more
+        raise ClusterError(f"links lead to over {_MOST_FOLDERS} folders, as {place}; name them in .gitignore")
     if not place.is_symlink() and not any(place.iterdir()):
         raise ClusterError(
             f"submodule {place} is not checked out, so a job would not have it; run `git submodule update "
             "--init --recursive`"
         )
-    yield from _files(place, (*within, target))
+    yield from _files(place, (*within, target), seen)
 
 
 def _git(folder: Path, *which: str) -> set[Path]:

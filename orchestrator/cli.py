@@ -74,7 +74,9 @@ def main() -> None:
         sys.stderr.write(ensure_home())
         app()
     except SystemExit as end:  # so Typer ends every command
-        code = end.code if isinstance(end.code, int) else 0
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if not isinstance(end.code, int | None):  # what sys.exit says in a library
+            sys.stderr.write(f"error: {without_secrets(str(end.code))}\n")
         if code == WRONG_USAGE:  # which Typer has told
             _tell_programs(["the command line cannot be used as written; see --help"], code)
         if isinstance(hidden := getattr(end.__context__, "__cause__", None), EOFError):

@@ -96,7 +96,7 @@ def accepted_keyword(path: FactoryPath, names: Sequence[str], arguments: Mapping
     return names[0] if takes_any and arguments.keys().isdisjoint(names[1:]) else None
 
 
-def in_one_line(error: Exception) -> str:
+def in_one_line(error: BaseException) -> str:
     """What a user's code raised, and where."""
     frames = list(traceback.extract_tb(error.__traceback__))
     # The deepest line of the user's own, where an installed library raised.
@@ -112,13 +112,13 @@ def _called(path: FactoryPath, factory: Callable[..., object], keywords: Mapping
             return factory(**keywords)
     except StillhouseError:
         raise
-    except Exception as error:  # a user's function may raise anything
+    except (Exception, SystemExit) as error:  # a user's function may raise anything
         raise ConfigError(
             f"factory {path!r} raised {in_one_line(error)}{_other_name(error)}; mend it, or its `arguments`"
         ) from error
 
 
-def _other_name(error: Exception) -> str:
+def _other_name(error: BaseException) -> str:
     """What helps with builders, as timm's, that call the number of classes otherwise."""
     if not (isinstance(error, TypeError) and "'n_classes'" in str(error)):
         return ""
@@ -154,7 +154,7 @@ def _import_module(name: str, path: str) -> ModuleType:
             raise ConfigError(
                 f"factory {path!r}: syntax error in {error.filename}, line {error.lineno}: {error.msg}"
             ) from error
-        except Exception as error:  # a user's module may raise anything
+        except (Exception, SystemExit) as error:  # a user's module may raise anything
             raise ConfigError(
                 f"factory {path!r}: module {name!r} raised {in_one_line(error)} when it was imported"
             ) from error

@@ -43,6 +43,9 @@ def expanded(text: str) -> Path:
     Raises:
         ConfigError: there is no such user here.
     """
+    home = os.environ.get("STILLHOUSE_HOME")  # the user's own, where another took the place of HOME
+    if home and (text == "~" or text.startswith("~/")):
+        return Path(home + text[1:])
     try:
         return Path(text).expanduser()
     except RuntimeError as error:

@@ -82,10 +82,17 @@ def sources_of(path: FactoryPath) -> Sources | None:
     while it runs are not among them. None where there is no such file.
 
     Raises:
-        ConfigError: a file of the user's, which has the name of one of our packages, is imported.
+        ConfigError: a file of the user's, which has the name of one of our packages, is imported; or one of
+            the files cannot be read.
     """
-    name = path.partition(":")[0]
-    roots = _roots(name.partition(".")[0])
+    try:
+        return _read(path.partition(":")[0])
+    except OSError as error:
+        raise ConfigError(f"the code of factory {path!r} cannot be read: {error}") from error
+
+
+def _read(name: str) -> Sources | None:
+    roots = _roots(name.partition(".")[0]) if _is_name(name) else []
     if not roots:
         return None
     found: dict[str, str] = {}
@@ -102,6 +109,11 @@ def sources_of(path: FactoryPath) -> Sources | None:
             if own:
                 wanted += _imports(part, file, content, roots)
     return Sources(dict(sorted(found.items())), tuple(paths)) if name in found else None
+
+
+def _is_name(module: str) -> bool:
+    """Whether a module can have this name; relative imports of one at the top level make other ones."""
+    return all(module.split("."))
 
 
 def refuse_our_names(path: FactoryPath) -> None:
@@ -179,7 +191,7 @@ def _imports(module: str, file: Path, content: bytes, roots: list[Path]) -> list
     """What a file imports, anywhere in it, by names that may be modules; empty where it has an error."""
     try:
         tree = ast.parse(content)
-    except (SyntaxError, ValueError):  # told when it is imported
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # told when it is imported
         return []
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     names: list[str] = []
@@ -188,7 +200,7 @@ def _imports(module: str, file: Path, content: bytes, roots: list[Path]) -> list
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = _absolute(node, package)
-            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+            names += filter(_is_name, [base, *(f"{base}.{alias.name}" for alias in node.names)])
     for name in names:
         _refuse(name, roots, str(file))
     return [name for name in names if any(_exists(root, name.partition(".")[0]) for root in roots)]

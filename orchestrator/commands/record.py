@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+
 from orchestrator.commands.completion import complete
-from orchestrator.commands.options import Experiment, Finalists, Json, Out, Space, Trials
+from orchestrator.commands.options import (
+    Experiment,
+    Finalists,
+    Json,
+    Out,
+    Space,
+    Trials,
+    Where,
+    takes_fields,
+)
 from orchestrator.config.overrides import Overrides
 
 
-def record(
-    experiment: Experiment,
-    space: Space = None,
-    out: Out = None,
-    trials: Trials = None,
-    finalists: Finalists = None,
-    json_only: Json = False,
-) -> None:
+@dataclass(frozen=True)
+class RecordOptions:
+    """What the run was given, or the command that picked again."""
+
+    space: Space = None
+    out: Out = None
+    trials: Trials = None
+    finalists: Finalists = None
+    where: Where = None
+
+
+@takes_fields("options", RecordOptions)
+def record(experiment: Experiment, options: RecordOptions, json_only: Json = False) -> None:
     """Write MLflow's record of a finished run again, as after a server lost it; nothing is trained."""
-    overrides = Overrides(space, out, trials, finalists=finalists)
-    complete("record", experiment, overrides, json_only=json_only)
+    complete("record", experiment, Overrides(**asdict(options)), json_only=json_only)

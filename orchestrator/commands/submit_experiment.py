@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
 from cluster.package import sources
 from cluster.submit import JobResult, submit_job
-from orchestrator.config.loading import LoadedExperiment, load_experiment
+from orchestrator.config.loading import EXPERIMENTS_FOLDER, SPACES_FOLDER, LoadedExperiment, load_experiment
 from orchestrator.config.overrides import Overrides
 from trainables.errors import ConfigError
 
@@ -49,5 +50,15 @@ def _files(loaded: LoadedExperiment) -> Iterator[Path]:
 
 
 def _is_in(file: Path, folder: Path) -> bool:
-    """Whether the file has a place in the folder, though it may lie behind a link."""
-    return file.absolute().is_relative_to(folder)
+    """Whether the file has a place in the folder, though it may lie behind a link, and is not installed.
+
+    An environment may lie in the folder, with Stillhouse's own files in it: a cluster has its own.
+    """
+    place = file.absolute()
+    return place.is_relative_to(folder) and not any(place.is_relative_to(each) for each in _installed())
+
+
+def _installed() -> list[Path]:
+    paths = sysconfig.get_paths()
+    libraries = [Path(paths[name]) for name in ("stdlib", "purelib", "platlib")]
+    return [*libraries, EXPERIMENTS_FOLDER, SPACES_FOLDER]

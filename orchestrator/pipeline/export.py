@@ -68,7 +68,13 @@ def export_stage(
     places = [record.checkpoint and run.key_path(record.checkpoint), run.key_path(str(folder))]
     inputs = [record.trial, places[0], dict(metrics), places[1], *_latency(costs).values()]
     key = digest_of(inputs)
-    return run.stages.run("export", key, export, still_valid=lambda _: read_intact_card(folder) is not None)
+    return run.stages.run("export", key, export, still_valid=lambda _: _holds(folder, record.trial, metrics))
+
+
+def _holds(folder: Path, trial: str, metrics: Mapping[str, float]) -> bool:
+    """Whether the files of this champion are there and intact: not those of another that was picked since."""
+    card = read_intact_card(folder)
+    return card is not None and (card.lineage.trial_id, card.metrics) == (trial, dict(metrics))
 
 
 def register_stage(
@@ -106,9 +112,10 @@ def register_stage(
     key = digest_of([run.key_path(tracking_uri), name, trial, dict(lineage)])
 
     def is_there(found: dict[str, Any]) -> bool:
-        """Not in a store that was made anew; nothing is known of one that cannot be asked."""
+        """Not in a store that was made anew, nor with its alias moved on; a store may not answer."""
         runs = (None, found.get("parent_run_id"))
-        return not recorder.began_anew and _place(recorder)["parent_run_id"] in runs
+        has_alias = run.stages.is_latest("register", key)
+        return has_alias and not recorder.began_anew and _place(recorder)["parent_run_id"] in runs
 
     try:
         return run.stages.run("register", key, register, still_valid=is_there)

@@ -168,11 +168,15 @@ def _locked(out: Path) -> Iterator[None]:
     Raises:
         StillhouseError: another run holds it, or it cannot be written.
     """
+    lock = filelock.FileLock(out / ".lock", timeout=0)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(out / ".lock", timeout=0):
-            yield
+        lock.acquire()
     except filelock.Timeout as error:
         raise StillhouseError(f"another run is writing into {out}; wait for it or give --out") from error
     except OSError as error:
         raise StillhouseError(f"cannot write into {out}: {error}; free space there or give --out") from error
+    try:  # outside: what a run meets is of its own kind
+        yield
+    finally:
+        lock.release()

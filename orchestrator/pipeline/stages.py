@@ -27,6 +27,11 @@ class Stages:
         """Whether the ledger holds the result of this stage for these inputs."""
         return self._ledger.finished(stage, key) is not None
 
+    def is_latest(self, stage: str, key: str) -> bool:
+        """Whether this stage finished for these inputs, and was not begun for others since."""
+        events = [event for event in self._ledger.events_of(StageEvent) if event.stage == stage]
+        return bool(events) and (events[-1].key, events[-1].status) == (key, "finished")
+
     def run(
         self,
         stage: str,

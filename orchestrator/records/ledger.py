@@ -114,6 +114,8 @@ class Ledger:
             plain = written(event, self.folder).plain()
             line = self._chain.sealed(json.dumps(plain, separators=(",", ":")).encode())
             try:
+                if not self._events:
+                    self._set_summary_aside()
                 self._write(line)
             except OSError as error:
                 self.trouble = StillhouseError(
@@ -182,6 +184,12 @@ class Ledger:
             self._file.truncate(self._size)
             raise
         self._size += len(line)
+
+    def _set_summary_aside(self) -> None:
+        """What a ledger that was moved away left: its mark is not of the one that begins here."""
+        summary = self.folder / "summary.json"
+        if mark_in(summary) is not None:
+            summary.replace(self.folder / "summary.json.before")
 
     def _cut_tail(self) -> None:
         with self.path.open("rb") as file:

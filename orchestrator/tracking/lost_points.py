@@ -4,10 +4,17 @@ older copy put back)."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
 
 from orchestrator.records.events import Event, TrialStarted
 from orchestrator.tracking.projection import Projection
 from orchestrator.tracking.store import KnownRun
+
+# One of these is among the points of each event: a ledger may have lost all that told of the others.
+_ALWAYS: Final = frozenset({"seconds", "epochs", "params"})
+"""Of an epoch, a trial's end, and a student's costs."""
+_PARENTS: Final = ("champion_", "seconds/")
+"""How those of the parent begin: of its champion, and of stages."""
 
 
 def with_lost_points(
@@ -16,12 +23,19 @@ def with_lost_points(
     """The trials of such runs, and None where the parent is one of them.
 
     MLflow keeps points of equal step and another time side by side: what is trained again would be there
-    twice, and nothing removes a point. A ledger loses its end, so the latest points of a run are enough.
+    twice, and nothing removes a point. A ledger loses its end, so the latest points of a run are enough. What
+    a user logged under another name is no loss.
     """
     changes = Projection().fold(events)
     written = {change.trial: {(p.key, p.time_ms, p.step) for p in change.points} for change in changes}
+    ours = {key for points in written.values() for key, _, _ in points}
     known: list[tuple[str | None, KnownRun]] = [(None, parent), *runs.items()]
-    return [trial for trial, run in known if not run.latest <= written.get(trial, set())]
+    lost = {trial: run.latest - written.get(trial, set()) for trial, run in known}
+    return [trial for trial, points in lost.items() if any(_is_ours(key, ours) for key, _, _ in points)]
+
+
+def _is_ours(key: str, written: Collection[str]) -> bool:
+    return key in written or key in _ALWAYS or key.startswith(_PARENTS)
 
 
 def first_to_write(events: Sequence[Event], runs: Collection[str]) -> int:

@@ -85,6 +85,7 @@ def test_a_token_that_is_not_there_is_told_before_ray_ends_the_process(
         monkeypatch.setenv("RAY_AUTH_TOKEN", "")
     elif place == "an empty file":
         (tmp_path / "token").write_text("\n")
+    assert token_source() is None  # so the doctor says it too
     with pytest.raises(AuthenticationError):
         require_token("127.0.0.1:9")
 

@@ -11,6 +11,7 @@ import pytest
 
 from cluster.errors import ClusterError
 from cluster.home import ensure_home
+from trainables.local_files import expanded
 
 NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")
 
@@ -75,6 +76,22 @@ def test_a_home_that_cannot_be_written_is_replaced(
     monkeypatch.setattr("os.access", lambda *_: False)  # whoever is root may write anywhere
     assert f"the home folder {home_folder} of user id {os.getuid()} cannot be written" in ensure_home()
     assert Path.home().is_relative_to(scratch)
+
+
+def test_what_lies_in_a_home_that_can_only_be_read_stays_in_use(
+    scratch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("STILLHOUSE_HOME", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")  # and so taken back afterwards
+    token = tmp_path / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.write_text("secret")
+    monkeypatch.setattr("os.access", lambda _, mode: not mode & os.W_OK)
+    assert "cannot be written" in ensure_home()
+    assert Path.home().is_relative_to(scratch)
+    assert expanded("~/data") == tmp_path / "data"
+    assert (expanded("~"), expanded("~root")) == (tmp_path, Path("~root").expanduser())
+    assert os.environ["RAY_AUTH_TOKEN_PATH"] == str(token)
 
 
 def test_where_no_folder_can_be_made_either_there_is_one_line_with_what_to_do(

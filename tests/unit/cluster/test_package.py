@@ -187,3 +187,16 @@ def test_a_link_to_more_than_a_cluster_takes_is_refused_before_all_of_it_was_loo
         ClusterError, match=r"4 files; .*and links to them, in .gitignore.*\n(.*\n)*.* data/0\.png"
     ):
         sources(tmp_path / "project")
+
+
+def test_links_that_fork_on_each_level_come_to_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for level in range(24):
+        (tmp_path / str(level)).mkdir()
+        for name in "ab":
+            (tmp_path / str(level) / name).symlink_to(f"../{level + 1}")
+    _write(tmp_path, "24/a.py")
+    monkeypatch.setattr(package, "_MOST_FOLDERS", 30)
+    with pytest.raises(ClusterError, match=r"links lead to over 30 folders, as .*name them in \.gitignore"):
+        sources(tmp_path / "0")

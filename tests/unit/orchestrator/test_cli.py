@@ -55,6 +55,27 @@ def test_a_file_that_ends_too_early_is_not_taken_for_the_end_of_input(
         main()
 
 
+@pytest.mark.parametrize(
+    ("said", "status", "told"), [("no licence", 1, "error: no licence\n"), (None, 0, ""), (3, 3, "")]
+)
+def test_a_library_that_ends_the_process_is_heard(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    said: str | int | None,
+    status: int,
+    told: str,
+) -> None:
+    def end(*_: object, **__: object) -> None:
+        sys.exit(said)
+
+    monkeypatch.setattr("orchestrator.cli.load_experiment", end)
+    monkeypatch.setattr("orchestrator.cli.mask_process", lambda: None)  # the test's own streams stay
+    monkeypatch.setattr(sys, "argv", ["stillhouse", "validate", "digits"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert (caught.value.code, capsys.readouterr().err) == (status, told)
+
+
 def test_validating_imports_no_library_that_is_slow() -> None:
     code = (
         "import sys\nfrom orchestrator.cli import app\n"

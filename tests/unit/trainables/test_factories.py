@@ -140,3 +140,12 @@ def test_what_a_module_raises_is_one_line_with_its_place(write_module: WriteModu
         ConfigError, match=r"raised RuntimeError: no licence \(user_module_l\.py, line 1\) when"
     ):
         load_factory("user_module_l:make")
+
+
+def test_code_that_ends_the_process_is_told_like_any_other_error(write_module: WriteModule) -> None:
+    write_module("user_module_end", "import sys\nsys.exit('no GPU here')")
+    with pytest.raises(ConfigError, match=r"raised SystemExit: no GPU here \(user_module_end.py, line 2\)"):
+        load_factory("user_module_end:make")
+    write_module("user_module_leave", "def make(): raise SystemExit(0)")
+    with pytest.raises(ConfigError, match=r"raised SystemExit: 0 \(user_module_leave.py, line 1\)"):
+        call_factory("user_module_leave:make", {}, {})

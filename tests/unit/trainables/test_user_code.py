@@ -125,6 +125,41 @@ def test_what_cannot_be_read_as_python_still_counts_and_what_is_not_there_does_n
     assert sources_of("broken.part:make") is None
 
 
+def test_an_import_from_a_package_that_a_module_is_not_in_names_no_file(write: Write) -> None:
+    write("helper.py")
+    write(
+        "top.py",
+        "try:\n    from .helper import x\n    from . import helper\nexcept ImportError: import helper",
+    )
+    assert names("top:make") == ["helper", "top"]
+
+
+@pytest.mark.parametrize("factory", ["top.:make", ".top:make", ":make"])
+def test_a_name_that_no_module_can_have_is_of_no_file(write: Write, factory: str) -> None:
+    write("top.py", "def make(): ...")
+    assert sources_of(factory) is None
+    with pytest.raises(ConfigError, match="factory"):
+        load_factory(factory)
+
+
+def test_code_too_deep_to_be_read_as_python_still_counts(write: Write) -> None:
+    write("deep.py", f"x = {'-' * 100_000}1")
+    assert names("deep:make") == ["deep"]
+
+
+def test_a_file_that_cannot_be_read_is_told_in_one_line(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write("closed.py")
+
+    def refuse(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ConfigError, match=rf"factory 'closed:make' cannot be read: .* denied: '{file}'"):
+        sources_of("closed:make")
+
+
 @pytest.mark.parametrize(
     ("statement", "called"),
     [

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator import cli
+from orchestrator.commands import record
 from orchestrator.commands.completion import command_line
 from orchestrator.config.overrides import Overrides
 from trainables.errors import ConfigError
@@ -19,13 +20,15 @@ from trainables.errors import ConfigError
         ("run", Overrides()),
         ("run", Overrides("my spaces/kd.yaml", Path("out/a b"), 7, finalists=3)),
         ("pick", Overrides("crld", Path("/elsewhere"), 7, "latency_ms <= 2 and params <= 1e6")),
+        ("record", Overrides("kd", Path("out"), 7, "params <= 1e6", 3)),
     ],
 )
 def test_the_command_that_goes_on_is_the_command_that_was_given(
-    command: Literal["run", "pick"], overrides: Overrides, monkeypatch: pytest.MonkeyPatch
+    command: Literal["run", "pick", "record"], overrides: Overrides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(cli, "complete", lambda *given, json_only: called.append((*given, json_only)))
+    for module in (cli, record):
+        monkeypatch.setattr(module, "complete", lambda *given, json_only: called.append((*given, json_only)))
     words = shlex.split(command_line(command, "my.yaml:small", overrides))
     assert words[0] == "stillhouse"
     done = CliRunner().invoke(cli.app, words[1:])

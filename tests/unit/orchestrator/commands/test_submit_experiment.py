@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.commands import submit_experiment as command
 from orchestrator.commands.submit_experiment import submit_experiment
+from orchestrator.config import loading
 from orchestrator.config.overrides import Overrides
 from trainables.errors import ConfigError
 
@@ -20,6 +21,9 @@ student: {factory: "sent_task:student"}
 views: {weak: {views: 1, recipe: []}}
 space: SPACE
 """
+
+
+PATHS = ("stdlib", "platstdlib", "purelib", "platlib")
 
 
 class Submitted(Exception):
@@ -91,3 +95,30 @@ def test_an_experiment_outside_the_folder_that_is_sent_is_refused_but_for_shared
         submit("../my.yaml")
     with pytest.raises(Submitted):
         submit(str(project / "my.yaml"))
+
+
+def test_what_is_installed_in_an_environment_within_the_folder_is_not_asked_for(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = project / ".venv" / "lib" / "site-packages"
+    installed.mkdir(parents=True)
+    (installed / "sent_library.py").write_text("")
+    monkeypatch.syspath_prepend(str(installed))
+    (project / "my.yaml").write_text(EXPERIMENT.replace("sent_task", "sent_library").replace("SPACE", "kd"))
+    with pytest.raises(ConfigError, match="the experiment needs this"):
+        submit()
+    monkeypatch.setattr("sysconfig.get_paths", lambda: dict.fromkeys(PATHS, str(installed)))
+    with pytest.raises(Submitted):
+        submit()
+
+
+def test_nor_are_shipped_files_of_a_stillhouse_within_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = project / ".venv" / "shipped"
+    shipped.mkdir(parents=True)
+    (shipped / "mine.yaml").write_text(EXPERIMENT.replace("SPACE", "kd"))
+    for module in (command, loading):
+        monkeypatch.setattr(module, "EXPERIMENTS_FOLDER", shipped)
+    with pytest.raises(Submitted):
+        submit("mine")

@@ -184,7 +184,12 @@ def test_a_ledger_that_lost_lines_at_its_end_after_it_was_finished_is_refused(
         tmp_path, b"".join(earlier(lines)).replace(b"0.2", b"0.9")
     )
     (tmp_path / "ledger.jsonl").unlink()  # moved away: what begins is another one
-    assert Ledger(tmp_path).events() == []
+    ledger = Ledger(tmp_path)
+    assert ledger.events() == []
+    ledger.append(Agreed(key="new", value="run"))  # interrupted here, it goes on
+    assert len(Ledger(tmp_path).events()) == 1
+    assert not (tmp_path / "summary.json").exists()
+    assert (tmp_path / "summary.json.before").exists()
 
 
 def test_a_summary_that_cannot_be_read_or_is_older_tells_nothing_of_the_ledger(tmp_path: Path) -> None:
