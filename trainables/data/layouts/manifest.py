@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +92,7 @@ def _checked(
     there = list(records[0][1])
     path_column = chosen_column(there, PATH_NAMES, config.image_column, where, "path", "image_column")
     label_column = chosen_column(there, LABEL_NAMES, config.label_column, where, "label", "label_column")
-    split_column = next((name for name in SPLIT_NAMES if any(name in record for _, record in records)), None)
+    split_column = _split_column({name for _, record in records for name in record})
     for number, record in records:
         line = f"{where}, line {number}"
         path = record.get(path_column)
@@ -103,6 +103,11 @@ def _checked(
             None if split_column is None else _split(record.get(split_column), f"{line}: `{split_column}`")
         )
         yield _Line(number, _as_path(path, line), label, split)
+
+
+def _split_column(names: Iterable[str]) -> str | None:
+    """The one that tells splits, in any case, as for path and label."""
+    return next((name for usual in SPLIT_NAMES for name in sorted(names) if name.lower() == usual), None)
 
 
 def _as_path(path: str, line: str) -> str:
