@@ -69,6 +69,10 @@ def _samples(file: Path) -> Iterator[tuple[str, Members]]:
         stem, _, suffix = base.partition(".")
         if not stem or not suffix:
             continue
+        if "\0" in name:  # which ends a name where names are kept
+            raise DataError(
+                f"{in_characters(str(file))} holds {in_characters(name)}, a name with a zero byte; rename it"
+            )
         own = f"{folder}{slash}{stem}"
         if own != key and members:
             yield key, members
