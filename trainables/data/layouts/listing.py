@@ -47,6 +47,8 @@ def list_images(config: DataConfig, part: SourcePart) -> Listed:
     classes = class_names(by_split["train"])
     test_split = next((split for split in ("test", "val") if split in by_split), None)
     what = f":{found.layout.value}"
+    if config.image_column is not None and found.layout is not ImageLayout.MANIFEST:
+        what += f":column {config.image_column}"  # whose names are those of another column's images
     if test_split is None:
         whole = listing(by_split["train"], classes, where=in_characters(str(root)), what=what)
         return _cut(whole, found, root, config, part)
