@@ -44,6 +44,35 @@ def read_manifest(file: Path, config: DataConfig) -> dict[str, Rows]:
     Raises:
         DataError: it cannot be read, lacks a column, or a line says what cannot be; the line is named.
     """
+    by_split = _by_split(file, config)
+    if "train" not in by_split:
+        raise DataError(
+            f"{in_characters(str(file))}: no line is of the split train; those there are: "
+            f"{', '.join(sorted(by_split))}"
+        )
+    return {split: _rows(file.parent, own) for split, own in by_split.items()}
+
+
+def read_manifest_of(part: str, file: Path, config: DataConfig) -> Rows:
+    """The images of a manifest that is of one part, `train` or `test`, by its name.
+
+    Lines that tell another split are not of that part; a manifest to test may call them `val` too.
+
+    Raises:
+        DataError: as for `read_manifest`, or the manifest is to test and has lines to train on.
+    """
+    by_split = _by_split(file, config, otherwise=part)
+    wanted = ("train",) if part == "train" else ("test", "val")
+    lines = [line for split in wanted for line in by_split.get(split, ())]
+    if not lines or (part != "train" and "train" in by_split):
+        raise DataError(
+            f"{in_characters(str(file))} is of the part {part} by its name, and its lines tell the splits "
+            f"{', '.join(sorted(by_split))}; name the one `manifest` that holds all, or correct the lines"
+        )
+    return _rows(file.parent, lines)
+
+
+def _by_split(file: Path, config: DataConfig, *, otherwise: str = "train") -> dict[str, list[_Line]]:
     where = in_characters(str(file))
     with foreign_file(lambda why: DataError(f"{where} cannot be read as a manifest: {why}")):
         text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
@@ -56,12 +85,8 @@ def read_manifest(file: Path, config: DataConfig) -> dict[str, Rows]:
     _refuse_contradictions(lines, where)
     by_split: dict[str, list[_Line]] = {}
     for line in lines:
-        by_split.setdefault(line.split or "train", []).append(line)
-    if "train" not in by_split:
-        raise DataError(
-            f"{where}: no line is of the split train; those there are: {', '.join(sorted(by_split))}"
-        )
-    return {split: _rows(file.parent, own) for split, own in by_split.items()}
+        by_split.setdefault(line.split or otherwise, []).append(line)
+    return by_split
 
 
 def _csv(text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:

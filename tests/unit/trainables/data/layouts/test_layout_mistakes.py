@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.trainables.data.image_folders import config_of, picture
 from tests.unit.trainables.data.layouts.written_layouts import encoded, write_tar
-from trainables.config.data import SourcePart
+from trainables.config.data import SourcePart, UnlabelledConfig
 from trainables.data import load_training
 from trainables.data.image_folder import file_hashes
 from trainables.data.layouts.listing import list_images
@@ -115,4 +115,34 @@ def test_a_file_of_a_saved_data_set_that_is_gone_is_named(root: Path) -> None:
 def test_a_zero_byte_in_a_name_within_a_tar_is_told(root: Path) -> None:
     write_tar(root / "train.tar", {"a\0\u00e9.png": encoded(picture(1)), "a\0\u00e9.cls": b"0"})
     with pytest.raises(DataError, match=r"train\.tar holds a\\x00.*\.png, a name with a zero byte"):
+        list_images(config_of(root), SourcePart.TRAIN)
+
+
+@pytest.mark.parametrize("folder", ["unlabelled", "unlabelled/inner", "train/a"])
+def test_a_class_is_no_folder_of_unlabelled_images(root: Path, folder: str) -> None:
+    names = ("cat/0.png", "dog/1.png", "unlabelled/inner/2.png")
+    if folder == "train/a":
+        names = ("train/a/0.png", "train/b/1.png", "test/a/2.png", "test/b/3.png")
+    pictures(root, *names)
+    config = config_of(root, unlabelled=UnlabelledConfig(root=str(root / folder)), test_fraction=0.001)
+    with pytest.raises(DataError, match=r"`unlabelled\.root` .* a folder of labelled images that is a class"):
+        list_images(config, SourcePart.TRAIN)
+    assert len(list_images(config.labelled, SourcePart.TRAIN).images.classes) >= 2
+
+
+def test_unlabelled_images_may_lie_beside_the_parts(root: Path) -> None:
+    pictures(root, "train/a/0.png", "test/a/1.png", "more/2.png")
+    config = config_of(root, unlabelled=UnlabelledConfig(root=str(root / "more")))
+    assert list(list_images(config, SourcePart.TRAIN).images.names) == ["a/0.png"]
+
+
+def test_two_manifests_may_tell_their_own_splits_too(root: Path) -> None:
+    pictures(root, *(f"{index}.png" for index in range(5)))
+    header = "path,label,split\n"
+    (root / "train.csv").write_text(f"{header}0.png,a,train\n1.png,b,train\n2.png,b,val\n")
+    (root / "test.csv").write_text(f"{header}3.png,a,test\n4.png,b,test\n")
+    images = {part: list(list_images(config_of(root), part).images.names) for part in SourcePart}
+    assert images == {SourcePart.TRAIN: ["0.png", "1.png"], SourcePart.TEST: ["3.png", "4.png"]}
+    (root / "test.csv").write_text(f"{header}3.png,a,test\n4.png,b,train\n")
+    with pytest.raises(DataError, match=r"test\.csv is of the part test by its name, .* splits test, train"):
         list_images(config_of(root), SourcePart.TRAIN)
