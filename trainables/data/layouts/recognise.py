@@ -10,9 +10,10 @@ from types import MappingProxyType
 from typing import Final
 
 from trainables.config.data import DataConfig, ImageLayout, SourcePart
-from trainables.data.folder_listing import LAYOUT, SUFFIXES
+from trainables.data.folder_listing import LAYOUT
 from trainables.errors import DataError
 from trainables.foreign_files import in_characters
+from trainables.image_files import SUFFIXES
 
 MANIFEST_SUFFIXES: Final = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})
 PACKED: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
