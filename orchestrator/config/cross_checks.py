@@ -253,7 +253,7 @@ def _unlabelled_images_have_a_place(both: Both) -> Found:
         text = "found true; imported logits are of labelled images: `data.unlabelled` needs a network to ask"
         yield both.document, Problem(("teacher", "imported"), text)
     own = both.config.training.batch_size
-    sizes = [int(corner.get("batch_size", own)) for corner in both.space.training.corners()]
+    sizes = [own, *(int(corner.get("batch_size", own)) for corner in both.space.training.corners())]
     if unlabelled.share < 1 and min(sizes) < 2:
         share = f"{unlabelled.share:g}"
         text = f"found {share}; a batch of one sample cannot hold both kinds; allowed: 1, or larger batches"

@@ -23,7 +23,8 @@ from trainables.config import digest_of
 from trainables.config.checkpoints import is_elsewhere
 from trainables.config.teacher import ONNX
 from trainables.errors import ConfigError
-from trainables.local_files import file_sha256
+from trainables.image_files import images_stamp
+from trainables.local_files import expanded, file_sha256
 
 STAGE = "summary"
 
@@ -31,8 +32,8 @@ STAGE = "summary"
 def run_key(loaded: LoadedExperiment, ledger: Ledger) -> str:
     """Fingerprint of both files, wherever they and the output folder lie.
 
-    Checkpoints of teacher and student count too, by size and time, what is known of imported logits, and code
-    that was edited.
+    Checkpoints of teacher and student and a folder of unlabelled images count too, by size and time, what is
+    known of imported logits, and code that was edited.
     """
     config = loaded.config.plain()
     paths = ledger.key_paths(loaded.folder)
@@ -43,7 +44,8 @@ def run_key(loaded: LoadedExperiment, ledger: Ledger) -> str:
             section[name] = paths(section[name])
     unlabelled = config["data"].get("unlabelled")
     if unlabelled and unlabelled["root"] is not None:
-        unlabelled["root"] = paths(unlabelled["root"])
+        # The stage that counts them looks at the folder too, but a finished run has no stages.
+        unlabelled["root"] = [paths(unlabelled["root"]), images_stamp(expanded(unlabelled["root"]))]
     config["space"] = paths(config["space"])
     teacher, student = loaded.config.teacher, loaded.config.student
     for plain, each in zip(teachers, loaded.config.each_teacher, strict=True):

@@ -10,10 +10,12 @@ from typing import Any, Final
 
 from orchestrator.pipeline.context import Run
 from trainables.config import DataConfig, digest_of
-from trainables.config.data import UnlabelledConfig, UnlabelledFacts
+from trainables.config.data import DataName, SourcePart, UnlabelledConfig, UnlabelledFacts
 from trainables.data import TrainingData, load_training
-from trainables.data.folder_listing import list_unlabelled
+from trainables.data.folder_listing import Listing, list_unlabelled
+from trainables.data.layouts.listing import list_images
 from trainables.data.splits import split_facts
+from trainables.errors import DataError
 from trainables.local_files import expanded
 from trainables.training.train_teacher import TeacherFacts
 
@@ -81,13 +83,30 @@ def _key(run: Run, unlabelled: UnlabelledConfig) -> str:
     for name in ("share", "top_class_as_target"):
         del data["unlabelled"][name]
     code = run.loaded.code.get(str(unlabelled.factory))
-    return digest_of([data, code and code.digest, _listed(unlabelled)])
+    judges = _judged_by(run.experiment.data)
+    return digest_of([data, code and code.digest, _listed(unlabelled), *([judges] if judges else [])])
+
+
+def _judged_by(data: DataConfig) -> list[Any]:
+    """Names, sizes and times of a folder's labelled images, copies of which are left out.
+
+    Nothing for other data sets, and where the folder cannot be listed here: loading says what is wrong.
+    """
+    if data.name is not DataName.IMAGE_FOLDER or not expanded(str(data.root)).is_dir():
+        return []
+    try:
+        return [_stamp(list_images(data, part).images) for part in (SourcePart.TRAIN, SourcePart.TEST)]
+    except DataError:
+        return []
 
 
 def _listed(unlabelled: UnlabelledConfig) -> list[Any]:
     """Names, sizes and times of a folder's files; nothing where it is not on this machine."""
     if unlabelled.root is None or not expanded(unlabelled.root).is_dir():
         return []
-    listing = list_unlabelled(expanded(unlabelled.root))
+    return _stamp(list_unlabelled(expanded(unlabelled.root)))
+
+
+def _stamp(listing: Listing) -> list[Any]:
     names = [name.encode(errors="surrogateescape").hex() for name in listing.names]
     return [names, listing.bytes_N.tolist(), listing.changed_ns_N.tolist()]

@@ -33,7 +33,9 @@ def content_hashes(images: Tensor | FolderImages, *, decoded: bool = False) -> N
     if isinstance(images, Tensor):
         return _of_pixels([images])
     if decoded:
-        return _of_pixels(images[first : first + _CHUNK] for first in range(0, len(images), _CHUNK))
+        chunks = (slice(first, first + _CHUNK) for first in range(0, len(images), _CHUNK))
+        # A JPEG that is decoded at a part of its size has other pixels than the same one in memory.
+        return _of_pixels(map(images.undrafted, chunks))
     return images.file_hashes()
 
 

@@ -81,6 +81,17 @@ class FolderImages:
             ),
         )
 
+    def undrafted(self, rows: slice) -> Tensor:
+        """uint8 BxCxSxS on the CPU: the pixels that these images have when a folder is loaded whole.
+
+        Raises:
+            DataError: images cannot be decoded; their files are named.
+        """
+        chosen_B = self._rows_N[rows]
+        return self._decoded(
+            chosen_B, lambda place: read_square(self._image(chosen_B[place]), self._side, resize=self._resize)
+        )
+
     def cut(self, rows_B: Tensor, box_B4: Tensor) -> Tensor:
         """uint8 BxCxSxS on the CPU: a box of each image, in pixels of its file, brought to S x S.
 

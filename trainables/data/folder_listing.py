@@ -16,8 +16,8 @@ from trainables.config.data import SourcePart
 from trainables.data.pictures import Encoded
 from trainables.errors import DataError
 from trainables.foreign_files import in_characters, reason_of
+from trainables.image_files import SUFFIXES, is_image_name
 
-SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 LAYOUT: Final = (
     "expected train/<class>/<image> and test/<class>/<image> below `root`, or what else `layout` names"
 )
@@ -236,17 +236,13 @@ def _image_files(folder: Path, name: str) -> Iterator[tuple[str, int, int]]:
                 if entry.is_dir():
                     _refuse_circle(entry)
                     waiting.append(path)
-                elif not _is_named_as_image(entry):
+                elif not is_image_name(entry.name):
                     continue
                 elif entry.is_file():
                     facts = entry.stat()
                     yield path, facts.st_size, facts.st_ctime_ns
                 elif entry.is_symlink():
                     yield path, 0, entry.stat(follow_symlinks=False).st_ctime_ns
-
-
-def _is_named_as_image(entry: os.DirEntry[str]) -> bool:
-    return Path(entry.name).suffix.lower() in SUFFIXES and not entry.name.startswith(".")
 
 
 def _refuse_circle(entry: os.DirEntry[str]) -> None:

@@ -14,7 +14,7 @@ from trainables.data.image_folder import index_folder, layout_in_words
 from trainables.data.leakage import leaks
 from trainables.data.loading import as_split, load_training, read_test
 from trainables.data.splits import ImageSplit, SourceImages, TrainingData
-from trainables.data.user import require_same_samples
+from trainables.data.user import require_same_images, require_same_samples
 from trainables.errors import DataError, StillhouseError
 
 T = TypeVar("T")
@@ -63,6 +63,8 @@ def _compare_contents(found: DataInspection, config: DataConfig, test: ImageSpli
         parts = ((SourcePart.TRAIN, data.train), (SourcePart.TEST, test))
         for part, split in parts:
             _attempt(found, lambda part=part, split=split: require_same_samples(config, part, split))  # type: ignore[misc]
+    if (own := data.unlabelled) is not None and own.config.factory is not None:
+        _attempt(found, lambda: require_same_images(config, own.config, own.split))
     found.leaks = _attempt(found, lambda: leaks(config, data, test)) or ()
 
 

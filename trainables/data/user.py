@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from trainables.config.base import Scalar
-from trainables.config.data import DataConfig, SourcePart
+from trainables.config.data import DataConfig, SourcePart, UnlabelledConfig
 from trainables.data.resizing import eight_bit, resized
-from trainables.data.splits import ImageSplit, SourceImages
+from trainables.data.splits import FIRST_UNLABELLED_ID, NO_LABEL, ImageSplit, SourceImages
 from trainables.errors import DataError, StillhouseError
 from trainables.factories import call_factory, in_one_line
 from trainables.seeds import first_by_hash, salt_of
@@ -60,8 +60,8 @@ def read_images(factory: str, arguments: Mapping[str, Scalar]) -> Tensor:
         ConfigError: the factory cannot be found or called so.
         DataError: it does not return a data set of equal-sized images; the index is named.
     """
-    dataset, where = call_factory(factory, {}, arguments), f"factory {factory!r} of unlabelled images"
-    return _collected(_required(dataset, where), _all(dataset, where), where, _images_alone)[0]
+    dataset, where = _made_unlabelled(factory, arguments)
+    return _collected(dataset, _all(dataset, where), where, _images_alone)[0]
 
 
 def require_same_samples(config: DataConfig, part: SourcePart, found: ImageSplit) -> None:
@@ -74,21 +74,37 @@ def require_same_samples(config: DataConfig, part: SourcePart, found: ImageSplit
         ConfigError: the factory cannot be called again.
         DataError: it gives other samples now.
     """
-    dataset, where = _made(config, part)
+    _require_same(config, _made(config, part), found, _samples)
+
+
+def require_same_images(config: DataConfig, unlabelled: UnlabelledConfig, found: ImageSplit) -> None:
+    """The same for the factory of unlabelled images, some of which were left out.
+
+    Raises:
+        ConfigError, DataError: as for `require_same_samples`.
+    """
+    again = _made_unlabelled(str(unlabelled.factory), unlabelled.arguments)
+    _require_same(config, again, found, _images_alone, first_id=FIRST_UNLABELLED_ID)
+
+
+def _require_same(
+    config: DataConfig, again: tuple[Any, str], found: ImageSplit, samples: Samples, *, first_id: int = 0
+) -> None:
+    dataset, where = again
     ids_N = found.ids.numpy()
     chosen = first_by_hash(ids_N, _COMPARED, salt=_SALT)
     rows = torch.from_numpy(np.searchsorted(ids_N, chosen))
-    count = _of_user(lambda: len(dataset), where)
-    if count <= int(ids_N[-1]):
-        raise _other_samples(where, f"{count} samples, and before at least {int(ids_N[-1]) + 1}")
-    images, labels = _collected(dataset, chosen.tolist(), where, _samples)
+    count, last = _of_user(lambda: len(dataset), where), int(ids_N[-1]) - first_id
+    if count <= last:
+        raise _other_samples(where, f"{count} samples, and before at least {last + 1}")
+    images, labels = _collected(dataset, (chosen - first_id).tolist(), where, samples)
     images = images if config.image_size is None else resized(images, config.image_size, config.resize)
     before = found.images[rows]
     if images.shape != before.shape:
         raise _other_samples(where, f"images of the shape {_shape(images[0])}, before {_shape(before[0])}")
     differs = (images != before).flatten(1).any(dim=1) | (torch.tensor(labels) != found.labels[rows])
     if differs.any():
-        first = int(chosen[int(differs.int().argmax())])
+        first = int(chosen[int(differs.int().argmax())]) - first_id
         raise _other_samples(where, f"{int(differs.sum())} of {len(rows)} samples differ, such as {first}")
 
 
@@ -107,6 +123,11 @@ def _made(config: DataConfig, part: SourcePart) -> tuple[Any, str]:
     dataset = call_factory(config.factory, {"split": part.value}, config.arguments)
     where = f"data factory {config.factory!r}, split {part.value}"
     return _required(dataset, where), where
+
+
+def _made_unlabelled(factory: str, arguments: Mapping[str, Scalar]) -> tuple[Any, str]:
+    where = f"factory {factory!r} of unlabelled images"
+    return _required(call_factory(factory, {}, arguments), where), where
 
 
 def _required(dataset: Any, where: str) -> Any:
@@ -157,7 +178,7 @@ def _samples(dataset: Any, indices: Sequence[int], where: str) -> Iterator[tuple
 def _images_alone(dataset: Any, indices: Sequence[int], where: str) -> Iterator[tuple[Any, Any]]:
     for index in indices:
         sample = _of_user(partial(dataset.__getitem__, index), f"{where}, index {index}")
-        yield (sample[0] if isinstance(sample, tuple | list) and sample else sample), 0
+        yield (sample[0] if isinstance(sample, tuple | list) and sample else sample), NO_LABEL
 
 
 def _of_user(call: Callable[[], T], where: str) -> T:

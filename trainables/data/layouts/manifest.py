@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,35 @@ def read_manifest(file: Path, config: DataConfig) -> dict[str, Rows]:
     Raises:
         DataError: it cannot be read, lacks a column, or a line says what cannot be; the line is named.
     """
+    by_split = _by_split(file, config)
+    if "train" not in by_split:
+        raise DataError(
+            f"{in_characters(str(file))}: no line is of the split train; those there are: "
+            f"{', '.join(sorted(by_split))}"
+        )
+    return {split: _rows(file.parent, own) for split, own in by_split.items()}
+
+
+def read_manifest_of(part: str, file: Path, config: DataConfig) -> Rows:
+    """The images of a manifest that is of one part, `train` or `test`, by its name.
+
+    Lines that tell another split are not of that part; a manifest to test may call them `val` too.
+
+    Raises:
+        DataError: as for `read_manifest`, or the manifest is to test and has lines to train on.
+    """
+    by_split = _by_split(file, config, otherwise=part)
+    wanted = ("train",) if part == "train" else ("test", "val")
+    lines = [line for split in wanted for line in by_split.get(split, ())]
+    if not lines or (part != "train" and "train" in by_split):
+        raise DataError(
+            f"{in_characters(str(file))} is of the part {part} by its name, and its lines tell the splits "
+            f"{', '.join(sorted(by_split))}; name the one `manifest` that holds all, or correct the lines"
+        )
+    return _rows(file.parent, lines)
+
+
+def _by_split(file: Path, config: DataConfig, *, otherwise: str = "train") -> dict[str, list[_Line]]:
     where = in_characters(str(file))
     with foreign_file(lambda why: DataError(f"{where} cannot be read as a manifest: {why}")):
         text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
@@ -56,12 +85,8 @@ def read_manifest(file: Path, config: DataConfig) -> dict[str, Rows]:
     _refuse_contradictions(lines, where)
     by_split: dict[str, list[_Line]] = {}
     for line in lines:
-        by_split.setdefault(line.split or "train", []).append(line)
-    if "train" not in by_split:
-        raise DataError(
-            f"{where}: no line is of the split train; those there are: {', '.join(sorted(by_split))}"
-        )
-    return {split: _rows(file.parent, own) for split, own in by_split.items()}
+        by_split.setdefault(line.split or otherwise, []).append(line)
+    return by_split
 
 
 def _csv(text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -92,7 +117,7 @@ def _checked(
     there = list(records[0][1])
     path_column = chosen_column(there, PATH_NAMES, config.image_column, where, "path", "image_column")
     label_column = chosen_column(there, LABEL_NAMES, config.label_column, where, "label", "label_column")
-    split_column = next((name for name in SPLIT_NAMES if any(name in record for _, record in records)), None)
+    split_column = _split_column({name for _, record in records for name in record})
     for number, record in records:
         line = f"{where}, line {number}"
         path = record.get(path_column)
@@ -103,6 +128,11 @@ def _checked(
             None if split_column is None else _split(record.get(split_column), f"{line}: `{split_column}`")
         )
         yield _Line(number, _as_path(path, line), label, split)
+
+
+def _split_column(names: Iterable[str]) -> str | None:
+    """The one that tells splits, in any case, as for path and label."""
+    return next((name for usual in SPLIT_NAMES for name in sorted(names) if name.lower() == usual), None)
 
 
 def _as_path(path: str, line: str) -> str:

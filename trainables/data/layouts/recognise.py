@@ -10,9 +10,10 @@ from types import MappingProxyType
 from typing import Final
 
 from trainables.config.data import DataConfig, ImageLayout, SourcePart
-from trainables.data.folder_listing import LAYOUT, SUFFIXES
+from trainables.data.folder_listing import LAYOUT
 from trainables.errors import DataError
 from trainables.foreign_files import in_characters
+from trainables.image_files import SUFFIXES
 
 MANIFEST_SUFFIXES: Final = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})
 PACKED: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -52,8 +53,15 @@ def recognise(root: Path, config: DataConfig) -> Found:
         if wanted is ImageLayout.PARTS or (wanted is None and has_parts):
             return _parts(root)
         kinds = _kinds(root, config.manifest)
+        split_folders = _split_folders(root)
     except OSError as error:
         raise DataError(f"cannot list {in_characters(str(root))}: {error.strerror}") from error
+    if wanted is None and split_folders and kinds.pop(ImageLayout.CLASSES, []) and not kinds:
+        raise DataError(
+            f"{in_characters(str(root))} has folders that are named as parts ({_some(root, split_folders)}); "
+            "call them train/ and test/, with a folder for each class in both; or, where they are classes, "
+            "set `layout: classes`"
+        )
     if wanted is None and len(kinds) > 1:
         told = "; ".join(f"{layout.value} ({_some(root, files)})" for layout, files in kinds.items())
         raise DataError(
@@ -65,6 +73,8 @@ def recognise(root: Path, config: DataConfig) -> Found:
         raise DataError(
             f"{in_characters(str(root))} has not the layout {wanted.value}; what is there looks like: {there}"
         )
+    if config.manifest is not None:  # which may lie anywhere, and its name tells nothing
+        return Found(ImageLayout.MANIFEST, {SourcePart.TRAIN: tuple(kinds[ImageLayout.MANIFEST])})
     if not kinds:
         _refuse_packed(root)
         return _parts(root)  # which says what is missing
@@ -105,6 +115,11 @@ def _kinds(root: Path, manifest: str | None) -> dict[ImageLayout, list[Path]]:
         ImageLayout.CLASSES: folders if len(folders) > 1 and all(map(_holds_image, folders[:2])) else [],
     }
     return {layout: paths for layout, paths in found.items() if paths}
+
+
+def _split_folders(root: Path) -> list[Path]:
+    """Folders whose names are those of parts, such as Training/, and hardly those of classes."""
+    return sorted(path for path in root.iterdir() if path.name.lower() in SPLIT_OF and path.is_dir())
 
 
 def _of_files(root: Path, layout: ImageLayout, paths: Sequence[Path]) -> Found:

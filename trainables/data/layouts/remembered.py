@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from trainables.data.folder_listing import Names
 from trainables.data.layouts.rows import Rows, Stretch
-from trainables.errors import StorageError
+from trainables.errors import DataError, StorageError
 from trainables.foreign_files import Unreadable, foreign_file, in_characters
 from trainables.local_files import node_scratch, replacing
 
@@ -68,9 +68,11 @@ def remembered(
     processes of the node wait meanwhile. `options` are what else the result hangs on.
 
     Raises:
+        DataError: a file is not there.
         StorageError: the scratch folder cannot be written.
     """
-    facts = [[str(path.resolve()), path.stat().st_size, path.stat().st_ctime_ns] for path in files]
+    with foreign_file(lambda why: DataError(f"a file of {in_characters(str(root))} cannot be read: {why}")):
+        facts = [_facts(root, path) for path in files]
     key = hashlib.sha256(json.dumps([FORMAT, facts, list(options)]).encode()).hexdigest()[:32]
     folder = node_scratch() / "folders"
     table_file, packed = folder / f"{key}-table.npz", folder / f"{key}-images"
@@ -87,6 +89,12 @@ def remembered(
             "there, or set TMPDIR to a local disk that has it"
         ) from error
     return table, packed
+
+
+def _facts(root: Path, path: Path) -> list[str | int]:
+    """What makes the result another one; images are named by the path from the root, so that counts too."""
+    status = path.stat()
+    return [str(path.resolve()), path.relative_to(root).as_posix(), status.st_size, status.st_ctime_ns]
 
 
 def _is_whole(packed: Path, table: Table) -> bool:

@@ -138,7 +138,7 @@ def _cells(file: Path, columns: _Columns) -> Iterator[tuple[bytes, str]]:
                 batch.column(columns.image).to_pylist(), batch.column(columns.label).to_pylist(), strict=True
             ):
                 place = f"{where}, row {row}"
-                yield _content(image, file.parent, place), _label(label, columns, place)
+                yield _content(image, place), _label(label, columns, place)
                 row += 1
 
 
@@ -154,14 +154,15 @@ def _batches(file: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
                 yield batch.slice(first, BATCH).select(names)
 
 
-def _content(cell: object, folder: Path, where: str) -> bytes:
-    """Of a cell of bytes, or as `datasets` writes it: {bytes, path}, with a path where there are no bytes."""
+def _content(cell: object, where: str) -> bytes:
+    """Of a cell of bytes, or as `datasets` writes it: {bytes, path}.
+
+    A path without bytes is not followed: it may lead anywhere, and nobody would see that its file changed.
+    """
     content, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
     if isinstance(content, bytes):
         return content
-    if isinstance(path, str) and (folder / path).is_file():
-        return (folder / path).read_bytes()
-    told = "" if path is None else f", and {in_a_line(repr(path))} is no file here"
+    told = "" if path is None else f", only the path {in_a_line(repr(path))}"
     raise DataError(f"{where} holds no bytes of an image{told}; write the images into the table (embed them)")
 
 
@@ -171,7 +172,8 @@ def _label(value: object, columns: _Columns, where: str) -> str:
     if not isinstance(value, int) or not 0 <= value < len(columns.classes):
         raise DataError(
             f"{where}: `{columns.label}` is {in_a_line(repr(value))}, and there are {len(columns.classes)} "
-            f"classes, 0 to {len(columns.classes) - 1}; take out what has no label"
+            f"classes, 0 to {len(columns.classes) - 1}; take out what has no label, the whole "
+            "test part if it was published without (a part val takes its place)"
         )
     return columns.classes[value]
 

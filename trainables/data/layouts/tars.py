@@ -15,12 +15,13 @@ from typing import Final
 import numpy as np
 
 from trainables.data.folder_index import logged
-from trainables.data.folder_listing import SUFFIXES, Names
+from trainables.data.folder_listing import Names
 from trainables.data.layouts.columns import LABEL_NAMES, label_text
 from trainables.data.layouts.remembered import Table, remembered, rows_of
 from trainables.data.layouts.rows import Rows
 from trainables.errors import DataError
 from trainables.foreign_files import foreign_file, in_a_line, in_characters
+from trainables.image_files import SUFFIXES
 
 LABEL_SUFFIXES: Final = ("cls", "cls.txt", "label", "label.txt")
 MAX_LABEL_BYTES: Final = 10**6
@@ -69,6 +70,10 @@ def _samples(file: Path) -> Iterator[tuple[str, Members]]:
         stem, _, suffix = base.partition(".")
         if not stem or not suffix:
             continue
+        if "\0" in name:  # which ends a name where names are kept
+            raise DataError(
+                f"{in_characters(str(file))} holds {in_characters(name)}, a name with a zero byte; rename it"
+            )
         own = f"{folder}{slash}{stem}"
         if own != key and members:
             yield key, members

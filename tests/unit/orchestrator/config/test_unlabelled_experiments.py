@@ -32,10 +32,10 @@ ABOUT_A_CLASS = {
 
 
 def loaded(
-    folder: Path, objectives: str, *, more: str = "", experiment: str = EXPERIMENT
+    folder: Path, objectives: str, *, more: str = "", experiment: str = EXPERIMENT, training: str = LR
 ) -> LoadedExperiment:
     objectives = objectives if ":" in objectives else f"{objectives}: {{}}"
-    (folder / "space.yaml").write_text(f"name: few\nobjectives:\n  {objectives}\n{LR}")
+    (folder / "space.yaml").write_text(f"name: few\nobjectives:\n  {objectives}\n{training}")
     path = folder / "mine.yaml"
     path.write_text(experiment.replace("MORE", more).replace("space.yaml", str(folder / "space.yaml")))
     return load_experiment(str(path))
@@ -83,6 +83,13 @@ def test_a_batch_of_one_cannot_hold_both_kinds(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.unlabelled\.share: found 0\.5; .*allowed: 1, or larger"):
         loaded(tmp_path, "kd", experiment=single)
     loaded(tmp_path, "kd", more=", share: 1", experiment=single)
+
+
+def test_a_batch_of_one_in_the_file_is_told_where_the_space_searches_others(tmp_path: Path) -> None:
+    single = EXPERIMENT + "training: {batch_size: 1}\n"
+    others = LR.replace("}}", "}, batch_size: {choice: [4, 8]}}")
+    with pytest.raises(ConfigError, match=r"data\.unlabelled\.share: found 0\.5; .*allowed: 1, or larger"):
+        loaded(tmp_path, "kd", experiment=single, training=others)
 
 
 def test_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from orchestrator.cli import app
 from orchestrator.config.loading import load_experiment
 from orchestrator.pipeline.context import Run, quiet_run
+from orchestrator.pipeline.finished import run_key
 from orchestrator.pipeline.preflight import preflight
 from orchestrator.pipeline.preflight_networks import NetworkChecks
 from orchestrator.pipeline.teacher_stage import recorded_teacher, teacher_request
@@ -121,6 +123,48 @@ def test_pictures_that_come_are_counted_again() -> None:
 
     within(", unlabelled: {root: pool}", look)
     assert counts == [1, 2]
+
+
+def test_a_picture_that_comes_to_the_test_part_is_counted_again() -> None:
+    for index, name in enumerate(
+        ("train/a/0", "train/a/1", "train/b/2", "train/b/3", "test/a/4", "test/b/5")
+    ):
+        Path(f"own/{name}").parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (40 * index, 0, 0)).save(f"own/{name}.png")
+    Path("pool").mkdir()
+    for number in range(2):
+        Image.new("RGB", (8, 8), (0, 90 + number, 0)).save(f"pool/{number}.png")
+    counts: list[tuple[int, int]] = []
+
+    def look(run: Run) -> None:
+        for copied in (False, True):
+            if copied:
+                shutil.copy("pool/0.png", "own/test/a/copy.png")
+            found = with_unlabelled(run, facts_of(run)).split.unlabelled
+            assert found is not None
+            counts.append((found.count, found.in_test))
+
+    folder = "data: {name: image_folder, root: own, image_size: 8, unlabelled: {root: pool}}"
+    Path("task.yaml").write_text(EXPERIMENT.replace(f'data: {{factory: "{TASK}:dataset"MORE}}', folder))
+    with quiet_run(load_experiment("task.yaml"), Console(out=io.StringIO())) as run:
+        look(run)
+    assert counts == [(2, 0), (1, 1)]
+
+
+def test_pictures_that_come_to_a_finished_run_make_another() -> None:
+    Path("pool").mkdir()
+    keys: list[str] = []
+
+    def look(run: Run) -> None:
+        for number in range(2):
+            Image.new("L", (8, 8), 40 * number).save(f"pool/{number}.png")
+            keys.append(run_key(run.loaded, run.ledger))
+        Path("pool/notes.txt").write_text("no picture")
+        Path("pool/circle").symlink_to(Path("pool").absolute())
+        keys.append(run_key(run.loaded, run.ledger))
+
+    within(", unlabelled: {root: pool}", look)
+    assert keys[0] != keys[1] == keys[2]
 
 
 def test_a_folder_that_is_not_there_is_told_at_once() -> None:

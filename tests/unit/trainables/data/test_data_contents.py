@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.trainables.data.image_folders import config_of, write_folder
-from trainables.data import load_training
+from tests.unit.trainables.data.image_folders import config_of, picture, write_folder
+from trainables.data import load_test, load_training
 from trainables.data.contents import content_hashes
 
 
@@ -48,4 +48,13 @@ def test_files_of_the_same_bytes_have_one_hash(root: Path) -> None:
 def test_decoded_images_in_files_have_the_hashes_of_images_in_memory(root: Path) -> None:
     in_files = load_training(config_of(root, memory_gb=0)).train.images
     in_memory = load_training(config_of(root, memory_gb=4)).train.images
+    assert np.array_equal(content_hashes(in_files, decoded=True), content_hashes(in_memory))
+
+
+def test_large_jpegs_in_files_have_the_hashes_of_images_in_memory(root: Path) -> None:
+    large = picture(900, 12, 9).resize((120, 90))  # at least four times as large as wanted
+    large.save(root / "train/rose/large.jpg")
+    large.save(root / "test/rose/large.jpg")
+    in_files = load_test(config_of(root, memory_gb=0)).images
+    in_memory = load_test(config_of(root, memory_gb=4)).images
     assert np.array_equal(content_hashes(in_files, decoded=True), content_hashes(in_memory))

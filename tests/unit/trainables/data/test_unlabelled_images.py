@@ -16,6 +16,7 @@ from tests.unit.trainables.data.unlabelled_task import N_OWN, dataset
 from trainables.config import DataConfig
 from trainables.config.data import UnlabelledConfig
 from trainables.data import ImageSplit, TrainingData, load_test, load_training
+from trainables.data.inspection import inspect_data
 from trainables.data.splits import FIRST_UNLABELLED_ID, NO_LABEL, Unlabelled, split_facts
 from trainables.errors import DataError, UnreadableData
 
@@ -213,3 +214,10 @@ def test_the_counts_are_one_sentence() -> None:
         f"{N_OWN + n_train} unlabelled images of {TASK}:unlabelled, 0.25 of each batch of objectives with a "
         f"teacher; left out: {n_selection} in the selection split too, 24 in the test split too"
     )
+
+
+def test_a_factory_that_draws_anew_is_told_before_anything_runs() -> None:
+    looked = inspect_data(task("drawn_anew"), lambda *_: None)
+    (problem,) = looked.problems
+    assert "of unlabelled images: called twice, it gave other samples the second time" in str(problem)
+    assert inspect_data(task(), lambda *_: None).problems == []

@@ -26,6 +26,10 @@ def fresh(n: int = N_OWN) -> Tensor:
     return _noise(n, seed=2)[0]
 
 
+def drawn_anew() -> Tensor:
+    return torch.randint(0, 255, (N_OWN, 1, 8, 8), dtype=torch.uint8)
+
+
 def of_another_shape() -> Tensor:
     return torch.zeros(4, 1, 6, 6)
 
