@@ -25,7 +25,7 @@ from orchestrator.records.teacher_checks import (
 from orchestrator.terminal.console import Console, Progress
 from orchestrator.terminal.formatting import percent
 from trainables.cache.tools.import_logits import ImportedTeacher
-from trainables.checkpoint_header import known_by
+from trainables.checkpoint_header import digests_beside, known_by
 from trainables.config import MAX_VIEWS, ClassRows, DataConfig, Normalisation, ViewsConfig, digest_of
 from trainables.config.metrics import ACCURACY
 from trainables.config.teacher import ONNX
@@ -129,7 +129,8 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
     inputs = request.model_dump(mode="json", exclude={"folder", "threads", "checkpoint", "data"})
     inputs["data"] = keyed_data(run, request.data)
     inputs["model"] = request.model and known_by(request.model)
-    key = digest_of([inputs, _file_digest(request.checkpoint)])
+    beside = digests_beside(Path(request.checkpoint)) if request.checkpoint else []
+    key = digest_of([inputs, _file_digest(request.checkpoint), *beside])
     return request, key
 
 

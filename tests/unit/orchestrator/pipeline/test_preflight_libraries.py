@@ -160,6 +160,42 @@ def test_a_folder_of_transformers_teaches_with_its_own_weights_and_normalisation
     assert note.endswith(f"({checkpoint if checkpoint == 'published' else folder / 'model.safetensors'})")
 
 
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_published_weights_of_a_folder_that_were_changed_make_another_run(folder: Path, role: str) -> None:
+    network = OF_TRANSFORMERS if role == "teacher" else OF_TRANSFORMERS[:-1]
+    if role == "teacher":
+        file = written(teacher=f"{network}, checkpoint: published")
+    else:
+        file = written(student=f"{network}, checkpoint: published}}")
+    loaded = load_experiment(file)
+    with quiet_run(loaded, Console(out=io.StringIO())) as run:
+        first = run_key(loaded, run.ledger)
+        assert run_key(loaded, run.ledger) == first
+        with (folder / "model.safetensors").open("ab") as weights:
+            weights.write(b"more")
+        assert run_key(loaded, run.ledger) != first
+
+
+def test_what_stands_beside_a_loaded_teachers_weights_is_in_all_keys(folder: Path) -> None:
+    given = folder.rename(folder.with_name("given"))
+    teacher = "{name: torchvision, variant: squeezenet1_1}, checkpoint: given"
+
+    def all_keys() -> list[str]:
+        with quiet_run(load_experiment(written(teacher=teacher)), Console(out=io.StringIO())) as run:
+            return [preflight_key(run), run_key(run.loaded, run.ledger), teacher_request(run)[1]]
+
+    transformers.ViTImageProcessor(image_mean=[0.5] * 3).save_pretrained(given)
+    found = [all_keys()]
+    assert all_keys() == found[0]
+    transformers.ViTImageProcessor(image_mean=[0.3] * 3).save_pretrained(given)
+    found.append(all_keys())
+    config = given / "config.json"
+    config.write_text(config.read_text().replace('"a"', '"z"'))
+    found.append(all_keys())
+    for three in zip(*found, strict=True):
+        assert len(set(three)) == 3
+
+
 def test_published_goes_with_networks_of_libraries() -> None:
     with pytest.raises(ConfigError, match=r"student: `checkpoint: published` goes with `name: torchvision`"):
         load_experiment(written(student="{name: mlp, checkpoint: published}"))
