@@ -119,8 +119,13 @@ def stated_normalisation(path: Path) -> Normalisation | None:
 
 def stated_classes(path: Path) -> tuple[str, ...] | None:
     """The names of the classes in the order of the logits, as the file states; none where it does not."""
-    stated = _stated(path, CLASSES) or _labels(path)
+    stated = stated_in_file(path) or _labels(path)
     return tuple(map(str, stated)) if isinstance(stated, list) else None
+
+
+def stated_in_file(path: Path) -> object:
+    """The classes that a file of weights itself names, whatever stands beside it; none where it does not."""
+    return _stated(path, CLASSES)
 
 
 def preprocessor(path: Path) -> Mapping[str, Any]:
