@@ -137,6 +137,29 @@ def test_a_student_starts_from_published_weights_and_a_validation_leaves_none_be
     assert not (tmp_path / "out").exists()
 
 
+def test_published_weights_are_those_of_the_student_that_the_space_fixes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_torch_cache(tmp_path / "cache", monkeypatch, {})
+    space = (
+        "name: one\nobjectives: {kd: {temperature: {uniform: [1, 8]}}}\nstudent: {variant: squeezenet1_1}\n"
+    )
+    (tmp_path / "one.yaml").write_text(space)
+    file = written(student="{name: torchvision, variant: squeezenet1_0, checkpoint: published}")
+    Path(file).write_text(Path(file).read_text().replace("space: kd", "space: one.yaml"))
+    with quiet_run(load_experiment(file), Console(out=io.StringIO())) as run:
+        assert Path(str(run.start_file)).name == "squeezenet1_1-b8a52dc0.pth"
+
+
+def test_a_folders_path_in_a_space_is_refused_in_a_line(tmp_path: Path) -> None:
+    text = "name: two\nobjectives: {kd: {}}\nstudent: {variant: {choice: [./ra, ./rb]}}\n"
+    (tmp_path / "two.yaml").write_text(text)
+    file = written(student=OF_TIMM)
+    Path(file).write_text(Path(file).read_text().replace("space: kd", "space: two.yaml"))
+    with pytest.raises(ConfigError, match=r"student.*'\./ra', a folder's path; a space has no folder"):
+        load_experiment(file)
+
+
 @pytest.mark.usefixtures("_without_export")
 def test_published_weights_that_cannot_be_had_are_one_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
