@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -309,6 +311,43 @@ def test_a_folder_of_images_gets_the_size_that_its_teacher_states() -> None:
     found = look(file)
     assert found.problems == []
     assert not any("made for images" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("stated", "problem"),
+    [
+        (
+            {"size": {"shortest_edge": 16}, "do_center_crop": True, "crop_size": {"height": 32, "width": 32}},
+            "`resize` must be at least `image_size`",
+        ),
+        ({"size": {"height": 2048, "width": 2048}}, "less than or equal to 1024"),
+    ],
+)
+def test_a_size_that_a_teacher_states_and_is_not_taken_is_one_line(
+    stated: dict[str, object], problem: str, teacher_of_pictures: Path
+) -> None:
+    (teacher_of_pictures / "preprocessor_config.json").write_text(json.dumps(stated))
+    with pytest.raises(ConfigError, match=r"task\.yaml:2: data: found no `image_size`") as told:
+        load_experiment(of_pictures(OWN_WEIGHTS))
+    assert problem in str(told.value)
+
+
+@pytest.mark.parametrize("second", ["12", "16"])
+def test_several_teachers_state_a_size_where_all_state_the_same(
+    second: str, teacher_of_pictures: Path
+) -> None:
+    other = Path(shutil.copytree(teacher_of_pictures, "other"))
+    stated = {"size": {"height": int(second), "width": int(second)}}
+    (other / "preprocessor_config.json").write_text(json.dumps(stated))
+    file = Path(of_pictures(OWN_WEIGHTS))
+    one = f"{{model: {OWN_WEIGHTS}}}"
+    several = f"teachers: [{one}, {one.replace('my_resnet', 'other')}]"
+    file.write_text(file.read_text().replace(f"teacher: {one}", several))
+    if second == "12":
+        assert load_experiment(str(file)).config.data.image_size == 12
+        return
+    with pytest.raises(ConfigError, match="of several teachers all state the same"):
+        load_experiment(str(file))
 
 
 @pytest.mark.usefixtures("teacher_of_pictures", "_without_export")
