@@ -85,8 +85,9 @@ def profile_stage(
 
 def _teachers(run: Run, facts: TeacherFacts | None) -> dict[str, ModelConfig | KeptTeacher]:
     """What of the teacher is measured, and of several each: the architecture where that is enough."""
-    if run.experiment.teacher.model is not None:
-        return {TEACHER: run.experiment.teacher.model}
+    model = run.experiment.teacher.model
+    if model is not None and (facts is None or facts.classes is None):  # else it is built for more classes
+        return {TEACHER: model}
     kept = None if facts is None else run.kept(facts)
     members = kept.members if isinstance(kept, KeptEnsemble) else ()
     each: dict[str, ModelConfig | KeptTeacher] = {

@@ -194,6 +194,13 @@ def test_the_teacher_is_measured_beside_the_students_and_what_an_earlier_version
     assert len(networks) == 2
 
 
+def test_a_teacher_of_more_classes_is_measured_as_it_was_kept(scene: Scene) -> None:
+    model = scene.run.experiment.teacher.network
+    assert finalists._teachers(scene.run, TEACHER) == {"teacher": model}
+    of_more = TEACHER.with_overrides(classes={"n_outputs": 12, "rows": [3, 7]})
+    assert finalists._teachers(scene.run, of_more) == {"teacher": scene.run.kept(of_more)}
+
+
 def trains(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[list[TrainJob], dict[str, finalists.Start]]:
