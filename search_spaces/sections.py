@@ -98,6 +98,11 @@ def section_of(
 def _prove(config: type[Config], name: str, base: Mapping[str, Scalar], dimension: Dimension) -> Dimension:
     corners = dimension.corners() if isinstance(dimension, Domain) else (dimension,)
     for corner in corners:
+        if name == "variant" and str(corner).startswith((".", "~")):
+            raise ValueError(
+                f"found {corner!r}, a folder's path; a space has no folder that paths start at: write the "
+                "whole path, from / on, or name the folder as the experiment's student"
+            )
         try:
             config.from_plain({**base, name: corner})
         except ValidationError as error:

@@ -87,7 +87,20 @@ def known_by(model: ModelConfig) -> dict[str, Any]:
     folder, plain = model.folder, model.plain()
     if folder is None or not (folder / CONFIG).is_file():
         return plain
-    return {**plain, "variant": f"sha256:{hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest()}"}
+    return {**plain, "variant": f"sha256:{_sha256(folder / CONFIG)}"}
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def digests_beside(path: Path) -> list[str]:
+    """Of what stands beside the weights of a folder of transformers and says how a teacher is asked.
+
+    Fingerprints hold it: the order of its classes and its normalisation are in no other file.
+    """
+    files = [path.with_name(name) for name in (CONFIG, PREPROCESSING)] if path.name == WEIGHTS else []
+    return [f"{file.name}:{_sha256(file)}" for file in files if file.is_file()]
 
 
 def preprocessing_metadata(normalisation: Normalisation, classes: Sequence[str]) -> dict[str, str]:
@@ -106,8 +119,13 @@ def stated_normalisation(path: Path) -> Normalisation | None:
 
 def stated_classes(path: Path) -> tuple[str, ...] | None:
     """The names of the classes in the order of the logits, as the file states; none where it does not."""
-    stated = _stated(path, CLASSES) or _labels(path)
+    stated = stated_in_file(path) or _labels(path)
     return tuple(map(str, stated)) if isinstance(stated, list) else None
+
+
+def stated_in_file(path: Path) -> object:
+    """The classes that a file of weights itself names, whatever stands beside it; none where it does not."""
+    return _stated(path, CLASSES)
 
 
 def preprocessor(path: Path) -> Mapping[str, Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from orchestrator.config.loading import load_experiment
+from orchestrator.config.loading import LoadedExperiment, load_experiment
 from orchestrator.config.overrides import Overrides
+from trainables.config.checkpoints import is_pinned, is_tracked
 from trainables.errors import Interrupted, StillhouseError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def complete(
         StillhouseError: as `run_experiment` says; the message names the command that goes on.
         typer.Exit: MLflow lacks something.
     """
-    loaded = load_experiment(experiment, overrides=overrides)
+    loaded = _with_versions(load_experiment(experiment, overrides=overrides))
     from orchestrator.pipeline import finished
     from orchestrator.records.summary import lacking
     from orchestrator.terminal.console import Console
@@ -60,6 +61,21 @@ def complete(
     finished.show(summary, console, ui_command=command_line("ui", experiment, Overrides(out=overrides.out)))
     console.result(summary.plain())
     _require_record(summary)
+
+
+def _with_versions(loaded: LoadedExperiment) -> LoadedExperiment:
+    """The experiment as a finished run noted it, with versions in the place of MLflow's aliases.
+
+    Where MLflow does not tell them it is left as it is: the run, if one is needed, says why.
+    """
+    named = [loaded.config.student.checkpoint, *(each.checkpoint for each in loaded.config.each_teacher)]
+    if all(name is None or not is_tracked(name) or is_pinned(name) for name in named):
+        return loaded
+    from orchestrator.pipeline.brought_weights import pinned
+
+    with suppress(StillhouseError):
+        return pinned(loaded)
+    return loaded
 
 
 def _require_record(summary: Summary) -> None:

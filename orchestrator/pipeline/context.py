@@ -114,7 +114,7 @@ class Run:
             ConfigError: it cannot be brought.
             CheckpointError: what was brought cannot be read.
         """
-        return self._brought(self.experiment.student.checkpoint, self.experiment.student)
+        return self._brought(self.experiment.student.checkpoint, self.student)
 
     def _brought(self, checkpoint: str | None, model: ModelConfig | None) -> str | None:
         if checkpoint is None or model is None or not needs_bringing(checkpoint, model):

@@ -63,7 +63,7 @@ def profile_stage(
 
     By trial id; under `teacher` the teacher's, where it has a network that was measured beside them.
     """
-    students, distinct, key = _architectures(search, records)
+    students, distinct, key = _architectures(search, records, teacher)
     networks: dict[str, ModelConfig | KeptTeacher] = {**distinct}
     networks |= _teachers(run, teacher)
 
@@ -85,8 +85,9 @@ def profile_stage(
 
 def _teachers(run: Run, facts: TeacherFacts | None) -> dict[str, ModelConfig | KeptTeacher]:
     """What of the teacher is measured, and of several each: the architecture where that is enough."""
-    if run.experiment.teacher.model is not None:
-        return {TEACHER: run.experiment.teacher.model}
+    model = run.experiment.teacher.model
+    if model is not None and (facts is None or facts.classes is None):  # else it is built for more classes
+        return {TEACHER: model}
     kept = None if facts is None else run.kept(facts)
     members = kept.members if isinstance(kept, KeptEnsemble) else ()
     each: dict[str, ModelConfig | KeptTeacher] = {
@@ -95,9 +96,11 @@ def _teachers(run: Run, facts: TeacherFacts | None) -> dict[str, ModelConfig | K
     return each if kept is None else {**each, TEACHER: kept}
 
 
-def known_costs(run: Run, search: str, records: Sequence[TrialRecord]) -> dict[str, StudentCosts] | None:
+def known_costs(
+    run: Run, search: str, records: Sequence[TrialRecord], teacher: TeacherFacts | None = None
+) -> dict[str, StudentCosts] | None:
     """What `profile_stage` found in an earlier run; none when it is still to be measured."""
-    students, _, key = _architectures(search, records)
+    students, _, key = _architectures(search, records, teacher)
     done = run.ledger.finished("profile", key)
     return None if done is None else _costs(students, done.found)
 
@@ -148,9 +151,12 @@ def test_stage(
     may, for the same students. A student that an earlier pick tested is not tested again.
     """
     jobs = _test_jobs(run, workbench, teacher, records)
+    members = {
+        member_name(number): facts.fingerprint for number, facts in enumerate(teacher.members, start=1)
+    }
 
     def evaluate() -> dict[str, Any]:
-        known = tested_before(run, {record.search for record in records})
+        known = tested_before(run, {record.search for record in records}, members)
         left = [job for trial, job in jobs.items() if trial not in known]
         if left:
             run.workers.start_slots()
@@ -162,11 +168,11 @@ def test_stage(
         }
         return {trial: found.get(trial) or known[trial] for trial in jobs}
 
-    inputs = [
+    inputs: list[Any] = [
         [job.job_id, _places(run, job.network), job.teacher and _places(run, job.teacher.network)]
         for job in jobs.values()
     ]
-    return run.stages.run("test", digest_of(inputs), evaluate)
+    return run.stages.run("test", digest_of([*inputs, *members.values()]), evaluate)
 
 
 def _test_jobs(
@@ -202,24 +208,36 @@ def chosen_finalists(
     return choose_finalists(records, numbers_of(costs), constraints_of(run), run.experiment.budget.finalists)
 
 
-def tested_before(run: Run, searches: Collection[str]) -> Figures:
-    """What the test split said of students of these searches, and of their teacher, when they were tested."""
+def tested_before(run: Run, searches: Collection[str], members: Mapping[str, str]) -> Figures:
+    """What the test split said of students of these searches, and of their teacher, when they were tested.
+
+    Of several teachers only those that still have their numbers; `members` are fingerprints by name.
+    """
     tested: Figures = {}
+    then: dict[str, str] = {}
     for event in run.ledger.events_of(StageEvent):
-        if (event.stage, event.status) == ("test", "finished"):
-            known = [record for trial in event.found if (record := run.ledger.trial(trial))]
-            if any(record.search in searches for record in known):
-                tested |= event.found
+        if event.status != "finished":
+            continue
+        if event.stage.startswith(f"{TEACHER} "):
+            then[event.stage] = event.found["fingerprint"]
+        known = [record for trial in event.found if (record := run.ledger.trial(trial))]
+        if event.stage == "test" and any(record.search in searches for record in known):
+            found = event.found.items()
+            tested |= {name: figures for name, figures in found if then.get(name) == members.get(name)}
     return tested
 
 
 def _architectures(
-    search: str, records: Sequence[TrialRecord]
+    search: str, records: Sequence[TrialRecord], teacher: TeacherFacts | None
 ) -> tuple[dict[str, ModelConfig], dict[str, ModelConfig], str]:
-    """The student of each trial, each once by its digest, and the stage's key."""
+    """The student of each trial, each once by its digest, and the stage's key.
+
+    Several teachers are in it in their order: they are measured under their numbers.
+    """
+    members = [member.fingerprint for member in teacher.members] if teacher else []
     students = {record.trial: TrialSpec.from_plain(record.spec).student for record in records}
     distinct = {student.digest(): student for student in students.values()}
-    return students, distinct, digest_of([search, sorted(distinct)])
+    return students, distinct, digest_of([search, sorted(distinct), *members])
 
 
 def _costs(students: Mapping[str, ModelConfig], measured: Mapping[str, Any]) -> dict[str, StudentCosts]:

@@ -18,9 +18,9 @@ from orchestrator.terminal.console import Console
 from orchestrator.terminal.formatting import counted, percent
 from orchestrator.tracking.cursor import CursorFile
 from orchestrator.tracking.kept_record import Lack, what_is_lacking
-from trainables.checkpoint_header import known_by
-from trainables.config import digest_of
-from trainables.config.checkpoints import is_elsewhere
+from trainables.checkpoint_header import digests_beside, known_by, weights_file
+from trainables.config import ModelConfig, digest_of
+from trainables.config.checkpoints import is_elsewhere, is_published
 from trainables.config.teacher import ONNX
 from trainables.errors import ConfigError
 from trainables.image_files import images_stamp
@@ -38,8 +38,8 @@ def run_key(loaded: LoadedExperiment, ledger: Ledger) -> str:
     config = loaded.config.plain()
     paths = ledger.key_paths(loaded.folder)
     teachers = config["teachers"] if loaded.config.teachers else [config["teacher"]]
-    named = [(config["data"], "root"), (config["cache"], "uri"), *((one, "checkpoint") for one in teachers)]
-    for section, name in named:
+    places = [(config["data"], "root"), (config["cache"], "uri"), *((one, "checkpoint") for one in teachers)]
+    for section, name in places:
         if section[name] is not None and not is_elsewhere(section[name]):
             section[name] = paths(section[name])
     unlabelled = config["data"].get("unlabelled")
@@ -51,18 +51,33 @@ def run_key(loaded: LoadedExperiment, ledger: Ledger) -> str:
     for plain, each in zip(teachers, loaded.config.each_teacher, strict=True):
         plain["model"] = each.model and known_by(each.model)
     config["student"].update(known_by(student.network))
-    file = str(imported_file(loaded)) if teacher.imported else teacher.checkpoint
-    stamp: list[Any] = file_stamp(file)
+    stamp = teacher_stamp(teacher.checkpoint, teacher.model)
+    if teacher.imported:
+        stamp = file_stamp(str(imported_file(loaded)))
     if loaded.config.teachers:
-        stamp = [file_stamp(each.checkpoint) for each in loaded.config.teachers]
-    if student.checkpoint is not None and not is_elsewhere(student.checkpoint):
-        config["student"]["checkpoint"] = [paths(student.checkpoint), file_stamp(student.checkpoint)]
+        stamp = [teacher_stamp(each.checkpoint, each.model) for each in loaded.config.teachers]
+    if (start := _local_file(student.checkpoint, student)) is not None:
+        named = student.checkpoint if is_published(student.checkpoint) else paths(start)
+        config["student"]["checkpoint"] = [named, file_stamp(start)]
     if ledger.former_place is None:  # an earlier version had the place of the output folder in it
         del config["out"]
         if stamp and teacher.imported:  # a copy of the folder has another time
-            stamp = [file_sha256(Path(str(file)))]
+            stamp = [file_sha256(imported_file(loaded))]
     edited = edited_code(loaded.code, ledger)
     return digest_of([config, loaded.space.plain(), stamp, *([edited] if edited else [])])
+
+
+def teacher_stamp(checkpoint: str | None, model: ModelConfig | None) -> list[Any]:
+    """The files of a loaded teacher, as fingerprints hold them: its weights, and what stands beside them."""
+    file = _local_file(checkpoint, model)
+    return [] if file is None else [*file_stamp(file), *digests_beside(Path(file))]
+
+
+def _local_file(checkpoint: str | None, model: ModelConfig | None) -> str | None:
+    """The file of weights that is read; none where they are elsewhere, and known by their name."""
+    if is_published(checkpoint) and model is not None and model.folder is not None:
+        return str(weights_file(model.folder))
+    return None if is_elsewhere(checkpoint) else checkpoint
 
 
 def file_stamp(path: str | None) -> list[int]:

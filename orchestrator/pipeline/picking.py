@@ -39,7 +39,8 @@ def slots_are_needed(run: Run, search: str) -> bool:
     if not run.stages.is_finished("search", search_stage_key(run, search)):
         return True
     records = run.ledger.trials(search=search, role=Role.SEARCH)
-    costs = known_costs(run, search, [record for record in records if record.status == "completed"])
+    completed = [record for record in records if record.status == "completed"]
+    costs = known_costs(run, search, completed, recorded_teacher(run) if run.experiment.teachers else None)
     if costs is None:
         return True
     chosen = chosen_finalists(run, records, costs)
@@ -51,4 +52,4 @@ def slots_are_needed(run: Run, search: str) -> bool:
     trained = {r.trial: r.status for r in run.ledger.trials(search=search) if r.trial in wanted}
     done = {trial for trial, status in trained.items() if status == "completed"}
     failed = {trial for trial, status in trained.items() if status == "failed"}
-    return not (wanted <= done | failed and done <= tested_before(run, {search}).keys())
+    return not (wanted <= done | failed and done <= tested_before(run, {search}, {}).keys())

@@ -16,7 +16,7 @@ from cluster.errors import ClusterError
 from orchestrator.config.paths import tracking_uri
 from orchestrator.pipeline.cache_stage import require_cache_room
 from orchestrator.pipeline.context import Run
-from orchestrator.pipeline.finished import file_stamp
+from orchestrator.pipeline.finished import file_stamp, teacher_stamp
 from orchestrator.pipeline.imported_teacher import read_imported
 from orchestrator.pipeline.preflight_networks import NetworkChecks, bounds_on_params
 from orchestrator.pipeline.teacher_stage import known_teacher, look_at_images
@@ -122,14 +122,14 @@ def preflight_key(run: Run) -> str:
     )
 
 
-def _keyed_teacher(run: Run) -> tuple[dict[str, Any], list[int]]:
+def _keyed_teacher(run: Run) -> tuple[dict[str, Any], list[Any]]:
     """What is said of a teacher, and the stamp of its checkpoint, as fingerprints hold them."""
     config = run.experiment.teacher
     checkpoint = None if config.imported else run.teacher_source.checkpoint
     teacher = config.plain()
     teacher["model"] = config.model and known_by(config.model)
     teacher["checkpoint"] = checkpoint and run.key_path(checkpoint)
-    return teacher, file_stamp(checkpoint)
+    return teacher, teacher_stamp(checkpoint, config.model)
 
 
 def _tell(run: Run, found: Findings) -> None:

@@ -25,7 +25,7 @@ from orchestrator.records.teacher_checks import (
 from orchestrator.terminal.console import Console, Progress
 from orchestrator.terminal.formatting import percent
 from trainables.cache.tools.import_logits import ImportedTeacher
-from trainables.checkpoint_header import known_by
+from trainables.checkpoint_header import digests_beside, known_by
 from trainables.config import MAX_VIEWS, ClassRows, DataConfig, Normalisation, ViewsConfig, digest_of
 from trainables.config.metrics import ACCURACY
 from trainables.config.teacher import ONNX
@@ -50,7 +50,7 @@ def teacher_stage(run: Run) -> TeacherFacts:
 
 def _one_teacher(run: Run) -> TeacherFacts:
     config = run.experiment.teacher
-    name = "teacher" if run.member is None else f"teacher {run.member}"
+    name = _stage(run)
     request, key = teacher_request(run)
 
     def make() -> dict[str, Any]:
@@ -66,10 +66,9 @@ def _one_teacher(run: Run) -> TeacherFacts:
         _require_same_data(run, facts)
         return facts.plain()
 
-    def is_there(result: dict[str, Any]) -> bool:
-        return Path(result["weights"]).is_file()
-
-    facts = TeacherFacts.from_plain(run.stages.run(name, key, make, still_valid=is_there))
+    facts = TeacherFacts.from_plain(
+        run.stages.run(name, key, make, still_valid=lambda found: _is_there(run, key, found["weights"]))
+    )
     run.console.info(
         f"{name} {facts.fingerprint[:8]}: {facts.params or 0:,} parameters, "
         f"selection {percent(facts.selection_accuracy)} %{_normalised(facts.normalisation)}"
@@ -81,6 +80,20 @@ def _one_teacher(run: Run) -> TeacherFacts:
     elif facts.chance is not None and facts.chance.is_suspicious:
         run.console.info(f"warning: {chance_in_words(facts.chance)}; train it longer, or look at its labels")
     return facts
+
+
+def _stage(run: Run) -> str:
+    return "teacher" if run.member is None else f"teacher {run.member}"
+
+
+def _is_there(run: Run, key: str, weights: str) -> bool:
+    """Whether a teacher's file is there, and still its own: the next teacher is kept in the same place."""
+    written = [
+        event.key
+        for event in run.ledger.events_of(StageEvent)
+        if (event.stage, event.status) == (_stage(run), "finished") and event.found.get("weights") == weights
+    ]
+    return Path(weights).is_file() and written[-1:] == [key]
 
 
 def _require_same_data(run: Run, facts: TeacherFacts) -> None:
@@ -116,7 +129,8 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
     inputs = request.model_dump(mode="json", exclude={"folder", "threads", "checkpoint", "data"})
     inputs["data"] = keyed_data(run, request.data)
     inputs["model"] = request.model and known_by(request.model)
-    key = digest_of([inputs, _file_digest(request.checkpoint)])
+    beside = digests_beside(Path(request.checkpoint)) if request.checkpoint else []
+    key = digest_of([inputs, _file_digest(request.checkpoint), *beside])
     return request, key
 
 
@@ -169,12 +183,14 @@ def recorded_teacher(run: Run) -> TeacherFacts | None:
 def _recorded(run: Run) -> TeacherFacts | None:
     if run.experiment.teachers:
         return recorded_ensemble(run, _recorded)
-    if run.experiment.teacher.imported:
-        key = _imported_key(run, read_imported(run.loaded))
-    else:
-        _, key = teacher_request(run)
-    done = run.ledger.finished("teacher" if run.member is None else f"teacher {run.member}", key)
+    done = run.ledger.finished(_stage(run), _recorded_key(run))
     return None if done is None else TeacherFacts.from_plain(done.found)
+
+
+def _recorded_key(run: Run) -> str:
+    if run.experiment.teacher.imported:
+        return _imported_key(run, read_imported(run.loaded))
+    return teacher_request(run)[1]
 
 
 def known_teacher(run: Run, data: TrainingData | None = None) -> TeacherFacts | None:
@@ -191,7 +207,7 @@ def known_teacher(run: Run, data: TrainingData | None = None) -> TeacherFacts | 
     if run.experiment.teacher.imported:
         return imported_facts(read_imported(run.loaded), data or load_training(run.experiment.data))
     facts = _recorded(run)
-    if facts is not None and facts.weights is not None and Path(facts.weights).is_file():
+    if facts is not None and facts.weights is not None and _is_there(run, _recorded_key(run), facts.weights):
         return with_known(run, facts, data)
     source = run.teacher_source
     if source.checkpoint is None:

@@ -13,7 +13,7 @@ from typing import Final
 
 from torch import nn
 
-from trainables.checkpoint_header import stated_classes
+from trainables.checkpoint_header import stated_classes, stated_in_file
 from trainables.config import ClassRows, TeacherSource
 from trainables.errors import CheckpointError
 
@@ -33,6 +33,13 @@ def known_classes(source: TeacherSource, network: nn.Module | None = None) -> tu
         return source.classes
     stated = None if source.checkpoint is None else stated_classes(Path(source.checkpoint))
     return stated if stated is not None or network is None else _of_network(network)
+
+
+def names_its_classes(source: TeacherSource) -> bool:
+    """Whether experiment or file of weights names them, in words of the data's and not of a library."""
+    if source.classes is not None:
+        return True
+    return source.checkpoint is not None and stated_in_file(Path(source.checkpoint)) is not None
 
 
 def class_rows(known: Sequence[str] | None, wanted: Sequence[str], *, whose: str) -> ClassRows | None:

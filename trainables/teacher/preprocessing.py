@@ -20,7 +20,7 @@ from trainables.data import TrainingData
 from trainables.errors import ConfigError
 from trainables.models.foreign.aligned import aligned
 from trainables.models.renormalised import renormalised
-from trainables.teacher.class_order import class_rows, in_other_words, known_classes
+from trainables.teacher.class_order import class_rows, in_other_words, known_classes, names_its_classes
 
 COLOURS: Final = 3
 
@@ -34,7 +34,7 @@ def shown_as_trained(network: nn.Module, source: TeacherSource, data: TrainingDa
     """
     known = known_classes(source, network)
     is_of_library = source.model is not None and source.model.is_of_library
-    if is_of_library and source.classes is None and in_other_words(known, data.classes):
+    if is_of_library and not names_its_classes(source) and in_other_words(known, data.classes):
         known = None  # as `tench, Tinca tinca` of n01440764: their order is the libraries' own
     rows = class_rows(known, data.classes, whose=name_of(source))
     own = _own_normalisation(network, source)

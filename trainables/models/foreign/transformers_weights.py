@@ -41,7 +41,8 @@ def transformers_weights(source: Path, folder: Path) -> Path:
     file = weights_file(source)
     if why := why_unreadable(file):
         raise CheckpointError(f"{file}, the weights of a folder of transformers: {why}")
-    contents = [file_sha256(path) for path in (file, source / CONFIG) if path.is_file()]
+    said = (file, source / CONFIG, source / PREPROCESSING)
+    contents = [file_sha256(path) for path in said if path.is_file()]
     target = folder / f"transformers-{digest_of(contents)[:_DIGITS]}" / WEIGHTS
     if target.is_file():
         return target

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,8 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator import cli
-from orchestrator.commands import record
+from orchestrator.commands import completion, record
 from orchestrator.commands.completion import command_line
+from orchestrator.config.loading import LoadedExperiment, load_experiment
 from orchestrator.config.overrides import Overrides
 from trainables.errors import ConfigError
 
@@ -60,3 +62,30 @@ def test_an_accuracy_of_90_is_refused_when_the_option_is_read(tmp_path: Path) ->
     done = CliRunner().invoke(cli.app, words)
     assert isinstance(done.exception, ConfigError)
     assert "--where: 'selection_accuracy >= 90': an accuracy is a fraction" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("mlflow_is_away", "asked"), [(False, "models:/pets/3"), (True, "models:/pets@best")]
+)
+def test_a_finished_run_of_an_alias_is_known_by_the_version_that_it_noted(
+    mlflow_is_away: bool, asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pinned_uri(uri: str, *, store: str) -> str:
+        if mlflow_is_away:
+            raise ConfigError("checkpoint cannot be had from MLflow")
+        return "models:/pets/3"
+
+    def finished_summary(loaded: LoadedExperiment) -> None:
+        names.append(loaded.config.teacher.checkpoint)
+
+    names: list[str | None] = []
+    digits = load_experiment("digits")
+    teacher = {"model": {"name": "mlp"}, "checkpoint": "models:/pets@best"}
+    config = digits.config.with_overrides(out=str(tmp_path / "out"), teacher=teacher)
+    monkeypatch.setattr(completion, "load_experiment", lambda *_, **__: replace(digits, config=config))
+    monkeypatch.setattr("orchestrator.tracking.stored_weights.pinned_uri", pinned_uri)
+    monkeypatch.setattr("orchestrator.pipeline.brought_weights._store", lambda *_: "sqlite:///x")
+    monkeypatch.setattr("orchestrator.pipeline.finished.finished_summary", finished_summary)
+    with pytest.raises(ConfigError, match="holds no finished run"):
+        completion.complete("record", "digits", Overrides(), json_only=True)
+    assert names == [asked]

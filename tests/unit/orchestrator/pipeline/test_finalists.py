@@ -194,6 +194,42 @@ def test_the_teacher_is_measured_beside_the_students_and_what_an_earlier_version
     assert len(networks) == 2
 
 
+def test_a_teacher_of_more_classes_is_measured_as_it_was_kept(scene: Scene) -> None:
+    model = scene.run.experiment.teacher.network
+    assert finalists._teachers(scene.run, TEACHER) == {"teacher": model}
+    of_more = TEACHER.with_overrides(classes={"n_outputs": 12, "rows": [3, 7]})
+    assert finalists._teachers(scene.run, of_more) == {"teacher": scene.run.kept(of_more)}
+
+
+def test_figures_of_one_of_several_teachers_are_its_own_whatever_their_order(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def several(*names: str) -> TeacherFacts:
+        for number, name in enumerate(names, start=1):
+            scene.finish(f"teacher {number}", name, {"fingerprint": name})
+        return TEACHER.with_overrides(members=[TEACHER.with_overrides(fingerprint=name) for name in names])
+
+    def evaluated(_broker: Any, jobs: list[Any]) -> dict[str, Message]:
+        asked.append([job.job_id for job in jobs])
+        return {job.job_id: Message(metrics={"test/accuracy": 0.5}, end=End.COMPLETED) for job in jobs}
+
+    def jobs_of(*_: Any) -> dict[str, Any]:
+        assert kept is not None
+        job = finalists._evaluation("teacher", kept, scene.workbench)
+        names = [record.trial, "teacher", "teacher 1", "teacher 2"]
+        return {name: job.with_overrides(job_id=name) for name in names}
+
+    asked: list[list[str]] = []
+    record, kept = scene.searched(2.0, 0.9), scene.run.kept(TEACHER)
+    monkeypatch.setattr(finalists, "_test_jobs", jobs_of)
+    monkeypatch.setattr(finalists, "run_jobs", evaluated)
+    monkeypatch.setattr(Workers, "start_slots", lambda _: None)
+    monkeypatch.setattr(Workers, "broker", None)
+    for names in ("ab", "ba", "ba"):
+        finalists.test_stage(scene.run, scene.workbench, several(*names), [record])
+    assert asked == [[record.trial, "teacher", "teacher 1", "teacher 2"], ["teacher 1", "teacher 2"]]
+
+
 def trains(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[list[TrainJob], dict[str, finalists.Start]]:

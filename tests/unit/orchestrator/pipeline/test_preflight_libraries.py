@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -137,6 +139,29 @@ def test_a_student_starts_from_published_weights_and_a_validation_leaves_none_be
     assert not (tmp_path / "out").exists()
 
 
+def test_published_weights_are_those_of_the_student_that_the_space_fixes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_torch_cache(tmp_path / "cache", monkeypatch, {})
+    space = (
+        "name: one\nobjectives: {kd: {temperature: {uniform: [1, 8]}}}\nstudent: {variant: squeezenet1_1}\n"
+    )
+    (tmp_path / "one.yaml").write_text(space)
+    file = written(student="{name: torchvision, variant: squeezenet1_0, checkpoint: published}")
+    Path(file).write_text(Path(file).read_text().replace("space: kd", "space: one.yaml"))
+    with quiet_run(load_experiment(file), Console(out=io.StringIO())) as run:
+        assert Path(str(run.start_file)).name == "squeezenet1_1-b8a52dc0.pth"
+
+
+def test_a_folders_path_in_a_space_is_refused_in_a_line(tmp_path: Path) -> None:
+    text = "name: two\nobjectives: {kd: {}}\nstudent: {variant: {choice: [./ra, ./rb]}}\n"
+    (tmp_path / "two.yaml").write_text(text)
+    file = written(student=OF_TIMM)
+    Path(file).write_text(Path(file).read_text().replace("space: kd", "space: two.yaml"))
+    with pytest.raises(ConfigError, match=r"student.*'\./ra', a folder's path; a space has no folder"):
+        load_experiment(file)
+
+
 @pytest.mark.usefixtures("_without_export")
 def test_published_weights_that_cannot_be_had_are_one_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -158,6 +183,42 @@ def test_a_folder_of_transformers_teaches_with_its_own_weights_and_normalisation
     assert found.problems == []
     (note,) = [note for note in found.notes if note.startswith("teacher: right on")]
     assert note.endswith(f"({checkpoint if checkpoint == 'published' else folder / 'model.safetensors'})")
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_published_weights_of_a_folder_that_were_changed_make_another_run(folder: Path, role: str) -> None:
+    network = OF_TRANSFORMERS if role == "teacher" else OF_TRANSFORMERS[:-1]
+    if role == "teacher":
+        file = written(teacher=f"{network}, checkpoint: published")
+    else:
+        file = written(student=f"{network}, checkpoint: published}}")
+    loaded = load_experiment(file)
+    with quiet_run(loaded, Console(out=io.StringIO())) as run:
+        first = run_key(loaded, run.ledger)
+        assert run_key(loaded, run.ledger) == first
+        with (folder / "model.safetensors").open("ab") as weights:
+            weights.write(b"more")
+        assert run_key(loaded, run.ledger) != first
+
+
+def test_what_stands_beside_a_loaded_teachers_weights_is_in_all_keys(folder: Path) -> None:
+    given = folder.rename(folder.with_name("given"))
+    teacher = "{name: torchvision, variant: squeezenet1_1}, checkpoint: given"
+
+    def all_keys() -> list[str]:
+        with quiet_run(load_experiment(written(teacher=teacher)), Console(out=io.StringIO())) as run:
+            return [preflight_key(run), run_key(run.loaded, run.ledger), teacher_request(run)[1]]
+
+    transformers.ViTImageProcessor(image_mean=[0.5] * 3).save_pretrained(given)
+    found = [all_keys()]
+    assert all_keys() == found[0]
+    transformers.ViTImageProcessor(image_mean=[0.3] * 3).save_pretrained(given)
+    found.append(all_keys())
+    config = given / "config.json"
+    config.write_text(config.read_text().replace('"a"', '"z"'))
+    found.append(all_keys())
+    for three in zip(*found, strict=True):
+        assert len(set(three)) == 3
 
 
 def test_published_goes_with_networks_of_libraries() -> None:
@@ -250,6 +311,43 @@ def test_a_folder_of_images_gets_the_size_that_its_teacher_states() -> None:
     found = look(file)
     assert found.problems == []
     assert not any("made for images" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("stated", "problem"),
+    [
+        (
+            {"size": {"shortest_edge": 16}, "do_center_crop": True, "crop_size": {"height": 32, "width": 32}},
+            "`resize` must be at least `image_size`",
+        ),
+        ({"size": {"height": 2048, "width": 2048}}, "less than or equal to 1024"),
+    ],
+)
+def test_a_size_that_a_teacher_states_and_is_not_taken_is_one_line(
+    stated: dict[str, object], problem: str, teacher_of_pictures: Path
+) -> None:
+    (teacher_of_pictures / "preprocessor_config.json").write_text(json.dumps(stated))
+    with pytest.raises(ConfigError, match=r"task\.yaml:2: data: found no `image_size`") as told:
+        load_experiment(of_pictures(OWN_WEIGHTS))
+    assert problem in str(told.value)
+
+
+@pytest.mark.parametrize("second", ["12", "16"])
+def test_several_teachers_state_a_size_where_all_state_the_same(
+    second: str, teacher_of_pictures: Path
+) -> None:
+    other = Path(shutil.copytree(teacher_of_pictures, "other"))
+    stated = {"size": {"height": int(second), "width": int(second)}}
+    (other / "preprocessor_config.json").write_text(json.dumps(stated))
+    file = Path(of_pictures(OWN_WEIGHTS))
+    one = f"{{model: {OWN_WEIGHTS}}}"
+    several = f"teachers: [{one}, {one.replace('my_resnet', 'other')}]"
+    file.write_text(file.read_text().replace(f"teacher: {one}", several))
+    if second == "12":
+        assert load_experiment(str(file)).config.data.image_size == 12
+        return
+    with pytest.raises(ConfigError, match="of several teachers all state the same"):
+        load_experiment(str(file))
 
 
 @pytest.mark.usefixtures("teacher_of_pictures", "_without_export")

@@ -23,7 +23,7 @@ from tests.unit.trainables.data.image_folders import config_of, write_folder
 from trainables.config import DataConfig
 from trainables.config.data import DataName
 from trainables.errors import DataError, StillhouseError
-from trainables.training.train_teacher import TeacherFacts
+from trainables.training.train_teacher import TeacherFacts, TeacherRequest
 
 FACTS: dict[str, Any] = {
     "fingerprint": "f" * 64,
@@ -160,3 +160,23 @@ def test_what_is_stated_of_a_loaded_teacher_makes_another_key_and_one_trained_he
     assert len(set(keys)) == 4
     # The keys that they had before a normalisation could be stated, so that what was made is not made again.
     assert keys[0] == "a36e51e82eb0de175ede4ec3ad1db75cf1bec1cd523d56f93afdd9faede632ae"
+
+
+def test_a_teacher_whose_place_another_took_since_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, made = tmp_path / "teacher.safetensors", []
+
+    def make(_: Workers, request: TeacherRequest, tell: object) -> TeacherFacts:
+        made.append(Path(str(request.checkpoint)).stem)
+        kept.write_text(made[-1])
+        return TeacherFacts.from_plain({**FACTS, "weights": str(kept), "fingerprint": made[-1]})
+
+    monkeypatch.setattr(Workers, "teacher", make)
+    monkeypatch.setattr(Workers, "start_slots_early", lambda _: None)
+    for name in "abaa":
+        given = tmp_path / f"{name}.pt"
+        given.write_text(name)
+        run = run_of(tmp_path, {"checkpoint": str(given), "normalisation": "data"})
+        assert teacher_stage(run).fingerprint == kept.read_text() == name
+    assert made == ["a", "b", "a"]

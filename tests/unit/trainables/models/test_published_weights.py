@@ -132,6 +132,15 @@ def test_a_folder_of_transformers_is_its_own_publisher_and_says_classes_and_norm
     assert stated_normalisation(file) == Normalisation(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
 
 
+def test_a_preprocessor_that_was_changed_is_brought_with_the_weights(folder: Path, tmp_path: Path) -> None:
+    for mean in (0.1, 0.2):
+        transformers.ViTImageProcessor(image_mean=[mean] * 3).save_pretrained(folder)
+        file = published_weights(of(ModelName.TRANSFORMERS, str(folder)), None, tmp_path / "out")
+        stated = stated_normalisation(file)
+        assert stated is not None
+        assert stated.mean == (mean,) * 3
+
+
 def test_a_name_on_the_hub_is_copied_with_what_stands_beside_it(
     caches: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:

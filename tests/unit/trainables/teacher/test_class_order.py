@@ -163,6 +163,19 @@ def test_a_class_that_the_teacher_lacks_or_has_twice_is_named(known: tuple[str, 
         class_rows(known, ("0", "1", "2", "3"), whose="it")
 
 
+@pytest.mark.parametrize("is_of_library", [True, False])
+def test_a_file_that_names_other_classes_is_refused_for_networks_of_libraries_too(
+    is_of_library: bool, data: TrainingData, tmp_path: Path
+) -> None:
+    model = ModelConfig(name="timm", variant="test_resnet") if is_of_library else ModelConfig(name="mlp")
+    loaded = build_model(model, n_classes=len(data.classes), in_channels=1)
+    stated = preprocessing_metadata(data.normalisation, [f"pet {name}" for name in data.classes])
+    save_weights(loaded, tmp_path / "pets.safetensors", stated)
+    source = TeacherSource(model=model, checkpoint=str(tmp_path / "pets.safetensors"))
+    with pytest.raises(CheckpointError, match="none of them is called"):
+        shown_as_trained(loaded, source, data)
+
+
 def test_a_network_with_other_outputs_than_were_named_is_refused() -> None:
     network = Aligned(nn.Flatten(), ClassRows(n_outputs=3, rows=(0, 2)))
     with pytest.raises(ConfigError, match=r"3 classes were named, and the network gives .*\(2, 4\) for 2"):
