@@ -120,7 +120,7 @@ def test_a_zero_byte_in_a_name_within_a_tar_is_told(root: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["unlabelled", "unlabelled/inner", "train/a"])
 def test_a_class_is_no_folder_of_unlabelled_images(root: Path, folder: str) -> None:
-    names = ("cat/0.png", "dog/1.png", "unlabelled/inner/2.png")
+    names: tuple[str, ...] = ("cat/0.png", "dog/1.png", "unlabelled/inner/2.png")
     if folder == "train/a":
         names = ("train/a/0.png", "train/b/1.png", "test/a/2.png", "test/b/3.png")
     pictures(root, *names)
