@@ -22,7 +22,7 @@ from trainables.config import (
     ViewsConfig,
 )
 from trainables.config.base import Scalar
-from trainables.config.teacher import Pretrained, StatedClasses, StatedNormalisation
+from trainables.config.teacher import ONNX, Pretrained, StatedClasses, StatedNormalisation
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
 
@@ -107,6 +107,13 @@ class PairConfig(Config):
     classes: StatedClasses = None
     expected_accuracy: ExpectedAccuracy = None
     training: dict[str, Scalar] = Field({}, description="what is other in the student's recipe")
+
+    @field_validator("checkpoint")
+    @classmethod
+    def _is_of_a_network(cls, checkpoint: str | None) -> str | None:
+        if checkpoint is not None and checkpoint.endswith(ONNX):
+            raise ValueError("a pair cannot hold an ONNX teacher; give it an experiment of its own")
+        return checkpoint
 
 
 def _well_named(pairs: dict[str, PairConfig]) -> dict[str, PairConfig]:

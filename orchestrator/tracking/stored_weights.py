@@ -66,11 +66,15 @@ def fetched_weights(uri: str, *, store: str, folder: Path) -> Path:
         wanted = [chosen, *(path for path in beside if path in files)]
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            whole = Path(scratch, "whole")
+            whole.mkdir()
             for path in wanted:
                 place = f"{root.rstrip('/')}/{path}" if path.name else root
-                mlflow.artifacts.download_artifacts(artifact_uri=place, dst_path=scratch, tracking_uri=store)
+                mlflow.artifacts.download_artifacts(
+                    artifact_uri=place, dst_path=str(whole), tracking_uri=store
+                )
             shutil.rmtree(folder, ignore_errors=True)
-            shutil.copytree(scratch, folder)
+            whole.rename(folder)  # at once: a part of a file would pass for one that was fetched before
     return folder / (chosen.name or PurePosixPath(root).name)
 
 

@@ -61,6 +61,8 @@ def _of_torchvision(model: ModelConfig, tag: str | None, folder: Path) -> Path:
         raise ConfigError(f"torchvision has no weights {tag!r} of {variant}; it has {', '.join(names)}")
     url = str(choices[tag or "DEFAULT"].url)
     name = url.rpartition("/")[-1]
+    if (folder / name).is_file():  # brought before: the cache may be gone since
+        return folder / name
     cached = Path(torch.hub.get_dir()) / "checkpoints" / name
     if not cached.is_file():
         _download(url, cached, f"torchvision's weights of {variant} ({name})")

@@ -121,6 +121,11 @@ def test_a_file_may_choose_and_the_command_line_chooses_otherwise(path: Path) ->
         ("name: vgg8", "name: vgg9", "mine.yaml:21: pairs.other.student.name: found 'vgg9'; allowed: mlp"),
         ("    student: {name: vgg8}\n", "", "mine.yaml:18: pairs.other.student: found nothing; needed"),
         ("checkpoint: second", "chekpoint: second", "mine.yaml:20: pairs.other.chekpoint: unknown key"),
+        (
+            "second.pt",
+            "second.onnx",
+            "mine.yaml:20: pairs.other.checkpoint: found 'second.onnx'; a pair cannot hold an ONNX",
+        ),
         ("lr: 0.01", "lr: 0", "mine.yaml:17: training.lr: found 0; allowed: a number, above 0"),
         ("lr: 0.01", "lrate: 1", "mine.yaml:17: training.lrate: unknown key; allowed: epochs"),
         ("lr: 0.01", "schedule: step", "mine.yaml:9: training: schedule step needs `milestones`"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ def test_torchvisions_weights_come_from_its_cache_into_a_file_of_the_run(caches:
     network = built(RESNET)
     load_weights(network, file)
     assert weights_digest(network) == weights_digest(there)
+    shutil.rmtree(caches / "torch")
+    assert published_weights(RESNET, "IMAGENET1K_V1", caches / "run") == file
 
 
 def test_timms_weights_come_from_the_cache_and_say_how_images_were_normalised(
