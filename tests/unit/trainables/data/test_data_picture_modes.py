@@ -55,7 +55,7 @@ def png(colour_type: int, depth: int, rows: bytes, *, width: int, height: int) -
     ("mode", "suffix"),
     [
         ("1", "png"), ("L", "png"), ("LA", "png"), ("P", "png"), ("RGB", "png"), ("RGBA", "png"),
-        ("1", "tif"), ("L", "tif"), ("P", "tif"), ("RGBA", "tif"), ("CMYK", "tif"), ("YCbCr", "tif"),
+        ("1", "tif"), ("L", "tif"), ("P", "tif"), ("RGBA", "tif"), ("CMYK", "tif"),
         ("PA", "tif"),
         ("L", "jpg"), ("RGB", "jpg"), ("CMYK", "jpg"), ("YCbCr", "jpg"),
         ("P", "gif"), ("L", "gif"), ("RGB", "webp"), ("RGBA", "webp"),
