@@ -39,6 +39,11 @@ def content_hashes(images: Tensor | FolderImages, *, decoded: bool = False) -> N
     return images.file_hashes()
 
 
+def among(hashes_N: NDArray[np.uint64], others_M: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """N: whether each is among the others; sorted, since NumPy's table of a range overflows at 64 bits."""
+    return np.isin(hashes_N, others_M, kind="sort")
+
+
 def _of_pixels(batches: Iterable[Tensor]) -> NDArray[np.uint64]:
     hashes: list[bytes] = []
     for images_NCHW in batches:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.config.data import DataConfig, SourcePart
-from trainables.data.contents import content_hashes
+from trainables.data.contents import among, content_hashes
 from trainables.data.image_folder import file_hashes
 from trainables.data.splits import ImageSplit, TrainingData
 
@@ -34,17 +34,17 @@ def leaks(config: DataConfig, data: TrainingData, test: ImageSplit) -> tuple[str
 
 def _told(data: TrainingData, test: ImageSplit, of_training: _Hashes, of_test: _Hashes) -> Iterator[str]:
     train_N, selection_N, test_N = of_training(data.train), of_training(data.selection), of_test(test)
-    if count := int(np.isin(test_N, train_N).sum()):
+    if count := int(among(test_N, train_N).sum()):
         yield (
             f"{count:,} of {len(test_N):,} test images are in the training split too, by content: test "
             "accuracies count what was learned by heart; take them out of one of the two."
         )
-    if count := int(np.isin(test_N, selection_N).sum()):
+    if count := int(among(test_N, selection_N).sum()):
         yield (
             f"{count:,} of {len(test_N):,} test images are in the selection split too, by content: the test "
             "split is no independent check of what was chosen."
         )
-    if count := int(np.isin(selection_N, train_N).sum()):
+    if count := int(among(selection_N, train_N).sum()):
         yield (
             f"{count:,} of {len(selection_N):,} selection images are in the training split too, by content: "
             "selection accuracies are too high, and favour students that learn by heart."

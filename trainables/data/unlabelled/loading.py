@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainables.config.data import DataConfig, UnlabelledConfig, UnlabelledFacts
-from trainables.data.contents import content_hashes
+from trainables.data.contents import among, content_hashes
 from trainables.data.folder_images import FolderImages
 from trainables.data.splits import FIRST_UNLABELLED_ID, NO_LABEL, ImageSplit, Unlabelled
 from trainables.data.unlabelled.reading import Found, read_unlabelled
@@ -43,8 +43,8 @@ def load_unlabelled(
     """
     found = _found(config, unlabelled, rest, selection)
     own_N, selection_N, test_N = _comparable(found.images, selection, test)
-    in_selection_N = np.isin(own_N, selection_N)
-    in_test_N = np.isin(own_N, test_N) & ~in_selection_N
+    in_selection_N = among(own_N, selection_N)
+    in_test_N = among(own_N, test_N) & ~in_selection_N
     kept = np.flatnonzero(~(in_selection_N | in_test_N))
     if len(kept) == 0:
         raise DataError(
