@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from torch import nn
 
 from trainables.config import TrainingConfig
 from trainables.errors import ConfigError
+from trainables.models.foreign.extras import nearest, shown
 from trainables.models.foreign.start import head_prefix
 from trainables.models.resized import NETWORK
 
@@ -24,7 +24,6 @@ BACKBONE: Final = "backbone"
 LR_FACTOR: Final = "lr_factor"
 """What a parameter group of an optimiser has its rate multiplied by."""
 _RESIZED: Final = f"{NETWORK}."
-_SHOWN: Final = 12
 
 
 @dataclass(frozen=True)
@@ -130,12 +129,10 @@ class _Parts:
             if any(fnmatchcase(whole, pattern) for whole in _with_parents(name.removeprefix(_RESIZED)))
         }
         if not found:
-            top = sorted({name.partition(".")[0] for name in self._own})
-            more = f" and {len(top) - _SHOWN} more" if len(top) > _SHOWN else ""
-            close = ", ".join(get_close_matches(pattern, sorted(self._own), n=3, cutoff=0.4)) or "none"
+            top = {name.partition(".")[0] for name in self._own}
             raise ConfigError(
                 f"training.{key}: nothing in {type(self._model).__name__} is called {pattern!r}; nearest: "
-                f"{close}; at its top are {', '.join(top[:_SHOWN])}{more}"
+                f"{nearest(pattern, sorted(self._own))}; at its top are {shown(top)}"
             )
         return found
 

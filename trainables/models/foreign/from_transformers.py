@@ -9,7 +9,6 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -112,7 +111,7 @@ def _refuse_unknown(settings: Any, config: ModelConfig) -> None:
     known = set(settings.to_dict())
     for name in config.arguments:
         if name not in known:
-            close = ", ".join(get_close_matches(name, known, n=3, cutoff=0.4)) or "none"
+            close = nearest(name, known)
             raise ConfigError(
                 f"the configuration of {config.variant} ({settings.model_type}) has no {name!r}, which "
                 f"`arguments` name; nearest: {close}"
