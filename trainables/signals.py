@@ -24,25 +24,31 @@ class TeacherSignal:
     """fp32; from a cache up to a constant per row (z - max z when it keeps fp16)."""
     confidence_B: Tensor
     """fp32; largest softmax probability at temperature 1, of the logits as kept."""
-    embedding_BD: Tensor | None = None
-    """fp32; what the teacher's last linear layer was given. None where nobody kept it."""
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    """fp32, by name, those that were asked for: `embedding` BxD (what its last linear layer was given),
+    `stage2` BxCxHxW, `tokens` BxPxD and so on; see `trainables.models.stages`."""
     logit_max_B: Tensor | None = None
     """fp32; the teacher's largest logit, which a cache takes off the logits (not one in fp32). None where the
     teacher itself has just said its logits as they are."""
 
     @property
+    def embedding_BD(self) -> Tensor | None:
+        """The feature `embedding`; None where nobody asked for it."""
+        return self.features.get("embedding")
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all its tensors."""
-        held = (self.logits_BC, self.confidence_B, self.embedding_BD, self.logit_max_B)
+        held = (self.logits_BC, self.confidence_B, self.logit_max_B, *self.features.values())
         return sum(tensor.nbytes for tensor in held if tensor is not None)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> TeacherSignal:
         """The signal with each of its tensors changed."""
-        embedding_BD, logit_max_B = self.embedding_BD, self.logit_max_B
+        logit_max_B = self.logit_max_B
         return TeacherSignal(
             change(self.logits_BC),
             change(self.confidence_B),
-            None if embedding_BD is None else change(embedding_BD),
+            {name: change(feature) for name, feature in self.features.items()},
             None if logit_max_B is None else change(logit_max_B),
         )
 
@@ -98,9 +104,12 @@ class Signals:
     dense: Mapping[str, Tensor] = field(default_factory=dict)
     """By bank, the student's classifier at each position of its last feature map, BxCxHxW, without gradient;
     for objectives that need it (`Need.DENSE_LOGITS`)."""
-    embedding: Mapping[str, Tensor] = field(default_factory=dict)
-    """By bank, what the student's cosine classifier was given, BxD, with gradient; for objectives that need
-    it (`Need.STUDENT_EMBEDDING`)."""
+    features: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    """By bank and name, the student's features, fp32 and with gradient: those of `student_features` in the
+    objective's configuration, of the shapes that `TeacherSignal.features` has."""
+    images: Mapping[str, Tensor] = field(default_factory=dict)
+    """By bank, the normalised images BxCxHxW that the student was given, for objectives that need them
+    (`Need.IMAGES`)."""
     label_smoothing: float = 0.0
     """The recipe's; `label_loss(signals, bank)` smooths the labels by it."""
     epochs: int | None = None
@@ -123,6 +132,16 @@ class Losses:
 
 
 @dataclass(frozen=True)
+class TeacherClassifier:
+    """The teacher's last linear layer: logits = weight @ embedding + bias."""
+
+    weight_CD: Tensor
+    """fp32."""
+    bias_C: Tensor
+    """fp32; zeros where the layer has none."""
+
+
+@dataclass(frozen=True)
 class Setting:
     """What an objective with a state of its own is made for."""
 
@@ -131,6 +150,16 @@ class Setting:
     n_classes: int
     epochs: int
     """Of the whole course."""
+    labels_N: Tensor | None = None
+    """int64, on the CPU: of the training split by row, for objectives with a table of its samples."""
+    student_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """By name, the shape of one sample's student feature: (D,), (C, H, W) or (P, D)."""
+    teacher_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """The same of the teacher's features."""
+    classifier: TeacherClassifier | None = None
+    """For objectives that need it (`Need.TEACHER_CLASSIFIER`)."""
+    image_shape: tuple[int, int, int] | None = None
+    """Channels, height, width of the images that the student is given."""
 
 
 class Objective(nn.Module, Generic[ConfigT]):
@@ -141,6 +170,9 @@ class Objective(nn.Module, Generic[ConfigT]):
     """
 
     config: ConfigT
+    row_tables: tuple[str, ...] = ()
+    """Names of the buffers with one row for each training sample, of which a step writes those of its own
+    batch: ranks that train together make them common after each epoch."""
 
     def __init__(self, config: ConfigT, setting: Setting | None = None) -> None:
         """`setting` is for objectives with a state of their own, see `StatefulObjective`."""
@@ -177,3 +209,27 @@ class StatefulObjective(Objective[ConfigT]):
             name = getattr(config, "name", type(self).__name__)
             raise ValueError(f"{name} has a state of its own; give the setting that it is made for")
         self.setting = setting
+
+
+def student_feature(signals: Signals, bank: str, name: str) -> Tensor:
+    """The student's feature of that name on a bank, fp32 and with gradient.
+
+    Raises:
+        ValueError: the signals hold none.
+    """
+    return _served(signals.features.get(bank, {}), name, f"the student's on bank {bank}")
+
+
+def teacher_feature(signals: Signals, bank: str, name: str) -> Tensor:
+    """The teacher's feature of that name on a bank, fp32, without gradient.
+
+    Raises:
+        ValueError: the signals hold none.
+    """
+    return _served(signals.teacher[bank].features, name, f"the teacher's on bank {bank}").detach()
+
+
+def _served(features: Mapping[str, Tensor], name: str, whose: str) -> Tensor:
+    if name not in features:
+        raise ValueError(f"the signals hold no feature {name!r} ({whose}); serve those that it asks for")
+    return features[name]

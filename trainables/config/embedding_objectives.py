@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from trainables.config.base import FiniteFloat
-from trainables.config.objective_base import Need, ObjectiveBase, WarmupEpochs, Weight
+from trainables.config.objective_base import EMBEDDING, Need, ObjectiveBase, WarmupEpochs, Weight
 
 
 class CbdConfig(ObjectiveBase):
@@ -15,7 +15,7 @@ class CbdConfig(ObjectiveBase):
 
     banks = ("weak",)
     teacher_banks = ("weak",)
-    needs = frozenset({Need.TEACHER_EMBEDDING, Need.STUDENT_EMBEDDING})
+    needs = frozenset({Need.COSINE_HEAD})
     paper = "Iscen et al., BMVC 2021, arXiv 2104.05279"
     teacher_weights = ("beta",)
 
@@ -25,3 +25,13 @@ class CbdConfig(ObjectiveBase):
     )
     beta: Weight = Field(100.0, description="weight of the embedding's part in its share")
     warmup_epochs: WarmupEpochs = 1
+
+    @property
+    def student_features(self) -> tuple[str, ...]:
+        """What the cosine classifier is given."""
+        return (EMBEDDING,)
+
+    @property
+    def teacher_features(self) -> tuple[str, ...]:
+        """What its last linear layer is given."""
+        return (EMBEDDING,)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import Field
 from pydantic_core import to_jsonable_python
@@ -14,6 +14,9 @@ from pydantic_core import to_jsonable_python
 from trainables.config.base import Config, FiniteFloat, Scalar
 from trainables.config.data import UnlabelledConfig
 from trainables.config.schedules import TemperatureSchedule, temperature_at, warm_up
+
+EMBEDDING: Final = "embedding"
+"""The name of the feature that a network's last linear, or cosine, layer is given."""
 
 Temperature = Annotated[FiniteFloat, Field(gt=0, le=100)]
 Weight = Annotated[FiniteFloat, Field(ge=0, le=1000)]
@@ -60,10 +63,12 @@ class Need(StrEnum):
     """The teacher's logits of every class: a cache of the top k is not enough."""
     UNSHIFTED = "unshifted"
     """The teacher's logits themselves, not up to a constant per row."""
-    TEACHER_EMBEDDING = "teacher_embedding"
-    """The teacher's penultimate embedding."""
-    STUDENT_EMBEDDING = "student_embedding"
-    """The student's penultimate embedding, with gradient."""
+    COSINE_HEAD = "cosine_head"
+    """A student with a cosine classifier, on an embedding as wide as the teacher's."""
+    TEACHER_CLASSIFIER = "teacher_classifier"
+    """The weights of the teacher's last linear layer."""
+    IMAGES = "images"
+    """The images that the student is given."""
     DENSE_LOGITS = "dense_logits"
     """The student's classifier at each position of its last feature map."""
     ROWS = "rows"
@@ -117,6 +122,9 @@ class ObjectiveBase(Config):
     label_use: ClassVar[LabelUse] = LabelUse.NONE
     """What the teacher's terms ask of a label with some hyper-parameters; see `uses_label`."""
 
+    one_pass: ClassVar[bool] = False
+    """Whether the student sees the banks as one batch: its batch statistics are over all of them then."""
+
     @classmethod
     def defaults(cls, chosen: Mapping[str, Scalar] = MappingProxyType({})) -> dict[str, Scalar]:
         """The papers' values as plain data, with those that `plain` leaves out, and with what is chosen.
@@ -130,6 +138,16 @@ class ObjectiveBase(Config):
     def needed(self) -> frozenset[Need]:
         """What this objective asks for with these hyper-parameters."""
         return self.needs
+
+    @property
+    def student_features(self) -> tuple[str, ...]:
+        """The names of the student's features that this objective asks for, of each of `banks`."""
+        return ()
+
+    @property
+    def teacher_features(self) -> tuple[str, ...]:
+        """The names of the teacher's features that this objective asks for, of each of `teacher_banks`."""
+        return ()
 
     @property
     def uses_label(self) -> LabelUse:

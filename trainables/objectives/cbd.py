@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from trainables.config.objective_base import EMBEDDING
 from trainables.config.objectives import CbdConfig
 from trainables.errors import TrialFailed
 from trainables.objectives.terms.directions import directions
 from trainables.objectives.terms.divergences import label_loss
-from trainables.signals import Losses, Objective, Signals
+from trainables.signals import Losses, Objective, Signals, student_feature, teacher_feature
 
 
 class CbdObjective(Objective[CbdConfig]):
@@ -26,13 +27,12 @@ class CbdObjective(Objective[CbdConfig]):
         """The losses of one step; only `total` carries gradient.
 
         Raises:
-            ValueError: the signals hold no embeddings.
+            ValueError: the signals hold no embedding of student or teacher.
             TrialFailed: the student's embedding is not as wide as the teacher's.
         """
         config = self.config.at(signals.epoch, signals.epochs)
-        given_BD, taught_BD = signals.embedding.get("weak"), signals.teacher["weak"].embedding_BD
-        if given_BD is None or taught_BD is None:
-            raise ValueError("cbd needs the embeddings of student and teacher; serve it signals with both")
+        given_BD = student_feature(signals, "weak", EMBEDDING)
+        taught_BD = teacher_feature(signals, "weak", EMBEDDING)
         ce = label_loss(signals, "weak")
         embedding = embedding_distance(given_BD, taught_BD)
         total = (1 - config.alpha) * ce + config.alpha * config.beta * embedding
