@@ -35,6 +35,12 @@ class SearchConfig(Config):
         "defaults",
         description="tried first: the papers' defaults, or a list, as [{temperature: 4, student.width: 8}]",
     )
+    each_objective: bool = Field(
+        False,
+        exclude_if=lambda each: not each,
+        description="every objective gets as many trials as the others, in turns, and its best one is a "
+        "finalist: for comparisons of objectives, each at its best",
+    )
     minimise: tuple[Cost, ...] = Field(
         (),
         # Left out of plain data where there are none: other searches keep the ids that they had before.
@@ -49,6 +55,16 @@ class SearchConfig(Config):
             if costs.count(cost) > 1:
                 raise ValueError(f"the list holds {cost.value!r} twice")
         return costs
+
+
+def why_not_each(search: SearchConfig) -> tuple[tuple[str, str], str] | None:
+    """The key, and the reason, for which a searcher cannot take objectives in turns; none where it can."""
+    if search.each_objective and search.algorithm != "random":
+        return (
+            ("search", "algorithm"),
+            f"{search.algorithm} chooses the objectives itself; with search.each_objective allowed: random",
+        )
+    return None
 
 
 def why_not_minimised(search: SearchConfig, scheduler: SchedulerBase) -> tuple[tuple[str, str], str] | None:

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from search_spaces.domains import Bell, Domain, GridSearch, Listed
 from search_spaces.objective_sections import Objectives
 from search_spaces.scheduler_config import UNPERTURBED, FifoScheduler, PbtScheduler, Scheduler
-from search_spaces.search_config import SearchConfig, why_not_minimised
+from search_spaces.search_config import SearchConfig, why_not_each, why_not_minimised
 from search_spaces.sections import Section, StudentSection, TrainingSection
 from trainables.config.base import Config, Scalar
 from trainables.config.objectives import OBJECTIVE_CONFIGS
@@ -170,7 +170,7 @@ class SpaceConfig(Config):
 
     @model_validator(mode="after")
     def _suits_scheduler(self) -> Self:
-        refusal = why_not_minimised(self.search, self.scheduler)
+        refusal = why_not_minimised(self.search, self.scheduler) or why_not_each(self.search)
         if refusal is not None:
             raise _problem(*refusal)
         name, algorithm = self.scheduler.name, self.search.algorithm

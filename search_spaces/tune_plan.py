@@ -15,6 +15,7 @@ from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
 from search_spaces.domains import Domain, Range
+from search_spaces.equal_trials import in_turns
 from search_spaces.space import GRID_KEY, SpaceConfig, matches
 from search_spaces.tune_domains import tune_domain
 from search_spaces.tune_schedulers import scheduler
@@ -41,12 +42,15 @@ class CostAwareOptuna(OptunaSearch):
         super().on_trial_complete(trial_id, result, error)
 
 
-def param_space(space: SpaceConfig) -> dict[str, Any]:
+def param_space(space: SpaceConfig, *, trials: int, seed: int) -> dict[str, Any]:
     """What `tune.Tuner` is given: {"objective": ..., "kd": {...}, "student": {...}, "training": {...}}.
 
-    A grid is one list of whole configurations, so that objectives do not multiply each other. With Optuna
-    it is empty: there the searcher itself draws the objective first, then that objective's parameters.
+    A grid is one list of whole configurations, so that objectives do not multiply each other; so are the
+    trials of a search that gives each objective the same. With Optuna it is empty: there the searcher itself
+    draws the objective first, then that objective's parameters.
     """
+    if space.search.each_objective:
+        return {GRID_KEY: tune.grid_search(in_turns(space, trials=trials, seed=seed))}
     if space.search.algorithm == "optuna":
         return {}
     if space.search.algorithm == "grid":
@@ -61,8 +65,8 @@ def param_space(space: SpaceConfig) -> dict[str, Any]:
 
 
 def n_samples(space: SpaceConfig, *, trials: int) -> int:
-    """`TuneConfig.num_samples` for a budget of trials: a grid is walked once."""
-    return 1 if space.search.algorithm == "grid" else trials
+    """`TuneConfig.num_samples` for a budget of trials: a list of whole configurations is walked once."""
+    return 1 if space.search.algorithm == "grid" or space.search.each_objective else trials
 
 
 def searcher(
@@ -89,6 +93,8 @@ def searcher(
                 f"the grid of space {space.name} has {size} points, the budget {trials} trials; "
                 f"set budget.trials to {size} or shorten the lists"
             )
+        return BasicVariantGenerator(random_state=seed, max_concurrent=concurrent)
+    if space.search.each_objective:
         return BasicVariantGenerator(random_state=seed, max_concurrent=concurrent)
     points = space.first_points()
     if space.search.algorithm == "random":
@@ -152,7 +158,7 @@ def search_plan(
         ConfigError: the budget does not hold the grid, or the grace period is longer than a trial.
     """
     return SearchPlan(
-        param_space=param_space(space),
+        param_space=param_space(space, trials=trials, seed=seed),
         searcher=searcher(
             space,
             trials=trials,

@@ -205,7 +205,8 @@ def chosen_finalists(
     run: Run, records: Sequence[TrialRecord], costs: Mapping[str, StudentCosts]
 ) -> list[TrialRecord]:
     """The best completed trials within the constraints."""
-    return choose_finalists(records, numbers_of(costs), constraints_of(run), run.experiment.budget.finalists)
+    each, k = run.space.search.each_objective, run.experiment.budget.finalists
+    return choose_finalists(records, numbers_of(costs), constraints_of(run), k, each_objective=each)
 
 
 def tested_before(run: Run, searches: Collection[str], members: Mapping[str, str]) -> Figures:

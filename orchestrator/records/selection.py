@@ -92,9 +92,16 @@ def rank_trials(records: Sequence[TrialRecord], figures: Figures | None = None) 
 
 
 def choose_finalists(
-    records: Sequence[TrialRecord], figures: Figures, constraints: Sequence[Constraint], k: int
+    records: Sequence[TrialRecord],
+    figures: Figures,
+    constraints: Sequence[Constraint],
+    k: int,
+    *,
+    each_objective: bool = False,
 ) -> list[TrialRecord]:
     """The best trials that meet the constraints on costs, at most `k`, no hyper-parameters twice.
+
+    With `each_objective` no objective twice either.
 
     A constraint on accuracy is one on the mean over the seeds, which is not known yet: the champion meets it.
 
@@ -111,7 +118,7 @@ def choose_finalists(
         raise StillhouseError(_nobody_fits(everything, constraints))
     distinct: dict[str, TrialRecord] = {}
     for record in allowed:
-        distinct.setdefault(hyper_parameters_key(record), record)
+        distinct.setdefault(record.objective if each_objective else hyper_parameters_key(record), record)
     return list(distinct.values())[:k]
 
 

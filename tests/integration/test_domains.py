@@ -263,12 +263,15 @@ def _proposals(space: SpaceConfig, *, trials: int = N_DRAWS, seed: int = 0) -> l
     if isinstance(algorithm, BasicVariantGenerator):
         register_trainable("scored", _Scored)
         spec = Experiment(
-            "test", run="scored", config=param_space(space), num_samples=n_samples(space, trials=trials)
+            "test",
+            run="scored",
+            config=param_space(space, trials=trials, seed=seed),
+            num_samples=n_samples(space, trials=trials),
         )
         algorithm.add_configurations([spec])
         drawn = iter(algorithm.next_trial, None)
         return [space.resolve(trial.config) for trial in drawn if trial is not None]
-    assert param_space(space) == {}
+    assert param_space(space, trials=1, seed=0) == {}
     return [space.resolve(sample) for sample in _suggestions(space, count=trials, seed=seed)]
 
 

@@ -63,6 +63,18 @@ def test_finalists_have_distinct_hyper_parameters(make_record: MakeRecord) -> No
     assert len(choose_finalists(records, figures, (), 9)) == 3
 
 
+def test_the_best_of_each_objective_is_a_finalist_where_they_are_compared(make_record: MakeRecord) -> None:
+    records = [
+        make_record("a", 0.93, parameters={"temperature": 4.0}),
+        make_record("b", 0.92, parameters={"temperature": 2.0}),
+        make_record("c", 0.60, parameters={"temperature": 4.0}, objective="dkd"),
+        make_record("d", 0.70, parameters={"temperature": 2.0}, objective="dkd"),
+    ]
+    figures = {name: cost(1) for name in "abcd"}
+    chosen = choose_finalists(records, figures, (), 9, each_objective=True)
+    assert [record.trial for record in chosen] == ["a", "d"]
+
+
 def test_finalists_meet_the_constraints(make_record: MakeRecord) -> None:
     records = [
         make_record("big", 0.99, parameters={"width": 9}),
