@@ -14,8 +14,9 @@ NEED_WORDS: Final[Mapping[Need, str]] = MappingProxyType(
     {
         Need.ALL_CLASSES: "of all classes",
         Need.UNSHIFTED: "unshifted",
-        Need.TEACHER_EMBEDDING: "teacher's embedding",
-        Need.STUDENT_EMBEDDING: "student with a cosine head",
+        Need.COSINE_HEAD: "student with a cosine head",
+        Need.TEACHER_CLASSIFIER: "teacher's classifier",
+        Need.IMAGES: "the student's images",
         Need.DENSE_LOGITS: "student's last feature map",
         Need.ROWS: "a table by sample",
         Need.ATTACK: "adversarial images",

@@ -107,18 +107,6 @@ def _imported_logits_suffice(both: Both) -> Found:
                 yield both.document, Problem(("views", bank), text)
 
 
-def _tables_have_one_worker(both: Both) -> Found:
-    """A table by sample is filled by the worker that sees all samples."""
-    workers = both.config.cluster.workers_per_slot
-    for name in both.space.objective_names:
-        if workers > 1 and Need.ROWS in OBJECTIVE_CONFIGS[name].needs:
-            text = (
-                f"found {workers}; allowed: 1, since objective {name} of space {both.space.name} keeps a "
-                "table of every sample's last answer, which one worker has to fill"
-            )
-            yield both.document, Problem(("cluster", "workers_per_slot"), text)
-
-
 def _unmixed_banks_mix_nothing(both: Both) -> Found:
     """Mixed images have several labels, and a partner that another view of the sample does not have."""
     for name in both.space.objective_names:
@@ -148,14 +136,11 @@ def _cache_keeps_enough_classes(both: Both) -> Found:
         yield both.document, Problem(("cache", "precision"), text)
 
 
-def _embeddings_are_there(both: Both) -> Found:
-    """An objective that compares embeddings needs the teacher's, and a student that has one as wide."""
+def _cosine_heads_are_there(both: Both) -> Found:
+    """An objective of a cosine classifier needs one on an embedding as wide as the teacher's."""
     for name in both.space.objective_names:
-        if Need.TEACHER_EMBEDDING not in OBJECTIVE_CONFIGS[name].needs:
+        if Need.COSINE_HEAD not in OBJECTIVE_CONFIGS[name].needs:
             continue
-        if not both.config.cache.embedding:
-            text = f"found false; objective {name} of space {both.space.name} needs true"
-            yield both.document, Problem(("cache", "embedding"), text)
         if both.config.student.cosine_head is None and "cosine_head" not in both.space.student.dimensions():
             text = (
                 f"found nothing; objective {name} of space {both.space.name} needs the width of the "
@@ -265,11 +250,10 @@ CHECKS: Final[tuple[Callable[[Both], Found], ...]] = (
     _scheduler_decides_in_time,
     _budget_holds_the_grid,
     _workers_share_a_batch,
-    _tables_have_one_worker,
     _unmixed_banks_mix_nothing,
     _imported_logits_suffice,
     _cache_keeps_enough_classes,
-    _embeddings_are_there,
+    _cosine_heads_are_there,
     _start_weights_fit_all,
     _what_is_frozen_was_trained,
     _a_live_teacher_answers,

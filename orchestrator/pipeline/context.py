@@ -189,7 +189,6 @@ class Run:
             online = OnlineSpec(
                 network=kept,
                 batch_size=config.batch_size,
-                embedding=config.embedding,
                 autocast=config.autocast,
             )
         return WorkbenchSpec(

@@ -58,7 +58,7 @@ def objective_step_over_ce(name: str, rounds: int = 12) -> Figure:
     torch.set_num_threads(1)
     config, data, teacher = OBJECTIVE_CONFIGS[name](), random_data(), network(TEACHER)
     student = STUDENT
-    if Need.STUDENT_EMBEDDING in config.needed:
+    if Need.COSINE_HEAD in config.needed:
         student = STUDENT.with_overrides(cosine_head=classifier_of(teacher, CLASSES).in_features)
     models = {"ce": network(STUDENT), name: network(student)}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:

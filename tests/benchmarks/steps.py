@@ -99,7 +99,7 @@ class _OnlineWorkbench(Workbench):
         self._shown[bank] = super().images(bank, epoch, rows_B)
         return self._shown[bank]
 
-    def teacher(self, bank: str, epoch: int, rows_B: Tensor) -> TeacherSignal:
+    def teacher(self, bank: str, epoch: int, rows_B: Tensor, *_: object, **__: object) -> TeacherSignal:
         with torch.inference_mode():
             logits_BC = self._teacher(self._shown[bank].contiguous(memory_format=self._layout))
             confidence_B = logits_BC.softmax(dim=-1).amax(dim=-1)

@@ -65,7 +65,7 @@ class SameBatchesBench(Workbench):
         self._lab = tiny
         self._teacher = OnlineTeacher(tiny.live(), VIEWS)
 
-    def teacher(self, bank: str, epoch: int, rows_B: Tensor) -> TeacherSignal:
+    def teacher(self, bank: str, epoch: int, rows_B: Tensor, *_: object, **__: object) -> TeacherSignal:
         view, per_shard = self.view_of(bank, epoch), self._lab.rows_per_shard
         parts = [
             self._teacher.signal(bank, view, torch.arange(shard.first, shard.first + shard.rows))

@@ -24,9 +24,10 @@ from tests.unit.trainables.training.small_courses import (
 from trainables.config import Precision
 from trainables.config.objectives import CtkdConfig, PskdConfig
 from trainables.data.splits import split_facts
-from trainables.errors import TrialFailed
+from trainables.signals import Objective
 from trainables.training.loop import Course, train
-from trainables.training.ranks import SOLO, DdpTeam, Team
+from trainables.training.objective_state import SharedTables
+from trainables.training.ranks import SOLO, DdpTeam, Team, average_gradients
 
 
 def kitchen(folder: Path) -> TinyCache:
@@ -71,15 +72,76 @@ def test_two_ranks_learn_the_temperature_that_one_learns(tmp_path: Path) -> None
     assert len(set(temperatures[0])) == SHORT.epochs
 
 
-def try_a_table(folder: Path) -> None:
-    course = Course(plain_student(), PskdConfig(), SHORT, 3, team=DdpTeam())
-    try:
-        train(course, small_workbench(), on_epoch=lambda *_: None)
-    except TrialFailed as error:
-        keep(folder, str(error))
+def trained_with_table(team: Team) -> dict[str, Any]:
+    told = list[dict[str, float]]()
+    course = Course(plain_student(), PskdConfig(), SHORT.with_overrides(batch_size=7), 3, team=team)
+    train(course, small_workbench(), on_epoch=lambda _, metrics: told.append(untimed(metrics)))
+    return {"weights": weights_of(course.model), "metrics": told}
 
 
-def test_a_table_by_sample_is_refused_on_every_rank(tmp_path: Path) -> None:
-    messages = run_ranks(try_a_table, 2, tmp_path)
-    assert messages[0] == messages[1]
-    assert "the 2 workers of a slot would fill apart from each other" in messages[0]
+def train_with_table(folder: Path) -> None:
+    keep(folder, trained_with_table(DdpTeam()))
+
+
+def test_two_ranks_fill_one_table_by_sample(tmp_path: Path) -> None:
+    ranks = run_ranks(train_with_table, 2, tmp_path)
+    alone = trained_with_table(SOLO)
+    assert same_weights(ranks[0]["weights"], ranks[1]["weights"])
+    for name, value in alone["weights"].items():
+        torch.testing.assert_close(ranks[0]["weights"][name], value, rtol=1e-4, atol=1e-5)
+    answered = [metrics["train/answered"] for metrics in ranks[0]["metrics"]]
+    assert answered == pytest.approx([metrics["train/answered"] for metrics in alone["metrics"]])
+    assert answered[-1] > 0.9
+
+
+class Tables(Objective[PskdConfig]):
+    """A table, a mask and a statistic, as objectives keep them."""
+
+    row_tables = ("table_ND", "seen_N")
+
+    def __init__(self) -> None:
+        super().__init__(PskdConfig())
+        self.register_buffer("table_ND", torch.zeros(5, 2))
+        self.register_buffer("seen_N", torch.zeros(5, dtype=torch.bool))
+        self.register_buffer("statistic", torch.tensor([1.0]))
+
+
+def fill_tables(folder: Path) -> None:
+    team, tables = DdpTeam(), Tables()
+    shared = SharedTables(tables, team)
+    tables.get_buffer("table_ND")[4] = 9.0
+    shared.begin()
+    own = [0, 1] if team.rank == 0 else [1, 2]
+    tables.get_buffer("table_ND")[own] = float(team.rank + 1)
+    tables.get_buffer("seen_N")[own] = True
+    tables.get_buffer("statistic").fill_(float(team.rank))
+    shared.settle()
+    keep(folder, dict(tables.named_buffers()))
+
+
+def test_rows_that_ranks_wrote_are_common_after_an_epoch(tmp_path: Path) -> None:
+    ranks = run_ranks(fill_tables, 2, tmp_path)
+    assert same_weights(ranks[0], ranks[1])
+    # One row by the first rank, one by both, one by the second, one by nobody, one from before.
+    assert ranks[0]["table_ND"][:, 0].tolist() == [1.0, 1.5, 2.0, 0.0, 9.0]
+    assert ranks[0]["seen_N"].tolist() == [True, True, True, False, False]
+    assert ranks[0]["statistic"].tolist() == [0.5]
+
+
+def average_some(folder: Path) -> None:
+    team, module = DdpTeam(), nn.Linear(1, 1)
+    module.extra = nn.Parameter(torch.zeros(2))
+    module.unused = nn.Parameter(torch.zeros(2))
+    module.weight.grad = torch.full((1, 1), float(team.rank))
+    if team.rank == 1:  # a term that the other rank's share had nothing for
+        module.extra.grad = torch.tensor([4.0, 2.0])
+    average_gradients(module, team)
+    keep(folder, {name: p.grad for name, p in module.named_parameters() if p.grad is not None})
+
+
+def test_a_gradient_that_one_rank_alone_has_is_half_of_it_on_both(tmp_path: Path) -> None:
+    ranks = run_ranks(average_some, 2, tmp_path)
+    assert same_weights(ranks[0], ranks[1])
+    assert ranks[0]["extra"].tolist() == [2.0, 1.0]
+    assert ranks[0]["weight"].tolist() == [[0.5]]
+    assert ranks[0].keys() == {"extra", "weight"}

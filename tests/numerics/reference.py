@@ -8,6 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from trainables.config.objective_base import EMBEDDING
 from trainables.objectives.terms.divergences import confidence_B
 from trainables.signals import Signals, TeacherSignal
 
@@ -47,11 +48,11 @@ def signals_of(
     return Signals(
         student=students,
         teacher={
-            bank: TeacherSignal(value_BC, confidence_B(value_BC).float(), embedding_BD=value_BC)
+            bank: TeacherSignal(value_BC, confidence_B(value_BC).float(), {EMBEDDING: value_BC})
             for bank, value_BC in teachers.items()
         },
         labels_B=torch.tensor(labels),
-        **{"epoch": 1, "embedding": students, **more},
+        **{"epoch": 1, "features": {b: {EMBEDDING: v_BC} for b, v_BC in students.items()}, **more},
     )
 
 

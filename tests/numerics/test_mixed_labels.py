@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.config import OBJECTIVE_CONFIGS
+from trainables.config.objective_base import EMBEDDING
 from trainables.objectives import build_objective
 from trainables.objectives.terms.divergences import confidence_B, cross_entropy
 from trainables.signals import Mixing, Signals, TeacherSignal
@@ -72,8 +73,12 @@ def test_an_objective_that_takes_mixed_banks_hears_of_their_labels(name: str) ->
     mixed = {bank: random_mixing(4 + place, 2) for place, bank in enumerate(BANKS)}
     students = {bank: random_logits(6 + place) for place, bank in enumerate(BANKS)}
     answers = {bank: random_logits(8 + place) for place, bank in enumerate(BANKS)}
-    teachers = {bank: TeacherSignal(logits, confidence_B(logits), logits) for bank, logits in answers.items()}
-    losses = build_objective(config)(Signals(students, teachers, labels, 3, mixed, embedding=students))
+    teachers = {
+        bank: TeacherSignal(logits, confidence_B(logits), {EMBEDDING: logits})
+        for bank, logits in answers.items()
+    }
+    features = {bank: {EMBEDDING: logits} for bank, logits in students.items()}
+    losses = build_objective(config)(Signals(students, teachers, labels, 3, mixed, features=features))
     terms = {term: value for term, value in losses.terms.items() if term.startswith("ce")}
     for term, value in terms.items():
         bank = term.removeprefix("ce_") if term != "ce" else "weak"

@@ -9,6 +9,7 @@ import pytest
 
 from tests.numerics.reference import logits, two_views
 from trainables.config import OBJECTIVE_CONFIGS, ObjectiveBase
+from trainables.config.objective_base import EMBEDDING
 from trainables.objectives import build_objective
 from trainables.signals import Losses, Setting, Signals
 
@@ -52,7 +53,7 @@ def test_without_its_weights_the_teacher_is_not_heard(name: str) -> None:
     none = full.with_overrides(**dict.fromkeys(full.teacher_weights, 0.0))
     signals, other_BC = two_views(), logits([[0.0, 5.0, 1.0, 2.0], [7.0, 0.0, 0.0, 1.0]])
     teacher = {
-        bank: replace(signal, logits_BC=other_BC, embedding_BD=other_BC)
+        bank: replace(signal, logits_BC=other_BC, features={EMBEDDING: other_BC})
         for bank, signal in signals.teacher.items()
     }
     other = replace(signals, teacher=teacher)

@@ -40,7 +40,6 @@ class OnlineSpec(Config):
 
     network: KeptTeacher
     batch_size: int = Field(ge=1, description="samples in a forward pass of it")
-    embedding: bool = Field(False, description="also say what its last linear layer is given")
     autocast: bool = Field(False, description="it computes in bf16")
 
 
@@ -60,6 +59,9 @@ class WorkbenchSpec(Config):
     cache_uri: str | None = Field(description="the verified teacher cache; none for runs without a teacher")
     cache_manifest: str | None = Field(description="sha256 of its manifest, the key of the node's copy")
     online: OnlineSpec | None = Field(None, description="the teacher, where there is to be no cache")
+    beside: OnlineSpec | None = Field(
+        None, description="the teacher, where objectives ask for features of it that the cache does not keep"
+    )
     checkpoints: str = Field(description="folder below which each trial keeps its checkpoints")
     start: StartWeights | None = Field(
         None,

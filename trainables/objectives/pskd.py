@@ -26,6 +26,8 @@ class PskdObjective(StatefulObjective[PskdConfig]):
     Terms: `ce`, `own`. Gauges: `trust` (a), `answered` (fraction of the batch with an answer).
     """
 
+    row_tables = ("answers_NC", "answered_N")
+
     def __init__(self, config: PskdConfig, setting: Setting | None = None) -> None:
         super().__init__(config, setting)
         dtype = torch.float16 if config.half else torch.float32

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from trainables.cache.node.reader import CacheReader, open_cache
+from trainables.cache.node.reader import open_cache
 from trainables.config import (
     Cost,
     DataConfig,
@@ -30,6 +31,7 @@ from trainables.teacher.live import LiveTeacher
 from trainables.teacher.loading import online_teacher
 from trainables.teacher.online import OnlineTeacher
 from trainables.training.loop import Course
+from trainables.training.teacher_answers import CacheBesideTeacher, Source
 from trainables.training.workbench import Workbench, render_budget
 
 MAX_WORKBENCHES = 4
@@ -109,9 +111,11 @@ class WarmState:
         return {cost.metric: measures[cost]() for cost in wanted}
 
     def _open(self, spec: WorkbenchSpec) -> Workbench:
-        cache: CacheReader | OnlineTeacher | None = None
+        cache: Source | None = None
         if spec.cache_uri:
             cache = open_cache(spec.cache_uri, manifest_sha=spec.cache_manifest)
+            if (beside := spec.beside) is not None:
+                cache = CacheBesideTeacher(cache, functools.cache(lambda: self._online(beside, spec)))
         elif spec.online is not None:
             cache = self._online(spec.online, spec)
         return Workbench(
@@ -141,4 +145,4 @@ class WarmState:
             batch_size=teacher.batch_size,
             device=self._device,
         )
-        return OnlineTeacher(live, spec.views, embedding=teacher.embedding)
+        return OnlineTeacher(live, spec.views)

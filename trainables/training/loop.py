@@ -15,13 +15,13 @@ from trainables.config.metrics import ACCURACY, improves
 from trainables.errors import CheckpointError, TrialFailed
 from trainables.objectives import build_objective
 from trainables.seeds import derive_seed
-from trainables.signals import Losses, Setting
+from trainables.signals import Losses
 from trainables.tensors import memory_format
 from trainables.training.batches import epoch_batches, hears_unlabelled, shared
 from trainables.training.checkpoints import CheckpointFolder, TrainingState
 from trainables.training.ema import WeightAverage
 from trainables.training.fine_tuning import hold_frozen
-from trainables.training.objective_state import restore_state
+from trainables.training.objective_state import SharedTables, restore_state
 from trainables.training.optimisers import (
     build_optimizer,
     clip_gradients,
@@ -144,8 +144,11 @@ class _Run:
             course.objective, workbench, self.model, team, label_smoothing=smoothing, epochs=epochs
         )
         self.precision = course.resolved_precision()
-        setting = Setting(workbench.n_train, len(workbench.data.classes), epochs)
-        self.objective = build_objective(course.objective, setting).to(workbench.device)
+        with torch.random.fork_rng(devices=[]):  # auxiliary modules begin alike on all ranks
+            torch.manual_seed(derive_seed(course.seed, "objective"))
+            built = build_objective(course.objective, self.inputs.setting(epochs))
+        self.objective = built.to(workbench.device)
+        self.tables = SharedTables(self.objective, team)
         self.optimizer = build_optimizer(self.tuning.groups(self.model, self.objective), course.training)
         self.epoch = 0
         self.best_epoch = 0
@@ -194,6 +197,7 @@ class _Run:
         shares = [shared(self.team, batch, n_train=self.workbench.n_train) for batch in batches]
         means = RunningMeans()
         self.tuning.train(self.model)
+        self.tables.begin()
         for step, share in enumerate(shares):
             if any_rank(self.team, should_stop()):
                 return None
@@ -211,6 +215,7 @@ class _Run:
         varying = self.course.objective.varying(epoch, self.course.training.epochs)
         metrics.update({f"train/{name}": value for name, value in varying.items()})
         settle(self.model, self.team)
+        self.tables.settle()
         if self.average is not None:
             settle(self.average.model, self.team)
         self._select(epoch, metrics)

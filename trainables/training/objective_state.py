@@ -1,13 +1,17 @@
-"""What an objective adds to a course beside its loss: a state to go on from."""
+"""What an objective adds to a course beside its loss: a state to go on from, which ranks share."""
+
+# N = training samples, V = values of all of an objective's buffers
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from trainables.errors import CheckpointError
 from trainables.signals import Objective
+from trainables.training.ranks import Team, settle
 
 
 def restore_state(objective: Objective[Any], state: dict[str, Tensor]) -> None:
@@ -24,3 +28,52 @@ def restore_state(objective: Objective[Any], state: dict[str, Tensor]) -> None:
             "delete the trial's folder and run again"
         )
     objective.load_state_dict(state)
+
+
+class SharedTables:
+    """Makes the tables by sample, and all other buffers, of an objective common to the ranks after an epoch.
+
+    Within an epoch each rank writes the rows of its own shares, and reads the others' as they were when the
+    epoch began.
+    """
+
+    def __init__(self, objective: Objective[Any], team: Team) -> None:
+        """Nothing is copied where one rank has it all."""
+        self._objective, self._team = objective, team
+        self._before: dict[str, Tensor] = {}
+
+    def begin(self) -> None:
+        """Remember the tables as they are before an epoch."""
+        if self._team.size > 1:
+            tables = self._objective.row_tables
+            self._before = {name: self._objective.get_buffer(name).clone() for name in tables}
+
+    def settle(self) -> None:
+        """A row that some ranks changed becomes their mean; other buffers of floats the mean over ranks."""
+        if self._team.size == 1:
+            return
+        for name, before in self._before.items():
+            _merge(self._objective.get_buffer(name), before, self._team)
+        others = {
+            name: buffer for name, buffer in self._objective.named_buffers() if name not in self._before
+        }
+        settle(_Buffers(others), self._team)
+
+
+class _Buffers(nn.Module):
+    """Buffers of other modules, which stay theirs."""
+
+    def __init__(self, buffers: dict[str, Tensor]) -> None:
+        super().__init__()
+        for number, buffer in enumerate(buffers.values()):
+            self.register_buffer(str(number), buffer)
+
+
+def _merge(table: Tensor, before: Tensor, team: Team) -> None:
+    changed_N = (table != before).flatten(1).any(dim=1) if table.ndim > 1 else table != before
+    shaped = changed_N.view(-1, *[1] * (table.ndim - 1))
+    total = team.sum(torch.where(shaped, table.double(), 0.0))
+    ranks = team.sum(changed_N.double()).view(shaped.shape)
+    mean = (total / ranks.clamp(min=1)).to(table.device)
+    touched = (ranks > 0).to(table.device)
+    table.copy_(torch.where(touched, mean, before.double()).to(table.dtype))

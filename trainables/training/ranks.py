@@ -185,12 +185,24 @@ def settle(model: nn.Module, team: Team) -> None:
 
 
 def average_gradients(module: nn.Module, team: Team) -> None:
-    """Make the gradients of a module that no rank has wrapped the mean over ranks."""
-    if team.size == 1:
+    """Make the gradients of a module that no rank has wrapped the mean over ranks.
+
+    A parameter without a gradient on some ranks alone counts there as one of zeros.
+    """
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if team.size == 1 or not parameters:
         return
-    for parameter in module.parameters():
-        if parameter.grad is not None:
-            parameter.grad.copy_(team.sum(parameter.grad) / team.size)
+    used_P = team.sum(torch.tensor([float(parameter.grad is not None) for parameter in parameters]))
+    used = [parameter for parameter, count in zip(parameters, used_P.tolist(), strict=True) if count]
+    for parameter in used:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    if not used:
+        return
+    flat_V = torch.cat([parameter.grad.flatten() for parameter in used if parameter.grad is not None])
+    means = torch.split(team.sum(flat_V) / team.size, [parameter.numel() for parameter in used])
+    for parameter, mean in zip(used, means, strict=True):
+        parameter.grad.copy_(mean.view_as(parameter))  # type: ignore[union-attr]
 
 
 def lost_a_rank(error: BaseException) -> bool:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from trainables.config import Need, ObjectiveBase, TrainingPrecision
 from trainables.errors import TrialFailed
 from trainables.evaluation.attacks import Attacker, accuracy_under_attack, attack_target
-from trainables.models.embedding import EmbeddingRecorder, cosine_head_of
+from trainables.models.embedding import cosine_head_of
 from trainables.models.feature_map_logits import DenseLogits
+from trainables.models.feature_tap import FeatureTap
 from trainables.models.modes import evaluating
-from trainables.signals import Labelling, Mixing, Signals, TeacherSignal
+from trainables.signals import Labelling, Mixing, Setting, Signals, TeacherSignal
 from trainables.tensors import at_least_fp32, to_device
 from trainables.training.batches import hears_unlabelled
 from trainables.training.precision import autocast
@@ -30,12 +31,18 @@ class _Answer:
 
     logits_BC: Tensor
     dense_BCHW: Tensor | None = None
-    embedding_BD: Tensor | None = None
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def piece(self, rows: slice) -> _Answer:
+        """Of some of the rows; all in fp32, whatever the network computed in."""
+        dense_BCHW = None if self.dense_BCHW is None else self.dense_BCHW[rows]
+        features = {name: at_least_fp32(feature[rows]) for name, feature in self.features.items()}
+        return _Answer(at_least_fp32(self.logits_BC[rows]), dense_BCHW, features)
 
 
 def needs_plain_forward(config: ObjectiveBase) -> bool:
     """Whether an objective looks into the network, so that it cannot be called in a compiled form."""
-    return bool({Need.DENSE_LOGITS, Need.STUDENT_EMBEDDING} & config.needed)
+    return Need.DENSE_LOGITS in config.needed or bool(config.student_features)
 
 
 class StepInputs:
@@ -62,12 +69,7 @@ class StepInputs:
         self._needed = config.needed
         self._asks_live = Need.ONLINE_TEACHER in self._needed
         if self._asks_live:
-            workbench.require_live_teacher()
-        if Need.ROWS in self._needed and team.size > 1:
-            raise TrialFailed(
-                "this objective keeps a table of every sample's last answer, which the "
-                f"{team.size} workers of a slot would fill apart from each other; give a slot one worker"
-            )
+            workbench.said.require_live_teacher()
         unlabelled = workbench.data.unlabelled if hears_unlabelled(config, workbench.data) else None
         self._takes_top_class = unlabelled is not None and unlabelled.config.top_class_as_target
         if unlabelled is not None and (why := config.refuses_unlabelled(unlabelled.config)):
@@ -80,9 +82,36 @@ class StepInputs:
         self._dense: DenseLogits | None = None
         if Need.DENSE_LOGITS in self._needed:
             self._dense = DenseLogits(model, input_shape=workbench.input_shape, device=workbench.device)
-        self._embedding: EmbeddingRecorder | None = None
-        if Need.STUDENT_EMBEDDING in self._needed:
-            self._embedding = EmbeddingRecorder(cosine_head_of(model))
+        if Need.COSINE_HEAD in self._needed:
+            cosine_head_of(model)
+        self._tap: FeatureTap | None = None
+        if config.student_features:
+            self._tap = FeatureTap(
+                model,
+                config.student_features,
+                n_classes=len(workbench.data.classes),
+                input_shape=workbench.input_shape,
+                device=workbench.device,
+            )
+
+    def setting(self, epochs: int) -> Setting:
+        """What the objective is made for, in a course of so many epochs.
+
+        Raises:
+            TrialFailed: the teacher cannot give what the objective needs.
+        """
+        config, workbench = self._config, self._workbench
+        heard = config.teacher_features if config.teacher_banks else ()
+        return Setting(
+            n_samples=workbench.n_train,
+            n_classes=len(workbench.data.classes),
+            epochs=epochs,
+            labels_N=workbench.data.train.labels.cpu(),
+            student_shapes=self._tap.shapes if self._tap else {},
+            teacher_shapes=workbench.said.shapes(config.teacher_banks[0], heard) if heard else {},
+            classifier=workbench.said.classifier() if Need.TEACHER_CLASSIFIER in self._needed else None,
+            image_shape=workbench.input_shape,
+        )
 
     def signals(
         self,
@@ -100,26 +129,27 @@ class StepInputs:
         shown = {bank: workbench.images(bank, epoch, rows_B) for bank in config.banks}
         images = {bank: one.contiguous(memory_format=layout) for bank, one in shown.items()}
         heard = config.teacher_banks if self._hears_of_views() else ()
-        teacher = {bank: self._teacher(bank, epoch, rows_B) for bank in heard}
+        teacher = {bank: self._teacher(bank, epoch, rows_B, shown.get(bank)) for bank in heard}
         if self._attacker is not None:
             images = {
                 bank: self._attacked(self._attacker, one, labels_B, teacher.get(bank), precision)
                 for bank, one in images.items()
             }
         if self._asks_live:  # outside autocast: the teacher's precision is its own
-            teacher = {bank: workbench.teacher_about(images[bank], rows_B) for bank in config.teacher_banks}
+            asked = config.teacher_features
+            teacher = {b: workbench.said.about(images[b], rows_B, asked) for b in config.teacher_banks}
         with autocast(precision, workbench.device):
-            answers = {bank: self._answer(forward, one) for bank, one in images.items()}
+            answers = self._answers(forward, images)
         return Signals(
-            # Softmax, divergences and masks in fp32, whatever the network computed in.
-            student={bank: at_least_fp32(answer.logits_BC) for bank, answer in answers.items()},
+            student={bank: answer.logits_BC for bank, answer in answers.items()},
             teacher=teacher,
             labels_B=self._targets(labels_B, teacher, share.labelling),
             epoch=epoch,
             mixed=self._mixings(epoch, share),
             rows_B=to_device(rows_B, workbench.device) if Need.ROWS in self._needed else None,
             dense={bank: a.dense_BCHW for bank, a in answers.items() if a.dense_BCHW is not None},
-            embedding={bank: a.embedding_BD for bank, a in answers.items() if a.embedding_BD is not None},
+            features={bank: answer.features for bank, answer in answers.items()},
+            images=images if Need.IMAGES in self._needed else {},
             label_smoothing=self._label_smoothing,
             epochs=self._epochs,
             labelling=share.labelling,
@@ -184,15 +214,26 @@ class StepInputs:
         with evaluating(self._model):
             return attacker.attacked(network, images_BCHW, target_BC)
 
+    def _answers(self, forward: Forward, images: Mapping[str, Tensor]) -> dict[str, _Answer]:
+        """By bank: one forward pass each, or one of all together where the objective says so."""
+        if not self._config.one_pass:
+            return {bank: self._answer(forward, one).piece(slice(None)) for bank, one in images.items()}
+        n_rows = len(next(iter(images.values())))
+        together = self._answer(forward, torch.cat(list(images.values())))
+        return {
+            bank: together.piece(slice(number * n_rows, (number + 1) * n_rows))
+            for number, bank in enumerate(images)
+        }
+
     def _answer(self, forward: Forward, images_BCHW: Tensor) -> _Answer:
-        if self._embedding is not None:
-            logits_BC, inputs = self._embedding.during(lambda: forward(images_BCHW))
-            return _Answer(logits_BC, embedding_BD=at_least_fp32(inputs[-1]))
+        if self._tap is not None:
+            logits_BC, features = self._tap.during(lambda: forward(images_BCHW))
+            return _Answer(logits_BC, features=features)
         if self._dense is not None:
             logits_BC, dense_BCHW = self._dense.during(lambda: forward(images_BCHW))
             return _Answer(logits_BC, dense_BCHW=dense_BCHW)
         return _Answer(forward(images_BCHW))
 
-    def _teacher(self, bank: str, epoch: int, rows_B: Tensor) -> TeacherSignal:
-        signal = self._workbench.teacher(bank, epoch, rows_B)
+    def _teacher(self, bank: str, epoch: int, rows_B: Tensor, images_BCHW: Tensor | None) -> TeacherSignal:
+        signal = self._workbench.teacher(bank, epoch, rows_B, self._config.teacher_features, images_BCHW)
         return signal.unshifted() if Need.UNSHIFTED in self._needed else signal

@@ -12,12 +12,11 @@ from trainables.cache.node.reader import CacheReader
 from trainables.config import ViewsConfig
 from trainables.data import ImageSplit, TrainingData
 from trainables.data.splits import by_part, rows_of_parts, split_facts
-from trainables.errors import CacheError, TrialFailed
 from trainables.evaluation.metrics import answers, evaluate
 from trainables.signals import Mixing, TeacherSignal
-from trainables.teacher.online import OnlineTeacher
 from trainables.tensors import to_device
 from trainables.training.shown_images import Room, ShownImages
+from trainables.training.teacher_answers import Source, TeacherAnswers, cache_of
 from trainables.views.normalise import normalise
 
 RENDER_BUDGET_BYTES = 1 << 30
@@ -43,7 +42,7 @@ class Workbench:
         *,
         view_seed: int,
         device: torch.device,
-        cache: CacheReader | OnlineTeacher | None = None,
+        cache: Source | None = None,
         render_budget_bytes: int = RENDER_BUDGET_BYTES,
     ) -> None:
         """Put the data on the device; views and signals follow when they are first asked for.
@@ -53,23 +52,18 @@ class Workbench:
         Raises:
             CacheError: the cache was made for other data or other views, so its rows are other images.
         """
-        online = cache if isinstance(cache, OnlineTeacher) else None
-        cache = None if isinstance(cache, OnlineTeacher) else cache
-        if cache is not None:
-            _refuse_foreign(cache, data, view_seed)
+        if (reader := cache_of(cache)) is not None:
+            _refuse_foreign(reader, data, view_seed)
         self.data = data
         self.views = views
         self.device = device
         self.labels_N = data.labels_M.to(device)
-        self._cache = cache
-        self._online = online
         room = Room(render_budget_bytes, render_budget_bytes)
         self._parts = tuple(
             ShownImages(part, views, view_seed=view_seed, device=device, room=room) for part in data.parts
         )
         self._mixings: dict[tuple[str, int], Mixing] = {}
-        self._signals: dict[tuple[str, int], TeacherSignal] = {}
-        self._free_signal_bytes = render_budget_bytes
+        self.said = TeacherAnswers(cache, views, device, budget_bytes=render_budget_bytes)
 
     @property
     def n_train(self) -> int:
@@ -86,7 +80,7 @@ class Workbench:
     def held_bytes(self) -> int:
         """What this workbench holds in memory: images, rendered views and signals."""
         images = sum(shown.held_bytes for shown in self._parts)
-        return images + sum(signal.nbytes for signal in self._signals.values())
+        return images + self.said.held_bytes
 
     def view_of(self, bank: str, epoch: int) -> int:
         """The view on which an epoch (counted from 1) trains: (epoch - 1) mod the bank's views."""
@@ -109,46 +103,20 @@ class Workbench:
         for shown, rows in zip(self._parts, rows_of_parts(self.data.parts, rows_B), strict=True):
             shown.expect(planes, rows)
 
-    def teacher(self, bank: str, epoch: int, rows_B: Tensor) -> TeacherSignal:
-        """What the teacher said about exactly these views.
+    def teacher(
+        self,
+        bank: str,
+        epoch: int,
+        rows_B: Tensor,
+        features: tuple[str, ...] = (),
+        images_BCHW: Tensor | None = None,
+    ) -> TeacherSignal:
+        """What the teacher said about these rows as the epoch's view shows them; see `TeacherAnswers`.
 
         Raises:
-            CacheError: the workbench has no cache, or one without these views.
+            CacheError: the workbench has no cache, or one without these views; or nobody has the features.
         """
-        view = self.view_of(bank, epoch)
-        if self._online is not None:
-            return self._here(self._online.signal(bank, view, rows_B))
-        if self._cache is None:
-            raise CacheError("this objective needs the teacher's logits, but the workbench has no cache")
-        whole = self._whole_signal(self._cache, bank, view)
-        if whole is None:
-            return self._here(self._cache.signal(bank, view, rows_B))
-        rows_B = to_device(rows_B, self.device)
-        return whole.each(lambda part: part[rows_B].float())
-
-    def require_live_teacher(self) -> OnlineTeacher:
-        """The teacher that runs beside the students.
-
-        Raises:
-            TrialFailed: this workbench has a cache, or no teacher at all.
-        """
-        if self._online is None:
-            raise TrialFailed(
-                "this objective asks the teacher about adversarial images, which no cache holds; let the "
-                "teacher run beside the student (cache: {online: true}), or set teacher_input to view"
-            )
-        return self._online
-
-    def teacher_about(self, images_BCHW: Tensor, rows_B: Tensor) -> TeacherSignal:
-        """What the live teacher says about images that were made of these rows, without gradient.
-
-        The images are normalised, as `images` gives them, and on the workbench's device.
-
-        Raises:
-            TrialFailed: this workbench has a cache, or no teacher at all.
-            CacheError: the teacher's output is not one logit per class, or not finite.
-        """
-        return self._here(self.require_live_teacher().signal_about(images_BCHW, rows_B))
+        return self.said.answers(bank, self.view_of(bank, epoch), rows_B, features, images_BCHW)
 
     def mixing(self, bank: str, epoch: int, rows_B: Tensor) -> Mixing | None:
         """Of which samples the epoch's view of these rows is made; None where a bank mixes none.
@@ -185,26 +153,6 @@ class Workbench:
         """The class that a model gives each clean image of a split; see `evaluation.answers`."""
         data = self.data
         return answers(model, split, mean=data.mean, std=data.std, batch_size=batch_size, device=self.device)
-
-    def _here(self, signal: TeacherSignal) -> TeacherSignal:
-        return signal.each(lambda part: to_device(part, self.device))
-
-    def _whole_signal(self, cache: CacheReader, bank: str, view: int) -> TeacherSignal | None:
-        signal = self._signals.get((bank, view))
-        if signal is not None:
-            return signal
-        kept = cache.banks.get(bank)
-        if kept is not None and kept.recipe != self.views.bank(bank).recipe:
-            raise CacheError(
-                f"{cache.uri} shows bank {bank} by another recipe than this run; run the cache stage again"
-            )
-        size = cache.view_bytes(bank, view)
-        if size > self._free_signal_bytes:
-            return None
-        signal = cache.whole_view(bank, view).each(lambda part: part.to(self.device))
-        self._signals[bank, view] = signal
-        self._free_signal_bytes -= size
-        return signal
 
     def _mixing_of(self, bank: str, view: int, rows_B: Tensor) -> Mixing:
         sources_BK, shares_BK = self._parts[0].sources(bank, view, rows_B)

@@ -148,7 +148,7 @@ def _over_ce(bench: Workbench, what: str) -> Figure:
 def objective_step_over_ce(name: str) -> Figure:
     """Time of a step with this objective at its defaults, over that of a step with cross-entropy."""
     config, student = OBJECTIVE_CONFIGS[name](), scale().student
-    if Need.STUDENT_EMBEDDING in config.needed:
+    if Need.COSINE_HEAD in config.needed:
         width = classifier_of(network(QUICK), CLASSES).in_features
         student = student.with_overrides(cosine_head=width)
     models = {"ce": network(scale().student), name: network(student)}

@@ -34,7 +34,7 @@ def averaging_student() -> nn.Module:
 
 def student_for(objective: ObjectiveBase) -> nn.Module:
     """A head as wide as the teacher's embedding where the objective compares that."""
-    if Need.STUDENT_EMBEDDING not in objective.needed:
+    if Need.COSINE_HEAD not in objective.needed:
         return averaging_student()
     with torch.random.fork_rng():
         torch.manual_seed(0)

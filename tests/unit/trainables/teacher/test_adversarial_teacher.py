@@ -205,7 +205,7 @@ def test_of_a_views_own_images_the_teacher_says_what_it_says_of_the_view(
 ) -> None:
     workbench = online_bench(teacher, embedding=True)
     view = workbench.teacher(bank, 2, ROWS_B)
-    images = workbench.teacher_about(workbench.images(bank, 2, ROWS_B), ROWS_B)
+    images = workbench.said.about(workbench.images(bank, 2, ROWS_B), ROWS_B)
     assert torch.equal(view.logits_BC, images.logits_BC)
     assert torch.equal(view.confidence_B, images.confidence_B)
     assert view.embedding_BD is not None
@@ -263,7 +263,7 @@ def test_a_workbench_without_a_live_teacher_fails_the_trial_with_what_to_set(tmp
         with pytest.raises(TrialFailed, match=wanted):
             train(small_course(TWO, objective=adversarial()), workbench, on_epoch=lambda *_: None)
         with pytest.raises(TrialFailed, match=wanted):
-            workbench.teacher_about(workbench.images("weak", 1, ROWS_B), ROWS_B)
+            workbench.said.about(workbench.images("weak", 1, ROWS_B), ROWS_B)
 
 
 def test_answers_that_are_not_finite_are_refused_with_the_images_they_were_given_to(
@@ -273,4 +273,4 @@ def test_answers_that_are_not_finite_are_refused_with_the_images_they_were_given
     images = workbench.images("weak", 1, ROWS_B)
     images[1] = float("nan")
     with pytest.raises(CacheError, match=r"images as the student sees them: logits are not finite"):
-        workbench.teacher_about(images, ROWS_B)
+        workbench.said.about(images, ROWS_B)

@@ -70,7 +70,7 @@ class OnlineWorkbench(Workbench):
         self._shown[bank] = epoch
         return super().images(bank, epoch, rows_B)
 
-    def teacher(self, bank: str, epoch: int, rows_B: Tensor) -> TeacherSignal:
+    def teacher(self, bank: str, epoch: int, rows_B: Tensor, *_: object, **__: object) -> TeacherSignal:
         logits_BC = self.answers(bank, self._shown[bank], rows_B)
         return TeacherSignal(logits_BC, confidence_B(logits_BC))
 

@@ -66,7 +66,7 @@ class OnlineWorkbench(Workbench):
         super().__init__(separable_data(), views(recipe), view_seed=SEED, device=CPU)
         self._live = teacher.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
-    def teacher(self, bank: str, epoch: int, rows_B: Tensor) -> TeacherSignal:
+    def teacher(self, bank: str, epoch: int, rows_B: Tensor, *_: object, **__: object) -> TeacherSignal:
         # Shards of 16 rows, in batches of 7.
         shards = torch.split(torch.arange(self.n_train), 16)
         batches = [part for shard in shards for part in torch.split(shard, 7)]

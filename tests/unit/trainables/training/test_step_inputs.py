@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,14 +18,19 @@ from tests.unit.trainables.training.small_courses import (
     small_workbench,
 )
 from trainables.config import ModelConfig, Need, ObjectiveBase, Precision, TrainingPrecision
+from trainables.config.objective_base import EMBEDDING
+from trainables.config.objectives import CbdConfig
 from trainables.data.splits import split_facts
-from trainables.errors import TrialFailed
+from trainables.errors import CacheError, TrialFailed
 from trainables.models import build_model
+from trainables.models.embedding import classifier_of
 from trainables.models.feature_map_logits import DenseLogits
 from trainables.models.modes import evaluating
 from trainables.signals import Signals
-from trainables.training.ranks import SOLO, Share, Solo
+from trainables.teacher.online import OnlineTeacher
+from trainables.training.ranks import SOLO, Share
 from trainables.training.step_inputs import StepInputs
+from trainables.training.teacher_answers import CacheBesideTeacher
 from trainables.training.workbench import Workbench
 
 # B = samples in the batch, C = classes, H, W = height and width
@@ -155,13 +159,103 @@ def test_rows_are_those_of_the_training_split(tmp_path: Path) -> None:
     assert served(PlainConfig(), workbench, small_student()).rows_B is None
 
 
-@dataclass(frozen=True)
-class Pair(Solo):
-    """A team of two, of which nobody speaks with the other."""
+class EmbeddingConfig(PlainConfig):
+    """Asks for what both networks' last linear layers are given."""
 
-    size: int = 2
+    @property
+    def student_features(self) -> tuple[str, ...]:
+        return (EMBEDDING,)
+
+    @property
+    def teacher_features(self) -> tuple[str, ...]:
+        return (EMBEDDING,)
 
 
-def test_a_table_by_sample_is_refused_to_several_workers() -> None:
-    with pytest.raises(TrialFailed, match=r"the 2 workers of a slot .* give a slot one worker"):
-        StepInputs(RowsConfig(), small_workbench(), small_student(), Pair())
+class TogetherConfig(EmbeddingConfig):
+    """Shows the student both banks as one batch."""
+
+    one_pass: ClassVar[bool] = True
+
+
+class ImagesConfig(PlainConfig):
+    """Asks for the images."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGES})
+
+
+def embedded(folder: Path) -> Workbench:
+    tiny = kitchen(folder, Precision.FP32).but(features=(EMBEDDING,))
+    tiny.build()
+    return small_workbench(tiny.data, cache=tiny.open())
+
+
+def test_features_of_both_come_by_bank_and_name(tmp_path: Path) -> None:
+    workbench, model = embedded(tmp_path), small_student()
+    signals = served(EmbeddingConfig(), workbench, model)
+    assert signals.features.keys() == {"weak", "strong"}
+    for bank in ("weak", "strong"):
+        own_BD = signals.features[bank][EMBEDDING]
+        assert own_BD.requires_grad
+        torch.testing.assert_close(classifier_of(model, 3)(own_BD), signals.student[bank])
+    taught_BD = signals.teacher["strong"].features[EMBEDDING]
+    assert taught_BD.shape == (4, 256)
+    assert not taught_BD.requires_grad
+
+
+def test_an_objective_is_made_for_the_shapes_of_both(tmp_path: Path) -> None:
+    workbench = embedded(tmp_path)
+    setting = StepInputs(EmbeddingConfig(), workbench, network(name="mlp"), SOLO).setting(5)
+    assert setting.teacher_shapes == {EMBEDDING: (256,)}
+    assert setting.student_shapes[EMBEDDING] == (classifier_of(network(name="mlp"), 3).weight.shape[1],)
+    assert setting.image_shape == (1, 8, 8)
+    assert setting.labels_N is not None
+    assert torch.equal(setting.labels_N, workbench.data.train.labels)
+
+
+def test_banks_seen_together_share_their_batch_statistics(tmp_path: Path) -> None:
+    workbench, model = embedded(tmp_path), network(name="convnet", width=4)
+    together = served(TogetherConfig(), workbench, model)
+    rows_B = torch.tensor([5, 0, 17, 40])
+    both = torch.cat([workbench.images(bank, 2, rows_B) for bank in ("weak", "strong")])
+    expected = network(name="convnet", width=4)(both)
+    assert torch.equal(together.student["weak"], expected[:4])
+    assert torch.equal(together.student["strong"], expected[4:])
+    assert together.features["strong"][EMBEDDING].shape[0] == 4
+    apart = served(EmbeddingConfig(), workbench, network(name="convnet", width=4))
+    assert not torch.equal(apart.student["weak"], together.student["weak"])
+
+
+def test_images_are_those_that_the_student_was_given(tmp_path: Path) -> None:
+    tiny = kitchen(tmp_path, Precision.FP32)
+    workbench = small_workbench(tiny.data, cache=tiny.open())
+    signals = served(ImagesConfig(), workbench, small_student())
+    shown = workbench.images("weak", 2, torch.tensor([5, 0, 17, 40]))
+    assert torch.equal(signals.images["weak"], shown)
+    assert not served(PlainConfig(), workbench, small_student()).images
+
+
+def test_a_student_without_a_cosine_head_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(TrialFailed, match=r"cosine head as wide as the teacher's"):
+        StepInputs(CbdConfig(), embedded(tmp_path), small_student(), SOLO)
+
+
+def test_features_that_the_cache_lacks_are_asked_of_the_teacher_beside(tmp_path: Path) -> None:
+    tiny = kitchen(tmp_path, Precision.FP32)
+    online = OnlineTeacher(tiny.live(), VIEWS)
+    source = CacheBesideTeacher(tiny.open(), lambda: online)
+    signals = served(EmbeddingConfig(), small_workbench(tiny.data, cache=source), small_student())
+    kept = served(EmbeddingConfig(), embedded(tmp_path / "kept"), small_student())
+    assert torch.equal(signals.teacher["strong"].logits_BC, kept.teacher["strong"].logits_BC)
+    torch.testing.assert_close(
+        signals.teacher["strong"].features[EMBEDDING],
+        kept.teacher["strong"].features[EMBEDDING],
+        rtol=1e-3,
+        atol=1e-3,
+    )
+
+
+def test_a_feature_that_nobody_has_is_named(tmp_path: Path) -> None:
+    tiny = kitchen(tmp_path, Precision.FP32)
+    workbench = small_workbench(tiny.data, cache=tiny.open())
+    with pytest.raises(CacheError, match=r"does not keep embedding .* name it in cache.features"):
+        served(EmbeddingConfig(), workbench, small_student())
