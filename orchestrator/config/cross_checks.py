@@ -14,10 +14,10 @@ from orchestrator.config.yaml_reader import Document
 from search_spaces.sections import Section
 from search_spaces.space import SpaceConfig
 from trainables.config import OBJECTIVE_CONFIGS, Config, Need, Precision
+from trainables.config.views import TURNED_BANKS, base_of
 
 ROWS_PER_WORKER: Final = 2
 """The fewest that batch statistics of a worker's own share can be taken of."""
-
 
 Found = Iterator[tuple[Document, Problem]]
 """What a check finds, and in which of the two files."""
@@ -49,13 +49,11 @@ def check_together(both: Both) -> None:
 
 def max_epochs(config: ExperimentConfig, space: SpaceConfig) -> int:
     """The most epochs that a trial can have."""
-    epochs = [int(corner.get("epochs", config.training.epochs)) for corner in space.training.corners()]
-    return max(epochs)
+    return max(int(corner.get("epochs", config.training.epochs)) for corner in space.training.corners())
 
 
 def _overrides_fit(both: Both) -> Found:
-    bases = {"student": both.config.student.network, "training": both.config.training}
-    for section, base in bases.items():
+    for section, base in {"student": both.config.student.network, "training": both.config.training}.items():
         dimensions: Section = getattr(both.space, section)
         for corner in dimensions.corners():
             yield from _check_corner(base, corner, both.space_document, section)
@@ -98,6 +96,10 @@ def _imported_logits_suffice(both: Both) -> Found:
     for name in both.space.objective_names:
         for bank in OBJECTIVE_CONFIGS[name].teacher_banks:
             config = both.config.views.bank(bank)
+            if bank in TURNED_BANKS:
+                text = f"found true; turned images, which objective {name} asks about, need a network"
+                yield both.document, Problem(("teacher", "imported"), text)
+                break
             if config.recipe or config.views != 1:
                 text = (
                     f"found {config.views} views by {len(config.recipe)} steps; allowed: `recipe: []` and "
@@ -122,7 +124,7 @@ def _tables_have_one_worker(both: Both) -> Found:
 def _unmixed_banks_mix_nothing(both: Both) -> Found:
     """Mixed images have several labels, and a partner that another view of the sample does not have."""
     for name in both.space.objective_names:
-        for bank in OBJECTIVE_CONFIGS[name].unmixed_banks:
+        for bank in dict.fromkeys(base_of(bank)[0] for bank in OBJECTIVE_CONFIGS[name].unmixed_banks):
             steps: list[str] = [step.op for step in both.config.views.bank(bank).recipe]
             mixing = both.config.views.bank(bank).mixes
             if mixing is not None:
@@ -229,17 +231,15 @@ def _unlabelled_images_are_learned_from(both: Both) -> Found:
     unlabelled, place = both.config.data.unlabelled, ("data", "unlabelled")
     if unlabelled is None:
         return
-    hears_a_teacher = False
     reasons: dict[str, str] = {}
     for name, section in both.space.objectives.given().items():
-        hears_a_teacher |= bool(OBJECTIVE_CONFIGS[name].teacher_banks)
         for corner in section.corners():
             why = OBJECTIVE_CONFIGS[name].from_plain(corner).refuses_unlabelled(unlabelled)
             reasons |= {} if why is None else {name: why}
     for name, why in reasons.items():
         text = f"objective {name} of space {both.space.name} cannot learn from unlabelled images: {why}"
         yield both.document, Problem(place, f"{text}; or leave it out of the space")
-    if not hears_a_teacher:
+    if not any(OBJECTIVE_CONFIGS[name].teacher_banks for name in both.space.objective_names):
         text = f"no objective of space {both.space.name} hears a teacher, so nothing is learned from them"
         yield both.document, Problem(place, f"{text}: leave the section out, or take another space")
 

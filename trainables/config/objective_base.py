@@ -18,6 +18,9 @@ from trainables.config.schedules import TemperatureSchedule, temperature_at, war
 EMBEDDING: Final = "embedding"
 """The name of the feature that a network's last linear, or cosine, layer is given."""
 
+ROTATED: Final = ("weak", "weak90", "weak180", "weak270")
+"""The weak view and its quarter turns anticlockwise, in the order of the papers' rows of an image."""
+
 Temperature = Annotated[FiniteFloat, Field(gt=0, le=100)]
 Weight = Annotated[FiniteFloat, Field(ge=0, le=1000)]
 Threshold = Annotated[FiniteFloat, Field(ge=0, le=1)]
