@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -40,8 +41,8 @@ class Evidence:
     over_ce: PairedDifference | None
     """In points, to its control; none for a control itself."""
     over_kd: PairedDifference | None
-    """In points, to KD at its defaults with the same student and recipe; none for that itself, and where no
-    such student was trained."""
+    """In points, to KD at its defaults with the same student and recipe, or at its best where all are; none
+    for that itself, and where no such student was trained."""
     agreement: float | None
     """Mean share, in per cent, of test images that get the teacher's class."""
     ece: float
@@ -95,6 +96,9 @@ class SearchEvidence:
     by_control: tuple[Controlled, ...]
     """The one with the best finalist first."""
     failures: tuple[Failed, ...] = ()
+    is_tuned: bool = False
+    """Each objective is there once, at the best of several trials of its own: KD too, which the others are
+    compared with as it is then."""
 
     @property
     def groups(self) -> tuple[Evidence, ...]:
@@ -149,6 +153,7 @@ class _Search:
     """Those of controls and finalists that were tested."""
     failures: tuple[TrialRecord, ...]
     """Students of controls and finalists that ended without weights."""
+    is_tuned: bool = False
 
     @classmethod
     def found(cls, ledger: Ledger, name: str, tested: Figures) -> _Search | None:
@@ -160,11 +165,15 @@ class _Search:
         if not any(is_without_teacher(record, name) for record in students) or not finalists:
             return None
         failures = tuple(record for record in repeated if record.status == "failed")
-        return cls(name, len(of_role[Role.SEARCH]), tuple(finalists), tuple(students), failures)
+        tuned = _is_tuned(of_role[Role.SEARCH], finalists)
+        return cls(name, len(of_role[Role.SEARCH]), tuple(finalists), tuple(students), failures, tuned)
 
     def kd_like(self, group: Group) -> Group | None:
-        """KD at its defaults, with the same student and recipe as other students."""
+        """KD at its defaults, with the same student and recipe; or at its best where all objectives are."""
         of_kd = (own for own in self.finalists if own.objective == KD)
+        if self.is_tuned:
+            alike = setting_of(group.records[0])
+            return next((own for own in of_kd if setting_of(own.records[0]) == alike), None)
         plain = (own for own in of_kd if not _changed_of_objective(own.records[0]))
         return next((own for own in plain if _conditions(own) == _conditions(group)), None)
 
@@ -176,6 +185,13 @@ class _Search:
         for records in by_group.values():
             reasons = tuple(record.reason or "no reason given" for record in records)
             yield Failed(records[0].objective, _changed(records[0]), reasons)
+
+
+def _is_tuned(searched: Sequence[TrialRecord], finalists: Sequence[Group]) -> bool:
+    """Whether each objective had several trials, and its best is the one finalist of it."""
+    trials = Counter(record.objective for record in searched)
+    names = [finalist.objective for finalist in finalists]
+    return len(trials) > 1 and min(trials.values()) > 1 and len(names) == len(set(names)) > 1
 
 
 def _changed(record: TrialRecord) -> dict[str, Any]:
@@ -215,6 +231,7 @@ def _of_search(
         shared,
         tuple(sorted(found, key=lambda controlled: -controlled.finalists[0].mean)),
         tuple(search.failed()),
+        search.is_tuned,
     )
 
 
