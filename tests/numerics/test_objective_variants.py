@@ -16,10 +16,13 @@ from trainables.config import CrldConfig, DistConfig, DkdConfig, KdConfig, MlldC
 from trainables.config.objectives import (
     AektConfig,
     AkdConfig,
+    AtConfig,
     CkdConfig,
     ClkdConfig,
     CtkdConfig,
     PskdConfig,
+    RkdConfig,
+    SpConfig,
     ZipfConfig,
 )
 from trainables.signals import Losses, Signals
@@ -42,6 +45,9 @@ VARIANTS: Final[dict[str, ObjectiveBase]] = {
     "crld standardised": CrldConfig(standardise=True, **OPEN),
     **{f"crld {base}": CrldConfig(base=base, **OPEN) for base in ("dkd", "dist", "mlld")},
     "zipf correct only": ZipfConfig(correct_only=True, upsample=1),
+    "sp on maps, with kd": SpConfig(on="map", kd_weight=1.0),
+    "rkd without angles": RkdConfig(angle_weight=0.0),
+    "at by length": AtConfig(form="norm", stages="2,3", at_weight=10.0),
     "pskd half": PskdConfig(half=True, growth="cosine"),
 }
 TAUGHT: Final = {name: config for name, config in VARIANTS.items() if config.teacher_banks}

@@ -42,6 +42,10 @@ TERMS: Final = {
     "ckd": {"ce", "contrast"},
     "akd": {"ce", "soft"},
     "cbd": {"ce", "embedding"},
+    "sp": {"ce", "kd", "similarity"},
+    "rkd": {"ce", "kd", "distance", "angle"},
+    "pkt": {"ce", "kd", "neighbours"},
+    "at": {"ce", "kd", "attention"},
     "mlld": {"ce_weak", "ce_strong", "kd_weak", "kd_strong", "class", "batch"},
     "crld": {"ce_weak", "ce_strong", "within", "cross"},
 }

@@ -26,6 +26,14 @@ from trainables.config.logit_objectives import (
     KdConfig,
 )
 from trainables.config.objective_base import Attack, Need, ObjectiveBase
+from trainables.config.representation.relations import (
+    AtConfig,
+    AtForm,
+    Compared,
+    PktConfig,
+    RkdConfig,
+    SpConfig,
+)
 from trainables.config.robust_objectives import AkdConfig, AttackTarget, TeacherInput
 from trainables.config.schedules import TemperatureSchedule
 from trainables.config.view_objectives import (
@@ -52,7 +60,11 @@ ObjectiveConfig = Annotated[
     | CbdConfig
     | AkdConfig
     | MlldConfig
-    | CrldConfig,
+    | CrldConfig
+    | SpConfig
+    | RkdConfig
+    | PktConfig
+    | AtConfig,
     Field(discriminator="name"),
 ]
 
@@ -73,6 +85,10 @@ OBJECTIVE_CONFIGS: Final[Mapping[str, type[ObjectiveBase]]] = MappingProxyType(
         "akd": AkdConfig,
         "mlld": MlldConfig,
         "crld": CrldConfig,
+        "sp": SpConfig,
+        "rkd": RkdConfig,
+        "pkt": PktConfig,
+        "at": AtConfig,
     }
 )
 
@@ -81,12 +97,15 @@ __all__ = [
     "AektConfig",
     "AektForm",
     "AkdConfig",
+    "AtConfig",
+    "AtForm",
     "Attack",
     "AttackTarget",
     "CbdConfig",
     "CeConfig",
     "CkdConfig",
     "ClkdConfig",
+    "Compared",
     "Covariance",
     "CrldBase",
     "CrldConfig",
@@ -104,7 +123,10 @@ __all__ = [
     "Need",
     "ObjectiveBase",
     "ObjectiveConfig",
+    "PktConfig",
     "PskdConfig",
+    "RkdConfig",
+    "SpConfig",
     "TeacherInput",
     "TemperatureSchedule",
     "ZipfConfig",

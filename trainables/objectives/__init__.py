@@ -25,6 +25,10 @@ from trainables.objectives.kd import KdObjective
 from trainables.objectives.ls import LsObjective
 from trainables.objectives.mlld import MlldObjective
 from trainables.objectives.pskd import PskdObjective
+from trainables.objectives.representation.at import AtObjective
+from trainables.objectives.representation.pkt import PktObjective
+from trainables.objectives.representation.rkd import RkdObjective
+from trainables.objectives.representation.sp import SpObjective
 from trainables.objectives.zipf import ZipfObjective
 from trainables.signals import Objective, Setting
 
@@ -46,6 +50,10 @@ OBJECTIVES: Final[Mapping[str, type[Objective[Any]]]] = MappingProxyType(
         "crld": CrldObjective,
         "ctkd": CtkdObjective,
         "pskd": PskdObjective,
+        "sp": SpObjective,
+        "rkd": RkdObjective,
+        "pkt": PktObjective,
+        "at": AtObjective,
     }
 )
 
@@ -72,6 +80,7 @@ __all__ = [
     "OBJECTIVES",
     "AektObjective",
     "AkdObjective",
+    "AtObjective",
     "CbdObjective",
     "CeObjective",
     "CkdObjective",
@@ -83,7 +92,10 @@ __all__ = [
     "KdObjective",
     "LsObjective",
     "MlldObjective",
+    "PktObjective",
     "PskdObjective",
+    "RkdObjective",
+    "SpObjective",
     "ZipfObjective",
     "build_objective",
 ]

@@ -1,0 +1,1 @@
+"""Formulas of representations that several objectives share: pure functions of tensors."""
