@@ -26,6 +26,8 @@ from trainables.config.logit_objectives import (
     KdConfig,
 )
 from trainables.config.objective_base import Attack, Need, ObjectiveBase
+from trainables.config.representation.contrast import CrdConfig
+from trainables.config.representation.regression import SimregConfig, SrdConfig, ThkdConfig
 from trainables.config.robust_objectives import AkdConfig, AttackTarget, TeacherInput
 from trainables.config.schedules import TemperatureSchedule
 from trainables.config.view_objectives import (
@@ -52,7 +54,11 @@ ObjectiveConfig = Annotated[
     | CbdConfig
     | AkdConfig
     | MlldConfig
-    | CrldConfig,
+    | CrldConfig
+    | CrdConfig
+    | SimregConfig
+    | SrdConfig
+    | ThkdConfig,
     Field(discriminator="name"),
 ]
 
@@ -73,6 +79,10 @@ OBJECTIVE_CONFIGS: Final[Mapping[str, type[ObjectiveBase]]] = MappingProxyType(
         "akd": AkdConfig,
         "mlld": MlldConfig,
         "crld": CrldConfig,
+        "crd": CrdConfig,
+        "simreg": SimregConfig,
+        "srd": SrdConfig,
+        "thkd": ThkdConfig,
     }
 )
 
@@ -88,6 +98,7 @@ __all__ = [
     "CkdConfig",
     "ClkdConfig",
     "Covariance",
+    "CrdConfig",
     "CrldBase",
     "CrldConfig",
     "CtkdBase",
@@ -105,7 +116,10 @@ __all__ = [
     "ObjectiveBase",
     "ObjectiveConfig",
     "PskdConfig",
+    "SimregConfig",
+    "SrdConfig",
     "TeacherInput",
     "TemperatureSchedule",
+    "ThkdConfig",
     "ZipfConfig",
 ]

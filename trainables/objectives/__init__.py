@@ -25,6 +25,10 @@ from trainables.objectives.kd import KdObjective
 from trainables.objectives.ls import LsObjective
 from trainables.objectives.mlld import MlldObjective
 from trainables.objectives.pskd import PskdObjective
+from trainables.objectives.representation.crd import CrdObjective
+from trainables.objectives.representation.simreg import SimregObjective
+from trainables.objectives.representation.srd import SrdObjective
+from trainables.objectives.representation.thkd import ThkdObjective
 from trainables.objectives.zipf import ZipfObjective
 from trainables.signals import Objective, Setting
 
@@ -46,6 +50,10 @@ OBJECTIVES: Final[Mapping[str, type[Objective[Any]]]] = MappingProxyType(
         "crld": CrldObjective,
         "ctkd": CtkdObjective,
         "pskd": PskdObjective,
+        "crd": CrdObjective,
+        "simreg": SimregObjective,
+        "srd": SrdObjective,
+        "thkd": ThkdObjective,
     }
 )
 
@@ -76,6 +84,7 @@ __all__ = [
     "CeObjective",
     "CkdObjective",
     "ClkdObjective",
+    "CrdObjective",
     "CrldObjective",
     "CtkdObjective",
     "DistObjective",
@@ -84,6 +93,9 @@ __all__ = [
     "LsObjective",
     "MlldObjective",
     "PskdObjective",
+    "SimregObjective",
+    "SrdObjective",
+    "ThkdObjective",
     "ZipfObjective",
     "build_objective",
 ]
