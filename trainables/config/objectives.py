@@ -26,6 +26,8 @@ from trainables.config.logit_objectives import (
     KdConfig,
 )
 from trainables.config.objective_base import Attack, Need, ObjectiveBase
+from trainables.config.representation.contrast import CrdConfig
+from trainables.config.representation.regression import SimregConfig, SrdConfig, ThkdConfig
 from trainables.config.representation.relations import (
     AtConfig,
     AtForm,
@@ -64,7 +66,11 @@ ObjectiveConfig = Annotated[
     | SpConfig
     | RkdConfig
     | PktConfig
-    | AtConfig,
+    | AtConfig
+    | CrdConfig
+    | SimregConfig
+    | SrdConfig
+    | ThkdConfig,
     Field(discriminator="name"),
 ]
 
@@ -89,6 +95,10 @@ OBJECTIVE_CONFIGS: Final[Mapping[str, type[ObjectiveBase]]] = MappingProxyType(
         "rkd": RkdConfig,
         "pkt": PktConfig,
         "at": AtConfig,
+        "crd": CrdConfig,
+        "simreg": SimregConfig,
+        "srd": SrdConfig,
+        "thkd": ThkdConfig,
     }
 )
 
@@ -107,6 +117,7 @@ __all__ = [
     "ClkdConfig",
     "Compared",
     "Covariance",
+    "CrdConfig",
     "CrldBase",
     "CrldConfig",
     "CtkdBase",
@@ -126,8 +137,11 @@ __all__ = [
     "PktConfig",
     "PskdConfig",
     "RkdConfig",
+    "SimregConfig",
     "SpConfig",
+    "SrdConfig",
     "TeacherInput",
     "TemperatureSchedule",
+    "ThkdConfig",
     "ZipfConfig",
 ]

@@ -26,9 +26,13 @@ from trainables.objectives.ls import LsObjective
 from trainables.objectives.mlld import MlldObjective
 from trainables.objectives.pskd import PskdObjective
 from trainables.objectives.representation.at import AtObjective
+from trainables.objectives.representation.crd import CrdObjective
 from trainables.objectives.representation.pkt import PktObjective
 from trainables.objectives.representation.rkd import RkdObjective
+from trainables.objectives.representation.simreg import SimregObjective
 from trainables.objectives.representation.sp import SpObjective
+from trainables.objectives.representation.srd import SrdObjective
+from trainables.objectives.representation.thkd import ThkdObjective
 from trainables.objectives.zipf import ZipfObjective
 from trainables.signals import Objective, Setting
 
@@ -54,6 +58,10 @@ OBJECTIVES: Final[Mapping[str, type[Objective[Any]]]] = MappingProxyType(
         "rkd": RkdObjective,
         "pkt": PktObjective,
         "at": AtObjective,
+        "crd": CrdObjective,
+        "simreg": SimregObjective,
+        "srd": SrdObjective,
+        "thkd": ThkdObjective,
     }
 )
 
@@ -85,6 +93,7 @@ __all__ = [
     "CeObjective",
     "CkdObjective",
     "ClkdObjective",
+    "CrdObjective",
     "CrldObjective",
     "CtkdObjective",
     "DistObjective",
@@ -95,7 +104,10 @@ __all__ = [
     "PktObjective",
     "PskdObjective",
     "RkdObjective",
+    "SimregObjective",
     "SpObjective",
+    "SrdObjective",
+    "ThkdObjective",
     "ZipfObjective",
     "build_objective",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 from torch import Tensor
@@ -31,7 +32,12 @@ class BesideKdWeights(Protocol):
 
 
 def beside_kd(
-    signals: Signals, weights: BesideKdWeights, own: Mapping[str, tuple[float, Tensor]], bank: str = "weak"
+    signals: Signals,
+    weights: BesideKdWeights,
+    own: Mapping[str, tuple[float, Tensor]],
+    bank: str = "weak",
+    *,
+    gauges: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Losses:
     """ce_weight · CE + kd_weight · T² KL(teacher ‖ student) + the sum of weight · value of `own`.
 
@@ -47,4 +53,4 @@ def beside_kd(
     for weight, value in own.values():
         total = total + weight * value
     terms = {"ce": ce, "kd": kd} | {name: value for name, (_, value) in own.items()}
-    return Losses(total=total, terms={name: term.detach() for name, term in terms.items()}, gauges={})
+    return Losses(total=total, terms={name: term.detach() for name, term in terms.items()}, gauges=gauges)
