@@ -26,6 +26,7 @@ from trainables.config.logit_objectives import (
     KdConfig,
 )
 from trainables.config.objective_base import Attack, Need, ObjectiveBase
+from trainables.config.representation.maps import FitnetConfig, ReviewkdConfig, TatConfig
 from trainables.config.representation.relations import (
     AtConfig,
     AtForm,
@@ -64,7 +65,10 @@ ObjectiveConfig = Annotated[
     | SpConfig
     | RkdConfig
     | PktConfig
-    | AtConfig,
+    | AtConfig
+    | FitnetConfig
+    | ReviewkdConfig
+    | TatConfig,
     Field(discriminator="name"),
 ]
 
@@ -89,6 +93,9 @@ OBJECTIVE_CONFIGS: Final[Mapping[str, type[ObjectiveBase]]] = MappingProxyType(
         "rkd": RkdConfig,
         "pkt": PktConfig,
         "at": AtConfig,
+        "fitnet": FitnetConfig,
+        "reviewkd": ReviewkdConfig,
+        "tat": TatConfig,
     }
 )
 
@@ -113,6 +120,7 @@ __all__ = [
     "CtkdConfig",
     "DistConfig",
     "DkdConfig",
+    "FitnetConfig",
     "Gate",
     "Growth",
     "KdConfig",
@@ -125,8 +133,10 @@ __all__ = [
     "ObjectiveConfig",
     "PktConfig",
     "PskdConfig",
+    "ReviewkdConfig",
     "RkdConfig",
     "SpConfig",
+    "TatConfig",
     "TeacherInput",
     "TemperatureSchedule",
     "ZipfConfig",

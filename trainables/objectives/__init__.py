@@ -26,9 +26,12 @@ from trainables.objectives.ls import LsObjective
 from trainables.objectives.mlld import MlldObjective
 from trainables.objectives.pskd import PskdObjective
 from trainables.objectives.representation.at import AtObjective
+from trainables.objectives.representation.fitnet import FitnetObjective
 from trainables.objectives.representation.pkt import PktObjective
+from trainables.objectives.representation.reviewkd import ReviewkdObjective
 from trainables.objectives.representation.rkd import RkdObjective
 from trainables.objectives.representation.sp import SpObjective
+from trainables.objectives.representation.tat import TatObjective
 from trainables.objectives.zipf import ZipfObjective
 from trainables.signals import Objective, Setting
 
@@ -54,6 +57,9 @@ OBJECTIVES: Final[Mapping[str, type[Objective[Any]]]] = MappingProxyType(
         "rkd": RkdObjective,
         "pkt": PktObjective,
         "at": AtObjective,
+        "fitnet": FitnetObjective,
+        "reviewkd": ReviewkdObjective,
+        "tat": TatObjective,
     }
 )
 
@@ -89,13 +95,16 @@ __all__ = [
     "CtkdObjective",
     "DistObjective",
     "DkdObjective",
+    "FitnetObjective",
     "KdObjective",
     "LsObjective",
     "MlldObjective",
     "PktObjective",
     "PskdObjective",
+    "ReviewkdObjective",
     "RkdObjective",
     "SpObjective",
+    "TatObjective",
     "ZipfObjective",
     "build_objective",
 ]
