@@ -25,7 +25,15 @@ def rebuilt(query: Tensor, key: Tensor, value: Tensor, orientation: Orientation)
     student's, w_ij = softmax_j(<fs_j, ft_i>) of the paper's text.
     student_row: A_ij = softmax over j of <query_i, key_j>: softmax(gamma(fs) · theta(ft)^T) as it is written,
     and as the authors' code has it; row i is then the student's position, and f'_i is compared with ft_i.
+
+    Raises:
+        ValueError: with student_row, the two have not equally many positions.
     """
+    if orientation is Orientation.STUDENT_ROW and key.shape[-2] != value.shape[-2]:
+        raise ValueError(
+            f"student_row pairs positions, and the student has {value.shape[-2]}, the teacher "
+            f"{key.shape[-2]}; bring the maps to one size, or take teacher_row"
+        )
     query, key, value = (at_least_fp32(rows) for rows in (query, key, value))
     with torch.autocast(query.device.type, enabled=False):
         asked, answering = (key, query) if orientation is Orientation.TEACHER_ROW else (query, key)
@@ -36,12 +44,12 @@ def rebuilt(query: Tensor, key: Tensor, value: Tensor, orientation: Orientation)
 def whole_map_loss(
     query_BCHW: Tensor, value_BCHW: Tensor, key_BCHW: Tensor, target_BCHW: Tensor, orientation: Orientation
 ) -> Tensor:
-    """L_TaT: the mean over all elements of (f' - target)², over all positions of whole maps of one size.
+    """L_TaT: the mean over all elements of (f' - target)², over all positions of whole maps.
 
-    Zero it is not where student and teacher are equal: the attention averages over positions.
+    It is not 0 where student and teacher are equal: the attention averages over positions.
 
     Raises:
-        ValueError: the maps differ in size.
+        ValueError: channels differ, or, with student_row, sizes do.
     """
     query, value, key, target = (positions(part) for part in (query_BCHW, value_BCHW, key_BCHW, target_BCHW))
     return mean_square(rebuilt(query, key, value, orientation), target)
