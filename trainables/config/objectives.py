@@ -27,6 +27,7 @@ from trainables.config.logit_objectives import (
 )
 from trainables.config.objective_base import Attack, Need, ObjectiveBase
 from trainables.config.representation.contrast import CrdConfig
+from trainables.config.representation.maps import FitnetConfig, ReviewkdConfig, TatConfig
 from trainables.config.representation.regression import SimregConfig, SrdConfig, ThkdConfig
 from trainables.config.representation.relations import (
     AtConfig,
@@ -70,7 +71,10 @@ ObjectiveConfig = Annotated[
     | CrdConfig
     | SimregConfig
     | SrdConfig
-    | ThkdConfig,
+    | ThkdConfig
+    | FitnetConfig
+    | ReviewkdConfig
+    | TatConfig,
     Field(discriminator="name"),
 ]
 
@@ -99,6 +103,9 @@ OBJECTIVE_CONFIGS: Final[Mapping[str, type[ObjectiveBase]]] = MappingProxyType(
         "simreg": SimregConfig,
         "srd": SrdConfig,
         "thkd": ThkdConfig,
+        "fitnet": FitnetConfig,
+        "reviewkd": ReviewkdConfig,
+        "tat": TatConfig,
     }
 )
 
@@ -124,6 +131,7 @@ __all__ = [
     "CtkdConfig",
     "DistConfig",
     "DkdConfig",
+    "FitnetConfig",
     "Gate",
     "Growth",
     "KdConfig",
@@ -136,10 +144,12 @@ __all__ = [
     "ObjectiveConfig",
     "PktConfig",
     "PskdConfig",
+    "ReviewkdConfig",
     "RkdConfig",
     "SimregConfig",
     "SpConfig",
     "SrdConfig",
+    "TatConfig",
     "TeacherInput",
     "TemperatureSchedule",
     "ThkdConfig",

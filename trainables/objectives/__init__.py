@@ -27,11 +27,14 @@ from trainables.objectives.mlld import MlldObjective
 from trainables.objectives.pskd import PskdObjective
 from trainables.objectives.representation.at import AtObjective
 from trainables.objectives.representation.crd import CrdObjective
+from trainables.objectives.representation.fitnet import FitnetObjective
 from trainables.objectives.representation.pkt import PktObjective
+from trainables.objectives.representation.reviewkd import ReviewkdObjective
 from trainables.objectives.representation.rkd import RkdObjective
 from trainables.objectives.representation.simreg import SimregObjective
 from trainables.objectives.representation.sp import SpObjective
 from trainables.objectives.representation.srd import SrdObjective
+from trainables.objectives.representation.tat import TatObjective
 from trainables.objectives.representation.thkd import ThkdObjective
 from trainables.objectives.zipf import ZipfObjective
 from trainables.signals import Objective, Setting
@@ -62,6 +65,9 @@ OBJECTIVES: Final[Mapping[str, type[Objective[Any]]]] = MappingProxyType(
         "simreg": SimregObjective,
         "srd": SrdObjective,
         "thkd": ThkdObjective,
+        "fitnet": FitnetObjective,
+        "reviewkd": ReviewkdObjective,
+        "tat": TatObjective,
     }
 )
 
@@ -98,15 +104,18 @@ __all__ = [
     "CtkdObjective",
     "DistObjective",
     "DkdObjective",
+    "FitnetObjective",
     "KdObjective",
     "LsObjective",
     "MlldObjective",
     "PktObjective",
     "PskdObjective",
+    "ReviewkdObjective",
     "RkdObjective",
     "SimregObjective",
     "SpObjective",
     "SrdObjective",
+    "TatObjective",
     "ThkdObjective",
     "ZipfObjective",
     "build_objective",

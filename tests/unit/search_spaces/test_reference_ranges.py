@@ -99,6 +99,16 @@ REFERENCE: Final[MappingProxyType[str, tuple[str, Ranges]]] = MappingProxyType(
             {"zipf_weight": (0.01, 2), "power": one_of(0.5, 1, 2), "upsample": one_of(1, 2)},
         ),
         "pskd": ("pskd", {"max_trust": one_of(0.5, 0.7, 0.8, 0.9), "growth": one_of("linear", "cosine")}),
+        "fitnet": ("fitnet", {"hint_weight": (10, 200)}),
+        "reviewkd": ("reviewkd", {"review_weight": (0.6, 8), "warmup_epochs": one_of(1, 10, 20)}),
+        "tat": (
+            "tat",
+            {
+                "tat_weight": one_of(0.05, 0.1, 0.2, 0.4),
+                "temperature": one_of(1, 4),
+                "kd_weight": one_of(0, 0.5),
+            },
+        ),
     }
 )
 # What the papers, or the authors' code, take on CIFAR-100.
@@ -155,6 +165,32 @@ DEFAULTS: Final[MappingProxyType[str, dict[str, Scalar]]] = MappingProxyType(
         },
         "zipf": {"zipf_weight": 0.1, "power": 1, "upsample": 2, "correct_only": False},
         "pskd": {"max_trust": 0.8, "growth": "linear", "half": False},
+        "fitnet": {
+            "ce_weight": 1,
+            "hint_weight": 100,
+            "hint": "stage2",
+            "teacher_maps": "post",
+            "relu": True,
+            "hint_epochs": 0,
+            "kd_weight": 0,
+        },
+        "reviewkd": {
+            "ce_weight": 1,
+            "review_weight": 5,
+            "levels": 4,
+            "teacher_maps": "pre",
+            "warmup_epochs": 20,
+            "kd_weight": 0,
+        },
+        "tat": {
+            "ce_weight": 0.1,
+            "tat_weight": 0.2,
+            "orientation": "student_row",
+            "theta": "identity",
+            "unequal_maps": "refuse",
+            "kd_weight": 0,
+            "temperature": 1,
+        },
         "ls": {"smoothing": 0.1},
     }
 )

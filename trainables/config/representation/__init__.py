@@ -1,1 +1,4 @@
-"""Hyper-parameters of the objectives that compare representations, a module a family."""
+"""Hyper-parameters of the objectives that compare representations, a module a family.
+
+The maths: trainables/objectives/representation.
+"""

@@ -1,1 +1,1 @@
-"""Formulas of representations that several objectives share: pure functions of tensors."""
+"""Formulas and layers that several objectives of representations share: pure functions, and small modules."""

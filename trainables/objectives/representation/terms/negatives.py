@@ -49,7 +49,7 @@ class ClassPools(nn.Module):
         smallest_pool = self.n_labelled - largest if self.n_labelled else self.n_samples - 1
         if smallest_pool < 1:
             raise TrialFailed(
-                f"all {self.n_labelled} labelled training samples are of one class, so nothing is negative to "
+                f"all {self.n_labelled} labelled training samples are of one class, so none is negative to "
                 "any of them; crd needs samples of two classes"
             )
         self.repeats = when_short is Shortage.REPEAT and negatives > smallest_pool
