@@ -1,0 +1,1 @@
+"""Hyper-parameters of the objectives that compare representations, a module a family."""

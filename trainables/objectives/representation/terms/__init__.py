@@ -1,0 +1,1 @@
+"""Formulas and auxiliary layers that objectives of representations share."""
