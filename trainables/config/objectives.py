@@ -26,6 +26,8 @@ from trainables.config.logit_objectives import (
     KdConfig,
 )
 from trainables.config.objective_base import Attack, Need, ObjectiveBase
+from trainables.config.representation.inputs import DeitConfig, DistillationForm, PixelConfig
+from trainables.config.representation.tokens import ImageToken, TintemConfig, TintemLevel
 from trainables.config.robust_objectives import AkdConfig, AttackTarget, TeacherInput
 from trainables.config.schedules import TemperatureSchedule
 from trainables.config.view_objectives import (
@@ -52,7 +54,10 @@ ObjectiveConfig = Annotated[
     | CbdConfig
     | AkdConfig
     | MlldConfig
-    | CrldConfig,
+    | CrldConfig
+    | TintemConfig
+    | PixelConfig
+    | DeitConfig,
     Field(discriminator="name"),
 ]
 
@@ -73,6 +78,9 @@ OBJECTIVE_CONFIGS: Final[Mapping[str, type[ObjectiveBase]]] = MappingProxyType(
         "akd": AkdConfig,
         "mlld": MlldConfig,
         "crld": CrldConfig,
+        "tintem": TintemConfig,
+        "pixel": PixelConfig,
+        "deit": DeitConfig,
     }
 )
 
@@ -92,10 +100,13 @@ __all__ = [
     "CrldConfig",
     "CtkdBase",
     "CtkdConfig",
+    "DeitConfig",
     "DistConfig",
+    "DistillationForm",
     "DkdConfig",
     "Gate",
     "Growth",
+    "ImageToken",
     "KdConfig",
     "LsConfig",
     "MlldConfig",
@@ -104,8 +115,11 @@ __all__ = [
     "Need",
     "ObjectiveBase",
     "ObjectiveConfig",
+    "PixelConfig",
     "PskdConfig",
     "TeacherInput",
     "TemperatureSchedule",
+    "TintemConfig",
+    "TintemLevel",
     "ZipfConfig",
 ]

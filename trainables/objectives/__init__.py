@@ -25,6 +25,9 @@ from trainables.objectives.kd import KdObjective
 from trainables.objectives.ls import LsObjective
 from trainables.objectives.mlld import MlldObjective
 from trainables.objectives.pskd import PskdObjective
+from trainables.objectives.representation.deit import DeitObjective
+from trainables.objectives.representation.pixel import PixelObjective
+from trainables.objectives.representation.tintem import TintemObjective
 from trainables.objectives.zipf import ZipfObjective
 from trainables.signals import Objective, Setting
 
@@ -46,6 +49,9 @@ OBJECTIVES: Final[Mapping[str, type[Objective[Any]]]] = MappingProxyType(
         "crld": CrldObjective,
         "ctkd": CtkdObjective,
         "pskd": PskdObjective,
+        "tintem": TintemObjective,
+        "pixel": PixelObjective,
+        "deit": DeitObjective,
     }
 )
 
@@ -78,12 +84,15 @@ __all__ = [
     "ClkdObjective",
     "CrldObjective",
     "CtkdObjective",
+    "DeitObjective",
     "DistObjective",
     "DkdObjective",
     "KdObjective",
     "LsObjective",
     "MlldObjective",
+    "PixelObjective",
     "PskdObjective",
+    "TintemObjective",
     "ZipfObjective",
     "build_objective",
 ]
