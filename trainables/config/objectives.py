@@ -27,7 +27,7 @@ from trainables.config.logit_objectives import (
 )
 from trainables.config.objective_base import Attack, Need, ObjectiveBase
 from trainables.config.representation.inputs import DeitConfig, DistillationForm, PixelConfig
-from trainables.config.representation.tokens import ImageToken, TintemConfig, TintemLevel
+from trainables.config.representation.tokens import ImageRow, TintemConfig, TintemLevel
 from trainables.config.robust_objectives import AkdConfig, AttackTarget, TeacherInput
 from trainables.config.schedules import TemperatureSchedule
 from trainables.config.view_objectives import (
@@ -106,7 +106,7 @@ __all__ = [
     "DkdConfig",
     "Gate",
     "Growth",
-    "ImageToken",
+    "ImageRow",
     "KdConfig",
     "LsConfig",
     "MlldConfig",

@@ -31,7 +31,7 @@ class TintemLevel(StrEnum):
     """The tokens of two vision transformers, as many each."""
 
 
-class ImageToken(StrEnum):
+class ImageRow(StrEnum):
     """Which token stands for the whole image."""
 
     FIRST = "first"
@@ -52,8 +52,8 @@ class TintemConfig(ObjectiveBase):
     level: TintemLevel = Field(
         TintemLevel.EMBEDDING, description="embedding (any networks; inferred) or tokens (two transformers)"
     )
-    image_token: ImageToken = Field(
-        ImageToken.FIRST, description="level tokens: the first is the class token; or their mean (inferred)"
+    image_row: ImageRow = Field(
+        ImageRow.FIRST, description="level tokens: the first is the class token; or their mean (inferred)"
     )
     token_weight: Weight = Field(1.0, description="weight of 1 - cosine of the embedding or image token")
     feature_weight: Weight = Field(1.0, description="level tokens: weight of 1 - cosine of all tokens as one")

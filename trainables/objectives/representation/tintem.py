@@ -11,7 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from trainables.config.representation.tokens import ImageToken, TintemConfig, TintemLevel
+from trainables.config.representation.tokens import ImageRow, TintemConfig, TintemLevel
 from trainables.errors import TrialFailed
 from trainables.objectives.terms.directions import directions
 from trainables.objectives.terms.divergences import kd_divergence_B, label_loss
@@ -34,7 +34,7 @@ class TintemObjective(StatefulObjective[TintemConfig]):
     L_loc (`local`): the mean over images of that of the image's tokens, class token included.
     L_tok (`token`): the mean over images of 1 - cosine of student's and narrowed teacher's image row.
     L_fea (`feature`): the same of all tokens of an image as one vector, class token included.
-    An image row is the first token, or with `image_token: mean` the mean over tokens (inferred, for
+    An image row is the first token, or with `image_row: mean` the mean over tokens (inferred, for
     transformers without a class token). With `level: embedding` it is the embedding, and L_fea and L_loc are
     not there: this form, for networks of every kind, is inferred. Ours, not the paper's: ce_weight · CE and
     kd_weight · T² KL(teacher ‖ student), both 0 by default. The labels alone, or `kd_weight`, train the
@@ -85,7 +85,7 @@ class TintemObjective(StatefulObjective[TintemConfig]):
         """What stands for each image, of its embedding or its tokens."""
         if self.config.level is TintemLevel.EMBEDDING:
             return feature
-        return feature.mean(dim=1) if self.config.image_token is ImageToken.MEAN else feature[:, 0]
+        return feature.mean(dim=1) if self.config.image_row is ImageRow.MEAN else feature[:, 0]
 
     def _taus(self) -> tuple[float, ...]:
         return tuple(self.config.tau_scale * temperature for temperature in TEMPERATURES)
