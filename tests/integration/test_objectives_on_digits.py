@@ -66,7 +66,7 @@ def workbench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
 
 
 def student_for(objective: ObjectiveBase) -> nn.Module:
-    head = TEACHER_WIDTH if Need.STUDENT_EMBEDDING in objective.needed else None
+    head = TEACHER_WIDTH if Need.COSINE_HEAD in objective.needed else None
     return network(ModelConfig(name=ModelName.CONVNET, width=8, cosine_head=head))
 
 
