@@ -27,6 +27,7 @@ from trainables.config.logit_objectives import (
 )
 from trainables.config.objective_base import Attack, Need, ObjectiveBase
 from trainables.config.representation.contrast import CrdConfig
+from trainables.config.representation.inputs import DeitConfig, DistillationForm, PixelConfig
 from trainables.config.representation.maps import FitnetConfig, ReviewkdConfig, TatConfig
 from trainables.config.representation.regression import SimregConfig, SrdConfig, ThkdConfig
 from trainables.config.representation.relations import (
@@ -37,6 +38,7 @@ from trainables.config.representation.relations import (
     RkdConfig,
     SpConfig,
 )
+from trainables.config.representation.tokens import ImageRow, TintemConfig, TintemLevel
 from trainables.config.robust_objectives import AkdConfig, AttackTarget, TeacherInput
 from trainables.config.schedules import TemperatureSchedule
 from trainables.config.view_objectives import (
@@ -74,7 +76,10 @@ ObjectiveConfig = Annotated[
     | ThkdConfig
     | FitnetConfig
     | ReviewkdConfig
-    | TatConfig,
+    | TatConfig
+    | TintemConfig
+    | PixelConfig
+    | DeitConfig,
     Field(discriminator="name"),
 ]
 
@@ -106,6 +111,9 @@ OBJECTIVE_CONFIGS: Final[Mapping[str, type[ObjectiveBase]]] = MappingProxyType(
         "fitnet": FitnetConfig,
         "reviewkd": ReviewkdConfig,
         "tat": TatConfig,
+        "tintem": TintemConfig,
+        "pixel": PixelConfig,
+        "deit": DeitConfig,
     }
 )
 
@@ -129,11 +137,14 @@ __all__ = [
     "CrldConfig",
     "CtkdBase",
     "CtkdConfig",
+    "DeitConfig",
     "DistConfig",
+    "DistillationForm",
     "DkdConfig",
     "FitnetConfig",
     "Gate",
     "Growth",
+    "ImageRow",
     "KdConfig",
     "LsConfig",
     "MlldConfig",
@@ -142,6 +153,7 @@ __all__ = [
     "Need",
     "ObjectiveBase",
     "ObjectiveConfig",
+    "PixelConfig",
     "PktConfig",
     "PskdConfig",
     "ReviewkdConfig",
@@ -153,5 +165,7 @@ __all__ = [
     "TeacherInput",
     "TemperatureSchedule",
     "ThkdConfig",
+    "TintemConfig",
+    "TintemLevel",
     "ZipfConfig",
 ]

@@ -27,7 +27,9 @@ from trainables.objectives.mlld import MlldObjective
 from trainables.objectives.pskd import PskdObjective
 from trainables.objectives.representation.at import AtObjective
 from trainables.objectives.representation.crd import CrdObjective
+from trainables.objectives.representation.deit import DeitObjective
 from trainables.objectives.representation.fitnet import FitnetObjective
+from trainables.objectives.representation.pixel import PixelObjective
 from trainables.objectives.representation.pkt import PktObjective
 from trainables.objectives.representation.reviewkd import ReviewkdObjective
 from trainables.objectives.representation.rkd import RkdObjective
@@ -36,6 +38,7 @@ from trainables.objectives.representation.sp import SpObjective
 from trainables.objectives.representation.srd import SrdObjective
 from trainables.objectives.representation.tat import TatObjective
 from trainables.objectives.representation.thkd import ThkdObjective
+from trainables.objectives.representation.tintem import TintemObjective
 from trainables.objectives.zipf import ZipfObjective
 from trainables.signals import Objective, Setting
 
@@ -68,6 +71,9 @@ OBJECTIVES: Final[Mapping[str, type[Objective[Any]]]] = MappingProxyType(
         "fitnet": FitnetObjective,
         "reviewkd": ReviewkdObjective,
         "tat": TatObjective,
+        "tintem": TintemObjective,
+        "pixel": PixelObjective,
+        "deit": DeitObjective,
     }
 )
 
@@ -102,12 +108,14 @@ __all__ = [
     "CrdObjective",
     "CrldObjective",
     "CtkdObjective",
+    "DeitObjective",
     "DistObjective",
     "DkdObjective",
     "FitnetObjective",
     "KdObjective",
     "LsObjective",
     "MlldObjective",
+    "PixelObjective",
     "PktObjective",
     "PskdObjective",
     "ReviewkdObjective",
@@ -117,6 +125,7 @@ __all__ = [
     "SrdObjective",
     "TatObjective",
     "ThkdObjective",
+    "TintemObjective",
     "ZipfObjective",
     "build_objective",
 ]
