@@ -42,6 +42,10 @@ _SIMILARITIES: Final = 1 << 24
 # C = classes, K = neighbours
 
 
+class NoFeatures(TrialFailed):
+    """A network gives no embedding that could be judged."""
+
+
 @dataclass(frozen=True)
 class Shown:
     """How images are shown to the network that is judged."""
@@ -67,7 +71,8 @@ def feature_figures(
     than `REFERENCE_IMAGES` images, so many take part.
 
     Raises:
-        TrialFailed: the network has no embedding, or one that is not finite.
+        NoFeatures: the network has no embedding.
+        TrialFailed: it has one that is not finite.
     """
     if not by.is_of_features:
         return {}
@@ -94,13 +99,14 @@ def embeddings(
     """NxD fp32 embeddings of unaltered images, on the device; the network's modes are as before afterwards.
 
     Raises:
-        TrialFailed: the network has no linear or cosine layer with one output per class, gives that layer
-            anything but one vector per image, or a number that is not finite.
+        NoFeatures: the network has no linear or cosine layer with one output per class, or gives that layer
+            anything but one vector per image.
+        TrialFailed: a number is not finite.
     """
     try:
         recorder = EmbeddingRecorder(classifier_of(model, n_classes))
     except CacheError as error:
-        raise TrialFailed(f"{type(model).__name__} has no {_WANTED}; {_ADVICE}") from error
+        raise NoFeatures(f"{type(model).__name__} has no {_WANTED}; {_ADVICE}") from error
     with evaluating(model), torch.no_grad():
         found = [
             _embeddings_of(model, images.to(shown.device), recorder, shown)
@@ -124,7 +130,7 @@ def _embeddings_of(model: nn.Module, images: Tensor, recorder: EmbeddingRecorder
     batch = normalise(images, shown.mean, shown.std).contiguous(memory_format=torch.channels_last)
     _, inputs = recorder.during(lambda: model(batch))
     if [(given.ndim, len(given)) for given in inputs] != [(2, len(batch))]:
-        raise TrialFailed(f"{type(model).__name__} has no {_WANTED}; {_ADVICE}")
+        raise NoFeatures(f"{type(model).__name__} has no {_WANTED}; {_ADVICE}")
     return inputs[0].float()
 
 

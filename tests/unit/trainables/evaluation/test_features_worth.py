@@ -148,7 +148,7 @@ def test_a_feature_that_never_changes_tells_the_probe_nothing() -> None:
 @pytest.mark.parametrize("by", FIGURES)
 def test_the_figure_is_the_fraction_of_judged_images_that_get_their_class(by: RankBy) -> None:
     model, reference, judged = network(), split_of(150, seed=0), split_of(60, seed=1)
-    model[2].running_mean.fill_(0.3)  # type: ignore[operator,union-attr]
+    model[2].running_mean.fill_(0.3)  # type: ignore[operator]
     answer = worth.knn_answers if by is RankBy.KNN_ACCURACY else worth.probe_answers
     answers_M = answer(
         by_hand(model, reference), reference.labels, by_hand(model, judged), n_classes=N_CLASSES
