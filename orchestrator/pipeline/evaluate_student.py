@@ -16,7 +16,7 @@ from orchestrator.pipeline.context import Run, quiet_run
 from orchestrator.pipeline.teacher_stage import known_teacher, look_at_images
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import TrialRecord
-from orchestrator.records.students_table import accuracy_text
+from orchestrator.records.ranked_figures import accuracy_text
 from orchestrator.records.summary import read_summary
 from orchestrator.terminal.console import Console
 from orchestrator.terminal.formatting import duration, percent

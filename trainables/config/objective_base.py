@@ -157,6 +157,14 @@ class ObjectiveBase(Config):
         """What the teacher's terms ask of a sample's label with these hyper-parameters."""
         return self.label_use
 
+    @property
+    def learns_classes(self) -> bool:
+        """Whether some term teaches the student's own answers: the labels, or the teacher's logits.
+
+        Where none does, as where features alone are compared, the student's accuracy is that of chance.
+        """
+        return True
+
     def refuses_unlabelled(self, unlabelled: UnlabelledConfig) -> str | None:
         """Why this objective cannot learn from unlabelled images; none where it can, or hears no teacher."""
         if not self.teacher_banks or self.uses_label is LabelUse.NONE:

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from trainables.cache.format.identity import make_identity, require_identity
 from trainables.cache.node.reader import CacheReader
 from trainables.config import ViewsConfig
+from trainables.config.metrics import RankBy
 from trainables.config.views import base_of
 from trainables.data import ImageSplit, TrainingData
 from trainables.data.splits import by_part, rows_of_parts, split_facts
 from trainables.errors import CacheError, TrialFailed
+from trainables.evaluation.features_worth import Shown, feature_figures
 from trainables.evaluation.metrics import answers, evaluate
 from trainables.signals import Mixing, TeacherSignal
 from trainables.teacher.online import OnlineTeacher
@@ -206,6 +208,23 @@ class Workbench:
         """The class that a model gives each clean image of a split; see `evaluation.answers`."""
         data = self.data
         return answers(model, split, mean=data.mean, std=data.std, batch_size=batch_size, device=self.device)
+
+    def features_worth(
+        self, model: nn.Module, by: RankBy, split: ImageSplit, *, batch_size: int
+    ) -> dict[str, float]:
+        """The figure that ranks students where it judges features; see `evaluation.feature_figures`.
+
+        The reference are the labelled training images.
+        """
+        data = self.data
+        return feature_figures(
+            model,
+            by,
+            reference=data.train,
+            judged=split,
+            n_classes=len(data.classes),
+            shown=Shown(data.mean, data.std, batch_size, self.device),
+        )
 
     def _upright(self, bank: str, epoch: int, rows_B: Tensor) -> Tensor:
         """uint8 BCHW: what the epoch's view of a bank that is not turned shows.
