@@ -18,7 +18,8 @@ from trainables.cache.format.planning import Plan, agreed_origin, answers_of, pl
 from trainables.cache.format.storage import Place, open_place
 from trainables.cache.tools.fidelity import FidelityRow, fidelity
 from trainables.data import TrainingData, load_training
-from trainables.teacher.cache_request import CacheRequest, embedding_width
+from trainables.teacher.cache_request import CacheRequest
+from trainables.teacher.feature_shapes import missing_shapes
 from trainables.teacher.live import LiveTeacher
 from trainables.teacher.loading import teacher_of
 from trainables.teacher.speed_sample import TeacherSample, sample_teacher
@@ -53,7 +54,7 @@ def plan_cache(run: Run, console: Console) -> dict[str, Any]:
     _show_banks(request, estimate, console)
     _show_time(estimate, console, is_made=teacher is not None)
     losses = _show_losses(request, estimate, console)
-    require_disk_space(place, estimate.plan, embedding_width=embedding_width(request, estimate.plan))
+    require_disk_space(place, estimate.plan, missing_shapes(request, estimate.plan))
     unlabelled = request.facts.unlabelled
     return {**_result(place, estimate, losses), **({"unlabelled": unlabelled.plain()} if unlabelled else {})}
 
@@ -64,7 +65,7 @@ def _estimate(
     banks = {name: request.views.bank(name) for name in request.banks}
     origin = agreed_origin(place, request.origin) if is_made else request.origin
     plan = plan_shards(place, origin, banks)
-    size = expected_bytes(origin, plan.missing, embedding_width=embedding_width(request, plan))
+    size = expected_bytes(origin, plan.missing, missing_shapes(request, plan))
     return BuildEstimate(plan, size, sample)
 
 

@@ -16,7 +16,8 @@ from trainables.data import TrainingData, load_training
 from trainables.data.splits import split_facts
 from trainables.teacher.alignment_proof import prove_alignment
 from trainables.teacher.cache_build import CacheSummary, build_cache
-from trainables.teacher.cache_request import CacheRequest, embedding_width
+from trainables.teacher.cache_request import CacheRequest
+from trainables.teacher.feature_shapes import missing_shapes
 from trainables.teacher.loading import teacher_of
 from trainables.training.train_teacher import TeacherFacts
 
@@ -133,7 +134,7 @@ def require_cache_room(run: Run, teacher: TeacherFacts | None, data: TrainingDat
     place = open_place(request.uri if teacher or request.cache.uri else request.folder)
     banks = {name: request.views.bank(name) for name in request.banks}
     plan = plan_shards(place, request.origin, banks)
-    require_disk_space(place, plan, embedding_width=embedding_width(request, plan))
+    require_disk_space(place, plan, missing_shapes(request, plan))
 
 
 def _actors(run: Run, teacher: TeacherFacts, views: int) -> int:

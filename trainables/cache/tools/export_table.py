@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from trainables.cache.format.manifest import Manifest, ShardRecord
+from trainables.cache.format.manifest import Manifest
 from trainables.cache.format.parquet import logits_of
+from trainables.cache.format.records import ShardRecord
 from trainables.cache.format.storage import Place
 from trainables.cache.tools.callbacks import OnStep
 from trainables.cache.tools.statistics import read_columns
