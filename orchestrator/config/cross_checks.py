@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from orchestrator.config.asked_features import feature_problems
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.config.validation_messages import Problem, Problems, as_error
 from orchestrator.config.yaml_reader import Document
@@ -207,7 +208,7 @@ def _a_live_teacher_answers(both: Both) -> Found:
 def _a_network_is_there_to_ask(both: Both) -> Found:
     """What only a network can give is not to be had from imported logits."""
     cache = both.config.cache
-    asked = {"online": cache.online, "embedding": cache.embedding, "autocast": cache.autocast}
+    asked = {"online": cache.online, "autocast": cache.autocast}
     for key, is_asked in asked.items():
         if is_asked and both.config.teacher.imported:
             text = "found true; imported logits have no network that could answer: leave it out"
@@ -215,15 +216,16 @@ def _a_network_is_there_to_ask(both: Both) -> Found:
 
 
 def _onnx_gives_logits_alone(both: Both) -> Found:
-    """What is taken from within a network, or changes how it computes, is PyTorch's."""
-    cache = both.config.cache
-    for key, is_asked in {"embedding": cache.embedding, "autocast": cache.autocast}.items():
-        if is_asked and any(teacher.is_onnx for teacher in both.config.each_teacher):
-            text = "found true; an ONNX file gives its logits alone, as it computes them: leave it out"
-            yield both.document, Problem(("cache", key), text)
-    if cache.embedding and both.config.teachers:
-        text = "found true; several teachers have no one embedding: leave it out"
-        yield both.document, Problem(("cache", "embedding"), text)
+    """What changes how a network computes is PyTorch's."""
+    if both.config.cache.autocast and any(teacher.is_onnx for teacher in both.config.each_teacher):
+        text = "found true; an ONNX file gives its logits alone, as it computes them: leave it out"
+        yield both.document, Problem(("cache", "autocast"), text)
+
+
+def _features_are_to_be_had(both: Both) -> Found:
+    """What is taken from within a network needs one network, of PyTorch."""
+    for problem in feature_problems(both.config, both.space):
+        yield both.document, problem
 
 
 def _unlabelled_images_are_learned_from(both: Both) -> Found:
@@ -275,6 +277,7 @@ CHECKS: Final[tuple[Callable[[Both], Found], ...]] = (
     _a_live_teacher_answers,
     _a_network_is_there_to_ask,
     _onnx_gives_logits_alone,
+    _features_are_to_be_had,
     _unlabelled_images_are_learned_from,
     _unlabelled_images_have_a_place,
 )

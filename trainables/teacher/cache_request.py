@@ -12,6 +12,7 @@ from trainables.config import (
     Config,
     DataConfig,
     KeptTeacher,
+    ModelConfig,
     ViewsConfig,
 )
 from trainables.config.cache import CLASSIFIER, TEACHER
@@ -26,6 +27,9 @@ class CacheRequest(Config):
     data: DataConfig
     facts: SplitFacts
     teacher: KeptTeacher | None = Field(description="none when only its logits are known")
+    unmade: ModelConfig | None = Field(
+        None, description="the teacher's network, where it is not made yet; tells how large its features are"
+    )
     teacher_digest: str = Field(description="sha256 of its architecture and weights, or of imported logits")
     views: ViewsConfig
     banks: tuple[str, ...] = Field(min_length=1, description="banks that the experiment needs")

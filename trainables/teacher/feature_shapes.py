@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from trainables.cache.format.planning import Plan
-from trainables.config import KeptNetwork
+from trainables.config import KeptNetwork, ModelConfig
 from trainables.config.cache import CLASSIFIER, LOGITS
 from trainables.errors import CacheError
 from trainables.models import build_model
@@ -30,22 +30,20 @@ def missing_shapes(request: CacheRequest, plan: Plan) -> Mapping[str, tuple[int,
 
 
 def feature_shapes(request: CacheRequest, names: Iterable[str]) -> Mapping[str, tuple[int, ...]]:
-    """The shape of a row of each of these features of a request's teacher.
+    """The shape of a row of each of these features of a request's teacher; of none where it has no network.
 
     Raises:
         CacheError: the teacher is no network of PyTorch, or has no such feature.
     """
     names = sorted(names)
-    if not names or request.teacher is None:
+    config = _network(request, names) if names else None
+    if config is None:
         return {}
-    config = require_features(request, names)
-    classes = config.classes
+    classes = request.teacher.classes if isinstance(request.teacher, KeptNetwork) else None
     n_outputs = classes.n_outputs if classes else len(request.facts.classes)
-    if config.model is None:
-        return {}
     channels, height, width = request.facts.input_shape
     with torch.random.fork_rng(devices=[]):
-        model = build_model(config.model, n_classes=n_outputs, in_channels=channels).eval()
+        model = build_model(config, n_classes=n_outputs, in_channels=channels).eval()
     shapes: dict[str, tuple[int, ...]] = {}
     if CLASSIFIER in names:
         shapes[CLASSIFIER] = (embedding_width_of(model, n_outputs) + 1,)
@@ -63,19 +61,16 @@ def feature_shapes(request: CacheRequest, names: Iterable[str]) -> Mapping[str, 
     return shapes
 
 
-def require_features(request: CacheRequest, names: Iterable[str]) -> KeptNetwork:
-    """The one network of PyTorch that features can be read off.
-
-    Raises:
-        CacheError: there are several teachers, or the teacher is an ONNX file.
-    """
-    teacher = request.network
+def _network(request: CacheRequest, names: Sequence[str]) -> ModelConfig | None:
+    """The one network of PyTorch that features are read off; none where only its answers are known."""
+    if request.teacher is None:
+        return request.unmade
     told = ", ".join(names)
-    if not isinstance(teacher, KeptNetwork):
+    if not isinstance(request.teacher, KeptNetwork):
         raise CacheError(f"several teachers have no features in common that could be kept ({told})")
-    if teacher.model is None:
+    if request.teacher.model is None:
         raise CacheError(
-            f"the teacher {teacher.weights} has no features that could be kept ({told}), since its network "
-            "is an ONNX file, which gives its logits alone"
+            f"the teacher {request.teacher.weights} has no features that could be kept ({told}), since its "
+            "network is an ONNX file, which gives its logits alone"
         )
-    return teacher
+    return request.teacher.model

@@ -54,6 +54,17 @@ class LiveTeacher:
         """
         return teacher_classifier(self._module, len(self._data.classes))
 
+    def feature_shapes(self, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        """The shape of one row of each of these features, for images of the data's size.
+
+        Raises:
+            CacheError: the teacher has no such feature.
+        """
+        channels, height, width = self._data.train.images.shape[1:]
+        image = torch.zeros(1, int(channels), int(height), int(width), device=self._device)
+        features = self.answers_about(image, names).features
+        return {name: tuple(feature.shape[1:]) for name, feature in features.items()}
+
     def logits(self, recipe: Recipe, view: int, rows_B: Tensor) -> Tensor:
         """BxC float32 logits, on the CPU, of these rows as the view shows them.
 

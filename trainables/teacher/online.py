@@ -31,6 +31,14 @@ class OnlineTeacher:
         """
         return self._live.classifier()
 
+    def feature_shapes(self, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        """The shape of one row of each of these features.
+
+        Raises:
+            CacheError: the teacher has no such feature.
+        """
+        return self._live.feature_shapes(names)
+
     def signal(self, bank: str, view: int, rows_B: Tensor, features: Sequence[str] = ()) -> TeacherSignal:
         """What the teacher says about these rows (int64) of the training split, on the CPU.
 
