@@ -14,6 +14,7 @@ from orchestrator.records.costs import TEACHER, StudentCosts, member_name, numbe
 from orchestrator.records.events import FiguresAdded, StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.places import summary_as_written
+from orchestrator.records.ranked_figures import claims_of
 from orchestrator.records.relations import control_of, controls_of
 from orchestrator.records.selection import Figures, Group, SelectedChampion, group_trials, seed_of
 from orchestrator.records.student_figures import Control, Finalist, control_students, finalist_of
@@ -69,26 +70,15 @@ class RunResults:
     @property
     def tests(self) -> dict[str, float]:
         """That figure on the test split, by trial id."""
-        return self._tests_of(self.rank_by)
+        return {t: found[self.rank_by] for t, found in self.tested.items() if self.rank_by in found}
 
     def champion_metrics(self) -> dict[str, float]:
         """The claims of the champion: means over its seeds; fractions.
 
         Where another figure ranks students, what their own answers reach stands beside it.
         """
-        claims: dict[str, float] = {}
-        for figure in dict.fromkeys((self.rank_by, RankBy.ACCURACY)):
-            records, tests = self.champion.group.records, self._tests_of(figure)
-            claims |= {
-                f"selection_{figure}_mean": statistics.fmean(r.best[figure.metric] for r in records),
-                f"test_{figure}_mean": statistics.fmean(tests[record.trial] for record in records),
-                f"selection_{figure}": self.champion.record.best[figure.metric],
-                f"test_{figure}": tests[self.champion.record.trial],
-            }
-        return claims
-
-    def _tests_of(self, figure: RankBy) -> dict[str, float]:
-        return {trial: found[figure] for trial, found in self.tested.items() if figure in found}
+        own = claims_of(self.champion, self.tested, self.rank_by)
+        return own | claims_of(self.champion, self.tested, RankBy.ACCURACY)
 
     def lineage(self, search: str) -> dict[str, str]:
         """Where the champion comes from, as tags of the registry."""
@@ -135,7 +125,7 @@ class RunResults:
         """What the parent run shows of the champion: means over its seeds, its gain and its costs."""
         costs, means = self.costs[self.champion.record.trial], self.champion_metrics()
         figure = self.rank_by
-        short = SHORT.get(figure, figure.value)
+        short = SHORT[figure]
         figures = {
             short: means[f"selection_{figure}_mean"],
             f"test_{short}": means[f"test_{figure}_mean"],

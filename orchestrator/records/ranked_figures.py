@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 from types import MappingProxyType
 from typing import Final
 
+from orchestrator.records.selection import Figures, SelectedChampion
 from orchestrator.records.student_figures import Students
 from orchestrator.records.summary import MemberFigures, Summary
 from orchestrator.terminal.formatting import percent
@@ -39,6 +41,19 @@ def teachers_test(summary: Summary) -> float | None:
     """What the teacher reaches on the test split of the figure that ranks students; none if not known."""
     teacher = summary.teacher
     return teacher.test_ranked if summary.rank_by.is_of_features else teacher.test_accuracy
+
+
+def claims_of(champion: SelectedChampion, tested: Figures, figure: RankBy) -> dict[str, float]:
+    """A figure of the champion: means over its seeds, and what the exported one reached; fractions."""
+    records = champion.group.records
+    tests = [tested[record.trial][figure] for record in records]
+    return {
+        f"selection_{figure}_mean": statistics.fmean(record.best[figure.metric] for record in records),
+        # Not fmean, whose last bit may differ: what was exported is known by these numbers.
+        f"test_{figure}_mean": sum(tests) / len(tests),
+        f"selection_{figure}": champion.record.best[figure.metric],
+        f"test_{figure}": tested[champion.record.trial][figure],
+    }
 
 
 def column(summary: Summary, name: str) -> str:

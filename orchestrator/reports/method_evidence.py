@@ -21,6 +21,7 @@ from orchestrator.records.selection import (
     seed_of,
 )
 from trainables.config import OBJECTIVE_CONFIGS, Role
+from trainables.config.metrics import RankBy
 from trainables.errors import StillhouseError
 
 KD: Final = "kd"
@@ -99,6 +100,8 @@ class SearchEvidence:
     is_tuned: bool = False
     """Each objective is there once, at the best of several trials of its own: KD too, which the others are
     compared with as it is then."""
+    rank_by: RankBy = RankBy.ACCURACY
+    """What all accuracies are of."""
 
     @property
     def groups(self) -> tuple[Evidence, ...]:
@@ -211,7 +214,7 @@ def _conditions(group: Group) -> list[Any]:
     """What students share with those of another search that they may be compared with."""
     spec = group.records[0].spec
     recipe = {name: v for name, v in spec.get("training", {}).items() if name != "checkpoint_every"}
-    return [spec.get("student"), recipe]
+    return [spec.get("student"), recipe, group.rank_by]
 
 
 def _of_search(
@@ -232,6 +235,7 @@ def _of_search(
         tuple(sorted(found, key=lambda controlled: -controlled.finalists[0].mean)),
         tuple(search.failed()),
         search.is_tuned,
+        search.finalists[0].rank_by,
     )
 
 
@@ -259,7 +263,7 @@ class _Judge:
     seconds: Mapping[str, Sequence[float]]
 
     def evidence(self, group: Group, control: Group) -> Evidence:
-        mine = self._by_seed(group, "accuracy")
+        mine = self._by_seed(group, group.rank_by)
         # The mean's own interval is that of its difference to nothing.
         alone = paired_difference(mine, dict.fromkeys(mine, 0.0))
         interval = None if alone.low is None or alone.high is None else (alone.low, alone.high)
@@ -270,7 +274,7 @@ class _Judge:
             parameters=_changed(group.records[0]),
             accuracies=tuple(mine[seed] for seed in sorted(mine)),
             interval=interval,
-            over_ce=None if is_control else paired_difference(mine, self._by_seed(control, "accuracy")),
+            over_ce=None if is_control else paired_difference(mine, self._by_seed(control, group.rank_by)),
             over_kd=self._over_kd(group, mine),
             agreement=statistics.fmean(agreement.values()) if agreement else None,
             ece=statistics.fmean(self._by_seed(group, "ece").values()),
@@ -280,21 +284,15 @@ class _Judge:
 
     def _over_kd(self, group: Group, mine: Mapping[int, float]) -> PairedDifference | None:
         for kd in filter(None, (search.kd_like(group) for search in self.searches)):
-            theirs = self._by_seed(kd, "accuracy")
+            theirs = self._by_seed(kd, group.rank_by)
             if mine.keys() & theirs.keys():
                 return None if _trials(kd) == _trials(group) else paired_difference(mine, theirs)
         return None
 
     def _by_seed(self, group: Group, figure: str) -> dict[int, float]:
         """In per cent; only of those that have it."""
-        return {
-            seed_of(record): PERCENT * self.tested[record.trial][figure]
-            for record in group.records
-            if figure in self.tested[record.trial]
-        }
+        found = {seed_of(record): self.tested[record.trial] for record in group.records}
+        return {seed: PERCENT * figures[figure] for seed, figures in found.items() if figure in figures}
 
     def _epoch_s(self, group: Group) -> float:
-        return statistics.median(second for record in group.records for second in self._seconds(record))
-
-    def _seconds(self, record: TrialRecord) -> Sequence[float]:
-        return self.seconds[record.trial]
+        return statistics.median(second for record in group.records for second in self.seconds[record.trial])

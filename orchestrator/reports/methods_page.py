@@ -129,6 +129,7 @@ def _heading(evidence: SearchEvidence, first: SearchEvidence) -> str:
     names = list(dict.fromkeys(group.objective for group in evidence.groups))
     changed = {name: value for name, value in evidence.student.items() if first.student.get(name) != value}
     where = f", students with {short_parameters(changed)}" if changed else ""
+    where += f", judged by {evidence.rank_by.label}" if evidence.rank_by.is_of_features else ""
     what = f"{len(names)} objectives" if len(names) > 2 else " and ".join(names)
     if evidence.is_tuned:
         return f"## {what}, each at the best of its share of {evidence.trials} trials{where}"

@@ -110,7 +110,7 @@ def embeddings(
     with evaluating(model), torch.no_grad():
         found = [
             _embeddings_of(model, images.to(shown.device), recorder, shown)
-            for images in split.each(split.images.__getitem__, rows_N.split(shown.batch_size))
+            for images in split.each(split.images.__getitem__, torch.split(rows_N, shown.batch_size))
         ]
     embeddings_ND = torch.cat(found)
     if not bool(torch.isfinite(embeddings_ND).all()):
@@ -153,7 +153,7 @@ def knn_answers(
     k = min(neighbours, len(reference_ND))
     at_once = max(1, _SIMILARITIES // max(len(reference_ND), k * n_classes))
     found = []
-    for judged_BD in judged_MD.split(at_once):
+    for judged_BD in torch.split(judged_MD, at_once):
         similarity_BK, rows_BK = nearest(judged_BD @ reference_ND.T, k)
         # Over the nearest one's: all votes by one factor less, and no overflow.
         weight_BK = ((similarity_BK - similarity_BK[:, :1]) / temperature).exp()
