@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainables.config.objective_base import ROTATED
 from trainables.signals import Setting, Signals, TeacherClassifier
 from trainables.tensors import at_least_fp32
 
@@ -29,7 +30,9 @@ SIDES: Final[Mapping[str, int]] = MappingProxyType(
 LAST_STAGE: Final = "stage3"
 TOKENS: Final = 5
 IMAGE_SHAPE: Final = (3, 16, 16)
-QUARTER_TURNS: Final[Mapping[str, int]] = MappingProxyType({"weak90": 1, "weak180": 2, "weak270": 3})
+QUARTER_TURNS: Final[Mapping[str, int]] = MappingProxyType(
+    {bank: turns for turns, bank in enumerate(ROTATED) if turns}
+)
 """Banks that show the view of `weak` turned."""
 
 

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from tests.numerics.feature_stand_ins import features_of, images_of, setting_of
 from trainables.config import OBJECTIVE_CONFIGS, ObjectiveBase
+from trainables.config.objective_base import ROTATED
 from trainables.objectives import build_objective
 from trainables.objectives.terms.divergences import confidence_B
 from trainables.signals import Losses, Objective, Signals, TeacherSignal
 
-BANKS = ("weak", "strong", "weak90", "weak180", "weak270")
+BANKS = ("weak", "strong", *ROTATED[1:])
 
 
 def signals_of(

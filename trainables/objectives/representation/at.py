@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainables.config.objectives import AtConfig, AtForm
 from trainables.objectives.representation.terms.composition import beside_kd
-from trainables.objectives.terms.directions import directions
+from trainables.objectives.representation.terms.unit_vectors import unit_or_zero
 from trainables.signals import Losses, Objective, Signals, student_feature, teacher_feature
 from trainables.tensors import at_least_fp32
 
@@ -89,4 +89,4 @@ def _attention(energies_BHW: Tensor, size: tuple[int, int]) -> Tensor:
     energies_BN = energies_BHW.flatten(1)
     # A factor of its own for each image changes neither value nor gradient; small energies need it.
     largest_B1 = energies_BN.detach().amax(dim=-1, keepdim=True)
-    return directions(energies_BN / largest_B1.clamp(min=_LEAST_ENERGY), dim=-1)
+    return unit_or_zero(energies_BN / largest_B1.clamp(min=_LEAST_ENERGY))

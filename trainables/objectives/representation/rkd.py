@@ -9,7 +9,6 @@ from typing import Final
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from trainables.config.objective_base import EMBEDDING
 from trainables.config.objectives import RkdConfig
@@ -65,40 +64,48 @@ def angle_gap(student_BD: Tensor, teacher_BD: Tensor, *, most_numbers: int = MOS
 
     Triplets with a side shorter than 1e-4 of its network's mean distance, or than 1e-6, in either network
     count as 0: so do those that name a sample twice. Anchors i are taken so many at a time that no tensor
-    holds more than `most_numbers`, or those of one anchor; where that is not all of them, the backward pass
-    computes each part again instead of keeping it. Rotation, a common scale and a shift of a network's rows
+    holds more than `most_numbers`, or than one anchor has; the gradient is computed with the value, so that
+    nothing is kept for the backward pass but BxD. Rotation, a common scale and a shift of a network's rows
     change nothing. No gradient reaches the teacher.
     """
     student_BD, teacher_BD = at_least_fp32(student_BD), at_least_fp32(teacher_BD.detach())
-    sides = (student_BD, teacher_BD)
-    valid_BB = _long_enough(student_BD.detach()) & _long_enough(teacher_BD)
     count = len(student_BD)
     widest = max(count, student_BD.shape[-1], teacher_BD.shape[-1])
     at_once = max(1, most_numbers // (count * widest))
-    total = student_BD.new_zeros(())
-    for first in range(0, count, at_once):
-        chosen = slice(first, first + at_once)
-        if at_once >= count:
-            return _angle_sum(*sides, valid_BB, chosen) / count**3
-        part = checkpoint(_angle_sum, *sides, valid_BB, chosen, use_reentrant=False, preserve_rng_state=False)
-        total = total + part
-    return total / count**3
-
-
-def _angle_sum(student_BD: Tensor, teacher_BD: Tensor, valid_BB: Tensor, anchors: slice) -> Tensor:
-    valid_AB = valid_BB[anchors]
-    cosine_ABB = _cosines(student_BD, valid_AB, anchors)
-    return F.smooth_l1_loss(cosine_ABB, _cosines(teacher_BD, valid_AB, anchors), reduction="sum")
-
-
-def _cosines(rows_BD: Tensor, valid_AB: Tensor, anchors: slice) -> Tensor:
-    side_ABD = rows_BD[None, :, :] - rows_BD[anchors, None, :]
-    length_AB: Tensor = torch.linalg.vector_norm(side_ABD, dim=-1)
-    # A side that is left out has length infinity, and direction and gradient 0.
-    side_ABD = side_ABD / length_AB.masked_fill(~valid_AB, torch.inf)[:, :, None]
     # Autocast would take products of matrices in half precision.
-    with torch.autocast(rows_BD.device.type, enabled=False):
-        return side_ABD @ side_ABD.transpose(1, 2)
+    with torch.no_grad(), torch.autocast(student_BD.device.type, enabled=False):
+        valid_BB = _long_enough(student_BD) & _long_enough(teacher_BD)
+        value, gradient_BD = student_BD.new_zeros(()), torch.zeros_like(student_BD)
+        for first in range(0, count, at_once):
+            anchors = slice(first, first + at_once)
+            value += _add_angles(student_BD, teacher_BD, valid_BB, anchors, gradient_BD)
+    # The difference is 0, and has the gradient that was computed.
+    return (value + ((student_BD - student_BD.detach()) * gradient_BD).sum()) / count**3
+
+
+def _add_angles(
+    student_BD: Tensor, teacher_BD: Tensor, valid_BB: Tensor, anchors: slice, gradient_BD: Tensor
+) -> Tensor:
+    """The sum over the triplets of some anchors; its gradient is added to `gradient_BD`."""
+    unit_ABD, inverse_AB1 = _sides(student_BD, valid_BB, anchors)
+    taught_ABD, _ = _sides(teacher_BD, valid_BB, anchors)
+    gap_ABB = unit_ABD @ unit_ABD.transpose(1, 2) - taught_ABD @ taught_ABD.transpose(1, 2)
+    slope_ABB = gap_ABB.clamp(-1, 1)  # the derivative of smooth L1
+    # A triplet's cosine has two sides, and each pair of sides has two triplets: hence the 2.
+    by_unit_ABD = 2 * (slope_ABB @ unit_ABD)
+    along_AB1 = (by_unit_ABD * unit_ABD).sum(dim=-1, keepdim=True)
+    by_side_ABD = (by_unit_ABD - along_AB1 * unit_ABD) * inverse_AB1
+    gradient_BD += by_side_ABD.sum(dim=0)
+    gradient_BD[anchors] -= by_side_ABD.sum(dim=1)
+    return (slope_ABB * (gap_ABB - slope_ABB / 2)).sum()
+
+
+def _sides(rows_BD: Tensor, valid_BB: Tensor, anchors: slice) -> tuple[Tensor, Tensor]:
+    """From each anchor the directions to all samples and 1 / their distance, both 0 of those left out."""
+    side_ABD = rows_BD[None, :, :] - rows_BD[anchors, None, :]
+    length_AB1: Tensor = torch.linalg.vector_norm(side_ABD, dim=-1, keepdim=True)
+    inverse_AB1 = length_AB1.masked_fill(~valid_BB[anchors, :, None], torch.inf).reciprocal()
+    return side_ABD * inverse_AB1, inverse_AB1
 
 
 def _long_enough(rows_BD: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainables.config.objectives import SpConfig
 from trainables.objectives.representation.terms.composition import beside_kd
-from trainables.objectives.terms.directions import directions
+from trainables.objectives.representation.terms.unit_vectors import unit_or_zero
 from trainables.signals import Losses, Objective, Signals, student_feature, teacher_feature
 from trainables.tensors import at_least_fp32
 
@@ -47,7 +47,7 @@ def similarity_gap(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
     """(1/B²) || G(student) - G(teacher) ||², G being Q Qᵗ (BxB) with each row of length 1 (SP, eq. 1 to 4).
 
     It does not change where a network's rows are rotated or all scaled alike; it does where they are shifted.
-    A row of zeros resembles nothing. No gradient reaches the teacher.
+    A row of zeros resembles nothing and gets no gradient. No gradient reaches the teacher.
     """
     difference_BB = _resemblances(student_BD) - _resemblances(teacher_BD.detach())
     return difference_BB.square().mean()
@@ -60,4 +60,4 @@ def _resemblances(rows_BD: Tensor) -> Tensor:
     rows_BD = rows_BD / lengths_B.square().mean().sqrt().clamp(min=_LEAST_SCALE)
     # Autocast would take products of matrices in half precision.
     with torch.autocast(rows_BD.device.type, enabled=False):
-        return directions(rows_BD @ rows_BD.T, dim=-1)
+        return unit_or_zero(rows_BD @ rows_BD.T)
