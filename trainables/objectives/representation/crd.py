@@ -112,7 +112,8 @@ class CrdObjective(StatefulObjective[CrdConfig]):
                 raw_B, raw_BL = log_scores(unit_BD, *entries, tau=tau)
                 self._fix(which, log_constant(raw_B, raw_BL, drawn.times_BL, **counts))
         log_z = self.log_constants_2[which]
-        return contrast(*log_scores(unit_BD, *entries, tau=tau, log_z=log_z), drawn.times_BL, **counts)
+        scores_B, scores_BL = log_scores(unit_BD, *entries, tau=tau, log_z=log_z)
+        return contrast(scores_B, scores_BL, drawn.times_BL, **counts)
 
     def _fix(self, which: int, log_z: Tensor) -> None:
         # Asked of the device in the first step only: the state may have come with its constants.
