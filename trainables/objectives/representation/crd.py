@@ -104,14 +104,16 @@ class CrdObjective(StatefulObjective[CrdConfig]):
     ) -> Tensor:
         """NCE of embeddings against the other network's bank; the first batch fixes the constant."""
         counts = {"negatives": self.pools.count, "n_samples": self.pools.n_samples}
-        # Indexing copies: the bank changes before the backward pass.
-        scores_B, scores_BL = log_scores(
-            unit_BD, bank_ND[positive_B], bank_ND[drawn.rows_L], tau=self.config.tau
-        )
+        # Copies: the bank changes before the backward pass.
+        entries = bank_ND.index_select(0, positive_B), bank_ND.index_select(0, drawn.rows_L)
+        tau = self.config.tau
         if not self._fixed[which]:
-            self._fix(which, log_constant(scores_B, scores_BL, drawn.times_BL, **counts))
+            with torch.no_grad():
+                raw_B, raw_BL = log_scores(unit_BD, *entries, tau=tau)
+                self._fix(which, log_constant(raw_B, raw_BL, drawn.times_BL, **counts))
         log_z = self.log_constants_2[which]
-        return contrast(scores_B - log_z, scores_BL - log_z, drawn.times_BL, **counts)
+        scores_B, scores_BL = log_scores(unit_BD, *entries, tau=tau, log_z=log_z)
+        return contrast(scores_B, scores_BL, drawn.times_BL, **counts)
 
     def _fix(self, which: int, log_z: Tensor) -> None:
         # Asked of the device in the first step only: the state may have come with its constants.

@@ -21,7 +21,7 @@ class Negatives:
     rows_L: Tensor
     """int64; candidates for all samples of the batch."""
     times_BL: Tensor
-    """How often a candidate was drawn for a sample: bool, or counts where it may be drawn again."""
+    """fp32; how often a candidate was drawn for a sample."""
 
 
 class ClassPools(nn.Module):
@@ -49,8 +49,8 @@ class ClassPools(nn.Module):
         smallest_pool = self.n_labelled - largest if self.n_labelled else self.n_samples - 1
         if smallest_pool < 1:
             raise TrialFailed(
-                f"all {self.n_labelled} labelled training samples are of one class, so none is negative to "
-                "any of them; crd needs samples of two classes"
+                f"all {self.n_labelled} labelled training samples are of one class, so there is no "
+                "negative for any of them; crd needs samples of two classes"
             )
         self.repeats = when_short is Shortage.REPEAT and negatives > smallest_pool
         self.count = negatives if when_short is Shortage.REPEAT else min(negatives, smallest_pool)
@@ -72,14 +72,15 @@ class ClassPools(nn.Module):
         if self.draw is NegativeDraw.SAMPLE or self.repeats:
             distinct_BN = self._own_draws(self._eligible(everything_N, rows_B, labels_B))
             if not self.repeats:
-                return Negatives(everything_N, distinct_BN)
+                return Negatives(everything_N, distinct_BN.float())
             short_B = self._pool_sizes(labels_B) < self.count
-            times_BN = torch.where(short_B[:, None], self._repeated(rows_B, labels_B), distinct_BN.long())
-            return Negatives(everything_N, times_BN)
+            times_BN = torch.where(short_B[:, None], self._repeated(rows_B, labels_B), distinct_BN)
+            return Negatives(everything_N, times_BN.float())
         enough = min(self.n_samples, self.count + self._passed_over)
         rows_L = torch.randperm(self.n_samples, device=rows_B.device)[:enough]
         eligible_BL = self._eligible(rows_L, rows_B, labels_B)
-        return Negatives(rows_L, eligible_BL & (eligible_BL.cumsum(dim=-1, dtype=torch.int32) <= self.count))
+        first_BL = eligible_BL.cumsum(dim=-1, dtype=torch.int32) <= self.count
+        return Negatives(rows_L, (eligible_BL & first_BL).float())
 
     def of_the_same_class(self, rows_B: Tensor, labels_B: Tensor) -> Tensor:
         """For each sample the row of a random training sample of its class, itself among them.

@@ -21,17 +21,20 @@ _LINEAR_FROM: Final = 40.0
 
 
 def log_scores(
-    unit_BD: Tensor, positive_BD: Tensor, candidates_LD: Tensor, *, tau: float
+    unit_BD: Tensor, positive_BD: Tensor, candidates_LD: Tensor, *, tau: float, log_z: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """(B of the positives, BxL of the candidates): <entry, embedding> / tau; no gradient reaches the entries.
+    """(B of the positives, BxL of the candidates): <entry, embedding> / tau - log Z.
 
-    The exponentials of these are the paper's scores, up to the constant Z.
+    The exponentials of these are the paper's scores; without `log_z`, those with a Z of 1. The entries get
+    no gradient.
     """
     with torch.autocast(unit_BD.device.type, enabled=False):  # which would take products in half precision
-        unit_BD = at_least_fp32(unit_BD)
-        positive_B = (unit_BD * positive_BD.detach().to(unit_BD.dtype)).sum(dim=-1)
-        candidates_BL = unit_BD @ candidates_LD.detach().to(unit_BD.dtype).T
-    return positive_B / tau, candidates_BL / tau
+        scaled_BD = at_least_fp32(unit_BD) / tau
+        shift = scaled_BD.new_zeros(()) if log_z is None else -log_z.to(scaled_BD.dtype)
+        positive_B = (scaled_BD * positive_BD.detach().to(scaled_BD.dtype)).sum(dim=-1) + shift
+        # One pass over BxL instead of three: the temperature is in the embeddings, the shift in the product.
+        candidates_BL = torch.addmm(shift, scaled_BD, candidates_LD.detach().to(scaled_BD.dtype).T)
+    return positive_B, candidates_BL
 
 
 def log_constant(
@@ -49,7 +52,7 @@ def log_constant(
 def contrast(
     positive_B: Tensor, candidates_BL: Tensor, times_BL: Tensor, *, negatives: int, n_samples: int
 ) -> Tensor:
-    """-mean over samples of log(o_0 / (o_0 + q + eps)) + Σ_k log(q / (o_k + q + eps)), k the negatives drawn.
+    """-mean over samples of [log(o_0 / (o_0 + q + eps)) + Σ_k log(q / (o_k + q + eps))] with k the negatives.
 
     The scores are log o, with Z taken off; q = negatives / N is the density of uniform noise, eps 1e-7
     (Tian et al., section 3, as in the released code). In log space: with c = log(q + eps) the sum is
