@@ -46,6 +46,9 @@ TERMS: Final = {
     "rkd": {"ce", "kd", "distance", "angle"},
     "pkt": {"ce", "kd", "neighbours"},
     "at": {"ce", "kd", "attention"},
+    "fitnet": {"ce", "kd", "hint"},
+    "reviewkd": {"ce", "kd", "review"},
+    "tat": {"ce", "kd", "tat"},
     "mlld": {"ce_weak", "ce_strong", "kd_weak", "kd_strong", "class", "batch"},
     "crld": {"ce_weak", "ce_strong", "within", "cross"},
     "crd": {"ce", "kd", "crd_student", "crd_teacher"},
@@ -70,6 +73,9 @@ STATEFUL: Final[dict[str, set[str]]] = {
     "simreg": {"head"},
     "srd": {"head"},
     "thkd": set(),  # as wide as the teacher: nothing stands between them
+    "fitnet": {"regressor"},
+    "reviewkd": {"review"},
+    "tat": {"gamma", "phi"},
 }
 # What is not 0 where student and teacher are equal: DIST's denominator has 1e-8 of its own.
 LEFT_OVER: Final = {"dist": 1e-4, "cbd": 1e-6, "thkd": 1e-6}
@@ -91,6 +97,9 @@ UNTOLD: Final = {
     ("simreg", "simreg"),
     ("srd", "srd_logits"),
     ("srd", "srd_embedding"),
+    ("fitnet", "hint"),
+    ("reviewkd", "review"),
+    ("tat", "tat"),
 }
 # These gain by other than equal logits.
 NEVER_ZERO: Final = {"ckd", "akd", *(name for name, _ in UNTOLD)}

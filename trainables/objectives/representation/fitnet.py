@@ -9,15 +9,14 @@ from torch import Tensor, nn
 
 from trainables.config.objective_base import EMBEDDING
 from trainables.config.representation.maps import FitnetConfig
-from trainables.objectives.representation.terms.batch_norm import BatchNormOfMaps
+from trainables.objectives.representation.terms.composition import beside_kd
+from trainables.objectives.representation.terms.heads import BatchNorm, head_output
 from trainables.objectives.representation.terms.maps import (
     Shape,
     map_shape,
     mean_square,
-    through,
-    width_of,
+    vector_width,
 )
-from trainables.objectives.terms.divergences import kd_divergence_B, label_loss
 from trainables.signals import Losses, Setting, Signals, StatefulObjective, student_feature, teacher_feature
 
 
@@ -41,8 +40,8 @@ class FitnetObjective(StatefulObjective[FitnetConfig]):
         theirs, ours = self.setting.teacher_shapes, self.setting.student_shapes
         if config.hint == EMBEDDING:
             self.regressor: nn.Module = nn.Linear(
-                width_of(ours, EMBEDDING, whose="student", objective="fitnet"),
-                width_of(theirs, EMBEDDING, whose="teacher", objective="fitnet"),
+                vector_width(ours, EMBEDDING, whose="student", objective="fitnet"),
+                vector_width(theirs, EMBEDDING, whose="teacher", objective="fitnet"),
             )
         else:
             self.regressor = map_regressor(
@@ -55,15 +54,9 @@ class FitnetObjective(StatefulObjective[FitnetConfig]):
         """The losses of one step; only `total` carries gradient."""
         config = self.config.at(signals.epoch, signals.epochs)
         (given,), (taught,) = config.student_features, config.teacher_features
-        regressed = through(self.regressor, student_feature(signals, "weak", given))
+        regressed = head_output(self.regressor, student_feature(signals, "weak", given))
         hint = mean_square(regressed, teacher_feature(signals, "weak", taught))
-        ce = label_loss(signals, "weak")
-        kd = kd_divergence_B(
-            signals.student["weak"], signals.teacher["weak"].logits_BC, temperature=config.temperature
-        ).mean()
-        total = config.ce_weight * ce + config.hint_weight * hint + config.kd_weight * kd
-        terms = {"ce": ce.detach(), "hint": hint.detach(), "kd": kd.detach()}
-        return Losses(total=total, terms=terms, gauges={})
+        return beside_kd(signals, config, {"hint": (config.hint_weight, hint)})
 
 
 def map_regressor(student: Shape, teacher: Shape, *, relu: bool) -> nn.Module:
@@ -88,7 +81,7 @@ def map_regressor(student: Shape, teacher: Shape, *, relu: bool) -> nn.Module:
         before = [_Resized((theirs_high, theirs_across))]
         layer = nn.Conv2d(wide, out, 1, bias=False)
     after = [nn.ReLU()] if relu else []
-    return nn.Sequential(*before, layer, BatchNormOfMaps(out), *after)
+    return nn.Sequential(*before, layer, BatchNorm(out), *after)
 
 
 class _Resized(nn.Module):

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from trainables.config.objective_base import EMBEDDING
 from trainables.config.representation.maps import ReviewkdConfig
-from trainables.objectives.representation.terms.batch_norm import BatchNormOfMaps
+from trainables.objectives.representation.terms.composition import beside_kd
+from trainables.objectives.representation.terms.heads import BatchNorm
 from trainables.objectives.representation.terms.maps import (
     Shape,
     map_shape,
     mean_square,
     nearest_to,
-    width_of,
+    vector_width,
 )
-from trainables.objectives.terms.divergences import kd_divergence_B, label_loss
 from trainables.signals import Losses, Setting, Signals, StatefulObjective, student_feature, teacher_feature
 from trainables.tensors import at_least_fp32
 
@@ -61,13 +61,7 @@ class ReviewkdObjective(StatefulObjective[ReviewkdConfig]):
         taught = [_as_map(teacher_feature(signals, "weak", name)) for name in config.teacher_features]
         levels = [hierarchical_distance(o, t) for o, t in zip(self.review(given), taught, strict=True)]
         review = torch.stack(levels).sum()
-        ce = label_loss(signals, "weak")
-        kd = kd_divergence_B(
-            signals.student["weak"], signals.teacher["weak"].logits_BC, temperature=config.temperature
-        ).mean()
-        total = config.ce_weight * ce + config.review_weight * review + config.kd_weight * kd
-        terms = {"ce": ce.detach(), "review": review.detach(), "kd": kd.detach()}
-        return Losses(total=total, terms=terms, gauges={})
+        return beside_kd(signals, config, {"review": (config.review_weight, review)})
 
 
 class Review(nn.Module):
@@ -131,7 +125,7 @@ def hierarchical_distance(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
 
 def _level_shape(shapes: Mapping[str, tuple[int, ...]], name: str, whose: str) -> Shape:
     if name == EMBEDDING:
-        return width_of(shapes, name, whose=whose, objective="reviewkd"), 1, 1
+        return vector_width(shapes, name, whose=whose, objective="reviewkd"), 1, 1
     return map_shape(shapes, name, whose=whose, objective="reviewkd")
 
 
@@ -141,4 +135,4 @@ def _as_map(feature: Tensor) -> Tensor:
 
 
 def _convolved(channels: int, out: int, side: int) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(channels, out, side, padding=side // 2, bias=False), BatchNormOfMaps(out))
+    return nn.Sequential(nn.Conv2d(channels, out, side, padding=side // 2, bias=False), BatchNorm(out))

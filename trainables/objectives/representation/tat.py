@@ -8,10 +8,10 @@ from torch import nn
 
 from trainables.config.representation.maps import LAST_MAP, TatConfig, Theta, UnequalMaps
 from trainables.errors import TrialFailed
-from trainables.objectives.representation.terms.batch_norm import BatchNormOfMaps
-from trainables.objectives.representation.terms.maps import map_shape, pooled_to, through
+from trainables.objectives.representation.terms.composition import beside_kd
+from trainables.objectives.representation.terms.heads import BatchNorm, head_output
+from trainables.objectives.representation.terms.maps import map_shape, pooled_to
 from trainables.objectives.representation.terms.target_aware import whole_map_loss
-from trainables.objectives.terms.divergences import kd_divergence_B, label_loss
 from trainables.signals import Losses, Setting, Signals, StatefulObjective, student_feature, teacher_feature
 
 
@@ -54,17 +54,11 @@ class TatObjective(StatefulObjective[TatConfig]):
         config = self.config.at(signals.epoch, signals.epochs)
         given_BCHW = pooled_to(student_feature(signals, "weak", LAST_MAP), self.size)
         taught_BCHW = pooled_to(teacher_feature(signals, "weak", LAST_MAP), self.size)
-        query_BCHW, value_BCHW = through(self.gamma, given_BCHW), through(self.phi, given_BCHW)
-        key_BCHW = through(self.theta, taught_BCHW)
+        query_BCHW, value_BCHW = head_output(self.gamma, given_BCHW), head_output(self.phi, given_BCHW)
+        key_BCHW = head_output(self.theta, taught_BCHW)
         tat = whole_map_loss(query_BCHW, value_BCHW, key_BCHW, taught_BCHW, config.orientation)
-        ce = label_loss(signals, "weak")
-        kd = kd_divergence_B(
-            signals.student["weak"], signals.teacher["weak"].logits_BC, temperature=config.temperature
-        ).mean()
-        total = config.ce_weight * ce + config.tat_weight * tat + config.kd_weight * kd
-        terms = {"ce": ce.detach(), "tat": tat.detach(), "kd": kd.detach()}
-        return Losses(total=total, terms=terms, gauges={})
+        return beside_kd(signals, config, {"tat": (config.tat_weight, tat)})
 
 
 def _convolved(channels: int, out: int) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(channels, out, 3, padding=1, bias=False), BatchNormOfMaps(out))
+    return nn.Sequential(nn.Conv2d(channels, out, 3, padding=1, bias=False), BatchNorm(out))

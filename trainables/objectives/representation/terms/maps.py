@@ -1,4 +1,4 @@
-"""Feature maps of two networks: their shapes, a common size, and layers between them in full precision."""
+"""Feature maps of two networks: their shapes, a common size, and their distance."""
 
 # B = samples in the batch, C = channels, D = numbers in an embedding, H, W = height and width
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainables.errors import TrialFailed
 
@@ -34,7 +34,7 @@ def map_shape(shapes: Mapping[str, tuple[int, ...]], name: str, *, whose: str, o
     return shape[0], shape[1], shape[2]
 
 
-def width_of(shapes: Mapping[str, tuple[int, ...]], name: str, *, whose: str, objective: str) -> int:
+def vector_width(shapes: Mapping[str, tuple[int, ...]], name: str, *, whose: str, objective: str) -> int:
     """The numbers in a sample's embedding.
 
     Raises:
@@ -58,17 +58,6 @@ def pooled_to(map_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
 def nearest_to(map_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
     """The map resized to that height and width, each position the nearest's; itself where it has them."""
     return map_BCHW if tuple(map_BCHW.shape[-2:]) == size else F.interpolate(map_BCHW, size, mode="nearest")
-
-
-def through(module: nn.Module, feature: Tensor) -> Tensor:
-    """What the module makes of the feature, in the precision of the module's weights, outside autocast.
-
-    Such modules keep fp32 weights; a test may bring a whole objective to float64.
-    """
-    weight = next(module.parameters(), feature)
-    with torch.autocast(feature.device.type, enabled=False):
-        made: Tensor = module(feature.to(weight.dtype))
-    return made
 
 
 def mean_square(student: Tensor, teacher: Tensor) -> Tensor:
