@@ -37,7 +37,7 @@ from trainables.signals import Losses, Signals
 
 # B = samples in the batch, C = classes
 # In these a sample is told from, or ranked among, the others of its batch.
-COUPLED: Final = {"dist", "clkd", "ckd", "mlld", "sp", "rkd", "pkt"}
+COUPLED: Final = {"dist", "clkd", "ckd", "mlld", "sp", "rkd", "pkt", "mlkd", "sskd", "hsakd"}
 ALONE: Final = [name for name in OBJECTIVE_CONFIGS if name not in COUPLED]
 TWO_CLASSES: Final = (
     [[1.0, -0.5], [0.2, 0.8], [-0.3, 0.4]],
