@@ -17,18 +17,19 @@ from torch import Tensor
 from trainables.config.objective_base import ROTATED
 from trainables.objectives.terms.directions import directions
 from trainables.objectives.terms.divergences import kd_divergence_B
+from trainables.tensors import at_least_fp32
 
 TURNS: Final = len(ROTATED)
 
 
 def in_rows(by_bank: Mapping[str, Tensor]) -> Tensor:
-    """The rows of the banks of `ROTATED`, B of each, as R rows."""
-    return torch.stack([by_bank[bank] for bank in ROTATED], dim=1).flatten(0, 1)
+    """The rows of the banks of `ROTATED`, B of each, as R rows, at least in fp32."""
+    return torch.stack([at_least_fp32(by_bank[bank]) for bank in ROTATED], dim=1).flatten(0, 1)
 
 
 def turned_and_upright(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Of R rows, the A of turned images and the N of upright ones."""
-    by_image = rows.unflatten(0, (-1, TURNS))
+    by_image = rows.reshape(-1, TURNS, *rows.shape[1:])
     return by_image[:, 1:].flatten(0, 1), by_image[:, 0]
 
 
@@ -62,4 +63,4 @@ def joint_labels_R(labels_B: Tensor) -> Tensor:
 
 def class_scores_BC(joint_BJ: Tensor) -> Tensor:
     """What joint logits say of each class: the sum of its four, which lie together."""
-    return joint_BJ.unflatten(-1, (-1, TURNS)).sum(dim=-1)
+    return joint_BJ.reshape(len(joint_BJ), -1, TURNS).sum(dim=-1)
