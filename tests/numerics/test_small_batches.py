@@ -37,7 +37,7 @@ from trainables.signals import Losses, Signals
 
 # B = samples in the batch, C = classes
 # In these a sample is told from, or ranked among, the others of its batch.
-COUPLED: Final = {"dist", "clkd", "ckd", "mlld", "sp", "rkd", "pkt"}
+COUPLED: Final = {"dist", "clkd", "ckd", "mlld", "sp", "rkd", "pkt", "tintem"}
 ALONE: Final = [name for name in OBJECTIVE_CONFIGS if name not in COUPLED]
 TWO_CLASSES: Final = (
     [[1.0, -0.5], [0.2, 0.8], [-0.3, 0.4]],
@@ -61,7 +61,8 @@ def sample(signals: Signals, row: int) -> Signals:
     part = slice(row, row + 1)
     students = {bank: value_BC[part] for bank, value_BC in signals.student.items()}
     teachers = {bank: signal.logits_BC[part] for bank, signal in signals.teacher.items()}
-    return complete(signals_of(students, teachers, [int(signals.labels_B[row])]))
+    images = {bank: shown_BCHW[part] for bank, shown_BCHW in signals.images.items()}
+    return complete(signals_of(students, teachers, [int(signals.labels_B[row])], images=images))
 
 
 def two_classes(*, grad: bool = False) -> Signals:

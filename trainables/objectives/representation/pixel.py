@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -104,9 +105,9 @@ class SuperResolution(nn.Module):
 
     def forward(self, map_BCHW: Tensor) -> Tensor:
         """Images BxCxHxW; what lies below or to the right of their size is cut off."""
-        enlarged_BCHW = self.activate(self.shuffle(self.spread(map_BCHW)))
-        image_BCHW: Tensor = enlarged_BCHW[..., : self.height, : self.width]
-        return image_BCHW
+        with torch.autocast(map_BCHW.device.type, enabled=False):
+            enlarged_BCHW: Tensor = self.activate(self.shuffle(self.spread(map_BCHW)))
+        return enlarged_BCHW[..., : self.height, : self.width]
 
 
 def absolute_difference(drawn_BCHW: Tensor, image_BCHW: Tensor) -> Tensor:

@@ -66,7 +66,8 @@ class TintemObjective(StatefulObjective[TintemConfig]):
         config = self.config.at(signals.epoch, signals.epochs)
         (name,) = config.student_features
         student, teacher = student_feature(signals, _BANK, name), teacher_feature(signals, _BANK, name)
-        narrowed = self.narrow(teacher)
+        with torch.autocast(teacher.device.type, enabled=False):
+            narrowed = self.narrow(teacher)
         terms = {
             "token": cosine_distance(self._image_row(student), self._image_row(narrowed)),
             "global": angle_divergence(self._image_row(teacher), self._image_row(narrowed), self._taus()),
@@ -115,7 +116,9 @@ def pair_log_probabilities(rows_ND: Tensor, temperatures: tuple[float, ...]) -> 
     n_rows = rows_ND.shape[-2]
     unit_ND = directions(rows_ND, dim=-1)
     taus_T11 = unit_ND.new_tensor(temperatures)[:, None, None]
-    cosines_TNN = (unit_ND @ unit_ND.mT).unsqueeze(-3) / taus_T11
+    # Autocast would take the product in half precision, and a temperature of 0.01 its errors times 100.
+    with torch.autocast(unit_ND.device.type, enabled=False):
+        cosines_TNN = (unit_ND @ unit_ND.mT).unsqueeze(-3) / taus_T11
     itself_NN = torch.eye(n_rows, dtype=torch.bool, device=unit_ND.device)
     # -inf meets no other -inf: each row has another entry, and the diagonal is not looked at again.
     mass_TN = cosines_TNN.masked_fill(itself_NN, -torch.inf).logsumexp(dim=-1)
