@@ -109,6 +109,19 @@ REFERENCE: Final[MappingProxyType[str, tuple[str, Ranges]]] = MappingProxyType(
                 "kd_weight": one_of(0, 0.5),
             },
         ),
+        "tintem": (
+            "tintem",
+            {"token_weight": (0.3, 3), "global_weight": (0.3, 3), "tau_scale": (0.5, 5)},
+        ),
+        "pixel": ("pixel", {"eta": (1, 50)}),
+        "deit": (
+            "deit",
+            {
+                "form": one_of("hard", "soft"),
+                "distillation_weight": (0.05, 2),
+                "temperature": one_of(1, 2, 3, 4, 6),
+            },
+        ),
     }
 )
 # What the papers, or the authors' code, take on CIFAR-100.
@@ -190,6 +203,24 @@ DEFAULTS: Final[MappingProxyType[str, dict[str, Scalar]]] = MappingProxyType(
             "unequal_maps": "refuse",
             "kd_weight": 0,
             "temperature": 1,
+        },
+        "tintem": {
+            "level": "embedding",
+            "token_weight": 1,
+            "feature_weight": 1,
+            "global_weight": 1,
+            "local_weight": 1,
+            "tau_scale": 1,
+            "ce_weight": 0,
+            "kd_weight": 0,
+        },
+        "pixel": {"ce_weight": 0.1, "kd_weight": 0.9, "temperature": 4, "eta": 50, "feature_weight": 0},
+        "deit": {
+            "form": "hard",
+            "ce_weight": 0.5,
+            "distillation_weight": 0.5,
+            "temperature": 3,
+            "kd_weight": 0,
         },
         "ls": {"smoothing": 0.1},
     }
