@@ -57,6 +57,7 @@ def features_of(logits_BC: Tensor) -> dict[str, Tensor]:
         found["embedding"] = embedding_BD
         found["tokens"] = embedding_BD[:, None, :] * _pattern("tokens", (TOKENS, width), embedding_BD)
         found["ss_head"] = embedding_BD @ _pattern("ss_head", (width, width), embedding_BD)
+        found |= {"class_logits": logits_BC, "distillation_logits": logits_BC}
         joint_B4C = logits_BC.repeat_interleave(4, dim=-1)
         for branch in ("branch1", "branch2", "branch3", "branch4"):
             found[branch] = joint_B4C + _pattern(branch, (joint_B4C.shape[-1],), joint_B4C)

@@ -58,6 +58,9 @@ TERMS: Final = {
     "mlkd": {"ce", "kd", "individual", "relation", "category"},
     "sskd": {"ce", "kd", "tf", "ss"},
     "hsakd": {"ce", "kd", "branches", "branch1", "branch2", "branch3"},
+    "tintem": {"token", "global", "ce", "kd"},
+    "pixel": {"ce", "kd", "image"},
+    "deit": {"ce", "distillation", "kd"},
 }
 GAUGES: Final[dict[str, set[str]]] = {
     "dkd": {"warmup"},
@@ -68,6 +71,7 @@ GAUGES: Final[dict[str, set[str]]] = {
     "crld": {"kept_weak", "kept_strong"},
     "crd": {"negatives"},
     "sskd": {"kept_tf", "kept_ss"},
+    "deit": {"agreement"},
 }
 # The names of what a course keeps of them, of a module that one: checkpoints of earlier versions hold these.
 STATEFUL: Final[dict[str, set[str]]] = {
@@ -83,6 +87,8 @@ STATEFUL: Final[dict[str, set[str]]] = {
     "mlkd": {"individual_head", "relation_head", "student_projection", "teacher_projection"},
     "sskd": {"head"},
     "hsakd": {"branches"},
+    "tintem": {"narrow"},
+    "pixel": {"draw"},
 }
 # What is not 0 where student and teacher are equal: DIST's denominator has 1e-8 of its own.
 LEFT_OVER: Final = {"dist": 1e-4, "cbd": 1e-6, "thkd": 1e-6}
@@ -94,6 +100,7 @@ FLAT: Final = {
     ("dist", "intra"): 16.0,
     ("ckd", "contrast"): math.log(3),
     ("akd", "soft"): math.log(5),
+    ("deit", "distillation"): math.log(5),
     # All positions vote for class 0. One of the labels is another: the rest share 0.4 and thrice 0.2.
     ("zipf", "zipf"): (0.4 * math.log(1.6) + 0.6 * math.log(0.8)) / 3,
 }
@@ -107,6 +114,8 @@ UNTOLD: Final = {
     ("fitnet", "hint"),
     ("reviewkd", "review"),
     ("tat", "tat"),
+    ("tintem", "token"),
+    ("pixel", "image"),
     ("mlkd", "individual"),
     ("mlkd", "category"),
     *(("hsakd", term) for term in TERMS["hsakd"] if term.startswith("branch")),

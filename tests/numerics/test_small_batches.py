@@ -54,6 +54,7 @@ COUPLED: Final = {
     "mlkd",
     "sskd",
     "hsakd",
+    "tintem",
 }
 ALONE: Final = [name for name in OBJECTIVE_CONFIGS if name not in COUPLED]
 TWO_CLASSES: Final = (
@@ -78,7 +79,8 @@ def sample(signals: Signals, row: int) -> Signals:
     part = slice(row, row + 1)
     students = {bank: value_BC[part] for bank, value_BC in signals.student.items()}
     teachers = {bank: signal.logits_BC[part] for bank, signal in signals.teacher.items()}
-    return complete(signals_of(students, teachers, [int(signals.labels_B[row])]))
+    images = {bank: shown_BCHW[part] for bank, shown_BCHW in signals.images.items()}
+    return complete(signals_of(students, teachers, [int(signals.labels_B[row])], images=images))
 
 
 def two_classes(*, grad: bool = False) -> Signals:

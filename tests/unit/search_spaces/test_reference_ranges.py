@@ -125,6 +125,19 @@ REFERENCE: Final[MappingProxyType[str, tuple[str, Ranges]]] = MappingProxyType(
             },
         ),
         "hsakd": ("hsakd", {"temperature": one_of(2, 3, 4, 5), "branch_weight": (0.5, 2)}),
+        "tintem": (
+            "tintem",
+            {"token_weight": (0.3, 3), "global_weight": (0.3, 3), "tau_scale": (0.5, 5)},
+        ),
+        "pixel": ("pixel", {"eta": (1, 50)}),
+        "deit": (
+            "deit",
+            {
+                "form": one_of("hard", "soft"),
+                "distillation_weight": (0.05, 2),
+                "temperature": one_of(1, 2, 3, 4, 6),
+            },
+        ),
     }
 )
 # What the papers, or the authors' code, take on CIFAR-100.
@@ -229,6 +242,24 @@ DEFAULTS: Final[MappingProxyType[str, dict[str, Scalar]]] = MappingProxyType(
             "ratio_ss": 0.75,
         },
         "hsakd": {"ce_weight": 1, "kd_weight": 1, "branch_weight": 1, "temperature": 3, "stages": 3},
+        "tintem": {
+            "level": "embedding",
+            "token_weight": 1,
+            "feature_weight": 1,
+            "global_weight": 1,
+            "local_weight": 1,
+            "tau_scale": 1,
+            "ce_weight": 0,
+            "kd_weight": 0,
+        },
+        "pixel": {"ce_weight": 0.1, "kd_weight": 0.9, "temperature": 4, "eta": 50, "feature_weight": 0},
+        "deit": {
+            "form": "hard",
+            "ce_weight": 0.5,
+            "distillation_weight": 0.5,
+            "temperature": 3,
+            "kd_weight": 0,
+        },
         "ls": {"smoothing": 0.1},
     }
 )

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from trainables.config.representation.inputs import FIRST_CONV, LAST, PixelConfig
 from trainables.errors import TrialFailed
-from trainables.objectives.terms.divergences import kd_divergence_B, label_loss
+from trainables.objectives.representation.terms.composition import beside_kd
+from trainables.objectives.representation.terms.heads import head_output
 from trainables.signals import Losses, Setting, Signals, StatefulObjective, student_feature, teacher_feature
 from trainables.tensors import at_least_fp32
 
@@ -64,21 +65,17 @@ class PixelObjective(StatefulObjective[PixelConfig]):
             ValueError: the signals lack images or a feature.
         """
         config = self.config.at(signals.epoch, signals.epochs)
-        ce = label_loss(signals, _BANK)
-        teacher_BC = signals.teacher[_BANK].logits_BC
-        kd = kd_divergence_B(signals.student[_BANK], teacher_BC, temperature=config.temperature).mean()
-        total, terms = config.ce_weight * ce + config.kd_weight * kd, {"ce": ce, "kd": kd}
+        own = {}
         if self.draw is not None:
             if _BANK not in signals.images:
                 raise ValueError("pixel draws the student's images; serve it signals with images")
-            drawn_BCHW = self.draw(student_feature(signals, _BANK, FIRST_CONV))
-            terms["image"] = absolute_difference(drawn_BCHW, signals.images[_BANK])
-            total = total + config.eta * terms["image"]
+            drawn_BCHW = head_output(self.draw, student_feature(signals, _BANK, FIRST_CONV))
+            own["image"] = (config.eta, absolute_difference(drawn_BCHW, signals.images[_BANK]))
         if self.config.feature_weight > 0:
             student_BCHW = student_feature(signals, _BANK, LAST)
-            terms["feature"] = enlarged_difference(student_BCHW, teacher_feature(signals, _BANK, LAST))
-            total = total + config.feature_weight * terms["feature"]
-        return Losses(total=total, terms={name: term.detach() for name, term in terms.items()}, gauges={})
+            difference = enlarged_difference(student_BCHW, teacher_feature(signals, _BANK, LAST))
+            own["feature"] = (config.feature_weight, difference)
+        return beside_kd(signals, config, own)
 
 
 class SuperResolution(nn.Module):
@@ -104,9 +101,8 @@ class SuperResolution(nn.Module):
 
     def forward(self, map_BCHW: Tensor) -> Tensor:
         """Images BxCxHxW; what lies below or to the right of their size is cut off."""
-        enlarged_BCHW = self.activate(self.shuffle(self.spread(map_BCHW)))
-        image_BCHW: Tensor = enlarged_BCHW[..., : self.height, : self.width]
-        return image_BCHW
+        enlarged_BCHW: Tensor = self.activate(self.shuffle(self.spread(map_BCHW)))
+        return enlarged_BCHW[..., : self.height, : self.width]
 
 
 def absolute_difference(drawn_BCHW: Tensor, image_BCHW: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from trainables.config.representation.tokens import ImageRow, TintemConfig, TintemLevel
 from trainables.errors import TrialFailed
+from trainables.objectives.representation.terms.composition import beside_kd
+from trainables.objectives.representation.terms.heads import head_output
 from trainables.objectives.terms.directions import directions
-from trainables.objectives.terms.divergences import kd_divergence_B, label_loss
 from trainables.signals import Losses, Setting, Signals, StatefulObjective, student_feature, teacher_feature
 from trainables.tensors import at_least_fp32
 
@@ -66,20 +67,17 @@ class TintemObjective(StatefulObjective[TintemConfig]):
         config = self.config.at(signals.epoch, signals.epochs)
         (name,) = config.student_features
         student, teacher = student_feature(signals, _BANK, name), teacher_feature(signals, _BANK, name)
-        narrowed = self.narrow(teacher)
-        terms = {
-            "token": cosine_distance(self._image_row(student), self._image_row(narrowed)),
-            "global": angle_divergence(self._image_row(teacher), self._image_row(narrowed), self._taus()),
+        narrowed = head_output(self.narrow, teacher)
+        image, wide, narrow = (self._image_row(each) for each in (student, teacher, narrowed))
+        own = {
+            "token": (config.token_weight, cosine_distance(image, narrow)),
+            "global": (config.global_weight, angle_divergence(wide, narrow, self._taus())),
         }
         if config.level is TintemLevel.TOKENS:
-            terms["feature"] = cosine_distance(student.flatten(1), narrowed.flatten(1))
-            terms["local"] = angle_divergence(teacher, narrowed, self._taus())
-        terms["ce"] = label_loss(signals, _BANK)
-        terms["kd"] = kd_divergence_B(
-            signals.student[_BANK], signals.teacher[_BANK].logits_BC, temperature=config.temperature
-        ).mean()
-        total = torch.stack([getattr(config, f"{name}_weight") * term for name, term in terms.items()]).sum()
-        return Losses(total=total, terms={name: term.detach() for name, term in terms.items()}, gauges={})
+            flat = cosine_distance(student.flatten(1), narrowed.flatten(1))
+            local = angle_divergence(teacher, narrowed, self._taus())
+            own |= {"feature": (config.feature_weight, flat), "local": (config.local_weight, local)}
+        return beside_kd(signals, config, own)
 
     def _image_row(self, feature: Tensor) -> Tensor:
         """What stands for each image, of its embedding or its tokens."""
@@ -115,7 +113,9 @@ def pair_log_probabilities(rows_ND: Tensor, temperatures: tuple[float, ...]) -> 
     n_rows = rows_ND.shape[-2]
     unit_ND = directions(rows_ND, dim=-1)
     taus_T11 = unit_ND.new_tensor(temperatures)[:, None, None]
-    cosines_TNN = (unit_ND @ unit_ND.mT).unsqueeze(-3) / taus_T11
+    # Autocast would take the product in half precision, and a temperature of 0.01 its errors times 100.
+    with torch.autocast(unit_ND.device.type, enabled=False):
+        cosines_TNN = (unit_ND @ unit_ND.mT).unsqueeze(-3) / taus_T11
     itself_NN = torch.eye(n_rows, dtype=torch.bool, device=unit_ND.device)
     # -inf meets no other -inf: each row has another entry, and the diagonal is not looked at again.
     mass_TN = cosines_TNN.masked_fill(itself_NN, -torch.inf).logsumexp(dim=-1)
