@@ -1,21 +1,28 @@
-"""How a search space lets its points be proposed: the searcher, its first points, and what it weighs."""
+"""How a search space lets its points be proposed and ranked: searcher, first points, figure, costs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator
 
 from search_spaces.scheduler_config import FifoScheduler, SchedulerBase
+from search_spaces.sections import Section
 from trainables.config import Config, Cost
 from trainables.config.base import Scalar
+from trainables.config.metrics import RankBy
+from trainables.config.objectives import OBJECTIVE_CONFIGS
 
 Point = Annotated[dict[str, Scalar], Field(min_length=1)]
 
 
 def _points_tag(value: object) -> str:
     return "list" if isinstance(value, list | tuple) else "word"
+
+
+def _is_accuracy(figure: RankBy) -> bool:
+    return figure is RankBy.ACCURACY
 
 
 def _are_none(costs: Sequence[Cost]) -> bool:
@@ -41,11 +48,19 @@ class SearchConfig(Config):
         description="every objective gets as many trials as the others, in turns, and its best one is a "
         "finalist: for comparisons of objectives, each at its best",
     )
+    rank_by: RankBy = Field(
+        RankBy.ACCURACY,
+        exclude_if=_is_accuracy,  # left out of plain data, as `minimise`
+        description="the figure that epochs, students and finalists are ranked by: accuracy; or, of what the "
+        "features of students without labels are worth, knn_accuracy (the nearest training images vote) or "
+        "probe_accuracy (logistic regression on frozen features), of at most 20,000 training images, at the "
+        "price of a pass over these with every epoch",
+    )
     minimise: tuple[Cost, ...] = Field(
         (),
         # Left out of plain data where there are none: other searches keep the ids that they had before.
         exclude_if=_are_none,
-        description="costs that optuna weighs against accuracy, as [params] or [latency_ms, params]",
+        description="costs that optuna weighs against that figure, as [params] or [latency_ms, params]",
     )
 
     @field_validator("minimise")
@@ -72,12 +87,31 @@ def why_not_minimised(search: SearchConfig, scheduler: SchedulerBase) -> tuple[t
     if search.minimise and search.algorithm != "optuna":
         return (
             ("search", "algorithm"),
-            f"{search.algorithm} weighs no costs against accuracy; with search.minimise allowed: optuna",
+            f"{search.algorithm} weighs no costs against {search.rank_by.label}; with search.minimise "
+            "allowed: optuna",
         )
     if search.minimise and not isinstance(scheduler, FifoScheduler):
         return (
             ("scheduler", "name"),
-            "it judges trials by accuracy alone, so it would stop the small students that search.minimise "
-            "asks for; with search.minimise allowed: fifo",
+            f"it judges trials by {search.rank_by.label} alone, so it would stop the small students that "
+            "search.minimise asks for; with search.minimise allowed: fifo",
         )
     return None
+
+
+def why_not_ranked(search: SearchConfig, objectives: Mapping[str, Section]) -> str | None:
+    """The reason for which accuracy cannot rank the students of these objectives; none where it can.
+
+    It says nothing where no objective, with none of its hyper-parameters here, teaches a student's answers.
+    """
+    if search.rank_by.is_of_features or not objectives:
+        return None
+    for name, section in objectives.items():
+        if any(OBJECTIVE_CONFIGS[name].from_plain(corner).learns_classes for corner in section.corners()):
+            return None
+    who = f"{', '.join(objectives)} teach{'' if len(objectives) > 1 else 'es'}"
+    features = " or ".join(figure for figure in RankBy if figure.is_of_features)
+    return (
+        f"found {search.rank_by}; with these hyper-parameters {who} the student features and no classes, so "
+        f"its accuracy is that of chance; allowed: {features}, or a weight of the labels above 0"
+    )

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from search_spaces.domains import Bell, Domain, GridSearch, Listed
 from search_spaces.objective_sections import Objectives
 from search_spaces.scheduler_config import UNPERTURBED, FifoScheduler, PbtScheduler, Scheduler
-from search_spaces.search_config import SearchConfig, why_not_each, why_not_minimised
+from search_spaces.search_config import SearchConfig, why_not_each, why_not_minimised, why_not_ranked
 from search_spaces.sections import Section, StudentSection, TrainingSection
 from trainables.config.base import Config, Scalar
 from trainables.config.objectives import OBJECTIVE_CONFIGS
@@ -166,6 +166,13 @@ class SpaceConfig(Config):
         for path, section in sections.items():
             for name, domain in section.domains().items():
                 self._suits_algorithm((*path, name), domain)
+        return self
+
+    @model_validator(mode="after")
+    def _suits_figure(self) -> Self:
+        refusal = why_not_ranked(self.search, self.objectives.given())
+        if refusal is not None:
+            raise _problem(("search", "rank_by"), refusal)
         return self
 
     @model_validator(mode="after")

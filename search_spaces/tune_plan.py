@@ -19,7 +19,6 @@ from search_spaces.equal_trials import in_turns
 from search_spaces.space import GRID_KEY, SpaceConfig, matches
 from search_spaces.tune_domains import tune_domain
 from search_spaces.tune_schedulers import scheduler
-from trainables.config.metrics import ACCURACY
 from trainables.errors import ConfigError
 
 MODE: Final = "max"
@@ -113,9 +112,10 @@ def _study(space: SpaceConfig, points: Sequence[Mapping[str, Any]], *, seed: int
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     draw, first = functools.partial(_suggest, space), [_flat(point) for point in points]
     costs = [cost.metric for cost in space.search.minimise]
+    figure = space.search.rank_by.metric
     if not costs:
-        return OptunaSearch(draw, metric=ACCURACY, mode=MODE, points_to_evaluate=first, seed=seed)
-    metrics, modes = [ACCURACY, *costs], [MODE, *("min" for _ in costs)]
+        return OptunaSearch(draw, metric=figure, mode=MODE, points_to_evaluate=first, seed=seed)
+    metrics, modes = [figure, *costs], [MODE, *("min" for _ in costs)]
     return CostAwareOptuna(draw, metric=metrics, mode=modes, points_to_evaluate=first, seed=seed)
 
 
@@ -169,7 +169,7 @@ def search_plan(
         scheduler=scheduler(space, max_epochs=max_epochs, seed=seed),
         num_samples=n_samples(space, trials=trials),
         trials=len(space.grid()) if space.search.algorithm == "grid" else trials,
-        metric=None if space.search.minimise else ACCURACY,
+        metric=None if space.search.minimise else space.search.rank_by.metric,
         mode=None if space.search.minimise else MODE,
     )
 

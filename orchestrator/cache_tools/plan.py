@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from orchestrator.cache_tools.owner import require_teacher_banks
+from orchestrator.cache_tools.parts import PartCost, kept_parts, maps_not_kept, show_parts
 from orchestrator.pipeline.cache_stage import cache_request, unmade_teacher
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.teacher_stage import known_teacher
@@ -18,7 +20,8 @@ from trainables.cache.format.planning import Plan, agreed_origin, answers_of, pl
 from trainables.cache.format.storage import Place, open_place
 from trainables.cache.tools.fidelity import FidelityRow, fidelity
 from trainables.data import TrainingData, load_training
-from trainables.teacher.cache_request import CacheRequest, embedding_width
+from trainables.teacher.cache_request import CacheRequest
+from trainables.teacher.feature_shapes import feature_shapes
 from trainables.teacher.live import LiveTeacher
 from trainables.teacher.loading import teacher_of
 from trainables.teacher.speed_sample import TeacherSample, sample_teacher
@@ -31,6 +34,14 @@ class BuildEstimate:
     plan: Plan
     bytes: int
     sample: TeacherSample | None
+    parts: list[PartCost]
+    not_kept: list[PartCost]
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def images_per_s(self) -> float | None:
+        """How fast one teacher answers here; none where it was not timed."""
+        return self.sample.images_per_s if self.sample else None
 
 
 def plan_cache(run: Run, console: Console) -> dict[str, Any]:
@@ -50,10 +61,10 @@ def plan_cache(run: Run, console: Console) -> dict[str, Any]:
     console.info(f"cache at {request.uri if teacher else place.uri}")
     if request.facts.unlabelled is not None and request.data.unlabelled is not None:
         console.info(request.facts.unlabelled.in_words(request.data.unlabelled))
-    _show_banks(request, estimate, console)
+    _show_parts(request, estimate, console)
     _show_time(estimate, console, is_made=teacher is not None)
     losses = _show_losses(request, estimate, console)
-    require_disk_space(place, estimate.plan, embedding_width=embedding_width(request, estimate.plan))
+    require_disk_space(place, estimate.plan, estimate.shapes)
     unlabelled = request.facts.unlabelled
     return {**_result(place, estimate, losses), **({"unlabelled": unlabelled.plain()} if unlabelled else {})}
 
@@ -64,8 +75,16 @@ def _estimate(
     banks = {name: request.views.bank(name) for name in request.banks}
     origin = agreed_origin(place, request.origin) if is_made else request.origin
     plan = plan_shards(place, origin, banks)
-    size = expected_bytes(origin, plan.missing, embedding_width=embedding_width(request, plan))
-    return BuildEstimate(plan, size, sample)
+    asked = {name for names in (*origin.features.values(), *request.asked.values()) for name in names}
+    shapes = feature_shapes(request, asked)
+    return BuildEstimate(
+        plan,
+        expected_bytes(origin, plan.missing, shapes),
+        sample,
+        parts=kept_parts(plan, shapes),
+        not_kept=maps_not_kept(request, plan, shapes),
+        shapes=shapes,
+    )
 
 
 def _sampled(request: CacheRequest, data: TrainingData, console: Console) -> TeacherSample:
@@ -83,23 +102,19 @@ def _sampled(request: CacheRequest, data: TrainingData, console: Console) -> Tea
     return sample_teacher(live, recipe, n_rows=len(data.train.ids), batch_size=request.cache.batch_size)
 
 
-def _show_banks(request: CacheRequest, estimate: BuildEstimate, console: Console) -> None:
-    plan = estimate.plan
-    rows = []
-    for name, bank in plan.banks.items():
-        missing = [shard for shard in plan.missing if shard.bank == name]
-        rows.append(
-            (
-                name,
-                str(bank.views),
-                f"{plan.origin.n_rows * bank.views:,}",
-                f"{answers_of(missing):,}",
-                bytes_in_words(expected_bytes(plan.origin, missing)),
-            )
-        )
+def _show_parts(request: CacheRequest, estimate: BuildEstimate, console: Console) -> None:
+    plan, speed = estimate.plan, estimate.images_per_s
+    show_parts("banks", estimate.parts, plan, console, images_per_s=speed)
     there = sum(record.bytes for record in plan.committed.values())
-    console.table("banks", ("bank", "views", "rows", "rows to compute", "bytes to write"), rows)
     console.info(f"{bytes_in_words(estimate.bytes)} to write, {bytes_in_words(there)} there")
+    if estimate.not_kept:
+        show_parts("not kept", estimate.not_kept, plan, console, images_per_s=speed)
+        names = ", ".join(dict.fromkeys(part.part for part in estimate.not_kept))
+        size = bytes_in_words(sum(part.bytes_to_write for part in estimate.not_kept))
+        console.info(
+            f"{names}: whole maps that an objective asks for; the teacher runs beside the student for them. "
+            f"`cache: {{features: [{names}]}}` would keep them, in {size} more"
+        )
 
 
 def _show_time(estimate: BuildEstimate, console: Console, *, is_made: bool) -> None:
@@ -150,7 +165,7 @@ def _show_losses(request: CacheRequest, estimate: BuildEstimate, console: Consol
 
 def _result(place: Place, estimate: BuildEstimate, losses: list[FidelityRow]) -> dict[str, Any]:
     todo = answers_of(estimate.plan.missing)
-    speed = estimate.sample.images_per_s if estimate.sample else None
+    speed = estimate.images_per_s
     return {
         "uri": place.uri,
         "rows": sum(estimate.plan.origin.n_rows * bank.views for bank in estimate.plan.banks.values()),
@@ -159,5 +174,7 @@ def _result(place: Place, estimate: BuildEstimate, losses: list[FidelityRow]) ->
         "free_bytes": place.free_bytes(),
         "teacher_images_per_s": speed,
         "teacher_s": todo / speed if speed else None,
+        "parts": [part.plain(speed) for part in estimate.parts],
+        "not_kept": [part.plain(speed) for part in estimate.not_kept],
         "precisions": [row.plain() for row in losses],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from trainables.cache.format.disk_space import bytes_in_words
 from trainables.cache.format.manifest import read_manifest
 from trainables.cache.format.storage import open_place
 from trainables.cache.node.reader import open_cache
+from trainables.cache.tools.export_features import export_feature
 from trainables.cache.tools.export_table import export_plain, require_suffix
 from trainables.cache.tools.import_logits import check_logits, import_logits
 from trainables.cache.tools.logit_files import read_logits
@@ -82,17 +84,20 @@ def _tell_of_constants(loaded: LoadedExperiment, console: Console) -> None:
         )
 
 
-def export_file(target: CacheTarget, file: Path, banks: Sequence[str], console: Console) -> dict[str, Any]:
-    """Write the cache, or some banks of it, as one Parquet or CSV file of plain columns.
+def export_file(
+    target: CacheTarget, file: Path, banks: Sequence[str], console: Console, *, feature: str | None = None
+) -> dict[str, Any]:
+    """Write logits, or a feature, of all or some banks as one Parquet or CSV file of plain columns.
 
     Raises:
-        ConfigError: another suffix than .parquet or .csv, or an unknown bank.
+        ConfigError: another suffix than .parquet or .csv, or an unknown bank or feature.
         CacheError: there is no complete cache, or a file cannot be read or written.
     """
     require_suffix(file)
     manifest, _ = read_manifest(target.place)
     with console.progress("rows") as progress:
-        rows = export_plain(
+        write = export_plain if feature is None else partial(export_feature, feature=feature)
+        rows = write(
             target.place,
             manifest,
             file,

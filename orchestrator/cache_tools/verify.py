@@ -7,7 +7,7 @@ from typing import Any
 from orchestrator.cache_tools.target import CacheTarget
 from orchestrator.terminal.console import Console
 from trainables.cache.format.disk_space import bytes_in_words
-from trainables.cache.format.manifest import read_manifest
+from trainables.cache.format.manifest import Manifest, read_manifest
 from trainables.cache.format.storage import Place
 from trainables.cache.tools.inspection import Inspection, inspect_cache
 from trainables.cache.tools.repair import publish_again, withdraw
@@ -73,12 +73,15 @@ def tell_of_cache(target: CacheTarget, console: Console, *, by_view: bool) -> di
     rows = [row for bank in figures for row in _rows(bank, by_view=by_view)]
     columns = ("bank", "views", "recipe", "rows", "size", "teacher right, %", "confidence", "entropy, nats")
     console.table("banks", columns, rows)
+    features = _told_features(manifest, console)
     return {
         "uri": place.uri,
         "manifest": sha256,
         "identity": identity.plain(),
         "bytes": manifest.bytes,
         "embedding_width": manifest.embedding_width,
+        "feature_precision": manifest.feature_precision.value,
+        "features": features,
         "banks": [
             {
                 **bank.plain(),
@@ -88,6 +91,24 @@ def tell_of_cache(target: CacheTarget, console: Console, *, by_view: bool) -> di
             for bank in figures
         ],
     }
+
+
+def _told_features(manifest: Manifest, console: Console) -> list[dict[str, Any]]:
+    """Bank and name of each feature, the shape of a row and its bytes, which are shown too."""
+    sizes: dict[tuple[str, str], int] = {}
+    for record in manifest.shards:
+        key = (record.shard.bank, record.shard.part)
+        sizes[key] = sizes.get(key, 0) + record.bytes
+    told, rows = [], []
+    for bank, names in manifest.features.items():
+        for name in names:
+            shape, size = manifest.shape_of(name) or (), sizes[bank, name]
+            told.append({"bank": bank, "feature": name, "shape": list(shape), "bytes": size})
+            rows.append((bank, name, " x ".join(map(str, shape)), bytes_in_words(size)))
+    if rows:
+        title = f"features, kept as {manifest.feature_precision.value}"
+        console.table(title, ("bank", "feature", "of a row", "size"), rows)
+    return told
 
 
 def _inspected(place: Place, console: Console, *, deep: bool) -> Inspection:

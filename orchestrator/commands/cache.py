@@ -111,10 +111,13 @@ def show(
 
 @app.command(epilog="Example: stillhouse cache export digits answers.parquet --bank weak")
 @takes_pair("cache")
-def export(
+def export(  # noqa: PLR0913 # budget: options of the command line
     cache: CachePlace,
     file: Annotated[Path, typer.Argument(help="The .parquet or .csv file to write.")],
     bank: Annotated[list[str] | None, typer.Option(help="Only this bank; may be given again.")] = None,
+    feature: Annotated[
+        str | None, typer.Option(help="This feature (embedding, classifier, ...) instead of the logits.")
+    ] = None,
     space: Space = None,
     out: Out = None,
     json_only: Json = False,
@@ -126,7 +129,7 @@ def export(
     with _target(cache, space, out, json_only=json_only) as (target, console):
         from orchestrator.cache_tools.transfer import export_file
 
-        console.result(export_file(target, file, bank or [], console))
+        console.result(export_file(target, file, bank or [], console, feature=feature))
 
 
 @app.command(epilog="Example: stillhouse cache gc --unused-days 1 --dry-run")

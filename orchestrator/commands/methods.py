@@ -16,6 +16,9 @@ BENCH = Path("out/bench.json")
 def methods(
     experiment: Experiment,
     out: Out = None,
+    also: Annotated[
+        list[str] | None, typer.Option("--and", help="Another experiment, as a chapter behind it.")
+    ] = None,
     to: Annotated[Path | None, typer.Option(help="Write the page there, not to standard output.")] = None,
     benchmarks: Annotated[
         Path, typer.Option("--bench", help="Figures of `make bench`, for what a step costs.")
@@ -27,21 +30,27 @@ def methods(
     from orchestrator.config.paths import out_folder
     from orchestrator.records.ledger import Ledger
     from orchestrator.reports.method_evidence import evidence_of
-    from orchestrator.reports.methods_page import facts_of, methods_page, read_steps
+    from orchestrator.reports.methods_page import Chapter, facts_of, methods_page, read_steps
     from trainables.local_files import replace_text
 
-    overrides = Overrides(out=out)
-    loaded = load_experiment(experiment, overrides=overrides, check_paths=False)
-    folder = out_folder(loaded)
-    if not (folder / "ledger.jsonl").exists():
-        raise ConfigError(f"{folder} holds no run of {loaded.config.name}; run it first, or give its --out")
-    ledger = Ledger(folder)
+    names = [experiment, *(also or [])]
+    chapters = []
+    for name in names:
+        # `out` is the first one's: the others lie where their files say.
+        overrides = Overrides(out=out if name == experiment else None)
+        loaded = load_experiment(name, overrides=overrides, check_paths=False)
+        folder = out_folder(loaded)
+        if not (folder / "ledger.jsonl").exists():
+            raise ConfigError(
+                f"{folder} holds no run of {loaded.config.name}; run it first, or give its --out"
+            )
+        ledger = Ledger(folder)
+        chapters.append(Chapter(facts_of(loaded, ledger), evidence_of(ledger)))
     where = f" --to {to}" if to else ""
     page = methods_page(
-        evidence_of(ledger),
+        chapters,
         title="Objectives and their evidence",
-        facts=facts_of(loaded, ledger),
-        command=f"stillhouse methods {experiment}{where}",
+        command=f"stillhouse methods {' --and '.join(names)}{where}",
         steps=read_steps(benchmarks),
     )
     if to is None:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 ACCURACY: Final = "selection_accuracy"
-"""The mean over the seeds of a finalist, as the table shows it; a fraction."""
+"""The mean, over the seeds of a finalist, of the figure that ranks, as the table shows it; a fraction."""
 FIELDS: Final = ("params", "size_bytes", "latency_ms", ACCURACY)
 _OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = MappingProxyType(
     {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}

@@ -8,16 +8,17 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from orchestrator.config.asked_features import feature_problems
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.config.validation_messages import Problem, Problems, as_error
 from orchestrator.config.yaml_reader import Document
 from search_spaces.sections import Section
 from search_spaces.space import SpaceConfig
 from trainables.config import OBJECTIVE_CONFIGS, Config, Need, Precision
+from trainables.config.views import TURNED_BANKS, base_of
 
 ROWS_PER_WORKER: Final = 2
 """The fewest that batch statistics of a worker's own share can be taken of."""
-
 
 Found = Iterator[tuple[Document, Problem]]
 """What a check finds, and in which of the two files."""
@@ -49,13 +50,11 @@ def check_together(both: Both) -> None:
 
 def max_epochs(config: ExperimentConfig, space: SpaceConfig) -> int:
     """The most epochs that a trial can have."""
-    epochs = [int(corner.get("epochs", config.training.epochs)) for corner in space.training.corners()]
-    return max(epochs)
+    return max(int(corner.get("epochs", config.training.epochs)) for corner in space.training.corners())
 
 
 def _overrides_fit(both: Both) -> Found:
-    bases = {"student": both.config.student.network, "training": both.config.training}
-    for section, base in bases.items():
+    for section, base in {"student": both.config.student.network, "training": both.config.training}.items():
         dimensions: Section = getattr(both.space, section)
         for corner in dimensions.corners():
             yield from _check_corner(base, corner, both.space_document, section)
@@ -98,6 +97,10 @@ def _imported_logits_suffice(both: Both) -> Found:
     for name in both.space.objective_names:
         for bank in OBJECTIVE_CONFIGS[name].teacher_banks:
             config = both.config.views.bank(bank)
+            if bank in TURNED_BANKS:
+                text = f"found true; turned images, which objective {name} asks about, need a network"
+                yield both.document, Problem(("teacher", "imported"), text)
+                break
             if config.recipe or config.views != 1:
                 text = (
                     f"found {config.views} views by {len(config.recipe)} steps; allowed: `recipe: []` and "
@@ -110,7 +113,7 @@ def _imported_logits_suffice(both: Both) -> Found:
 def _unmixed_banks_mix_nothing(both: Both) -> Found:
     """Mixed images have several labels, and a partner that another view of the sample does not have."""
     for name in both.space.objective_names:
-        for bank in OBJECTIVE_CONFIGS[name].unmixed_banks:
+        for bank in dict.fromkeys(base_of(bank)[0] for bank in OBJECTIVE_CONFIGS[name].unmixed_banks):
             steps: list[str] = [step.op for step in both.config.views.bank(bank).recipe]
             mixing = both.config.views.bank(bank).mixes
             if mixing is not None:
@@ -190,7 +193,7 @@ def _a_live_teacher_answers(both: Both) -> Found:
 def _a_network_is_there_to_ask(both: Both) -> Found:
     """What only a network can give is not to be had from imported logits."""
     cache = both.config.cache
-    asked = {"online": cache.online, "embedding": cache.embedding, "autocast": cache.autocast}
+    asked = {"online": cache.online, "autocast": cache.autocast}
     for key, is_asked in asked.items():
         if is_asked and both.config.teacher.imported:
             text = "found true; imported logits have no network that could answer: leave it out"
@@ -198,15 +201,16 @@ def _a_network_is_there_to_ask(both: Both) -> Found:
 
 
 def _onnx_gives_logits_alone(both: Both) -> Found:
-    """What is taken from within a network, or changes how it computes, is PyTorch's."""
-    cache = both.config.cache
-    for key, is_asked in {"embedding": cache.embedding, "autocast": cache.autocast}.items():
-        if is_asked and any(teacher.is_onnx for teacher in both.config.each_teacher):
-            text = "found true; an ONNX file gives its logits alone, as it computes them: leave it out"
-            yield both.document, Problem(("cache", key), text)
-    if cache.embedding and both.config.teachers:
-        text = "found true; several teachers have no one embedding: leave it out"
-        yield both.document, Problem(("cache", "embedding"), text)
+    """What changes how a network computes is PyTorch's."""
+    if both.config.cache.autocast and any(teacher.is_onnx for teacher in both.config.each_teacher):
+        text = "found true; an ONNX file gives its logits alone, as it computes them: leave it out"
+        yield both.document, Problem(("cache", "autocast"), text)
+
+
+def _features_are_to_be_had(both: Both) -> Found:
+    """What is taken from within a network needs one network, of PyTorch."""
+    for problem in feature_problems(both.config, both.space):
+        yield both.document, problem
 
 
 def _unlabelled_images_are_learned_from(both: Both) -> Found:
@@ -214,17 +218,15 @@ def _unlabelled_images_are_learned_from(both: Both) -> Found:
     unlabelled, place = both.config.data.unlabelled, ("data", "unlabelled")
     if unlabelled is None:
         return
-    hears_a_teacher = False
     reasons: dict[str, str] = {}
     for name, section in both.space.objectives.given().items():
-        hears_a_teacher |= bool(OBJECTIVE_CONFIGS[name].teacher_banks)
         for corner in section.corners():
             why = OBJECTIVE_CONFIGS[name].from_plain(corner).refuses_unlabelled(unlabelled)
             reasons |= {} if why is None else {name: why}
     for name, why in reasons.items():
         text = f"objective {name} of space {both.space.name} cannot learn from unlabelled images: {why}"
         yield both.document, Problem(place, f"{text}; or leave it out of the space")
-    if not hears_a_teacher:
+    if not any(OBJECTIVE_CONFIGS[name].teacher_banks for name in both.space.objective_names):
         text = f"no objective of space {both.space.name} hears a teacher, so nothing is learned from them"
         yield both.document, Problem(place, f"{text}: leave the section out, or take another space")
 
@@ -259,6 +261,7 @@ CHECKS: Final[tuple[Callable[[Both], Found], ...]] = (
     _a_live_teacher_answers,
     _a_network_is_there_to_ask,
     _onnx_gives_logits_alone,
+    _features_are_to_be_had,
     _unlabelled_images_are_learned_from,
     _unlabelled_images_have_a_place,
 )

@@ -61,7 +61,7 @@ class PickConfig(Config):
     where: str | None = Field(
         None,
         description='constraints, as "latency_ms <= 2 and params <= 1e6"; selection_accuracy is a fraction, '
-        "the mean over the seeds of a finalist",
+        "the mean over the seeds of a finalist, of the figure that search.rank_by of the space names",
     )
     model_name: str | None = Field(None, description="name in the model registry; default: stillhouse-<name>")
 

@@ -11,12 +11,13 @@ from trainables.cache.format.manifest import DamagedCache, discard_shards
 from trainables.cache.format.planning import plan_shards
 from trainables.cache.format.storage import open_place
 from trainables.cache.node.reader import open_cache
-from trainables.config import CacheIdentity, digest_of
+from trainables.config import CacheIdentity, ModelConfig, digest_of
 from trainables.data import TrainingData, load_training
 from trainables.data.splits import split_facts
 from trainables.teacher.alignment_proof import prove_alignment
 from trainables.teacher.cache_build import CacheSummary, build_cache
-from trainables.teacher.cache_request import CacheRequest, embedding_width
+from trainables.teacher.cache_request import CacheRequest
+from trainables.teacher.feature_shapes import missing_shapes
 from trainables.teacher.loading import teacher_of
 from trainables.training.train_teacher import TeacherFacts
 
@@ -104,14 +105,25 @@ def cache_request(run: Run, teacher: TeacherFacts) -> CacheRequest:
         data=run.experiment.data,
         facts=teacher.split,
         teacher=run.kept(teacher),
+        unmade=_network(run),
         teacher_digest=teacher.fingerprint,
         views=run.experiment.views,
         banks=run.teacher_banks,
         view_seed=run.view_seed,
         cache=run.experiment.cache,
+        asked=dict(run.teacher_features),
+        asks_classifier=run.asks_classifier,
         folder=str(run.out / "cache"),
         threads_per_actor=run.experiment.cluster.cpus_per_worker,
     )
+
+
+def _network(run: Run) -> ModelConfig | None:
+    """The one network of PyTorch that is the teacher, or will be; none where there is no such one."""
+    config = run.experiment
+    if config.teachers or config.teacher.imported:
+        return None
+    return config.teacher.source.model
 
 
 def unmade_teacher(data: TrainingData) -> TeacherFacts:
@@ -133,7 +145,7 @@ def require_cache_room(run: Run, teacher: TeacherFacts | None, data: TrainingDat
     place = open_place(request.uri if teacher or request.cache.uri else request.folder)
     banks = {name: request.views.bank(name) for name in request.banks}
     plan = plan_shards(place, request.origin, banks)
-    require_disk_space(place, plan, embedding_width=embedding_width(request, plan))
+    require_disk_space(place, plan, missing_shapes(request, plan))
 
 
 def _actors(run: Run, teacher: TeacherFacts, views: int) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from orchestrator.config.asked_features import asked_features, asks_classifier
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import out_folder
 from orchestrator.config.schema import ExperimentConfig
@@ -180,6 +181,16 @@ class Run:
             bank for name in self.space.objective_names for bank in OBJECTIVE_CONFIGS[name].teacher_banks
         }
         return tuple(sorted(wanted, reverse=True))
+
+    @cached_property
+    def teacher_features(self) -> Mapping[str, tuple[str, ...]]:
+        """The teacher's features that some objective of the space asks for, by bank."""
+        return asked_features(self.space)
+
+    @cached_property
+    def asks_classifier(self) -> bool:
+        """Whether some objective of the space asks for the weights of the teacher's last linear layer."""
+        return asks_classifier(self.space)
 
     def workbench(self, cache: CacheSummary | None, *, teacher: TeacherFacts | None = None) -> WorkbenchSpec:
         """The workbench of all students of the run; the teacher is needed where it is online."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -16,15 +17,17 @@ from orchestrator.pipeline.context import Run, quiet_run
 from orchestrator.pipeline.teacher_stage import known_teacher, look_at_images
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import TrialRecord
-from orchestrator.records.students_table import accuracy_text
+from orchestrator.records.ranked_figures import accuracy_text
 from orchestrator.records.summary import read_summary
 from orchestrator.terminal.console import Console
 from orchestrator.terminal.formatting import duration, percent
-from trainables.config import Config, KeptNetwork, KeptTeacher, Split, TrialSpec
+from trainables.config import Config, KeptEnsemble, KeptNetwork, KeptTeacher, Split, TrialSpec
 from trainables.config.faithfulness import BallSearch, ConfidenceOf
+from trainables.config.metrics import RankBy
 from trainables.data import ImageSplit, TrainingData, load_test, load_training
 from trainables.errors import CheckpointError, ConfigError
 from trainables.evaluation.faithfulness import BallFigures, Faithfulness, NetworkPair, faithfulness
+from trainables.evaluation.features_worth import NoFeatures
 from trainables.evaluation.metrics import answer_figures
 from trainables.teacher.loading import load_teacher
 from trainables.training.train_teacher import TeacherFacts
@@ -50,6 +53,9 @@ class CleanFigures(Config):
     balanced_accuracy: float | None = Field(
         None, description="where classes are uneven", exclude_if=lambda value: value is None
     )
+    ranked: float | None = Field(
+        None, description="what ranks students, if not accuracy", exclude_if=lambda value: value is None
+    )
 
 
 class Evaluation(Config):
@@ -61,6 +67,11 @@ class Evaluation(Config):
     weights: str = Field(description="the student's file")
     split: Split
     images: int
+    rank_by: RankBy = Field(
+        RankBy.ACCURACY,
+        description="the figure that the student was ranked by",
+        exclude_if=lambda figure: figure is RankBy.ACCURACY,
+    )
     student: CleanFigures
     teacher: CleanFigures | None = Field(description="none when only its logits are known")
     teacher_fingerprint: str
@@ -100,6 +111,8 @@ def evaluate_student(
         own = KeptNetwork(model=TrialSpec.from_plain(record.spec).student, weights=str(record.checkpoint))
         student, kept = evaluator.loaded(own), run.kept(teacher)
         beside = None if kept is None else evaluator.loaded(kept)
+        by = record.rank_by
+        theirs = RankBy.ACCURACY if isinstance(kept, KeptEnsemble) else by  # several have no one embedding
         own_N = evaluator.answers(student)
         taught_N = evaluator.answers(beside) if beside else None
         return Evaluation(
@@ -109,8 +122,9 @@ def evaluate_student(
             weights=str(record.checkpoint),
             split=wanted,
             images=len(shown.labels),
-            student=evaluator.figures(student, own_N),
-            teacher=evaluator.figures(beside, taught_N) if beside and taught_N is not None else None,
+            rank_by=by,
+            student=evaluator.figures(student, own_N, by),
+            teacher=evaluator.figures(beside, taught_N, theirs) if beside and taught_N is not None else None,
             teacher_fingerprint=teacher.fingerprint,
             agreement=None if taught_N is None else float((own_N == taught_N).double().mean()),
             faithfulness=evaluator.around(student, beside, search, console) if beside and search else None,
@@ -119,10 +133,11 @@ def evaluate_student(
 
 def show_evaluation(found: Evaluation, console: Console) -> None:
     """The same for people: a table of clean images, and one of balls where there is one."""
-    rows = [_network_row(f"student {found.trial}", found.student, percent(found.agreement))]
+    rows = [_network_row(found, f"student {found.trial}", found.student, percent(found.agreement))]
     if found.teacher is not None:
-        rows.append(_network_row(f"teacher {found.teacher_fingerprint[:8]}", found.teacher, ""))
-    console.table(f"{found.images:,} unaltered images of the {found.split} split", NETWORKS, rows)
+        rows.append(_network_row(found, f"teacher {found.teacher_fingerprint[:8]}", found.teacher, ""))
+    columns = (*NETWORKS, f"{found.rank_by.label}, %") if found.rank_by.is_of_features else NETWORKS
+    console.table(f"{found.images:,} unaltered images of the {found.split} split", columns, rows)
     around = found.faithfulness
     if around is None:
         return
@@ -157,10 +172,13 @@ class _Evaluator:
     def answers(self, model: nn.Module) -> Tensor:
         return self._workbench.classes(model, self._split, batch_size=self._batch_size)
 
-    def figures(self, model: nn.Module, answers_N: Tensor) -> CleanFigures:
+    def figures(self, model: nn.Module, answers_N: Tensor, by: RankBy) -> CleanFigures:
         figures = self._workbench.evaluate(model, self._split, batch_size=self._batch_size)
+        with contextlib.suppress(NoFeatures):  # of a teacher: a student was ranked by it
+            figures |= self._workbench.features_worth(model, by, self._split, batch_size=self._batch_size)
         balanced = answer_figures(answers_N, self._split.labels).get("balanced_accuracy")
-        return CleanFigures(**figures, balanced_accuracy=balanced)
+        ranked = figures.pop(by.value, None) if by.is_of_features else None
+        return CleanFigures(**figures, balanced_accuracy=balanced, ranked=ranked)
 
     def around(
         self, student: nn.Module, teacher: nn.Module, search: BallSearch, console: Console
@@ -255,9 +273,10 @@ def _teacher(run: Run, *, needs_network: bool) -> TeacherFacts:
     return teacher
 
 
-def _network_row(name: str, found: CleanFigures, agreement: str) -> tuple[str, ...]:
+def _network_row(whole: Evaluation, name: str, found: CleanFigures, agreement: str) -> tuple[str, ...]:
     accuracy = accuracy_text(found.accuracy, None, found.balanced_accuracy)
-    return name, accuracy, f"{found.nll:.4f}", f"{found.ece:.4f}", agreement
+    ranked = (percent(found.ranked),) if whole.rank_by.is_of_features else ()
+    return name, accuracy, f"{found.nll:.4f}", f"{found.ece:.4f}", agreement, *ranked
 
 
 def _ball_row(ball: BallFigures) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from trainables.config import (
     WorkbenchSpec,
     digest_of,
 )
+from trainables.config.metrics import RankBy
 from trainables.errors import StillhouseError
 from trainables.slots.messages import EvaluateJob, Job, Message, ProfileJob, TrainJob
 from trainables.training.train_teacher import TeacherFacts
@@ -144,8 +145,7 @@ def to_repeat(run: Run, search: str, chosen: Sequence[TrialRecord]) -> list[tupl
 def test_stage(
     run: Run, workbench: WorkbenchSpec, teacher: TeacherFacts, records: Sequence[TrialRecord]
 ) -> Figures:
-    """By trial id, `accuracy`, `nll`, `ece` and `agreement` with the teacher, on the test split.
-
+    """By trial id, `accuracy`, the figure that ranks, `nll`, `ece`, `agreement` with the teacher: on test.
     Finalists and control have them, and the teacher itself; where its logits were imported there is no
     network that could be asked about this split. No other stage reads it; afterwards `stillhouse evaluate`
     may, for the same students. A student that an earlier pick tested is not tested again.
@@ -179,19 +179,19 @@ def _test_jobs(
     run: Run, workbench: WorkbenchSpec, teacher: TeacherFacts, records: Sequence[TrialRecord]
 ) -> dict[str, EvaluateJob]:
     """By trial, and that of the teacher."""
-    jobs = {}
+    by, jobs = records[0].rank_by, dict[str, EvaluateJob]()
     for record in records:
         student = TrialSpec.from_plain(record.spec).student
         network = KeptNetwork(model=student, weights=str(record.checkpoint or ""))
-        jobs[record.trial] = _evaluation(record.trial, network, workbench)
+        jobs[record.trial] = _evaluation(record.trial, network, workbench, by)
     kept = run.kept(teacher)
     if kept is not None:
         beside = OnlineSpec(network=kept, batch_size=run.experiment.cache.batch_size)
         jobs = {trial: job.with_overrides(teacher=beside) for trial, job in jobs.items()}
-        jobs[TEACHER] = _evaluation(TEACHER, kept, workbench)
+        jobs[TEACHER] = _evaluation(TEACHER, kept, workbench, by)
     if isinstance(kept, KeptEnsemble):
         for number, member in enumerate(kept.members, start=1):
-            jobs[member_name(number)] = _evaluation(f"{TEACHER}-{number}", member, workbench)
+            jobs[member_name(number)] = _evaluation(f"{TEACHER}-{number}", member, workbench, by)
     return jobs
 
 
@@ -295,5 +295,5 @@ def _reasons(failed: Sequence[TrialRecord]) -> str:
     return "; ".join(dict.fromkeys(str(record.reason) for record in failed))
 
 
-def _evaluation(trial: str, network: KeptTeacher, workbench: WorkbenchSpec) -> EvaluateJob:
-    return EvaluateJob(job_id=f"test-{trial}", workbench=workbench, network=network, split=Split.TEST)
+def _evaluation(trial: str, network: KeptTeacher, bench: WorkbenchSpec, by: RankBy) -> EvaluateJob:
+    return EvaluateJob(job_id=f"test-{trial}", workbench=bench, network=network, split=Split.TEST, rank_by=by)

@@ -12,7 +12,8 @@ from orchestrator.records.bad_outcomes import bad_outcomes
 from orchestrator.records.code_seen import edited_code, is_noted
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger
-from orchestrator.records.students_table import SPLITS, comparison, students_table
+from orchestrator.records.ranked_figures import splits
+from orchestrator.records.students_table import comparison, students_table
 from orchestrator.records.summary import Champion, Summary, champions_group, read_summary
 from orchestrator.terminal.console import Console
 from orchestrator.terminal.formatting import counted, percent
@@ -175,7 +176,7 @@ def show(summary: Summary, console: Console, *, ui_command: str) -> None:
     """What a person sees at the end: the table, the champion, its files and how to open MLflow."""
     columns, rows = students_table(summary)
     console.table("students", columns, rows)
-    for sentence in (SPLITS, *comparison(summary)):
+    for sentence in (splits(summary), *comparison(summary)):
         console.info(sentence)
     for line in champion_lines(summary):
         console.info(line)
@@ -196,14 +197,15 @@ def champion_lines(summary: Summary) -> tuple[str, str, str]:
     """What it is, what it may claim (means over its seeds), and what the exported seed reached by itself."""
     champion, group = summary.champion, champions_group(summary)
     own = group.trials.index(champion.trial_id)
+    kind = f" {summary.rank_by.label}" if summary.rank_by.is_of_features else ""
     return (
         f"champion: finalist {summary.finalists.index(group) + 1}, {champion.objective}, "
         f"{champion.params:,} parameters, {_latency(champion)}",
-        f"  means over {counted(len(group.seeds), 'seed')}: selection {percent(group.selection_mean)} %, "
-        f"test {percent(group.test_mean)} %",
-        f"  exported: {champion.trial_id}, the seed with the best selection accuracy: "
-        f"selection {percent(group.selection_accuracies[own])} %, "
-        f"test {percent(group.test_accuracies[own])} %",
+        f"  means over {counted(len(group.seeds), 'seed')}: "
+        f"selection{kind} {percent(group.selection_mean)} %, test{kind} {percent(group.test_mean)} %",
+        f"  exported: {champion.trial_id}, the seed with the best selection {summary.rank_by.label}: "
+        f"selection{kind} {percent(group.selection_accuracies[own])} %, "
+        f"test{kind} {percent(group.test_accuracies[own])} %",
     )
 
 

@@ -112,6 +112,7 @@ def preflight_key(run: Run) -> str:
             "teacher": teachers[0][0] if len(teachers) == 1 else [shares, *teachers],
             "checkpoint": teachers[0][1],
             "students": [known_by(experiment.student.network), run.space.student.plain()],
+            **({"rank_by": by.value} if (by := run.space.search.rank_by).is_of_features else {}),
             **({"start": [run.key_path(start), file_stamp(start)]} if start else {}),
             "views": experiment.views.plain(),
             "cache": cache,

@@ -20,6 +20,7 @@ from trainables.config import ModelConfig, ModelName, TeacherSource
 from trainables.data import ImageSplit, TrainingData
 from trainables.errors import ConfigError, StillhouseError
 from trainables.evaluation.chance import against_chance
+from trainables.evaluation.features_worth import NoFeatures, Shown, embeddings
 from trainables.evaluation.metrics import answers
 from trainables.export.formats import check_export
 from trainables.models import build_model, check_logits
@@ -106,6 +107,7 @@ class NetworkChecks:
                 f"{_named('student', config)}: starts from {self.run.experiment.student.checkpoint}, {head}"
             )
         self._check_logits(network, config, "student")
+        self._check_features(network, config)
         try:
             fine_tuning(network, self.run.experiment.training, len(self.data.classes))
         except ConfigError as error:
@@ -157,6 +159,17 @@ class NetworkChecks:
     def _check_logits(self, network: nn.Module, config: ModelConfig, role: str) -> None:
         name = _named(role, config)
         check_logits(network, self._images(), n_classes=len(self.data.classes), name=name)
+
+    def _check_features(self, network: nn.Module, config: ModelConfig) -> None:
+        """Refuse a student without an embedding where the space ranks by what features are worth."""
+        if not self.run.space.search.rank_by.is_of_features:
+            return
+        shown = Shown(self.data.mean, self.data.std, BATCH, torch.device("cpu"))
+        some, n_classes = _some(self.data.train, BATCH), len(self.data.classes)
+        try:
+            embeddings(network, some, torch.arange(len(some.labels)), n_classes=n_classes, shown=shown)
+        except NoFeatures as error:
+            raise ConfigError(f"{_named('student', config)}: {error}") from error
 
     def _adapted(self, network: nn.Module, config: ModelConfig, role: str) -> list[str]:
         """What a library's network is other than its name says, and where images are too small for it."""

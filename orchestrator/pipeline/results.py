@@ -14,6 +14,7 @@ from orchestrator.records.costs import TEACHER, StudentCosts, member_name, numbe
 from orchestrator.records.events import FiguresAdded, StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.places import summary_as_written
+from orchestrator.records.ranked_figures import claims_of
 from orchestrator.records.relations import control_of, controls_of
 from orchestrator.records.selection import Figures, Group, SelectedChampion, group_trials, seed_of
 from orchestrator.records.student_figures import Control, Finalist, control_students, finalist_of
@@ -36,7 +37,7 @@ from orchestrator.tracking.names import SHORT, ranked_runs_url
 from orchestrator.tracking.recorder import MlflowRecorder
 from trainables.config import TrialSpec
 from trainables.config.data import UnlabelledCounts
-from trainables.config.metrics import ACCURACY
+from trainables.config.metrics import RankBy
 from trainables.teacher.cache_build import CacheSummary
 from trainables.training.train_teacher import TeacherFacts
 
@@ -62,19 +63,22 @@ class RunResults:
     """Of the test split, by trial id, and under `teacher`."""
 
     @property
+    def rank_by(self) -> RankBy:
+        """The figure that students are ranked by."""
+        return self.champion.group.rank_by
+
+    @property
     def tests(self) -> dict[str, float]:
-        """Test accuracies by trial id."""
-        return {trial: figures["accuracy"] for trial, figures in self.tested.items()}
+        """That figure on the test split, by trial id."""
+        return {t: found[self.rank_by] for t, found in self.tested.items() if self.rank_by in found}
 
     def champion_metrics(self) -> dict[str, float]:
-        """The claims of the champion: means over its seeds; fractions."""
-        tests = [self.tests[record.trial] for record in self.champion.group.records]
-        return {
-            "selection_accuracy_mean": self.champion.group.mean,
-            "test_accuracy_mean": sum(tests) / len(tests),
-            "selection_accuracy": self.champion.record.best[ACCURACY],
-            "test_accuracy": self.tests[self.champion.record.trial],
-        }
+        """The claims of the champion: means over its seeds; fractions.
+
+        Where another figure ranks students, what their own answers reach stands beside it.
+        """
+        own = claims_of(self.champion, self.tested, self.rank_by)
+        return own | claims_of(self.champion, self.tested, RankBy.ACCURACY)
 
     def lineage(self, search: str) -> dict[str, str]:
         """Where the champion comes from, as tags of the registry."""
@@ -120,7 +124,12 @@ class RunResults:
     def _champions_figures(self, gains: Sequence[float]) -> dict[str, float]:
         """What the parent run shows of the champion: means over its seeds, its gain and its costs."""
         costs, means = self.costs[self.champion.record.trial], self.champion_metrics()
-        figures = {"acc": means["selection_accuracy_mean"], "test_acc": means["test_accuracy_mean"]}
+        figure = self.rank_by
+        short = SHORT[figure]
+        figures = {
+            short: means[f"selection_{figure}_mean"],
+            f"test_{short}": means[f"test_{figure}_mean"],
+        }
         if gains:
             figures["gain_over_control"] = statistics.fmean(gains)
         figures |= costs.numbers()
@@ -193,6 +202,7 @@ def _summary(
     return Summary(
         experiment=run.experiment.name,
         out=str(run.out),
+        rank_by=results.rank_by,
         seconds=dict(run.stages.seconds),
         teacher=TeacherFigures(
             params=results.teacher.params,
@@ -265,6 +275,7 @@ def _of_the_teacher(results: RunResults) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "test_accuracy": tested.get("accuracy"),
         "test_balanced_accuracy": tested.get("balanced_accuracy"),
+        "test_ranked": tested.get(results.rank_by) if results.rank_by.is_of_features else None,
     }
     if costs is not None:
         names = ("latency_ms", "latency_p95_ms", "latency_device")

@@ -151,6 +151,7 @@ def _recorder(loaded: LoadedExperiment, ledger: Ledger, out: Path) -> MlflowReco
         constants={"space": space.plain()},
         versions={"stillhouse": __version__, **{name: version(name) for name in LIBRARIES}},
         summary=f"Students of one teacher, searched over {', '.join(space.objective_names)}.",
+        rank_by=space.search.rank_by,
     )
     return MlflowRecorder(
         ledger,

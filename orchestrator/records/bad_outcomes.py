@@ -24,12 +24,15 @@ def _of_the_search(summary: Summary) -> Iterator[str]:
     known = [accuracy for accuracy in reached if accuracy is not None]
     if len(known) > 1 and len(set(known)) == 1:
         yield (
-            f"All {len(known)} completed trials have the same selection accuracy, {percent(known[0])} %, so "
-            "their order says nothing: look at the learning rate, the data and the labels."
+            f"All {len(known)} completed trials have the same selection {summary.rank_by.label}, "
+            f"{percent(known[0])} %, so their order says nothing: look at the learning rate, the data and "
+            "the labels."
         )
 
 
 def _of_one_class(summary: Summary) -> Iterator[str]:
+    if summary.rank_by.is_of_features:  # of students whose own answers nobody taught
+        return
     groups: list[tuple[str, Students]] = list(named_controls(summary))
     groups += [(f"finalist {number}", found) for number, found in enumerate(summary.finalists, start=1)]
     for name, students in groups:

@@ -92,7 +92,7 @@ class TrialEnded(LedgerEvent):
     epochs: int = Field(description="epochs that it finished")
     final: dict[str, float] = Field(description="metrics of the last epoch")
     reason: str | None = Field(description="why it was pruned or failed")
-    best_epoch: int | None = Field(description="the epoch with the best selection accuracy, from 1")
+    best_epoch: int | None = Field(description="the epoch that is the best by the figure that ranks, from 1")
     best: dict[str, float] = Field(description="metrics of that epoch")
     checkpoint: str | None = Field(description="safetensors file with the weights of that epoch")
 

@@ -24,7 +24,7 @@ from orchestrator.records.events import (
 from orchestrator.records.places import KeyPaths, former_places, read, written
 from orchestrator.terminal.masking import without_secrets
 from trainables.config import Config, Role
-from trainables.config.metrics import ACCURACY, improves
+from trainables.config.metrics import RankBy, improves
 from trainables.errors import StillhouseError
 from trainables.foreign_files import foreign_file
 
@@ -32,8 +32,8 @@ from trainables.foreign_files import foreign_file
 class TrialRecord(Config):
     """What the ledger knows of one student, folded from its events.
 
-    Accuracies are fractions in [0, 1]; `best` and `final` hold the metrics of the epoch with the best
-    selection accuracy (the one whose weights are kept) and of the last epoch.
+    Accuracies are fractions in [0, 1]; `best` and `final` hold the metrics of the epoch that is the best by
+    the figure that ranks (the one whose weights are kept) and of the last epoch.
     """
 
     trial: str
@@ -63,6 +63,16 @@ class TrialRecord(Config):
     precision: str | None = Field(None, description="of its last epoch, and what chose that, where known")
     started_ms: int = 0
     ended_ms: int | None = None
+
+    @property
+    def rank_by(self) -> RankBy:
+        """The figure that it is ranked by: accuracy, unless its specification says otherwise."""
+        return RankBy(self.spec.get("rank_by", RankBy.ACCURACY))
+
+    @property
+    def score(self) -> float | None:
+        """That figure on the selection split, at its best epoch; none before its first epoch."""
+        return self.best.get(self.rank_by.metric)
 
 
 class Ledger:
@@ -266,7 +276,7 @@ class Ledger:
         update: dict[str, Any] = {"epochs": max(record.epochs, event.epoch), "final": event.metrics}
         if event.precision is not None:
             update["precision"] = event.precision
-        if improves(event.metrics.get(ACCURACY), record.best.get(ACCURACY)):
+        if improves(event.metrics.get(record.rank_by.metric), record.score):
             update |= {"best": event.metrics, "best_epoch": event.epoch}
         self._trials[event.trial] = record.model_copy(update=update)
 

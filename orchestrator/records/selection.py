@@ -1,6 +1,7 @@
 """Which students go on and which one is the champion: pure functions of records and figures.
 
-The test split has no part in any of these decisions: they see selection accuracies alone.
+The test split has no part in any of these decisions: they see one figure of the selection split alone, that
+which the search space names; it is accuracy where it names none.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from scipy.special import stdtrit  # type: ignore[import-untyped]
 from orchestrator.config.constraints import Constraint, violated
 from orchestrator.records.ledger import TrialRecord
 from trainables.config import Config
-from trainables.config.metrics import ACCURACY, NLL
+from trainables.config.metrics import NLL, RankBy
 from trainables.errors import StillhouseError
 
 CLOSEST_NAMED = 3
@@ -50,9 +51,14 @@ class Group(Config):
         return tuple(seed_of(record) for record in self.records)
 
     @property
-    def accuracies(self) -> tuple[float, ...]:
-        """Selection accuracies of the kept weights, in the order of the seeds."""
-        return tuple(record.best[ACCURACY] for record in self.records)
+    def rank_by(self) -> RankBy:
+        """The figure that its students are ranked by."""
+        return self.records[0].rank_by
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """That figure of the kept weights on the selection split, in the order of the seeds."""
+        return tuple(score_of(record) for record in self.records)
 
     @property
     def n(self) -> int:
@@ -61,18 +67,18 @@ class Group(Config):
 
     @property
     def mean(self) -> float:
-        """Mean selection accuracy over the seeds: what the group may claim."""
-        return statistics.fmean(self.accuracies)
+        """Mean of the scores over the seeds: what the group may claim."""
+        return statistics.fmean(self.scores)
 
     @property
     def std(self) -> float | None:
         """Sample standard deviation (n - 1) over the seeds; none with a single seed."""
-        return statistics.stdev(self.accuracies) if self.n > 1 else None
+        return statistics.stdev(self.scores) if self.n > 1 else None
 
     @property
     def representative(self) -> TrialRecord:
-        """The seed whose weights are exported: best selection accuracy, then nll, then the lower seed."""
-        return min(self.records, key=lambda r: (-r.best[ACCURACY], r.best.get(NLL, math.inf), seed_of(r)))
+        """The seed whose weights are exported: the best score, then nll, then the lower seed."""
+        return min(self.records, key=lambda r: (-score_of(r), r.best.get(NLL, math.inf), seed_of(r)))
 
 
 class SelectedChampion(Config):
@@ -85,7 +91,7 @@ class SelectedChampion(Config):
 def rank_trials(records: Sequence[TrialRecord], figures: Figures | None = None) -> list[TrialRecord]:
     """Completed trials, best first; pruned and failed ones never had their full budget and are left out.
 
-    By selection accuracy of the kept epoch; ties go to fewer parameters (where figures are given), then
+    By the score of the kept epoch; ties go to fewer parameters (where figures are given), then
     lower nll, then the trial id.
     """
     return sorted(_completed(records), key=lambda record: _rank(record, figures))
@@ -112,7 +118,7 @@ def choose_finalists(
     if not ranked:
         raise StillhouseError(_nothing_completed(records))
     constraints = [constraint for constraint in constraints if constraint.is_of_costs]
-    everything = {r.trial: _with_accuracy(r.trial, r.best[ACCURACY], figures) for r in ranked}
+    everything = {r.trial: _with_accuracy(r.trial, score_of(r), figures) for r in ranked}
     allowed = [r for r in ranked if not violated(constraints, everything[r.trial])]
     if not allowed:
         raise StillhouseError(_nobody_fits(everything, constraints))
@@ -143,7 +149,7 @@ def group_of(records: Sequence[TrialRecord]) -> Group:
 def choose_champion(
     groups: Sequence[Group], figures: Figures, constraints: Sequence[Constraint]
 ) -> SelectedChampion:
-    """The group with the best mean selection accuracy among those that meet the constraints.
+    """The group with the best mean score among those that meet the constraints.
 
     Ties go to fewer parameters, then lower latency, then the trial id. A group that lost a seed competes
     only when no group has more seeds: a mean over fewer seeds is more easily lucky. Constraints on
@@ -215,6 +221,15 @@ def paired_difference(values: Mapping[int, float], control: Mapping[int, float])
     return PairedDifference(n=n, mean=mean, std=std, low=mean - half, high=mean + half)
 
 
+def score_of(record: TrialRecord) -> float:
+    """The figure of the selection split that a student is ranked by.
+
+    Raises:
+        KeyError: it has none, as before its first epoch.
+    """
+    return record.best[record.rank_by.metric]
+
+
 def seed_of(record: TrialRecord) -> int:
     """The seed of a trial's weights and batch order."""
     return int(record.spec["seed"])
@@ -226,12 +241,12 @@ def hyper_parameters_key(record: TrialRecord) -> str:
 
 
 def _completed(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    return [record for record in records if record.status == "completed" and ACCURACY in record.best]
+    return [record for record in records if record.status == "completed" and record.score is not None]
 
 
 def _rank(record: TrialRecord, figures: Figures | None) -> tuple[float, float, float, str]:
     params = 0.0 if figures is None else _with_accuracy(record.trial, 0.0, figures)["params"]
-    return -record.best[ACCURACY], params, record.best.get(NLL, math.inf), record.trial
+    return -score_of(record), params, record.best.get(NLL, math.inf), record.trial
 
 
 def _with_accuracy(trial: str, accuracy: float, figures: Figures) -> dict[str, float]:

@@ -12,6 +12,7 @@ from pydantic import Field
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.selection import Figures, Group, PairedDifference, paired_difference
 from trainables.config import Config
+from trainables.config.metrics import RankBy
 
 Recipe = Literal["experiment", "search"]
 """Whose recipe a control was trained with: the experiment file's, or one that the search found."""
@@ -20,7 +21,8 @@ Recipe = Literal["experiment", "search"]
 class Students(Config):
     """One set of hyper-parameters over several seeds; lists are in the order of the seeds.
 
-    Accuracies are fractions; a standard deviation is that of the sample (n - 1), none for one seed.
+    Accuracies are fractions, and of the kind that ranks students: see `rank_by` of the summary. A standard
+    deviation is that of the sample (n - 1), none for one seed.
     """
 
     trials: tuple[str, ...] = Field(min_length=1)
@@ -47,6 +49,11 @@ class Students(Config):
     )
     test_balanced_accuracy: float | None = Field(
         None, description="mean over the seeds, where classes are uneven; none elsewhere, and as above"
+    )
+    test_own_accuracy: float | None = Field(
+        None,
+        description="of the students' own answers, mean over the seeds, where another figure ranks them",
+        exclude_if=lambda value: value is None,
     )
     answered_classes: int | None = Field(
         None, description="different answers to the test split, of the seed with the fewest; none as above"
@@ -80,7 +87,7 @@ class Finalist(Students):
 
     hyper_parameters: dict[str, Any]
     control: Control = Field(
-        description="of those with its architecture and epochs the best, by selection accuracy alone"
+        description="of those with its architecture and epochs the best, by the selection split alone"
     )
     selection_gain: PairedDifference = Field(description="over `control`")
     test_gain: PairedDifference = Field(description="over `control`")
@@ -124,16 +131,18 @@ def finalist_of(group: Group, controls: Sequence[Control], tested: Figures, cost
 
 def _students(group: Group, tested: Figures, costs: StudentCosts) -> dict[str, Any]:
     found = [tested[record.trial] for record in group.records]
-    by_seed = [figures["accuracy"] for figures in found]
+    by_seed = [figures[group.rank_by] for figures in found]
     answered = [figures["answered_classes"] for figures in found if "answered_classes" in figures]
+    own = _mean([figures.get(RankBy.ACCURACY) for figures in found])
     means = ("nll", "ece", "agreement", "balanced_accuracy")
     return {
         **{f"test_{name}": _mean([figures.get(name) for figures in found]) for name in means},
         "answered_classes": int(min(answered)) if answered else None,
+        "test_own_accuracy": own if group.rank_by.is_of_features else None,
         "trials": tuple(record.trial for record in group.records),
         "objective": group.objective,
         "seeds": group.seeds,
-        "selection_accuracies": group.accuracies,
+        "selection_accuracies": group.scores,
         "test_accuracies": tuple(by_seed),
         "precision": " and ".join(dict.fromkeys(r.precision for r in group.records if r.precision)) or None,
         "selection_mean": group.mean,

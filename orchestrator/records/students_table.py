@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from orchestrator.records.ranked_figures import column, member_cells, teacher_cells, test_text, worth
 from orchestrator.records.relations import LABELS_ALONE
 from orchestrator.records.selection import PairedDifference
 from orchestrator.records.student_figures import Control, Finalist, Students
@@ -22,10 +23,6 @@ COLUMNS = (
     "speed-up",
     "hyper-parameters",
 )
-SPLITS: Final = (
-    "Selection is the accuracy of a student's best epoch on the selection split, which chose that epoch and "
-    "the champion; test was read once, at the end."
-)
 TUNED: Final = (
     "A control has the best, on the selection split, of the experiment file's recipe and those of the "
     "finalists with its architecture and epochs; it was tuned over no others."
@@ -36,14 +33,11 @@ UNTUNED: Final = "The control was not tuned: an earlier version trained it with 
 def students_table(summary: Summary) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Columns and rows for a terminal: teacher, controls, then the finalists; rounded, as text."""
     teacher = summary.teacher
-    reached = (
-        percent(teacher.selection_accuracy),
-        accuracy_text(teacher.test_accuracy, None, teacher.test_balanced_accuracy),
-    )
+    reached = teacher_cells(summary)
     params = UNKNOWN if teacher.params is None else f"{teacher.params:,}"
     latency = "" if teacher.latency_ms is None else latency_text(teacher.latency_ms, teacher.latency_p95_ms)
     rows: list[tuple[str, ...]] = [(teacher_name(teacher), "", *reached, "", "", params, latency, "", "")]
-    rows += [_member_row(number, member) for number, member in enumerate(teacher.members, start=1)]
+    rows += [_member_row(summary, number, member) for number, member in enumerate(teacher.members, start=1)]
     for name, control in named_controls(summary):
         rows.append(_row(summary, name, control, ("", ""), _control_parameters(summary, control)))
     for number, finalist in enumerate(summary.finalists, start=1):
@@ -53,7 +47,7 @@ def students_table(summary: Summary) -> tuple[tuple[str, ...], list[tuple[str, .
         over = "itself" if finalist.is_own_control else control_name_of(summary, finalist)
         name, parameters = f"finalist {number}{own}", short_parameters(searched)
         rows.append(_row(summary, name, finalist, (gain, over), parameters))
-    return COLUMNS, rows
+    return tuple(column(summary, name) for name in COLUMNS), rows
 
 
 def teacher_name(teacher: TeacherFigures) -> str:
@@ -72,8 +66,8 @@ def member_facts(teacher: TeacherFigures) -> dict[str, str]:
     }
 
 
-def _member_row(number: int, member: MemberFigures) -> tuple[str, ...]:
-    accuracies = percent(member.selection_accuracy), percent(member.test_accuracy)
+def _member_row(summary: Summary, number: int, member: MemberFigures) -> tuple[str, ...]:
+    accuracies = member_cells(summary, member)
     params = UNKNOWN if member.params is None else f"{member.params:,}"
     latency = "" if member.latency_ms is None else latency_text(member.latency_ms, None)
     return (f"teacher {number} (share {member.share:.2g})", "", *accuracies, "", "", params, latency, "", "")
@@ -110,6 +104,7 @@ def comparison(summary: Summary) -> tuple[str, ...]:
     varied = sorted({name for recipe in recipes for name, _ in recipe})
     chosen = bool(varied) or any(finalist.beside for finalist in summary.finalists)
     told = [
+        *worth(summary),
         "A gain is over the finalist's own control: a student that learns from the labels alone, with the "
         f"same architecture, resolution, epochs and seeds{'' if chosen else ', and the same recipe'}.",
     ]
@@ -228,11 +223,6 @@ def speed_up_text(summary: Summary, students: Students) -> str:
     return f"{teacher.latency_ms / students.latency_ms:.1f}x"
 
 
-def accuracy_text(mean: float | None, std: float | None, balanced: float | None) -> str:
-    """An accuracy in percent, with the balanced one behind it where classes are uneven."""
-    return percent(mean, std) + ("" if balanced is None else f" (balanced {percent(balanced)})")
-
-
 def _row(
     summary: Summary, name: str, students: Students, gain: tuple[str, str], parameters: str
 ) -> tuple[str, ...]:
@@ -240,7 +230,7 @@ def _row(
         name,
         students.objective,
         percent(students.selection_mean, students.selection_std),
-        accuracy_text(students.test_mean, students.test_std, students.test_balanced_accuracy),
+        test_text(summary, students),
         *gain,
         f"{students.params:,}",
         latency_text(students.latency_ms, students.latency_p95_ms),

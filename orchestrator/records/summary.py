@@ -17,7 +17,7 @@ from orchestrator.records.student_figures import Finalist, Students
 from orchestrator.terminal.masking import without_secrets
 from trainables.config import Config
 from trainables.config.data import UnlabelledCounts
-from trainables.config.metrics import ACCURACY, ECE, NLL
+from trainables.config.metrics import ACCURACY, ECE, NLL, RankBy
 from trainables.errors import ConfigError
 from trainables.foreign_files import foreign_file
 from trainables.local_files import replace_text
@@ -46,6 +46,11 @@ class TeacherFigures(Config):
     selection_accuracy: float | None
     test_accuracy: float | None
     test_balanced_accuracy: float | None = Field(None, description="where classes are uneven")
+    test_ranked: float | None = Field(
+        None,
+        description="the figure that ranks students, where that is not accuracy, and it has such features",
+        exclude_if=lambda value: value is None,
+    )
     latency_ms: float | None = Field(None, description="median; none in a record of an earlier version")
     latency_p95_ms: float | None = Field(None, description="95th percentile; none as above")
     latency_device: str | None = Field(None, description="measured on it; none as above")
@@ -70,7 +75,7 @@ class UnlabelledFigures(UnlabelledCounts):
 
 
 class TrialRow(Config):
-    """One trial of the search; its accuracy is that of its best epoch."""
+    """One trial of the search; its figures are those of its best epoch."""
 
     id: str
     status: str
@@ -78,7 +83,12 @@ class TrialRow(Config):
     hyper_parameters: dict[str, Any]
     epochs: int
     precision: str | None = Field(None, description="what it was trained in, and what chose that")
-    selection_accuracy: float | None
+    selection_accuracy: float | None = Field(description="of the kind that ranks students, see `rank_by`")
+    selection_own_accuracy: float | None = Field(
+        None,
+        description="of the student's own answers, where another figure ranks it",
+        exclude_if=lambda value: value is None,
+    )
     selection_nll: float | None = Field(None, description="nats, at that epoch")
     selection_ece: float | None = Field(None, description="at that epoch")
     params: int | None = Field(None, description="of completed trials")
@@ -96,7 +106,7 @@ class Exported(Config):
 class Champion(Config):
     """The student to ship: weights of `trial_id`, claims of its group."""
 
-    trial_id: str = Field(description="the seed with the best selection accuracy; its weights are exported")
+    trial_id: str = Field(description="the seed with the best selection accuracy; it is exported")
     objective: str
     hyper_parameters: dict[str, Any]
     params: int
@@ -130,6 +140,12 @@ class Summary(Config):
 
     experiment: str
     out: str
+    rank_by: RankBy = Field(
+        RankBy.ACCURACY,
+        description="what the accuracies of students below are: of their own answers (accuracy), or of what "
+        "their features tell the nearest neighbours or a linear probe",
+        exclude_if=lambda figure: figure is RankBy.ACCURACY,
+    )
     seconds: dict[str, float] = Field(description="by stage")
     teacher: TeacherFigures
     cache: CacheFigures | None
@@ -166,7 +182,8 @@ def trial_row(record: TrialRecord, costs: StudentCosts | None) -> TrialRow:
         hyper_parameters=record.parameters,
         epochs=record.epochs,
         precision=record.precision,
-        selection_accuracy=record.best.get(ACCURACY),
+        selection_accuracy=record.score,
+        selection_own_accuracy=record.best.get(ACCURACY) if record.rank_by.is_of_features else None,
         selection_nll=record.best.get(NLL),
         selection_ece=record.best.get(ECE),
         params=int(measured["params"]) if measured else None,

@@ -13,12 +13,12 @@ from plotly.subplots import make_subplots
 
 from orchestrator.records.events import EpochEnded, Event
 from orchestrator.records.ledger import TrialRecord
-from orchestrator.records.selection import Figures, pareto_front
+from orchestrator.records.selection import Figures, pareto_front, score_of
 from orchestrator.records.student_figures import Students
 from orchestrator.records.students_table import named_controls
 from orchestrator.records.summary import Summary, is_champion
 from trainables.config import Cost
-from trainables.config.metrics import ACCURACY
+from trainables.config.metrics import RankBy
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; controls are always grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -61,12 +61,12 @@ def groups_of(summary: Summary) -> list[ChartGroup]:
 
 
 def cost_chart(summary: Summary, records: Sequence[TrialRecord], figures: Figures) -> go.Figure:
-    """Selection accuracy against latency and parameters, with the Pareto front of finalists and controls.
+    """What ranks students against latency and parameters, with the Pareto front of finalists and controls.
 
     Where the search itself weighed costs, the trials that no other beats in all that it weighed are ringed.
     """
     chart = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.06)
-    searched = [r for r in records if r.status == "completed" and ACCURACY in r.best and r.trial in figures]
+    searched = [r for r in records if r.status == "completed" and r.score is not None and r.trial in figures]
     for column, (field, title) in enumerate(COSTS.items(), start=1):
         costs = [figures[record.trial][field] for record in searched]
         _add_searched(chart, searched, costs, column)
@@ -80,16 +80,16 @@ def cost_chart(summary: Summary, records: Sequence[TrialRecord], figures: Figure
         chart.update_xaxes(title=title, **_axis(costs), row=1, col=column)
     chart.update_layout(**LAYOUT, height=420)
     chart.update_yaxes(gridcolor=GRID_COLOUR, zeroline=False)
-    chart.update_yaxes(title="selection accuracy, %", row=1, col=1)
+    chart.update_yaxes(title=f"selection {summary.rank_by.label}, %", row=1, col=1)
     return chart
 
 
 def curves_chart(summary: Summary, events: Iterable[Event]) -> go.Figure:
-    """Selection accuracy by epoch: each seed as a thin line, their mean as a thick one.
+    """The figure that ranks students by epoch: each seed as a thin line, their mean as a thick one.
 
     The picture leaves out the steep first quarter, beside which all students would look the same.
     """
-    curves = _curves(events)
+    curves = _curves(events, summary.rank_by)
     chart = go.Figure()
     means: list[dict[int, float]] = []
     for name, colour, students, _ in groups_of(summary):
@@ -101,7 +101,7 @@ def curves_chart(summary: Summary, events: Iterable[Event]) -> go.Figure:
             mean = {epoch: sum(curve[epoch] for curve in seeds) / len(seeds) for epoch in shared}
             _add_line(chart, mean, colour, name, thin=False)
             means.append(mean)
-    reached = summary.teacher.selection_accuracy
+    reached = _teachers(summary)
     if reached is not None:
         chart.add_hline(
             y=100 * reached,
@@ -116,7 +116,7 @@ def curves_chart(summary: Summary, events: Iterable[Event]) -> go.Figure:
         heights += [] if reached is None else [reached]
         pad = max(0.08 * (max(heights) - min(heights)), 1e-3)
         chart.update_yaxes(range=[100 * (min(heights) - pad), 100 * (max(heights) + pad)])
-    chart.update_yaxes(title="selection accuracy, %", gridcolor=GRID_COLOUR, zeroline=False)
+    chart.update_yaxes(title=f"selection {summary.rank_by.label}, %", gridcolor=GRID_COLOUR, zeroline=False)
     return chart
 
 
@@ -125,7 +125,7 @@ def _add_searched(
 ) -> None:
     chart.add_scatter(
         x=list(costs),
-        y=[100 * record.best[ACCURACY] for record in searched],
+        y=[100 * score_of(record) for record in searched],
         text=[html.escape(record.trial, quote=False) for record in searched],
         mode="markers",
         marker={"color": QUIET_COLOUR, "size": 7},
@@ -142,14 +142,14 @@ def _add_unbeaten(
     weighed = [cost for cost in Cost if any(cost.metric in record.best for record in searched)]
     if not weighed:
         return
-    points = {r.trial: {**figures[r.trial], "selection_accuracy": r.best[ACCURACY]} for r in searched}
+    points = {r.trial: {**figures[r.trial], "selection_accuracy": score_of(r)} for r in searched}
     front = sorted((points[name][field], name) for name in pareto_front(points, minimise=weighed))
     chart.add_scatter(
         x=[cost for cost, _ in front],
         y=[100 * points[name]["selection_accuracy"] for _, name in front],
         mode="markers",
         marker={"symbol": "circle-open", "color": CONTROL_COLOURS[0], "size": 12, "line": {"width": 1.5}},
-        name=f"unbeaten trials: accuracy, {', '.join(weighed)}",
+        name=f"unbeaten trials: {searched[0].rank_by.label}, {', '.join(weighed)}",
         showlegend=column == 1,
         hoverinfo="skip",
         row=1,
@@ -160,11 +160,12 @@ def _add_unbeaten(
 def _add_teacher(chart: go.Figure, summary: Summary, column: int) -> list[float]:
     """Its point, where it is known, and how far to the right that lies."""
     teacher = summary.teacher
-    if teacher.params is None or teacher.selection_accuracy is None:
+    reached = _teachers(summary)
+    if teacher.params is None or reached is None:
         return []
     chart.add_scatter(
         x=[teacher.params],
-        y=[100 * teacher.selection_accuracy],
+        y=[100 * reached],
         mode="markers",
         marker={"symbol": "diamond", "size": 11, "color": TEACHER_COLOUR},
         name="teacher",
@@ -172,6 +173,11 @@ def _add_teacher(chart: go.Figure, summary: Summary, column: int) -> list[float]
         col=column,
     )
     return [float(teacher.params)]
+
+
+def _teachers(summary: Summary) -> float | None:
+    """What the teacher reaches on the selection split; none where its features would have to be judged."""
+    return None if summary.rank_by.is_of_features else summary.teacher.selection_accuracy
 
 
 def _add_front(chart: go.Figure, summary: Summary, field: str, column: int) -> None:
@@ -233,12 +239,12 @@ def _add_line(chart: go.Figure, curve: Mapping[int, float], colour: str, name: s
     )
 
 
-def _curves(events: Iterable[Event]) -> dict[str, dict[int, float]]:
-    """Selection accuracy by trial and epoch; an epoch that was told twice counts once."""
+def _curves(events: Iterable[Event], rank_by: RankBy) -> dict[str, dict[int, float]]:
+    """The figure that ranks students, by trial and epoch; an epoch that was told twice counts once."""
     curves: dict[str, dict[int, float]] = {}
     for event in events:
-        if isinstance(event, EpochEnded) and ACCURACY in event.metrics:
-            curves.setdefault(event.trial, {})[event.epoch] = event.metrics[ACCURACY]
+        if isinstance(event, EpochEnded) and rank_by.metric in event.metrics:
+            curves.setdefault(event.trial, {})[event.epoch] = event.metrics[rank_by.metric]
     return {trial: dict(sorted(curve.items())) for trial, curve in curves.items()}
 
 

@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 from orchestrator.records.bad_outcomes import bad_outcomes
 from orchestrator.records.events import Event
 from orchestrator.records.ledger import TrialRecord
+from orchestrator.records.ranked_figures import teachers_test
 from orchestrator.records.selection import Figures, PairedDifference
 from orchestrator.records.student_figures import Finalist, Students
 from orchestrator.records.students_table import (
@@ -102,13 +103,13 @@ def verdict(summary: Summary) -> str:
 def _tiles(summary: Summary, champion: Finalist) -> str:
     teacher, own = summary.teacher, summary.champion
     kept = ""
-    if teacher.test_accuracy:
-        kept = f"; {100 * own.test_accuracy / teacher.test_accuracy:.1f} % of the teacher's"
+    if reached := teachers_test(summary):
+        kept = f"; {100 * own.test_accuracy / reached:.1f} % of the teacher's"
     seeds = _plural(len(champion.seeds), "seed")
     spread = seeds if champion.test_std is None else f"± {percent(champion.test_std)} over {seeds}"
     tiles = (
         ("Champion", own.objective, short_parameters(own.hyper_parameters) or "the paper's defaults"),
-        ("Test accuracy", f"{percent(own.test_accuracy)} %", f"{spread}{kept}"),
+        (f"Test {summary.rank_by.label}", f"{percent(own.test_accuracy)} %", f"{spread}{kept}"),
         (
             f"Gain over {control_name_of(summary, champion)} (CE)",
             f"{100 * champion.test_gain.mean:+.2f} points",
@@ -249,7 +250,7 @@ def _teacher(summary: Summary) -> dict[str, str]:
 
 
 def _exports(summary: Summary) -> str:
-    champion = summary.champion
+    champion, label = summary.champion, summary.rank_by.label
     rows = "".join(
         f"<tr><td>{_text(name)}</td><td><code>{_text(file.path)}</code></td>"
         f"<td>{file.max_abs_difference:.2g}</td></tr>"
@@ -257,7 +258,7 @@ def _exports(summary: Summary) -> str:
     )
     return (
         f"<p>Weights of trial <code>{_text(champion.trial_id)}</code>, the seed with the best selection "
-        f"accuracy; model card: <code>{_text(champion.model_card)}</code>.</p>"
+        f"{label}; model card: <code>{_text(champion.model_card)}</code>.</p>"
         f"<table><thead><tr><th>format</th><th>file</th><th>largest difference of a logit</th></tr></thead>"
         f"<tbody>{rows}</tbody></table>"
     )

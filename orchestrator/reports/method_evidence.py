@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +21,7 @@ from orchestrator.records.selection import (
     seed_of,
 )
 from trainables.config import OBJECTIVE_CONFIGS, Role
+from trainables.config.metrics import RankBy
 from trainables.errors import StillhouseError
 
 KD: Final = "kd"
@@ -40,8 +42,8 @@ class Evidence:
     over_ce: PairedDifference | None
     """In points, to its control; none for a control itself."""
     over_kd: PairedDifference | None
-    """In points, to KD at its defaults with the same student and recipe; none for that itself, and where no
-    such student was trained."""
+    """In points, to KD at its defaults with the same student and recipe, or at its best where all are; none
+    for that itself, and where no such student was trained."""
     agreement: float | None
     """Mean share, in per cent, of test images that get the teacher's class."""
     ece: float
@@ -95,6 +97,11 @@ class SearchEvidence:
     by_control: tuple[Controlled, ...]
     """The one with the best finalist first."""
     failures: tuple[Failed, ...] = ()
+    is_tuned: bool = False
+    """Each objective is there once, at the best of several trials of its own: KD too, which the others are
+    compared with as it is then."""
+    rank_by: RankBy = RankBy.ACCURACY
+    """What all accuracies are of."""
 
     @property
     def groups(self) -> tuple[Evidence, ...]:
@@ -149,6 +156,7 @@ class _Search:
     """Those of controls and finalists that were tested."""
     failures: tuple[TrialRecord, ...]
     """Students of controls and finalists that ended without weights."""
+    is_tuned: bool = False
 
     @classmethod
     def found(cls, ledger: Ledger, name: str, tested: Figures) -> _Search | None:
@@ -160,11 +168,15 @@ class _Search:
         if not any(is_without_teacher(record, name) for record in students) or not finalists:
             return None
         failures = tuple(record for record in repeated if record.status == "failed")
-        return cls(name, len(of_role[Role.SEARCH]), tuple(finalists), tuple(students), failures)
+        tuned = _is_tuned(of_role[Role.SEARCH], finalists)
+        return cls(name, len(of_role[Role.SEARCH]), tuple(finalists), tuple(students), failures, tuned)
 
     def kd_like(self, group: Group) -> Group | None:
-        """KD at its defaults, with the same student and recipe as other students."""
+        """KD at its defaults, with the same student and recipe; or at its best where all objectives are."""
         of_kd = (own for own in self.finalists if own.objective == KD)
+        if self.is_tuned:
+            alike = setting_of(group.records[0])
+            return next((own for own in of_kd if setting_of(own.records[0]) == alike), None)
         plain = (own for own in of_kd if not _changed_of_objective(own.records[0]))
         return next((own for own in plain if _conditions(own) == _conditions(group)), None)
 
@@ -176,6 +188,13 @@ class _Search:
         for records in by_group.values():
             reasons = tuple(record.reason or "no reason given" for record in records)
             yield Failed(records[0].objective, _changed(records[0]), reasons)
+
+
+def _is_tuned(searched: Sequence[TrialRecord], finalists: Sequence[Group]) -> bool:
+    """Whether each objective had several trials, and its best is the one finalist of it."""
+    trials = Counter(record.objective for record in searched)
+    names = [finalist.objective for finalist in finalists]
+    return len(trials) > 1 and min(trials.values()) > 1 and len(names) == len(set(names)) > 1
 
 
 def _changed(record: TrialRecord) -> dict[str, Any]:
@@ -195,7 +214,7 @@ def _conditions(group: Group) -> list[Any]:
     """What students share with those of another search that they may be compared with."""
     spec = group.records[0].spec
     recipe = {name: v for name, v in spec.get("training", {}).items() if name != "checkpoint_every"}
-    return [spec.get("student"), recipe]
+    return [spec.get("student"), recipe, group.rank_by]
 
 
 def _of_search(
@@ -215,6 +234,8 @@ def _of_search(
         shared,
         tuple(sorted(found, key=lambda controlled: -controlled.finalists[0].mean)),
         tuple(search.failed()),
+        search.is_tuned,
+        search.finalists[0].rank_by,
     )
 
 
@@ -242,7 +263,7 @@ class _Judge:
     seconds: Mapping[str, Sequence[float]]
 
     def evidence(self, group: Group, control: Group) -> Evidence:
-        mine = self._by_seed(group, "accuracy")
+        mine = self._by_seed(group, group.rank_by)
         # The mean's own interval is that of its difference to nothing.
         alone = paired_difference(mine, dict.fromkeys(mine, 0.0))
         interval = None if alone.low is None or alone.high is None else (alone.low, alone.high)
@@ -253,7 +274,7 @@ class _Judge:
             parameters=_changed(group.records[0]),
             accuracies=tuple(mine[seed] for seed in sorted(mine)),
             interval=interval,
-            over_ce=None if is_control else paired_difference(mine, self._by_seed(control, "accuracy")),
+            over_ce=None if is_control else paired_difference(mine, self._by_seed(control, group.rank_by)),
             over_kd=self._over_kd(group, mine),
             agreement=statistics.fmean(agreement.values()) if agreement else None,
             ece=statistics.fmean(self._by_seed(group, "ece").values()),
@@ -263,21 +284,15 @@ class _Judge:
 
     def _over_kd(self, group: Group, mine: Mapping[int, float]) -> PairedDifference | None:
         for kd in filter(None, (search.kd_like(group) for search in self.searches)):
-            theirs = self._by_seed(kd, "accuracy")
+            theirs = self._by_seed(kd, group.rank_by)
             if mine.keys() & theirs.keys():
                 return None if _trials(kd) == _trials(group) else paired_difference(mine, theirs)
         return None
 
     def _by_seed(self, group: Group, figure: str) -> dict[int, float]:
         """In per cent; only of those that have it."""
-        return {
-            seed_of(record): PERCENT * self.tested[record.trial][figure]
-            for record in group.records
-            if figure in self.tested[record.trial]
-        }
+        found = {seed_of(record): self.tested[record.trial] for record in group.records}
+        return {seed: PERCENT * figures[figure] for seed, figures in found.items() if figure in figures}
 
     def _epoch_s(self, group: Group) -> float:
-        return statistics.median(second for record in group.records for second in self._seconds(record))
-
-    def _seconds(self, record: TrialRecord) -> Sequence[float]:
-        return self.seconds[record.trial]
+        return statistics.median(second for record in group.records for second in self.seconds[record.trial])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,21 +32,31 @@ READING: Final = (
     "Accuracies are on the test split. Differences are paired by seed, with 95 % t-intervals; bold ones "
     "leave out 0. The CE of a row is the nearest control above it: `ce` with the same architecture, "
     "resolution and epochs, and of the recipes that were trained the best on the selection split. KD is `kd` "
-    "at its defaults, with the same architecture and recipe as the row. Intervals are not corrected for "
-    "their number: of twenty true zeros one is expected to look like a difference."
+    "at its defaults, with the same architecture and recipe as the row; where each objective is at its best, "
+    "`kd` at its best. Intervals are not corrected for their number: of twenty true zeros one is expected to "
+    "look like a difference."
 )
 
 
-def methods_page(
-    searches: Sequence[SearchEvidence], *, title: str, facts: str, command: str, steps: Mapping[str, float]
-) -> str:
+@dataclass(frozen=True)
+class Chapter:
+    """One experiment of the page."""
+
+    facts: str
+    """What was run."""
+    searches: Sequence[SearchEvidence]
+
+
+def methods_page(chapters: Sequence[Chapter], *, title: str, command: str, steps: Mapping[str, float]) -> str:
     """The page: one table a search, what it says in words, and what a step costs.
 
-    `facts` say what was run, `steps`, by objective, the cost of a training step over cross-entropy's.
+    `steps` is, by objective, the cost of a training step over cross-entropy's.
     """
-    parts = [f"# {title}", f"Written by `{command}`; no number here was typed by hand.", facts, READING]
-    for evidence in searches:
-        parts += [_heading(evidence, searches[0]), _table(evidence, steps), _words(evidence)]
+    parts = [f"# {title}", f"Written by `{command}`; no number here was typed by hand.", READING]
+    for chapter in chapters:
+        parts.append(chapter.facts)
+        for evidence in chapter.searches:
+            parts += [_heading(evidence, chapter.searches[0]), _table(evidence, steps), _words(evidence)]
     if steps:
         parts += ["## What a step costs", _costs(steps)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -118,7 +129,10 @@ def _heading(evidence: SearchEvidence, first: SearchEvidence) -> str:
     names = list(dict.fromkeys(group.objective for group in evidence.groups))
     changed = {name: value for name, value in evidence.student.items() if first.student.get(name) != value}
     where = f", students with {short_parameters(changed)}" if changed else ""
+    where += f", judged by {evidence.rank_by.label}" if evidence.rank_by.is_of_features else ""
     what = f"{len(names)} objectives" if len(names) > 2 else " and ".join(names)
+    if evidence.is_tuned:
+        return f"## {what}, each at the best of its share of {evidence.trials} trials{where}"
     if evidence.trials > len(evidence.groups):
         return f"## After a search of {evidence.trials} trials: {what}{where}"
     if len(names) < len(evidence.groups):
@@ -226,7 +240,8 @@ def _why(name: str) -> str:
     config = OBJECTIVE_CONFIGS[name]()
     reasons = []
     if len(config.banks) > 1:
-        reasons.append(f"the student sees {len(config.banks)} views of each sample, each a pass of its own")
+        how = "all in one pass" if config.one_pass else "each a pass of its own"
+        reasons.append(f"the student sees {len(config.banks)} views of each sample, {how}")
     if Need.ATTACK in config.needed:
         reasons.append("adversarial images take a pass through the student for each step of the attack")
     if Need.DENSE_LOGITS in config.needed:

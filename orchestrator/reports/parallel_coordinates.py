@@ -1,4 +1,4 @@
-"""Parallel coordinates of a search: one line a trial, one axis a hyper-parameter, accuracy last.
+"""Parallel coordinates of a search: one line a trial, one axis a hyper-parameter, what ranks them last.
 
 Drawn as plain lines: plotly's own `parcoords` needs WebGL, which printing and locked-down browsers lack.
 """
@@ -16,13 +16,11 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from orchestrator.records.ledger import TrialRecord
-from orchestrator.records.selection import rank_trials
+from orchestrator.records.selection import rank_trials, score_of
 from orchestrator.reports.charts import LAYOUT, QUIET_COLOUR
 from orchestrator.terminal.formatting import short_parameters
-from trainables.config.metrics import ACCURACY
 
 MAX_LINES = 200
-SCORE = "selection accuracy, %"
 LOG_FROM = 8.0
 ABSENT_HEIGHT = -0.12
 
@@ -54,18 +52,19 @@ class _Axis:
 
 
 def search_chart(records: Sequence[TrialRecord]) -> go.Figure | None:
-    """Completed trials coloured by selection accuracy, pruned ones in grey; none if nothing varied."""
+    """Completed trials coloured by what ranks them, pruned ones in grey; none if nothing varied."""
     completed = rank_trials(records)[:MAX_LINES]
-    pruned = [r for r in records if r.status == "pruned" and ACCURACY in r.best][:MAX_LINES]
+    pruned = [r for r in records if r.status == "pruned" and r.score is not None][:MAX_LINES]
     axes = _axes([*completed, *pruned])
     if not completed or len(axes) < 2:
         return None
+    score = _score_axis(completed[0])
     chart = go.Figure()
     for record in pruned:
         _add_trial(chart, axes, record, QUIET_COLOUR, width=1.0)
     for record in reversed(completed):  # the best are drawn last, on top
         # Where all score the same, or one alone was completed, there is no axis of scores.
-        height = axes[-1].height(_row(record)[SCORE]) if axes[-1].name == SCORE else 1.0
+        height = axes[-1].height(_row(record)[score]) if axes[-1].name == score else 1.0
         colour = sample_colorscale("Viridis_r", [height])[0]
         _add_trial(chart, axes, record, colour, width=4.0 if record is completed[0] else 2.0)
     for place, axis in enumerate(axes):
@@ -78,20 +77,25 @@ def search_chart(records: Sequence[TrialRecord]) -> go.Figure | None:
     return chart
 
 
+def _score_axis(record: TrialRecord) -> str:
+    return f"selection {record.rank_by.label}, %"
+
+
 def _row(record: TrialRecord) -> dict[str, Any]:
     return {
         "objective": record.objective,
         **record.parameters,
-        # A stopped trial had a smaller budget: its accuracy does not compare.
-        SCORE: 100 * record.best[ACCURACY] if record.status == "completed" else None,
+        # A stopped trial had a smaller budget: its figure does not compare.
+        _score_axis(record): 100 * score_of(record) if record.status == "completed" else None,
     }
 
 
 def _axes(records: Sequence[TrialRecord]) -> list[_Axis]:
-    """Axes in the order in which the search names them, accuracy last; what never varied is left out."""
+    """Axes in the order in which the search names them, what ranks them last; none that never varied."""
     rows = [_row(record) for record in records]
     names = list(dict.fromkeys(name for row in rows for name in row))
-    names.sort(key=lambda name: name == SCORE)
+    scores = set(map(_score_axis, records))
+    names.sort(key=lambda name: name in scores)
     axes = (_axis(name, [row[name] for row in rows if row.get(name) is not None]) for name in names)
     return [axis for axis in axes if axis is not None]
 
@@ -110,9 +114,9 @@ def _add_trial(
     chart: go.Figure, axes: Sequence[_Axis], record: TrialRecord, colour: str, *, width: float
 ) -> None:
     row = _row(record)
-    accuracy = f"{100 * record.best[ACCURACY]:.2f} %"
+    reached = f"{100 * score_of(record):.2f} %"
     told = (
-        f"{record.trial} ({record.status}): {accuracy}\n"
+        f"{record.trial} ({record.status}): {reached}\n"
         f"{record.objective}: {short_parameters(record.parameters)}"
     )
     chart.add_scatter(

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.terminal.formatting import clock_time, counted, duration, plain_percent
-from trainables.config.metrics import improves
+from trainables.config.metrics import RankBy, improves
 from trainables.slots.messages import Message, TrainJob
 
 STATUSES: Final = ("completed", "pruned", "failed")
@@ -56,6 +56,7 @@ class _Row:
     student: str
     objective: str
     epochs: int
+    rank_by: RankBy = RankBy.ACCURACY
     epoch: int = 0
     last: float | None = None
     best: float | None = None
@@ -70,8 +71,8 @@ class _Row:
 class SearchBoard:
     """What is known of a search, fed by the driver's thread and drawn by another one.
 
-    Accuracies are fractions in [0, 1], times are seconds of `clock`. Trials count as Tune's proposals: two
-    that are one student count twice, since the budget does so too.
+    Students are followed by the figure that ranks them, a fraction in [0, 1]; times are seconds of `clock`.
+    Trials count as Tune's proposals: two that are one student count twice, since the budget does so too.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class SearchBoard:
         self._epoch_s: deque[float] = deque(maxlen=_EPOCHS_REMEMBERED)
         self._told_at: deque[float] = deque(maxlen=_EPOCHS_REMEMBERED)
         self._best: tuple[float, str] | None = None
+        self._rank_by = RankBy.ACCURACY
 
     def started(self, trial: TuneTrial, job: TrainJob) -> None:
         """A trial starts, or goes on after a pause; with another job it is another student."""
@@ -97,8 +99,9 @@ class SearchBoard:
             row = self._rows.get(trial.trial_id)
             if row is None or row.student != job.job_id:
                 spec = job.trial
-                row = _Row(trial, job.job_id, spec.objective.name, spec.training.epochs)
+                row = _Row(trial, job.job_id, spec.objective.name, spec.training.epochs, spec.rank_by)
                 self._rows[trial.trial_id] = row
+                self._rank_by = spec.rank_by
             row.trial, row.heard_at = trial, None
 
     def reported(self, trial_id: str, message: Message) -> None:
@@ -114,12 +117,12 @@ class SearchBoard:
                 self._epoch_s.append(max(message.seconds, waited_s))
             row.heard_at = now
             self._told_at.append(now)
-            if (accuracy := message.accuracy) is not None:
-                row.last = accuracy
-                if improves(accuracy, row.best):
-                    row.best = accuracy
-                if improves(accuracy, self._best[0] if self._best else None):
-                    self._best = accuracy, row.student
+            if (figure := message.figure(row.rank_by)) is not None:
+                row.last = figure
+                if improves(figure, row.best):
+                    row.best = figure
+                if improves(figure, self._best[0] if self._best else None):
+                    self._best = figure, row.student
 
     def ended(self, trial_id: str, status: str) -> None:
         """A trial is over: completed, pruned or failed."""
@@ -159,8 +162,7 @@ class SearchBoard:
         """All of it in short."""
         with self._lock:
             parts = [f"search: {self._ended.total():,}/{self._trials:,} trials{self._endings()}"]
-            if self._best is not None:
-                parts.append(f"best {self._best[1]} {plain_percent(self._best[0])}")
+            parts += self._best_so_far()
             if self._is_over:
                 parts.append(f"took {duration(self._clock() - self._began_at)}")
                 return ", ".join(parts)
@@ -179,6 +181,13 @@ class SearchBoard:
     @property
     def _is_over(self) -> bool:
         return self._ended.total() >= self._trials
+
+    def _best_so_far(self) -> list[str]:
+        """The best student, and what its figure is of where that is not accuracy."""
+        if self._best is None:
+            return []
+        kind = f" {self._rank_by.label}" if self._rank_by.is_of_features else ""
+        return [f"best {self._best[1]} {plain_percent(self._best[0])}{kind}"]
 
     def _endings(self) -> str:
         counts = [f"{self._ended[status]:,} {status}" for status in STATUSES if self._ended[status]]
@@ -220,7 +229,7 @@ class SearchBoard:
             yield Text(f"and {len(running) - most:,} more running trials", style="dim")
 
     def _words(self) -> list[str]:
-        parts = [f"best {self._best[1]} {plain_percent(self._best[0])}"] if self._best else []
+        parts = self._best_so_far()
         if self._is_over:
             return parts
         running = sum(row.is_running for row in self._rows.values())

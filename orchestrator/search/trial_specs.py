@@ -24,6 +24,7 @@ from trainables.config import (
     digest_of,
 )
 from trainables.config.base import Scalar
+from trainables.config.metrics import RankBy
 from trainables.seeds import derive_seed
 from trainables.slots.messages import TrainJob
 
@@ -72,6 +73,7 @@ class Composer:
                 "seed": derive_seed(self.experiment.seed, "search", digest_of(content)),
                 "fork": fork and fork.plain(),
                 "keep_states": scheduler.name == "pbt",
+                "rank_by": self.space.search.rank_by,
             }
         )
         job = TrainJob(workbench=self.workbench, trial=spec, costs=self.space.search.minimise)
@@ -97,8 +99,10 @@ def repeat_jobs(spec: TrialSpec, *, experiment: ExperimentConfig, workbench: Wor
     return [TrainJob(workbench=workbench, trial=again) for again in repeat_specs(spec, experiment)]
 
 
-def control_spec(search: str, student: ModelConfig, training: TrainingConfig) -> TrialSpec:
-    """A student that learns from labels alone."""
+def control_spec(
+    search: str, student: ModelConfig, training: TrainingConfig, rank_by: RankBy = RankBy.ACCURACY
+) -> TrialSpec:
+    """A student that learns from labels alone, and is judged by the figure that ranks the others."""
     objective = CeConfig()
     content = {"objective": objective.plain(), "student": known_by(student), "training": training.plain()}
     return TrialSpec(
@@ -108,6 +112,7 @@ def control_spec(search: str, student: ModelConfig, training: TrainingConfig) ->
         student=student,
         training=training,
         seed=0,
+        rank_by=rank_by,
     )
 
 
@@ -134,9 +139,9 @@ def controls_for(
     """
     found: dict[str, PlannedControl] = {}
     for finalist in finalists:
-        student = TrialSpec.from_plain(finalist.spec).student
+        own = TrialSpec.from_plain(finalist.spec)
         for training in _recipes(experiment, finalist, searched):
-            spec = control_spec(search, student, training)
+            spec = control_spec(search, own.student, training, own.rank_by)
             found.setdefault(spec.trial_id, PlannedControl(spec, varied_values(finalist.parameters, spec)))
     for finalist in finalists:
         spec = TrialSpec.from_plain(finalist.spec)

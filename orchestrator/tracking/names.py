@@ -12,13 +12,13 @@ from urllib.parse import quote
 
 from orchestrator.terminal.masking import data_without_secrets, without_secrets
 from trainables.config import Role
+from trainables.config.metrics import RankBy
 
 VIEW_KEY: Final = "best"
 VIEW_TAG: Final = f"mlflow.sharedViewState.{VIEW_KEY}"
 RANKED_FILTER: Final = "tags.kind != 'experiment' and attributes.status = 'FINISHED'"
-_RANKED_BY: Final = "metrics.`acc`"
 # Few enough that the searched parameters, which stand right of them, fit on a wide screen.
-_COLUMNS: Final = ("acc", "gain_over_control", "latency_ms", "params", "test_acc")
+_COLUMNS: Final = ("gain_over_control", "latency_ms", "params")
 _TAG_COLUMNS: Final = ("champion", "kind", "objective")
 _MAX_VIEW_PARAMS: Final = 40
 
@@ -32,7 +32,12 @@ _KINDS: Final[Mapping[Role, str]] = {
     Role.BASELINE: "baseline",
 }
 # The runs table sorts its columns by name and cuts heads at about 14 characters.
-SHORT: Final[Mapping[str, str]] = {"accuracy": "acc", "agreement": "agree"}
+SHORT: Final[Mapping[str, str]] = {
+    RankBy.ACCURACY.value: "acc",
+    RankBy.KNN_ACCURACY.value: "knn_acc",
+    RankBy.PROBE_ACCURACY.value: "probe_acc",
+    "agreement": "agree",
+}
 _SELECTION: Final = "selection/"
 
 
@@ -51,6 +56,8 @@ class ParentFacts:
     """Versions of the libraries and of the code, by name."""
     summary: str = ""
     """One or two sentences in Markdown: what this experiment is."""
+    rank_by: RankBy = RankBy.ACCURACY
+    """The figure that students are ranked by."""
 
     def params(self) -> dict[str, str]:
         """The constants of the experiment, flat, as MLflow parameters."""
@@ -63,17 +70,18 @@ class ParentFacts:
 
     def description(self, experiment_id: str) -> str:
         """The parent's note in Markdown: what it is, and how to find its students."""
-        ranked, filtered = ranked_runs_url("", experiment_id), filtered_runs_url("", experiment_id)
+        ranked = ranked_runs_url("", experiment_id)
+        filtered = filtered_runs_url("", experiment_id, self.rank_by)
         return (
             f"## {self.name}\n\n{self.summary or 'A distillation experiment.'}\n\n"
             f"[Students, finalists and controls, best first]({ranked}) · [the same by filter]({filtered})\n\n"
-            f"Filter: `{RANKED_FILTER}`, sorted by `acc`, the accuracy on the selection split at the best "
-            "epoch. Pruned students are KILLED, those that broke are FAILED with the tag `reason`. "
-            "The tag `kind` tells trials of the search from finalists and controls, and the tag `champion`, "
-            "with a star before the name, marks the student to ship, whose means over its seeds are "
-            "this run's figures `champion_...`. "
+            f"Filter: `{RANKED_FILTER}`, sorted by `{SHORT[self.rank_by]}`, the {self.rank_by.label} on the "
+            "selection split at the best epoch. Pruned students are KILLED, those that broke are FAILED with "
+            "the tag `reason`. The tag `kind` tells trials of the search from finalists and controls, and "
+            "the tag `champion`, with a star before the name, marks the student to ship, whose means over "
+            "its seeds are this run's figures `champion_...`. "
             "Constants are this run's parameters; a student's parameters are what the search varied. A "
-            "finalist's `gain_over_control` is its accuracy on the test split less that of the run whose "
+            "finalist's `gain_over_control` is that figure on the test split less that of the run whose "
             "`trial_id` is in its tag `control`: cross-entropy with the same architecture, epochs and seed."
         )
 
@@ -135,23 +143,26 @@ def summary_figures(
         if name.startswith(_SELECTION):
             tail = name.removeprefix(_SELECTION)
             figures[SHORT.get(tail, tail)] = rounded(value)
-    if f"{_SELECTION}accuracy" in final:
-        figures["acc_final"] = rounded(final[f"{_SELECTION}accuracy"])
+    for figure in RankBy:
+        if figure.metric in final:
+            figures[f"{SHORT[figure]}_final"] = rounded(final[figure.metric])
     return figures
 
 
-def ranked_view(searched: Iterable[str]) -> str:
+def ranked_view(searched: Iterable[str], rank_by: RankBy = RankBy.ACCURACY) -> str:
     """The value of the experiment tag `VIEW_TAG`: the page's filter, order and columns.
 
     It is MLflow's internal format (3.17), no public contract; `filtered_runs_url` works without it.
     """
     params = [mlflow_key(name) for name in sorted(searched)][:_MAX_VIEW_PARAMS]
-    columns = [f"metrics.`{name}`" for name in _COLUMNS] + [f"params.`{name}`" for name in params]
+    ranked = SHORT[rank_by]
+    columns = [f"metrics.`{name}`" for name in (ranked, *_COLUMNS, f"test_{ranked}")]
+    columns += [f"params.`{name}`" for name in params]
     columns += [f"tags.`{name}`" for name in _TAG_COLUMNS]
     return json.dumps(
         {
             "searchFilter": RANKED_FILTER,
-            "orderByKey": _RANKED_BY,
+            "orderByKey": _order(rank_by),
             "orderByAsc": False,
             "startTime": "ALL",
             "lifecycleFilter": "Active",
@@ -166,17 +177,21 @@ def ranked_runs_url(base_url: str, experiment_id: str) -> str:
     return f"{_page(base_url, experiment_id)}?{query}"
 
 
-def filtered_runs_url(base_url: str, experiment_id: str) -> str:
+def filtered_runs_url(base_url: str, experiment_id: str, rank_by: RankBy = RankBy.ACCURACY) -> str:
     """The same order and filter without the shared view: MLflow chooses the columns."""
     query = "&".join(
         (
             f"searchFilter={quote(RANKED_FILTER, safe='')}",
-            f"orderByKey={quote(_RANKED_BY, safe='')}",
+            f"orderByKey={quote(_order(rank_by), safe='')}",
             "orderByAsc=false",
             "workflowType=machine_learning",
         )
     )
     return f"{_page(base_url, experiment_id)}?{query}"
+
+
+def _order(rank_by: RankBy) -> str:
+    return f"metrics.`{SHORT[rank_by]}`"
 
 
 def _page(base_url: str, experiment_id: str) -> str:

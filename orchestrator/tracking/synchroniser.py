@@ -197,7 +197,7 @@ class Projector:
 
     def _share_view(self) -> None:
         """Set the ranking page's columns: what trials are known to differ in, or else may differ in."""
-        view = ranked_view(self._projection.searched or self._facts.searched)
+        view = ranked_view(self._projection.searched or self._facts.searched, self._facts.rank_by)
         if view != self._view:
             self._attempt(lambda: self._store.tag_experiment(VIEW_TAG, view))
             self._view = view

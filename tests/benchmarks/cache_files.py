@@ -16,8 +16,9 @@ from tests.benchmarks.figures import Bound, Figure
 from tests.benchmarks.slot_searches import scratch_folder
 from tests.benchmarks.surroundings import surroundings
 from trainables.cache.format.identity import make_identity
-from trainables.cache.format.manifest import Manifest, Origin, read_manifest
+from trainables.cache.format.manifest import Manifest, read_manifest
 from trainables.cache.format.planning import claim_folder, plan_shards, publish, together
+from trainables.cache.format.records import Origin
 from trainables.cache.format.storage import open_place
 from trainables.cache.node.reader import open_cache
 from trainables.config import BankConfig, CacheConfig, ViewsConfig, digest_of

@@ -16,6 +16,7 @@ from tests.benchmarks.steps import (
     BATCH,
     CLASSES,
     CPU,
+    EMBEDDED,
     SIDE,
     STEPS_KEPT,
     STUDENT,
@@ -62,7 +63,7 @@ def objective_step_over_ce(name: str, rounds: int = 12) -> Figure:
         student = STUDENT.with_overrides(cosine_head=classifier_of(teacher, CLASSES).in_features)
     models = {"ce": network(STUDENT), name: network(student)}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        cache = cache_of(Path(folder), data, teacher, VIEWS, embedding=True)
+        cache = cache_of(Path(folder), data, teacher, VIEWS, features=EMBEDDED)
         workbench = Workbench(data, VIEWS, view_seed=VIEW_SEED, device=CPU, cache=cache)
         courses = {
             "ce": lambda seed: Course(models["ce"], CeConfig(), recipe(), seed),

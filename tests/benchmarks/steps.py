@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from tests.benchmarks.figures import Bound, Figure
 from tests.benchmarks.surroundings import surroundings
 from trainables.cache.format.identity import make_identity
-from trainables.cache.format.manifest import Origin
 from trainables.cache.format.planning import claim_folder, plan_shards, publish, together
+from trainables.cache.format.records import Origin
 from trainables.cache.format.storage import open_place
 from trainables.cache.node.reader import CacheReader, open_cache
 from trainables.config import (
@@ -60,6 +60,7 @@ BATCH: Final = 64
 N_TRAIN: Final = 4096
 STUDENT: Final = ModelConfig(name=ModelName.RESNET8, width=16)
 TEACHER: Final = ModelConfig(name=ModelName.RESNET20, width=32)
+EMBEDDED: Final[Mapping[str, tuple[str, ...]]] = {"weak": ("embedding",), "strong": ("embedding",)}
 VIEWS: Final = ViewsConfig(weak=BankConfig(recipe=(CropFlipStep(op="crop_flip", padding=2),), views=1))
 VIEW_SEED: Final = 7
 # A course's first step also makes the optimiser's buffers.
@@ -191,7 +192,7 @@ def cache_of(
     teacher: nn.Module,
     views: ViewsConfig,
     *,
-    embedding: bool = False,
+    features: Mapping[str, tuple[str, ...]] | None = None,
     precision: Precision = Precision.FP16,
     device: torch.device = CPU,
 ) -> CacheReader:
@@ -206,7 +207,7 @@ def cache_of(
         classes=facts.classes,
         rows_per_shard=facts.n_train,
         recipes={name: bank.recipe for name, bank in banks.items()},
-        embedding=embedding,
+        features=dict(features or {}),
     )
     origin = claim_folder(place, wanted)
     live = LiveTeacher(teacher, data, seed=VIEW_SEED, batch_size=512, device=device)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.gpu.compared_courses import Lost, assert_close, assert_same, bench_on, run
-from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.cache.tiny_caches import EMBEDDED, TinyCache
 from tests.unit.trainables.objective_variants import VARIANTS, student_for
 from tests.unit.trainables.training.small_courses import CPU, SHORT, VIEWS, separable_data, small_student
 from trainables.config import ObjectiveBase, TrainingConfig, TrainingPrecision
@@ -34,7 +34,7 @@ STATEFUL: dict[str, ObjectiveBase] = {
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyCache:
     data, folder = separable_data(), tmp_path_factory.mktemp("lab")
-    tiny = TinyCache(folder, data, small_student(seed=9), split_facts(data), views=VIEWS, embedding=True)
+    tiny = TinyCache(folder, data, small_student(seed=9), split_facts(data), views=VIEWS, features=EMBEDDED)
     tiny.build()
     return tiny
 

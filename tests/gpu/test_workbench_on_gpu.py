@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.gpu.compared_courses import bench_on
-from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.cache.tiny_caches import EMBEDDED, TinyCache
 from tests.unit.trainables.data.image_folders import config_of, write_folder
 from tests.unit.trainables.training.small_courses import CPU, VIEWS, separable_data, small_student
 from trainables.config import BankConfig, CropFlipStep, ViewsConfig
@@ -27,7 +27,7 @@ ROWS = torch.tensor([3, 41, 0, 3, 17])
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyCache:
     data, folder = separable_data(), tmp_path_factory.mktemp("lab")
-    tiny = TinyCache(folder, data, small_student(seed=9), split_facts(data), views=VIEWS, embedding=True)
+    tiny = TinyCache(folder, data, small_student(seed=9), split_facts(data), views=VIEWS, features=EMBEDDED)
     tiny.build()
     return tiny
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.cache.tiny_caches import EMBEDDED, TinyCache
 from trainables.config import (
     OBJECTIVE_CONFIGS,
     BankConfig,
@@ -59,7 +59,7 @@ def workbench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     train(Course(teacher, CeConfig(), RECIPE, 1), plain, on_epoch=lambda *_: None)
     folder = tmp_path_factory.mktemp("lab")
     tiny = TinyCache(
-        folder, data, teacher, split_facts(data), views=VIEWS, embedding=True, rows_per_shard=256
+        folder, data, teacher, split_facts(data), views=VIEWS, features=EMBEDDED, rows_per_shard=256
     )
     tiny.build()
     return Workbench(data, VIEWS, view_seed=7, device=torch.device("cpu"), cache=tiny.open())

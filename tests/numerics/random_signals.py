@@ -2,38 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.config import OBJECTIVE_CONFIGS
+from tests.numerics.feature_stand_ins import features_of, images_of, setting_of
+from trainables.config import OBJECTIVE_CONFIGS, ObjectiveBase
+from trainables.config.objective_base import ROTATED
 from trainables.objectives import build_objective
 from trainables.objectives.terms.divergences import confidence_B
-from trainables.signals import Losses, Setting, Signals, TeacherSignal
-from trainables.tensors import at_least_fp32
+from trainables.signals import Losses, Objective, Signals, TeacherSignal
 
-BANKS = ("weak", "strong")
+BANKS = ("weak", "strong", *ROTATED[1:])
 
 
-def signals_of(students: dict[str, Tensor], teachers: dict[str, Tensor], labels_B: Tensor) -> Signals:
-    # Embeddings of their own: a row of logits of another scale stands for each.
+def signals_of(
+    students: Mapping[str, Tensor],
+    teachers: Mapping[str, Tensor],
+    labels_B: Tensor,
+    *,
+    featured: Mapping[str, Tensor] | None = None,
+) -> Signals:
+    """All that an objective may ask for; the teacher's features are of `featured`, else of its logits."""
     teacher = {
-        name: TeacherSignal(value_BC, confidence_B(value_BC), 1 + at_least_fp32(value_BC).square())
-        for name, value_BC in teachers.items()
+        bank: TeacherSignal(value_BC, confidence_B(value_BC), features_of((featured or teachers)[bank]))
+        for bank, value_BC in teachers.items()
     }
     dense = {
-        name: value_BC.detach()[:, :, None, None].expand(-1, -1, 2, 2) for name, value_BC in students.items()
+        bank: value_BC.detach()[:, :, None, None].expand(-1, -1, 2, 2) for bank, value_BC in students.items()
     }
-    rows_B = torch.arange(len(labels_B))
-    embedding = {name: 1 + at_least_fp32(value_BC).square() for name, value_BC in students.items()}
-    return Signals(students, teacher, labels_B, 7, rows_B=rows_B, dense=dense, embedding=embedding)
+    return Signals(
+        dict(students),
+        teacher,
+        labels_B,
+        7,
+        rows_B=torch.arange(len(labels_B)),
+        dense=dense,
+        features={bank: features_of(value_BC) for bank, value_BC in students.items()},
+        images={bank: images_of(bank, len(labels_B)) for bank in students},
+        epochs=10,
+    )
 
 
 def random_logits(seed: int, rows: int, classes: int, scale: float = 2.0) -> dict[str, Tensor]:
     draw = np.random.default_rng(seed)
     return {
-        name: torch.from_numpy(draw.normal(scale=scale, size=(rows, classes)).astype(np.float32))
-        for name in BANKS
+        bank: torch.from_numpy(draw.normal(scale=scale, size=(rows, classes)).astype(np.float32))
+        for bank in BANKS
     }
 
 
@@ -41,10 +59,22 @@ def random_labels(seed: int, rows: int, classes: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).integers(classes, size=rows))
 
 
-def losses_of(name: str, signals: Signals) -> Losses:
-    n_classes = signals.student["weak"].shape[-1]
-    return build_objective(OBJECTIVE_CONFIGS[name](), Setting(64, n_classes, epochs=10))(signals)
+def built(config: ObjectiveBase, signals: Signals, *, epochs: int = 10) -> Objective[Any]:
+    """The objective made for the signals and in their precision; its first weights are always the same."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        objective = build_objective(config, setting_of(signals, epochs=epochs))
+    return objective.to(torch.promote_types(signals.student["weak"].dtype, torch.float32))
 
 
-def with_grad(logits: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value_BC.clone().requires_grad_() for name, value_BC in logits.items()}
+def losses_of(objective: str | ObjectiveBase, signals: Signals, *, epochs: int = 10) -> Losses:
+    """Those of an objective, or of the one of that name at its defaults; its draws are always the same."""
+    config = OBJECTIVE_CONFIGS[objective]() if isinstance(objective, str) else objective
+    made = built(config, signals, epochs=epochs)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return made(signals)
+
+
+def with_grad(logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {bank: value_BC.clone().requires_grad_() for bank, value_BC in logits.items()}

@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from trainables.config.objective_base import EMBEDDING
+from tests.numerics.feature_stand_ins import QUARTER_TURNS, features_of, images_of
 from trainables.objectives.terms.divergences import confidence_B
 from trainables.signals import Signals, TeacherSignal
 
@@ -41,18 +41,23 @@ def signals_of(
 ) -> Signals:
     """Signals of one bank, `weak`, or of those given; the confidence is fp32, as a cache gives it.
 
-    The logits are their own embeddings.
+    Features and images are stand-ins.
     """
     students = {"weak": student} if isinstance(student, Tensor) else student
     teachers = {"weak": teacher} if isinstance(teacher, Tensor) else teacher or {}
+    stand_ins = {
+        "rows_B": torch.arange(len(labels)),
+        "features": {bank: features_of(value_BC) for bank, value_BC in students.items()},
+        "images": {bank: images_of(bank, len(labels)) for bank in students},
+    }
     return Signals(
         student=students,
         teacher={
-            bank: TeacherSignal(value_BC, confidence_B(value_BC).float(), {EMBEDDING: value_BC})
+            bank: TeacherSignal(value_BC, confidence_B(value_BC).float(), features_of(value_BC))
             for bank, value_BC in teachers.items()
         },
         labels_B=torch.tensor(labels),
-        **{"epoch": 1, "features": {b: {EMBEDDING: v_BC} for b, v_BC in students.items()}, **more},
+        **{"epoch": 1, **stand_ins, **more},
     )
 
 
@@ -71,6 +76,18 @@ def two_views(*, grad: bool = False, **more: Any) -> Signals:
     students = {"weak": logits(WEAK_STUDENT, grad=grad), "strong": logits(STRONG_STUDENT, grad=grad)}
     teachers = {"weak": logits(WEAK_TEACHER), "strong": logits(STRONG_TEACHER)}
     return signals_of(students, teachers, LABELS, **more)
+
+
+def all_views(*, grad: bool = False, **more: Any) -> Signals:
+    """F2 on both views, and on the weak one turned: three rows, the strong view's third one made up."""
+    students = {"weak": THREE_STUDENT, "strong": [*STRONG_STUDENT, [0.3, 0.2, -0.1, 0.5]]}
+    teachers = {"weak": THREE_TEACHER, "strong": [*STRONG_TEACHER, [0.1, 1.1, 0.4, 0.3]]}
+    for turns, bank in enumerate(QUARTER_TURNS, start=1):
+        students[bank] = [[*row[turns:], *row[:turns]] for row in THREE_STUDENT]
+        teachers[bank] = [[(1 - 0.1 * turns) * value for value in row] for row in THREE_TEACHER]
+    students_BC = {bank: logits(rows, grad=grad) for bank, rows in students.items()}
+    teachers_BC = {bank: logits(rows) for bank, rows in teachers.items()}
+    return signals_of(students_BC, teachers_BC, THREE_LABELS, **more)
 
 
 def gradient(total: Tensor, signals: Signals, bank: str = "weak") -> Tensor:

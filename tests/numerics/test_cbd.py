@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.numerics.reference import DIGITS, Rows, logits
-from trainables.config.objective_base import EMBEDDING
 from trainables.config.objectives import CbdConfig
 from trainables.errors import TrialFailed
 from trainables.models.cosine import CosineClassifier
@@ -35,10 +34,10 @@ def cbd(student_BD: Tensor, teacher: Rows = TEACHER, **fields: Any) -> Losses:
     teacher_BD = logits(teacher)
     signals = Signals(
         student={"weak": head()(student_BD[:, :3])},
-        teacher={"weak": TeacherSignal(torch.zeros(2, 3), torch.zeros(2), {EMBEDDING: teacher_BD})},
+        teacher={"weak": TeacherSignal(torch.zeros(2, 3), torch.zeros(2), {"embedding": teacher_BD})},
         labels_B=LABELS,
         epoch=1,
-        features={"weak": {EMBEDDING: student_BD}},
+        features={"weak": {"embedding": student_BD}},
     )
     return CbdObjective(CbdConfig(**fields))(signals)
 
@@ -110,10 +109,12 @@ def test_one_sample_has_its_own_distance_and_two_classes_the_scale_of_the_head()
     classifier.weight = torch.nn.Parameter(torch.eye(2, dtype=torch.float64))
     signals = Signals(
         student={"weak": classifier(student_BD)},
-        teacher={"weak": TeacherSignal(torch.zeros(1, 2), torch.zeros(1), {EMBEDDING: logits([[4.0, 3.0]])})},
+        teacher={
+            "weak": TeacherSignal(torch.zeros(1, 2), torch.zeros(1), {"embedding": logits([[4.0, 3.0]])})
+        },
         labels_B=torch.tensor([1]),
         epoch=1,
-        features={"weak": {EMBEDDING: student_BD}},
+        features={"weak": {"embedding": student_BD}},
     )
     losses = CbdObjective(CbdConfig())(signals)
     assert losses.terms["ce"].item() == pytest.approx(math.log1p(math.exp(-4.0)), rel=1e-12)
@@ -128,5 +129,5 @@ def test_a_student_of_another_width_is_told_the_teachers() -> None:
 
 def test_a_step_without_embeddings_is_refused() -> None:
     signals = Signals({"weak": torch.zeros(2, 3)}, {"weak": TeacherSignal(*torch.zeros(2, 2, 3))}, LABELS, 1)
-    with pytest.raises(ValueError, match="hold no feature 'embedding'"):
+    with pytest.raises(ValueError, match="the signals hold no feature 'embedding'"):
         CbdObjective(CbdConfig())(signals)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,14 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.numerics import random_signals
+from tests.numerics.random_signals import BANKS
 from trainables.config import OBJECTIVE_CONFIGS
-from trainables.config.objective_base import EMBEDDING
-from trainables.objectives import build_objective
-from trainables.objectives.terms.divergences import confidence_B, cross_entropy
-from trainables.signals import Mixing, Signals, TeacherSignal
+from trainables.objectives.terms.divergences import cross_entropy
+from trainables.signals import Mixing
 
 # B = samples in the batch, C = classes, K = images that are mixed into one
-BANKS: Final = ("weak", "strong")
 
 
 def random_logits(seed: int) -> Tensor:
@@ -71,15 +70,11 @@ def test_an_objective_that_takes_mixed_banks_hears_of_their_labels(name: str) ->
     config = OBJECTIVE_CONFIGS[name]()
     labels = torch.tensor([0, 1, 2, 3, 4, 0])
     mixed = {bank: random_mixing(4 + place, 2) for place, bank in enumerate(BANKS)}
-    students = {bank: random_logits(6 + place) for place, bank in enumerate(BANKS)}
-    answers = {bank: random_logits(8 + place) for place, bank in enumerate(BANKS)}
-    teachers = {
-        bank: TeacherSignal(logits, confidence_B(logits), {EMBEDDING: logits})
-        for bank, logits in answers.items()
-    }
-    features = {bank: {EMBEDDING: logits} for bank, logits in students.items()}
-    losses = build_objective(config)(Signals(students, teachers, labels, 3, mixed, features=features))
+    students, teachers = random_signals.random_logits(6, 6, 5), random_signals.random_logits(8, 6, 5)
+    signals = random_signals.signals_of(students, teachers, labels)
+    losses = random_signals.losses_of(config, replace(signals, mixed=mixed))
     terms = {term: value for term, value in losses.terms.items() if term.startswith("ce")}
+    terms.pop("ce_head", None)  # of other logits: those of the teacher's classifier
     for term, value in terms.items():
         bank = term.removeprefix("ce_") if term != "ce" else "weak"
         torch.testing.assert_close(value, F.cross_entropy(students[bank], soft_labels(mixed[bank])))

@@ -5,27 +5,29 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from tests.numerics import random_signals
+from tests.numerics.random_signals import BANKS, random_logits, with_grad
 from tests.numerics.reference import signals_of
 from trainables.config import CrldConfig, DistConfig, DkdConfig, KdConfig, MlldConfig, ObjectiveBase
 from trainables.config.objectives import (
     AektConfig,
     AkdConfig,
+    AtConfig,
     CkdConfig,
     ClkdConfig,
     CtkdConfig,
     PskdConfig,
+    RkdConfig,
+    SpConfig,
     ZipfConfig,
 )
-from trainables.objectives import build_objective
-from trainables.signals import Losses, Setting, Signals
+from trainables.signals import Losses, Signals
 
 # B = samples in the batch, C = classes
-BANKS: Final = ("weak", "strong")
 OPEN: Final[dict[str, Any]] = {"weak_threshold": 0.3, "strong_threshold": 0.1}
 VARIANTS: Final[dict[str, ObjectiveBase]] = {
     "kd standardised": KdConfig(standardise=True, temperature=2.0, kd_weight=9.0),
@@ -43,6 +45,9 @@ VARIANTS: Final[dict[str, ObjectiveBase]] = {
     "crld standardised": CrldConfig(standardise=True, **OPEN),
     **{f"crld {base}": CrldConfig(base=base, **OPEN) for base in ("dkd", "dist", "mlld")},
     "zipf correct only": ZipfConfig(correct_only=True, upsample=1),
+    "sp on maps, with kd": SpConfig(on="map", kd_weight=1.0),
+    "rkd without angles": RkdConfig(angle_weight=0.0),
+    "at by length": AtConfig(form="norm", stages="2,3", at_weight=10.0),
     "pskd half": PskdConfig(half=True, growth="cosine"),
 }
 TAUGHT: Final = {name: config for name, config in VARIANTS.items() if config.teacher_banks}
@@ -52,32 +57,19 @@ NEVER_ZERO: Final = {"ckd at 0.1", "akd mixture"}
 LEFT_OVER: Final = {"dist at 1": 1e-4, "crld dist": 1e-3}
 
 
-def random_logits(seed: int, rows: int, classes: int, scale: float = 2.0) -> dict[str, Tensor]:
-    draw = np.random.default_rng(seed)
-    return {
-        bank: torch.from_numpy(draw.normal(scale=scale, size=(rows, classes)).astype(np.float32))
-        for bank in BANKS
-    }
-
-
 def doubled(logits: dict[str, Tensor]) -> dict[str, Tensor]:
     return {bank: value_BC.double() for bank, value_BC in logits.items()}
-
-
-def with_grad(logits: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {bank: value_BC.clone().requires_grad_() for bank, value_BC in logits.items()}
 
 
 def signals(students: dict[str, Tensor], teachers: dict[str, Tensor], labels: list[int]) -> Signals:
     dense = {
         bank: value_BC.detach()[:, :, None, None].expand(-1, -1, 2, 2) for bank, value_BC in students.items()
     }
-    return signals_of(students, teachers, labels, epoch=7, rows_B=torch.arange(len(labels)), dense=dense)
+    return signals_of(students, teachers, labels, epoch=7, dense=dense)
 
 
 def losses_of(config: ObjectiveBase, given: Signals) -> Losses:
-    n_classes = given.student["weak"].shape[-1]
-    return build_objective(config, Setting(64, n_classes, epochs=10))(given)
+    return random_signals.losses_of(config, given)
 
 
 def gradients_of(config: ObjectiveBase, students: dict[str, Tensor], losses: Losses) -> tuple[Tensor, ...]:

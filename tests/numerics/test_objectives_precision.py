@@ -17,9 +17,6 @@ NAMES: Final = tuple(OBJECTIVE_CONFIGS)
 DISTILLING: Final = tuple(name for name, config in OBJECTIVE_CONFIGS.items() if config.teacher_banks)
 # The others are served the teacher's own logits, see tests/unit/trainables/training/test_step_inputs.py.
 SHIFTED: Final = tuple(name for name in DISTILLING if Need.UNSHIFTED not in OBJECTIVE_CONFIGS[name].needs)
-OF_LOGITS: Final = tuple(
-    name for name in DISTILLING if Need.TEACHER_EMBEDDING not in OBJECTIVE_CONFIGS[name].needs
-)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -31,7 +28,7 @@ def test_float64_logits_stay_float64(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", [name for name in SHIFTED if name in OF_LOGITS])
+@pytest.mark.parametrize("name", SHIFTED)
 def test_a_teacher_kept_up_to_a_constant_per_row_gives_the_same_loss(name: str) -> None:
     students, teachers, labels_B = (
         random_logits(1, 32, 10),
@@ -40,12 +37,12 @@ def test_a_teacher_kept_up_to_a_constant_per_row_gives_the_same_loss(name: str) 
     )
     kept = {bank: value_BC - value_BC.amax(dim=-1, keepdim=True) for bank, value_BC in teachers.items()}
     torch.testing.assert_close(
-        losses_of(name, signals_of(students, kept, labels_B)).total,
+        losses_of(name, signals_of(students, kept, labels_B, featured=teachers)).total,
         losses_of(name, signals_of(students, teachers, labels_B)).total,
     )
 
 
-@pytest.mark.parametrize("name", OF_LOGITS)
+@pytest.mark.parametrize("name", DISTILLING)
 def test_teacher_logits_rounded_to_fp16_change_the_loss_by_less_than_a_hundredth(name: str) -> None:
     students, teachers, labels_B = (
         random_logits(1, 64, 10),
@@ -58,7 +55,7 @@ def test_teacher_logits_rounded_to_fp16_change_the_loss_by_less_than_a_hundredth
         for rounded_BC in [(value_BC - value_BC.amax(dim=-1, keepdim=True)).half().float()]
     }
     exact_losses = losses_of(name, signals_of(students, teachers, labels_B))
-    rounded_losses = losses_of(name, signals_of(students, rounded, labels_B))
+    rounded_losses = losses_of(name, signals_of(students, rounded, labels_B, featured=teachers))
     torch.testing.assert_close(rounded_losses.total, exact_losses.total, rtol=1e-2, atol=0)
     for term, value in exact_losses.terms.items():
         torch.testing.assert_close(rounded_losses.terms[term], value, rtol=1e-2, atol=0)

@@ -115,4 +115,4 @@ def test_the_table_comes_back_with_the_state() -> None:
 
 def test_samples_without_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="pskd needs the rows of its samples"):
-        pskd(trust=0.8)(one_view())
+        pskd(trust=0.8)(one_view(rows_B=None))

@@ -7,11 +7,11 @@ from typing import Final
 
 import pytest
 
-from tests.numerics.reference import logits, two_views
+from tests.numerics import random_signals
+from tests.numerics.feature_stand_ins import features_of
+from tests.numerics.reference import all_views, logits
 from trainables.config import OBJECTIVE_CONFIGS, ObjectiveBase
-from trainables.config.objective_base import EMBEDDING
-from trainables.objectives import build_objective
-from trainables.signals import Losses, Setting, Signals
+from trainables.signals import Losses, Signals
 
 WARMED: Final = tuple(name for name, config in OBJECTIVE_CONFIGS.items() if config.teacher_weights)
 TEMPERED: Final = tuple(
@@ -26,7 +26,7 @@ def config_of(name: str) -> ObjectiveBase:
 
 
 def losses_of(config: ObjectiveBase, signals: Signals) -> Losses:
-    return build_objective(config, Setting(2, 4, epochs=5))(signals)
+    return random_signals.losses_of(config, signals, epochs=5)
 
 
 def terms_of(losses: Losses) -> dict[str, float]:
@@ -38,7 +38,7 @@ def terms_of(losses: Losses) -> dict[str, float]:
 def test_a_warm_up_scales_all_that_the_teacher_says_and_nothing_else(
     name: str, epoch: int, share: float
 ) -> None:
-    signals, full = two_views(epoch=epoch), config_of(name)
+    signals, full = all_views(epoch=epoch), config_of(name)
     none = full.with_overrides(**dict.fromkeys(full.teacher_weights, 0.0))
     alone, whole = losses_of(none, signals).total.item(), losses_of(full, signals).total.item()
     warm = losses_of(full.with_overrides(warmup_epochs=4), signals)
@@ -51,9 +51,9 @@ def test_a_warm_up_scales_all_that_the_teacher_says_and_nothing_else(
 def test_without_its_weights_the_teacher_is_not_heard(name: str) -> None:
     full = config_of(name)
     none = full.with_overrides(**dict.fromkeys(full.teacher_weights, 0.0))
-    signals, other_BC = two_views(), logits([[0.0, 5.0, 1.0, 2.0], [7.0, 0.0, 0.0, 1.0]])
+    signals, other_BC = all_views(), logits([[0.0, 5.0, 1.0, 2.0], [7.0, 0.0, 0.0, 1.0], [0.0] * 4])
     teacher = {
-        bank: replace(signal, logits_BC=other_BC, features={EMBEDDING: other_BC})
+        bank: replace(signal, logits_BC=other_BC, features=features_of(other_BC))
         for bank, signal in signals.teacher.items()
     }
     other = replace(signals, teacher=teacher)
@@ -64,7 +64,7 @@ def test_without_its_weights_the_teacher_is_not_heard(name: str) -> None:
 @pytest.mark.parametrize(("epoch", "temperature"), [(1, 4.0), (3, 3.0), (5, 2.0)])
 @pytest.mark.parametrize("name", TEMPERED)
 def test_a_temperature_that_changes_is_that_of_its_epoch(name: str, epoch: int, temperature: float) -> None:
-    signals, config = two_views(epoch=epoch, epochs=5), config_of(name).with_overrides(temperature=4.0)
+    signals, config = all_views(epoch=epoch, epochs=5), config_of(name).with_overrides(temperature=4.0)
     changing = losses_of(config.with_overrides(final_temperature=2.0), signals)
     constant = losses_of(config.with_overrides(temperature=temperature), signals)
     assert changing.total.item() == constant.total.item()
@@ -74,7 +74,7 @@ def test_a_temperature_that_changes_is_that_of_its_epoch(name: str, epoch: int, 
 
 @pytest.mark.parametrize("base", ["dkd", "dist", "mlld"])
 def test_a_temperature_that_changes_reaches_the_loss_that_crld_compares_by(base: str) -> None:
-    signals = two_views(epoch=3, epochs=5)
+    signals = all_views(epoch=3, epochs=5)
     config = config_of("crld").with_overrides(base=base)
     changing = losses_of(config.with_overrides(final_temperature=2.0), signals)
     constant = losses_of(config.with_overrides(temperature=3.0), signals)
@@ -85,4 +85,4 @@ def test_a_temperature_that_changes_reaches_the_loss_that_crld_compares_by(base:
 def test_signals_that_do_not_say_how_long_the_course_is_are_refused() -> None:
     config = config_of("kd").with_overrides(final_temperature=2.0)
     with pytest.raises(ValueError, match="needs the epochs of the course"):
-        losses_of(config, two_views(epoch=1))
+        losses_of(config, all_views(epoch=1))

@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.numerics import random_signals
 from tests.numerics.reference import (
     DIGITS,
-    LABELS,
     THREE_LABELS,
     THREE_STUDENT,
     THREE_TEACHER,
+    all_views,
     gradient,
     logits,
     signals_of,
@@ -32,12 +33,29 @@ from trainables.config import (
     ObjectiveBase,
 )
 from trainables.config.objectives import ClkdConfig, CtkdConfig, ZipfConfig
-from trainables.objectives import build_objective
-from trainables.signals import Losses, Setting, Signals
+from trainables.signals import Losses, Signals
 
 # B = samples in the batch, C = classes
 # In these a sample is told from, or ranked among, the others of its batch.
-COUPLED: Final = {"dist", "clkd", "ckd", "mlld"}
+COUPLED: Final = {
+    "dist",
+    "clkd",
+    "ckd",
+    "mlld",
+    "sp",
+    "rkd",
+    "pkt",
+    "crd",
+    "simreg",
+    "srd",
+    "fitnet",
+    "reviewkd",
+    "tat",
+    "mlkd",
+    "sskd",
+    "hsakd",
+    "tintem",
+}
 ALONE: Final = [name for name in OBJECTIVE_CONFIGS if name not in COUPLED]
 TWO_CLASSES: Final = (
     [[1.0, -0.5], [0.2, 0.8], [-0.3, 0.4]],
@@ -47,14 +65,13 @@ TWO_CLASSES: Final = (
 
 
 def losses_of(config: ObjectiveBase, signals: Signals) -> Losses:
-    n_classes = signals.student["weak"].shape[-1]
-    return build_objective(config, Setting(8, n_classes, epochs=20))(signals)
+    return random_signals.losses_of(config, signals, epochs=20)
 
 
 def complete(signals: Signals) -> Signals:
-    """With a table's rows and dense logits, for those who want them."""
+    """With dense logits, for those who want them."""
     dense = {bank: value_BC.detach()[:, :, None, None] for bank, value_BC in signals.student.items()}
-    return replace(signals, rows_B=torch.arange(len(signals.labels_B)), dense=dense)
+    return replace(signals, dense=dense)
 
 
 def sample(signals: Signals, row: int) -> Signals:
@@ -62,7 +79,8 @@ def sample(signals: Signals, row: int) -> Signals:
     part = slice(row, row + 1)
     students = {bank: value_BC[part] for bank, value_BC in signals.student.items()}
     teachers = {bank: signal.logits_BC[part] for bank, signal in signals.teacher.items()}
-    return complete(signals_of(students, teachers, [int(signals.labels_B[row])]))
+    images = {bank: shown_BCHW[part] for bank, shown_BCHW in signals.images.items()}
+    return complete(signals_of(students, teachers, [int(signals.labels_B[row])], images=images))
 
 
 def two_classes(*, grad: bool = False) -> Signals:
@@ -82,8 +100,8 @@ def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_samples_alone(name: str
     config = OBJECTIVE_CONFIGS[name]()
     if name == "crld":
         config = CrldConfig(weak_threshold=0.8, strong_threshold=0.4)  # keeps the first sample alone
-    signals = complete(two_views())
-    alone = [losses_of(config, sample(signals, row)).total.item() for row in range(len(LABELS))]
+    signals = complete(all_views())
+    alone = [losses_of(config, sample(signals, row)).total.item() for row in range(len(THREE_LABELS))]
     assert losses_of(config, signals).total.item() == pytest.approx(sum(alone) / len(alone), rel=1e-6)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from trainables.config.base import Config
 
@@ -19,6 +21,42 @@ class Precision(StrEnum):
     """256 steps between the smallest and the largest logit of a row."""
     TOPK = "topk"
     """The largest logits in fp16, and the log-sum-exp of all others."""
+
+
+class FeaturePrecision(StrEnum):
+    """How features are kept, those within the teacher's network."""
+
+    FP16 = "fp16"
+    FP32 = "fp32"
+
+
+LOGITS: Final = "logits"
+"""The part of a cache that all of it has; the others are features by their names."""
+CLASSIFIER: Final = "classifier"
+"""The part that holds the weights of the teacher's last layer."""
+TEACHER: Final = "teacher"
+"""Stands where banks do, for what is the teacher's own whatever the view."""
+
+_SMALL: Final = re.compile(r"logits|classifier|embedding|ss_head|branch\d+|energy\..+")
+_RESERVED: Final = (LOGITS, CLASSIFIER, "commits", "manifests")
+
+
+def _no_own_name(name: str) -> str:
+    if name in _RESERVED:
+        raise ValueError(f"{name} is a name of the cache's own; give that of a feature")
+    return name
+
+
+PartName = Annotated[str, Field(pattern=r"^[A-Za-z]\w*(\.\w+)*$", max_length=100)]
+FeatureName = Annotated[PartName, AfterValidator(_no_own_name)]
+
+
+def is_whole_map(part: str) -> bool:
+    """Whether a part of a cache may be as large as all that a stage of the network gives, or larger.
+
+    What is not known to be small counts as that: it is kept where an experiment names it, and nowhere else.
+    """
+    return _SMALL.fullmatch(part) is None
 
 
 BroughtValues = Literal["logits", "probabilities"]
@@ -39,7 +77,24 @@ class CacheConfig(Config):
     top_k: int = Field(100, ge=1, description="logits of each row that precision topk keeps")
     embedding: bool = Field(
         False,
-        description="also keep what the teacher's last linear layer is given, as fp16 in files of its own",
+        description="also keep what the teacher's last linear layer is given; as `features: [embedding]`",
+    )
+    features: tuple[FeatureName, ...] = Field(
+        (),
+        description="features of the teacher that are kept in files of their own, whole maps (`stage2`, "
+        "`tokens`) too; small ones that an objective asks for are kept unnamed",
+        exclude_if=lambda features: not features,
+    )
+    feature_precision: FeaturePrecision = Field(
+        FeaturePrecision.FP16,
+        description="how features are kept, fp16 or fp32",
+        exclude_if=lambda precision: precision is FeaturePrecision.FP16,
+    )
+    rows_per_map: int = Field(
+        2048,
+        ge=16,
+        description="samples in one Parquet file of a whole map; no more than rows_per_shard",
+        exclude_if=lambda rows: rows == 2048,
     )
     autocast: bool = Field(
         False,
@@ -52,6 +107,32 @@ class CacheConfig(Config):
     )
     batch_size: int = Field(512, ge=1, le=65_536, description="samples in a teacher forward")
     rows_per_shard: int = Field(65_536, ge=16, description="samples in one Parquet file")
+
+    @property
+    def named_features(self) -> tuple[str, ...]:
+        """The features that the file asks for."""
+        return tuple(dict.fromkeys((*(("embedding",) if self.embedding else ()), *self.features)))
+
+    def kept_features(
+        self, banks: Iterable[str], asked: Mapping[str, Iterable[str]]
+    ) -> dict[str, tuple[str, ...]]:
+        """The features to keep of each bank, where objectives ask for these by bank.
+
+        Small ones are kept where an objective asks for them; whole maps only if the file names them, and then
+        of the banks whose maps an objective asks for. What is named and nobody asks for is kept of all banks.
+        """
+        wanted = {name for names in asked.values() for name in names}
+        kept = {}
+        for bank in banks:
+            own = [name for name in self.named_features if name not in wanted]
+            own += [name for name in asked.get(bank, ()) if self.is_kept(name)]
+            if own:
+                kept[bank] = tuple(dict.fromkeys(own))
+        return kept
+
+    def is_kept(self, feature: str) -> bool:
+        """Whether a feature that an objective asks for is kept."""
+        return feature in self.named_features or not is_whole_map(feature)
 
     @model_validator(mode="after")
     def _no_credentials(self) -> Self:

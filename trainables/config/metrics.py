@@ -1,8 +1,9 @@
-"""Names of an epoch's metrics that others read, and the rule of the best epoch."""
+"""Names of an epoch's metrics that others read, the figures that may rank students, and the best epoch."""
 
 from __future__ import annotations
 
 import math
+from enum import StrEnum
 from typing import Final
 
 ACCURACY: Final = "selection/accuracy"
@@ -14,10 +15,43 @@ ECE: Final = "selection/ece"
 """Expected calibration error on the selection split, of 15 bins."""
 
 
-def improves(accuracy: float | None, best: float | None) -> bool:
-    """Whether an epoch is the best so far: its selection accuracy is higher than the best one before it.
+class RankBy(StrEnum):
+    """The figure by which epochs and students are ranked, a fraction in [0, 1]; the larger the better."""
 
-    The first of several equal epochs is the best one. An epoch without an accuracy (None) is never the best.
-    `best` is None before the first epoch with an accuracy.
+    ACCURACY = "accuracy"
+    """Of the network's own answers."""
+    KNN_ACCURACY = "knn_accuracy"
+    """Of the nearest training images by the network's features."""
+    PROBE_ACCURACY = "probe_accuracy"
+    """Of logistic regression on the network's features."""
+
+    @property
+    def metric(self) -> str:
+        """Its name among the metrics of an epoch."""
+        return ACCURACY if self is RankBy.ACCURACY else f"selection/{self.value}"
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return _LABELS[self]
+
+    @property
+    def is_of_features(self) -> bool:
+        """Whether it judges what the network's features are worth, and not the network's own answers."""
+        return self is not RankBy.ACCURACY
+
+
+_LABELS: Final = {
+    RankBy.ACCURACY: "accuracy",
+    RankBy.KNN_ACCURACY: "kNN accuracy",
+    RankBy.PROBE_ACCURACY: "probe accuracy",
+}
+
+
+def improves(figure: float | None, best: float | None) -> bool:
+    """Whether an epoch is the best so far: the figure that ranks is higher than the best one before it.
+
+    The first of several equal epochs is the best one. An epoch without the figure (None) is never the best.
+    `best` is None before the first epoch with one.
     """
-    return accuracy is not None and accuracy > (-math.inf if best is None else best)
+    return figure is not None and figure > (-math.inf if best is None else best)

@@ -18,6 +18,9 @@ from trainables.config.schedules import TemperatureSchedule, temperature_at, war
 EMBEDDING: Final = "embedding"
 """The name of the feature that a network's last linear, or cosine, layer is given."""
 
+ROTATED: Final = ("weak", "weak90", "weak180", "weak270")
+"""The weak view and its quarter turns anticlockwise, in the order of the papers' rows of an image."""
+
 Temperature = Annotated[FiniteFloat, Field(gt=0, le=100)]
 Weight = Annotated[FiniteFloat, Field(ge=0, le=1000)]
 Threshold = Annotated[FiniteFloat, Field(ge=0, le=1)]
@@ -153,6 +156,14 @@ class ObjectiveBase(Config):
     def uses_label(self) -> LabelUse:
         """What the teacher's terms ask of a sample's label with these hyper-parameters."""
         return self.label_use
+
+    @property
+    def learns_classes(self) -> bool:
+        """Whether some term teaches the student's own answers: the labels, or the teacher's logits.
+
+        Where none does, as where features alone are compared, the student's accuracy is that of chance.
+        """
+        return True
 
     def refuses_unlabelled(self, unlabelled: UnlabelledConfig) -> str | None:
         """Why this objective cannot learn from unlabelled images; none where it can, or hears no teacher."""

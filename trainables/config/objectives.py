@@ -26,6 +26,20 @@ from trainables.config.logit_objectives import (
     KdConfig,
 )
 from trainables.config.objective_base import Attack, Need, ObjectiveBase
+from trainables.config.representation.contrast import CrdConfig
+from trainables.config.representation.inputs import DeitConfig, DistillationForm, PixelConfig
+from trainables.config.representation.maps import FitnetConfig, ReviewkdConfig, TatConfig
+from trainables.config.representation.regression import SimregConfig, SrdConfig, ThkdConfig
+from trainables.config.representation.relations import (
+    AtConfig,
+    AtForm,
+    Compared,
+    PktConfig,
+    RkdConfig,
+    SpConfig,
+)
+from trainables.config.representation.rotations import HsakdConfig, MlkdConfig, SskdConfig
+from trainables.config.representation.tokens import ImageRow, TintemConfig, TintemLevel
 from trainables.config.robust_objectives import AkdConfig, AttackTarget, TeacherInput
 from trainables.config.schedules import TemperatureSchedule
 from trainables.config.view_objectives import (
@@ -52,7 +66,24 @@ ObjectiveConfig = Annotated[
     | CbdConfig
     | AkdConfig
     | MlldConfig
-    | CrldConfig,
+    | CrldConfig
+    | SpConfig
+    | RkdConfig
+    | PktConfig
+    | AtConfig
+    | CrdConfig
+    | SimregConfig
+    | SrdConfig
+    | ThkdConfig
+    | FitnetConfig
+    | ReviewkdConfig
+    | TatConfig
+    | TintemConfig
+    | PixelConfig
+    | DeitConfig
+    | MlkdConfig
+    | SskdConfig
+    | HsakdConfig,
     Field(discriminator="name"),
 ]
 
@@ -73,6 +104,23 @@ OBJECTIVE_CONFIGS: Final[Mapping[str, type[ObjectiveBase]]] = MappingProxyType(
         "akd": AkdConfig,
         "mlld": MlldConfig,
         "crld": CrldConfig,
+        "sp": SpConfig,
+        "rkd": RkdConfig,
+        "pkt": PktConfig,
+        "at": AtConfig,
+        "crd": CrdConfig,
+        "simreg": SimregConfig,
+        "srd": SrdConfig,
+        "thkd": ThkdConfig,
+        "fitnet": FitnetConfig,
+        "reviewkd": ReviewkdConfig,
+        "tat": TatConfig,
+        "tintem": TintemConfig,
+        "pixel": PixelConfig,
+        "deit": DeitConfig,
+        "mlkd": MlkdConfig,
+        "sskd": SskdConfig,
+        "hsakd": HsakdConfig,
     }
 )
 
@@ -81,31 +129,53 @@ __all__ = [
     "AektConfig",
     "AektForm",
     "AkdConfig",
+    "AtConfig",
+    "AtForm",
     "Attack",
     "AttackTarget",
     "CbdConfig",
     "CeConfig",
     "CkdConfig",
     "ClkdConfig",
+    "Compared",
     "Covariance",
+    "CrdConfig",
     "CrldBase",
     "CrldConfig",
     "CtkdBase",
     "CtkdConfig",
+    "DeitConfig",
     "DistConfig",
+    "DistillationForm",
     "DkdConfig",
+    "FitnetConfig",
     "Gate",
     "Growth",
+    "HsakdConfig",
+    "ImageRow",
     "KdConfig",
     "LsConfig",
+    "MlkdConfig",
     "MlldConfig",
     "MlldMask",
     "MlldTemperatures",
     "Need",
     "ObjectiveBase",
     "ObjectiveConfig",
+    "PixelConfig",
+    "PktConfig",
     "PskdConfig",
+    "ReviewkdConfig",
+    "RkdConfig",
+    "SimregConfig",
+    "SpConfig",
+    "SrdConfig",
+    "SskdConfig",
+    "TatConfig",
     "TeacherInput",
     "TemperatureSchedule",
+    "ThkdConfig",
+    "TintemConfig",
+    "TintemLevel",
     "ZipfConfig",
 ]

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from trainables.config.base import Config
 from trainables.config.data import DataConfig
+from trainables.config.metrics import RankBy
 from trainables.config.models import ModelConfig
 from trainables.config.objectives import ObjectiveConfig
 from trainables.config.teacher import KeptTeacher
@@ -94,3 +95,9 @@ class TrialSpec(Config):
     seed: int = Field(ge=0, description="of weights and batch order; finalists and control share theirs")
     fork: Fork | None = Field(None, description="goes on from another trial instead of from fresh weights")
     keep_states: bool = Field(False, description="keep each state that is saved, for trials that fork off")
+    rank_by: RankBy = Field(
+        RankBy.ACCURACY,
+        description="the figure of the selection split by which its best epoch is chosen, and itself",
+        # Left out where it is accuracy, so that trials keep the digests that they had.
+        exclude_if=lambda figure: figure is RankBy.ACCURACY,
+    )

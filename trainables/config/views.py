@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
@@ -79,6 +80,17 @@ class RotationStep(Config):
     by: TurnBy = Field(TurnBy.VIEW, description="view v turns by 90 v degrees, or each image at random")
 
 
+class QuarterTurnStep(Config):
+    """Turn square images by so many quarter turns anticlockwise, all alike.
+
+    Nothing is drawn for it, and at the end of a recipe it changes no draw: what is shown is the view of the
+    recipe without it, turned.
+    """
+
+    op: Literal["quarter_turn"]
+    turns: int = Field(1, ge=1, le=3, description="by how many times 90 degrees")
+
+
 class MixingStep(Config):
     """A step that makes an image of a sample and of another one, and its label of theirs."""
 
@@ -107,6 +119,7 @@ Step = Annotated[
     | RandomResizedCropStep
     | TrivialAugmentStep
     | RotationStep
+    | QuarterTurnStep
     | MixupStep
     | CutmixStep,
     Field(discriminator="op"),
@@ -125,13 +138,39 @@ class BankConfig(Config):
         """The first step that mixes samples, by its name; none where every image shows one sample."""
         return next((step.op for step in self.recipe if isinstance(step, MixupStep | CutmixStep)), None)
 
+    def turned(self, turns: int) -> BankConfig:
+        """The same views, turned by so many quarter turns; with 0 the bank itself."""
+        if turns == 0:
+            return self
+        recipe = (*self.recipe, QuarterTurnStep(op="quarter_turn", turns=turns))
+        return BankConfig(recipe=recipe, views=self.views)
+
+
+TURNED_BANKS: Final = MappingProxyType(
+    {f"{bank}{90 * turns}": (bank, turns) for bank in ("weak", "strong") for turns in (1, 2, 3)}
+)
+"""The banks that show another one turned, and by how many quarter turns."""
+
+
+def base_of(bank: str) -> tuple[str, int]:
+    """Which bank a bank shows turned, and by how many quarter turns: `weak90` is ("weak", 1).
+
+    A bank that is not turned is its own base, with 0 turns.
+    """
+    return TURNED_BANKS.get(bank, (bank, 0))
+
 
 class ViewsConfig(Config):
-    """The banks of an experiment; an objective names the ones that it needs."""
+    """The banks of an experiment; an objective names the ones that it needs.
+
+    Of each bank there are three more, which show its views turned anticlockwise: `weak90`, `weak180`,
+    `weak270` and so on. No file states them.
+    """
 
     weak: BankConfig = BankConfig()
     strong: BankConfig = BankConfig()
 
     def bank(self, name: str) -> BankConfig:
-        """The bank of that name (`weak` or `strong`)."""
-        return {"weak": self.weak, "strong": self.strong}[name]
+        """The bank of that name: `weak`, `strong`, or one of them turned, such as `weak90`."""
+        base, turns = base_of(name)
+        return {"weak": self.weak, "strong": self.strong}[base].turned(turns)

@@ -25,6 +25,23 @@ from trainables.objectives.kd import KdObjective
 from trainables.objectives.ls import LsObjective
 from trainables.objectives.mlld import MlldObjective
 from trainables.objectives.pskd import PskdObjective
+from trainables.objectives.representation.at import AtObjective
+from trainables.objectives.representation.crd import CrdObjective
+from trainables.objectives.representation.deit import DeitObjective
+from trainables.objectives.representation.fitnet import FitnetObjective
+from trainables.objectives.representation.hsakd import HsakdObjective
+from trainables.objectives.representation.mlkd import MlkdObjective
+from trainables.objectives.representation.pixel import PixelObjective
+from trainables.objectives.representation.pkt import PktObjective
+from trainables.objectives.representation.reviewkd import ReviewkdObjective
+from trainables.objectives.representation.rkd import RkdObjective
+from trainables.objectives.representation.simreg import SimregObjective
+from trainables.objectives.representation.sp import SpObjective
+from trainables.objectives.representation.srd import SrdObjective
+from trainables.objectives.representation.sskd import SskdObjective
+from trainables.objectives.representation.tat import TatObjective
+from trainables.objectives.representation.thkd import ThkdObjective
+from trainables.objectives.representation.tintem import TintemObjective
 from trainables.objectives.zipf import ZipfObjective
 from trainables.signals import Objective, Setting
 
@@ -46,6 +63,23 @@ OBJECTIVES: Final[Mapping[str, type[Objective[Any]]]] = MappingProxyType(
         "crld": CrldObjective,
         "ctkd": CtkdObjective,
         "pskd": PskdObjective,
+        "sp": SpObjective,
+        "rkd": RkdObjective,
+        "pkt": PktObjective,
+        "at": AtObjective,
+        "crd": CrdObjective,
+        "simreg": SimregObjective,
+        "srd": SrdObjective,
+        "thkd": ThkdObjective,
+        "fitnet": FitnetObjective,
+        "reviewkd": ReviewkdObjective,
+        "tat": TatObjective,
+        "tintem": TintemObjective,
+        "pixel": PixelObjective,
+        "deit": DeitObjective,
+        "mlkd": MlkdObjective,
+        "sskd": SskdObjective,
+        "hsakd": HsakdObjective,
     }
 )
 
@@ -72,18 +106,35 @@ __all__ = [
     "OBJECTIVES",
     "AektObjective",
     "AkdObjective",
+    "AtObjective",
     "CbdObjective",
     "CeObjective",
     "CkdObjective",
     "ClkdObjective",
+    "CrdObjective",
     "CrldObjective",
     "CtkdObjective",
+    "DeitObjective",
     "DistObjective",
     "DkdObjective",
+    "FitnetObjective",
+    "HsakdObjective",
     "KdObjective",
     "LsObjective",
+    "MlkdObjective",
     "MlldObjective",
+    "PixelObjective",
+    "PktObjective",
     "PskdObjective",
+    "ReviewkdObjective",
+    "RkdObjective",
+    "SimregObjective",
+    "SpObjective",
+    "SrdObjective",
+    "SskdObjective",
+    "TatObjective",
+    "ThkdObjective",
+    "TintemObjective",
     "ZipfObjective",
     "build_objective",
 ]

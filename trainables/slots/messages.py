@@ -17,7 +17,7 @@ from trainables.config import (
     TrialSpec,
     WorkbenchSpec,
 )
-from trainables.config.metrics import ACCURACY
+from trainables.config.metrics import RankBy
 
 
 class TrainJob(Config):
@@ -43,6 +43,11 @@ class EvaluateJob(Config):
     network: KeptTeacher
     split: Split
     teacher: OnlineSpec | None = Field(None, description="whom the answers are compared with, if anybody")
+    rank_by: RankBy = Field(
+        RankBy.ACCURACY,
+        description="the figure that ranks students, told too",
+        exclude_if=lambda figure: figure is RankBy.ACCURACY,
+    )
 
 
 class ProfileJob(Config):
@@ -91,10 +96,9 @@ class Message(Config):
     )
     hopeless: bool = Field(False, description="no job can go on, and none is to blame: storage or data")
 
-    @property
-    def accuracy(self) -> float | None:
-        """Accuracy on the selection split, a fraction in [0, 1]; None for a job without one."""
-        return self.metrics.get(ACCURACY)
+    def figure(self, rank_by: RankBy) -> float | None:
+        """The figure of the selection split that ranks students; None for a job without it."""
+        return self.metrics.get(rank_by.metric)
 
     @property
     def seconds(self) -> float:

@@ -85,7 +85,13 @@ class WarmState:
             start_from(model, spec.start, classes=data.classes)
         chosen = self._measured.precision(model, trial, data, spec.code)
         course = Course(
-            model, trial.objective, trial.training, trial.seed, chosen.precision, precision_by=chosen.by
+            model,
+            trial.objective,
+            trial.training,
+            trial.seed,
+            chosen.precision,
+            precision_by=chosen.by,
+            rank_by=trial.rank_by,
         )
         if not trial.training.compile:
             return course

@@ -20,9 +20,11 @@ import torch
 from ray.train.torch import get_device
 
 from trainables.checkpoint_header import preprocessing_metadata
-from trainables.config import DataConfig, ModelConfig, Split, TrainingPrecision
+from trainables.config import DataConfig, KeptEnsemble, ModelConfig, Split, TrainingPrecision
+from trainables.config.metrics import RankBy
 from trainables.data import load_test
 from trainables.errors import StillhouseError, StorageError, TrialFailed, UnreadableData
+from trainables.evaluation.features_worth import NoFeatures
 from trainables.evaluation.metrics import answer_figures
 from trainables.evaluation.profiling import profile_student
 from trainables.slots.agreed_measurements import Agree
@@ -128,8 +130,8 @@ def _files(job: TrainJob, channel: JobChannel) -> CheckpointFolder:
 def evaluate_job(job: EvaluateJob, warm: WarmState, channel: JobChannel) -> None:
     """Evaluate kept weights; the test split is loaded here and nowhere else.
 
-    The figures are those of `evaluate` and of `answer_figures`; with a teacher, `agreement` is the fraction
-    of images that both give the same class.
+    The figures are those of `evaluate` and of `answer_figures`, and the one that ranks students; with a
+    teacher, `agreement` is the fraction of images that both give the same class.
     """
     workbench = warm.workbench(job.workbench)
     data = workbench.data
@@ -141,6 +143,10 @@ def evaluate_job(job: EvaluateJob, warm: WarmState, channel: JobChannel) -> None
     }
     split = splits[job.split]()
     figures = workbench.evaluate(model, split, batch_size=EVALUATED_TOGETHER)
+    # Several teachers have no one embedding, and one may have none; a student was ranked by it in each epoch.
+    by = RankBy.ACCURACY if isinstance(job.network, KeptEnsemble) else job.rank_by
+    with contextlib.suppress(NoFeatures):
+        figures |= workbench.features_worth(model, by, split, batch_size=EVALUATED_TOGETHER)
     own_N = workbench.classes(model, split, batch_size=EVALUATED_TOGETHER)
     figures |= answer_figures(own_N, split.labels)
     if job.teacher is not None:

@@ -8,8 +8,9 @@ from typing import Final
 import numpy as np
 
 from trainables.cache.format.logit_encoding import Array, Float32s, decode
+from trainables.config.cache import FeaturePrecision
 
-# P = rows that are compared, C = classes, K = classes that top-k keeps
+# P = rows that are compared, C = classes, K = classes that top-k keeps, D = numbers in a row of a feature
 
 ABSOLUTE_TOLERANCE: Final = 1e-4
 RELATIVE_TOLERANCE: Final = 1e-5
@@ -36,13 +37,15 @@ def disagreement(
     return difference_P, np.maximum(excess_P, max_excess_P)
 
 
-def embedding_disagreement(
-    kept_PD: Float32s, live_PD: Float32s, *, tolerance: float = 0.0
+def feature_disagreement(
+    kept_PD: Float32s, live_PD: Float32s, precision: FeaturePrecision, *, tolerance: float = 0.0
 ) -> tuple[Float32s, Float32s]:
-    """The same for embeddings, which are kept as float16."""
+    """The same for the rows of a feature, as kept in this precision and widened to float32."""
     slack_P = _slack(live_PD, tolerance)
     difference_PD = np.abs(kept_PD - live_PD)
-    excess_PD = difference_PD - _half_units(live_PD) - slack_P[:, None]
+    excess_PD = difference_PD - slack_P[:, None]
+    if precision is FeaturePrecision.FP16:
+        excess_PD -= _half_units(live_PD)
     return difference_PD.max(axis=1), excess_PD.max(axis=1)
 
 

@@ -22,7 +22,7 @@ from trainables.data import TrainingData
 from trainables.errors import CacheError
 from trainables.models.foreign.onnx_network import onnx_networks
 from trainables.seeds import derive_seed
-from trainables.teacher.agreement import disagreement, embedding_disagreement
+from trainables.teacher.agreement import disagreement, feature_disagreement
 from trainables.teacher.autocast import AutocastTeacher
 from trainables.teacher.live import Answers, LiveTeacher
 
@@ -64,9 +64,10 @@ def prove_alignment(
     Sample ids cover the training split, and unlabelled images behind it, once in every view; the teacher's
     accuracy, recomputed from the cache and the data's own labels, is the one on record; 64 random (sample,
     view) pairs, half of them of unlabelled images where there are any, agree with the live teacher within the
-    precision of the cache. `seed` is that of the views, `banks` those that the experiment uses (all of the
-    cache's, when it is not given). The teacher stays on its device and is left in evaluation mode; for
-    imported logits there is none, and then no pair is proved.
+    precision of the cache, features included, and the classifier's weights are the teacher's. `seed` is that
+    of the views, `banks` those that the experiment uses (all of the cache's, when it is not given). The
+    teacher stays on its device and is left in evaluation mode; for imported logits there is none, and then no
+    pair is proved.
 
     Raises:
         DamagedCache: files that are missing, cut short or altered.
@@ -83,6 +84,7 @@ def prove_alignment(
     live = LiveTeacher(teacher, data, seed=seed, batch_size=N_PAIRS, device=device)
     planes = [(name, view) for name in names for view in range(reader.banks[name].views)]
     pairs = _draw_pairs(planes, len(data.train.ids), reader.manifest.n_rows, seed)
+    _require_classifier(reader, live)
     tolerance = _tolerance(teacher)
     largest = _require_agreement(reader, live, views, pairs, data.ids_M, tolerance=tolerance)
     return ProofSummary(pairs=len(pairs), largest_difference=largest, accuracy=accuracy)
@@ -149,6 +151,20 @@ def _proved_accuracy(reader: CacheReader, bank: str, data: TrainingData) -> tupl
     return tuple(shares)
 
 
+def _require_classifier(reader: CacheReader, live: LiveTeacher) -> None:
+    """The weights that are kept are those of the live teacher, to the bit."""
+    kept = reader.classifier()
+    if kept is None:
+        return
+    own = live.classifier()
+    pairs = ((kept.weight_CD, own.weight_CD), (kept.bias_C, own.bias_C))
+    if not all(torch.equal(one, other) for one, other in pairs):
+        raise CacheError(
+            f"the weights of the teacher's classifier in {reader.uri} are not those of the live teacher; the "
+            "cache belongs to another teacher: point cache.uri elsewhere or remove it"
+        )
+
+
 def _draw_pairs(planes: Sequence[tuple[str, int]], n_train: int, n_rows: int, seed: int) -> list[Pair]:
     """Random rows of as many (bank, view) planes as there are pairs, in random order."""
     generator = np.random.default_rng(derive_seed(seed, "alignment proof"))
@@ -174,8 +190,7 @@ def _require_agreement(
     largest, refused = 0.0, []
     for (bank, view), rows in _by_plane(pairs).items():
         rows_P = torch.tensor(rows)
-        has_embedding = reader.manifest.embedding_width is not None
-        answers = live.answers(views.bank(bank).recipe, view, rows_P, embedding=has_embedding)
+        answers = live.answers(views.bank(bank).recipe, view, rows_P, reader.features(bank))
         compared = _compare(reader, (bank, view), rows_P, answers, tolerance=tolerance)
         largest = max(largest, float(compared["logit"][0].max()))
         for index, row in enumerate(rows):
@@ -197,12 +212,17 @@ def _require_agreement(
 def _compare(
     reader: CacheReader, plane: tuple[str, int], rows_P: Tensor, answers: Answers, *, tolerance: float
 ) -> dict[str, tuple[Float32s, Float32s]]:
-    """Largest difference of each row, and by how much it passes its bound: of logits and kept embeddings."""
+    """Largest difference of each row, and by how much it passes its bound: of logits and kept features."""
     values, live_PC = reader.values(*plane, rows_P), answers.logits_BC.numpy()
     compared = {"logit": disagreement(values, values["logit_max"], live_PC, tolerance=tolerance)}
-    kept_PD, live_PD = reader.signal(*plane, rows_P).embedding_BD, answers.embedding_BD
-    if kept_PD is not None and live_PD is not None:
-        compared["embedding"] = embedding_disagreement(kept_PD.numpy(), live_PD.numpy(), tolerance=tolerance)
+    kept = reader.signal(*plane, rows_P, tuple(answers.features)).features
+    for name, live in answers.features.items():
+        compared[name] = feature_disagreement(
+            kept[name].flatten(1).numpy(),
+            live.flatten(1).numpy(),
+            reader.manifest.feature_precision,
+            tolerance=tolerance,
+        )
     return compared
 
 

@@ -20,15 +20,17 @@ from ray.util.annotations import RayDeprecationWarning
 
 from trainables.cache.format.disk_space import require_disk_space
 from trainables.cache.format.identity import require_identity
-from trainables.cache.format.manifest import Origin, Shard, ShardRecord, read_manifest
+from trainables.cache.format.manifest import read_manifest
 from trainables.cache.format.planning import Plan, answers_of, claim_folder, plan_shards, publish, together
+from trainables.cache.format.records import Origin, Shard, ShardRecord
 from trainables.cache.format.storage import Place, open_place
 from trainables.config import CacheIdentity, Config
 from trainables.data import load_training
 from trainables.data.splits import split_facts
 from trainables.errors import CacheError, StillhouseError
 from trainables.teacher.autocast import AutocastTeacher
-from trainables.teacher.cache_request import CacheRequest, embedding_width
+from trainables.teacher.cache_request import CacheRequest
+from trainables.teacher.feature_shapes import missing_shapes
 from trainables.teacher.live import LiveTeacher
 from trainables.teacher.loading import kept_fingerprint, load_teacher
 from trainables.teacher.shard_producer import ShardProducer
@@ -79,7 +81,7 @@ def _build(request: CacheRequest, place: Place, progress: OnAnswers) -> CacheSum
     computed = len(plan.missing)
     if plan.missing:
         _ = request.network
-        require_disk_space(place, plan, embedding_width=embedding_width(request, plan))
+        require_disk_space(place, plan, missing_shapes(request, plan))
         _compute(request, place, plan, progress, began)
         plan = plan_shards(place, origin, banks)
     sha256 = publish(place, plan, {name: version(name) for name in WRITERS})
@@ -155,7 +157,7 @@ def _compute(request: CacheRequest, place: Place, plan: Plan, progress: OnAnswer
         progress(done, todo, time.monotonic() - began)
         try:
             for records in _records(request, place, plan.origin, missing):
-                done += records[0].shard.rows
+                done += answers_of(record.shard for record in records)
                 progress(done, todo, time.monotonic() - began)
         except RayError as error:
             if attempt == ATTEMPTS:

@@ -5,21 +5,19 @@ from __future__ import annotations
 from pydantic import Field
 
 from trainables.cache.format.identity import folder_name, make_identity
-from trainables.cache.format.manifest import Origin, Part
-from trainables.cache.format.planning import Plan
+from trainables.cache.format.records import Origin
 from trainables.config import (
     CacheConfig,
     CacheIdentity,
     Config,
     DataConfig,
-    KeptNetwork,
     KeptTeacher,
+    ModelConfig,
     ViewsConfig,
 )
+from trainables.config.cache import CLASSIFIER, TEACHER
 from trainables.config.data import SplitFacts
 from trainables.errors import CacheError
-from trainables.models import build_model
-from trainables.models.embedding import embedding_width_of
 from trainables.teacher.autocast import autocast_digest
 
 
@@ -29,11 +27,20 @@ class CacheRequest(Config):
     data: DataConfig
     facts: SplitFacts
     teacher: KeptTeacher | None = Field(description="none when only its logits are known")
+    unmade: ModelConfig | None = Field(
+        None, description="the teacher's network, where it is not made yet; tells how large its features are"
+    )
     teacher_digest: str = Field(description="sha256 of its architecture and weights, or of imported logits")
     views: ViewsConfig
     banks: tuple[str, ...] = Field(min_length=1, description="banks that the experiment needs")
     view_seed: int
     cache: CacheConfig
+    asked: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="features of the teacher that objectives ask for, by bank"
+    )
+    asks_classifier: bool = Field(
+        False, description="whether an objective asks for the weights of the teacher's last layer"
+    )
     folder: str = Field(description="caches lie below it by fingerprint, when cache.uri is not given")
     actors: int = Field(1, ge=1, description="teachers that run side by side")
     cpus_per_actor: float = Field(0, ge=0, description="0 runs beside slots that hold all CPUs")
@@ -61,8 +68,16 @@ class CacheRequest(Config):
             classes=self.facts.classes,
             rows_per_shard=self.cache.rows_per_shard,
             recipes={bank: self.views.bank(bank).recipe for bank in self.banks},
-            embedding=self.cache.embedding,
+            features=self.features,
+            feature_precision=self.cache.feature_precision,
+            rows_per_map=self.cache.rows_per_map,
         )
+
+    @property
+    def features(self) -> dict[str, tuple[str, ...]]:
+        """The features that are kept beside the logits, by bank; below `teacher` its classifier."""
+        own = {TEACHER: (CLASSIFIER,)} if self.asks_classifier else {}
+        return self.cache.kept_features(self.banks, self.asked) | own
 
     @property
     def uri(self) -> str:
@@ -70,7 +85,9 @@ class CacheRequest(Config):
         if self.cache.uri is not None:
             return self.cache.uri
         recipes = {"weak": self.views.weak.recipe, "strong": self.views.strong.recipe}
-        return f"{self.folder.rstrip('/')}/{folder_name(self.identity, recipes)}"
+        return (
+            f"{self.folder.rstrip('/')}/{folder_name(self.identity, recipes, self.cache.feature_precision)}"
+        )
 
     @property
     def network(self) -> KeptTeacher:
@@ -85,24 +102,3 @@ class CacheRequest(Config):
                 "bring them again, which writes only what is missing: stillhouse cache import FILE EXPERIMENT"
             )
         return self.teacher
-
-
-def embedding_width(request: CacheRequest, plan: Plan) -> int | None:
-    """Numbers in an embedding of the teacher, where a plan still needs embeddings.
-
-    Raises:
-        CacheError: the teacher has no linear classifier.
-    """
-    if request.teacher is None or all(shard.part is Part.LOGITS for shard in plan.missing):
-        return None
-    if not isinstance(request.teacher, KeptNetwork):
-        raise CacheError("several teachers have no one embedding; set cache.embedding to false")
-    classes = request.teacher.classes
-    if request.teacher.model is None:
-        raise CacheError(
-            f"the teacher {request.teacher.weights} has no embedding that could be kept, since its network "
-            "is an ONNX file; set cache.embedding to false"
-        )
-    n_outputs = classes.n_outputs if classes else len(request.facts.classes)
-    model = build_model(request.teacher.model, n_classes=n_outputs, in_channels=request.facts.input_shape[0])
-    return embedding_width_of(model, n_outputs)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from trainables.config import Recipe
 from trainables.data import TrainingData
 from trainables.errors import CacheError
-from trainables.models.embedding import EmbeddingRecorder, classifier_of, embedding_of_rows
-from trainables.models.foreign.aligned import n_outputs_of
+from trainables.signals import TeacherClassifier
+from trainables.teacher.features import TeacherFeatures, teacher_classifier
 from trainables.views.normalise import normalise
 from trainables.views.showing import show_any
 
@@ -24,8 +24,8 @@ class Answers:
 
     logits_BC: Tensor
     """fp32."""
-    embedding_BD: Tensor | None = None
-    """fp32; what its classifier is given. None when nobody asked."""
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    """fp32, a row for each image, by name: those that were asked for."""
 
 
 class LiveTeacher:
@@ -44,6 +44,26 @@ class LiveTeacher:
         self._seed = seed
         self._batch_size = batch_size
         self._device = device
+        self._taps: dict[tuple[str, ...], TeacherFeatures] = {}
+
+    def classifier(self) -> TeacherClassifier:
+        """The weights of the teacher's last linear layer, on the CPU.
+
+        Raises:
+            CacheError: it has none with an output for each class.
+        """
+        return teacher_classifier(self._module, len(self._data.classes))
+
+    def feature_shapes(self, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        """The shape of one row of each of these features, for images of the data's size.
+
+        Raises:
+            CacheError: the teacher has no such feature.
+        """
+        channels, height, width = self._data.train.images.shape[1:]
+        image = torch.zeros(1, int(channels), int(height), int(width), device=self._device)
+        features = self.answers_about(image, names).features
+        return {name: tuple(feature.shape[1:]) for name, feature in features.items()}
 
     def logits(self, recipe: Recipe, view: int, rows_B: Tensor) -> Tensor:
         """BxC float32 logits, on the CPU, of these rows as the view shows them.
@@ -55,46 +75,48 @@ class LiveTeacher:
         """
         return self.answers(recipe, view, rows_B).logits_BC
 
-    def answers(self, recipe: Recipe, view: int, rows_B: Tensor, *, embedding: bool = False) -> Answers:
-        """Logits, and the embeddings when they are asked for, of the same pass.
+    def answers(self, recipe: Recipe, view: int, rows_B: Tensor, features: Sequence[str] = ()) -> Answers:
+        """Logits, and the features that are asked for by name, of the same pass.
 
         Raises:
-            CacheError: the teacher's output is not one logit per class, or it has no linear classifier whose
-                input could be its embedding.
+            CacheError: the teacher's output is not one logit per class, or it has no such feature.
         """
         mean, std = self._data.mean, self._data.std
         shown = (normalise(images, mean, std) for images in self._shown(recipe, view, rows_B))
-        return self._answers(shown, len(rows_B), embedding=embedding)
+        return self._answers(shown, len(rows_B), tuple(features))
 
-    def answers_about(self, images_BCHW: Tensor, *, embedding: bool = False) -> Answers:
+    def answers_about(self, images_BCHW: Tensor, features: Sequence[str] = ()) -> Answers:
         """The same about images that are normalised already, on the teacher's device.
 
         Raises:
             CacheError: as for `answers`.
         """
         chunks = torch.split(images_BCHW, self._batch_size)
-        return self._answers(iter(chunks), len(images_BCHW), embedding=embedding)
+        return self._answers(iter(chunks), len(images_BCHW), tuple(features))
 
-    def _answers(self, batches: Iterator[Tensor], n_images: int, *, embedding: bool) -> Answers:
-        outputs = n_outputs_of(self._module, len(self._data.classes))
-        classifier = classifier_of(self._module, outputs) if embedding else None
+    def _answers(self, batches: Iterator[Tensor], n_images: int, names: tuple[str, ...]) -> Answers:
+        tap = self._tap(names) if names else None
         # Filled in place: a list of chunks would be joined at twice the memory.
         logits_BC = torch.empty(n_images, len(self._data.classes))
-        embedding_BD: Tensor | None = None
+        features: dict[str, Tensor] = {}
         # TF32 rounds every factor to eleven bits; over a deep network that costs more than fp16 in the cache.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             for first, images in zip(range(0, n_images, self._batch_size), batches, strict=True):
                 part = slice(first, first + self._batch_size)
-                if classifier is None:
+                if tap is None:
                     logits_BC[part] = self._forward(images)
                     continue
-                recorder = EmbeddingRecorder(classifier)
-                logits_BC[part], inputs = recorder.during(partial(self._forward, images))
-                given_BD = embedding_of_rows(inputs, len(images))
-                if embedding_BD is None:
-                    embedding_BD = torch.empty(n_images, given_BD.shape[1])
-                embedding_BD[part] = given_BD
-        return Answers(logits_BC, embedding_BD)
+                logits_BC[part], found = tap.during(partial(self._forward, images))
+                for name, given in found.items():
+                    if name not in features:
+                        features[name] = _empty(n_images, given)
+                    features[name][part] = given
+        return Answers(logits_BC, features)
+
+    def _tap(self, names: tuple[str, ...]) -> TeacherFeatures:
+        if names not in self._taps:
+            self._taps[names] = TeacherFeatures(self._module, names, n_classes=len(self._data.classes))
+        return self._taps[names]
 
     def _shown(self, recipe: Recipe, view: int, rows_B: Tensor) -> Iterator[Tensor]:
         """The view's images, batch by batch."""
@@ -114,3 +136,9 @@ class LiveTeacher:
                 f"logits of shape {wanted} are needed, one per class of the data set"
             )
         return logits_BC.float().cpu()
+
+
+def _empty(n_images: int, given: Tensor) -> Tensor:
+    """Room for a feature of so many images, on the CPU; objectives may save it for their gradients."""
+    with torch.inference_mode(mode=False):
+        return torch.empty(n_images, *given.shape[1:])

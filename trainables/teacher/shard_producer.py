@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from trainables.cache.format.identity import bank_fingerprint
-from trainables.cache.format.logit_encoding import Int64s, encode_logits
-from trainables.cache.format.manifest import Origin, Part, Shard, ShardRecord
-from trainables.cache.format.parquet import ShardRows, write_embedding, write_shard
+from trainables.cache.format.logit_encoding import Int64s, encode_logits, kept_feature
+from trainables.cache.format.parquet import ShardRows, write_feature, write_shard
+from trainables.cache.format.planning import pieces_of
+from trainables.cache.format.records import Origin, Shard, ShardRecord
 from trainables.cache.format.storage import Place
+from trainables.config.cache import CLASSIFIER, LOGITS, FeaturePrecision
 from trainables.data import TrainingData
-from trainables.errors import CacheError
 from trainables.teacher.live import Answers, LiveTeacher
 
 # B = rows, C = classes (of logits) or channels (of images), D = numbers in an embedding, H, W = height, width
@@ -31,34 +32,40 @@ class ShardProducer:
     def produce_together(self, shards: Sequence[Shard]) -> list[ShardRecord]:
         """Run the teacher once over rows, and write the file and commit record of each of their shards.
 
-        The shards are those of the same rows: logits and embedding.
+        The shards are a group of `together`: logits and features of common rows of a view. A shard is written
+        as soon as its last row is answered, so that of whole maps, whose files hold fewer rows, no more than
+        one file is in memory.
 
         Raises:
-            CacheError: logits that cannot be kept, or a folder that cannot be written.
+            CacheError: logits or features that cannot be kept, or a folder that cannot be written.
         """
-        rows_B = torch.arange(shards[0].first, shards[0].first + shards[0].rows)
+        if shards[0].part == CLASSIFIER:
+            return [self._write_classifier(shard) for shard in shards]
         recipe = self._origin.recipes[shards[0].bank]
-        asked = any(shard.part is Part.EMBEDDING for shard in shards)
-        answers = self._teacher.answers(recipe, shards[0].view, rows_B, embedding=asked)
-        ids_B = self._data.ids_M[rows_B].numpy()
-        fingerprint = bank_fingerprint(self._origin.identity, recipe)
-        return [self._write(shard, answers, ids_B, fingerprint) for shard in shards]
+        records: dict[Shard, ShardRecord] = {}
+        gathered: dict[Shard, list[Tensor]] = {shard: [] for shard in shards}
+        for rows, needing in pieces_of(shards):
+            names = tuple(shard.part for shard in needing if shard.part != LOGITS)
+            rows_B = torch.arange(rows.start, rows.stop)
+            answers = self._teacher.answers(recipe, shards[0].view, rows_B, names)
+            for shard in needing:
+                gathered[shard].append(_part(answers, shard.part))
+                if rows.stop == shard.first + shard.rows:
+                    values = gathered.pop(shard)
+                    records[shard] = self._write(shard, torch.cat(values) if len(values) > 1 else values[0])
+        return [records[shard] for shard in shards]
 
-    def _write(self, shard: Shard, answers: Answers, ids_B: Int64s, fingerprint: str) -> ShardRecord:
-        if shard.part is Part.EMBEDDING:
-            if answers.embedding_BD is None:
-                raise CacheError(f"no embedding was computed for {shard.file}; run the cache stage again")
-            embedding_BD = answers.embedding_BD.numpy()
-            return write_embedding(self._place, shard, ids_B, embedding_BD, fingerprint=fingerprint)
-        identity = self._origin.identity
-        encoded = encode_logits(
-            answers.logits_BC.numpy(),
-            ids_B,
-            identity.dtype,
-            where=f"bank {shard.bank}, view {shard.view}",
-            top_k=identity.top_k,
-        )
+    def _write(self, shard: Shard, values: Tensor) -> ShardRecord:
         rows = slice(shard.first, shard.first + shard.rows)
+        ids_B: Int64s = self._data.ids_M[rows].numpy()
+        fingerprint, where = self._origin.fingerprint_of(shard), f"bank {shard.bank}, view {shard.view}"
+        if shard.part != LOGITS:
+            kept = kept_feature(
+                values.numpy(), ids_B, self._origin.feature_precision, f"{where}: values of {shard.part}"
+            )
+            return write_feature(self._place, shard, ids_B, kept, fingerprint=fingerprint)
+        identity = self._origin.identity
+        encoded = encode_logits(values.numpy(), ids_B, identity.dtype, where=where, top_k=identity.top_k)
         labels_B = self._data.labels_M[rows].numpy().astype(np.int64)
         return write_shard(
             self._place,
@@ -67,3 +74,16 @@ class ShardProducer:
             fingerprint=fingerprint,
             classes=self._origin.classes,
         )
+
+    def _write_classifier(self, shard: Shard) -> ShardRecord:
+        """A row for each class: its weights, and the bias behind them."""
+        classifier = self._teacher.classifier()
+        whole = torch.cat([classifier.weight_CD, classifier.bias_C[:, None]], dim=1).numpy()
+        classes = np.arange(shard.first, shard.first + shard.rows)
+        kept = kept_feature(whole, classes, FeaturePrecision.FP32, "weights of the teacher's classifier")
+        fingerprint = self._origin.fingerprint_of(shard)
+        return write_feature(self._place, shard, classes, kept, fingerprint=fingerprint)
+
+
+def _part(answers: Answers, part: str) -> Tensor:
+    return answers.logits_BC if part == LOGITS else answers.features[part]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config import ObjectiveBase, TrainingConfig, TrainingPrecision
-from trainables.config.metrics import ACCURACY, improves
+from trainables.config.metrics import RankBy, improves
 from trainables.errors import CheckpointError, TrialFailed
 from trainables.objectives import build_objective
 from trainables.seeds import derive_seed
@@ -57,6 +57,8 @@ class Course:
     """Metrics of the network itself, the same in every epoch."""
     precision_by: str = ASKED_FOR
     """What chose `precision`."""
+    rank_by: RankBy = RankBy.ACCURACY
+    """The figure of the selection split by which the best epoch is chosen."""
 
     def resolved_precision(self) -> TrainingPrecision:
         """fp32 or bf16: never auto, which only the device can decide."""
@@ -246,9 +248,13 @@ class _Run:
         figures = self.workbench.evaluate(
             model, self.workbench.data.selection, batch_size=self.course.training.eval_batch_size
         )
+        rank_by = self.course.rank_by
+        figures |= self.workbench.features_worth(
+            model, rank_by, self.workbench.data.selection, batch_size=self.course.training.eval_batch_size
+        )
         metrics.update({f"selection/{name}": value for name, value in figures.items()})
         metrics.update(self.inputs.robustness(model, batch_size=self.course.training.eval_batch_size))
-        if improves(metrics.get(ACCURACY), self.best.get(ACCURACY)):
+        if improves(metrics.get(rank_by.metric), self.best.get(rank_by.metric)):
             self.best_epoch, self.best = epoch, dict(metrics)
             self.best_model = {name: value.detach().clone() for name, value in model.state_dict().items()}
 

@@ -14,8 +14,8 @@ from trainables.config import Need, ObjectiveBase, TrainingPrecision
 from trainables.errors import TrialFailed
 from trainables.evaluation.attacks import Attacker, accuracy_under_attack, attack_target
 from trainables.models.embedding import cosine_head_of
-from trainables.models.feature_map_logits import DenseLogits
-from trainables.models.feature_tap import FeatureTap
+from trainables.models.features import FeatureTap
+from trainables.models.features.feature_map_logits import DenseLogits
 from trainables.models.modes import evaluating
 from trainables.signals import Labelling, Mixing, Setting, Signals, TeacherSignal
 from trainables.tensors import at_least_fp32, to_device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,20 +11,34 @@ from torch import Tensor, nn
 from trainables.cache.format.identity import make_identity, require_identity
 from trainables.cache.node.reader import CacheReader
 from trainables.config import ViewsConfig
+from trainables.config.metrics import RankBy
+from trainables.config.views import base_of
 from trainables.data import ImageSplit, TrainingData
 from trainables.data.splits import by_part, rows_of_parts, split_facts
+from trainables.evaluation.features_worth import Shown, feature_figures
 from trainables.evaluation.metrics import answers, evaluate
 from trainables.signals import Mixing, TeacherSignal
 from trainables.tensors import to_device
 from trainables.training.shown_images import Room, ShownImages
 from trainables.training.teacher_answers import Source, TeacherAnswers, cache_of
 from trainables.views.normalise import normalise
+from trainables.views.rotation import quarter_turned, require_square
 
 RENDER_BUDGET_BYTES = 1 << 30
 GPU_SHARE = 8
 """One part in so many of a GPU's free memory goes to views, and as much to signals: slots may share it."""
 
 # M = training samples and unlabelled ones, B = samples in the batch, C = channels, H, W = height and width
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What a bank showed of some rows."""
+
+    bank: str
+    view: int
+    rows_B: Tensor
+    images_BCHW: Tensor
 
 
 class Workbench:
@@ -62,6 +77,7 @@ class Workbench:
         self._parts = tuple(
             ShownImages(part, views, view_seed=view_seed, device=device, room=room) for part in data.parts
         )
+        self._last: _Batch | None = None
         self._mixings: dict[tuple[str, int], Mixing] = {}
         self.said = TeacherAnswers(cache, views, device, budget_bytes=render_budget_bytes)
 
@@ -84,22 +100,28 @@ class Workbench:
 
     def view_of(self, bank: str, epoch: int) -> int:
         """The view on which an epoch (counted from 1) trains: (epoch - 1) mod the bank's views."""
-        return (epoch - 1) % self.views.bank(bank).views
+        return (epoch - 1) % self.views.bank(base_of(bank)[0]).views
 
     def images(self, bank: str, epoch: int, rows_B: Tensor) -> Tensor:
         """Normalised float32 BCHW images of these rows, as the epoch's view of the bank shows them.
 
-        Rows on the CPU are best: then nothing that lies there waits for a GPU.
+        Rows on the CPU are best: then nothing that lies there waits for a GPU. A bank that shows another one
+        turned is turned from what that one shows, which is rendered, decoded and kept once.
+
+        Raises:
+            DataError: the bank is turned, and the images are not square.
         """
-        view = self.view_of(bank, epoch)
-        batch = by_part(
-            self.data.parts, rows_B, lambda part, rows: self._parts[part].images(bank, view, rows)
-        )
+        base, turns = base_of(bank)
+        batch = self._upright(base, epoch, rows_B)
+        if turns:
+            require_square(*batch.shape[2:], asks=f"the bank {bank}, which shows {base} turned,")
+            batch = quarter_turned(batch, turns)
         return normalise(batch, self.data.mean, self.data.std)
 
     def expect(self, banks: Iterable[str], epoch: int, rows_B: Tensor) -> None:
         """Say which rows (on the CPU) are asked for next: images that lie in files are decoded meanwhile."""
-        planes = [(bank, self.view_of(bank, epoch)) for bank in banks]
+        bases = dict.fromkeys(base_of(bank)[0] for bank in banks)
+        planes = [(bank, self.view_of(bank, epoch)) for bank in bases]
         for shown, rows in zip(self._parts, rows_of_parts(self.data.parts, rows_B), strict=True):
             shown.expect(planes, rows)
 
@@ -123,6 +145,7 @@ class Workbench:
 
         The rows are of the training split: unlabelled images have no labels that could be mixed.
         """
+        bank, _ = base_of(bank)  # what is turned shows the same samples
         if self.views.bank(bank).mixes is None:
             return None
         view = self.view_of(bank, epoch)
@@ -153,6 +176,36 @@ class Workbench:
         """The class that a model gives each clean image of a split; see `evaluation.answers`."""
         data = self.data
         return answers(model, split, mean=data.mean, std=data.std, batch_size=batch_size, device=self.device)
+
+    def features_worth(
+        self, model: nn.Module, by: RankBy, split: ImageSplit, *, batch_size: int
+    ) -> dict[str, float]:
+        """The figure that ranks students where it judges features; see `evaluation.feature_figures`.
+
+        The reference are the labelled training images.
+        """
+        data = self.data
+        return feature_figures(
+            model,
+            by,
+            reference=data.train,
+            judged=split,
+            n_classes=len(data.classes),
+            shown=Shown(data.mean, data.std, batch_size, self.device),
+        )
+
+    def _upright(self, bank: str, epoch: int, rows_B: Tensor) -> Tensor:
+        """uint8 BCHW: what the epoch's view of a bank that is not turned shows.
+
+        The last batch is held, since its turns are asked for next: by the same tensor of rows.
+        """
+        view, last = self.view_of(bank, epoch), self._last
+        if last is None or (last.bank, last.view) != (bank, view) or last.rows_B is not rows_B:
+            images_BCHW = by_part(
+                self.data.parts, rows_B, lambda part, rows: self._parts[part].images(bank, view, rows)
+            )
+            last = self._last = _Batch(bank, view, rows_B, images_BCHW)
+        return last.images_BCHW
 
     def _mixing_of(self, bank: str, view: int, rows_B: Tensor) -> Mixing:
         sources_BK, shares_BK = self._parts[0].sources(bank, view, rows_B)

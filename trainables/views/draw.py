@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.config.views import RandomResizedCropStep, Recipe
+from trainables.config.views import QuarterTurnStep, RandomResizedCropStep, Recipe
 from trainables.views.crop_flip import draw_crop_flip
 from trainables.views.cutout import draw_cutout
 from trainables.views.mixing import Partners, draw_cutmix, draw_mixup, partner_rows
 from trainables.views.params import Frame, MixingParams, StepParams, ViewParams
 from trainables.views.randaugment import draw_randaugment
 from trainables.views.resized_crop import boxes, draw_resized_crop
-from trainables.views.rotation import draw_rotation
+from trainables.views.rotation import draw_rotation, fixed_turn
 from trainables.views.trivial_augment import draw_trivial_augment
 from trainables.views.uniforms import Uniforms, view_key
 
@@ -34,6 +34,7 @@ STEPS: Final[Mapping[str, DrawStep]] = MappingProxyType(
         "random_resized_crop": draw_resized_crop,
         "trivial_augment": draw_trivial_augment,
         "rotation": draw_rotation,
+        "quarter_turn": fixed_turn,
     }
 )
 MIXING_STEPS: Final[Mapping[str, DrawMixing]] = MappingProxyType({"mixup": draw_mixup, "cutmix": draw_cutmix})
@@ -52,7 +53,8 @@ def draw(
 
     A row is a pure function of (recipe, seed, view, sample id, size), and of the population where the recipe
     mixes samples: see `uniforms.py` for the numbers behind it. Two recipes that differ anywhere draw
-    independently, even in the steps that they share.
+    independently, even in the steps that they share; only in quarter turns at their end they may differ, and
+    then the one shows what the other shows, turned.
 
     Args:
         recipe: steps in order; an empty recipe has no part.
@@ -72,7 +74,7 @@ def draw(
         raise ValueError(f"sample ids must be a 1-D array of integers, got {ids.dtype} of shape {ids.shape}")
     if min(size) < 1:
         raise ValueError(f"size is (height, width) in pixels, both at least 1; got {size}")
-    steps = _Steps(recipe, view_key(recipe, seed=seed, view=view), Frame(*size, view), population)
+    steps = _Steps(recipe, _key(recipe, seed=seed, view=view), Frame(*size, view), population)
     return steps.draw(ids.astype(np.int64), len(recipe))
 
 
@@ -91,9 +93,16 @@ def draw_boxes(
     """
     if not recipe or not isinstance(recipe[0], RandomResizedCropStep):
         return None
-    uniforms = Uniforms.of(view_key(recipe, seed=seed, view=view), sample_ids)
+    uniforms = Uniforms.of(_key(recipe, seed=seed, view=view), sample_ids)
     height_B, width_B = sides_B2.astype(np.int64).T
     return torch.from_numpy(boxes(recipe[0], uniforms, height_B, width_B))
+
+
+def _key(recipe: Recipe, *, seed: int, view: int) -> int:
+    """The key of a view's draws, which the quarter turns at the end of its recipe are no part of."""
+    while recipe and isinstance(recipe[-1], QuarterTurnStep):
+        recipe = recipe[:-1]
+    return view_key(recipe, seed=seed, view=view)
 
 
 @dataclass(frozen=True)

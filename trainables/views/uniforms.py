@@ -2,7 +2,8 @@
 
 The scheme is a promise, since caches written with it must be read back view for view:
 
-1. key = the first 64 bits of the sha256 of the canonical JSON of scheme version, recipe, seed and view;
+1. key = the first 64 bits of the sha256 of the canonical JSON of scheme version, recipe (without the quarter
+   turns at its end), seed and view;
 2. state(id) = mix(key + (id + 1) · γ), mod 2⁶⁴: each sample id has a SplitMix64 stream of its own;
 3. word(id, n) = mix(state(id) + (n + 1) · γ): the n-th output of that stream, with
    n = FIELDS_PER_STEP · (step's place in the recipe) + (field within the step);

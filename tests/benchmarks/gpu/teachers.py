@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,7 +28,7 @@ from tests.benchmarks.gpu.timed_steps import (
     student_sizes,
     windows,
 )
-from tests.benchmarks.steps import VIEW_SEED, cache_of
+from tests.benchmarks.steps import EMBEDDED, VIEW_SEED, cache_of
 from tests.gpu.tried import tried_device
 from trainables.cache.node.reader import CacheReader
 from trainables.config import (
@@ -70,10 +70,15 @@ class _Kept:
 
     @classmethod
     def of(
-        cls, data: TrainingData, teacher: nn.Module, views: ViewsConfig, *, embedding: bool = False
+        cls,
+        data: TrainingData,
+        teacher: nn.Module,
+        views: ViewsConfig,
+        *,
+        features: Mapping[str, tuple[str, ...]] | None = None,
     ) -> _Kept:
         folder = tempfile.TemporaryDirectory(prefix="benchmark-")
-        reader = cache_of(Path(folder.name), data, teacher, views, embedding=embedding, device=tried_device())
+        reader = cache_of(Path(folder.name), data, teacher, views, features=features, device=tried_device())
         return cls(data, reader, folder)
 
     def bench(self, views: ViewsConfig, budget_bytes: int) -> Workbench:
@@ -89,7 +94,7 @@ class _Kept:
 
 @cache
 def _objectives_cache() -> _Kept:
-    return _Kept.of(colour_data(scale().n_train), network(QUICK), VIEWS, embedding=True)
+    return _Kept.of(colour_data(scale().n_train), network(QUICK), VIEWS, features=EMBEDDED)
 
 
 @cache

@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 from trainables.config import OBJECTIVE_CONFIGS, CrldConfig, KdConfig, MlldConfig, Need, ObjectiveBase
+from trainables.config.objective_base import EMBEDDING
 from trainables.config.objectives import CtkdConfig
 from trainables.models.cosine import with_cosine_head
+from trainables.models.small import convnet
 
 VARIANTS: dict[str, ObjectiveBase] = {
     **{name: config() for name, config in OBJECTIVE_CONFIGS.items()},
@@ -32,10 +34,19 @@ def averaging_student() -> nn.Module:
         )
 
 
-def student_for(objective: ObjectiveBase) -> nn.Module:
-    """A head as wide as the teacher's embedding where the objective compares that."""
-    if Need.COSINE_HEAD not in objective.needed:
-        return averaging_student()
+def staged_network(width: int = 4, *, seed: int = 0, n_classes: int = 3) -> nn.Module:
+    """A network with three sizes of maps: of a grey 8x8 image 8x8, 4x4 and 2x2 places."""
     with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return with_cosine_head(averaging_student(), 256, 3)
+        torch.manual_seed(seed)
+        return convnet(n_classes, 1, width)
+
+
+def student_for(objective: ObjectiveBase) -> nn.Module:
+    """A head as wide as the teacher's embedding where that is needed, and several stages where maps are."""
+    if Need.COSINE_HEAD in objective.needed:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return with_cosine_head(averaging_student(), 256, 3)
+    if set(objective.student_features) - {EMBEDDING}:
+        return staged_network()
+    return averaging_student()

@@ -2,48 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 
-from trainables.cache.format.logit_encoding import encode_logits
-from trainables.cache.format.manifest import Origin, Part, Shard
+from trainables.cache.format.logit_encoding import FEATURE_DTYPES, encode_logits
 from trainables.cache.format.parquet import ShardRows, encode_shard
 from trainables.cache.format.planning import Plan
+from trainables.cache.format.records import Origin, Shard
 from trainables.cache.format.storage import Place
+from trainables.config.cache import CLASSIFIER, LOGITS, FeaturePrecision
 from trainables.errors import CacheError
 
 SAMPLE_ROWS: Final = 256
-HALF_BYTES: Final = 2
 ID_BYTES: Final = 8
+Shapes = Mapping[str, tuple[int, ...]]
+NO_SHAPES: Final[Shapes] = MappingProxyType({})
 RESERVE: Final = 0.02
 """Of what is needed, for row groups, commit records, the manifest, and the file system's own blocks."""
 
 
-def expected_bytes(origin: Origin, shards: Iterable[Shard], *, embedding_width: int | None = None) -> int:
+def expected_bytes(origin: Origin, shards: Iterable[Shard], shapes: Shapes = NO_SHAPES) -> int:
     """Bytes that these shards will take on disk.
 
     Two small shards are encoded as they would be written, and tell what a file costs and what a row costs.
-    Embeddings of unknown width count as nothing.
+    `shapes` are those of a row of each feature; those of unknown shape count as nothing.
     """
     first, second = (_encoded_bytes(origin, rows) for rows in (SAMPLE_ROWS, 2 * SAMPLE_ROWS))
     per_row = (second - first) / SAMPLE_ROWS
     per_file = first - per_row * SAMPLE_ROWS
-    embedding_row = HALF_BYTES * embedding_width + ID_BYTES if embedding_width else 0
     total = 0.0
     for shard in shards:
-        total += per_file + shard.rows * (embedding_row if shard.part is Part.EMBEDDING else per_row)
+        row = per_row if shard.part == LOGITS else feature_row_bytes(origin, shard.part, shapes)
+        total += per_file + shard.rows * row
     return round(total)
 
 
-def require_disk_space(place: Place, plan: Plan, *, embedding_width: int | None = None) -> int:
+def feature_row_bytes(origin: Origin, part: str, shapes: Shapes) -> int:
+    """Bytes of one row of a feature; 0 where its shape is not known."""
+    if part not in shapes:
+        return 0
+    precision = FeaturePrecision.FP32 if part == CLASSIFIER else origin.feature_precision
+    return math.prod(shapes[part]) * np.dtype(FEATURE_DTYPES[precision]).itemsize + ID_BYTES
+
+
+def require_disk_space(place: Place, plan: Plan, shapes: Shapes = NO_SHAPES) -> int:
     """The bytes that a build of what is missing will take; an object store takes any number.
 
     Raises:
         CacheError: the disk has less than that; it says how much, and what would take less.
     """
-    needed = expected_bytes(plan.origin, plan.missing, embedding_width=embedding_width)
+    needed = expected_bytes(plan.origin, plan.missing, shapes)
     free = place.free_bytes()
     if free is not None and needed * (1 + RESERVE) > free:
         raise CacheError(

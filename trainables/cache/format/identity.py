@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from trainables.config import CacheIdentity, Precision, Recipe, digest_of
+from trainables.config.cache import CLASSIFIER, LOGITS, FeaturePrecision
 from trainables.config.data import SplitFacts
 from trainables.errors import CacheError
 
@@ -57,10 +58,31 @@ def bank_fingerprint(identity: CacheIdentity, recipe: Recipe) -> str:
     return digest_of({"identity": identity.plain(), "recipe": plain_recipe(recipe)})
 
 
-def folder_name(identity: CacheIdentity, recipes: Mapping[str, Recipe]) -> str:
-    """The name of the folder of a cache that is addressed by what it holds, whatever the number of views."""
+def part_fingerprint(identity: CacheIdentity, recipe: Recipe, part: str, precision: FeaturePrecision) -> str:
+    """The same of a shard of any part: features that are kept as fp32 differ from those in fp16.
+
+    The weights of the classifier depend on no recipe, and are always fp32.
+    """
+    if part == CLASSIFIER:
+        return digest_of({"identity": identity.plain(), "part": part})
+    if part == LOGITS or precision is FeaturePrecision.FP16:
+        return bank_fingerprint(identity, recipe)
+    fields = {"identity": identity.plain(), "recipe": plain_recipe(recipe)}
+    return digest_of({**fields, "features": precision.value})
+
+
+def folder_name(
+    identity: CacheIdentity,
+    recipes: Mapping[str, Recipe],
+    precision: FeaturePrecision = FeaturePrecision.FP16,
+) -> str:
+    """The name of the folder of a cache that is addressed by what it holds, whatever the number of views.
+
+    `precision` is that of features, all of which a folder keeps alike.
+    """
     banks = {bank: plain_recipe(recipe) for bank, recipe in recipes.items()}
-    return digest_of({"identity": identity.plain(), "recipes": banks})[:16]
+    features = {} if precision is FeaturePrecision.FP16 else {"features": precision.value}
+    return digest_of({"identity": identity.plain(), "recipes": banks, **features})[:16]
 
 
 def plain_recipe(recipe: Recipe) -> list[dict[str, Any]]:

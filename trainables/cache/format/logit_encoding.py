@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from trainables.cache.format.identity import require_top_k
 from trainables.config import CacheIdentity, Precision
+from trainables.config.cache import FeaturePrecision
 from trainables.errors import CacheError
 
 # B = rows, C = classes, K = classes that top-k keeps
@@ -23,6 +24,10 @@ Int64s = npt.NDArray[np.int64]
 
 BLOCK_NUMBERS: Final = 1 << 21
 """Logits that are rounded at a time, so that the intermediate copies of a shard stay small."""
+
+FEATURE_DTYPES: Final[Mapping[FeaturePrecision, npt.DTypeLike]] = MappingProxyType(
+    {FeaturePrecision.FP16: np.float16, FeaturePrecision.FP32: np.float32}
+)
 
 INT8_STEPS: Final = 255
 INT8_TOP: Final = 127
@@ -136,17 +141,20 @@ def decode(values: Mapping[str, Array], n_classes: int) -> Float32s:
     return logits_BC
 
 
-def to_half(values_BD: Floats, ids_B: Int64s, what: str) -> npt.NDArray[np.float16]:
-    """The same numbers in float16.
+def kept_feature(values: Floats, ids_B: Int64s, precision: FeaturePrecision, what: str) -> Floats:
+    """A feature (B x ...) in the dtype in which it is kept.
 
     Raises:
-        CacheError: some are not finite there; it begins with `what`, counts and names the rows.
+        CacheError: some numbers are not finite there; it begins with `what`, counts and names the rows.
     """
     with np.errstate(over="ignore"):  # an overflow becomes infinite, which the next line reports
-        half_BD = values_BD.astype(np.float16)
-    bad = np.flatnonzero(~np.isfinite(half_BD).all(axis=1))
-    _refuse_rows(bad, ids_B, what, "check the teacher, or set cache.embedding to false")
-    return half_BD
+        kept = values.astype(FEATURE_DTYPES[precision], copy=False)
+    bad = np.flatnonzero(~np.isfinite(kept.reshape(len(kept), -1)).all(axis=1))
+    cure = "" if precision is FeaturePrecision.FP32 else "set cache.feature_precision to fp32, or "
+    _refuse_rows(
+        bad, ids_B, f"{what} are not finite in {precision.value}", f"check the teacher, {cure}do without it"
+    )
+    return kept
 
 
 def _encode_fp32(logits_BC: Float32s, _max_B: Float32s, _top_k: int) -> dict[str, Array]:

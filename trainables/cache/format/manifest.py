@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Final, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
-from trainables.cache.format.identity import SCHEMA_VERSION, refuse
+from trainables.cache.format.identity import SCHEMA_VERSION, part_fingerprint, refuse
+from trainables.cache.format.records import Shard, ShardRecord
 from trainables.cache.format.storage import Place
 from trainables.config import BankConfig, CacheIdentity, Config, Recipe
+from trainables.config.cache import CLASSIFIER, LOGITS, TEACHER, FeaturePrecision
+from trainables.config.objective_base import EMBEDDING
 from trainables.errors import CacheError
 
 # The names begin with `_`, because Parquet readers skip such files when they are given the folder.
 MANIFEST: Final = "_manifest.json"
 ORIGIN: Final = "_identity.json"
-EMBEDDINGS: Final = "_embedding"
 KEPT_MANIFESTS: Final = "_manifests/"
 
 RecordT = TypeVar("RecordT", bound=Config)
@@ -32,71 +33,6 @@ class DamagedCache(CacheError):
         self.shards = shards
 
 
-class Part(StrEnum):
-    """What a file holds of the teacher's answers."""
-
-    LOGITS = "logits"
-    EMBEDDING = "embedding"
-
-
-class Shard(Config):
-    """One Parquet file: a contiguous range of rows of the training split, in one view of a bank."""
-
-    bank: str
-    view: int = Field(ge=0)
-    index: int = Field(ge=0, description="number of the shard in its view")
-    first: int = Field(ge=0, description="row of the training split that comes first")
-    rows: int = Field(ge=1)
-    part: Part = Field(
-        Part.LOGITS,
-        # Left out of records of logits, which therefore read as they did before there were embeddings.
-        exclude_if=lambda part: part is Part.LOGITS,
-    )
-
-    @property
-    def file(self) -> str:
-        """Name of the Parquet file in the cache's folder; readers of that folder skip embeddings (`_`)."""
-        name = f"bank={self.bank}/view={self.view:04d}/shard-{self.index:05d}.parquet"
-        return name if self.part is Part.LOGITS else f"{EMBEDDINGS}/{name}"
-
-    @property
-    def commit(self) -> str:
-        """Name of the commit record in the cache's folder."""
-        name = f"{self.bank}-{self.view:04d}-{self.index:05d}"
-        return f"_commits/{name}.json" if self.part is Part.LOGITS else f"_commits/{name}.embedding.json"
-
-
-class ShardRecord(Config):
-    """The commit record of a shard: the file counts only when this is there."""
-
-    shard: Shard
-    file: str
-    first_id: int = Field(description="sample id of the first row")
-    last_id: int = Field(description="sample id of the last row")
-    bytes: int
-    sha256: str = Field(description="of the whole file")
-    correct: int = Field(description="rows whose teacher_top1 is their label; 0 for embeddings")
-    fingerprint: str = Field(description="of the identity and the bank's recipe")
-    embedding_width: int | None = Field(
-        None, ge=1, description="numbers in an embedding", exclude_if=lambda width: width is None
-    )
-
-
-class Origin(Config):
-    """What a cache folder is for; written before the first shard."""
-
-    identity: CacheIdentity
-    n_rows: int = Field(ge=1, description="samples in the training split, and unlabelled ones behind them")
-    classes: tuple[str, ...] = Field(description="class names in the order of the logits")
-    rows_per_shard: int = Field(ge=1)
-    recipes: dict[str, Recipe] = Field(description="of each bank")
-    embedding: bool = Field(
-        False,
-        description="whether the teacher's embeddings are kept beside its logits",
-        exclude_if=lambda embedding: not embedding,
-    )
-
-
 class Manifest(Config):
     """A complete cache: written when every shard of every view of every bank is committed."""
 
@@ -108,25 +44,21 @@ class Manifest(Config):
     rows: int = Field(description="answers: samples x views of all banks")
     bytes: int = Field(description="of all shards")
     versions: dict[str, str] = Field(description="of the libraries that wrote it")
+    feature_precision: FeaturePrecision = Field(
+        FeaturePrecision.FP16, exclude_if=lambda precision: precision is FeaturePrecision.FP16
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         """The shards of each view and part cover every row once, and the totals are theirs."""
-        covered: dict[tuple[str, int, Part], int] = {}
+        covered: dict[tuple[str, int, str], int] = {}
         for record in self.shards:
             shard = record.shard
             key = (shard.bank, shard.view, shard.part)
             if shard.first != covered.get(key, 0):
                 raise ValueError(f"{shard.file} begins at row {shard.first} instead of {covered.get(key, 0)}")
             covered[key] = shard.first + shard.rows
-        parts = {part for _, _, part in covered} | {Part.LOGITS}
-        wanted = {
-            (name, view, part): self.n_rows
-            for name, bank in self.banks.items()
-            for view in range(bank.views)
-            for part in parts
-        }
-        if covered != wanted:
+        if covered != self._promised({(bank, part) for bank, _, part in covered}):
             raise ValueError("the shards do not cover every row of every view of every bank exactly once")
         rows = self.n_rows * sum(bank.views for bank in self.banks.values())
         size = sum(record.bytes for record in self.shards)
@@ -136,20 +68,54 @@ class Manifest(Config):
             )
         if len(self.classes) != self.identity.n_classes:
             raise ValueError(f"{len(self.classes)} class names for {self.identity.n_classes} classes")
-        if len(self._embedding_widths) > 1:
-            raise ValueError("the embeddings differ in their width")
+        self._require_one_shape()
         return self
 
+    def _promised(self, kept: set[tuple[str, str]]) -> dict[tuple[str, int, str], int]:
+        """How many rows there have to be by bank, view and part, where these parts of banks are kept."""
+        promised = {
+            (name, view, part): self.n_rows
+            for name, bank in self.banks.items()
+            for view in range(bank.views)
+            for part in {part for kept_bank, part in kept if kept_bank == name} | {LOGITS}
+        }
+        has_classifier = (TEACHER, CLASSIFIER) in kept
+        return promised | ({(TEACHER, 0, CLASSIFIER): self.identity.n_classes} if has_classifier else {})
+
+    def _require_one_shape(self) -> None:
+        shapes: dict[str, tuple[int, ...] | None] = {}
+        for record in self.shards:
+            part = record.shard.part
+            if part != LOGITS and record.shape is None:
+                raise ValueError(f"{record.file} does not say of which shape its rows are")
+            if shapes.setdefault(part, record.shape) != record.shape:
+                raise ValueError(f"the rows of feature {part} differ in their shape")
+
     @property
-    def _embedding_widths(self) -> set[int | None]:
-        return {record.embedding_width for record in self.shards if record.shard.part is Part.EMBEDDING}
+    def recipes(self) -> dict[str, Recipe]:
+        """The recipe of each bank."""
+        return {name: bank.recipe for name, bank in self.banks.items()}
+
+    @property
+    def features(self) -> dict[str, tuple[str, ...]]:
+        """The features of each bank that has some; below `teacher` the classifier, where it is kept."""
+        found: dict[str, dict[str, None]] = {}
+        for record in self.shards:
+            if record.shard.part != LOGITS:
+                found.setdefault(record.shard.bank, {})[record.shard.part] = None
+        return {bank: tuple(names) for bank, names in found.items()}
+
+    def shape_of(self, part: str) -> tuple[int, ...] | None:
+        """The shape of one row of a feature; none where the cache keeps none of that name."""
+        return next((record.shape for record in self.shards if record.shard.part == part), None)
 
     @property
     def embedding_width(self) -> int | None:
         """Numbers in an embedding; none when the cache keeps no embeddings."""
-        return next(iter(self._embedding_widths), None)
+        shape = self.shape_of(EMBEDDING)
+        return shape[0] if shape else None
 
-    def shards_of(self, bank: str, view: int, part: Part = Part.LOGITS) -> tuple[ShardRecord, ...]:
+    def shards_of(self, bank: str, view: int, part: str = LOGITS) -> tuple[ShardRecord, ...]:
         """The shards of one view, in the order of their rows."""
         wanted = (bank, view, part)
         return tuple(r for r in self.shards if (r.shard.bank, r.shard.view, r.shard.part) == wanted)
@@ -157,6 +123,11 @@ class Manifest(Config):
     def correct(self, bank: str, view: int) -> int:
         """How many samples of one view the teacher got right, as recorded when it was written."""
         return sum(record.correct for record in self.shards_of(bank, view))
+
+    def fingerprint_of(self, shard: Shard) -> str:
+        """What the commit record of a shard has to bear."""
+        recipe = self.recipes.get(shard.bank, ())
+        return part_fingerprint(self.identity, recipe, shard.part, self.feature_precision)
 
 
 def read_record(place: Place, name: str, kind: type[RecordT]) -> RecordT | None:
@@ -242,8 +213,8 @@ def discard_shards(place: Place, shards: tuple[Shard, ...]) -> None:
 
 
 def totals(records: Mapping[Shard, ShardRecord]) -> tuple[int, int]:
-    """Rows (those of embeddings are the same ones) and bytes of shards."""
-    rows = sum(shard.rows for shard in records if shard.part is Part.LOGITS)
+    """Rows (those of features are the same ones) and bytes of shards."""
+    rows = sum(shard.rows for shard in records if shard.part == LOGITS)
     return rows, sum(record.bytes for record in records.values())
 
 

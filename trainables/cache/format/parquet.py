@@ -13,11 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainables.cache.format.logit_encoding import Array, EncodedLogits, Floats, Int64s, decode, to_half
-from trainables.cache.format.manifest import Shard, ShardRecord, write_record
+from trainables.cache.format.logit_encoding import Array, EncodedLogits, Floats, Int64s, decode
+from trainables.cache.format.manifest import write_record
+from trainables.cache.format.records import Shard, ShardRecord
 from trainables.cache.format.storage import Place
 
-# B = rows, C = classes, K = classes that top-k keeps, D = numbers in an embedding
+# B = rows, C = classes, K = classes that top-k keeps, D = numbers in a row of a feature
 
 ROW_GROUP_BYTES: Final = 16 * 1024 * 1024
 MAX_GROUP_ROWS: Final = 65_536
@@ -63,29 +64,30 @@ def write_shard(
     return _commit(place, shard, data, rows.ids_B, {"correct": rows.correct, "fingerprint": fingerprint})
 
 
-def write_embedding(
-    place: Place, shard: Shard, ids_B: Int64s, embedding_BD: Floats, *, fingerprint: str
+def write_feature(
+    place: Place, shard: Shard, ids_B: Int64s, values: Floats, *, fingerprint: str
 ) -> ShardRecord:
-    """Write the file of embeddings of a shard, as float16, then its commit record.
+    """Write the file of a feature (B x ..., in the dtype that is kept) of a shard, then its commit record.
+
+    A row is one list, row-major; the shape stands in the metadata and in the record. The column bears the
+    name of the feature.
 
     Raises:
-        CacheError: the folder cannot be written, or embeddings that are not finite in float16.
+        CacheError: the folder cannot be written.
     """
-    where = f"bank {shard.bank}, view {shard.view}"
-    half_BD = to_half(embedding_BD, ids_B, f"{where}: embeddings are not finite in fp16")
+    flat_BD = values.reshape(len(values), -1)
     table = _as_table(
-        {"sample_id": pa.array(ids_B, pa.int64()), "embedding": _column(half_BD)},
+        {"sample_id": pa.array(ids_B, pa.int64()), shard.part: _column(flat_BD)},
         {
-            "dtype": str(half_BD.dtype),
-            "shape": json.dumps(half_BD.shape),
+            "dtype": str(values.dtype),
+            "shape": json.dumps(values.shape),
             "bank": shard.bank,
             "view": str(shard.view),
             "fingerprint": fingerprint,
         },
     )
-    width = half_BD.shape[1]
-    facts = {"correct": 0, "fingerprint": fingerprint, "embedding_width": width}
-    return _commit(place, shard, _encode(table, row_group_rows([half_BD])), ids_B, facts)
+    facts = {"correct": 0, "fingerprint": fingerprint, "shape": values.shape[1:]}
+    return _commit(place, shard, _encode(table, row_group_rows([flat_BD])), ids_B, facts)
 
 
 def _commit(

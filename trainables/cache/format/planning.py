@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
-from trainables.cache.format.identity import bank_fingerprint, differences, plain_recipe, refuse
+from trainables.cache.format.identity import differences, plain_recipe, refuse
 from trainables.cache.format.manifest import (
     MANIFEST,
     ORIGIN,
     Manifest,
-    Origin,
-    Part,
-    Shard,
-    ShardRecord,
     kept_manifest,
     read_manifest,
     read_record,
@@ -21,8 +18,10 @@ from trainables.cache.format.manifest import (
     write_manifest,
     write_record,
 )
+from trainables.cache.format.records import Origin, Shard, ShardRecord
 from trainables.cache.format.storage import Place
 from trainables.config import BankConfig
+from trainables.config.cache import CLASSIFIER, LOGITS, TEACHER, is_whole_map
 from trainables.errors import CacheError
 
 
@@ -39,7 +38,7 @@ class Plan:
 def claim_folder(place: Place, wanted: Origin) -> Origin:
     """Say what the folder is for, or refuse it when it is for something else.
 
-    New banks and embeddings are added to what the folder holds. The shard size of an existing folder stands.
+    New banks and features are added to what the folder holds. The shard sizes of an existing folder stand.
 
     Raises:
         CacheError: naming each part that differs.
@@ -71,10 +70,20 @@ def _merged(place: Place, found: Origin | None, wanted: Origin) -> Origin:
                 f"cache shows bank {bank} by recipe {plain_recipe(kept)}, "
                 f"this experiment uses {plain_recipe(recipe)}"
             )
+    if found.features and wanted.features and found.feature_precision is not wanted.feature_precision:
+        clauses.append(
+            f"cache keeps features as {found.feature_precision.value}, this experiment asks for "
+            f"{wanted.feature_precision.value}"
+        )
     refuse(place.uri, clauses)
     return found.with_overrides(
         recipes={**wanted.plain()["recipes"], **found.plain()["recipes"]},
-        embedding=found.embedding or wanted.embedding,
+        features={
+            bank: tuple(dict.fromkeys((*found.features.get(bank, ()), *wanted.features.get(bank, ()))))
+            for bank in (*found.features, *wanted.features)
+        },
+        feature_precision=(found if found.features else wanted).feature_precision,
+        rows_per_map=(found if found.features else wanted).rows_per_map,
     )
 
 
@@ -92,14 +101,12 @@ def plan_shards(place: Place, origin: Origin, banks: Mapping[str, BankConfig]) -
     banks = {name: _larger(banks.get(name), promised.get(name)) for name in sorted({*banks, *promised})}
     committed: dict[Shard, ShardRecord] = {}
     missing: list[Shard] = []
-    for name, bank in banks.items():
-        wanted = bank_fingerprint(origin.identity, bank.recipe)
-        for shard in _shards(origin, name, bank.views):
-            record = read_record(place, shard.commit, ShardRecord) if shard.commit in sizes else None
-            if record is not None and _is_valid(record, shard, wanted, sizes):
-                committed[shard] = record
-            else:
-                missing.append(shard)
+    for shard in all_shards(origin, banks):
+        record = read_record(place, shard.commit, ShardRecord) if shard.commit in sizes else None
+        if record is not None and _is_valid(record, shard, origin.fingerprint_of(shard), sizes):
+            committed[shard] = record
+        else:
+            missing.append(shard)
     return Plan(origin, banks, committed, tuple(missing))
 
 
@@ -126,6 +133,7 @@ def publish(place: Place, plan: Plan, versions: Mapping[str, str]) -> str:
         rows=rows,
         bytes=size,
         versions=dict(versions),
+        feature_precision=plan.origin.feature_precision,
     )
     sizes = place.sizes()
     if MANIFEST in sizes:
@@ -136,32 +144,62 @@ def publish(place: Place, plan: Plan, versions: Mapping[str, str]) -> str:
     return write_manifest(place, manifest)
 
 
-def shards_of(bank: str, views: int, *, n_rows: int, rows_per_shard: int) -> Iterator[Shard]:
-    """The shards of a bank, view by view, in the order of their rows."""
-    for view in range(views):
-        for index, first in enumerate(range(0, n_rows, rows_per_shard)):
-            rows = min(rows_per_shard, n_rows - first)
-            yield Shard(bank=bank, view=view, index=index, first=first, rows=rows)
+def all_shards(origin: Origin, banks: Mapping[str, BankConfig]) -> Iterator[Shard]:
+    """Every shard of a complete cache of these banks: bank by bank, view by view, part by part."""
+    for name, bank in banks.items():
+        for view in range(bank.views):
+            for part in (LOGITS, *origin.features.get(name, ())):
+                size = origin.rows_per_shard
+                size = min(size, origin.rows_per_map) if is_whole_map(part) else size
+                yield from shards_of(name, view, n_rows=origin.n_rows, rows_per_shard=size, part=part)
+    if CLASSIFIER in origin.features.get(TEACHER, ()):
+        yield Shard(bank=TEACHER, view=0, index=0, first=0, rows=len(origin.classes), part=CLASSIFIER)
+
+
+def shards_of(
+    bank: str, view: int, *, n_rows: int, rows_per_shard: int, part: str = LOGITS
+) -> Iterator[Shard]:
+    """The shards of a view of a bank, in the order of their rows."""
+    for index, first in enumerate(range(0, n_rows, rows_per_shard)):
+        rows = min(rows_per_shard, n_rows - first)
+        yield Shard(bank=bank, view=view, index=index, first=first, rows=rows, part=part)
 
 
 def together(shards: Iterable[Shard]) -> list[tuple[Shard, ...]]:
-    """Shards in groups of the same rows of the same view: one pass of the teacher gives all parts of them."""
-    groups: dict[tuple[str, int, int], list[Shard]] = {}
+    """Shards in groups of common rows of the same view: one pass of the teacher gives all parts of them."""
+    views: dict[tuple[str, int], list[Shard]] = {}
     for shard in shards:
-        groups.setdefault((shard.bank, shard.view, shard.index), []).append(shard)
-    return [tuple(group) for group in groups.values()]
+        views.setdefault((shard.bank, shard.view), []).append(shard)
+    groups: list[tuple[Shard, ...]] = []
+    for found in views.values():
+        group: list[Shard] = []
+        end = 0
+        for shard in sorted(found, key=lambda shard: shard.first):
+            if group and shard.first >= end:
+                groups.append(tuple(group))
+                group = []
+            group.append(shard)
+            end = max(end, shard.first + shard.rows)
+        groups.append(tuple(group))
+    return groups
+
+
+def pieces_of(group: Iterable[Shard]) -> list[tuple[range, tuple[Shard, ...]]]:
+    """Ranges of rows, in order, with the shards that need all of each; where a shard begins, one does."""
+    shards = tuple(group)
+    bounds = sorted({bound for shard in shards for bound in (shard.first, shard.first + shard.rows)})
+    pieces = []
+    for first, end in pairwise(bounds):
+        needing = tuple(s for s in shards if s.first <= first and end <= s.first + s.rows)
+        if needing:
+            pieces.append((range(first, end), needing))
+    return pieces
 
 
 def answers_of(shards: Iterable[Shard]) -> int:
-    """Answers of the teacher that shards need; logits and embedding of a row are one."""
-    return sum(group[0].rows for group in together(shards))
-
-
-def _shards(origin: Origin, bank: str, views: int) -> Iterator[Shard]:
-    for shard in shards_of(bank, views, n_rows=origin.n_rows, rows_per_shard=origin.rows_per_shard):
-        yield shard
-        if origin.embedding:
-            yield shard.with_overrides(part=Part.EMBEDDING)
+    """Answers of the teacher that shards need; logits and features of a row are one."""
+    asked = [shard for shard in shards if shard.part != CLASSIFIER]
+    return sum(len(rows) for group in together(asked) for rows, _ in pieces_of(group))
 
 
 def _larger(wanted: BankConfig | None, promised: BankConfig | None) -> BankConfig:

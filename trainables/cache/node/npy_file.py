@@ -49,11 +49,6 @@ class ArrayFile:
         self._file.seek(self._place(view, first))
         self._file.write(np.ascontiguousarray(rows, self._dtype).data)
 
-    def get(self, view: int, first: int, n_rows: int) -> Array:
-        """Rows that were put, as one flat array."""
-        self._file.seek(self._place(view, first))
-        return np.frombuffer(self._file.read(n_rows * self._row_bytes), self._dtype)
-
     def _place(self, view: int, row: int) -> int:
         return self._begin + (view * self._n_rows + row) * self._row_bytes
 

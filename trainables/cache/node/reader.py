@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -15,11 +16,12 @@ from torch import Tensor
 from trainables.cache.format.logit_encoding import Array, Int64s, decode
 from trainables.cache.format.manifest import MANIFEST, Manifest, manifest_bytes, parse_manifest
 from trainables.cache.format.storage import Place, open_place
-from trainables.cache.node.conversion import BankArrays, open_bank
+from trainables.cache.node.conversion import BankArrays, open_bank, open_classifier, open_feature
 from trainables.cache.node.copies import NodeScratch, default_scratch
 from trainables.config import BankConfig, CacheIdentity, Precision
+from trainables.config.cache import CLASSIFIER, TEACHER, FeaturePrecision
 from trainables.errors import CacheError
-from trainables.signals import TeacherSignal
+from trainables.signals import TeacherClassifier, TeacherSignal
 
 # B = rows asked for, N = training samples, C = classes
 
@@ -65,6 +67,11 @@ class CacheReader:
         self.place = place
         self._scratch = scratch
         self._arrays: dict[str, BankArrays] = {}
+        self._features: dict[tuple[str, str], Array] = {}
+        self._kept = manifest.features
+        self._shapes = {
+            name: manifest.shape_of(name) or () for names in self._kept.values() for name in names
+        }
 
     @property
     def uri(self) -> str:
@@ -86,21 +93,40 @@ class CacheReader:
         """N int64 sample ids, in the order of the rows."""
         return torch.from_numpy(np.array(self.arrays(next(iter(self.manifest.banks))).ids[0]))
 
-    def signal(self, bank: str, view: int, rows_B: Tensor) -> TeacherSignal:
-        """What the teacher said about these rows (int64) of a view, all that is kept of them, on the CPU.
+    def features(self, bank: str) -> tuple[str, ...]:
+        """The names of the features that are kept beside the logits of a bank."""
+        return self._kept.get(bank, ()) if bank in self.manifest.banks else ()
+
+    def feature_shapes(self, bank: str) -> dict[str, tuple[int, ...]]:
+        """The shape of one row of each feature of a bank: (D,), (C, H, W) and so on."""
+        return {name: self._shapes[name] for name in self.features(bank)}
+
+    def classifier(self) -> TeacherClassifier | None:
+        """The weights of the teacher's last linear layer; none where the cache does not keep them.
 
         Raises:
-            CacheError: the cache has no such bank, view or row.
+            DamagedCache: the file is missing, cut short or altered.
+        """
+        if CLASSIFIER not in self._kept.get(TEACHER, ()):
+            return None
+        whole = torch.from_numpy(np.array(open_classifier(self.place, self.manifest, self._scratch.folder)))
+        return TeacherClassifier(whole[:, :-1].contiguous(), whole[:, -1].contiguous())
+
+    def signal(self, bank: str, view: int, rows_B: Tensor, features: Sequence[str] = ()) -> TeacherSignal:
+        """What the teacher said about these rows (int64) of a view, on the CPU, with features by name.
+
+        Raises:
+            CacheError: the cache has no such bank, view, row or feature.
         """
         arrays = self.arrays(bank, view)
         rows = self._known_rows(rows_B)
         logits_BC = self._decoded(_taken(arrays.values, view, rows))
         confidence_B = torch.from_numpy(_take(arrays.confidence[view], rows))
-        embedding_BD = None
-        if arrays.embedding is not None:
-            embedding_BD = torch.from_numpy(_take(arrays.embedding[view], rows)).float()
         logit_max_B = torch.from_numpy(_take(arrays.logit_max[view], rows))
-        return TeacherSignal(logits_BC, confidence_B, embedding_BD, logit_max_B)
+        asked = {
+            name: torch.from_numpy(_take(self._feature(bank, name)[view], rows)).float() for name in features
+        }
+        return TeacherSignal(logits_BC, confidence_B, asked, logit_max_B)
 
     def values(self, bank: str, view: int, rows_B: Tensor) -> dict[str, Array]:
         """The numbers in the file for these rows, by column: those of `value_columns`, and `logit_max`.
@@ -112,23 +138,26 @@ class CacheReader:
         columns = {**arrays.values, "logit_max": arrays.logit_max}
         return _taken(columns, view, self._known_rows(rows_B))
 
-    def view_bytes(self, bank: str, view: int) -> int:
-        """Bytes of what `whole_view` gives.
+    def view_bytes(self, bank: str, view: int, feature: str | None = None) -> int:
+        """Bytes of what `whole_view` gives, or `whole_feature` of that name; nothing is converted for it.
 
         Raises:
-            CacheError: the cache has no such bank or view.
+            CacheError: the cache has no such bank, view or feature.
         """
-        arrays = self.arrays(bank, view)
+        self._require_view(bank, view)
+        if feature is not None:
+            self._require_feature(bank, feature)
+            size = 2 if self.manifest.feature_precision is FeaturePrecision.FP16 else 4
+            return self.manifest.n_rows * math.prod(self._shapes[feature]) * size
         identity = self.manifest.identity
         logit_bytes = 2 if identity.dtype is Precision.FP16 else 4
-        width = arrays.embedding.shape[2] if arrays.embedding is not None else 0
-        return self.manifest.n_rows * (identity.n_classes * logit_bytes + SCALAR_BYTES + 2 * width)
+        return self.manifest.n_rows * (identity.n_classes * logit_bytes + SCALAR_BYTES)
 
     def whole_view(self, bank: str, view: int) -> TeacherSignal:
-        """A whole view in memory of its own, for gathers on a device.
+        """A whole view in memory of its own, without features, for gathers on a device.
 
-        Logits are fp16 where the cache keeps them so, else fp32 (int8 and top-k are decoded); embeddings are
-        fp16. As fp32 they are what `signal` gives.
+        Logits are fp16 where the cache keeps them so, else fp32 (int8 and top-k are decoded). As fp32 they
+        are what `signal` gives.
 
         Raises:
             CacheError: the cache has no such bank or view.
@@ -137,12 +166,18 @@ class CacheReader:
         values = {name: array[view] for name, array in arrays.values.items()}
         is_plain = values.keys() == {"logits"}
         logits_NC = np.array(values["logits"]) if is_plain else decode(values, self.identity.n_classes)
-        embedding_ND = None
-        if arrays.embedding is not None:
-            embedding_ND = torch.from_numpy(np.array(arrays.embedding[view]))
         confidence_N = torch.from_numpy(np.array(arrays.confidence[view]))
         logit_max_N = torch.from_numpy(np.array(arrays.logit_max[view]))
-        return TeacherSignal(torch.from_numpy(logits_NC), confidence_N, embedding_ND, logit_max_N)
+        return TeacherSignal(torch.from_numpy(logits_NC), confidence_N, logit_max_B=logit_max_N)
+
+    def whole_feature(self, bank: str, view: int, name: str) -> Tensor:
+        """A feature of a whole view, Nx..., in memory of its own, in the precision that is kept.
+
+        Raises:
+            CacheError: the cache has no such bank, view or feature.
+        """
+        self._require_view(bank, view)
+        return torch.from_numpy(np.array(self._feature(bank, name)[view]))
 
     def arrays(self, bank: str, view: int = 0) -> BankArrays:
         """The memory-mapped arrays of a bank; converts them when this node has not yet.
@@ -151,6 +186,22 @@ class CacheReader:
             DamagedCache: files that are missing, cut short or altered.
             CacheError: the cache has no such bank or view.
         """
+        self._require_view(bank, view)
+        if bank not in self._arrays:
+            self._arrays[bank] = open_bank(self.place, self.manifest, bank, self._scratch.folder)
+        return self._arrays[bank]
+
+    def _feature(self, bank: str, name: str) -> Array:
+        """A feature of a bank, VxNx..., memory-mapped; converted alone when it is first asked for."""
+        array = self._features.get((bank, name))
+        if array is None:
+            self._require_feature(bank, name)
+            ids_VN = self.arrays(bank).ids
+            array = open_feature(self.place, self.manifest, bank, name, self._scratch.folder, ids_VN)
+            self._features[bank, name] = array
+        return array
+
+    def _require_view(self, bank: str, view: int) -> None:
         if bank not in self.manifest.banks:
             known = ", ".join(self.manifest.banks)
             raise CacheError(f"{self.uri} has no bank {bank!r}, only {known}; run the cache stage with it")
@@ -160,9 +211,14 @@ class CacheReader:
                 f"{self.uri} has views 0 to {views - 1} of bank {bank}, not {view}; "
                 "run the cache stage with more"
             )
-        if bank not in self._arrays:
-            self._arrays[bank] = open_bank(self.place, self.manifest, bank, self._scratch.folder)
-        return self._arrays[bank]
+
+    def _require_feature(self, bank: str, name: str) -> None:
+        kept = self.features(bank)
+        if name not in kept:
+            raise CacheError(
+                f"{self.uri} has no feature {name!r} of bank {bank} ({', '.join(kept) or 'it has none'}); "
+                "name it in cache.features and run the cache stage"
+            )
 
     def _decoded(self, values: dict[str, Array]) -> Tensor:
         if values.keys() == {"logits"}:  # torch widens float16 ten times as fast as numpy

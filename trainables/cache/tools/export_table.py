@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from trainables.cache.format.manifest import Manifest, ShardRecord
+from trainables.cache.format.manifest import Manifest
 from trainables.cache.format.parquet import logits_of
+from trainables.cache.format.records import ShardRecord
 from trainables.cache.format.storage import Place
 from trainables.cache.tools.callbacks import OnStep
 from trainables.cache.tools.statistics import read_columns
@@ -56,7 +57,7 @@ def export_plain(
         ConfigError: another suffix than .parquet or .csv, or an unknown bank.
         CacheError: a file of the cache is damaged, or `path` cannot be written.
     """
-    suffix = require_suffix(path)
+    require_suffix(path)
     unknown = [name for name in banks if name not in manifest.banks]
     if unknown:
         raise ConfigError(f"the cache has no bank {unknown[0]!r}; allowed: {', '.join(manifest.banks)}")
@@ -67,16 +68,29 @@ def export_plain(
         for record in manifest.shards_of(name, view)
     ]
     total, done = sum(record.shard.rows for record in records), 0
+    with plain_table(path, _schema(manifest)) as write:
+        for record in records:
+            for table in _plain(place, manifest, record):
+                write(table)
+                done += table.num_rows
+                progress(done, total)
+    return done
+
+
+@contextmanager
+def plain_table(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """Writes tables one behind the other into a Parquet or CSV file, which appears when it is whole.
+
+    Raises:
+        ConfigError: another suffix than .parquet or .csv.
+        CacheError: `path` cannot be written.
+    """
+    suffix = require_suffix(path)
     try:
-        with replacing(path) as beside, _writer(beside, suffix, _schema(manifest)) as write:
-            for record in records:
-                for table in _plain(place, manifest, record):
-                    write(table)
-                    done += table.num_rows
-                    progress(done, total)
+        with replacing(path) as beside, _writer(beside, suffix, schema) as write:
+            yield write
     except OSError as error:
         raise CacheError(f"cannot write {path}: {error}; free some space or give another place") from error
-    return done
 
 
 def _schema(manifest: Manifest) -> pa.Schema:

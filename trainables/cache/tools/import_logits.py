@@ -18,9 +18,9 @@ from pydantic import Field
 from trainables.cache.format.disk_space import require_disk_space
 from trainables.cache.format.identity import bank_fingerprint
 from trainables.cache.format.logit_encoding import Float32s, Int64s, encode_logits
-from trainables.cache.format.manifest import Origin, Shard, ShardRecord
 from trainables.cache.format.parquet import ShardRows, write_shard
 from trainables.cache.format.planning import agreed_origin, claim_folder, plan_shards, publish
+from trainables.cache.format.records import Origin, Shard, ShardRecord
 from trainables.cache.format.storage import Place
 from trainables.cache.tools.callbacks import OnStep
 from trainables.config import BankConfig, BroughtValues, Config, digest_of

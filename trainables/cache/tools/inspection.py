@@ -11,19 +11,16 @@ from typing import Final
 
 import pyarrow.parquet as pq
 
-from trainables.cache.format.identity import bank_fingerprint
 from trainables.cache.format.manifest import (
     KEPT_MANIFESTS,
     MANIFEST,
     ORIGIN,
     Manifest,
-    Origin,
-    Shard,
-    ShardRecord,
     kept_manifest,
     read_manifest,
     read_record,
 )
+from trainables.cache.format.records import Origin, Shard, ShardRecord
 from trainables.cache.format.storage import LOCK, Place, told
 from trainables.cache.tools.callbacks import OnStep
 from trainables.errors import CacheError
@@ -152,7 +149,7 @@ def _look_at(
         record = read_record(place, shard.commit, ShardRecord) if shard.commit in sizes else None
     except CacheError as error:
         return Finding(Fault.UNCOMMITTED, shard.commit, str(error), shard)
-    wanted = bank_fingerprint(manifest.identity, manifest.banks[shard.bank].recipe)
+    wanted = manifest.fingerprint_of(shard)
     if record is None or record.shard != shard or record.fingerprint != wanted:
         what = "is missing" if record is None else "is of another cache or another range of rows"
         return Finding(Fault.UNCOMMITTED, shard.commit, what, shard)

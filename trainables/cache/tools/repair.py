@@ -7,14 +7,15 @@ from trainables.cache.format.manifest import (
     MANIFEST,
     ORIGIN,
     Manifest,
-    Origin,
     discard_shards,
     read_record,
     write_record,
 )
 from trainables.cache.format.planning import plan_shards, publish
+from trainables.cache.format.records import Origin
 from trainables.cache.format.storage import Place
 from trainables.cache.tools.inspection import Fault, Inspection
+from trainables.config.cache import LOGITS, is_whole_map
 from trainables.errors import CacheError
 
 
@@ -67,11 +68,14 @@ def _has_origin(place: Place) -> bool:
 
 def _origin_of(manifest: Manifest) -> Origin:
     """What the folder is for, as far as its manifest tells."""
+    in_maps = [record.shard.rows for record in manifest.shards if is_whole_map(record.shard.part)]
     return Origin(
         identity=manifest.identity,
         n_rows=manifest.n_rows,
         classes=manifest.classes,
-        rows_per_shard=max(record.shard.rows for record in manifest.shards),
-        recipes={name: bank.recipe for name, bank in manifest.banks.items()},
-        embedding=manifest.embedding_width is not None,
+        rows_per_shard=max(record.shard.rows for record in manifest.shards if record.shard.part == LOGITS),
+        recipes=manifest.recipes,
+        features=manifest.features,
+        feature_precision=manifest.feature_precision,
+        **({"rows_per_map": max(in_maps)} if in_maps else {}),
     )

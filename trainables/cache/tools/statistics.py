@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from trainables.cache.format.manifest import Manifest, ShardRecord
+from trainables.cache.format.manifest import Manifest
+from trainables.cache.format.records import ShardRecord
 from trainables.cache.format.storage import Place, told
 from trainables.cache.tools.callbacks import OnStep
 from trainables.config import Config

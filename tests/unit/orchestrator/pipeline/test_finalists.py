@@ -26,6 +26,7 @@ from orchestrator.search.trial_specs import Composer, control_spec, repeat_jobs
 from orchestrator.terminal.console import Console
 from trainables.config import Role, TrialSpec, WorkbenchSpec, digest_of
 from trainables.config.data import SplitFacts
+from trainables.config.metrics import RankBy
 from trainables.errors import StillhouseError
 from trainables.slots.messages import End, Message, TrainJob
 from trainables.training.train_teacher import TeacherFacts
@@ -215,7 +216,7 @@ def test_figures_of_one_of_several_teachers_are_its_own_whatever_their_order(
 
     def jobs_of(*_: Any) -> dict[str, Any]:
         assert kept is not None
-        job = finalists._evaluation("teacher", kept, scene.workbench)
+        job = finalists._evaluation("teacher", kept, scene.workbench, RankBy.ACCURACY)
         names = [record.trial, "teacher", "teacher 1", "teacher 2"]
         return {name: job.with_overrides(job_id=name) for name in names}
 

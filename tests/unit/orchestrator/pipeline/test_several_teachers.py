@@ -27,8 +27,8 @@ from orchestrator.pipeline.workers import Workers
 from orchestrator.records.ledger import Ledger
 from orchestrator.terminal.console import Console
 from tests.unit.trainables.models.onnx_files import write
-from trainables.cache.format.manifest import Shard, ShardRecord
 from trainables.cache.format.planning import claim_folder
+from trainables.cache.format.records import Shard, ShardRecord
 from trainables.cache.format.storage import open_place
 from trainables.config import KeptEnsemble
 from trainables.data import load_training

@@ -14,7 +14,7 @@ from orchestrator.config.loading import load_experiment
 from orchestrator.records.events import EpochEnded, StageEvent, TrialEnded, TrialStarted
 from orchestrator.records.ledger import Ledger
 from orchestrator.reports.method_evidence import Evidence, SearchEvidence, evidence_of
-from orchestrator.reports.methods_page import facts_of, methods_page, read_steps
+from orchestrator.reports.methods_page import Chapter, facts_of, methods_page, read_steps
 from trainables.errors import StillhouseError
 
 SEEDS = (11, 12, 13, 14)
@@ -120,7 +120,7 @@ def test_means_intervals_and_paired_differences_are_those_of_scipy(ledger: Ledge
 
 def test_the_page_says_what_is_significant_what_is_not_and_what_loses_to_kd(ledger: Ledger) -> None:
     steps = {"kd": 1.05, "mlld": 2.06, "zipf": 1.4}
-    page = methods_page(evidence_of(ledger), title="T", facts="F.", command="the command", steps=steps)
+    page = methods_page([Chapter("F.", evidence_of(ledger))], title="T", command="the command", steps=steps)
     said = dict(re.findall(r"^\* ([A-Z][^:\n]*): ([^\n]*)\.$", page, re.MULTILINE))
     assert said["Better than CE"] == "`kd`"
     assert said["Worse than CE"] == "`ckd`"
@@ -159,7 +159,7 @@ def test_students_of_another_search_are_held_against_kd_at_its_defaults(ledger: 
     assert tuned.over_kd is not None
     assert tuned.over_kd.mean == pytest.approx(86 - statistics.fmean(ACCURACY["kd"]) * 100)
     assert other.groups[0].over_kd is None  # KD at its defaults was never trained with this network
-    page = methods_page(evidence_of(ledger), title="T", facts="F.", command="c", steps={})
+    page = methods_page([Chapter("F.", evidence_of(ledger))], title="T", command="c", steps={})
     assert "## After a search of 8 trials: kd\n" in page
     assert "## After a search of 8 trials: kd, students with cosine_head 64\n" in page
     assert "| `kd` (temperature 2) |" in page
@@ -181,7 +181,7 @@ def test_kd_at_its_defaults_is_what_the_others_of_a_search_are_held_against(tmp_
     assert kd.over_kd is None
     assert lskd.over_kd is not None
     assert lskd.over_kd.mean == pytest.approx(5.0)
-    page = methods_page([found], title="T", facts="F.", command="c", steps={})
+    page = methods_page([Chapter("F.", [found])], title="T", command="c", steps={})
     assert "## 2 settings of kd\n" in page
     assert "Better than KD: `kd` (standardise True)." in page
 
@@ -216,7 +216,7 @@ def test_each_finalist_is_held_against_the_control_of_its_own_width(tmp_path: Pa
     large, small = found.by_control
     assert [one.over_ce and one.over_ce.mean for one in large.beside] == [pytest.approx(1.0)]
     assert (small.beside, found.student) == ((), {"name": "mlp"})
-    page = methods_page([found], title="T", facts="F.", command="c", steps={})
+    page = methods_page([Chapter("F.", [found])], title="T", command="c", steps={})
     rows = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| ") and "`" in line]
     assert rows == [
         "| control: `ce` (student.width 64)",
@@ -263,7 +263,42 @@ def test_a_search_of_cross_entropy_is_held_against_its_best_recipe(tmp_path: Pat
     (other,) = controlled.beside
     gains = [one.over_ce and one.over_ce.mean for one in (*controlled.finalists, other)]
     assert gains == [None, pytest.approx(-5.0), pytest.approx(-10.0)]
-    assert "## 2 settings of ce\n" in methods_page([found], title="T", facts="F.", command="c", steps={})
+    assert "## 2 settings of ce\n" in methods_page([Chapter("F.", [found])], title="T", command="c", steps={})
+
+
+def test_where_each_objective_is_at_its_best_kd_is_too(tmp_path: Path) -> None:
+    ledger, tested = Ledger(tmp_path), {}
+    for lr in (0.1, 0.2):
+        for name in ("ce", "kd", "dist"):
+            own: dict[str, object] = {"training.lr": lr}
+            student(ledger, "s", name, "search", 1, parameters=own, lr=lr)
+    best = {"ce": (0.2, 0.82), "kd": (0.2, 0.86), "dist": (0.1, 0.88)}
+    for place, seed in enumerate(SEEDS):
+        tested[student(ledger, "s", "ce", "baseline", seed)] = {"accuracy": 0.8, "ece": 0.1}
+        for name, (lr, accuracy) in best.items():
+            trial = student(
+                ledger, "s", name, "finalist", seed, parameters={"training.lr": lr}, lr=lr, accuracy=0.6
+            )
+            tested[trial] = {"accuracy": accuracy + place / 1000, "ece": 0.1}
+    ledger.append(StageEvent(stage="test", key="k", status="finished", seconds=1.0, result=tested))
+    (found,) = evidence_of(ledger)
+    assert found.is_tuned
+    difference = of(found, "dist").over_kd
+    assert difference is not None  # though the two were trained at other rates
+    assert difference.mean == pytest.approx(2.0)
+    over_ce = of(found, "dist").over_ce
+    assert over_ce is not None  # the control is the better of both recipes of cross-entropy
+    assert over_ce.mean == pytest.approx(6.0)
+    page = methods_page([Chapter("F.", [found])], title="T", command="c", steps={})
+    assert "## 3 objectives, each at the best of its share of 6 trials\n" in page
+
+
+def test_a_page_has_a_chapter_for_each_experiment(ledger: Ledger) -> None:
+    (found,) = evidence_of(ledger)
+    chapters = [Chapter("The first.", [found]), Chapter("The second.", [found])]
+    page = methods_page(chapters, title="T", command="c", steps={})
+    assert page.index("The first.") < page.index("## 3 objectives") < page.index("The second.")
+    assert page.count("each at its defaults") == 2
 
 
 def test_a_control_of_another_architecture_in_an_earlier_ledger_is_told(tmp_path: Path) -> None:
@@ -275,7 +310,7 @@ def test_a_control_of_another_architecture_in_an_earlier_ledger_is_told(tmp_path
         trial = student(ledger, "s", "kd", "finalist", seed, parameters=own, network=network)
         tested[trial] = {"accuracy": 0.9, "ece": 0.1}
     ledger.append(StageEvent(stage="test", key="k", status="finished", seconds=1.0, result=tested))
-    page = methods_page(evidence_of(ledger), title="T", facts="F.", command="c", steps={})
+    page = methods_page([Chapter("F.", evidence_of(ledger))], title="T", command="c", steps={})
     said = "`kd` (student.width 64): its control has another architecture or number of epochs; an earlier"
     assert f"* {said} version trained one for all.\n" in page
 
@@ -284,7 +319,7 @@ def test_seeds_that_failed_are_told_with_their_reason(ledger: Ledger) -> None:
     for seed in SEEDS[:2]:
         student(ledger, "whole", "clkd", "finalist", seed, failure="the loss is nan in epoch 1")
     (found,) = evidence_of(ledger)
-    page = methods_page([found], title="T", facts="F.", command="c", steps={})
+    page = methods_page([Chapter("F.", [found])], title="T", command="c", steps={})
     said = "`clkd`: 2 of 4 seeds failed and have no part in this: the loss is nan in epoch 1."
     assert f"* {said}\n" in page
     assert "| `clkd`" not in page
@@ -297,7 +332,7 @@ def test_rows_with_fewer_seeds_are_named_with_their_number(ledger: Ledger) -> No
     }
     student(ledger, "whole", "clkd", "finalist", SEEDS[0], failure="the loss is nan in epoch 1")
     ledger.append(StageEvent(stage="test", key="c", status="finished", seconds=1.0, result=tested))
-    page = methods_page(evidence_of(ledger), title="T", facts="F.", command="c", steps={})
+    page = methods_page([Chapter("F.", evidence_of(ledger))], title="T", command="c", steps={})
     assert "* 4 seeds each, the same for all but `clkd` (2).\n" in page
 
 
@@ -308,12 +343,12 @@ def test_where_the_control_lost_a_seed_the_others_keep_their_number(tmp_path: Pa
             tested[student(ledger, "s", "ce", "baseline", seed)] = {"accuracy": 0.8, "ece": 0.1}
         tested[student(ledger, "s", "kd", "finalist", seed)] = {"accuracy": 0.9, "ece": 0.1}
     ledger.append(StageEvent(stage="test", key="k", status="finished", seconds=1.0, result=tested))
-    page = methods_page(evidence_of(ledger), title="T", facts="F.", command="c", steps={})
+    page = methods_page([Chapter("F.", evidence_of(ledger))], title="T", command="c", steps={})
     assert "* 4 seeds each, the same for all but `ce` (3).\n" in page
 
 
 def test_where_all_rows_have_as_many_seeds_no_row_is_named(ledger: Ledger) -> None:
-    page = methods_page(evidence_of(ledger), title="T", facts="F.", command="c", steps={})
+    page = methods_page([Chapter("F.", evidence_of(ledger))], title="T", command="c", steps={})
     assert "* 4 seeds each, the same for all.\n" in page
 
 

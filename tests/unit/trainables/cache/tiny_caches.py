@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from trainables.cache.format.identity import make_identity
-from trainables.cache.format.manifest import Origin, Shard
 from trainables.cache.format.planning import claim_folder, plan_shards, publish, together
+from trainables.cache.format.records import Origin, Shard
 from trainables.cache.format.storage import open_place
 from trainables.cache.node.reader import CacheReader, open_cache
 from trainables.config import BankConfig, CropFlipStep, Precision, RandAugmentStep, ViewsConfig
+from trainables.config.cache import FeaturePrecision
 from trainables.config.data import SplitFacts
 from trainables.data import ImageSplit, TrainingData
 from trainables.teacher.live import LiveTeacher
@@ -40,6 +41,9 @@ def tiny_teacher(seed: int = 0) -> nn.Module:
         )
 
 
+EMBEDDED: dict[str, tuple[str, ...]] = {"weak": ("embedding",), "strong": ("embedding",)}
+"""The embedding of both banks."""
+
 VIEWS = ViewsConfig(
     weak=BankConfig(recipe=(CropFlipStep(op="crop_flip", padding=1),), views=2),
     strong=BankConfig(
@@ -63,7 +67,9 @@ class TinyCache:
     rows_per_shard: int = 16
     at: str | None = None
     top_k: int = 2
-    embedding: bool = False
+    features: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    feature_precision: FeaturePrecision = FeaturePrecision.FP16
+    rows_per_map: int = 2048
     batch_size: int = 7
     device: torch.device = CPU
 
@@ -81,7 +87,9 @@ class TinyCache:
             classes=self.facts.classes,
             rows_per_shard=self.rows_per_shard,
             recipes={bank: self.views.bank(bank).recipe for bank in banks},
-            embedding=self.embedding,
+            features=self.features,
+            feature_precision=self.feature_precision,
+            rows_per_map=self.rows_per_map,
         )
 
     def build(self, banks: tuple[str, ...] = ("weak", "strong"), *, stop_after: int = 10_000) -> list[Shard]:

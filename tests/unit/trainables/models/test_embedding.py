@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unit.trainables.cache.tiny_caches import TinyCache
-from trainables.cache.format.manifest import DamagedCache, Part, discard_shards, read_manifest
+from tests.unit.trainables.cache.tiny_caches import EMBEDDED, TinyCache
+from trainables.cache.format.manifest import DamagedCache, discard_shards, read_manifest
 from trainables.cache.format.storage import open_place
 from trainables.config import ModelConfig, ModelName
 from trainables.errors import CacheError
@@ -58,40 +58,40 @@ def files_of(folder: str) -> dict[str, bytes]:
 
 
 def test_the_embedding_is_what_the_classifier_is_given(tiny: TinyCache) -> None:
-    kitchen = tiny.but(embedding=True)
+    kitchen = tiny.but(features=EMBEDDED)
     kitchen.build()
     rows = torch.tensor([39, 0, 17, 0])
-    signal = kitchen.open().signal("weak", 1, rows)
+    signal = kitchen.open().signal("weak", 1, rows, ("embedding",))
     assert signal.embedding_BD is not None
     assert signal.embedding_BD.shape == (4, 288)
     assert signal.embedding_BD.dtype == torch.float32
     live = LiveTeacher(tiny.teacher, tiny.data, seed=tiny.seed, batch_size=64, device=torch.device("cpu"))
-    answers = live.answers(tiny.views.weak.recipe, 1, rows, embedding=True)
-    assert answers.embedding_BD is not None
-    torch.testing.assert_close(signal.embedding_BD, answers.embedding_BD, atol=1e-3, rtol=1e-3)
+    answers = live.answers(tiny.views.weak.recipe, 1, rows, ("embedding",))
+    torch.testing.assert_close(signal.embedding_BD, answers.features["embedding"], atol=1e-3, rtol=1e-3)
     with torch.inference_mode():
-        logits = classifier_of(tiny.teacher, 5)(answers.embedding_BD)
+        logits = classifier_of(tiny.teacher, 5)(answers.features["embedding"])
     torch.testing.assert_close(logits, answers.logits_BC, atol=1e-5, rtol=1e-5)
 
 
 def test_a_cache_without_embeddings_says_so(tiny: TinyCache) -> None:
     tiny.build()
     reader = tiny.open()
-    assert reader.signal("weak", 0, torch.arange(3)).embedding_BD is None
-    assert reader.whole_view("weak", 0).embedding_BD is None
+    assert reader.features("weak") == ()
+    with pytest.raises(CacheError, match=r"has no feature 'embedding' of bank weak \(it has none\); name it"):
+        reader.signal("weak", 0, torch.arange(3), ("embedding",))
     assert reader.manifest.embedding_width is None
 
 
 def test_growing_by_the_embedding_computes_its_files_alone_and_alters_no_other(tiny: TinyCache) -> None:
     tiny.build()
     before, first = files_of(tiny.uri), read_manifest(open_place(tiny.uri))[0]
-    computed = tiny.but(embedding=True).build()
+    computed = tiny.but(features=EMBEDDED).build()
     assert len(computed) == 9
-    assert {shard.part for shard in computed} == {Part.EMBEDDING}
+    assert {shard.part for shard in computed} == {"embedding"}
     after, second = files_of(tiny.uri), read_manifest(open_place(tiny.uri))[0]
     assert before.items() <= after.items()
     assert {Path(name).parts[0] for name in after.keys() - before.keys()} == {"_embedding", "_commits"}
-    logits = [record for record in second.shards if record.shard.part is Part.LOGITS]
+    logits = [record for record in second.shards if record.shard.part == "logits"]
     assert logits == list(first.shards)
     assert (second.rows, second.embedding_width) == (first.rows, 288)
     assert second.bytes == sum(len(data) for name, data in after.items() if name.endswith(".parquet"))
@@ -99,20 +99,20 @@ def test_growing_by_the_embedding_computes_its_files_alone_and_alters_no_other(t
 
 def test_logits_and_embeddings_of_the_same_rows_take_one_pass_of_the_teacher(tiny: TinyCache) -> None:
     teacher = Counting(tiny.teacher)
-    tiny.but(teacher=teacher, embedding=True).build()
+    tiny.but(teacher=teacher, features=EMBEDDED).build()
     assert teacher.images == 120
 
 
 def test_who_does_not_ask_for_embeddings_leaves_them_and_new_views_get_theirs(tiny: TinyCache) -> None:
-    tiny.but(embedding=True).build()
+    tiny.but(features=EMBEDDED).build()
     assert tiny.build() == []
     views = tiny.views.with_overrides(weak=tiny.views.weak.with_overrides(views=3))
     computed = tiny.but(views=views).build()
-    assert {(shard.view, shard.part) for shard in computed} == {(2, Part.LOGITS), (2, Part.EMBEDDING)}
+    assert {(shard.view, shard.part) for shard in computed} == {(2, "logits"), (2, "embedding")}
 
 
 def test_the_files_open_as_arrays_and_readers_of_the_folder_see_logits_alone(tiny: TinyCache) -> None:
-    tiny.but(embedding=True).build()
+    tiny.but(features=EMBEDDED).build()
     frame = pd.read_parquet(Path(tiny.uri) / "_embedding")
     assert len(frame) == 120
     assert set(frame.columns) == {"sample_id", "embedding", "bank", "view"}
@@ -124,14 +124,14 @@ def test_the_files_open_as_arrays_and_readers_of_the_folder_see_logits_alone(tin
 
 
 def test_a_damaged_file_of_embeddings_is_named_and_rebuilt_alone(tiny: TinyCache) -> None:
-    kitchen = tiny.but(embedding=True)
+    kitchen = tiny.but(features=EMBEDDED)
     kitchen.build()
     path = Path(tiny.uri) / "_embedding/bank=weak/view=0001/shard-00002.parquet"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(DamagedCache, match=r"_embedding/.*shard-00002.parquet was altered") as raised:
-        kitchen.open().arrays("weak")
+        kitchen.open().signal("weak", 1, torch.arange(3), ("embedding",))
     discard_shards(open_place(tiny.uri), raised.value.shards)
     assert [shard.file for shard in kitchen.build()] == [str(path.relative_to(tiny.uri))]
 
@@ -139,12 +139,12 @@ def test_a_damaged_file_of_embeddings_is_named_and_rebuilt_alone(tiny: TinyCache
 def test_a_teacher_without_a_linear_classifier_is_refused(tiny: TinyCache) -> None:
     teacher = nn.Sequential(nn.Conv2d(1, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(CacheError, match=r"Sequential\) has no linear layer with 5 outputs.*cache.embedding"):
-        tiny.but(teacher=teacher, embedding=True).build()
+        tiny.but(teacher=teacher, features=EMBEDDED).build()
 
 
 def test_a_classifier_that_runs_twice_is_refused(tiny: TinyCache) -> None:
     with pytest.raises(CacheError, match=r"given inputs of shapes \[\(7, 64\), \(7, 64\)\] for 7 images"):
-        tiny.but(teacher=Twice(), embedding=True).build()
+        tiny.but(teacher=Twice(), features=EMBEDDED).build()
 
 
 def test_embeddings_that_float16_cannot_hold_are_counted_and_refused(tiny: TinyCache) -> None:
@@ -152,10 +152,10 @@ def test_embeddings_that_float16_cannot_hold_are_counted_and_refused(tiny: TinyC
     nn.init.normal_(layer.weight, std=1e-6)
     teacher = nn.Sequential(nn.Flatten(), nn.Hardtanh(-1, 1), Scaled(), layer)
     message = (
-        r"bank \w+, view 0: embeddings are not finite in fp16 in \d+ of \d+ rows \(sample ids .*embedding to"
+        r"bank \w+, view 0: values of embedding are not finite in fp16 in \d+ of \d+ rows \(sample ids .*fp32"
     )
     with pytest.raises(CacheError, match=message):
-        tiny.but(teacher=teacher, embedding=True).build()
+        tiny.but(teacher=teacher, features=EMBEDDED).build()
 
 
 class Scaled(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 
 from tests.unit.trainables.slots.broker_messages import SOON_S, in_a_loop, lease_of, submit
+from trainables.config.metrics import RankBy
 from trainables.slots.broker import Broker
 from trainables.slots.messages import Message
 
@@ -43,10 +44,16 @@ def test_a_message_is_the_same_in_another_process() -> None:
 
 
 def test_a_message_tells_the_figures_of_its_epoch() -> None:
-    assert (TOLD.accuracy, TOLD.seconds, TOLD.images_per_s) == (0.9, 1.5, 800.0)
+    assert (TOLD.figure(RankBy.ACCURACY), TOLD.seconds, TOLD.images_per_s) == (0.9, 1.5, 800.0)
     assert TOLD.kept_fractions == {"kept_weak": 0.25}
 
 
 def test_a_message_without_figures_says_so() -> None:
     empty = Message()
-    assert (empty.accuracy, empty.seconds, empty.images_per_s, empty.kept_fractions) == (None, 0.0, None, {})
+    assert (empty.seconds, empty.images_per_s, empty.kept_fractions) == (0.0, None, {})
+    assert [empty.figure(figure) for figure in RankBy] == [None] * 3
+
+
+def test_a_message_tells_the_figure_that_ranks() -> None:
+    both = Message(metrics={"selection/accuracy": 0.1, "selection/knn_accuracy": 0.8})
+    assert [both.figure(figure) for figure in RankBy] == [0.1, 0.8, None]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.cache.tiny_caches import EMBEDDED, TinyCache
 from trainables.cache.format.manifest import DamagedCache
 from trainables.config import BankConfig, Precision, ViewsConfig
 from trainables.data import TrainingData
@@ -90,7 +90,7 @@ def test_views_of_another_seed_are_refused(tiny: TinyCache) -> None:
 
 
 def test_embeddings_of_another_layer_are_refused_and_good_ones_proved(tiny: TinyCache) -> None:
-    kitchen = tiny.but(embedding=True)
+    kitchen = tiny.but(features=EMBEDDED)
     kitchen.build()
     prove(kitchen)
     for path in (Path(tiny.uri) / "_commits").glob("*.embedding.json"):

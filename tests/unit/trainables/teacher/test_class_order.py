@@ -201,10 +201,9 @@ def test_its_embedding_is_what_its_own_classifier_is_given(
     cpu = torch.device("cpu")
     live = LiveTeacher(teacher_of(asked, data), data, seed=1, batch_size=4, device=cpu)
     images: Tensor = normalise(data.train.images[:4], data.mean, data.std)
-    answers = live.answers_about(images, embedding=True)
+    answers = live.answers_about(images, ("embedding",))
     assert answers.logits_BC.shape == (4, 10)
-    assert answers.embedding_BD is not None
-    assert answers.embedding_BD.shape == (4, 24)
+    assert answers.features["embedding"].shape == (4, 24)
 
 
 def test_data_of_fewer_classes_are_answered_by_these_alone(data: TrainingData, network: nn.Module) -> None:

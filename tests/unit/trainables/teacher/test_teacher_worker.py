@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainables.cache.format.manifest import Shard, ShardRecord
 from trainables.cache.format.planning import claim_folder, plan_shards
+from trainables.cache.format.records import Shard, ShardRecord
 from trainables.cache.format.storage import Place, open_place
 from trainables.config import (
     CacheConfig,
@@ -25,7 +25,8 @@ from trainables.errors import CacheError
 from trainables.models import build_model
 from trainables.models.weights import save_weights
 from trainables.teacher.cache_build import TeacherWorker, build_cache
-from trainables.teacher.cache_request import CacheRequest, embedding_width
+from trainables.teacher.cache_request import CacheRequest
+from trainables.teacher.feature_shapes import missing_shapes
 from trainables.teacher.loading import teacher_fingerprint
 
 SHARD = Shard(bank="weak", view=0, index=0, first=0, rows=20)
@@ -100,9 +101,9 @@ def test_answers_of_a_teacher_without_a_network_cannot_be_computed(request_of_on
 def test_the_width_of_embeddings_is_known_before_any_is_computed(request_of_one_view: CacheRequest) -> None:
     request = request_of_one_view.with_overrides(cache=CacheConfig(embedding=True))
     plan = plan_shards(open_place(request.uri), request.origin, {"weak": request.views.weak})
-    assert embedding_width(request, plan) == 8
+    assert missing_shapes(request, plan) == {"embedding": (8,)}
     without = plan_shards(open_place(request.uri), request_of_one_view.origin, {"weak": request.views.weak})
-    assert embedding_width(request, without) is None
+    assert missing_shapes(request, without) == {}
 
 
 def test_a_build_waits_for_another_one_in_the_same_folder(request_of_one_view: CacheRequest) -> None:

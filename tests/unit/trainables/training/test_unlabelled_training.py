@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.cache.tiny_caches import EMBEDDED, TinyCache
 from tests.unit.trainables.data.image_folders import config_of, picture, write_folder
 from tests.unit.trainables.objective_variants import VARIANTS, student_for
 from tests.unit.trainables.training.small_courses import (
@@ -76,7 +76,7 @@ def cache_of(folder: Path, data: TrainingData, views: ViewsConfig = VIEWS) -> Ti
     tiny = TinyCache(
         folder, data, small_student(seed=9), split_facts(data), views=views, precision=Precision.FP32
     )
-    tiny = tiny.but(batch_size=1, embedding=True)
+    tiny = tiny.but(batch_size=1, features=EMBEDDED)
     tiny.build(tuple(bank for bank in ("weak", "strong") if bank == "weak" or views is VIEWS))
     return tiny
 
@@ -88,7 +88,7 @@ def cached(tmp_path_factory: pytest.TempPathFactory) -> TinyCache:
 
 def online(tiny: TinyCache) -> OnlineTeacher:
     live = LiveTeacher(tiny.teacher, tiny.data, seed=7, batch_size=1, device=CPU)
-    return OnlineTeacher(live, tiny.views, embedding=True)
+    return OnlineTeacher(live, tiny.views)
 
 
 def bench(tiny: TinyCache, **options: Any) -> Workbench:

@@ -12,6 +12,7 @@ from trainables.config.views import (
     CutmixStep,
     CutoutStep,
     MixupStep,
+    QuarterTurnStep,
     RandAugmentStep,
     RandomResizedCropStep,
     Recipe,
@@ -38,6 +39,7 @@ STEPS: list[Step] = [
     TrivialAugmentStep(op="trivial_augment"),
     RotationStep(op="rotation"),
     RotationStep(op="rotation", by=TurnBy.RANDOM),
+    QuarterTurnStep(op="quarter_turn", turns=3),
     MixupStep(op="mixup", alpha=0.5),
     CutmixStep(op="cutmix", probability=0.8),
 ]
@@ -52,7 +54,7 @@ def pictures(channels: int) -> Tensor:
 
 def pictures_for(recipe: Recipe, channels: int) -> Tensor:
     """Square ones for recipes that turn them."""
-    turns = any(step.op == "rotation" for step in recipe)
+    turns = any(step.op in ("rotation", "quarter_turn") for step in recipe)
     return pictures(channels)[..., : SIZE[0] if turns else None]
 
 

@@ -13,17 +13,9 @@ from hypothesis import strategies as st
 
 from tests.unit.trainables.cache.format.test_cache_identity import FACTS
 from trainables.cache.format.identity import bank_fingerprint, folder_name, make_identity
-from trainables.cache.format.manifest import (
-    Manifest,
-    Origin,
-    Part,
-    Shard,
-    ShardRecord,
-    parse_manifest,
-    read_manifest,
-    write_manifest,
-)
+from trainables.cache.format.manifest import Manifest, parse_manifest, read_manifest, write_manifest
 from trainables.cache.format.planning import shards_of
+from trainables.cache.format.records import Origin, Shard, ShardRecord
 from trainables.cache.format.storage import open_place
 from trainables.config import (
     BankConfig,
@@ -174,7 +166,7 @@ def manifest_of(size: Size) -> Manifest:
     banks = {
         name: BankConfig(views=views) for name, views in zip(("strong", "weak"), size.views, strict=True)
     }
-    parts = (Part.LOGITS,) if size.width is None else tuple(Part)
+    parts = ("logits",) if size.width is None else ("logits", "embedding")
     records = tuple(
         ShardRecord(
             shard=shard,
@@ -185,12 +177,12 @@ def manifest_of(size: Size) -> Manifest:
             sha256="0" * 64,
             correct=0,
             fingerprint="f" * 64,
-            embedding_width=size.width if part is Part.EMBEDDING else None,
+            shape=(size.width or 0,) if part == "embedding" else None,
         )
         for name, bank in banks.items()
-        for plain in shards_of(name, bank.views, n_rows=size.rows, rows_per_shard=size.per_shard)
+        for view in range(bank.views)
         for part in parts
-        for shard in [plain.with_overrides(part=part)]
+        for shard in shards_of(name, view, n_rows=size.rows, rows_per_shard=size.per_shard, part=part)
     )
     return Manifest(
         identity=identity,
@@ -218,7 +210,7 @@ def test_a_manifest_comes_back_as_it_was_written(
         for view in range(views):
             shards = manifest.shards_of(bank, view)
             assert sum(record.shard.rows for record in shards) == size.rows
-            assert {record.shard.part for record in shards} == {Part.LOGITS}
+            assert {record.shard.part for record in shards} == {"logits"}
 
 
 @settings(deadline=None, max_examples=25)
@@ -253,10 +245,10 @@ def test_a_manifest_that_contradicts_itself_is_refused(size: Size, data: st.Data
         parse_manifest(json.dumps(plain).encode(), "there")
 
 
-def test_embeddings_of_two_widths_are_refused() -> None:
+def test_features_of_two_shapes_are_refused() -> None:
     plain = manifest_of(Size(4, 16, (1, 1), 8)).plain()
-    plain["shards"][1]["embedding_width"] = 9
-    with pytest.raises(CacheError, match="embeddings differ in their width"):
+    plain["shards"][1]["shape"] = [9]
+    with pytest.raises(CacheError, match="the rows of feature embedding differ in their shape"):
         parse_manifest(json.dumps(plain).encode(), "there")
 
 

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from trainables.cache.format.logit_encoding import decode, encode_logits
-from trainables.cache.format.manifest import Shard
 from trainables.cache.format.parquet import (
     ShardRows,
     encode_shard,
@@ -20,6 +19,7 @@ from trainables.cache.format.parquet import (
     row_group_rows,
     write_shard,
 )
+from trainables.cache.format.records import Shard
 from trainables.cache.format.storage import open_place
 from trainables.config import Precision
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from tests.unit.trainables.cache.tiny_caches import TinyCache
-from trainables.cache.format.manifest import Shard, discard_shards, read_manifest
+from trainables.cache.format.manifest import discard_shards, read_manifest
+from trainables.cache.format.records import Shard
 from trainables.cache.format.storage import open_place
 from trainables.config import BankConfig, Precision, ViewsConfig
 from trainables.errors import CacheError

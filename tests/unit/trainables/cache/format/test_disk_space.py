@@ -7,8 +7,8 @@ import pytest
 
 from tests.unit.trainables.cache.tiny_caches import TinyCache, random_data
 from trainables.cache.format.disk_space import bytes_in_words, expected_bytes, require_disk_space
-from trainables.cache.format.manifest import Part, Shard
 from trainables.cache.format.planning import Plan, plan_shards
+from trainables.cache.format.records import Shard
 from trainables.cache.format.storage import Place, open_place
 from trainables.config import Precision
 from trainables.data.splits import split_facts
@@ -71,8 +71,8 @@ def test_a_disk_that_cannot_hold_the_cache_is_refused(tiny: TinyCache) -> None:
 
 def test_embeddings_count_with_their_width(tiny: TinyCache) -> None:
     origin = tiny.origin(("weak",))
-    shard = Shard(bank="weak", view=0, index=0, first=0, rows=1000, part=Part.EMBEDDING)
-    narrow, wide = (expected_bytes(origin, [shard], embedding_width=width) for width in (1, 513))
+    shard = Shard(bank="weak", view=0, index=0, first=0, rows=1000, part="embedding")
+    narrow, wide = (expected_bytes(origin, [shard], {"embedding": (width,)}) for width in (1, 513))
     assert wide - narrow == 1000 * 512 * 2
 
 

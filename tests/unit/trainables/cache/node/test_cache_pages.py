@@ -21,7 +21,7 @@ READER = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from trainables.cache.node.conversion import open_bank
+from trainables.cache.node.conversion import open_bank, open_feature
 from trainables.cache.format.manifest import read_manifest
 from trainables.cache.format.storage import open_place
 
@@ -32,7 +32,8 @@ def memory(*kinds):
 uri, sha256, scratch = sys.argv[1:]
 place = open_place(uri)
 manifest, _ = read_manifest(place, sha256)
-embedding = open_bank(place, manifest, "weak", Path(scratch)).embedding[0]
+ids = open_bank(place, manifest, "weak", Path(scratch)).ids
+embedding = open_feature(place, manifest, "weak", "embedding", Path(scratch), ids)[0]
 embedding.take(np.arange(4), axis=0)
 own, shared = memory("RssAnon"), memory("RssFile", "RssShmem")
 for first in range(0, manifest.n_rows, 4):
@@ -51,11 +52,11 @@ def test_a_second_process_adds_no_memory_of_its_own_for_what_it_reads(tiny: Tiny
         teacher=teacher,
         views=tiny.views.with_overrides(weak=tiny.views.weak.with_overrides(views=1)),
         rows_per_shard=N_ROWS,
-        embedding=True,
+        features={"weak": ("embedding",)},
     )
     kitchen.build(("weak",))
     first = kitchen.open("copy")
-    assert first.signal("weak", 0, torch.arange(N_ROWS)).embedding_BD is not None
+    assert first.signal("weak", 0, torch.arange(N_ROWS), ("embedding",)).embedding_BD is not None
     command = [sys.executable, "-c", READER, kitchen.uri, first.manifest_sha, str(kitchen.folder / "copy")]
     told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
     own_bytes, shared_bytes = json.loads(told.stdout)

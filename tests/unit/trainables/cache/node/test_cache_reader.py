@@ -66,21 +66,18 @@ def test_a_signal_is_what_the_teacher_says_about_those_rows(
 
 @pytest.mark.parametrize("precision", list(Precision))
 def test_a_whole_view_is_a_copy_that_says_what_a_batch_says(tiny: TinyCache, precision: Precision) -> None:
-    kitchen = tiny.but(precision=precision, embedding=True)
+    kitchen = tiny.but(precision=precision)
     kitchen.build()
     reader = kitchen.open()
     whole = reader.whole_view("weak", 1)
     assert whole.logits_BC.shape == (40, 5)
     assert whole.logits_BC.dtype == (torch.float16 if precision is Precision.FP16 else torch.float32)
-    assert whole.embedding_BD is not None
     assert whole.logit_max_B is not None
-    held = (whole.logits_BC, whole.confidence_B, whole.embedding_BD, whole.logit_max_B)
+    held = (whole.logits_BC, whole.confidence_B, whole.logit_max_B)
     assert reader.view_bytes("weak", 1) == sum(part.nbytes for part in held) == whole.nbytes
     signal = reader.signal("weak", 1, torch.arange(40))
     assert torch.equal(whole.logits_BC.float(), signal.logits_BC)
     assert torch.equal(whole.confidence_B, signal.confidence_B)
-    assert signal.embedding_BD is not None
-    assert torch.equal(whole.embedding_BD.float(), signal.embedding_BD)
     assert signal.logit_max_B is not None
     assert torch.equal(whole.logit_max_B, signal.logit_max_B)
     for part in held:

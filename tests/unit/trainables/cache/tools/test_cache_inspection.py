@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.unit.trainables.cache.tiny_caches import TinyCache, random_data, tiny_teacher
+from tests.unit.trainables.cache.tiny_caches import EMBEDDED, TinyCache, random_data, tiny_teacher
 from trainables.cache.format.manifest import MANIFEST, ORIGIN, kept_manifest, read_manifest
 from trainables.cache.format.storage import open_place
 from trainables.cache.tools.inspection import Fault, Inspection, inspect_cache
@@ -87,7 +87,7 @@ def test_a_missing_file_is_named_and_rebuilt_alone(tiny: TinyCache) -> None:
 
 
 def test_a_damaged_file_of_embeddings_is_rebuilt_without_the_logits(tiny: TinyCache) -> None:
-    kitchen = tiny.but(embedding=True, at=f"{tiny.uri}-with-embeddings")
+    kitchen = tiny.but(features=EMBEDDED, at=f"{tiny.uri}-with-embeddings")
     kitchen.build(("weak",))
     assert faults(kitchen, deep=True) == []
     file = "_embedding/bank=weak/view=0001/shard-00001.parquet"

@@ -12,7 +12,8 @@ import torch
 
 from tests.unit.trainables.cache.tiny_caches import TinyCache, random_data
 from trainables.cache.format.identity import make_identity
-from trainables.cache.format.manifest import Origin, read_manifest
+from trainables.cache.format.manifest import read_manifest
+from trainables.cache.format.records import Origin
 from trainables.cache.format.storage import open_place
 from trainables.cache.node.reader import open_cache
 from trainables.cache.tools.export_table import export_plain

@@ -1,0 +1,70 @@
+"""What the objectives of a space ask of the teacher's network, and whether an experiment's teacher has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from orchestrator.config.schema import ExperimentConfig
+from orchestrator.config.validation_messages import Problem
+from search_spaces.space import SpaceConfig
+from trainables.config import OBJECTIVE_CONFIGS, Need, ObjectiveBase
+
+
+def asked_features(space: SpaceConfig) -> Mapping[str, tuple[str, ...]]:
+    """The teacher's features that some objective asks for with some of the space's values, by bank."""
+    found: dict[str, dict[str, None]] = {}
+    for _, config in _corners(space):
+        if config.teacher_features:
+            for bank in config.teacher_banks:
+                found.setdefault(bank, {}).update(dict.fromkeys(config.teacher_features))
+    return {bank: tuple(names) for bank, names in found.items()}
+
+
+def asks_classifier(space: SpaceConfig) -> bool:
+    """Whether some objective asks for the weights of the teacher's last linear layer."""
+    return any(Need.TEACHER_CLASSIFIER in config.needed for _, config in _corners(space))
+
+
+def feature_problems(config: ExperimentConfig, space: SpaceConfig) -> Iterator[Problem]:
+    """What is asked of within the teacher, where nothing is to be had of it but its logits."""
+    teacher = _without_features(config)
+    if teacher is None:
+        return
+    place, found, why = teacher
+    cache = config.cache
+    named = {"embedding": "true", "features": f"[{', '.join(cache.features)}]"}
+    for key, value in named.items():
+        if getattr(cache, key):
+            yield Problem(("cache", key), f"found {value}; {why}: leave it out")
+    asking: dict[str, str] = {}
+    for name, objective in _corners(space):
+        if objective.teacher_banks and objective.teacher_features:
+            asking.setdefault(name, f"compares the teacher's {', '.join(objective.teacher_features)}")
+        elif Need.TEACHER_CLASSIFIER in objective.needed:
+            asking.setdefault(name, "takes the weights of the teacher's last layer")
+    for name, what in asking.items():
+        text = f"found {found}; objective {name} of space {space.name} {what}, and {why}"
+        yield Problem(place, f"{text}: leave the objective out, or take one network of PyTorch")
+
+
+def _without_features(config: ExperimentConfig) -> tuple[tuple[str, ...], str, str] | None:
+    """Place and value in the file of a teacher that has logits alone, and why; none where it has more."""
+    if config.teachers:
+        if any(teacher.is_onnx for teacher in config.teachers):
+            return ("teachers",), f"{len(config.teachers)} teachers", _ONNX
+        return ("teachers",), f"{len(config.teachers)} teachers", "several teachers have no one embedding"
+    if config.teacher.imported:
+        return ("teacher", "imported"), "true", "imported logits have no network that could answer"
+    if config.teacher.is_onnx:
+        return ("teacher", "checkpoint"), f"{config.teacher.checkpoint!r}", _ONNX
+    return None
+
+
+_ONNX = "an ONNX file gives its logits alone, as it computes them"
+
+
+def _corners(space: SpaceConfig) -> Iterator[tuple[str, ObjectiveBase]]:
+    """Each objective of the space by name, with each combination of extreme values."""
+    for name, section in space.objectives.given().items():
+        for corner in section.corners():
+            yield name, OBJECTIVE_CONFIGS[name].from_plain(corner)

@@ -1,0 +1,95 @@
+"""Hyper-parameters of the objectives that tell a sample's embedding from those of other samples."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from trainables.config.base import FiniteFloat
+from trainables.config.objective_base import (
+    EMBEDDING,
+    FinalTemperature,
+    Need,
+    ObjectiveBase,
+    Temperature,
+    TowardsFinal,
+    WarmupEpochs,
+    Weight,
+)
+from trainables.config.schedules import TemperatureSchedule
+
+Negatives = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Positive(StrEnum):
+    """Which sample's bank entry CRD takes as the partner of an embedding."""
+
+    EXACT = "exact"
+    """The sample's own."""
+    RELAXED = "relaxed"
+    """That of a random sample of its class."""
+
+
+class NegativeDraw(StrEnum):
+    """How CRD draws negatives for the samples of a batch."""
+
+    BATCH = "batch"
+    """One random order of the training samples a step; each sample takes the first ones of other classes."""
+    SAMPLE = "sample"
+    """Each sample draws its own."""
+
+
+class Shortage(StrEnum):
+    """What CRD does where there are fewer samples of other classes than negatives are asked for."""
+
+    CAP = "cap"
+    """All samples draw as many as the smallest of these pools has."""
+    REPEAT = "repeat"
+    """A sample whose pool is too small draws from it with replacement."""
+
+
+class CrdConfig(ObjectiveBase):
+    """CRD (Tian et al., ICLR 2020): a pair of embeddings of one sample told from pairs of two samples."""
+
+    banks = ("weak",)
+    teacher_banks = ("weak",)
+    unmixed_banks = ("weak",)
+    needs = frozenset({Need.ROWS})
+    paper = "Tian et al., ICLR 2020, arXiv 1910.10699"
+    teacher_weights = ("beta", "kd_weight")
+
+    name: Literal["crd"] = "crd"
+    ce_weight: Weight = 1.0
+    beta: Weight = Field(0.8, description="weight of the contrast")
+    kd_weight: Weight = Field(0.0, description="weight of the soft targets; the paper's row CRD+KD has 1")
+    temperature: Temperature = Field(4.0, description="of the soft targets")
+    tau: FiniteFloat = Field(0.07, ge=0.005, le=10, description="divides the cosines of the contrast")
+    negatives: Negatives = Field(16384, description="samples of other classes for each sample of a batch")
+    momentum: FiniteFloat = Field(
+        0.5, ge=0, le=1, description="share of the old entry in a new one of a bank"
+    )
+    dim: int = Field(128, ge=1, le=4096, description="numbers in a projected embedding")
+    positive: Positive = Field(Positive.EXACT, description="the sample itself, or (relaxed) one of its class")
+    draw: NegativeDraw = Field(
+        NegativeDraw.BATCH,
+        description="one order of all samples a step (inferred, cheap), or each sample draws (released code)",
+    )
+    when_short: Shortage = Field(
+        Shortage.CAP,
+        description="too few of other classes: all draw so many (inferred), or repeat (released code)",
+    )
+    warmup_epochs: WarmupEpochs = 1
+    final_temperature: FinalTemperature = 0.0
+    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
+
+    @property
+    def student_features(self) -> tuple[str, ...]:
+        """What its last linear layer is given."""
+        return (EMBEDDING,)
+
+    @property
+    def teacher_features(self) -> tuple[str, ...]:
+        """What its last linear layer is given."""
+        return (EMBEDDING,)

@@ -1,0 +1,179 @@
+"""Hyper-parameters of the objectives that regress the teacher's embedding, or use its classifier."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final, Literal
+
+from pydantic import Field
+
+from trainables.config.base import FiniteFloat
+from trainables.config.objective_base import (
+    EMBEDDING,
+    FinalTemperature,
+    Need,
+    ObjectiveBase,
+    Temperature,
+    TowardsFinal,
+    WarmupEpochs,
+    Weight,
+)
+from trainables.config.schedules import TemperatureSchedule
+
+LAST_MAP: Final = "last"
+"""The name of a network's last feature map."""
+
+
+class SimregConfig(ObjectiveBase):
+    """SimReg (Navaneet et al., BMVC 2021): an MLP makes the teacher's embedding of the student's."""
+
+    banks = ("weak",)
+    teacher_banks = ("weak",)
+    paper = "Navaneet et al., BMVC 2021, arXiv 2201.05131"
+    teacher_weights = ("regression_weight", "kd_weight")
+
+    name: Literal["simreg"] = "simreg"
+    regression_weight: Weight = Field(
+        1.0, description="weight of the distance of directions; 1 to 10 with labels"
+    )
+    ce_weight: Weight = Field(0.0, description="weight of the labels; the paper has none (more is inferred)")
+    kd_weight: Weight = Field(0.0, description="weight of the soft targets; the paper has none")
+    temperature: Temperature = Field(4.0, description="of the soft targets")
+    depth: Literal[1, 2, 4] = Field(4, description="linear layers of the head, which is dropped at the end")
+    width_factor: Literal[1, 2, 4] = Field(2, description="width of its hidden layers, times the student's")
+    warmup_epochs: WarmupEpochs = 1
+    final_temperature: FinalTemperature = 0.0
+    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
+
+    @property
+    def student_features(self) -> tuple[str, ...]:
+        """What its last linear layer is given."""
+        return (EMBEDDING,)
+
+    @property
+    def teacher_features(self) -> tuple[str, ...]:
+        """What its last linear layer is given."""
+        return (EMBEDDING,)
+
+
+class SrdSource(StrEnum):
+    """From which of the student's features SRD makes the teacher's embedding."""
+
+    MAP = "map"
+    """The last feature map: 1x1 convolution, batch norm, activation, then the mean over positions."""
+    EMBEDDING = "embedding"
+    """What its last linear layer is given: linear layer, batch norm, activation (inferred)."""
+
+
+class Activation(StrEnum):
+    """What ends the layers that make the teacher's embedding."""
+
+    RELU = "relu"
+    NONE = "none"
+    """For teachers whose embedding has negative numbers."""
+
+
+class SrdConfig(ObjectiveBase):
+    """SRD (Yang et al., IJCV 2024): the student's features judged by the teacher's own classifier."""
+
+    banks = ("weak",)
+    teacher_banks = ("weak",)
+    needs = frozenset({Need.TEACHER_CLASSIFIER, Need.UNSHIFTED, Need.ALL_CLASSES})
+    paper = "Yang et al., IJCV 2024, arXiv 2205.06701"
+    teacher_weights = ("alpha", "beta", "kd_weight")
+
+    name: Literal["srd"] = "srd"
+    ce_weight: Weight = 1.0
+    alpha: Weight = Field(1.0, description="weight of the squared distance of logits")
+    beta: Weight = Field(1.0, description="weight of the squared distance of embeddings; ShuffleNetV1 10")
+    kd_weight: Weight = Field(0.0, description="weight of the soft targets; the paper has none")
+    temperature: Temperature = Field(4.0, description="of the soft targets")
+    on: SrdSource = Field(
+        SrdSource.MAP,
+        description="the student's last map, or its embedding where it has no map (inferred)",
+    )
+    activation: Activation = Field(
+        Activation.RELU, description="relu, or none (inferred) for a teacher with negative embeddings"
+    )
+    warmup_epochs: WarmupEpochs = 1
+    final_temperature: FinalTemperature = 0.0
+    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
+
+    @property
+    def student_features(self) -> tuple[str, ...]:
+        """The last feature map, or the embedding."""
+        return (LAST_MAP,) if self.on is SrdSource.MAP else (EMBEDDING,)
+
+    @property
+    def teacher_features(self) -> tuple[str, ...]:
+        """What its last linear layer is given."""
+        return (EMBEDDING,)
+
+
+class ThkdForm(StrEnum):
+    """How TH-KD puts its terms together."""
+
+    PAPER = "paper"
+    """Labels and soft targets are shared out between both heads."""
+    RELEASED = "released"
+    """Labels for the own head alone; a weight of its own for the teacher's head."""
+
+
+class EmbeddingDistance(StrEnum):
+    """How TH-KD compares embeddings beside the logits."""
+
+    NONE = "none"
+    COSINE = "cosine"
+    """1 - cosine, mean over samples."""
+    KDE = "kde"
+    """Squared distance of unit vectors, summed over the samples of a batch, as in the released code."""
+
+
+class Bridge(StrEnum):
+    """Where a linear layer stands between the student's embedding and the teacher's classifier."""
+
+    AUTO = "auto"
+    """Where they differ in width."""
+    ALWAYS = "always"
+    NEVER = "never"
+    """Widths that differ are refused, as in the paper."""
+
+
+class ThkdConfig(ObjectiveBase):
+    """TH-KD (Ben-Baruch et al., 2022): the teacher's frozen classifier as a second head of the student."""
+
+    banks = ("weak",)
+    teacher_banks = ("weak",)
+    needs = frozenset({Need.TEACHER_CLASSIFIER})
+    paper = "Ben-Baruch et al., 2022, arXiv 2201.06945"
+    teacher_weights = ("kd_weight", "head_weight", "embedding_weight")
+
+    name: Literal["thkd"] = "thkd"
+    form: ThkdForm = Field(ThkdForm.PAPER, description="the paper's loss, or that of the released code")
+    ce_weight: Weight = 1.0
+    kd_weight: Weight = Field(1.5, description="form paper: of both heads; released: of the own head")
+    share: FiniteFloat = Field(
+        0.3, ge=0, le=1, description="form paper: share of the teacher's head (the value is inferred)"
+    )
+    head_weight: Weight = Field(0.02, description="form released: weight of the teacher's head")
+    temperature: Temperature = Field(4.0, description="of the soft targets of both heads")
+    embedding: EmbeddingDistance = Field(
+        EmbeddingDistance.NONE, description="what is added for the embeddings: none, cosine, or kde (a sum)"
+    )
+    embedding_weight: Weight = Field(1.0, description="weight of that (inferred)")
+    bridge: Bridge = Field(
+        Bridge.AUTO, description="linear layer before the teacher's head: where widths differ (inferred)"
+    )
+    warmup_epochs: WarmupEpochs = 1
+    final_temperature: FinalTemperature = 0.0
+    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
+
+    @property
+    def student_features(self) -> tuple[str, ...]:
+        """What its last linear layer is given."""
+        return (EMBEDDING,)
+
+    @property
+    def teacher_features(self) -> tuple[str, ...]:
+        """Its embedding, where a distance to it is added."""
+        return () if self.embedding is EmbeddingDistance.NONE else (EMBEDDING,)

@@ -1,0 +1,1 @@
+"""Objectives that compare representations: features, relations between samples, contrast, rotations."""

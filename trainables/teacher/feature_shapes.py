@@ -1,0 +1,76 @@
+"""How large a teacher's features are, known from its network before any is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from trainables.cache.format.planning import Plan
+from trainables.config import KeptNetwork, ModelConfig
+from trainables.config.cache import CLASSIFIER, LOGITS
+from trainables.errors import CacheError
+from trainables.models import build_model
+from trainables.models.embedding import embedding_width_of
+from trainables.teacher.cache_request import CacheRequest
+from trainables.teacher.features import TeacherFeatures
+
+PROBES = 2
+"""Images that a network of random weights is shown."""
+
+
+def missing_shapes(request: CacheRequest, plan: Plan) -> Mapping[str, tuple[int, ...]]:
+    """The shape of a row of each feature that a plan still needs.
+
+    Raises:
+        CacheError: as for `feature_shapes`.
+    """
+    return feature_shapes(request, {shard.part for shard in plan.missing} - {LOGITS})
+
+
+def feature_shapes(request: CacheRequest, names: Iterable[str]) -> Mapping[str, tuple[int, ...]]:
+    """The shape of a row of each of these features of a request's teacher; of none where it has no network.
+
+    Raises:
+        CacheError: the teacher is no network of PyTorch, or has no such feature.
+    """
+    names = sorted(names)
+    config = _network(request, names) if names else None
+    if config is None:
+        return {}
+    classes = request.teacher.classes if isinstance(request.teacher, KeptNetwork) else None
+    n_outputs = classes.n_outputs if classes else len(request.facts.classes)
+    channels, height, width = request.facts.input_shape
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(config, n_classes=n_outputs, in_channels=channels).eval()
+    shapes: dict[str, tuple[int, ...]] = {}
+    if CLASSIFIER in names:
+        shapes[CLASSIFIER] = (embedding_width_of(model, n_outputs) + 1,)
+    tapped = [name for name in names if name != CLASSIFIER]
+    if tapped:
+        features = TeacherFeatures(model, tapped, n_classes=n_outputs)
+
+        def answer() -> Tensor:
+            logits_BC: Tensor = model(torch.zeros(PROBES, channels, height, width))
+            return logits_BC
+
+        with torch.inference_mode():
+            _, found = features.during(answer)
+        shapes |= {name: tuple(given.shape[1:]) for name, given in found.items()}
+    return shapes
+
+
+def _network(request: CacheRequest, names: Sequence[str]) -> ModelConfig | None:
+    """The one network of PyTorch that features are read off; none where only its answers are known."""
+    if request.teacher is None:
+        return request.unmade
+    told = ", ".join(names)
+    if not isinstance(request.teacher, KeptNetwork):
+        raise CacheError(f"several teachers have no features in common that could be kept ({told})")
+    if request.teacher.model is None:
+        raise CacheError(
+            f"the teacher {request.teacher.weights} has no features that could be kept ({told}), since its "
+            "network is an ONNX file, which gives its logits alone"
+        )
+    return request.teacher.model
