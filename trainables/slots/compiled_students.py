@@ -13,12 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from trainables.errors import ConfigError
+from trainables.models.features import FeatureTap, Tapped
 from trainables.slots.lru_cache import LruCache
 
 MAX_COMPILED = 8
 MAX_COMPILATIONS = 256
 """Of all networks of a class, where PyTorch has one limit for them; as many as it allows in all."""
 COMPILERS = ("g++", "c++", "clang++")
+
+FindTap = Callable[[nn.Module], FeatureTap | None]
+"""Called with a network; gives what reads features off it, or none."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,9 @@ class CompiledStudent:
     """
 
     model: nn.Module
-    forward: Callable[[Tensor], Tensor]
+    forward: Callable[[Tensor], Any]
+    tap: FeatureTap | None = None
+    """What reads features off it, which the forward pass gives too."""
 
 
 class CompiledStudents:
@@ -41,31 +47,32 @@ class CompiledStudents:
         self._students: LruCache[str, CompiledStudent] = LruCache(max_items)
         self._backend = backend
 
-    def take(self, key: str, fresh: nn.Module) -> CompiledStudent:
+    def take(self, key: str, fresh: nn.Module, find: FindTap = lambda _: None) -> CompiledStudent:
         """The compiled network of this key with the weights of `fresh`, which has the same architecture.
 
-        The key says all that the compiled code depends on. A network that was taken before is the same
-        object again, so its former owner must be done with it. Compilation itself happens in the first
-        forward pass.
+        The key says all that the compiled code depends on, features that `find` finds in the network too. A
+        network that was taken before is the same object again, so its former owner must be done with it.
+        Compilation itself happens in the first forward pass.
 
         Raises:
             ConfigError: the backend needs a C++ compiler, and this machine has none.
         """
         if self._backend == "inductor":
             _require_compiler()
-        student = self._students.get(key, lambda: self._compiled(fresh))
+        student = self._students.get(key, lambda: self._compiled(fresh, find(fresh)))
         if student.model is not fresh:
             _overwrite(student.model, fresh)
         return student
 
-    def _compiled(self, model: nn.Module) -> CompiledStudent:
+    def _compiled(self, model: nn.Module, tap: FeatureTap | None) -> CompiledStudent:
         # Isolated, else all networks of one class share a limit of 8 compilations and run plain beyond it.
         isolated = "isolate_recompiles" in inspect.signature(torch.compile).parameters
         isolation: dict[str, Any] = {"isolate_recompiles": True} if isolated else {}
-        forward = torch.compile(model, dynamic=False, backend=self._backend, **isolation)
+        whole = model if tap is None else Tapped(model, tap)
+        forward = torch.compile(whole, dynamic=False, backend=self._backend, **isolation)
         if not isolated:  # PyTorch before 2.12
             torch._dynamo.config.recompile_limit = MAX_COMPILATIONS
-        return CompiledStudent(model, forward)
+        return CompiledStudent(model, forward, tap)
 
 
 def find_compiler() -> str | None:

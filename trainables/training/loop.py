@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from trainables.config import ObjectiveBase, TrainingConfig, TrainingPrecision
 from trainables.config.metrics import RankBy, improves
 from trainables.errors import CheckpointError, TrialFailed
+from trainables.models.features import FeatureTap, Tapped
 from trainables.objectives import build_objective
 from trainables.seeds import derive_seed
 from trainables.signals import Losses
@@ -32,7 +33,7 @@ from trainables.training.optimisers import (
 from trainables.training.precision import ASKED_FOR
 from trainables.training.ranks import SOLO, Forward, Share, Team, any_rank, average_gradients, settle
 from trainables.training.running_means import RunningMeans, scaled
-from trainables.training.step_inputs import StepInputs, needs_plain_forward
+from trainables.training.step_inputs import StepInputs, needs_plain_forward, student_tap
 from trainables.training.workbench import Workbench
 
 OnEpoch = Callable[[int, dict[str, float]], None]
@@ -50,7 +51,12 @@ class Course:
     precision: TrainingPrecision = TrainingPrecision.AUTO
     """What `training.precision` came to on this device; auto leaves it to the recipe, whose auto is fp32."""
     forward: Forward | None = None
-    """The model's forward pass in training where that is compiled; it must share the model's weights."""
+    """The model's forward pass in training where that is compiled; it must share the model's weights, and
+    give features too where the objective asks for some."""
+    tap: FeatureTap | None = None
+    """What reads the features in a compiled forward pass."""
+    stated: Mapping[str, str] = field(default_factory=dict)
+    """Module paths of the student's features by name, as the experiment says."""
     team: Team = SOLO
     """The ranks that train it together."""
     costs: Mapping[str, float] = field(default_factory=dict)
@@ -138,12 +144,11 @@ class _Run:
         self.tuning = hold_frozen(self.model, course.training, len(workbench.data.classes))
         decay = course.training.ema
         self.average = WeightAverage(self.model, decay) if decay else None
-        forward = None if needs_plain_forward(course.objective) else course.forward
-        # Not `or`: a compiled network has a length, and torch raises where the network itself has none.
-        self.forward = team.wrap(self.model, self.model if forward is None else forward)
+        tap, forward = self._tapped()
+        self.forward = team.wrap(self.model, forward)
         epochs, smoothing = course.training.epochs, course.training.label_smoothing
         self.inputs = StepInputs(
-            course.objective, workbench, self.model, team, label_smoothing=smoothing, epochs=epochs
+            course.objective, workbench, self.model, tap=tap, label_smoothing=smoothing, epochs=epochs
         )
         self.precision = course.resolved_precision()
         with torch.random.fork_rng(devices=[]):  # auxiliary modules begin alike on all ranks
@@ -157,6 +162,15 @@ class _Run:
         self.best: dict[str, float] = {}
         self.best_model: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
+
+    def _tapped(self) -> tuple[FeatureTap | None, Forward]:
+        """What reads features off the student, and its forward pass in training, which gives them too."""
+        course, workbench = self.course, self.workbench
+        forward = None if needs_plain_forward(course.objective) else course.forward
+        if forward is not None:  # compiled, with its features
+            return course.tap, forward
+        tap = student_tap(course.objective, self.model, workbench.data, workbench.device, course.stated)
+        return tap, self.model if tap is None else Tapped(self.model, tap)
 
     def state(self) -> TrainingState:
         return TrainingState(

@@ -13,12 +13,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from trainables.models.features import is_tapped
 from trainables.models.foreign.logits import may_drop_outputs
 from trainables.signals import Labelling
 
 # B = samples in the batch, V = values
 
-Forward = Callable[[Tensor], Tensor]
+Forward = Callable[[Tensor], Any]
+"""Gives logits, or logits and features by name where the objective asks for features."""
 
 _WAIT: Final = timedelta(days=7)
 """How long a rank waits for the others, who may wait for a job: that one is dead is seen at once anyway."""
@@ -121,8 +123,9 @@ class DdpTeam:
         return DistributedDataParallel(
             _Forward(model, forward),
             broadcast_buffers=False,
-            # Auxiliary heads get no gradient: without this, the second step waits for theirs and fails.
-            find_unused_parameters=may_drop_outputs(model),
+            # Auxiliary heads get no gradient, nor does what lies behind the features of a loss that hears no
+            # logits: without this, the second step waits for theirs and fails.
+            find_unused_parameters=may_drop_outputs(model) or is_tapped(model),
         )
 
     def share(self, rows_B: Tensor) -> Share:
@@ -158,7 +161,7 @@ class _Forward(nn.Module):
         self.model = model
         self._call = forward if not isinstance(forward, nn.Module) else forward.__call__
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Any:
         return self._call(images)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config import Need, ObjectiveBase, TrainingPrecision
+from trainables.data import TrainingData
 from trainables.errors import TrialFailed
 from trainables.evaluation.attacks import Attacker, accuracy_under_attack, attack_target
 from trainables.models.embedding import cosine_head_of
@@ -21,7 +22,7 @@ from trainables.signals import Labelling, Mixing, Setting, Signals, TeacherSigna
 from trainables.tensors import at_least_fp32, to_device
 from trainables.training.batches import hears_unlabelled
 from trainables.training.precision import autocast
-from trainables.training.ranks import Forward, Share, Team
+from trainables.training.ranks import Forward, Share
 from trainables.training.workbench import Workbench
 
 
@@ -42,7 +43,34 @@ class _Answer:
 
 def needs_plain_forward(config: ObjectiveBase) -> bool:
     """Whether an objective looks into the network, so that it cannot be called in a compiled form."""
-    return Need.DENSE_LOGITS in config.needed or bool(config.student_features)
+    return Need.DENSE_LOGITS in config.needed
+
+
+def student_tap(
+    config: ObjectiveBase,
+    model: nn.Module,
+    data: TrainingData,
+    device: torch.device,
+    stated: Mapping[str, str],
+) -> FeatureTap | None:
+    """What reads the features that an objective asks for off the student; none where it asks for none.
+
+    The model is on the device; `stated` are module paths of features by name, as the experiment says.
+
+    Raises:
+        TrialFailed: the student has no such feature.
+    """
+    if not config.student_features:
+        return None
+    channels, height, width = (int(size) for size in data.train.images.shape[1:])
+    return FeatureTap(
+        model,
+        config.student_features,
+        n_classes=len(data.classes),
+        input_shape=(channels, height, width),
+        device=device,
+        stated=stated,
+    )
 
 
 class StepInputs:
@@ -53,15 +81,17 @@ class StepInputs:
         config: ObjectiveBase,
         workbench: Workbench,
         model: nn.Module,
-        team: Team,
         *,
+        tap: FeatureTap | None = None,
         label_smoothing: float = 0.0,
         epochs: int | None = None,
     ) -> None:
         """The model is on the workbench's device; smoothing and epochs are the recipe's.
 
+        `tap` is what `student_tap` gives: the forward pass of `signals` then gives features beside logits.
+
         Raises:
-            TrialFailed: student, teacher, or the number of ranks, cannot give what the objective needs.
+            TrialFailed: student or teacher cannot give what the objective needs.
         """
         self._config = config
         self._workbench = workbench
@@ -84,15 +114,7 @@ class StepInputs:
             self._dense = DenseLogits(model, input_shape=workbench.input_shape, device=workbench.device)
         if Need.COSINE_HEAD in self._needed:
             cosine_head_of(model)
-        self._tap: FeatureTap | None = None
-        if config.student_features:
-            self._tap = FeatureTap(
-                model,
-                config.student_features,
-                n_classes=len(workbench.data.classes),
-                input_shape=workbench.input_shape,
-                device=workbench.device,
-            )
+        self._tap = tap
 
     def setting(self, epochs: int) -> Setting:
         """What the objective is made for, in a course of so many epochs.
@@ -227,7 +249,7 @@ class StepInputs:
 
     def _answer(self, forward: Forward, images_BCHW: Tensor) -> _Answer:
         if self._tap is not None:
-            logits_BC, features = self._tap.during(lambda: forward(images_BCHW))
+            logits_BC, features = forward(images_BCHW)
             return _Answer(logits_BC, features=features)
         if self._dense is not None:
             logits_BC, dense_BCHW = self._dense.during(lambda: forward(images_BCHW))

@@ -24,12 +24,13 @@ from trainables.data.splits import split_facts
 from trainables.errors import CacheError, TrialFailed
 from trainables.models import build_model
 from trainables.models.embedding import classifier_of
-from trainables.models.feature_map_logits import DenseLogits
+from trainables.models.features import Tapped
+from trainables.models.features.feature_map_logits import DenseLogits
 from trainables.models.modes import evaluating
 from trainables.signals import Signals
 from trainables.teacher.online import OnlineTeacher
-from trainables.training.ranks import SOLO, Share
-from trainables.training.step_inputs import StepInputs
+from trainables.training.ranks import Share
+from trainables.training.step_inputs import StepInputs, student_tap
 from trainables.training.teacher_answers import CacheBesideTeacher
 from trainables.training.workbench import Workbench
 
@@ -69,10 +70,12 @@ def network(**fields: Any) -> nn.Module:
 
 
 def served(config: ObjectiveBase, workbench: Workbench, model: nn.Module) -> Signals:
-    inputs = StepInputs(config, workbench, model, SOLO)
+    tap = student_tap(config, model, workbench.data, CPU, {})
+    inputs = StepInputs(config, workbench, model, tap=tap)
     rows_B = torch.tensor([5, 0, 17, 40])
+    forward = model if tap is None else Tapped(model, tap)
     return inputs.signals(
-        model, 2, Share(rows_B, 1.0), precision=TrainingPrecision.FP32, layout=torch.contiguous_format
+        forward, 2, Share(rows_B, 1.0), precision=TrainingPrecision.FP32, layout=torch.contiguous_format
     )
 
 
@@ -184,7 +187,7 @@ class ImagesConfig(PlainConfig):
 
 
 def embedded(folder: Path) -> Workbench:
-    tiny = kitchen(folder, Precision.FP32).but(features=(EMBEDDING,))
+    tiny = kitchen(folder, Precision.FP32).but(features=dict.fromkeys(("weak", "strong"), (EMBEDDING,)))
     tiny.build()
     return small_workbench(tiny.data, cache=tiny.open())
 
@@ -204,7 +207,9 @@ def test_features_of_both_come_by_bank_and_name(tmp_path: Path) -> None:
 
 def test_an_objective_is_made_for_the_shapes_of_both(tmp_path: Path) -> None:
     workbench = embedded(tmp_path)
-    setting = StepInputs(EmbeddingConfig(), workbench, network(name="mlp"), SOLO).setting(5)
+    model = network(name="mlp")
+    tap = student_tap(EmbeddingConfig(), model, workbench.data, CPU, {})
+    setting = StepInputs(EmbeddingConfig(), workbench, model, tap=tap).setting(5)
     assert setting.teacher_shapes == {EMBEDDING: (256,)}
     assert setting.student_shapes[EMBEDDING] == (classifier_of(network(name="mlp"), 3).weight.shape[1],)
     assert setting.image_shape == (1, 8, 8)
@@ -236,7 +241,7 @@ def test_images_are_those_that_the_student_was_given(tmp_path: Path) -> None:
 
 def test_a_student_without_a_cosine_head_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(TrialFailed, match=r"cosine head as wide as the teacher's"):
-        StepInputs(CbdConfig(), embedded(tmp_path), small_student(), SOLO)
+        StepInputs(CbdConfig(), embedded(tmp_path), small_student())
 
 
 def test_features_that_the_cache_lacks_are_asked_of_the_teacher_beside(tmp_path: Path) -> None:
