@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from trainables.models.features import is_tapped
 from trainables.models.foreign.logits import may_drop_outputs
 from trainables.signals import Labelling
 
@@ -121,8 +122,9 @@ class DdpTeam:
         return DistributedDataParallel(
             _Forward(model, forward),
             broadcast_buffers=False,
-            # Auxiliary heads get no gradient: without this, the second step waits for theirs and fails.
-            find_unused_parameters=may_drop_outputs(model),
+            # Auxiliary heads get no gradient, nor does what lies behind the features of a loss that hears no
+            # logits: without this, the second step waits for theirs and fails.
+            find_unused_parameters=may_drop_outputs(model) or is_tapped(model),
         )
 
     def share(self, rows_B: Tensor) -> Share:

@@ -14,7 +14,7 @@ from trainables.config import Need, ObjectiveBase, TrainingPrecision
 from trainables.errors import TrialFailed
 from trainables.evaluation.attacks import Attacker, accuracy_under_attack, attack_target
 from trainables.models.embedding import EmbeddingRecorder, cosine_head_of
-from trainables.models.feature_map_logits import DenseLogits
+from trainables.models.features.feature_map_logits import DenseLogits
 from trainables.models.modes import evaluating
 from trainables.signals import Labelling, Mixing, Signals, TeacherSignal
 from trainables.tensors import at_least_fp32, to_device

@@ -22,7 +22,7 @@ from trainables.config import ModelConfig, Need, ObjectiveBase, Precision, Train
 from trainables.data.splits import split_facts
 from trainables.errors import TrialFailed
 from trainables.models import build_model
-from trainables.models.feature_map_logits import DenseLogits
+from trainables.models.features.feature_map_logits import DenseLogits
 from trainables.models.modes import evaluating
 from trainables.signals import Signals
 from trainables.training.ranks import SOLO, Share, Solo
