@@ -35,7 +35,7 @@ def steps_of_a_rank(folder: Path, of_features: bool) -> None:
     gradients = []
     for _ in range(3):
         network.zero_grad()
-        loss_of(forward(torch.tensor_split(images(6), 2)[team.rank]), of_features).backward()
+        torch.autograd.backward(loss_of(forward(torch.tensor_split(images(6), 2)[team.rank]), of_features))
         gradients.append(
             {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
         )
@@ -52,7 +52,8 @@ def loss_of(answer: Any, of_features: bool) -> Tensor:
 def test_two_ranks_have_the_gradient_of_a_loss_about_features(tmp_path: Path, of_features: bool) -> None:
     ranks = run_ranks(steps_of_a_rank, 2, tmp_path, of_features)
     network = built(**RESNET).eval()
-    loss_of(Tapped(network, tap_of(network, "stage1", "embedding"))(images(6)), of_features).backward()
+    tapped = Tapped(network, tap_of(network, "stage1", "embedding"))
+    torch.autograd.backward(loss_of(tapped(images(6)), of_features))
     alone = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
     assert ("fc.weight" in alone) != of_features
     for step in range(3):

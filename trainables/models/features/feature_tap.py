@@ -182,11 +182,11 @@ class _Listeners:
         for name, point in points.items():
             part = network.get_submodule(point.path)
             if point.is_input:
-                listener: _Listener = _InputListener(self._reading, name, point.copied)
-                self._handles.append(part.register_forward_pre_hook(listener, with_kwargs=True))
+                given = _InputListener(self._reading, name, point.copied)
+                self._handles.append(part.register_forward_pre_hook(given, with_kwargs=True))
             else:
-                listener = _OutputListener(self._reading, name, point.copied)
-                self._handles.append(part.register_forward_hook(listener))
+                made = _OutputListener(self._reading, name, point.copied)
+                self._handles.append(part.register_forward_hook(made))
 
     def start(self) -> None:
         self._reading.read = {name: [] for name in self._points}

@@ -116,7 +116,8 @@ def _map_size(seen: Seen | None, input_size: tuple[int, int]) -> tuple[int, int]
 
 def _steps(calls: Sequence[Call], input_size: tuple[int, int]) -> set[str]:
     """Paths of the parts inside of which no stage is looked for."""
-    steps, rows = set(), set()
+    steps: set[str] = set()
+    rows: set[str] = set()
     for call in calls:
         before, after = _map_size(call.given, input_size), _map_size(call.output, input_size)
         if not call.path or before is None or after is None:

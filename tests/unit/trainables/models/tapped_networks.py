@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Final
 
 import torch
@@ -13,7 +14,7 @@ from trainables.models.features import FeatureTap, Tapped
 
 CLASSES: Final = 5
 CPU: Final = torch.device("cpu")
-RESNET: Final = {"name": "resnet8", "width": 4}
+RESNET: Final[dict[str, Any]] = {"name": "resnet8", "width": 4}
 
 
 def built(in_channels: int = 3, **config: Any) -> nn.Module:
@@ -41,15 +42,16 @@ def check_compiled_features(backend: str) -> None:
     names = ("stem", "stage1", "stage2.pre", "last", "embedding", "energy.stage2")
     tapped = Tapped(network, tap_of(network, *names))
     forward = torch.compile(tapped, dynamic=False, backend=backend, fullgraph=True)
+    tap = tap_of(plain, *names)
     for batch in (4, 3, 4):
         shown = images(batch)
         logits, features = forward(shown)
-        expected_logits, expected = tap_of(plain, *names).during(lambda shown=shown: plain(shown))
+        expected_logits, expected = tap.during(functools.partial(plain, shown))
         torch.testing.assert_close(logits, expected_logits, rtol=1e-4, atol=1e-4)
         for name in names:
             torch.testing.assert_close(features[name], expected[name], rtol=1e-4, atol=1e-4)
-    (logits.sum() + features["stage2.pre"].sum()).backward()
-    (expected_logits.sum() + expected["stage2.pre"].sum()).backward()
+    torch.autograd.backward(logits.sum() + features["stage2.pre"].sum())
+    torch.autograd.backward(expected_logits.sum() + expected["stage2.pre"].sum())
     for mine, theirs in zip(network.parameters(), plain.parameters(), strict=True):
         if theirs.grad is not None:
             torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=1e-3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -24,7 +26,7 @@ NAMES = ("stem", "stage1", "stage2.pre", "last", "embedding", "first_conv", "ene
 
 def by_hand(network: nn.Module, shown: Tensor) -> dict[str, Tensor]:
     """The features of resnet8, computed layer by layer."""
-    part = network.get_submodule
+    part: Any = network.get_submodule
     first = part("conv1")(shown)
     stem = part("bn1")(first).relu()
     stage1 = part("layer1")(stem)
@@ -58,7 +60,7 @@ def test_features_are_what_the_network_computes() -> None:
 def test_a_gradient_flows_through_features() -> None:
     network, shown = built(**RESNET), images()
     _, features = tap_of(network, "stage2", "embedding").during(lambda: network(shown))
-    features["stage2"].sum().backward()
+    torch.autograd.backward(features["stage2"].sum())
     assert network.get_submodule("layer2.0.conv1").weight.grad is not None
     assert network.get_submodule("layer3.0.conv1").weight.grad is None
 
@@ -75,6 +77,8 @@ def test_nothing_stays_on_the_network() -> None:
 
 class Drawing(nn.Module):
     """Draws also in evaluation mode, and counts its calls."""
+
+    calls: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,13 +112,14 @@ def overwriting() -> nn.Module:
 
 
 def test_what_is_overwritten_in_place_is_copied_before() -> None:
-    network, shown = overwriting(), images()
+    network: Any = overwriting()
+    shown = images()
     _, features = tap_of(network, "first_conv", "stem", "last", "stage1.pre").during(lambda: network(shown))
     assert torch.equal(features["first_conv"], network[0](shown))
     assert torch.equal(features["stem"], network[0](shown).relu())
     assert (features["stage1.pre"] < 0).any()
     assert torch.equal(features["stage1.pre"].relu(), features["last"])
-    features["first_conv"].sum().backward()
+    torch.autograd.backward(features["first_conv"].sum())
     assert network[0].weight.grad is not None
 
 

@@ -160,7 +160,8 @@ def test_networks_of_tokens_have_these_and_no_stage(variant: str, tokens: tuple[
 
 def test_the_tokens_are_those_after_the_last_normalisation() -> None:
     pytest.importorskip("timm")
-    network = built(name=ModelName.TIMM, variant="vit_tiny_patch16_224", arguments={"img_size": 32}).eval()
+    vit = {"variant": "vit_tiny_patch16_224", "arguments": {"img_size": 32}}
+    network: Any = built(name=ModelName.TIMM, **vit).eval()
     logits, features = tap_of(network, "tokens", "embedding", side=32).during(lambda: network(images(2, 32)))
     torch.testing.assert_close(features["tokens"][:, 0], features["embedding"])
     torch.testing.assert_close(network.head(features["embedding"]), logits)
@@ -296,7 +297,7 @@ def test_stages_that_the_file_names_are_all_that_there_are() -> None:
         ({"embedding": "layer1"}, "gives no vector for each image"),
     ],
 )
-def test_what_the_file_names_must_be_there(stated: dict[str, str], message: str) -> None:
+def test_what_the_file_names_must_be_there(stated: dict[str, Any], message: str) -> None:
     with pytest.raises(TrialFailed, match=message):
         found(built(name=ModelName.RESNET8, width=4), **stated)
 
