@@ -91,7 +91,7 @@ def online_step_over_ce(rounds: int = 25) -> Figure:
 
 
 def feature_tap_cost(rounds: int = 100) -> Figure:
-    """Median time of a step with cross-entropy of a student whose features nobody reads, over one untapped."""
+    """Median time of a step of CE of a student whose features nobody reads, over one without a tap."""
     torch.set_num_threads(1)
     models = {"plain": network(STUDENT), "tapped": network(STUDENT)}
     names = ("stem", "stage1", "stage2", "stage3", "embedding")
