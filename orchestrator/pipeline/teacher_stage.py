@@ -128,7 +128,7 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
     )
     inputs = request.model_dump(mode="json", exclude={"folder", "threads", "checkpoint", "data"})
     inputs["data"] = keyed_data(run, request.data)
-    inputs["model"] = request.model and known_by(request.model)
+    inputs["model"] = request.model and known_by(request.model.unnamed)
     beside = digests_beside(Path(request.checkpoint)) if request.checkpoint else []
     key = digest_of([inputs, _file_digest(request.checkpoint), *beside])
     return request, key

@@ -22,6 +22,7 @@ BENCHMARKS: Final[Mapping[str, str]] = MappingProxyType(
         "driver_memory_growth_1000": "tests.benchmarks.scale:driver_memory_growth_1000",
         "slot_scaling_efficiency_4": "tests.benchmarks.scale:slot_scaling_efficiency_4",
         "kd_step_over_ce": "tests.benchmarks.steps:kd_step_over_ce",
+        "feature_tap_cost": "tests.benchmarks.steps:feature_tap_cost",
         "online_step_over_ce": "tests.benchmarks.steps:online_step_over_ce",
         "loop_over_plain_torch": "tests.benchmarks.loops:loop_over_plain_torch",
         **{

@@ -11,6 +11,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -41,6 +42,7 @@ from trainables.config import (
 from trainables.data import ImageSplit, TrainingData
 from trainables.data.splits import split_facts
 from trainables.models import build_model
+from trainables.models.features import FeatureTap, Tapped
 from trainables.signals import TeacherSignal
 from trainables.teacher.live import LiveTeacher
 from trainables.teacher.loading import teacher_fingerprint
@@ -52,6 +54,7 @@ from trainables.training.workbench import Workbench
 # B = samples in the batch, C = classes
 
 KD_OVER_CE: Final = Bound(1.05)
+FEATURE_TAP: Final = Bound(1.01)
 
 # The sizes of the shipped experiment fashion_mnist, but for the batch; what the pixels show costs no time.
 CLASSES: Final = 10
@@ -85,6 +88,27 @@ def online_step_over_ce(rounds: int = 25) -> Figure:
     workbench = _OnlineWorkbench(random_data(), network(TEACHER))
     teacher = f"KD, teacher {TEACHER.name} of width {TEACHER.width} run on the same batch in inference mode"
     return _over_ce(workbench, teacher, rounds, None)
+
+
+def feature_tap_cost(rounds: int = 100) -> Figure:
+    """Median time of a step of CE of a student whose features nobody reads, over one without a tap."""
+    torch.set_num_threads(1)
+    models = {"plain": network(STUDENT), "tapped": network(STUDENT)}
+    names = ("stem", "stage1", "stage2", "stage3", "embedding")
+    tap = FeatureTap(models["tapped"], names, n_classes=CLASSES, input_shape=(1, SIDE, SIDE), device=CPU)
+    Tapped(models["tapped"], tap)
+    workbench = Workbench(random_data(), VIEWS, view_seed=VIEW_SEED, device=CPU)
+    courses = {name: partial(Course, model, CeConfig(), recipe()) for name, model in models.items()}
+    times_s = interleaved(workbench, courses, rounds)
+    plain_s, tapped_s = (statistics.median(times_s[name]) for name in ("plain", "tapped"))
+    how = (
+        f"median of {len(times_s['tapped'])} training steps with cross-entropy alone of a student whose "
+        f"{', '.join(names)} are listened for and not read ({1000 * tapped_s:.2f} ms), over as many without "
+        f"({1000 * plain_s:.2f} ms), taken in turns of {STEPS_KEPT} in one process with 1 thread, student "
+        f"{STUDENT.name} of width {STUDENT.width}, fp32, batch {BATCH} of {SIDE}x{SIDE} grey images, "
+        f"{CLASSES} classes; {surroundings('torch')}"
+    )
+    return Figure(tapped_s / plain_s, "x", how, FEATURE_TAP)
 
 
 class _OnlineWorkbench(Workbench):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, Self
+from typing import Annotated, Final, Self
 
 from pydantic import Field, model_validator
 
@@ -43,6 +43,12 @@ class ModelName(StrEnum):
 LIBRARIES: Final = frozenset({ModelName.TORCHVISION, ModelName.TIMM, ModelName.TRANSFORMERS})
 """Names of libraries, whose networks have names of their own: `variant`."""
 _NAMES: Final = "`name: torchvision`, `timm` or `transformers`"
+
+
+FeatureName = Annotated[
+    str, Field(pattern=r"^(stem|stage[1-9]\d?(\.pre)?|last|embedding|first_conv|tokens)$")
+]
+"""The features that a network may have; `trainables.models.features.FeatureTap` says what each is."""
 
 
 class ModelConfig(Config):
@@ -89,6 +95,13 @@ class ModelConfig(Config):
         description="with name torchvision or timm: the library's own name, as resnet18; with name "
         "transformers: a folder that save_pretrained wrote, or a name on the hub, as microsoft/resnet-18",
     )
+    features: dict[FeatureName, str] = Field(
+        {},
+        description="which parts of the network give the features that objectives ask for, by module path, "
+        "as {stage1: layer2, stage2: layer3}; stages named here are all that there are; default: they are "
+        "found",
+        exclude_if=lambda features: not features,
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -108,6 +121,11 @@ class ModelConfig(Config):
     def is_of_library(self) -> bool:
         """Whether a library builds it, by the name that is its `variant`."""
         return self.name in LIBRARIES
+
+    @property
+    def unnamed(self) -> ModelConfig:
+        """The same network without names for its parts: what it answers does not hang on them."""
+        return self.with_overrides(features={}) if self.features else self
 
     def require_published(self, checkpoint: str | None) -> None:
         """Refuse published weights for a network that no library publishes.

@@ -12,6 +12,7 @@ from typing import Final
 
 from torch import Tensor, nn
 
+from trainables.models.features.points import activated_layers, stages
 from trainables.models.widths import scaled
 
 _CHANNELS: Final = (64, 128, 256, 512)
@@ -51,6 +52,8 @@ class Bottleneck(nn.Module):
 
 class BottleneckResNet(nn.Module):
     """A 3x3 stem, four stages of bottleneck blocks, global average pooling and a linear layer."""
+
+    STAGES = stages({"stem": "relu", **activated_layers(4)})
 
     def __init__(
         self, n_classes: int, in_channels: int, channels: tuple[int, ...], blocks: Sequence[int]

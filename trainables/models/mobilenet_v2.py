@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from torch import Tensor, nn
 
+from trainables.models.features.points import stages
 from trainables.models.widths import scaled
 
 
@@ -62,6 +63,18 @@ class InvertedResidual(nn.Module):
 
 class MobileNetV2(nn.Module):
     """A 3x3 stem of stride 2, seven groups of inverted residuals, a 1x1 head, pooling and a linear layer."""
+
+    # Groups end without an activation, but for the head.
+    STAGES = stages(
+        {
+            "stem": "conv1",
+            **dict.fromkeys(("stage1", "stage1.pre"), "blocks.1"),
+            **dict.fromkeys(("stage2", "stage2.pre"), "blocks.2"),
+            **dict.fromkeys(("stage3", "stage3.pre"), "blocks.4"),
+            "stage4": "conv2",
+            "stage4.pre": "conv2.1",
+        }
+    )
 
     def __init__(
         self, n_classes: int, in_channels: int, *, stem: int, channels: tuple[int, ...], head: int

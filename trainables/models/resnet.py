@@ -12,6 +12,7 @@ from typing import Final
 
 from torch import Tensor, nn
 
+from trainables.models.features.points import activated_layers, stages
 from trainables.models.widths import scaled
 
 _PLAIN: Final = (16, 16, 32, 64)
@@ -47,6 +48,8 @@ class BasicBlock(nn.Module):
 
 class ResNet(nn.Module):
     """A 3x3 stem, three stages of basic blocks, global average pooling and a linear layer."""
+
+    STAGES = stages({"stem": "relu", **activated_layers(3)})
 
     def __init__(
         self, n_classes: int, in_channels: int, channels: tuple[int, ...], blocks_per_stage: int

@@ -12,6 +12,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from trainables.models.features.points import activated_layers, stages
 from trainables.models.shuffle import ChannelShuffle
 from trainables.models.widths import scaled
 
@@ -56,6 +57,8 @@ class ShuffleUnit(nn.Module):
 
 class ShuffleNetV1(nn.Module):
     """A 1x1 stem, three stages that each halve the image, global average pooling and a linear layer."""
+
+    STAGES = stages({"stem": "relu", **activated_layers(3)})
 
     def __init__(self, n_classes: int, in_channels: int, stem: int, channels: tuple[int, ...]) -> None:
         super().__init__()

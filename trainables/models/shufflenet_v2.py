@@ -11,6 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from trainables.models.features.points import Point, stages
 from trainables.models.shuffle import ChannelShuffle
 from trainables.models.widths import scaled
 
@@ -79,6 +80,17 @@ class DownUnit(nn.Module):
 
 class ShuffleNetV2(nn.Module):
     """A 1x1 stem, three stages that each halve the image, a 1x1 head, global pooling and a linear layer."""
+
+    # The first two end in a shuffle of channels of which half were activated: they have no map before that.
+    STAGES = stages(
+        {
+            "stem": Point("relu", call=0),
+            "stage1": "layer1",
+            "stage2": "layer2",
+            "stage3": Point("relu", call=1),
+            "stage3.pre": "bn2",
+        }
+    )
 
     def __init__(self, n_classes: int, in_channels: int, channels: tuple[int, ...], head: int) -> None:
         super().__init__()

@@ -12,6 +12,7 @@ from typing import Final
 
 from torch import Tensor, nn
 
+from trainables.models.features.points import Point, stages
 from trainables.models.widths import scaled
 
 _CHANNELS: Final = (64, 128, 256, 512, 512)
@@ -25,6 +26,14 @@ class Vgg(nn.Module):
 
     As published, the pooling after the fourth block is for images of 64 pixels or more alone.
     """
+
+    STAGES = stages(
+        {
+            "stem": Point("relu", call=0),
+            **{f"stage{number}": Point("relu", call=number) for number in (1, 2, 3, 4)},
+            **{f"stage{number}.pre": f"block{number}" for number in (1, 2, 3, 4)},
+        }
+    )
 
     def __init__(
         self, n_classes: int, in_channels: int, channels: tuple[int, ...], convolutions_per_block: int

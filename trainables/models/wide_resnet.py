@@ -11,6 +11,7 @@ from typing import Final
 
 from torch import Tensor, nn
 
+from trainables.models.features.points import stages
 from trainables.models.widths import scaled
 
 _STEM: Final = 16
@@ -59,6 +60,16 @@ class WideStage(nn.Module):
 
 class WideResNet(nn.Module):
     """A 3x3 stem, three stages, batch norm, global average pooling and a linear layer."""
+
+    # As the literature has it: a block ends without an activation, which comes first in the next.
+    STAGES = stages(
+        {
+            "stem": "conv1",
+            **dict.fromkeys(("stage1", "stage1.pre"), "block1"),
+            **dict.fromkeys(("stage2", "stage2.pre"), "block2"),
+            **dict.fromkeys(("stage3", "stage3.pre"), "block3"),
+        }
+    )
 
     def __init__(
         self, n_classes: int, in_channels: int, channels: tuple[int, ...], blocks_per_stage: int

@@ -136,7 +136,7 @@ def _known_by(config: ModelConfig | None, network: nn.Module) -> list[Any]:
     """Architecture and weights, as fingerprints hold them."""
     if isinstance(network, OnnxNetwork):
         return ["onnx", network.graph.digest]
-    return [config and known_by(config), weights_digest(network)]
+    return [config and known_by(config.unnamed), weights_digest(network)]
 
 
 def _in_precision(teacher: nn.Module, *, autocast: bool) -> nn.Module:

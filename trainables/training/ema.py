@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from trainables.models.features import untapped
 from trainables.models.foreign.copies import copied
 
 _HEAD_START: Final = 10
@@ -23,7 +24,7 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         """It starts as the network is; `decay` lies in [0, 1)."""
-        self.model = copied(model).requires_grad_(False)
+        self.model = untapped(copied(model)).requires_grad_(False)
         self.steps = 0
         self._decay = decay
 
