@@ -31,6 +31,7 @@ from trainables.teacher.live import LiveTeacher
 from trainables.teacher.loading import online_teacher
 from trainables.teacher.online import OnlineTeacher
 from trainables.training.loop import Course
+from trainables.training.step_inputs import student_tap
 from trainables.training.teacher_answers import CacheBesideTeacher, Source
 from trainables.training.workbench import Workbench, render_budget
 
@@ -92,11 +93,17 @@ class WarmState:
             chosen.precision,
             precision_by=chosen.by,
             rank_by=trial.rank_by,
+            stated=trial.student.features,
         )
         if not trial.training.compile:
             return course
-        student = self._students.take(f"{chosen.precision}/{shape_digest(trial, data)}", model)
-        return replace(course, model=student.model, forward=student.forward)
+        names = "".join(f"/{name}" for name in trial.objective.student_features)
+        student = self._students.take(
+            f"{chosen.precision}/{shape_digest(trial, data)}{names}",
+            model.to(self._device),
+            lambda network: student_tap(trial.objective, network, data, self._device, course.stated),
+        )
+        return replace(course, model=student.model, forward=student.forward, tap=student.tap)
 
     def costs(self, student: ModelConfig, spec: WorkbenchSpec, wanted: Sequence[Cost]) -> dict[str, float]:
         """What a search weighs against this student's accuracy, under the names of metrics.

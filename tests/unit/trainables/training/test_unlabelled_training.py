@@ -139,7 +139,7 @@ def test_another_budget_for_views_and_answers_changes_nothing(cached: TinyCache)
 def test_the_loss_is_labels_of_the_labelled_and_the_teacher_of_all(cached: TinyCache) -> None:
     workbench, student = bench(cached), small_student()
     rows = torch.tensor([30, 3, 24, 17, 35, 19])
-    inputs = StepInputs(KdConfig(), workbench, student, SOLO)
+    inputs = StepInputs(KdConfig(), workbench, student)
     share = shared(SOLO, Batch(rows, 3), n_train=N_TRAIN)
     torch.manual_seed(0)
     signals = inputs.signals(
@@ -201,7 +201,7 @@ def test_mixed_recipes_mix_each_kind_with_its_own(tmp_path: Path) -> None:
     tiny = cache_of(tmp_path, beside(), views)
     workbench = bench(tiny)
     student = small_student()
-    inputs = StepInputs(KdConfig(), workbench, student, SOLO)
+    inputs = StepInputs(KdConfig(), workbench, student)
     share = shared(SOLO, Batch(torch.tensor([30, 3, 24, 17]), 2), n_train=N_TRAIN)
     signals = inputs.signals(
         student, 1, share, precision=TrainingPrecision.FP32, layout=torch.contiguous_format
@@ -230,7 +230,7 @@ def test_what_is_about_the_labels_class_is_refused_or_takes_the_teachers(
 
 def test_the_teachers_class_is_no_label_of_the_cross_entropy(cached: TinyCache) -> None:
     workbench, student = bench(cached, data=beside(top_class_as_target=True)), small_student()
-    inputs = StepInputs(DkdConfig(), workbench, student, SOLO)
+    inputs = StepInputs(DkdConfig(), workbench, student)
     share = shared(SOLO, Batch(torch.tensor([30, 31, 3, 4]), 2), n_train=N_TRAIN)
     signals = inputs.signals(
         student, 1, share, precision=TrainingPrecision.FP32, layout=torch.contiguous_format
