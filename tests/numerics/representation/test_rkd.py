@@ -224,6 +224,13 @@ def test_it_is_computed_in_fp32_inside_autocast_and_near_float64(term: str) -> N
     assert gap(halves_BD, teacher_BD).item() == gap(halves_BD.float(), teacher_BD).item()
 
 
+@pytest.mark.parametrize("term", GAPS)
+def test_a_teacher_in_fp16_changes_the_loss_by_less_than_a_hundredth(term: str) -> None:
+    student_BD, teacher_BD = drawn(0, 32, 16).float(), drawn(1, 32, 24, scale=20).float()
+    kept = GAPS[term](student_BD, teacher_BD.half().float()).item()
+    assert kept == pytest.approx(GAPS[term](student_BD, teacher_BD).item(), rel=1e-2)
+
+
 def test_unlabelled_samples_are_compared_and_have_no_part_in_the_labels() -> None:
     features = {"embedding": drawn(0, 4, 3)}, {"embedding": drawn(1, 4, 5)}
     some = {"labels_B": torch.tensor([0, 1, -1, -1]), "labelling": Labelling(2)}

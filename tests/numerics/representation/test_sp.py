@@ -134,6 +134,12 @@ def test_it_is_computed_in_fp32_inside_autocast() -> None:
     assert halves.item() == similarity_gap(student_BD.bfloat16().float(), teacher_BD).item()
 
 
+def test_a_teacher_in_fp16_changes_the_loss_by_less_than_a_hundredth() -> None:
+    student_BD, teacher_BD = drawn(0, 64, 32).float(), drawn(1, 64, 48, scale=20).float()
+    kept = similarity_gap(student_BD, teacher_BD.half().float()).item()
+    assert kept == pytest.approx(similarity_gap(student_BD, teacher_BD).item(), rel=1e-2)
+
+
 def test_unlabelled_samples_are_compared_and_have_no_part_in_the_labels() -> None:
     student_BD, teacher_BD = drawn(0, 4, 3), drawn(1, 4, 5)
 
