@@ -147,6 +147,16 @@ def test_stages_that_are_no_ascending_numbers_are_refused(stages: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+def test_energies_of_a_teacher_in_fp16_change_the_loss_by_less_than_a_hundredth(
+    form: AtForm, scale: float
+) -> None:
+    student_BHW, teacher_BHW = (energy_BHW(drawn(seed, 8, 16, 8, 8, scale=scale)).float() for seed in (0, 1))
+    kept = attention_gap(student_BHW, teacher_BHW.half().float(), form=form).item()
+    assert kept == pytest.approx(attention_gap(student_BHW, teacher_BHW, form=form).item(), rel=1e-2)
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_it_is_computed_in_fp32_inside_autocast(form: AtForm) -> None:
     student_BCHW, teacher_BCHW = drawn(0, 4, 3, 6, 6, scale=60), drawn(1, 4, 5, 3, 3, scale=60)
     plain = gap(student_BCHW.float(), teacher_BCHW.float(), form)

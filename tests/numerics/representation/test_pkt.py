@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -143,10 +144,18 @@ def test_it_is_computed_in_fp32_inside_autocast_and_near_float64() -> None:
     assert inside.item() == pytest.approx(exact, rel=1e-4)
 
 
+def test_a_teacher_in_fp16_changes_the_loss_by_less_than_a_hundredth() -> None:
+    student_BD, teacher_BD = drawn(0, 64, 32).float(), drawn(1, 64, 48, scale=20).float()
+    kept = neighbour_divergence(student_BD, teacher_BD.half().float()).item()
+    assert kept == pytest.approx(neighbour_divergence(student_BD, teacher_BD).item(), rel=1e-2)
+
+
 def test_unlabelled_samples_are_compared_and_have_no_part_in_the_labels() -> None:
     student_BD, teacher_BD = drawn(0, 4, 3), drawn(1, 4, 5)
     features = {"embedding": student_BD}, {"embedding": teacher_BD}
-    some = {"labels_B": torch.tensor([0, 1, -1, -1]), "labelling": Labelling(2)}
-    half, whole = (PktObjective(PktConfig())(signals_with(*features, **more)).terms for more in (some, {}))
+    some: dict[str, Any] = {"labels_B": torch.tensor([0, 1, -1, -1]), "labelling": Labelling(2)}
+    half, whole = (
+        PktObjective(PktConfig())(signals_with(*features, **more)).terms for more in (some, dict[str, Any]())
+    )
     assert half["neighbours"].item() == whole["neighbours"].item()
     assert torch.isfinite(half["ce"])

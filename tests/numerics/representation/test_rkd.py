@@ -155,11 +155,11 @@ def test_anchors_taken_in_parts_give_the_same_value_and_gradient(most_numbers: i
     torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-15)
 
 
-class LargestTensor(TorchDispatchMode):
+class LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes how many numbers the largest tensor has that anything computes."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.numbers = 0
 
     def __torch_dispatch__(
@@ -224,9 +224,18 @@ def test_it_is_computed_in_fp32_inside_autocast_and_near_float64(term: str) -> N
     assert gap(halves_BD, teacher_BD).item() == gap(halves_BD.float(), teacher_BD).item()
 
 
+@pytest.mark.parametrize("term", GAPS)
+def test_a_teacher_in_fp16_changes_the_loss_by_less_than_a_hundredth(term: str) -> None:
+    student_BD, teacher_BD = drawn(0, 32, 16).float(), drawn(1, 32, 24, scale=20).float()
+    kept = GAPS[term](student_BD, teacher_BD.half().float()).item()
+    assert kept == pytest.approx(GAPS[term](student_BD, teacher_BD).item(), rel=1e-2)
+
+
 def test_unlabelled_samples_are_compared_and_have_no_part_in_the_labels() -> None:
     features = {"embedding": drawn(0, 4, 3)}, {"embedding": drawn(1, 4, 5)}
-    some = {"labels_B": torch.tensor([0, 1, -1, -1]), "labelling": Labelling(2)}
-    half, whole = (RkdObjective(RkdConfig())(signals_with(*features, **more)).terms for more in (some, {}))
+    some: dict[str, Any] = {"labels_B": torch.tensor([0, 1, -1, -1]), "labelling": Labelling(2)}
+    half, whole = (
+        RkdObjective(RkdConfig())(signals_with(*features, **more)).terms for more in (some, dict[str, Any]())
+    )
     assert (half["distance"], half["angle"]) == (whole["distance"], whole["angle"])
     assert torch.isfinite(half["ce"])

@@ -34,20 +34,15 @@ def test_it_is_the_mean_over_pairs_of_the_definition_written_out() -> None:
     assert similarity_gap(student_BD, teacher_BD).item() == pytest.approx(total / 25, rel=1e-12)
 
 
-@pytest.mark.parametrize("factor", [1e-8, 0.3, 1e6])
+@pytest.mark.parametrize("factor", [1e-4, 0.3, 1e6])
 def test_rotations_and_a_common_scale_leave_it(factor: float) -> None:
     student_BD, teacher_BD = drawn(0, 6, 4), drawn(1, 6, 5)
     turned_BD = factor * student_BD @ rotation(2, 4)
-    expected = similarity_gap(student_BD, teacher_BD)
-    tolerance = {"rtol": 1e-9, "atol": 1e-12}
-    if factor > 1e-6:  # below it, features count as all 0
-        torch.testing.assert_close(similarity_gap(turned_BD, teacher_BD), expected, **tolerance)
-        torch.testing.assert_close(
-            similarity_gap(student_BD, factor * teacher_BD @ rotation(3, 5)), expected, **tolerance
-        )
-        own = similarity_gap(turned_BD, student_BD)
-        torch.testing.assert_close(own, torch.zeros_like(own), **tolerance)
-    assert torch.isfinite(similarity_gap(turned_BD, teacher_BD))
+    expected = similarity_gap(student_BD, teacher_BD).item()
+    assert similarity_gap(turned_BD, teacher_BD).item() == pytest.approx(expected, rel=1e-9)
+    turned_teacher_BD = factor * teacher_BD @ rotation(3, 5)
+    assert similarity_gap(student_BD, turned_teacher_BD).item() == pytest.approx(expected, rel=1e-9)
+    assert similarity_gap(turned_BD, student_BD).item() == pytest.approx(0.0, abs=1e-12)
 
 
 def test_scaling_single_rows_and_shifting_all_do_not_leave_it() -> None:
@@ -132,6 +127,12 @@ def test_it_is_computed_in_fp32_inside_autocast() -> None:
     assert inside.item() == similarity_gap(student_BD, teacher_BD).item()
     halves = similarity_gap(student_BD.bfloat16(), teacher_BD)
     assert halves.item() == similarity_gap(student_BD.bfloat16().float(), teacher_BD).item()
+
+
+def test_a_teacher_in_fp16_changes_the_loss_by_less_than_a_hundredth() -> None:
+    student_BD, teacher_BD = drawn(0, 64, 32).float(), drawn(1, 64, 48, scale=20).float()
+    kept = similarity_gap(student_BD, teacher_BD.half().float()).item()
+    assert kept == pytest.approx(similarity_gap(student_BD, teacher_BD).item(), rel=1e-2)
 
 
 def test_unlabelled_samples_are_compared_and_have_no_part_in_the_labels() -> None:
