@@ -99,6 +99,20 @@ REFERENCE: Final[MappingProxyType[str, tuple[str, Ranges]]] = MappingProxyType(
             {"zipf_weight": (0.01, 2), "power": one_of(0.5, 1, 2), "upsample": one_of(1, 2)},
         ),
         "pskd": ("pskd", {"max_trust": one_of(0.5, 0.7, 0.8, 0.9), "growth": one_of("linear", "cosine")}),
+        "crd": (
+            "crd",
+            {
+                "beta": (0.5, 1.5),
+                "negatives": one_of(1024, 2048, 4096, 8192, 16384),
+                "tau": (0.05, 0.2),
+            },
+        ),
+        "simreg": ("simreg", {"depth": one_of(1, 2, 4), "width_factor": one_of(1, 2, 4)}),
+        "srd": ("srd", {"alpha": (0.3, 10), "beta": (0.3, 30)}),
+        "thkd": (
+            "thkd",
+            {"form": one_of("paper", "released"), "share": (0.05, 0.5), "head_weight": (0.01, 1)},
+        ),
         "fitnet": ("fitnet", {"hint_weight": (10, 200)}),
         "reviewkd": ("reviewkd", {"review_weight": (0.6, 8), "warmup_epochs": one_of(1, 10, 20)}),
         "tat": (
@@ -259,6 +273,31 @@ DEFAULTS: Final[MappingProxyType[str, dict[str, Scalar]]] = MappingProxyType(
             "distillation_weight": 0.5,
             "temperature": 3,
             "kd_weight": 0,
+        "crd": {
+            "ce_weight": 1,
+            "beta": 0.8,
+            "kd_weight": 0,
+            "tau": 0.07,
+            "negatives": 16384,
+            "momentum": 0.5,
+            "dim": 128,
+            "positive": "exact",
+        },
+        "simreg": {
+            "ce_weight": 0,
+            "kd_weight": 0,
+            "regression_weight": 1,
+            "depth": 4,
+            "width_factor": 2,
+        },
+        "srd": {"ce_weight": 1, "alpha": 1, "beta": 1, "kd_weight": 0, "on": "map", "activation": "relu"},
+        "thkd": {
+            "form": "paper",
+            "ce_weight": 1,
+            "kd_weight": 1.5,
+            "head_weight": 0.02,
+            "temperature": 4,
+            "embedding": "none",
         },
         "ls": {"smoothing": 0.1},
     }
