@@ -273,6 +273,7 @@ DEFAULTS: Final[MappingProxyType[str, dict[str, Scalar]]] = MappingProxyType(
             "distillation_weight": 0.5,
             "temperature": 3,
             "kd_weight": 0,
+        },
         "crd": {
             "ce_weight": 1,
             "beta": 0.8,
