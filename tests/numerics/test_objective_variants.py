@@ -19,10 +19,14 @@ from trainables.config.objectives import (
     AtConfig,
     CkdConfig,
     ClkdConfig,
+    CrdConfig,
     CtkdConfig,
     PskdConfig,
     RkdConfig,
+    SimregConfig,
     SpConfig,
+    SrdConfig,
+    ThkdConfig,
     ZipfConfig,
 )
 from trainables.signals import Losses, Signals
@@ -49,12 +53,22 @@ VARIANTS: Final[dict[str, ObjectiveBase]] = {
     "rkd without angles": RkdConfig(angle_weight=0.0),
     "at by length": AtConfig(form="norm", stages="2,3", at_weight=10.0),
     "pskd half": PskdConfig(half=True, growth="cosine"),
+    "crd as released": CrdConfig(draw="sample", when_short="repeat", negatives=80, kd_weight=1.0),
+    "crd relaxed": CrdConfig(positive="relaxed", tau=0.05, momentum=0.0),
+    "simreg with labels": SimregConfig(depth=2, ce_weight=1.0, regression_weight=5.0),
+    "simreg linear, with kd": SimregConfig(depth=1, kd_weight=1.0),
+    "srd on embeddings": SrdConfig(on="embedding", activation="none", kd_weight=1.0),
+    "thkd as released": ThkdConfig(form="released", embedding="kde", bridge="always"),
+    "thkd with cosine": ThkdConfig(embedding="cosine"),
 }
 TAUGHT: Final = {name: config for name, config in VARIANTS.items() if config.teacher_banks}
 # These gain by other than equal logits.
-NEVER_ZERO: Final = {"ckd at 0.1", "akd mixture"}
+NEVER_ZERO: Final = {
+    *("ckd at 0.1", "akd mixture", "crd as released", "crd relaxed", "simreg with labels"),
+    *("simreg linear, with kd", "srd on embeddings", "thkd as released"),
+}
 # 1e-8 in the denominator of a correlation, and its T² of 16.
-LEFT_OVER: Final = {"dist at 1": 1e-4, "crld dist": 1e-3}
+LEFT_OVER: Final = {"dist at 1": 1e-4, "crld dist": 1e-3, "thkd with cosine": 1e-6}
 
 
 def doubled(logits: dict[str, Tensor]) -> dict[str, Tensor]:

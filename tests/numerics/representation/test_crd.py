@@ -236,21 +236,27 @@ def test_soft_targets_are_added_at_their_weight() -> None:
     assert losses.total.item() == pytest.approx(expected.item(), rel=1e-12)
 
 
-@pytest.mark.parametrize("change", ["turn", "scale", "rows"])
-def test_what_the_layers_can_absorb(change: str) -> None:
-    """Lengths never count; a turn is taken back by the layer that turns the other way."""
+@pytest.mark.parametrize("scale", [[[3.0]], [[0.5], [4.0]]], ids=["all", "rows"])
+def test_lengths_of_embeddings_do_not_count_where_the_layer_has_no_bias(scale: list[list[float]]) -> None:
     student_BD = numbers([[2.0, 1.0], [0.3, -0.8]])
     plain = reference_objective()(reference_signals(student_BD)).total
-    turn = numbers([[0.6, -0.8], [0.8, 0.6]])
-    scale = {"turn": [[1.0]], "scale": [[3.0]], "rows": [[0.5], [4.0]]}[change]
+    scaled = reference_objective()(reference_signals(numbers(scale) * student_BD)).total
+    assert scaled.item() == pytest.approx(plain.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("change", ["turn", "shift"])
+def test_a_turn_and_a_shift_are_heard_and_can_be_taken_back_by_the_layer(change: str) -> None:
+    student_BD = numbers([[2.0, 1.0], [0.3, -0.8]])
+    plain = reference_objective()(reference_signals(student_BD)).total
+    turn_DD, shift_D = numbers([[0.6, -0.8], [0.8, 0.6]]), numbers([1.0, -2.0])
+    changed_BD = student_BD @ turn_DD.T if change == "turn" else student_BD + shift_D
+    assert abs(reference_objective()(reference_signals(changed_BD)).total - plain) > 1e-2
     objective = reference_objective()
     if change == "turn":
-        student_BD = student_BD @ turn.T
-        assert abs(objective(reference_signals(student_BD)).total - plain) > 1e-2
-        objective = reference_objective()
-        objective.student_layer.weight = torch.nn.Parameter(turn.T.contiguous())
-    changed = objective(reference_signals(numbers(scale) * student_BD)).total
-    assert changed.item() == pytest.approx(plain.item(), rel=1e-12)
+        objective.student_layer.weight = torch.nn.Parameter(turn_DD.T.contiguous())
+    else:
+        objective.student_layer.bias = torch.nn.Parameter(-shift_D)
+    assert objective(reference_signals(changed_BD)).total.item() == pytest.approx(plain.item(), rel=1e-12)
 
 
 def test_the_loss_is_not_0_where_student_and_teacher_are_equal() -> None:
@@ -313,5 +319,7 @@ def test_what_is_missing_is_refused() -> None:
         CrdObjective(CrdConfig(), setting_for(given_BD, taught_BD, labels_N=None))
     with pytest.raises(ValueError, match="no shape of the teacher's feature 'embedding'"):
         CrdObjective(CrdConfig(), setting_for(given_BD, taught_BD, teacher_shapes={}))
+    with pytest.raises(TrialFailed, match=r"the student's embedding has the shape \(7, 5\) for a sample"):
+        crd(random(1, 2, 7, 5), taught_BD)
     with pytest.raises(TrialFailed, match="all 3 labelled training samples are of one class"):
         crd(given_BD, taught_BD, [1, 1, 1])

@@ -103,6 +103,20 @@ REFERENCE: Final[MappingProxyType[str, tuple[str, Ranges]]] = MappingProxyType(
         "rkd": ("rkd", {"distance_weight": (1, 50), "angle_weight": (2, 100)}),
         "pkt": ("pkt", {"pkt_weight": (1e4, 1e5)}),
         "at": ("at", {"at_weight": (100, 2000)}),
+        "crd": (
+            "crd",
+            {
+                "beta": (0.5, 1.5),
+                "negatives": one_of(1024, 2048, 4096, 8192, 16384),
+                "tau": (0.05, 0.2),
+            },
+        ),
+        "simreg": ("simreg", {"depth": one_of(1, 2, 4), "width_factor": one_of(1, 2, 4)}),
+        "srd": ("srd", {"alpha": (0.3, 10), "beta": (0.3, 30)}),
+        "thkd": (
+            "thkd",
+            {"form": one_of("paper", "released"), "share": (0.05, 0.5), "head_weight": (0.01, 1)},
+        ),
         "fitnet": ("fitnet", {"hint_weight": (10, 200)}),
         "reviewkd": ("reviewkd", {"review_weight": (0.6, 8), "warmup_epochs": one_of(1, 10, 20)}),
         "tat": (
@@ -280,6 +294,32 @@ DEFAULTS: Final[MappingProxyType[str, dict[str, Scalar]]] = MappingProxyType(
             "distillation_weight": 0.5,
             "temperature": 3,
             "kd_weight": 0,
+        },
+        "crd": {
+            "ce_weight": 1,
+            "beta": 0.8,
+            "kd_weight": 0,
+            "tau": 0.07,
+            "negatives": 16384,
+            "momentum": 0.5,
+            "dim": 128,
+            "positive": "exact",
+        },
+        "simreg": {
+            "ce_weight": 0,
+            "kd_weight": 0,
+            "regression_weight": 1,
+            "depth": 4,
+            "width_factor": 2,
+        },
+        "srd": {"ce_weight": 1, "alpha": 1, "beta": 1, "kd_weight": 0, "on": "map", "activation": "relu"},
+        "thkd": {
+            "form": "paper",
+            "ce_weight": 1,
+            "kd_weight": 1.5,
+            "head_weight": 0.02,
+            "temperature": 4,
+            "embedding": "none",
         },
         "ls": {"smoothing": 0.1},
     }

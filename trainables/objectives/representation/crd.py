@@ -36,8 +36,9 @@ class CrdObjective(StatefulObjective[CrdConfig]):
     K is `negatives`, or with `when_short: cap` what the smallest pool of other classes has, if that is less:
     the gauge `negatives` tells it. `draw: batch` gives each sample the same distribution of negatives as
     `draw: sample`, but samples of one batch are not independent. Both are inferred; `repeat` and `sample` are
-    the released code's. With `sample`, and with `repeat`, a step holds a matrix of B x N.
-    A sample that is several times in a batch leaves its last embedding in the banks.
+    the released code's. A step holds a matrix of B x (K + the largest class + the unlabelled), at most B x N;
+    with `sample`, and with `repeat` where it acts, of B x N.
+    A sample that is several times in a batch leaves its last embedding in the banks, whatever the device.
     Unlabelled images are anchors too, with all other samples as negatives; see `ClassPools`.
     Terms: `ce`, `kd`, `crd_student`, `crd_teacher`. Gauge: `negatives`.
     """

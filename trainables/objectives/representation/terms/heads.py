@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables.config.objective_base import EMBEDDING
+from trainables.errors import TrialFailed
 
 
 class BatchNorm(nn.Module):
@@ -60,7 +61,14 @@ def width_of(shapes: Mapping[str, tuple[int, ...]], whose: str, name: str = EMBE
 
     Raises:
         ValueError: the setting does not say.
+        TrialFailed: a sample's embedding is several vectors.
     """
     if name not in shapes:
         raise ValueError(f"the setting has no shape of {whose}'s feature {name!r}; give it those asked for")
-    return shapes[name][0]
+    shape = shapes[name]
+    if name == EMBEDDING and len(shape) > 1:
+        raise TrialFailed(
+            f"{whose}'s embedding has the shape {shape} for a sample, where one vector is compared; take a "
+            "network whose last linear layer is given one vector, pooled before it"
+        )
+    return shape[0]
