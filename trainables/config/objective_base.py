@@ -122,6 +122,10 @@ class ObjectiveBase(Config):
     teacher_weights: ClassVar[tuple[str, ...]] = ()
     """The hyper-parameters that weigh what the teacher says, each once: `warmup_epochs` scales them."""
 
+    class_weights: ClassVar[tuple[str, ...]] = ()
+    """Where the student's own answers may be left untaught: the hyper-parameters that weigh what teaches them,
+    labels or the teacher's logits; see `learns_classes`."""
+
     label_use: ClassVar[LabelUse] = LabelUse.NONE
     """What the teacher's terms ask of a label with some hyper-parameters; see `uses_label`."""
 
@@ -163,7 +167,7 @@ class ObjectiveBase(Config):
 
         Where none does, as where features alone are compared, the student's accuracy is that of chance.
         """
-        return True
+        return not self.class_weights or any(getattr(self, name) > 0 for name in self.class_weights)
 
     def refuses_unlabelled(self, unlabelled: UnlabelledConfig) -> str | None:
         """Why this objective cannot learn from unlabelled images; none where it can, or hears no teacher."""

@@ -59,6 +59,7 @@ class CrdConfig(ObjectiveBase):
     needs = frozenset({Need.ROWS})
     paper = "Tian et al., ICLR 2020, arXiv 1910.10699"
     teacher_weights = ("beta", "kd_weight")
+    class_weights = ("ce_weight", "kd_weight")
 
     name: Literal["crd"] = "crd"
     ce_weight: Weight = 1.0

@@ -33,6 +33,7 @@ class PixelConfig(ObjectiveBase):
     needs = frozenset({Need.IMAGES})
     paper = "Guo et al., TPAMI 2024, arXiv 2112.09532"
     teacher_weights = ("kd_weight", "feature_weight")
+    class_weights = ("ce_weight", "kd_weight")
 
     name: Literal["pixel"] = "pixel"
     temperature: Temperature = 4.0
@@ -82,6 +83,7 @@ class DeitConfig(ObjectiveBase):
     teacher_banks = ("weak",)
     paper = "Touvron et al., ICML 2021, arXiv 2012.12877"
     teacher_weights = ("distillation_weight", "kd_weight")
+    class_weights = ("ce_weight", "distillation_weight", "kd_weight")
 
     name: Literal["deit"] = "deit"
     form: DistillationForm = Field(

@@ -31,6 +31,7 @@ class SimregConfig(ObjectiveBase):
     teacher_banks = ("weak",)
     paper = "Navaneet et al., BMVC 2021, arXiv 2201.05131"
     teacher_weights = ("regression_weight", "kd_weight")
+    class_weights = ("ce_weight", "kd_weight")
 
     name: Literal["simreg"] = "simreg"
     regression_weight: Weight = Field(
@@ -81,6 +82,7 @@ class SrdConfig(ObjectiveBase):
     needs = frozenset({Need.TEACHER_CLASSIFIER, Need.UNSHIFTED, Need.ALL_CLASSES})
     paper = "Yang et al., IJCV 2024, arXiv 2205.06701"
     teacher_weights = ("alpha", "beta", "kd_weight")
+    class_weights = ("ce_weight", "kd_weight")
 
     name: Literal["srd"] = "srd"
     ce_weight: Weight = 1.0
@@ -147,6 +149,7 @@ class ThkdConfig(ObjectiveBase):
     needs = frozenset({Need.TEACHER_CLASSIFIER})
     paper = "Ben-Baruch et al., 2022, arXiv 2201.06945"
     teacher_weights = ("kd_weight", "head_weight", "embedding_weight")
+    class_weights = ("ce_weight", "kd_weight")
 
     name: Literal["thkd"] = "thkd"
     form: ThkdForm = Field(ThkdForm.PAPER, description="the paper's loss, or that of the released code")

@@ -30,6 +30,7 @@ class BesideKd(ObjectiveBase):
 
     banks = ("weak",)
     teacher_banks = ("weak",)
+    class_weights = ("ce_weight", "kd_weight")
 
     ce_weight: Weight = 1.0
     kd_weight: KdWeight = 0.0

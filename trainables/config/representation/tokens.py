@@ -47,6 +47,7 @@ class TintemConfig(ObjectiveBase):
     teacher_banks = ("weak",)
     paper = "TinTeM / CosPress, TMLR 2025, arXiv 2411.15239"
     teacher_weights = ("kd_weight", "token_weight", "feature_weight", "global_weight", "local_weight")
+    class_weights = ("ce_weight", "kd_weight")
 
     name: Literal["tintem"] = "tintem"
     level: TintemLevel = Field(
