@@ -123,8 +123,8 @@ class ObjectiveBase(Config):
     """The hyper-parameters that weigh what the teacher says, each once: `warmup_epochs` scales them."""
 
     class_weights: ClassVar[tuple[str, ...]] = ()
-    """Where the student's own answers may be left untaught: the hyper-parameters that weigh what teaches them,
-    labels or the teacher's logits; see `learns_classes`."""
+    """Where the student's own answers may be left untaught, the hyper-parameters that weigh what teaches
+    them: labels, or the teacher's logits; see `learns_classes`."""
 
     label_use: ClassVar[LabelUse] = LabelUse.NONE
     """What the teacher's terms ask of a label with some hyper-parameters; see `uses_label`."""
