@@ -112,6 +112,6 @@ def why_not_ranked(search: SearchConfig, objectives: Mapping[str, Section]) -> s
     who = f"{', '.join(objectives)} teach{'' if len(objectives) > 1 else 'es'}"
     features = " or ".join(figure for figure in RankBy if figure.is_of_features)
     return (
-        f"found {search.rank_by}; with these hyper-parameters {who} the student features and no classes, so "
+        f"with these hyper-parameters {who} the student features and no classes, so "
         f"its accuracy is that of chance; allowed: {features}, or a weight of the labels above 0"
     )

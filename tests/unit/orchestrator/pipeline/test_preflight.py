@@ -109,6 +109,18 @@ def test_a_student_that_cannot_be_trained_is_named(factory: str, says: str) -> N
     assert re.search(says, problem), problem
 
 
+@pytest.mark.usefixtures("_without_export")
+def test_a_student_without_features_is_named_where_they_would_rank_it() -> None:
+    ranked = "name: s\nobjectives: {kd: {temperature: {uniform: [1, 8]}}}\nsearch: {rank_by: knn_accuracy}\n"
+    Path("space.yaml").write_text(ranked)
+    fully_convolutional = with_student("fully_convolutional")
+    problem = only_problem(fully_convolutional.replace("space: kd", "space: space.yaml"))
+    assert f"factory '{TASK}:fully_convolutional': Sequential has no linear or cosine layer" in problem
+    assert "set search.rank_by to accuracy" in problem
+    assert not look(fully_convolutional).problems
+    assert not look(EXPERIMENT.replace("space: kd", "space: space.yaml")).problems
+
+
 def test_networks_that_give_their_logits_in_an_object_or_a_tuple_are_served() -> None:
     found = look(with_teacher("with_logits", with_student("a_tuple")))
     assert found.problems == []

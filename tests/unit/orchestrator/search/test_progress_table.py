@@ -96,6 +96,18 @@ def picture(board: SearchBoard, *, width: int = 100, height: int = 30) -> list[s
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
+def test_a_search_is_followed_by_the_figure_that_ranks(clock: Clock) -> None:
+    board = board_of(clock)
+    job = job_of("simreg-a")
+    board.started(Trial("a"), job.with_overrides(trial=job.trial.with_overrides(rank_by="knn_accuracy")))
+    for number, knn, own in ((1, 0.6, 0.1), (2, 0.8, 0.05), (3, 0.7, 0.9)):
+        told = epoch(number, own)
+        board.reported("a", told.with_overrides(metrics={**told.metrics, "selection/knn_accuracy": knn}))
+    assert "best simreg-a 80.00 % kNN accuracy" in board.line()
+    (row,) = [line.split() for line in picture(board) if line.startswith("simreg-a")]
+    assert row[3:7] == ["70.00", "%", "80.00", "%"]
+
+
 def test_the_line_tells_counts_best_slots_speed_and_time_left(clock: Clock) -> None:
     board = board_of(clock, trials=7)
     begin(board, "a", "b", "c", "d", "e")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.trial_names import control_name
 from orchestrator.search.trial_specs import Composer, PlannedControl, control_spec, controls_for, repeat_jobs
 from trainables.config import CeConfig, Cost, Role, TrialSpec, WorkbenchSpec
+from trainables.config.metrics import RankBy
 
 DKD = {"objective": "dkd", "dkd": {"temperature": 2.0, "alpha": 1.0, "beta": 4.0}}
 
@@ -85,6 +87,21 @@ def test_a_job_asks_for_the_costs_that_its_search_minimises(composer: Composer) 
     assert job.trial == composer(DKD).job.trial  # what is told of a student is no part of it
     again = repeat_jobs(job.trial, experiment=composer.experiment, workbench=job.workbench)
     assert [repeat.costs for repeat in again] == [()] * len(again)
+
+
+def test_the_figure_that_ranks_goes_with_students_repetitions_and_controls(
+    composer: Composer, make_record: Callable[..., TrialRecord]
+) -> None:
+    space = composer.space.with_overrides(search={"rank_by": "probe_accuracy"})
+    trial = replace(composer, space=space)(DKD).job.trial
+    usual = composer(DKD).job.trial
+    assert (trial.rank_by, usual.rank_by) == (RankBy.PROBE_ACCURACY, RankBy.ACCURACY)
+    assert {**usual.plain(), "rank_by": "probe_accuracy"} == trial.plain()
+    again = repeat_jobs(trial, experiment=composer.experiment, workbench=composer.workbench)
+    assert {job.trial.rank_by for job in again} == {RankBy.PROBE_ACCURACY}
+    finalist = make_record(trial.trial_id, 0.9).model_copy(update={"spec": trial.plain()})
+    planned = controls_for(composer.experiment, search="s", finalists=[finalist], searched=[])
+    assert [control.spec.rank_by for control in planned] == [RankBy.PROBE_ACCURACY]
 
 
 def test_ids_of_many_proposals_differ(composer: Composer) -> None:
