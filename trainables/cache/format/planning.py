@@ -76,12 +76,21 @@ def _merged(place: Place, found: Origin | None, wanted: Origin) -> Origin:
             f"cache keeps features as {found.feature_precision.value}, this experiment asks for "
             f"{wanted.feature_precision.value}"
         )
+    there, asked = ({name for names in o.features.values() for name in names} for o in (found, wanted))
+    for name in sorted(there & asked):
+        paths = [origin.stated.get(name, "what is found in the network") for origin in (found, wanted)]
+        if paths[0] != paths[1]:
+            clauses.append(f"cache keeps as {name} {paths[0]}, this experiment says {paths[1]}")
     refuse(place.uri, clauses)
     return found.with_overrides(
         recipes={**wanted.plain()["recipes"], **found.plain()["recipes"]},
         features={
             bank: tuple(dict.fromkeys((*found.features.get(bank, ()), *wanted.features.get(bank, ()))))
             for bank in (*found.features, *wanted.features)
+        },
+        stated={
+            **{name: path for name, path in wanted.stated.items() if name not in there},
+            **found.stated,
         },
         feature_precision=(found if found.features else wanted).feature_precision,
         rows_per_map=(found if found.features else wanted).rows_per_map,
@@ -135,6 +144,7 @@ def publish(place: Place, plan: Plan, versions: Mapping[str, str]) -> str:
         bytes=size,
         versions=dict(versions),
         feature_precision=plan.origin.feature_precision,
+        stated=plan.origin.stated,
     )
     sizes = place.sizes()
     if MANIFEST in sizes:

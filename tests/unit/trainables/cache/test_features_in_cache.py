@@ -29,6 +29,7 @@ from trainables.config.cache import FeaturePrecision, is_whole_map
 from trainables.errors import CacheError, ConfigError
 from trainables.models.embedding import classifier_of
 from trainables.teacher.alignment_proof import prove_alignment
+from trainables.teacher.cache_request import stated_parts
 
 KEPT = {
     "weak": ("embedding", "stage1", "energy.stage1"),
@@ -42,7 +43,7 @@ CLASSIFIER = "_classifier/bank=teacher/view=0000/shard-00000.parquet"
 def kitchen(tiny: TinyCache) -> TinyCache:
     names = ("conv", "norm", "stage1", "drop", "flat", "head")
     teacher = nn.Sequential(OrderedDict(zip(names, tiny.teacher.children(), strict=True)))
-    return tiny.but(teacher=teacher, features=KEPT, rows_per_map=6)
+    return tiny.but(teacher=teacher, features=KEPT, rows_per_map=6, stated={"stage1": "stage1"})
 
 
 def as_before(kitchen: TinyCache) -> str:
@@ -123,7 +124,6 @@ def test_growing_by_a_map_asks_the_teacher_once_and_computes_it_alone(kitchen: T
 class Counting(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.stage1 = network.get_submodule("stage1")
         self.network = network
         self.images = 0
 
@@ -135,8 +135,8 @@ class Counting(nn.Module):
 
 def test_logits_and_maps_of_the_same_rows_take_one_pass(kitchen: TinyCache) -> None:
     teacher = Counting(kitchen.teacher)
-    kitchen.but(teacher=teacher).build()
-    assert teacher.images in (120, 121)  # one image may tell the shapes
+    kitchen.but(teacher=teacher, stated={"stage1": "network.stage1"}).build()
+    assert teacher.images == 120
 
 
 def test_every_row_of_a_group_is_in_one_piece_of_each_part(kitchen: TinyCache) -> None:
@@ -347,3 +347,21 @@ def test_records_of_embeddings_from_before_are_read() -> None:
     assert (read.shape, read.embedding_width) == ((64,), 64)
     assert (read.shard.file, read.shard.commit) == (record["file"], "_commits/weak-0000-00000.embedding.json")
     assert ShardRecord.from_plain(read.plain()) == read
+
+
+def test_what_the_file_says_is_a_feature_is_another_when_it_says_another_part(kitchen: TinyCache) -> None:
+    kitchen.build()
+    other = kitchen.but(stated={"stage1": "norm"})
+    with pytest.raises(
+        CacheError,
+        match=r"cache keeps as energy\.stage1 stage1, this experiment says norm; .*stage1 stage1, this",
+    ):
+        other.build()
+    assert other.but(features={"weak": ("embedding",)}).build() == []
+
+
+def test_the_last_map_is_of_the_last_stage_that_is_named() -> None:
+    paths = {"stage1": "layer1", "stage2": "layer4", "stem": "conv"}
+    kept = {"weak": ("last", "energy.stage1", "embedding"), "strong": ("stage2",)}
+    assert stated_parts(paths, kept) == {"last": "layer4", "energy.stage1": "layer1", "stage2": "layer4"}
+    assert stated_parts({}, kept) == {}

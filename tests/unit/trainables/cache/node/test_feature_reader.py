@@ -27,7 +27,8 @@ ROWS = torch.tensor([39, 0, 17, 0])
 def named(tiny: TinyCache) -> TinyCache:
     """With a teacher that gives its parts names."""
     names = ("conv", "norm", "stage1", "drop", "flat", "head")
-    return tiny.but(teacher=nn.Sequential(OrderedDict(zip(names, tiny.teacher.children(), strict=True))))
+    teacher = nn.Sequential(OrderedDict(zip(names, tiny.teacher.children(), strict=True)))
+    return tiny.but(teacher=teacher, stated={"stage1": "stage1"})
 
 
 @pytest.fixture
