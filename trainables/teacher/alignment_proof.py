@@ -20,6 +20,7 @@ from trainables.cache.node.reader import CacheReader
 from trainables.config import BankConfig, Config, ViewsConfig
 from trainables.data import TrainingData
 from trainables.errors import CacheError
+from trainables.models.features.feature_tap import ENERGY
 from trainables.models.foreign.onnx_network import onnx_networks
 from trainables.seeds import derive_seed
 from trainables.teacher.agreement import disagreement, feature_disagreement
@@ -81,7 +82,8 @@ def prove_alignment(
     if teacher is None:
         return ProofSummary(pairs=0, largest_difference=0.0, accuracy=accuracy)
     device = next((parameter.device for parameter in teacher.parameters()), torch.device("cpu"))
-    live = LiveTeacher(teacher, data, seed=seed, batch_size=N_PAIRS, device=device)
+    stated = {name.removeprefix(ENERGY): path for name, path in reader.manifest.stated.items()}
+    live = LiveTeacher(teacher, data, seed=seed, batch_size=N_PAIRS, device=device, stated=stated)
     planes = [(name, view) for name in names for view in range(reader.banks[name].views)]
     pairs = _draw_pairs(planes, len(data.train.ids), reader.manifest.n_rows, seed)
     _require_classifier(reader, live)

@@ -29,7 +29,7 @@ from trainables.data import load_training
 from trainables.data.splits import split_facts
 from trainables.errors import CacheError, StillhouseError
 from trainables.teacher.autocast import AutocastTeacher
-from trainables.teacher.cache_request import CacheRequest
+from trainables.teacher.cache_request import CacheRequest, stated_features
 from trainables.teacher.feature_shapes import missing_shapes
 from trainables.teacher.live import LiveTeacher
 from trainables.teacher.loading import kept_fingerprint, load_teacher
@@ -141,6 +141,7 @@ class TeacherWorker:
             seed=request.view_seed,
             batch_size=request.cache.batch_size,
             device=torch.device("cuda" if on_gpu else "cpu"),
+            stated=stated_features(request.network),
         )
         return ShardProducer(self._place, self._origin, live, data)
 

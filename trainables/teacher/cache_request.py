@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import Field
 
 from trainables.cache.format.identity import folder_name, make_identity
@@ -11,6 +13,7 @@ from trainables.config import (
     CacheIdentity,
     Config,
     DataConfig,
+    KeptNetwork,
     KeptTeacher,
     ModelConfig,
     ViewsConfig,
@@ -18,7 +21,28 @@ from trainables.config import (
 from trainables.config.cache import CLASSIFIER, TEACHER
 from trainables.config.data import SplitFacts
 from trainables.errors import CacheError
+from trainables.models.features.feature_tap import ENERGY
+from trainables.models.features.search import LAST
+from trainables.models.features.stages import STAGE
 from trainables.teacher.autocast import autocast_digest
+
+
+def stated_features(kept: KeptTeacher) -> Mapping[str, str]:
+    """What the experiment file says of a teacher's features: module paths by name."""
+    model = kept.model if isinstance(kept, KeptNetwork) else None
+    return {} if model is None else model.features
+
+
+def stated_parts(paths: Mapping[str, str], kept: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Of features that are kept, by bank, those that `paths` say, with what follows from it, by name.
+
+    The last map is that of the last stage that is named, and a map's energy is of the map.
+    """
+    stages = {int(name.removeprefix(STAGE)): name for name in paths if name.removeprefix(STAGE).isdigit()}
+    if stages and LAST not in paths:
+        paths = {**paths, LAST: paths[stages[max(stages)]]}
+    bare = {name: name.removeprefix(ENERGY) for names in kept.values() for name in names}
+    return {name: paths[of] for name, of in bare.items() if of in paths}
 
 
 class CacheRequest(Config):
@@ -70,6 +94,7 @@ class CacheRequest(Config):
             recipes={bank: self.views.bank(bank).recipe for bank in self.banks},
             features=self.features,
             feature_precision=self.cache.feature_precision,
+            stated=self.stated,
             rows_per_map=self.cache.rows_per_map,
         )
 
@@ -78,6 +103,13 @@ class CacheRequest(Config):
         """The features that are kept beside the logits, by bank; below `teacher` its classifier."""
         own = {TEACHER: (CLASSIFIER,)} if self.asks_classifier else {}
         return self.cache.kept_features(self.banks, self.asked) | own
+
+    @property
+    def stated(self) -> dict[str, str]:
+        """The parts of the network that are features because the experiment file says so, by name."""
+        if self.teacher is not None:
+            return stated_parts(stated_features(self.teacher), self.features)
+        return stated_parts(self.unmade.features if self.unmade else {}, self.features)
 
     @property
     def uri(self) -> str:

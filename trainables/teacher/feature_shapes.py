@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from torch import Tensor
 
 from trainables.cache.format.planning import Plan
 from trainables.config import KeptNetwork, ModelConfig
@@ -15,9 +14,6 @@ from trainables.models import build_model
 from trainables.models.embedding import embedding_width_of
 from trainables.teacher.cache_request import CacheRequest
 from trainables.teacher.features import TeacherFeatures
-
-PROBES = 2
-"""Images that a network of random weights is shown."""
 
 
 def missing_shapes(request: CacheRequest, plan: Plan) -> Mapping[str, tuple[int, ...]]:
@@ -41,23 +37,22 @@ def feature_shapes(request: CacheRequest, names: Iterable[str]) -> Mapping[str, 
         return {}
     classes = request.teacher.classes if isinstance(request.teacher, KeptNetwork) else None
     n_outputs = classes.n_outputs if classes else len(request.facts.classes)
-    channels, height, width = request.facts.input_shape
     with torch.random.fork_rng(devices=[]):
-        model = build_model(config, n_classes=n_outputs, in_channels=channels).eval()
+        model = build_model(config, n_classes=n_outputs, in_channels=request.facts.input_shape[0])
     shapes: dict[str, tuple[int, ...]] = {}
     if CLASSIFIER in names:
         shapes[CLASSIFIER] = (embedding_width_of(model, n_outputs) + 1,)
     tapped = [name for name in names if name != CLASSIFIER]
     if tapped:
-        features = TeacherFeatures(model, tapped, n_classes=n_outputs)
-
-        def answer() -> Tensor:
-            logits_BC: Tensor = model(torch.zeros(PROBES, channels, height, width))
-            return logits_BC
-
-        with torch.inference_mode():
-            _, found = features.during(answer)
-        shapes |= {name: tuple(given.shape[1:]) for name, given in found.items()}
+        features = TeacherFeatures(
+            model,
+            tapped,
+            n_classes=n_outputs,
+            input_shape=request.facts.input_shape,
+            device=torch.device("cpu"),
+            stated=config.features,
+        )
+        shapes |= features.shapes
     return shapes
 
 

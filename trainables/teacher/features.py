@@ -3,49 +3,88 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
 
 import torch
 from torch import Tensor, nn
 
+from trainables.config.objective_base import EMBEDDING
 from trainables.errors import CacheError
 from trainables.models.cosine import CosineClassifier
-from trainables.models.embedding import EmbeddingRecorder, classifier_of, embedding_of_rows
+from trainables.models.embedding import classifier_of
+from trainables.models.features import FeatureTap
 from trainables.models.foreign.aligned import Aligned, n_outputs_of
 from trainables.signals import TeacherClassifier
+from trainables.teacher.autocast import AutocastTeacher
 
-# B = images, C = channels (of maps) or classes, D = numbers in an embedding, H, W = height and width
-
-ENERGY: Final = "energy."
-"""Before the name of a map: the mean over its channels of the squares, BxHxW."""
+# B = images, C = classes, D = numbers in an embedding, O = outputs of the network
 
 
 class TeacherFeatures:
-    """Reads named features off each call of a network."""
+    """Reads named features off each call of a teacher: `trainables.models.features` says which there are."""
 
-    def __init__(self, module: nn.Module, names: Sequence[str], *, n_classes: int) -> None:
-        """`n_classes` are those of the data.
+    shapes: Mapping[str, tuple[int, ...]]
+    """By name, of one image."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        names: Sequence[str],
+        *,
+        n_classes: int,
+        input_shape: tuple[int, int, int],
+        device: torch.device,
+        stated: Mapping[str, str],
+    ) -> None:
+        """`n_classes` are those of the data, `stated` module paths by name from the experiment file.
 
         Raises:
-            CacheError: the network has no such feature.
+            CacheError: the network has no such feature; it says which it has.
         """
-        self.names = tuple(names)
-        self._mapped = tuple(dict.fromkeys(name.removeprefix(ENERGY) for name in names))
-        self._tap = _PathTap(module, self._mapped, n_outputs_of(module, n_classes))
+        network = module.network if isinstance(module, AutocastTeacher) else module
+        self._tap = FeatureTap(
+            network,
+            names,
+            n_classes=n_classes,
+            input_shape=input_shape,
+            device=device,
+            stated=stated,
+            error=CacheError,
+        )
+        self.shapes = self._tap.shapes
+        self._classifier = None
+        if EMBEDDING in names and EMBEDDING not in stated:
+            self._classifier = classifier_of(network, n_outputs_of(network, n_classes))
 
     def during(self, call: Callable[[], Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """What a call gives, and the features of its images by name, in fp32 on the network's device.
 
         Raises:
-            CacheError: a feature has not one row for each image.
+            CacheError: the network gave a feature other than once, or not one row for each image.
         """
-        logits_BC, tapped = self._tap.during(call)
-        return logits_BC, {name: _feature(tapped, name) for name in self.names}
-
-
-def energy(map_BCHW: Tensor) -> Tensor:
-    """BxHxW: the mean over channels of the squares, in fp32 (what attention transfer compares)."""
-    return map_BCHW.float().square().mean(dim=1)
+        given: list[tuple[int, ...]] = []
+        handle = None
+        if self._classifier is not None:
+            handle = self._classifier.register_forward_pre_hook(
+                lambda _part, args: given.append(tuple(args[0].shape))
+            )
+        try:
+            logits_BC, tapped = self._tap.during(call)
+        finally:
+            if handle is not None:
+                handle.remove()
+        if len(given) > 1:
+            raise CacheError(
+                f"the teacher's classifier was given inputs of shapes {given} for {len(logits_BC)} images, "
+                "not one vector for each; name the part that gives the embedding, beside the name of the "
+                "teacher's model, as `features: {embedding: PATH}`, or do without it"
+            )
+        for name, feature in tapped.items():
+            if feature.shape != (len(logits_BC), *self.shapes[name]):
+                raise CacheError(
+                    f"the teacher gives {name} of shape {tuple(feature.shape)} for {len(logits_BC)} images "
+                    f"instead of {self.shapes[name]} for each; do without it"
+                )
+        return logits_BC, {name: feature.float() for name, feature in tapped.items()}
 
 
 def teacher_classifier(module: nn.Module, n_classes: int) -> TeacherClassifier:
@@ -65,41 +104,3 @@ def teacher_classifier(module: nn.Module, n_classes: int) -> TeacherClassifier:
     order = next((part for part in module.modules() if isinstance(part, Aligned)), None)
     rows_C = torch.arange(len(weight_OD)) if order is None else torch.tensor(order.classes.rows)
     return TeacherClassifier(weight_OD[rows_C], bias_O[rows_C])
-
-
-def _feature(tapped: Mapping[str, Tensor], name: str) -> Tensor:
-    given = tapped[name.removeprefix(ENERGY)]
-    return energy(given) if name.startswith(ENERGY) else given.float()
-
-
-class _PathTap:
-    """Until there is a tap of stages by name: the embedding, and outputs of parts by their paths."""
-
-    def __init__(self, module: nn.Module, names: Sequence[str], n_outputs: int) -> None:
-        self._embedding = (
-            EmbeddingRecorder(classifier_of(module, n_outputs)) if "embedding" in names else None
-        )
-        self._parts = {name: _part(module, name) for name in names if name != "embedding"}
-
-    def during(self, call: Callable[[], Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        found: dict[str, Tensor] = {}
-        handles = [
-            part.register_forward_hook(lambda _m, _i, output, name=name: found.update({name: output}))
-            for name, part in self._parts.items()
-        ]
-        try:
-            if self._embedding is None:
-                return call(), found
-            logits_BC, inputs = self._embedding.during(call)
-            found["embedding"] = embedding_of_rows(inputs, len(logits_BC))
-            return logits_BC, found
-        finally:
-            for handle in handles:
-                handle.remove()
-
-
-def _part(module: nn.Module, path: str) -> nn.Module:
-    try:
-        return module.get_submodule(path)
-    except AttributeError as error:
-        raise CacheError(f"the teacher has no feature {path!r}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +33,19 @@ class LiveTeacher:
     """A teacher in evaluation mode that answers for views of training split and unlabelled images."""
 
     def __init__(
-        self, module: nn.Module, data: TrainingData, *, seed: int, batch_size: int, device: torch.device
+        self,
+        module: nn.Module,
+        data: TrainingData,
+        *,
+        seed: int,
+        batch_size: int,
+        device: torch.device,
+        stated: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Move the module to the device and put it in evaluation mode.
 
-        `seed` is that of the views.
+        `seed` is that of the views; `stated` is what the experiment file says of features, module paths by
+        name.
         """
         self._module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._module.eval()
@@ -44,6 +53,7 @@ class LiveTeacher:
         self._seed = seed
         self._batch_size = batch_size
         self._device = device
+        self._stated = stated
         self._taps: dict[tuple[str, ...], TeacherFeatures] = {}
 
     def classifier(self) -> TeacherClassifier:
@@ -60,10 +70,7 @@ class LiveTeacher:
         Raises:
             CacheError: the teacher has no such feature.
         """
-        channels, height, width = self._data.train.images.shape[1:]
-        image = torch.zeros(1, int(channels), int(height), int(width), device=self._device)
-        features = self.answers_about(image, names).features
-        return {name: tuple(feature.shape[1:]) for name, feature in features.items()}
+        return dict(self._tap(tuple(names)).shapes)
 
     def logits(self, recipe: Recipe, view: int, rows_B: Tensor) -> Tensor:
         """BxC float32 logits, on the CPU, of these rows as the view shows them.
@@ -98,7 +105,8 @@ class LiveTeacher:
         tap = self._tap(names) if names else None
         # Filled in place: a list of chunks would be joined at twice the memory.
         logits_BC = torch.empty(n_images, len(self._data.classes))
-        features: dict[str, Tensor] = {}
+        shapes = tap.shapes if tap is not None else {}
+        features = {name: torch.empty(n_images, *shape) for name, shape in shapes.items()}
         # TF32 rounds every factor to eleven bits; over a deep network that costs more than fp16 in the cache.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             for first, images in zip(range(0, n_images, self._batch_size), batches, strict=True):
@@ -108,14 +116,20 @@ class LiveTeacher:
                     continue
                 logits_BC[part], found = tap.during(partial(self._forward, images))
                 for name, given in found.items():
-                    if name not in features:
-                        features[name] = _empty(n_images, given)
                     features[name][part] = given
         return Answers(logits_BC, features)
 
     def _tap(self, names: tuple[str, ...]) -> TeacherFeatures:
         if names not in self._taps:
-            self._taps[names] = TeacherFeatures(self._module, names, n_classes=len(self._data.classes))
+            channels, height, width = map(int, self._data.train.images.shape[1:])
+            self._taps[names] = TeacherFeatures(
+                self._module,
+                names,
+                n_classes=len(self._data.classes),
+                input_shape=(channels, height, width),
+                device=self._device,
+                stated=self._stated,
+            )
         return self._taps[names]
 
     def _shown(self, recipe: Recipe, view: int, rows_B: Tensor) -> Iterator[Tensor]:
@@ -136,9 +150,3 @@ class LiveTeacher:
                 f"logits of shape {wanted} are needed, one per class of the data set"
             )
         return logits_BC.float().cpu()
-
-
-def _empty(n_images: int, given: Tensor) -> Tensor:
-    """Room for a feature of so many images, on the CPU; objectives may save it for their gradients."""
-    with torch.inference_mode(mode=False):
-        return torch.empty(n_images, *given.shape[1:])

@@ -58,17 +58,21 @@ def bank_fingerprint(identity: CacheIdentity, recipe: Recipe) -> str:
     return digest_of({"identity": identity.plain(), "recipe": plain_recipe(recipe)})
 
 
-def part_fingerprint(identity: CacheIdentity, recipe: Recipe, part: str, precision: FeaturePrecision) -> str:
+def part_fingerprint(
+    identity: CacheIdentity, recipe: Recipe, part: str, precision: FeaturePrecision, path: str | None = None
+) -> str:
     """The same of a shard of any part: features that are kept as fp32 differ from those in fp16.
 
-    The weights of the classifier depend on no recipe, and are always fp32.
+    `path` is the part of the network that an experiment file says is the feature. The weights of the
+    classifier depend on no recipe, and are always fp32.
     """
     if part == CLASSIFIER:
         return digest_of({"identity": identity.plain(), "part": part})
-    if part == LOGITS or precision is FeaturePrecision.FP16:
+    differs: dict[str, str] = {} if precision is FeaturePrecision.FP16 else {"features": precision.value}
+    differs |= {} if path is None else {"path": path}
+    if part == LOGITS or not differs:
         return bank_fingerprint(identity, recipe)
-    fields = {"identity": identity.plain(), "recipe": plain_recipe(recipe)}
-    return digest_of({**fields, "features": precision.value})
+    return digest_of({"identity": identity.plain(), "recipe": plain_recipe(recipe), **differs})
 
 
 def folder_name(

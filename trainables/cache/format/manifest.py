@@ -47,6 +47,11 @@ class Manifest(Config):
     feature_precision: FeaturePrecision = Field(
         FeaturePrecision.FP16, exclude_if=lambda precision: precision is FeaturePrecision.FP16
     )
+    stated: dict[str, str] = Field(
+        default_factory=dict,
+        description="parts of the teacher's network that the experiment file says are features, by name",
+        exclude_if=lambda stated: not stated,
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -127,7 +132,8 @@ class Manifest(Config):
     def fingerprint_of(self, shard: Shard) -> str:
         """What the commit record of a shard has to bear."""
         recipe = self.recipes.get(shard.bank, ())
-        return part_fingerprint(self.identity, recipe, shard.part, self.feature_precision)
+        path = self.stated.get(shard.part)
+        return part_fingerprint(self.identity, recipe, shard.part, self.feature_precision, path)
 
 
 def read_record(place: Place, name: str, kind: type[RecordT]) -> RecordT | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,7 +22,7 @@ from trainables.cache.format.manifest import (
 from trainables.cache.format.records import Origin, Shard, ShardRecord
 from trainables.cache.format.storage import Place
 from trainables.config import BankConfig
-from trainables.config.cache import CLASSIFIER, LOGITS, TEACHER, is_whole_map
+from trainables.config.cache import CLASSIFIER, TEACHER, is_whole_map
 from trainables.errors import CacheError
 
 
@@ -75,12 +76,21 @@ def _merged(place: Place, found: Origin | None, wanted: Origin) -> Origin:
             f"cache keeps features as {found.feature_precision.value}, this experiment asks for "
             f"{wanted.feature_precision.value}"
         )
+    there, asked = ({name for names in o.features.values() for name in names} for o in (found, wanted))
+    for name in sorted(there & asked):
+        paths = [origin.stated.get(name, "what is found in the network") for origin in (found, wanted)]
+        if paths[0] != paths[1]:
+            clauses.append(f"cache keeps as {name} {paths[0]}, this experiment says {paths[1]}")
     refuse(place.uri, clauses)
     return found.with_overrides(
         recipes={**wanted.plain()["recipes"], **found.plain()["recipes"]},
         features={
             bank: tuple(dict.fromkeys((*found.features.get(bank, ()), *wanted.features.get(bank, ()))))
             for bank in (*found.features, *wanted.features)
+        },
+        stated={
+            **{name: path for name, path in wanted.stated.items() if name not in there},
+            **found.stated,
         },
         feature_precision=(found if found.features else wanted).feature_precision,
         rows_per_map=(found if found.features else wanted).rows_per_map,
@@ -134,6 +144,7 @@ def publish(place: Place, plan: Plan, versions: Mapping[str, str]) -> str:
         bytes=size,
         versions=dict(versions),
         feature_precision=plan.origin.feature_precision,
+        stated=plan.origin.stated,
     )
     sizes = place.sizes()
     if MANIFEST in sizes:
@@ -145,24 +156,37 @@ def publish(place: Place, plan: Plan, versions: Mapping[str, str]) -> str:
 
 
 def all_shards(origin: Origin, banks: Mapping[str, BankConfig]) -> Iterator[Shard]:
-    """Every shard of a complete cache of these banks: bank by bank, view by view, part by part."""
+    """Every shard of a complete cache of these banks, those of features behind the logits of their rows."""
     for name, bank in banks.items():
         for view in range(bank.views):
-            for part in (LOGITS, *origin.features.get(name, ())):
-                size = origin.rows_per_shard
-                size = min(size, origin.rows_per_map) if is_whole_map(part) else size
-                yield from shards_of(name, view, n_rows=origin.n_rows, rows_per_shard=size, part=part)
+            for shard in shards_of(name, view, n_rows=origin.n_rows, rows_per_shard=origin.rows_per_shard):
+                yield shard
+                for part in origin.features.get(name, ()):
+                    yield from _beside(shard, part, origin)
     if CLASSIFIER in origin.features.get(TEACHER, ()):
         yield Shard(bank=TEACHER, view=0, index=0, first=0, rows=len(origin.classes), part=CLASSIFIER)
 
 
-def shards_of(
-    bank: str, view: int, *, n_rows: int, rows_per_shard: int, part: str = LOGITS
-) -> Iterator[Shard]:
-    """The shards of a view of a bank, in the order of their rows."""
+def shards_of(bank: str, view: int, *, n_rows: int, rows_per_shard: int) -> Iterator[Shard]:
+    """The shards of the logits of a view of a bank, in the order of their rows."""
     for index, first in enumerate(range(0, n_rows, rows_per_shard)):
         rows = min(rows_per_shard, n_rows - first)
-        yield Shard(bank=bank, view=view, index=index, first=first, rows=rows, part=part)
+        yield Shard(bank=bank, view=view, index=index, first=first, rows=rows)
+
+
+def _beside(logits: Shard, part: str, origin: Origin) -> Iterator[Shard]:
+    """The shards of a feature of the rows of a shard of logits: one, or several where it is a whole map."""
+    rows = min(origin.rows_per_map, origin.rows_per_shard) if is_whole_map(part) else origin.rows_per_shard
+    index = logits.index * math.ceil(origin.rows_per_shard / rows)
+    for number, first in enumerate(range(0, logits.rows, rows)):
+        yield Shard(
+            bank=logits.bank,
+            view=logits.view,
+            index=index + number,
+            first=logits.first + first,
+            rows=min(rows, logits.rows - first),
+            part=part,
+        )
 
 
 def together(shards: Iterable[Shard]) -> list[tuple[Shard, ...]]:

@@ -91,6 +91,11 @@ class Origin(Config):
     feature_precision: FeaturePrecision = Field(
         FeaturePrecision.FP16, exclude_if=lambda precision: precision is FeaturePrecision.FP16
     )
+    stated: dict[str, str] = Field(
+        default_factory=dict,
+        description="parts of the teacher's network that the experiment file says are features, by name",
+        exclude_if=lambda stated: not stated,
+    )
     rows_per_map: int = Field(
         2048, ge=1, description="of a file of a whole map", exclude_if=lambda rows: rows == 2048
     )
@@ -106,4 +111,5 @@ class Origin(Config):
     def fingerprint_of(self, shard: Shard) -> str:
         """What the commit record of a shard of this folder has to bear."""
         recipe = self.recipes.get(shard.bank, ())
-        return part_fingerprint(self.identity, recipe, shard.part, self.feature_precision)
+        path = self.stated.get(shard.part)
+        return part_fingerprint(self.identity, recipe, shard.part, self.feature_precision, path)

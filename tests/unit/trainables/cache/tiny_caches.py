@@ -17,6 +17,7 @@ from trainables.config import BankConfig, CropFlipStep, Precision, RandAugmentSt
 from trainables.config.cache import FeaturePrecision
 from trainables.config.data import SplitFacts
 from trainables.data import ImageSplit, TrainingData
+from trainables.teacher.cache_request import stated_parts
 from trainables.teacher.live import LiveTeacher
 from trainables.teacher.shard_producer import ShardProducer
 
@@ -70,6 +71,7 @@ class TinyCache:
     features: dict[str, tuple[str, ...]] = field(default_factory=dict)
     feature_precision: FeaturePrecision = FeaturePrecision.FP16
     rows_per_map: int = 2048
+    stated: dict[str, str] = field(default_factory=dict)
     batch_size: int = 7
     device: torch.device = CPU
 
@@ -90,6 +92,7 @@ class TinyCache:
             features=self.features,
             feature_precision=self.feature_precision,
             rows_per_map=self.rows_per_map,
+            stated=stated_parts(self.stated, self.features),
         )
 
     def build(self, banks: tuple[str, ...] = ("weak", "strong"), *, stop_after: int = 10_000) -> list[Shard]:
@@ -109,7 +112,12 @@ class TinyCache:
     def live(self) -> LiveTeacher:
         """The teacher as the cache asks it."""
         return LiveTeacher(
-            self.teacher, self.data, seed=self.seed, batch_size=self.batch_size, device=self.device
+            self.teacher,
+            self.data,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            device=self.device,
+            stated=self.stated,
         )
 
     def open(self, name: str = "scratch") -> CacheReader:

@@ -182,7 +182,8 @@ def manifest_of(size: Size) -> Manifest:
         for name, bank in banks.items()
         for view in range(bank.views)
         for part in parts
-        for shard in shards_of(name, view, n_rows=size.rows, rows_per_shard=size.per_shard, part=part)
+        for plain in shards_of(name, view, n_rows=size.rows, rows_per_shard=size.per_shard)
+        for shard in [plain.with_overrides(part=part)]
     )
     return Manifest(
         identity=identity,
