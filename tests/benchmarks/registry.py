@@ -48,6 +48,7 @@ BENCHMARKS: Final[Mapping[str, str]] = MappingProxyType(
         "cache_open_second_ms": "tests.benchmarks.cache_files:cache_open_second_ms",
         "cache_build_memory_gb": "tests.benchmarks.cache_files:cache_build_memory_gb",
         "cached_fp16_weight_drift": "tests.benchmarks.drift:cached_fp16_weight_drift",
+        "features_cached_over_online": "tests.benchmarks.features:features_cached_over_online",
         **{
             f"objective_step_over_ce.{name}": f"tests.benchmarks.objectives:objective_step_over_ce {name}"
             for name in OBJECTIVE_CONFIGS
