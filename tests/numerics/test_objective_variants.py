@@ -21,12 +21,15 @@ from trainables.config.objectives import (
     ClkdConfig,
     CrdConfig,
     CtkdConfig,
+    DeitConfig,
+    PixelConfig,
     PskdConfig,
     RkdConfig,
     SimregConfig,
     SpConfig,
     SrdConfig,
     ThkdConfig,
+    TintemConfig,
     ZipfConfig,
 )
 from trainables.signals import Losses, Signals
@@ -60,12 +63,17 @@ VARIANTS: Final[dict[str, ObjectiveBase]] = {
     "srd on embeddings": SrdConfig(on="embedding", activation="none", kd_weight=1.0),
     "thkd as released": ThkdConfig(form="released", embedding="kde", bridge="always"),
     "thkd with cosine": ThkdConfig(embedding="cosine"),
+    "tintem of tokens": TintemConfig(level="tokens", ce_weight=1.0, kd_weight=1.0, tau_scale=5.0),
+    "tintem of their mean": TintemConfig(level="tokens", image_row="mean", tau_scale=0.5),
+    "pixel with maps": PixelConfig(feature_weight=1.0),
+    "deit soft": DeitConfig(form="soft", ce_weight=0.9, distillation_weight=0.1),
 }
 TAUGHT: Final = {name: config for name, config in VARIANTS.items() if config.teacher_banks}
 # These gain by other than equal logits.
 NEVER_ZERO: Final = {
     *("ckd at 0.1", "akd mixture", "crd as released", "crd relaxed", "simreg with labels"),
     *("simreg linear, with kd", "srd on embeddings", "thkd as released"),
+    *("ckd at 0.1", "akd mixture", "tintem of tokens", "tintem of their mean", "pixel with maps"),
 }
 # 1e-8 in the denominator of a correlation, and its T² of 16.
 LEFT_OVER: Final = {"dist at 1": 1e-4, "crld dist": 1e-3, "thkd with cosine": 1e-6}

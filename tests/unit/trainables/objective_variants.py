@@ -5,9 +5,20 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from trainables.config import OBJECTIVE_CONFIGS, CrldConfig, KdConfig, MlldConfig, Need, ObjectiveBase
+from trainables.config import (
+    OBJECTIVE_CONFIGS,
+    CrldConfig,
+    KdConfig,
+    MlldConfig,
+    ModelConfig,
+    ModelName,
+    Need,
+    ObjectiveBase,
+)
 from trainables.config.objective_base import EMBEDDING
-from trainables.config.objectives import CtkdConfig
+from trainables.config.objectives import CtkdConfig, DeitConfig
+from trainables.config.representation.inputs import DISTILLATION_LOGITS
+from trainables.models import build_model
 from trainables.models.cosine import with_cosine_head
 from trainables.models.small import convnet
 
@@ -17,6 +28,7 @@ VARIANTS: dict[str, ObjectiveBase] = {
     "mlld per sample": MlldConfig(mask="per_sample", standardise=True),
     **{f"crld {base}": CrldConfig(base=base, weak_threshold=0.4) for base in ("dkd", "dist", "mlld")},
     "ctkd dkd": CtkdConfig(base="dkd"),
+    "deit soft": DeitConfig(form="soft", ce_weight=0.9, distillation_weight=0.1),
 }
 
 
@@ -41,12 +53,24 @@ def staged_network(width: int = 4, *, seed: int = 0, n_classes: int = 3) -> nn.M
         return convnet(n_classes, 1, width)
 
 
+def student_with_distillation_token(n_classes: int = 3, **sizes: int) -> nn.Module:
+    """A vision transformer for grey 8x8 images, with two heads whose mean it answers with."""
+    arguments = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2, **sizes}
+    name = "deit_tiny_distilled_patch16_224"
+    config = ModelConfig(name=ModelName.TIMM, variant=name, arguments=arguments)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return build_model(config, n_classes=n_classes, in_channels=1)
+
+
 def student_for(objective: ObjectiveBase) -> nn.Module:
-    """A head as wide as the teacher's embedding where that is needed, and several stages where maps are."""
+    """A cosine head, a distillation token, or several stages, where the objective asks for them."""
     if Need.COSINE_HEAD in objective.needed:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             return with_cosine_head(averaging_student(), 256, 3)
+    if DISTILLATION_LOGITS in objective.student_features:
+        return student_with_distillation_token()
     if set(objective.student_features) - {EMBEDDING}:
         return staged_network()
     return averaging_student()
