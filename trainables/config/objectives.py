@@ -38,6 +38,7 @@ from trainables.config.representation.relations import (
     RkdConfig,
     SpConfig,
 )
+from trainables.config.representation.rotations import HsakdConfig, MlkdConfig, SskdConfig
 from trainables.config.representation.tokens import ImageRow, TintemConfig, TintemLevel
 from trainables.config.robust_objectives import AkdConfig, AttackTarget, TeacherInput
 from trainables.config.schedules import TemperatureSchedule
@@ -79,7 +80,10 @@ ObjectiveConfig = Annotated[
     | TatConfig
     | TintemConfig
     | PixelConfig
-    | DeitConfig,
+    | DeitConfig
+    | MlkdConfig
+    | SskdConfig
+    | HsakdConfig,
     Field(discriminator="name"),
 ]
 
@@ -114,6 +118,9 @@ OBJECTIVE_CONFIGS: Final[Mapping[str, type[ObjectiveBase]]] = MappingProxyType(
         "tintem": TintemConfig,
         "pixel": PixelConfig,
         "deit": DeitConfig,
+        "mlkd": MlkdConfig,
+        "sskd": SskdConfig,
+        "hsakd": HsakdConfig,
     }
 )
 
@@ -144,9 +151,11 @@ __all__ = [
     "FitnetConfig",
     "Gate",
     "Growth",
+    "HsakdConfig",
     "ImageRow",
     "KdConfig",
     "LsConfig",
+    "MlkdConfig",
     "MlldConfig",
     "MlldMask",
     "MlldTemperatures",
@@ -161,6 +170,7 @@ __all__ = [
     "SimregConfig",
     "SpConfig",
     "SrdConfig",
+    "SskdConfig",
     "TatConfig",
     "TeacherInput",
     "TemperatureSchedule",

@@ -29,6 +29,8 @@ from trainables.objectives.representation.at import AtObjective
 from trainables.objectives.representation.crd import CrdObjective
 from trainables.objectives.representation.deit import DeitObjective
 from trainables.objectives.representation.fitnet import FitnetObjective
+from trainables.objectives.representation.hsakd import HsakdObjective
+from trainables.objectives.representation.mlkd import MlkdObjective
 from trainables.objectives.representation.pixel import PixelObjective
 from trainables.objectives.representation.pkt import PktObjective
 from trainables.objectives.representation.reviewkd import ReviewkdObjective
@@ -36,6 +38,7 @@ from trainables.objectives.representation.rkd import RkdObjective
 from trainables.objectives.representation.simreg import SimregObjective
 from trainables.objectives.representation.sp import SpObjective
 from trainables.objectives.representation.srd import SrdObjective
+from trainables.objectives.representation.sskd import SskdObjective
 from trainables.objectives.representation.tat import TatObjective
 from trainables.objectives.representation.thkd import ThkdObjective
 from trainables.objectives.representation.tintem import TintemObjective
@@ -74,6 +77,9 @@ OBJECTIVES: Final[Mapping[str, type[Objective[Any]]]] = MappingProxyType(
         "tintem": TintemObjective,
         "pixel": PixelObjective,
         "deit": DeitObjective,
+        "mlkd": MlkdObjective,
+        "sskd": SskdObjective,
+        "hsakd": HsakdObjective,
     }
 )
 
@@ -112,8 +118,10 @@ __all__ = [
     "DistObjective",
     "DkdObjective",
     "FitnetObjective",
+    "HsakdObjective",
     "KdObjective",
     "LsObjective",
+    "MlkdObjective",
     "MlldObjective",
     "PixelObjective",
     "PktObjective",
@@ -123,6 +131,7 @@ __all__ = [
     "SimregObjective",
     "SpObjective",
     "SrdObjective",
+    "SskdObjective",
     "TatObjective",
     "ThkdObjective",
     "TintemObjective",

@@ -1,4 +1,4 @@
-"""What objectives of quarter turns are made of: rows, joint labels, ranks, heads and branches of a teacher."""
+"""What objectives of quarter turns are made of: rows, joint labels, ranks; a teacher's head and branches."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def in_rows(by_bank: Mapping[str, Tensor]) -> Tensor:
 
 def turned_and_upright(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Of R rows, the A of turned images and the N of upright ones."""
-    by_image = rows.unflatten(0, (-1, TURNS))
+    by_image = rows.reshape(-1, TURNS, *rows.shape[1:])
     return by_image[:, 1:].flatten(0, 1), by_image[:, 0]
 
 
@@ -62,4 +62,4 @@ def joint_labels_R(labels_B: Tensor) -> Tensor:
 
 def class_scores_BC(joint_BJ: Tensor) -> Tensor:
     """What joint logits say of each class: the sum of its four, which lie together."""
-    return joint_BJ.unflatten(-1, (-1, TURNS)).sum(dim=-1)
+    return joint_BJ.reshape(len(joint_BJ), -1, TURNS).sum(dim=-1)

@@ -1,0 +1,74 @@
+"""Auxiliary classifiers of class and turn (HSAKD: Yang et al., IJCAI 2021, arXiv 2107.13715)."""
+
+# B = images, C = classes, J = 4 C joint labels of class and turn, H, W = height and width of a map
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trainables.config.objective_base import ROTATED
+from trainables.config.representation.rotations import HsakdConfig
+from trainables.objectives.representation.terms.joint_branches import JointBranches
+from trainables.objectives.terms.divergences import kd_divergence_B, label_loss
+from trainables.signals import Losses, Setting, Signals, StatefulObjective, student_feature, teacher_feature
+
+
+class HsakdObjective(StatefulObjective[HsakdConfig]):
+    """ce_weight · CE of upright images + kd_weight · KL of logits + branch_weight · Σ over branches of KL.
+
+    KL is T² KL(teacher ‖ student), mean over the 4 B rows of all turns. A branch stands on each of the first
+    `stages` stages of the student, and gives logits of class and turn together, class first (`JointBranches`:
+    what its layers are is inferred, `branch_depth`); the teacher's are those that it was prepared with. Their
+    gradient flows into the student. The student gets no cross-entropy of joint labels, which the paper found
+    to harm. The branches are dropped at the end.
+    Terms: `ce`, `kd`, `branches` and each `branch1` and so on.
+    """
+
+    def __init__(self, config: HsakdConfig, setting: Setting | None = None) -> None:
+        """Raises:
+        ValueError: there is no setting, or it holds no shape of a map for one of the stages.
+        """
+        super().__init__(config, setting)
+        shapes = self.setting.student_shapes
+        if missing := [name for name in config.student_features if name not in shapes]:
+            raise ValueError(f"hsakd has a branch on {missing[0]}; the setting has no shape of the student's")
+        self.branches = JointBranches(
+            [shapes[name] for name in config.student_features],
+            self.setting.n_classes,
+            depth=config.branch_depth,
+        )
+
+    def forward(self, signals: Signals) -> Losses:
+        """The losses of one step; only `total` carries gradient.
+
+        Raises:
+            ValueError: the signals hold no map of a stage, or no joint logits of the teacher's branches.
+        """
+        config = self.config.at(signals.epoch, signals.epochs)
+        maps = [_of_all(signals, name) for name in config.student_features]
+        joint = dict(zip(config.teacher_features, self.branches(maps), strict=True))
+        taught = {
+            name: torch.cat([teacher_feature(signals, bank, name) for bank in ROTATED]) for name in joint
+        }
+        terms = {name: kl_T(joint[name], taught[name], temperature=config.temperature) for name in joint}
+        branches = torch.stack(list(terms.values())).sum()
+        ce = label_loss(signals, "weak")
+        kd = kl_T(
+            torch.cat([signals.student[bank] for bank in ROTATED]),
+            torch.cat([signals.teacher[bank].logits_BC for bank in ROTATED]),
+            temperature=config.temperature,
+        )
+        total = config.ce_weight * ce + config.kd_weight * kd + config.branch_weight * branches
+        terms = {"ce": ce, "kd": kd, "branches": branches, **terms}
+        return Losses(total, {name: term.detach() for name, term in terms.items()}, gauges={})
+
+
+def kl_T(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    """T² KL(teacher ‖ student) of logits of classes, or of class and turn together; mean over rows."""
+    return kd_divergence_B(student, teacher, temperature=temperature).mean()
+
+
+def _of_all(signals: Signals, name: str) -> Tensor:
+    """The map of all turns, bank by bank: the order of rows is that of the teacher's."""
+    return torch.cat([student_feature(signals, bank, name) for bank in ROTATED])
