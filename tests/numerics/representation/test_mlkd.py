@@ -13,7 +13,7 @@ from trainables.config.data import UnlabelledConfig
 from trainables.config.objective_base import LabelUse
 from trainables.config.objectives import MlkdConfig
 from trainables.objectives import MlkdObjective
-from trainables.objectives.representation.mlkd import individual_loss
+from trainables.objectives.representation.terms.distances import direction_distance_B
 from trainables.objectives.representation.terms.rotations import similarity_divergence_A
 from trainables.objectives.representation.terms.supervised_contrast import supervised_contrast
 from trainables.signals import Labelling, Setting
@@ -25,6 +25,10 @@ HEADS = ("individual_head", "relation_head", "student_projection", "teacher_proj
 
 def rows(values: list[list[int]], *, grad: bool = False) -> Tensor:
     return torch.tensor(values, dtype=torch.float64, requires_grad=grad)
+
+
+def individual_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    return direction_distance_B(student, teacher).mean()
 
 
 def relation(student: Tensor, teacher: Tensor) -> float:

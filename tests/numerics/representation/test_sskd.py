@@ -80,7 +80,7 @@ def test_answers_to_turned_images_are_selected_by_the_place_of_the_label() -> No
     wrong = sorted((row for row in range(6) if places[row]), key=lambda row: places[row])
     assert len(wrong) > 1
     kept = sorted({row for row in range(6) if not places[row]} | set(wrong[: len(wrong) // 2]))
-    found_A = told_answers_A(logits(1), torch.tensor([0, 2]), ratio=0.5)
+    found_A = told_answers_A(teacher_AC, torch.tensor([0, 2]), ratio=0.5)
     assert found_A.nonzero().flatten().tolist() == kept
     kl_A = kd_divergence_B(student_AC, teacher_AC, temperature=4.0)
     assert sskd(signals(), ratio_tf=0.5).terms["tf"].item() == pytest.approx(kl_A[kept].mean().item())

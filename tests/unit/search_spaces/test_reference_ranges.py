@@ -109,6 +109,22 @@ REFERENCE: Final[MappingProxyType[str, tuple[str, Ranges]]] = MappingProxyType(
                 "kd_weight": one_of(0, 0.5),
             },
         ),
+        "mlkd": (
+            "mlkd",
+            {"relation_weight": (10, 100), "individual_weight": (5, 50), "category_weight": (0.1, 2)},
+        ),
+        "sskd": (
+            "sskd",
+            {
+                "ss_temperature": (0.1, 1),
+                "ratio_ss": one_of(0.5, 0.75, 1),
+                "ss_weight": (5, 20),
+                "tf_weight": (1.35, 5.4),
+                "kd_weight": (0.45, 1.8),
+                "ce_weight": one_of(0.05, 0.1, 0.2, 1),
+            },
+        ),
+        "hsakd": ("hsakd", {"temperature": one_of(2, 3, 4, 5), "branch_weight": (0.5, 2)}),
     }
 )
 # What the papers, or the authors' code, take on CIFAR-100.
@@ -191,6 +207,28 @@ DEFAULTS: Final[MappingProxyType[str, dict[str, Scalar]]] = MappingProxyType(
             "kd_weight": 0,
             "temperature": 1,
         },
+        "mlkd": {
+            "ce_weight": 1,
+            "individual_weight": 20,
+            "relation_weight": 50,
+            "category_weight": 1,
+            "relation_temperature": 0.5,
+            "category_temperature": 0.07,
+            "dim": 128,
+            "width_factor": 16,
+            "kd_weight": 0,
+        },
+        "sskd": {
+            "ce_weight": 0.1,
+            "kd_weight": 0.9,
+            "tf_weight": 2.7,
+            "ss_weight": 10,
+            "temperature": 4,
+            "ss_temperature": 0.5,
+            "ratio_tf": 1,
+            "ratio_ss": 0.75,
+        },
+        "hsakd": {"ce_weight": 1, "kd_weight": 1, "branch_weight": 1, "temperature": 3, "stages": 3},
         "ls": {"smoothing": 0.1},
     }
 )

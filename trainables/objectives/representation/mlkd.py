@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from trainables.config.objective_base import EMBEDDING, ROTATED
 from trainables.config.representation.rotations import MlkdConfig
+from trainables.objectives.representation.terms.composition import beside_kd
+from trainables.objectives.representation.terms.distances import direction_distance_B
 from trainables.objectives.representation.terms.heads import BatchNorm, head_output, width_of
 from trainables.objectives.representation.terms.rotations import TURNS, in_rows, similarity_divergence_A
 from trainables.objectives.representation.terms.supervised_contrast import supervised_contrast
-from trainables.objectives.terms.directions import directions
-from trainables.objectives.terms.divergences import kd_divergence_B, label_loss
 from trainables.signals import Losses, Setting, Signals, StatefulObjective, student_feature, teacher_feature
 
 
@@ -54,11 +54,7 @@ class MlkdObjective(StatefulObjective[MlkdConfig]):
         config = self.config.at(signals.epoch, signals.epochs)
         given_RD = in_rows({bank: student_feature(signals, bank, EMBEDDING) for bank in ROTATED})
         taught_RD = in_rows({bank: teacher_feature(signals, bank, EMBEDDING) for bank in ROTATED})
-        ce = label_loss(signals, "weak")
-        kd = kd_divergence_B(
-            signals.student["weak"], signals.teacher["weak"].logits_BC, temperature=config.temperature
-        ).mean()
-        individual = individual_loss(head_output(self.individual_head, given_RD), taught_RD)
+        individual = direction_distance_B(head_output(self.individual_head, given_RD), taught_RD).mean()
         relation = similarity_divergence_A(
             head_output(self.relation_head, given_RD), taught_RD, temperature=config.relation_temperature
         ).mean()
@@ -72,17 +68,12 @@ class MlkdObjective(StatefulObjective[MlkdConfig]):
             _classes_B(signals.labels_B).repeat_interleave(TURNS).repeat(2),
             temperature=config.category_temperature,
         )
-        total = config.ce_weight * ce + config.kd_weight * kd + config.individual_weight * individual
-        total = total + config.relation_weight * relation + config.category_weight * category
-        terms = {"ce": ce, "kd": kd, "individual": individual, "relation": relation, "category": category}
-        return Losses(total, {name: term.detach() for name, term in terms.items()}, gauges={})
-
-
-def individual_loss(student_RD: Tensor, teacher_RD: Tensor) -> Tensor:
-    """Mean over rows of 2 - 2 cos(student, teacher), from 0 to 4; no gradient reaches the teacher."""
-    # As the squared distance of directions: 2 - 2 cos loses half of the digits where both agree.
-    difference_RD = directions(student_RD, dim=-1) - directions(teacher_RD.detach(), dim=-1)
-    return difference_RD.square().sum(dim=-1).mean()
+        own = {
+            "individual": (config.individual_weight, individual),
+            "relation": (config.relation_weight, relation),
+            "category": (config.category_weight, category),
+        }
+        return beside_kd(signals, config, own)
 
 
 def _classes_B(labels_B: Tensor) -> Tensor:

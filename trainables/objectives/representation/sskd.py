@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trainables.config.objective_base import EMBEDDING, ROTATED
 from trainables.config.representation.rotations import SS_HEAD, SskdConfig
+from trainables.objectives.representation.terms.composition import beside_kd
 from trainables.objectives.representation.terms.heads import width_of
 from trainables.objectives.representation.terms.rotations import (
     TURNS,
@@ -21,7 +22,7 @@ from trainables.objectives.representation.terms.rotations import (
 )
 from trainables.objectives.representation.terms.selection import kept_A, mean_of_kept, rank_A
 from trainables.objectives.representation.terms.self_supervision import SsHead
-from trainables.objectives.terms.divergences import kd_divergence_B, label_loss
+from trainables.objectives.terms.divergences import kd_divergence_B
 from trainables.signals import Losses, Setting, Signals, StatefulObjective, student_feature, teacher_feature
 
 
@@ -56,21 +57,20 @@ class SskdObjective(StatefulObjective[SskdConfig]):
         config = self.config.at(signals.epoch, signals.epochs)
         given_RD = self.head(in_rows({bank: student_feature(signals, bank, EMBEDDING) for bank in ROTATED}))
         taught_RD = in_rows({bank: teacher_feature(signals, bank, SS_HEAD) for bank in ROTATED})
-        student_RC = in_rows(signals.student)
-        teacher_RC = in_rows({bank: signals.teacher[bank].logits_BC.detach() for bank in ROTATED})
-        kl_AC, kl_NC = turned_and_upright(
-            kd_divergence_B(student_RC, teacher_RC, temperature=config.temperature)
+        student_AC, _ = turned_and_upright(in_rows(signals.student))
+        teacher_AC, _ = turned_and_upright(
+            in_rows({bank: signals.teacher[bank].logits_BC.detach() for bank in ROTATED})
         )
-        is_told_A = told_answers_A(teacher_RC, signals.labels_B, ratio=config.ratio_tf)
-        is_like_A = told_likeness_A(taught_RD, ratio=config.ratio_ss)
+        answers_A = kd_divergence_B(student_AC, teacher_AC, temperature=config.temperature)
+        is_told_A = told_answers_A(teacher_AC, signals.labels_B, ratio=config.ratio_tf)
         likeness_A = similarity_divergence_A(given_RD, taught_RD, temperature=config.ss_temperature)
-        ce, kd = label_loss(signals, "weak"), kl_NC.mean()
-        tf = mean_of_kept(kl_AC, is_told_A)
-        ss = config.ss_temperature**2 * mean_of_kept(likeness_A, is_like_A)
-        total = config.ce_weight * ce + config.kd_weight * kd + config.tf_weight * tf + config.ss_weight * ss
-        terms = {"ce": ce, "kd": kd, "tf": tf, "ss": ss}
+        is_like_A = told_likeness_A(taught_RD, ratio=config.ratio_ss)
+        own = {
+            "tf": (config.tf_weight, mean_of_kept(answers_A, is_told_A)),
+            "ss": (config.ss_weight, config.ss_temperature**2 * mean_of_kept(likeness_A, is_like_A)),
+        }
         gauges = {"kept_tf": is_told_A.float().mean(), "kept_ss": is_like_A.float().mean()}
-        return Losses(total, {name: term.detach() for name, term in terms.items()}, gauges)
+        return beside_kd(signals, config, own, gauges=gauges)
 
 
 def told_likeness_A(teacher_RD: Tensor, *, ratio: float) -> Tensor:
@@ -79,9 +79,8 @@ def told_likeness_A(teacher_RD: Tensor, *, ratio: float) -> Tensor:
     return kept_A(rank_A(cosines, images_of_turned(cosines.shape[1], cosines.device)), ratio)
 
 
-def told_answers_A(teacher_RC: Tensor, labels_B: Tensor, *, ratio: float) -> Tensor:
+def told_answers_A(teacher_AC: Tensor, labels_B: Tensor, *, ratio: float) -> Tensor:
     """bool: the turned rows whose logits are passed on; with a ratio of 1 all, whatever the labels are."""
-    turned_AC, _ = turned_and_upright(teacher_RC)
     if ratio == 1:
-        return torch.ones(len(turned_AC), dtype=torch.bool, device=turned_AC.device)
-    return kept_A(rank_A(turned_AC, labels_B.repeat_interleave(TURNS - 1)), ratio)
+        return torch.ones(len(teacher_AC), dtype=torch.bool, device=teacher_AC.device)
+    return kept_A(rank_A(teacher_AC, labels_B.repeat_interleave(TURNS - 1)), ratio)
