@@ -240,7 +240,8 @@ def _why(name: str) -> str:
     config = OBJECTIVE_CONFIGS[name]()
     reasons = []
     if len(config.banks) > 1:
-        reasons.append(f"the student sees {len(config.banks)} views of each sample, each a pass of its own")
+        how = "all in one pass" if config.one_pass else "each a pass of its own"
+        reasons.append(f"the student sees {len(config.banks)} views of each sample, {how}")
     if Need.ATTACK in config.needed:
         reasons.append("adversarial images take a pass through the student for each step of the attack")
     if Need.DENSE_LOGITS in config.needed:
