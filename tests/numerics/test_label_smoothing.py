@@ -10,7 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.numerics import random_signals
-from tests.numerics.reference import DIGITS, WEAK_STUDENT, logits, one_view, two_views
+from tests.numerics.reference import (
+    DIGITS,
+    THREE_STUDENT,
+    WEAK_STUDENT,
+    all_views,
+    logits,
+    one_view,
+)
 from trainables.config import OBJECTIVE_CONFIGS
 from trainables.objectives.terms.divergences import label_loss
 from trainables.signals import Losses, Mixing, Signals
@@ -19,11 +26,11 @@ SMOOTHING = 0.1
 
 
 def losses_of(name: str, smoothing: float) -> Losses:
-    dense = {"weak": logits(WEAK_STUDENT)[:, :, None, None]}
+    dense = {"weak": logits(THREE_STUDENT)[:, :, None, None]}
     config = OBJECTIVE_CONFIGS[name]()
     if getattr(config, "ce_weight", 1.0) == 0:  # the total is to hear of the labels
         config = config.with_overrides(ce_weight=1.0)
-    return random_signals.losses_of(config, two_views(dense=dense, label_smoothing=smoothing))
+    return random_signals.losses_of(config, all_views(dense=dense, label_smoothing=smoothing))
 
 
 def smoothed(signals: Signals, bank: str) -> Tensor:
@@ -41,7 +48,7 @@ def test_the_labels_of_every_objective_are_smoothed_and_nothing_else_is(name: st
     assert changed == {term for term in found.terms if term.startswith("ce")}
     for term in changed - {"ce_head"}:  # which is of other logits: those of the teacher's classifier
         bank = "strong" if term == "ce_strong" else "weak"
-        torch.testing.assert_close(found.terms[term], smoothed(two_views(), bank), rtol=0, atol=1e-6)
+        torch.testing.assert_close(found.terms[term], smoothed(all_views(), bank), rtol=0, atol=1e-6)
     assert bool(found.total != plain.total) is bool(changed)
 
 

@@ -55,6 +55,9 @@ TERMS: Final = {
     "simreg": {"ce", "kd", "simreg"},
     "srd": {"ce", "kd", "srd_logits", "srd_embedding"},
     "thkd": {"ce", "ce_head", "kd", "kd_head"},
+    "mlkd": {"ce", "kd", "individual", "relation", "category"},
+    "sskd": {"ce", "kd", "tf", "ss"},
+    "hsakd": {"ce", "kd", "branches", "branch1", "branch2", "branch3"},
 }
 GAUGES: Final[dict[str, set[str]]] = {
     "dkd": {"warmup"},
@@ -64,6 +67,7 @@ GAUGES: Final[dict[str, set[str]]] = {
     "mlld": {"kept_samples", "kept_classes"},
     "crld": {"kept_weak", "kept_strong"},
     "crd": {"negatives"},
+    "sskd": {"kept_tf", "kept_ss"},
 }
 # The names of what a course keeps of them, of a module that one: checkpoints of earlier versions hold these.
 STATEFUL: Final[dict[str, set[str]]] = {
@@ -76,6 +80,9 @@ STATEFUL: Final[dict[str, set[str]]] = {
     "fitnet": {"regressor"},
     "reviewkd": {"review"},
     "tat": {"gamma", "phi"},
+    "mlkd": {"individual_head", "relation_head", "student_projection", "teacher_projection"},
+    "sskd": {"head"},
+    "hsakd": {"branches"},
 }
 # What is not 0 where student and teacher are equal: DIST's denominator has 1e-8 of its own.
 LEFT_OVER: Final = {"dist": 1e-4, "cbd": 1e-6, "thkd": 1e-6}
@@ -100,9 +107,12 @@ UNTOLD: Final = {
     ("fitnet", "hint"),
     ("reviewkd", "review"),
     ("tat", "tat"),
+    ("mlkd", "individual"),
+    ("mlkd", "category"),
+    *(("hsakd", term) for term in TERMS["hsakd"] if term.startswith("branch")),
 }
 # These gain by other than equal logits.
-NEVER_ZERO: Final = {"ckd", "akd", *(name for name, _ in UNTOLD)}
+NEVER_ZERO: Final = {"ckd", "akd", "sskd", *(name for name, _ in UNTOLD)}
 
 
 def assert_finite_with_gradient(name: str, students: dict[str, Tensor], losses: Losses) -> None:

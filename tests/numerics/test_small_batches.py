@@ -51,6 +51,9 @@ COUPLED: Final = {
     "fitnet",
     "reviewkd",
     "tat",
+    "mlkd",
+    "sskd",
+    "hsakd",
 }
 ALONE: Final = [name for name in OBJECTIVE_CONFIGS if name not in COUPLED]
 TWO_CLASSES: Final = (

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,7 @@ from trainables.config.representation.rotations import HsakdConfig
 from trainables.objectives.representation.terms.joint_branches import JointBranches
 from trainables.objectives.terms.divergences import kd_divergence_B, label_loss
 from trainables.signals import Losses, Setting, Signals, StatefulObjective, student_feature, teacher_feature
+from trainables.tensors import at_least_fp32
 
 
 class HsakdObjective(StatefulObjective[HsakdConfig]):
@@ -46,17 +49,18 @@ class HsakdObjective(StatefulObjective[HsakdConfig]):
             ValueError: the signals hold no map of a stage, or no joint logits of the teacher's branches.
         """
         config = self.config.at(signals.epoch, signals.epochs)
-        maps = [_of_all(signals, name) for name in config.student_features]
+        maps = [
+            _of_all({bank: student_feature(signals, bank, name) for bank in ROTATED})
+            for name in config.student_features
+        ]
         joint = dict(zip(config.teacher_features, self.branches(maps), strict=True))
-        taught = {
-            name: torch.cat([teacher_feature(signals, bank, name) for bank in ROTATED]) for name in joint
-        }
+        taught = {name: _of_all({b: teacher_feature(signals, b, name) for b in ROTATED}) for name in joint}
         terms = {name: kl_T(joint[name], taught[name], temperature=config.temperature) for name in joint}
         branches = torch.stack(list(terms.values())).sum()
         ce = label_loss(signals, "weak")
         kd = kl_T(
-            torch.cat([signals.student[bank] for bank in ROTATED]),
-            torch.cat([signals.teacher[bank].logits_BC for bank in ROTATED]),
+            _of_all(signals.student),
+            _of_all({bank: signals.teacher[bank].logits_BC for bank in ROTATED}),
             temperature=config.temperature,
         )
         total = config.ce_weight * ce + config.kd_weight * kd + config.branch_weight * branches
@@ -69,6 +73,6 @@ def kl_T(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
     return kd_divergence_B(student, teacher, temperature=temperature).mean()
 
 
-def _of_all(signals: Signals, name: str) -> Tensor:
-    """The map of all turns, bank by bank: the order of rows is that of the teacher's."""
-    return torch.cat([student_feature(signals, bank, name) for bank in ROTATED])
+def _of_all(by_bank: Mapping[str, Tensor]) -> Tensor:
+    """The rows of all turns, bank by bank, at least in fp32: in one order for all that is compared."""
+    return torch.cat([at_least_fp32(by_bank[bank]) for bank in ROTATED])

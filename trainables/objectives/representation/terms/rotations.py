@@ -17,13 +17,14 @@ from torch import Tensor
 from trainables.config.objective_base import ROTATED
 from trainables.objectives.terms.directions import directions
 from trainables.objectives.terms.divergences import kd_divergence_B
+from trainables.tensors import at_least_fp32
 
 TURNS: Final = len(ROTATED)
 
 
 def in_rows(by_bank: Mapping[str, Tensor]) -> Tensor:
-    """The rows of the banks of `ROTATED`, B of each, as R rows."""
-    return torch.stack([by_bank[bank] for bank in ROTATED], dim=1).flatten(0, 1)
+    """The rows of the banks of `ROTATED`, B of each, as R rows, at least in fp32."""
+    return torch.stack([at_least_fp32(by_bank[bank]) for bank in ROTATED], dim=1).flatten(0, 1)
 
 
 def turned_and_upright(rows: Tensor) -> tuple[Tensor, Tensor]:
