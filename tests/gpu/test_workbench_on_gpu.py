@@ -47,7 +47,7 @@ def test_images_that_do_not_fit_on_a_gpu_are_shown_as_those_that_do(
 
 def test_normalised_images_are_those_of_the_cpu_to_the_last_bits(device: torch.device) -> None:
     there, here = bench_on(device), bench_on(CPU)
-    for bank in ("weak", "strong"):
+    for bank in ("weak", "strong", "weak90", "strong180"):
         shown = there.images(bank, 2, ROWS)
         torch.testing.assert_close(shown.cpu(), here.images(bank, 2, ROWS), rtol=1e-6, atol=1e-6)
 

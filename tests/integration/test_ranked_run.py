@@ -161,9 +161,7 @@ def test_other_commands_go_by_the_figure_too(done: Done) -> None:
     champion = done.summary["champion"]
     (finalist,) = done.summary["finalists"]
     reached = dict(zip(finalist["trials"], finalist["test_accuracies"], strict=True))
-    found = json.loads(
-        called(done.folder, "evaluate", "features.yaml", "--split", "test", "--json").stdout
-    )
+    found = json.loads(called(done.folder, "evaluate", "features.yaml", "--split", "test", "--json").stdout)
     assert found["rank_by"] == "knn_accuracy"
     assert found["student"]["ranked"] == pytest.approx(reached[champion["trial_id"]], abs=1e-9)
     assert found["teacher"]["ranked"] == done.summary["teacher"]["test_ranked"]

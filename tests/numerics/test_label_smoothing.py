@@ -26,14 +26,11 @@ SMOOTHING = 0.1
 
 
 def losses_of(name: str, smoothing: float) -> Losses:
-    signals = all_views(
-        dense={"weak": logits(THREE_STUDENT)[:, :, None, None]},
-        label_smoothing=smoothing,
-    )
+    dense = {"weak": logits(THREE_STUDENT)[:, :, None, None]}
     config = OBJECTIVE_CONFIGS[name]()
-    if dict(config).get("ce_weight") == 0:  # without labels, as their papers are
+    if getattr(config, "ce_weight", 1.0) == 0:  # the total is to hear of the labels
         config = config.with_overrides(ce_weight=1.0)
-    return random_signals.losses_of(config, signals)
+    return random_signals.losses_of(config, all_views(dense=dense, label_smoothing=smoothing))
 
 
 def smoothed(signals: Signals, bank: str) -> Tensor:

@@ -6,12 +6,16 @@ from typing import Final
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.numerics.representation.rotated_signals import RandomTurns
 from trainables.config import ObjectiveBase
 from trainables.config.objective_base import ROTATED
 from trainables.config.objectives import HsakdConfig, MlkdConfig, SskdConfig
+from trainables.objectives.representation.terms.distances import direction_distance_B
+from trainables.objectives.representation.terms.rotations import similarity_divergence_A
 from trainables.signals import Labelling
 
 CONFIGS: Final[dict[str, ObjectiveBase]] = {
@@ -145,3 +149,33 @@ def test_warm_up_scales_the_teachers_terms(name: str) -> None:
     ce = plain.terms["ce"].item() * CONFIGS[name].ce_weight  # type: ignore[attr-defined]
     expected = ce + (plain.total.item() - ce) / 4
     assert objective(signals).total.item() == pytest.approx(expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 5), st.integers(2, 6), st.integers(2, 6))
+def test_likeness_and_directions_follow_their_lines_of_table_7(
+    seed: int, images: int, width: int, teacher_width: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(rows: int, columns: int) -> Tensor:
+        return torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+
+    student, teacher = draw(4 * images, width), draw(4 * images, teacher_width)
+    turn, _ = torch.linalg.qr(draw(width, width))
+    lengths = 0.1 + draw(4 * images, 1).abs()
+    likeness = similarity_divergence_A(student, teacher, temperature=0.5)
+    for same in (student @ turn, 5 * student, lengths * student):
+        torch.testing.assert_close(similarity_divergence_A(same, teacher, temperature=0.5), likeness)
+    shifted = similarity_divergence_A(student + 1, teacher, temperature=0.5)
+    assert not torch.allclose(shifted, likeness, atol=1e-6)
+    own = similarity_divergence_A(lengths * student @ turn, student, temperature=0.5)
+    torch.testing.assert_close(own, torch.zeros(3 * images).double(), atol=1e-12, rtol=0)
+
+    other = draw(4 * images, width)
+    distance_R = direction_distance_B(student, other)
+    for same in (5 * student, lengths * student):
+        torch.testing.assert_close(direction_distance_B(same, other), distance_R)
+    for changed in (student @ turn, student + 1):
+        assert not torch.allclose(direction_distance_B(changed, other), distance_R, atol=1e-6)
+    assert direction_distance_B(lengths * student, student).max() < 1e-12

@@ -15,6 +15,7 @@ from torch import Tensor
 from tests.unit.trainables.cache.tiny_caches import TinyCache
 from tests.unit.trainables.data.image_folders import config_of, write_folder
 from tests.unit.trainables.training.small_courses import CPU, separable_data, small_student
+from tests.unit.trainables.unlabelled_splits import noise, with_unlabelled
 from trainables.cache.format.storage import open_place
 from trainables.cache.tools.sample_picture import views_of_sample
 from trainables.config import BankConfig, Precision, Recipe, ViewsConfig
@@ -119,6 +120,14 @@ def test_a_turned_bank_mixes_the_samples_that_its_base_mixes(recipe: str) -> Non
 
 def test_a_bank_that_mixes_none_mixes_none_turned() -> None:
     assert workbench_of("crop_flip").mixing("weak90", 1, ROWS) is None
+
+
+def test_unlabelled_images_are_turned_too() -> None:
+    data = with_unlabelled(separable_data(SAMPLES), noise(6))
+    workbench, rows_B = workbench_of("chain", data), torch.tensor([SAMPLES + 2, 1, SAMPLES])
+    images = shown_by(workbench, 2, rows_B)
+    for bank in TURNED:
+        assert torch.equal(images[bank], turned_by_hand(bank, images["weak"]))
 
 
 def test_images_that_are_not_square_are_refused_by_the_bank() -> None:

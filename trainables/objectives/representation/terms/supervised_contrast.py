@@ -14,7 +14,8 @@ def supervised_contrast(vectors_AD: Tensor, labels_A: Tensor, *, temperature: fl
     """Mean over a of -1/|P(a)| Σ_{p in P(a)} log(exp(e_a·e_p / T) / Σ_{b≠a} exp(e_a·e_b / T)).
 
     e are the directions of the vectors, P(a) the others with a's label. A vector without such partners counts
-    as 0. Outside autocast, in log space.
+    as 0. Outside autocast, in log space. It takes memory for several tables of A² numbers: 64 B² for four
+    turns of B images by two networks.
     """
     e_AD = directions(vectors_AD, dim=-1)
     with torch.autocast(e_AD.device.type, enabled=False):
