@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.commands.options import Experiment, Out
 from trainables.errors import ConfigError
+
+if TYPE_CHECKING:
+    from orchestrator.reports.methods_page import Chapter
 
 BENCH = Path("out/bench.json")
 
@@ -25,27 +28,12 @@ def methods(
     ] = BENCH,
 ) -> None:
     """Compare the objectives that a finished experiment trained with several seeds, as a page in Markdown."""
-    from orchestrator.config.loading import load_experiment
-    from orchestrator.config.overrides import Overrides
-    from orchestrator.config.paths import out_folder
-    from orchestrator.records.ledger import Ledger
-    from orchestrator.reports.method_evidence import evidence_of
-    from orchestrator.reports.methods_page import Chapter, facts_of, methods_page, read_steps
+    from orchestrator.reports.methods_page import methods_page, read_steps
     from trainables.local_files import replace_text
 
     names = [experiment, *(also or [])]
-    chapters = []
-    for name in names:
-        # `out` is the first one's: the others lie where their files say.
-        overrides = Overrides(out=out if name == experiment else None)
-        loaded = load_experiment(name, overrides=overrides, check_paths=False)
-        folder = out_folder(loaded)
-        if not (folder / "ledger.jsonl").exists():
-            raise ConfigError(
-                f"{folder} holds no run of {loaded.config.name}; run it first, or give its --out"
-            )
-        ledger = Ledger(folder)
-        chapters.append(Chapter(facts_of(loaded, ledger), evidence_of(ledger)))
+    # `out` is the first one's: the others lie where their files say.
+    chapters = [_chapter(name, out if name == experiment else None) for name in names]
     where = f" --to {to}" if to else ""
     page = methods_page(
         chapters,
@@ -58,3 +46,19 @@ def methods(
     else:
         replace_text(to, page)
         typer.echo(f"wrote {to}", err=True)
+
+
+def _chapter(experiment: str, out: Path | None) -> Chapter:
+    from orchestrator.config.loading import load_experiment
+    from orchestrator.config.overrides import Overrides
+    from orchestrator.config.paths import out_folder
+    from orchestrator.records.ledger import Ledger
+    from orchestrator.reports.method_evidence import evidence_of
+    from orchestrator.reports.methods_page import Chapter, facts_of
+
+    loaded = load_experiment(experiment, overrides=Overrides(out=out), check_paths=False)
+    folder = out_folder(loaded)
+    if not (folder / "ledger.jsonl").exists():
+        raise ConfigError(f"{folder} holds no run of {loaded.config.name}; run it first, or give its --out")
+    ledger = Ledger(folder)
+    return Chapter(facts_of(loaded, ledger), evidence_of(ledger))

@@ -146,9 +146,9 @@ class _Run:
         self.average = WeightAverage(self.model, decay) if decay else None
         tap, forward = self._tapped()
         self.forward = team.wrap(self.model, forward)
-        epochs, smoothing = course.training.epochs, course.training.label_smoothing
+        epochs, ls = course.training.epochs, course.training.label_smoothing
         self.inputs = StepInputs(
-            course.objective, workbench, self.model, tap=tap, label_smoothing=smoothing, epochs=epochs
+            course.objective, workbench, self.model, tap=tap, label_smoothing=ls, epochs=epochs
         )
         self.precision = course.resolved_precision()
         with torch.random.fork_rng(devices=[]):  # auxiliary modules begin alike on all ranks
@@ -165,11 +165,11 @@ class _Run:
 
     def _tapped(self) -> tuple[FeatureTap | None, Forward]:
         """What reads features off the student, and its forward pass in training, which gives them too."""
-        course, workbench = self.course, self.workbench
+        course, bench = self.course, self.workbench
         forward = None if needs_plain_forward(course.objective) else course.forward
-        if forward is not None:  # compiled, with its features
+        if forward is not None:
             return course.tap, forward
-        tap = student_tap(course.objective, self.model, workbench.data, workbench.device, course.stated)
+        tap = student_tap(course.objective, self.model, bench.data, bench.device, course.stated)
         return tap, self.model if tap is None else Tapped(self.model, tap)
 
     def state(self) -> TrainingState:
@@ -230,15 +230,19 @@ class _Run:
         metrics.update(self.course.costs)
         varying = self.course.objective.varying(epoch, self.course.training.epochs)
         metrics.update({f"train/{name}": value for name, value in varying.items()})
-        settle(self.model, self.team)
-        self.tables.settle()
-        if self.average is not None:
-            settle(self.average.model, self.team)
+        self._settle()
         self._select(epoch, metrics)
         metrics["seconds"] = time.perf_counter() - began
         self.epoch = epoch
         self.history.append(metrics)
         return metrics
+
+    def _settle(self) -> None:
+        """Make common to the ranks what each of them has kept of its own shares."""
+        settle(self.model, self.team)
+        self.tables.settle()
+        if self.average is not None:
+            settle(self.average.model, self.team)
 
     def _step(self, epoch: int, share: Share) -> Losses:
         signals = self.inputs.signals(

@@ -158,8 +158,7 @@ class StepInputs:
                 for bank, one in images.items()
             }
         if self._asks_live:  # outside autocast: the teacher's precision is its own
-            asked = config.teacher_features
-            teacher = {b: workbench.said.about(images[b], rows_B, asked) for b in config.teacher_banks}
+            teacher = self._about(images, rows_B)
         with autocast(precision, workbench.device):
             answers = self._answers(forward, images)
         return Signals(
@@ -235,6 +234,13 @@ class StepInputs:
         # Batch statistics of images on their way would enter the running ones: the network's mode is fixed.
         with evaluating(self._model):
             return attacker.attacked(network, images_BCHW, target_BC)
+
+    def _about(self, images: Mapping[str, Tensor], rows_B: Tensor) -> dict[str, TeacherSignal]:
+        """What the live teacher says about the images of each bank that it is heard of."""
+        config, said = self._config, self._workbench.said
+        return {
+            bank: said.about(images[bank], rows_B, config.teacher_features) for bank in config.teacher_banks
+        }
 
     def _answers(self, forward: Forward, images: Mapping[str, Tensor]) -> dict[str, _Answer]:
         """By bank: one forward pass each, or one of all together where the objective says so."""

@@ -42,6 +42,7 @@ class MlkdConfig(ObjectiveBase):
     one_pass = True
     paper = "Ding et al., 2020, arXiv 2012.00573"
     teacher_weights = ("individual_weight", "relation_weight", "category_weight", "kd_weight")
+    class_weights = ("ce_weight", "kd_weight")
 
     name: Literal["mlkd"] = "mlkd"
     ce_weight: Weight = Field(1.0, description="weight of the labels, on upright images")
@@ -87,6 +88,7 @@ class SskdConfig(ObjectiveBase):
     one_pass = True
     paper = "Xu et al., ECCV 2020, arXiv 2006.07114"
     teacher_weights = ("kd_weight", "tf_weight", "ss_weight")
+    class_weights = ("ce_weight", "kd_weight", "tf_weight")
 
     name: Literal["sskd"] = "sskd"
     ce_weight: Weight = Field(

@@ -64,13 +64,14 @@ def knn_summary(summary: Summary, judged: MakeRecord) -> Summary:
     best = finalist_of(finalist, [beside], tested, COSTS)
     searched = (judged("s1", 0.75, 0.2), judged("s2", 0.65, 0.3, parameters={"temperature": 2.0}))
     teacher = summary.teacher.model_copy(update={"test_ranked": 0.9})
+    exports = {str(name): exported for name, exported in summary.champion.exports.items()}
     return summary.model_copy(
         update={
             "rank_by": KNN,
             "teacher": teacher,
             "trials": tuple(trial_row(record, None) for record in searched),
             "finalists": (best,),
-            "champion": champion_of(best, "f-2", summary.champion.exports, "card.json"),
+            "champion": champion_of(best, "f-2", exports, "card.json"),
         }
     )
 

@@ -160,7 +160,7 @@ def test_networks_of_tokens_have_these_and_no_stage(variant: str, tokens: tuple[
 
 def test_the_tokens_are_those_after_the_last_normalisation() -> None:
     pytest.importorskip("timm")
-    vit = {"variant": "vit_tiny_patch16_224", "arguments": {"img_size": 32}}
+    vit: dict[str, Any] = {"variant": "vit_tiny_patch16_224", "arguments": {"img_size": 32}}
     network: Any = built(name=ModelName.TIMM, **vit).eval()
     logits, features = tap_of(network, "tokens", "embedding", side=32).during(lambda: network(images(2, 32)))
     torch.testing.assert_close(features["tokens"][:, 0], features["embedding"])
