@@ -83,6 +83,15 @@ class Need(StrEnum):
     of `teacher_banks` is one of `banks` then."""
 
 
+class Preparation(StrEnum):
+    """What is trained on a finished teacher before students hear it; its own weights and answers stay."""
+
+    SS_HEAD = "ss_head"
+    """SSKD's head on its embedding, which gives the feature `ss_head`."""
+    BRANCHES = "branches"
+    """HSAKD's classifiers of class and turn on its stages, which give `branch1`, `branch2` and so on."""
+
+
 class LabelUse(StrEnum):
     """What the teacher's terms ask of a sample's label, which an unlabelled image does not have."""
 
@@ -128,6 +137,9 @@ class ObjectiveBase(Config):
 
     label_use: ClassVar[LabelUse] = LabelUse.NONE
     """What the teacher's terms ask of a label with some hyper-parameters; see `uses_label`."""
+
+    preparation: ClassVar[Preparation | None] = None
+    """What the teacher is prepared with, once for all trials, where an objective of the space asks for it."""
 
     one_pass: ClassVar[bool] = False
     """Whether the student sees the banks as one batch: its batch statistics are over all of them then."""

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 from trainables.config.base import Config, FiniteFloat
 from trainables.config.data import Normalisation
 from trainables.config.models import ModelConfig
+from trainables.config.representation.preparation import PreparedPart
 
 TO_WRITE: Final = (
     "write it below `teacher`: `normalisation: {mean: [...], std: [...]}`, of pixels in [0, 1], one number "
@@ -105,10 +106,14 @@ class KeptNetwork(Config):
         exclude_if=lambda rows: rows is None,
     )
 
+    prepared: tuple[PreparedPart, ...] = Field(
+        (), description="what it was prepared with", exclude_if=lambda parts: not parts
+    )
+
     @property
     def files(self) -> tuple[str, ...]:
         """The files that it is loaded from."""
-        return (self.weights,)
+        return (self.weights, *(part.weights for part in self.prepared))
 
 
 class Combine(StrEnum):

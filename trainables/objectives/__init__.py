@@ -33,6 +33,10 @@ from trainables.objectives.representation.hsakd import HsakdObjective
 from trainables.objectives.representation.mlkd import MlkdObjective
 from trainables.objectives.representation.pixel import PixelObjective
 from trainables.objectives.representation.pkt import PktObjective
+from trainables.objectives.representation.preparation import (
+    PrepareBranchesObjective,
+    PrepareHeadObjective,
+)
 from trainables.objectives.representation.reviewkd import ReviewkdObjective
 from trainables.objectives.representation.rkd import RkdObjective
 from trainables.objectives.representation.simreg import SimregObjective
@@ -84,6 +88,12 @@ OBJECTIVES: Final[Mapping[str, type[Objective[Any]]]] = MappingProxyType(
 )
 
 
+# What prepares a teacher; no space can name it.
+PREPARATIONS: Final[Mapping[str, type[Objective[Any]]]] = MappingProxyType(
+    {"prepare_ss_head": PrepareHeadObjective, "prepare_branches": PrepareBranchesObjective}
+)
+
+
 def build_objective(config: ObjectiveBase, setting: Setting | None = None) -> Objective[Any]:
     """The objective that the configuration describes; the setting is for those with a state of their own.
 
@@ -92,7 +102,7 @@ def build_objective(config: ObjectiveBase, setting: Setting | None = None) -> Ob
         ValueError: it has a state of its own, and there is no setting.
     """
     name = getattr(config, "name", None)
-    builder = OBJECTIVES.get(name) if isinstance(name, str) else None
+    builder = {**PREPARATIONS, **OBJECTIVES}.get(name) if isinstance(name, str) else None
     if builder is None:
         known = ", ".join(sorted(OBJECTIVES))
         raise ConfigError(

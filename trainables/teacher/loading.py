@@ -22,6 +22,7 @@ from trainables.config import (
 from trainables.data import TrainingData
 from trainables.errors import CheckpointError
 from trainables.models import build_model
+from trainables.models.features import Extended
 from trainables.models.foreign.aligned import Aligned, aligned
 from trainables.models.foreign.ensemble import Ensemble
 from trainables.models.foreign.onnx_graph import read_onnx
@@ -30,6 +31,7 @@ from trainables.models.renormalised import Renormalised, renormalised
 from trainables.models.weights import load_weights, weights_digest
 from trainables.teacher.autocast import AutocastTeacher
 from trainables.teacher.cache_request import CacheRequest
+from trainables.teacher.prepared import with_prepared
 
 
 def teacher_of(request: CacheRequest, data: TrainingData) -> nn.Module:
@@ -39,8 +41,7 @@ def teacher_of(request: CacheRequest, data: TrainingData) -> nn.Module:
         CacheError: its logits were imported.
         CheckpointError: the weights cannot be read or do not fit.
     """
-    teacher = load_teacher(request.network, data)
-    return _in_precision(teacher, autocast=request.cache.autocast)
+    return _in_precision(_prepared(request.network, data), autocast=request.cache.autocast)
 
 
 def online_teacher(spec: OnlineSpec, data: TrainingData) -> nn.Module:
@@ -49,12 +50,12 @@ def online_teacher(spec: OnlineSpec, data: TrainingData) -> nn.Module:
     Raises:
         CheckpointError: the weights cannot be read or do not fit.
     """
-    teacher = load_teacher(spec.network, data)
-    return _in_precision(teacher, autocast=spec.autocast)
+    return _in_precision(_prepared(spec.network, data), autocast=spec.autocast)
 
 
 def load_teacher(kept: KeptTeacher, data: TrainingData) -> nn.Module:
-    """The teacher with its weights, on the CPU, for images and classes of this data.
+    """The teacher with its weights, on the CPU, for images and classes of this data, without what it was
+    prepared with.
 
     Whatever its own normalisation and order of classes are, it takes images that are normalised as the
     data's and gives logits of the data's classes: whoever asks it, cache, proof or a step beside a student,
@@ -73,6 +74,21 @@ def load_teacher(kept: KeptTeacher, data: TrainingData) -> nn.Module:
         model = load_network(kept.model, kept.weights, data, n_outputs=n_outputs)
     model = renormalised(model, kept.normalisation, data_mean=data.mean, data_std=data.std)
     return aligned(model, kept.classes)
+
+
+def _prepared(kept: KeptTeacher, data: TrainingData) -> nn.Module:
+    """The teacher with what it was prepared with beside it."""
+    teacher = load_teacher(kept, data)
+    if not isinstance(kept, KeptNetwork):
+        return teacher
+    channels, height, width = map(int, data.train.images.shape[1:])
+    return with_prepared(
+        teacher,
+        kept.prepared,
+        n_classes=len(data.classes),
+        input_shape=(channels, height, width),
+        stated=kept.model.features if kept.model else {},
+    )
 
 
 def load_network(config: ModelConfig, weights: str, data: TrainingData, *, n_outputs: int) -> nn.Module:
@@ -124,6 +140,8 @@ def teacher_fingerprint(config: ModelConfig | None, network: nn.Module) -> str:
     A normalisation of its own counts too, and so does another order of classes. `network` is the teacher in
     fp32; under bf16 autocast it is another teacher, see `autocast_digest`.
     """
+    if isinstance(network, Extended):  # what stands beside it does not change its answers
+        return teacher_fingerprint(config, network.base)
     if isinstance(network, Aligned):
         return digest_of([teacher_fingerprint(config, network.network), network.classes.plain()])
     if isinstance(network, Renormalised):

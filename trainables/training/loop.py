@@ -65,6 +65,8 @@ class Course:
     """What chose `precision`."""
     rank_by: RankBy = RankBy.ACCURACY
     """The figure of the selection split by which the best epoch is chosen."""
+    keeps_last: bool = False
+    """Whether the last epoch counts as the best, since no figure of the selection split tells them apart."""
 
     def resolved_precision(self) -> TrainingPrecision:
         """fp32 or bf16: never auto, which only the device can decide."""
@@ -272,7 +274,8 @@ class _Run:
         )
         metrics.update({f"selection/{name}": value for name, value in figures.items()})
         metrics.update(self.inputs.robustness(model, batch_size=self.course.training.eval_batch_size))
-        if improves(metrics.get(rank_by.metric), self.best.get(rank_by.metric)):
+        is_better = improves(metrics.get(rank_by.metric), self.best.get(rank_by.metric))
+        if is_better or self.course.keeps_last:
             self.best_epoch, self.best = epoch, dict(metrics)
             self.best_model = {name: value.detach().clone() for name, value in model.state_dict().items()}
 

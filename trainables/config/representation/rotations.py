@@ -14,17 +14,15 @@ from trainables.config.objective_base import (
     LabelUse,
     Need,
     ObjectiveBase,
+    Preparation,
     Temperature,
     TowardsFinal,
     WarmupEpochs,
     Weight,
 )
+from trainables.config.representation.preparation import BRANCH, SS_HEAD
 from trainables.config.schedules import TemperatureSchedule
 
-SS_HEAD: Final = "ss_head"
-"""The name of what SSKD's head makes of a prepared teacher's embedding."""
-BRANCH: Final = "branch"
-"""Before the number, from 1, of an auxiliary classifier of HSAKD's prepared teacher."""
 STAGE: Final = "stage"
 """Before the number, from 1, of a stage, whose map it names."""
 
@@ -86,6 +84,7 @@ class SskdConfig(ObjectiveBase):
     needs = frozenset({Need.ALL_CLASSES})
     label_use = LabelUse.TARGET_CLASS
     one_pass = True
+    preparation = Preparation.SS_HEAD
     paper = "Xu et al., ECCV 2020, arXiv 2006.07114"
     teacher_weights = ("kd_weight", "tf_weight", "ss_weight")
     class_weights = ("ce_weight", "kd_weight", "tf_weight")
@@ -134,6 +133,7 @@ class HsakdConfig(ObjectiveBase):
     banks = ROTATED
     teacher_banks = ROTATED
     one_pass = True
+    preparation = Preparation.BRANCHES
     paper = "Yang et al., IJCAI 2021, arXiv 2107.13715"
     teacher_weights = ("kd_weight", "branch_weight")
 

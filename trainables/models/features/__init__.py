@@ -3,7 +3,8 @@
 Networks of ours state their stages; those of others are run once, on a copy, to see which maps they make.
 """
 
+from trainables.models.features.extended import Extended, Extra
 from trainables.models.features.feature_tap import FeatureTap, Tapped, is_tapped, untapped
 from trainables.models.features.points import Point
 
-__all__ = ["FeatureTap", "Point", "Tapped", "is_tapped", "untapped"]
+__all__ = ["Extended", "Extra", "FeatureTap", "Point", "Tapped", "is_tapped", "untapped"]

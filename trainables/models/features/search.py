@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -15,6 +16,7 @@ from trainables.config.objective_base import EMBEDDING
 from trainables.errors import CacheError, StillhouseError
 from trainables.models.distillation_token import distillation_heads
 from trainables.models.embedding import classifier_of
+from trainables.models.features.extended import Extended
 from trainables.models.features.observing import Call, Seen, observed
 from trainables.models.features.points import PRE, Point, given_to, part_of
 from trainables.models.features.stages import STAGE, STEM, inner_network, seen_stages, stated_stages
@@ -27,6 +29,8 @@ TOKENS: Final = "tokens"
 FIRST_CONV: Final = "first_conv"
 HEADS: Final = ("class_logits", "distillation_logits")
 """What the two heads of a network with a distillation token give."""
+_OF_PARTS: Final = re.compile(r"ss_head|branch\d+")
+"""What parts beside a prepared teacher give."""
 _VECTOR, _TOKENS, _MAP = 2, 3, 4
 """Dimensions of a batch of vectors, of tokens and of maps."""
 
@@ -84,8 +88,9 @@ def find_points(
     name = type(inner).__name__
     if isinstance(inner, Ensemble):
         raise error(f"features are those of one network, and this is the mean of {len(inner.members)}")
-    calls = observed(network, input_shape=input_shape, device=device)
+    seen = observed(network, input_shape=input_shape, device=device)
     own = stated_stages(inner)
+    calls = [call for call in seen if call.path.startswith(prefix)]  # not what resizes, or stands beside it
     points = dict(_of_any(network, calls, n_classes))
     if own is None:
         points = {**seen_stages(calls, input_shape[1:]), **points}
@@ -96,6 +101,8 @@ def find_points(
     for feature, path in stated.items():
         points[feature] = _stated_point(inner, feature, path, prefix, error)
     places = {feature: _placed(network, calls, feature, point) for feature, point in points.items()}
+    for feature, point in _beside(network).items():
+        places[feature] = _placed(network, seen, feature, point)
     for feature in stated:
         if places[feature] is None:
             raise error(
@@ -124,6 +131,11 @@ def _of_any(network: nn.Module, calls: Sequence[Call], n_classes: int) -> Mappin
     if tokens:
         found[TOKENS] = Point(tokens[-1].path)
     return found
+
+
+def _beside(network: nn.Module) -> Mapping[str, Point]:
+    """What parts beside the network give."""
+    return network.points if isinstance(network, Extended) else {}
 
 
 def _stated_point(
@@ -163,7 +175,7 @@ def _with_last(places: Mapping[str, Place]) -> Mapping[str, Place]:
 
 
 def _dimensions(feature: str) -> int:
-    if feature in (EMBEDDING, *HEADS):
+    if feature in (EMBEDDING, *HEADS) or _OF_PARTS.fullmatch(feature):
         return _VECTOR
     return _TOKENS if feature == TOKENS else _MAP
 

@@ -22,6 +22,7 @@ from typing import Final
 
 from torch import nn
 
+from trainables.models.features.extended import Extended
 from trainables.models.features.observing import Call, Seen
 from trainables.models.features.points import PRE, STATED, Point, given_to
 from trainables.models.foreign.aligned import Aligned
@@ -46,9 +47,13 @@ def inner_network(network: nn.Module) -> tuple[str, nn.Module]:
     prefix = ""
     while True:
         resizes = isinstance(network, nn.Sequential) and len(network) and isinstance(network[0], Resize)
-        if not (resizes or isinstance(network, Aligned | Renormalised)):
+        if isinstance(network, Extended):
+            name = "base"
+        elif resizes or isinstance(network, Aligned | Renormalised):
+            name = NETWORK
+        else:
             return prefix, network
-        network, prefix = network.get_submodule(NETWORK), f"{prefix}{NETWORK}."
+        network, prefix = network.get_submodule(name), f"{prefix}{name}."
 
 
 def stated_stages(network: nn.Module) -> Mapping[str, Point] | None:
