@@ -27,7 +27,8 @@ from trainables.config import (
 )
 from trainables.data import TrainingData, load_training
 from trainables.models import build_model
-from trainables.training.loop import Course, train
+from trainables.training.course import Course
+from trainables.training.loop import train
 from trainables.training.workbench import Workbench
 
 EPOCHS: Final = 20

@@ -34,7 +34,7 @@ from trainables.config import OBJECTIVE_CONFIGS, Precision
 from trainables.teacher.live import LiveTeacher
 from trainables.teacher.online import OnlineTeacher
 from trainables.tensors import memory_format
-from trainables.training.loop import Course
+from trainables.training.course import Course
 from trainables.training.workbench import Workbench
 
 CACHED_OVER_ONLINE: Final = Bound(2.5, at_least=True)

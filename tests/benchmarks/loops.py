@@ -29,7 +29,8 @@ from tests.benchmarks.surroundings import surroundings
 from trainables.config import CeConfig, ModelConfig, ModelName, TrainingPrecision
 from trainables.data import ImageSplit
 from trainables.tensors import memory_format
-from trainables.training.loop import Course, train
+from trainables.training.course import Course
+from trainables.training.loop import train
 from trainables.training.precision import DeviceKind, by_table, device_kind
 from trainables.training.workbench import Workbench
 from trainables.views.normalise import normalise

@@ -40,7 +40,7 @@ from trainables.config import (
     ViewsConfig,
 )
 from trainables.models.embedding import classifier_of
-from trainables.training.loop import Course
+from trainables.training.course import Course
 from trainables.training.workbench import Workbench
 
 # What a student's step costs does not depend on who answered: one whose pass over the data is short.

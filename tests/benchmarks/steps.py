@@ -48,7 +48,8 @@ from trainables.teacher.live import LiveTeacher
 from trainables.teacher.loading import teacher_fingerprint
 from trainables.teacher.shard_producer import ShardProducer
 from trainables.tensors import memory_format
-from trainables.training.loop import Course, train
+from trainables.training.course import Course
+from trainables.training.loop import train
 from trainables.training.workbench import Workbench
 
 # B = samples in the batch, C = classes

@@ -16,7 +16,8 @@ from tests.unit.trainables.training.small_courses import separable_data, small_w
 from trainables.config import ModelConfig, ModelName
 from trainables.models import build_model
 from trainables.training.checkpoints import CheckpointFolder
-from trainables.training.loop import Course, train
+from trainables.training.course import Course
+from trainables.training.loop import train
 from trainables.training.workbench import Workbench
 
 # B = images, C = classes

@@ -37,7 +37,8 @@ from trainables.models import build_model
 from trainables.signals import TeacherSignal
 from trainables.teacher.live import LiveTeacher
 from trainables.teacher.online import OnlineTeacher
-from trainables.training.loop import Course, train
+from trainables.training.course import Course
+from trainables.training.loop import train
 from trainables.training.workbench import Workbench
 
 pytestmark = pytest.mark.gpu

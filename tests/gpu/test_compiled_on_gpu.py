@@ -11,7 +11,7 @@ from tests.gpu.compared_courses import assert_close, bench_on, resnet, run
 from tests.unit.trainables.training.small_courses import SHORT
 from trainables.config import CeConfig
 from trainables.slots.compiled_students import CompiledStudents, find_compiler
-from trainables.training.loop import Course
+from trainables.training.course import Course
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("exact")]
 

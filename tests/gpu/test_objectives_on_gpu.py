@@ -16,7 +16,7 @@ from trainables.config import ObjectiveBase, TrainingConfig, TrainingPrecision
 from trainables.config.objectives import AkdConfig, CtkdConfig, PskdConfig
 from trainables.data.splits import split_facts
 from trainables.training.checkpoints import CheckpointFolder
-from trainables.training.loop import Course
+from trainables.training.course import Course
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("exact")]
 

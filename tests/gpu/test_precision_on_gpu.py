@@ -24,7 +24,8 @@ from trainables.objectives import CeObjective
 from trainables.signals import Losses, Signals
 from trainables.slots.warm_state import WarmState
 from trainables.training import loop, precision
-from trainables.training.loop import Course, train
+from trainables.training.course import Course
+from trainables.training.loop import train
 from trainables.training.precision import TABLE_VERSION, DeviceKind, by_table, device_kind
 
 pytestmark = pytest.mark.gpu

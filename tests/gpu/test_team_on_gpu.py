@@ -13,7 +13,7 @@ from tests.gpu.tried import tried_device
 from tests.integration.ranks import keep, run_ranks
 from tests.unit.trainables.training.small_courses import SHORT, same_weights
 from trainables.config import CeConfig
-from trainables.training.loop import Course
+from trainables.training.course import Course
 from trainables.training.ranks import SOLO, DdpTeam, Team
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]

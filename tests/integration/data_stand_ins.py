@@ -22,7 +22,8 @@ from trainables.config import ModelConfig, ObjectiveBase, Precision, TrainingCon
 from trainables.data import TrainingData
 from trainables.data.splits import split_facts
 from trainables.models import build_model
-from trainables.training.loop import Course, TrainingResult, train
+from trainables.training.course import Course, TrainingResult
+from trainables.training.loop import train
 from trainables.training.workbench import Workbench
 
 CPU = torch.device("cpu")

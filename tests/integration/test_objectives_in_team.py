@@ -25,7 +25,8 @@ from trainables.config import Precision
 from trainables.config.objectives import CtkdConfig, PskdConfig
 from trainables.data.splits import split_facts
 from trainables.signals import Objective
-from trainables.training.loop import Course, train
+from trainables.training.course import Course
+from trainables.training.loop import train
 from trainables.training.objective_state import SharedTables
 from trainables.training.ranks import SOLO, DdpTeam, Team, average_gradients
 

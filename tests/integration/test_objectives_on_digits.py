@@ -25,7 +25,8 @@ from trainables.config import (
 from trainables.data import load_training
 from trainables.data.splits import split_facts
 from trainables.models import build_model
-from trainables.training.loop import Course, train
+from trainables.training.course import Course
+from trainables.training.loop import train
 from trainables.training.workbench import Workbench
 
 CROP = CropFlipStep(op="crop_flip", padding=1, flip_probability=0.0)

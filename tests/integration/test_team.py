@@ -29,7 +29,8 @@ from trainables.config import CeConfig, KdConfig, Precision
 from trainables.data.splits import split_facts
 from trainables.errors import CheckpointError, TrialFailed
 from trainables.training.checkpoints import CheckpointFolder
-from trainables.training.loop import Course, train
+from trainables.training.course import Course
+from trainables.training.loop import train
 from trainables.training.ranks import SOLO, DdpTeam, Team, any_rank
 from trainables.training.workbench import Workbench
 

@@ -12,7 +12,8 @@ import sys
 import torch
 from tests.unit.trainables.training.small_courses import SHORT, separable_data, small_workbench
 from trainables.config import CeConfig, ModelConfig
-from trainables.training.loop import Course, train
+from trainables.training.course import Course
+from trainables.training.loop import train
 from trainables.models import build_model
 
 torch.set_num_threads(1)

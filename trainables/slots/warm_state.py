@@ -30,9 +30,9 @@ from trainables.slots.lru_cache import LruCache
 from trainables.teacher.live import LiveTeacher
 from trainables.teacher.loading import online_teacher
 from trainables.teacher.online import OnlineTeacher
-from trainables.training.loop import Course
+from trainables.training.course import Course
+from trainables.training.loaded.teacher_answers import CacheBesideTeacher, Source
 from trainables.training.step_inputs import student_tap
-from trainables.training.teacher_answers import CacheBesideTeacher, Source
 from trainables.training.workbench import Workbench, render_budget
 
 MAX_WORKBENCHES = 4

@@ -35,7 +35,8 @@ from trainables.slots.warm_state import WarmState
 from trainables.teacher.loading import load_teacher
 from trainables.training.checkpoint_paths import kept_state
 from trainables.training.checkpoints import CheckpointFolder
-from trainables.training.loop import Course, train
+from trainables.training.course import Course
+from trainables.training.loop import train
 from trainables.training.precision import KEPT, Chosen
 from trainables.training.ranks import SOLO, Team, lost_a_rank, team_here
 

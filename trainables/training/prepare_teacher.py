@@ -1,4 +1,4 @@
-"""What a finished teacher is prepared with: parts beside it, trained by the one loop while it stays as it is."""
+"""What a finished teacher is prepared with: parts beside it that are trained by the one loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from trainables.seeds import derive_seed
 from trainables.teacher.loading import load_teacher
 from trainables.teacher.prepared import extended, part_digest
 from trainables.training.checkpoints import CheckpointFolder
-from trainables.training.loop import Course, train
+from trainables.training.course import Course
+from trainables.training.loop import train
 from trainables.training.workbench import Workbench
 
 

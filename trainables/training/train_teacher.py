@@ -40,7 +40,8 @@ from trainables.teacher.class_order import known_classes
 from trainables.teacher.loading import load_network, load_onnx, teacher_fingerprint
 from trainables.teacher.preprocessing import n_outputs, shown_as_trained
 from trainables.training.checkpoints import CheckpointFolder
-from trainables.training.loop import Course, train
+from trainables.training.course import Course
+from trainables.training.loop import train
 from trainables.training.workbench import Workbench
 
 

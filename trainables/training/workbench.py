@@ -19,8 +19,8 @@ from trainables.evaluation.features_worth import Shown, feature_figures
 from trainables.evaluation.metrics import answers, evaluate
 from trainables.signals import Mixing, TeacherSignal
 from trainables.tensors import to_device
-from trainables.training.shown_images import Room, ShownImages
-from trainables.training.teacher_answers import Source, TeacherAnswers, cache_of
+from trainables.training.loaded.shown_images import Room, ShownImages
+from trainables.training.loaded.teacher_answers import Source, TeacherAnswers, cache_of
 from trainables.views.normalise import normalise
 from trainables.views.rotation import quarter_turned, require_square
 

@@ -22,7 +22,7 @@ from tests.benchmarks.gpu.timed_steps import (
 )
 from tests.gpu.tried import tried_device
 from trainables.config import CeConfig, TrainingPrecision
-from trainables.training.loop import Course
+from trainables.training.course import Course
 
 BATCH: Final = 64
 TRAINED_S: Final = 4.0

@@ -27,7 +27,7 @@ from tests.gpu.tried import tried_device
 from trainables.config import CeConfig, TrainingPrecision
 from trainables.slots.compiled_students import CompiledStudents
 from trainables.tensors import memory_format
-from trainables.training.loop import Course
+from trainables.training.course import Course
 from trainables.training.optimisers import build_optimizer
 from trainables.training.precision import autocast, by_table
 from trainables.views.normalise import normalise

@@ -46,7 +46,7 @@ from trainables.teacher.autocast import AutocastTeacher
 from trainables.teacher.live import LiveTeacher
 from trainables.teacher.online import OnlineTeacher
 from trainables.tensors import to_device
-from trainables.training.loop import Course
+from trainables.training.course import Course
 from trainables.training.workbench import Workbench, render_budget
 
 # N = training samples, B = samples in the batch, C = classes

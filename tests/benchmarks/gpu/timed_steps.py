@@ -32,7 +32,8 @@ from trainables.config import (
 from trainables.data import ImageSplit, TrainingData
 from trainables.evaluation.profiling import device_name
 from trainables.models import build_model
-from trainables.training.loop import Course, train
+from trainables.training.course import Course
+from trainables.training.loop import train
 from trainables.training.workbench import Workbench, render_budget
 
 STUDENT: Final = ModelConfig(name=ModelName.RESNET8X4)

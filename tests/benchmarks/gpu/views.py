@@ -13,7 +13,7 @@ from tests.benchmarks.figures import Figure
 from tests.benchmarks.gpu.timed_steps import CROP, SIDE, calls_s, place, scale
 from tests.gpu.tried import tried_device
 from trainables.config import RandAugmentStep, Recipe
-from trainables.training.shown_images import RENDER_CHUNK
+from trainables.training.loaded.shown_images import RENDER_CHUNK
 from trainables.views.draw import draw
 from trainables.views.params import ViewParams
 from trainables.views.render import render

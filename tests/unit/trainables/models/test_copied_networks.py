@@ -15,7 +15,8 @@ from trainables.export.formats import check_export
 from trainables.models import check_logits
 from trainables.models.foreign.copies import copied
 from trainables.training import precision
-from trainables.training.loop import Course, train
+from trainables.training.course import Course
+from trainables.training.loop import train
 
 
 class Remembering(nn.Module):

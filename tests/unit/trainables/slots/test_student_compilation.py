@@ -20,7 +20,8 @@ from trainables.errors import ConfigError
 from trainables.models import build_model
 from trainables.slots import compiled_students
 from trainables.slots.compiled_students import CompiledStudents
-from trainables.training.loop import Course, train
+from trainables.training.course import Course
+from trainables.training.loop import train
 
 
 @pytest.fixture

@@ -35,7 +35,8 @@ from trainables.objectives import AkdObjective
 from trainables.signals import Signals
 from trainables.teacher.live import LiveTeacher
 from trainables.teacher.online import OnlineTeacher
-from trainables.training.loop import Course, train
+from trainables.training.course import Course
+from trainables.training.loop import train
 from trainables.training.ranks import Share
 from trainables.training.step_inputs import StepInputs
 from trainables.training.workbench import Workbench

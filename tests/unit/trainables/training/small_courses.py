@@ -17,7 +17,7 @@ from trainables.config import (
     ViewsConfig,
 )
 from trainables.data import ImageSplit, TrainingData
-from trainables.training.loop import Course
+from trainables.training.course import Course
 from trainables.training.workbench import Workbench
 
 CPU = torch.device("cpu")

@@ -37,7 +37,8 @@ from trainables.models.modes import evaluating
 from trainables.models.renormalised import renormalised
 from trainables.objectives.terms.divergences import confidence_B
 from trainables.signals import TeacherSignal
-from trainables.training.loop import Course, train
+from trainables.training.course import Course
+from trainables.training.loop import train
 from trainables.training.workbench import Workbench
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -32,7 +32,8 @@ from trainables.errors import CacheError
 from trainables.teacher.alignment_proof import prove_alignment
 from trainables.teacher.live import LiveTeacher
 from trainables.teacher.online import OnlineTeacher
-from trainables.training.loop import Course, train
+from trainables.training.course import Course
+from trainables.training.loop import train
 from trainables.training.workbench import Workbench
 
 pytestmark = pytest.mark.usefixtures("one_thread")

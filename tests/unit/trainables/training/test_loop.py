@@ -36,7 +36,8 @@ from trainables.data.splits import split_facts
 from trainables.errors import TrialFailed
 from trainables.training.checkpoint_paths import kept_state
 from trainables.training.checkpoints import CheckpointFolder
-from trainables.training.loop import Course, TrainingResult, train
+from trainables.training.course import Course, TrainingResult
+from trainables.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

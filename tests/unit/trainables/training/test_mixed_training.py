@@ -33,7 +33,8 @@ from trainables.data.splits import split_facts
 from trainables.objectives.terms.divergences import confidence_B
 from trainables.signals import TeacherSignal
 from trainables.teacher.alignment_proof import prove_alignment
-from trainables.training.loop import Course, train
+from trainables.training.course import Course
+from trainables.training.loop import train
 from trainables.training.workbench import Workbench
 from trainables.views.showing import show
 

@@ -33,8 +33,9 @@ from trainables.models.cosine import with_cosine_head
 from trainables.objectives import OBJECTIVES, build_objective
 from trainables.signals import Setting
 from trainables.training.checkpoints import CheckpointFolder
+from trainables.training.course import Course
 from trainables.training.fine_tuning import FineTuning
-from trainables.training.loop import Course, train
+from trainables.training.loop import train
 from trainables.training.objective_state import restore_state
 from trainables.training.ranks import SOLO, Solo, average_gradients
 from trainables.training.workbench import Workbench

@@ -38,7 +38,8 @@ from trainables.signals import Losses, Signals
 from trainables.slots.warm_state import WarmState
 from trainables.training import loop, precision
 from trainables.training.checkpoints import CheckpointFolder
-from trainables.training.loop import Course, train
+from trainables.training.course import Course
+from trainables.training.loop import train
 from trainables.training.precision import (
     TABLE,
     TABLE_VERSION,

@@ -29,9 +29,9 @@ from trainables.models.features.feature_map_logits import DenseLogits
 from trainables.models.modes import evaluating
 from trainables.signals import Signals
 from trainables.teacher.online import OnlineTeacher
+from trainables.training.loaded.teacher_answers import CacheBesideTeacher
 from trainables.training.ranks import Share
 from trainables.training.step_inputs import StepInputs, student_tap
-from trainables.training.teacher_answers import CacheBesideTeacher
 from trainables.training.workbench import Workbench
 
 # B = samples in the batch, C = classes, H, W = height and width

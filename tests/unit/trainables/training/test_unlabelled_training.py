@@ -50,7 +50,8 @@ from trainables.teacher.live import LiveTeacher
 from trainables.teacher.online import OnlineTeacher
 from trainables.training.batches import Batch, shared
 from trainables.training.checkpoints import CheckpointFolder
-from trainables.training.loop import Course, train
+from trainables.training.course import Course
+from trainables.training.loop import train
 from trainables.training.ranks import SOLO
 from trainables.training.step_inputs import StepInputs
 from trainables.training.workbench import Workbench

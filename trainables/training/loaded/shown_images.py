@@ -12,7 +12,7 @@ from torch import Tensor
 from trainables.config import ViewsConfig
 from trainables.data import ImageSplit
 from trainables.tensors import to_device
-from trainables.training.file_views import FileViews
+from trainables.training.loaded.file_views import FileViews
 from trainables.views.showing import SplitViews
 
 RENDER_CHUNK: Final = 2048
