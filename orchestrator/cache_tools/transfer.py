@@ -12,7 +12,7 @@ from orchestrator.cache_tools.target import CacheTarget
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.pipeline.cache_stage import cache_request
 from orchestrator.pipeline.context import quiet_run
-from orchestrator.pipeline.imported_teacher import imported_facts, keep_imported
+from orchestrator.pipeline.teachers.imported import imported_facts, keep_imported
 from orchestrator.terminal.console import Console
 from trainables.cache.format.disk_space import bytes_in_words
 from trainables.cache.format.manifest import read_manifest

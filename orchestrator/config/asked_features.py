@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.config.validation_messages import Problem
@@ -18,6 +18,13 @@ def asked_features(space: SpaceConfig) -> Mapping[str, tuple[str, ...]]:
             for bank in config.teacher_banks:
                 found.setdefault(bank, {}).update(dict.fromkeys(config.teacher_features))
     return {bank: tuple(names) for bank, names in found.items()}
+
+
+def asking_objectives(space: SpaceConfig, features: Iterable[str]) -> tuple[str, ...]:
+    """The objectives that ask for one of these features of the teacher, in the order of the space."""
+    wanted = set(features)
+    asking = (name for name, config in _corners(space) if wanted & set(config.teacher_features))
+    return tuple(dict.fromkeys(asking))
 
 
 def asks_classifier(space: SpaceConfig) -> bool:

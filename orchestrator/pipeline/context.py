@@ -192,23 +192,28 @@ class Run:
         """Whether some objective of the space asks for the weights of the teacher's last linear layer."""
         return asks_classifier(self.space)
 
+    @cached_property
+    def live_features(self) -> tuple[str, ...]:
+        """The teacher's features that objectives ask for and no cache keeps: it runs beside the student."""
+        config = self.experiment.cache
+        asked = {name for names in self.teacher_features.values() for name in names}
+        return tuple(sorted(name for name in asked if config.online or not config.is_kept(name)))
+
     def workbench(self, cache: CacheSummary | None, *, teacher: TeacherFacts | None = None) -> WorkbenchSpec:
-        """The workbench of all students of the run; the teacher is needed where it is online."""
-        config, online = self.experiment.cache, None
+        """The workbench of all students of the run; the teacher is needed where it is asked live."""
+        config = self.experiment.cache
         kept = None if teacher is None else self.kept(teacher)
-        if config.online and kept is not None:
-            online = OnlineSpec(
-                network=kept,
-                batch_size=config.batch_size,
-                autocast=config.autocast,
-            )
+        live = None
+        if kept is not None:
+            live = OnlineSpec(network=kept, batch_size=config.batch_size, autocast=config.autocast)
         return WorkbenchSpec(
             data=self.experiment.data,
             views=self.experiment.views,
             view_seed=self.view_seed,
             cache_uri=cache.uri if cache else None,
             cache_manifest=cache.manifest if cache else None,
-            online=online,
+            online=live if config.online else None,
+            beside=live if cache and self.live_features else None,
             checkpoints=str(self.out / "students"),
             start=self.start,
             code=self._students_code,
@@ -237,6 +242,7 @@ class Run:
                 "space": self.space.plain(),
                 "seed": experiment.seed,
                 **({"unlabelled": _learning(unlabelled)} if unlabelled else {}),
+                **({"features": self.experiment.cache.feature_facts} if self.teacher_features else {}),
                 **({"population": experiment.budget.trials} if is_population else {}),
             }
         )

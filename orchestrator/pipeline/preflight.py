@@ -17,10 +17,10 @@ from orchestrator.config.paths import tracking_uri
 from orchestrator.pipeline.cache_stage import require_cache_room
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.finished import file_stamp, teacher_stamp
-from orchestrator.pipeline.imported_teacher import read_imported
 from orchestrator.pipeline.preflight_networks import NetworkChecks, bounds_on_params
 from orchestrator.pipeline.teacher_stage import known_teacher, look_at_images
 from orchestrator.pipeline.teachers.ensemble import each_run, named
+from orchestrator.pipeline.teachers.imported import read_imported
 from orchestrator.pipeline.unlabelled_stage import keyed_data
 from orchestrator.terminal.console import Progress
 from orchestrator.terminal.masking import without_secrets

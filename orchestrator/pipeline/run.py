@@ -25,6 +25,7 @@ from orchestrator.pipeline.finalists import (
     test_stage,
 )
 from orchestrator.pipeline.finished import STAGE, run_key
+from orchestrator.pipeline.live_teacher import tell_live_teacher
 from orchestrator.pipeline.picking import require_search, search_stage_key, slots_are_needed
 from orchestrator.pipeline.preflight import preflight_stage
 from orchestrator.pipeline.results import RunResults, write_up
@@ -95,6 +96,7 @@ def _stages(run: Run, recorder: MlflowRecorder) -> Summary:
     search = run.search_key(teacher, cache_identity(run, teacher))
     over = run.ledger.finished(STAGE, run_key(run.loaded, run.ledger)) is not None
     cache = cache_stage(run, teacher, needed=not over and slots_are_needed(run, search))
+    tell_live_teacher(run, teacher)
     workbench = run.workbench(cache, teacher=teacher)
     _search_stage(run, workbench, search)
     records = run.ledger.trials(search=search, role=Role.SEARCH)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.pipeline.context import Run
-from orchestrator.pipeline.imported_teacher import imported_facts, read_imported
 from orchestrator.pipeline.teachers.ensemble import ensemble_stage, recorded_ensemble
+from orchestrator.pipeline.teachers.imported import imported_facts, read_imported
 from orchestrator.pipeline.unlabelled_stage import (
     keyed_data,
     recorded_unlabelled,

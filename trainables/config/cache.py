@@ -130,6 +130,11 @@ class CacheConfig(Config):
                 kept[bank] = tuple(dict.fromkeys(own))
         return kept
 
+    @property
+    def feature_facts(self) -> list[str]:
+        """What of the cache decides how a student hears features: their precision, and which are kept."""
+        return [self.feature_precision.value, *sorted(self.named_features)]
+
     def is_kept(self, feature: str) -> bool:
         """Whether a feature that an objective asks for is kept."""
         return feature in self.named_features or not is_whole_map(feature)

@@ -183,15 +183,20 @@ class _Run:
         metrics["train/images_per_s"] = sum(len(batch.rows_B) for batch in batches) / (
             time.perf_counter() - began
         )
-        metrics.update(self.course.costs)
-        varying = self.course.objective.varying(epoch, self.course.training.epochs)
-        metrics.update({f"train/{name}": value for name, value in varying.items()})
+        metrics.update(self._told(epoch))
         self._settle()
         self._select(epoch, metrics)
         metrics["seconds"] = time.perf_counter() - began
         self.epoch = epoch
         self.history.append(metrics)
         return metrics
+
+    def _told(self, epoch: int) -> dict[str, float]:
+        """What is known of an epoch without its steps: costs, what varied, how long a live teacher took."""
+        live_s = self.workbench.said.take_live_s()
+        varying = self.course.objective.varying(epoch, self.course.training.epochs)
+        told = {f"train/{name}": value for name, value in varying.items()}
+        return {**self.course.costs, **told, **({"train/teacher_seconds": live_s} if live_s > 0 else {})}
 
     def _settle(self) -> None:
         """Make common to the ranks what each of them has kept of its own shares."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -50,6 +51,7 @@ class TeacherAnswers:
         self._signals: dict[tuple[str, int], TeacherSignal] = {}
         self._features: dict[tuple[str, int, str], Tensor] = {}
         self._free_bytes = budget_bytes
+        self._live_s = 0.0
 
     @property
     def held_bytes(self) -> int:
@@ -82,12 +84,18 @@ class TeacherAnswers:
         missing = tuple(name for name in features if name not in kept)
         if not missing:
             return signal
-        beside = self._require_beside(missing)
+        beside, began = self._require_beside(missing), time.perf_counter()
         if images_BCHW is None:
             live = beside.signal(bank, view, rows_B, missing)
         else:
             live = beside.signal_about(images_BCHW, rows_B, missing)
+        self._live_s += time.perf_counter() - began
         return replace(signal, features={**signal.features, **self._here(live).features})
+
+    def take_live_s(self) -> float:
+        """Seconds that the teacher beside the student took since this was last asked; 0 where it was not."""
+        taken, self._live_s = self._live_s, 0.0
+        return taken
 
     def shapes(self, bank: str, features: tuple[str, ...]) -> Mapping[str, tuple[int, ...]]:
         """By name, the shape of one sample's feature of the teacher.

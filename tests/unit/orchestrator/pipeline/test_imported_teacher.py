@@ -9,7 +9,7 @@ import pytest
 from orchestrator.config.loading import LoadedExperiment, load_experiment
 from orchestrator.config.paths import imported_file
 from orchestrator.pipeline.finished import run_key
-from orchestrator.pipeline.imported_teacher import imported_facts, keep_imported, read_imported
+from orchestrator.pipeline.teachers.imported import imported_facts, keep_imported, read_imported
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.students_table import students_table
 from orchestrator.records.summary import Summary, TeacherFigures

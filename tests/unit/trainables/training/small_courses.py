@@ -28,7 +28,7 @@ VIEWS = ViewsConfig(
     strong=BankConfig(recipe=(CROP, RandAugmentStep(op="randaugment")), views=2),
 )
 SHORT = TrainingConfig(epochs=5, batch_size=8, lr=0.05, checkpoint_every=2)
-TIMINGS = ("seconds", "train/images_per_s")
+TIMINGS = ("seconds", "train/images_per_s", "train/teacher_seconds")
 
 
 def separable_split(n: int, *, seed: int, shift: int = 0) -> ImageSplit:
