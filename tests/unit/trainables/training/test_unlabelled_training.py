@@ -39,6 +39,7 @@ from trainables.config import (
     TrainingPrecision,
     ViewsConfig,
 )
+from trainables.config.cache import FeaturePrecision
 from trainables.config.data import UnlabelledConfig
 from trainables.config.views import MixupStep
 from trainables.data import TrainingData, load_training
@@ -77,7 +78,7 @@ def cache_of(folder: Path, data: TrainingData, views: ViewsConfig = VIEWS) -> Ti
     tiny = TinyCache(
         folder, data, small_student(seed=9), split_facts(data), views=views, precision=Precision.FP32
     )
-    tiny = tiny.but(batch_size=1, features=EMBEDDED)
+    tiny = tiny.but(batch_size=1, features=EMBEDDED, feature_precision=FeaturePrecision.FP32)
     tiny.build(tuple(bank for bank in ("weak", "strong") if bank == "weak" or views is VIEWS))
     return tiny
 
