@@ -146,12 +146,12 @@ class Setting:
     """What an objective with a state of its own is made for."""
 
     n_samples: int
-    """Of the training split."""
+    """Of the training split, and of the unlabelled images behind it where the objective learns from them."""
     n_classes: int
     epochs: int
     """Of the whole course."""
     labels_N: Tensor | None = None
-    """int64, on the CPU: of the training split by row, for objectives with a table of its samples."""
+    """int64, on the CPU: of these by row, -1 of the unlabelled, for objectives with a table of them."""
     student_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """By name, the shape of one sample's student feature: (D,), (C, H, W) or (P, D)."""
     teacher_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

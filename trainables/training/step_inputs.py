@@ -124,11 +124,14 @@ class StepInputs:
         """
         config, workbench = self._config, self._workbench
         heard = config.teacher_features if config.teacher_banks else ()
+        # Unlabelled images stand behind the training split, in the rows of a batch too.
+        learns_from_all = hears_unlabelled(config, workbench.data)
+        labels_N = workbench.labels_N if learns_from_all else workbench.data.train.labels
         return Setting(
-            n_samples=workbench.n_train,
+            n_samples=len(labels_N),
             n_classes=len(workbench.data.classes),
             epochs=epochs,
-            labels_N=workbench.data.train.labels.cpu(),
+            labels_N=labels_N.cpu(),
             student_shapes=self._tap.shapes if self._tap else {},
             teacher_shapes=workbench.said.shapes(config.teacher_banks[0], heard) if heard else {},
             classifier=workbench.said.classifier() if Need.TEACHER_CLASSIFIER in self._needed else None,

@@ -44,6 +44,8 @@ def tiny_teacher(seed: int = 0) -> nn.Module:
 
 EMBEDDED: dict[str, tuple[str, ...]] = {"weak": ("embedding",), "strong": ("embedding",)}
 """The embedding of both banks."""
+JUDGED: dict[str, tuple[str, ...]] = {**EMBEDDED, "teacher": ("classifier",)}
+"""And the teacher's last linear layer."""
 
 VIEWS = ViewsConfig(
     weak=BankConfig(recipe=(CropFlipStep(op="crop_flip", padding=1),), views=2),

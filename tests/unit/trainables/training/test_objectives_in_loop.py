@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unit.trainables.cache.tiny_caches import EMBEDDED, TinyCache
+from tests.unit.trainables.cache.tiny_caches import JUDGED, TinyCache
 from tests.unit.trainables.objective_variants import VARIANTS, averaging_student, student_for
 from tests.unit.trainables.training.small_courses import (
     SHORT,
@@ -54,7 +54,7 @@ class Lost(Exception):
 def workbench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     data = separable_data()
     teacher, folder = small_student(seed=9), tmp_path_factory.mktemp("lab")
-    tiny = TinyCache(folder, data, teacher, split_facts(data), views=VIEWS, features=EMBEDDED)
+    tiny = TinyCache(folder, data, teacher, split_facts(data), views=VIEWS, features=JUDGED)
     tiny.build()
     return small_workbench(tiny.data, cache=tiny.open())
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.unit.trainables.cache.tiny_caches import EMBEDDED, TinyCache
+from tests.unit.trainables.cache.tiny_caches import JUDGED, TinyCache
 from tests.unit.trainables.data.image_folders import config_of, picture, write_folder
 from tests.unit.trainables.objective_variants import VARIANTS, student_for
 from tests.unit.trainables.training.small_courses import (
@@ -39,6 +39,7 @@ from trainables.config import (
     TrainingPrecision,
     ViewsConfig,
 )
+from trainables.config.cache import FeaturePrecision
 from trainables.config.data import UnlabelledConfig
 from trainables.config.views import MixupStep
 from trainables.data import TrainingData, load_training
@@ -77,7 +78,7 @@ def cache_of(folder: Path, data: TrainingData, views: ViewsConfig = VIEWS) -> Ti
     tiny = TinyCache(
         folder, data, small_student(seed=9), split_facts(data), views=views, precision=Precision.FP32
     )
-    tiny = tiny.but(batch_size=1, features=EMBEDDED)
+    tiny = tiny.but(batch_size=1, features=JUDGED, feature_precision=FeaturePrecision.FP32)
     tiny.build(tuple(bank for bank in ("weak", "strong") if bank == "weak" or views is VIEWS))
     return tiny
 
