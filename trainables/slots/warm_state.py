@@ -27,6 +27,7 @@ from trainables.seeds import derive_seed
 from trainables.slots.agreed_measurements import Agree, AgreedMeasurements, decide_alone, shape_digest
 from trainables.slots.compiled_students import CompiledStudents
 from trainables.slots.lru_cache import LruCache
+from trainables.teacher.cache_request import stated_features
 from trainables.teacher.live import LiveTeacher
 from trainables.teacher.loading import online_teacher
 from trainables.teacher.online import OnlineTeacher
@@ -157,5 +158,6 @@ class WarmState:
             seed=spec.view_seed,
             batch_size=teacher.batch_size,
             device=self._device,
+            stated=stated_features(teacher.network),
         )
         return OnlineTeacher(live, spec.views)
