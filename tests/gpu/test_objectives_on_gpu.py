@@ -9,9 +9,15 @@ import pytest
 import torch
 
 from tests.gpu.compared_courses import Lost, assert_close, assert_same, bench_on, run
-from tests.unit.trainables.cache.tiny_caches import EMBEDDED, TinyCache
-from tests.unit.trainables.objective_variants import VARIANTS, student_for
-from tests.unit.trainables.training.small_courses import CPU, SHORT, VIEWS, separable_data, small_student
+from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.objective_variants import (
+    TAUGHT_BANKS,
+    VARIANTS,
+    student_for,
+    taught_features,
+    variants_teacher,
+)
+from tests.unit.trainables.training.small_courses import CPU, SHORT, VIEWS, separable_data
 from trainables.config import ObjectiveBase, TrainingConfig, TrainingPrecision
 from trainables.config.objectives import AkdConfig, CtkdConfig, PskdConfig
 from trainables.data.splits import split_facts
@@ -34,8 +40,10 @@ STATEFUL: dict[str, ObjectiveBase] = {
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyCache:
     data, folder = separable_data(), tmp_path_factory.mktemp("lab")
-    tiny = TinyCache(folder, data, small_student(seed=9), split_facts(data), views=VIEWS, features=EMBEDDED)
-    tiny.build()
+    tiny = TinyCache(
+        folder, data, variants_teacher(), split_facts(data), views=VIEWS, features=taught_features()
+    )
+    tiny.build(TAUGHT_BANKS)
     return tiny
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
@@ -15,19 +17,24 @@ from trainables.config import (
     Need,
     ObjectiveBase,
 )
-from trainables.config.objective_base import EMBEDDING
-from trainables.config.objectives import CtkdConfig, DeitConfig
+from trainables.config.objective_base import EMBEDDING, ROTATED, Preparation
+from trainables.config.objectives import AtConfig, CtkdConfig, DeitConfig, SpConfig
 from trainables.config.representation.inputs import DISTILLATION_LOGITS
 from trainables.models import build_model
 from trainables.models.cosine import with_cosine_head
-from trainables.models.small import convnet
+from trainables.teacher.prepared import extended
 
+TEACHER_WIDTH = 32
+"""Numbers in the embedding of `variants_teacher`."""
+TAUGHT_BANKS = ("weak", "strong", *ROTATED[1:])
 VARIANTS: dict[str, ObjectiveBase] = {
     **{name: config() for name, config in OBJECTIVE_CONFIGS.items()},
     "lskd": KdConfig(standardise=True, temperature=2.0, kd_weight=9.0),
     "mlld per sample": MlldConfig(mask="per_sample", standardise=True),
     **{f"crld {base}": CrldConfig(base=base, weak_threshold=0.4) for base in ("dkd", "dist", "mlld")},
     "ctkd dkd": CtkdConfig(base="dkd"),
+    "sp on maps": SpConfig(on="map", kd_weight=1.0),
+    "at by length": AtConfig(form="norm", at_weight=10.0, stages="2,3"),
     "deit soft": DeitConfig(form="soft", ce_weight=0.9, distillation_weight=0.1),
 }
 
@@ -47,10 +54,33 @@ def averaging_student() -> nn.Module:
 
 
 def staged_network(width: int = 4, *, seed: int = 0, n_classes: int = 3) -> nn.Module:
-    """A network with three sizes of maps: of a grey 8x8 image 8x8, 4x4 and 2x2 places."""
+    """A residual network of three stages: maps of a grey 8x8 image have 8x8, 4x4 and 2x2 places."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return convnet(n_classes, 1, width)
+        return build_model(
+            ModelConfig(name=ModelName.RESNET8, width=width), n_classes=n_classes, in_channels=1
+        )
+
+
+def variants_teacher(seed: int = 9) -> nn.Module:
+    """A teacher with all that the variants ask for: stages, an embedding of 32, and prepared parts."""
+    teacher = staged_network(TEACHER_WIDTH // 4, seed=seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        kinds = (Preparation.SS_HEAD, Preparation.BRANCHES)
+        return extended(teacher, kinds, n_classes=3, input_shape=(1, 8, 8)).eval()
+
+
+def taught_features(objectives: Iterable[ObjectiveBase] = ()) -> dict[str, tuple[str, ...]]:
+    """What objectives, all variants by default, ask of a teacher that is cached: features by bank."""
+    asked = [
+        (bank, feature)
+        for objective in objectives or VARIANTS.values()
+        for bank in objective.teacher_banks
+        for feature in objective.teacher_features
+    ]
+    banks = {bank: tuple(dict.fromkeys(name for of, name in asked if of == bank)) for bank, _ in asked}
+    return {**banks, "teacher": ("classifier",)}
 
 
 def student_with_distillation_token(n_classes: int = 3, **sizes: int) -> nn.Module:
@@ -68,7 +98,7 @@ def student_for(objective: ObjectiveBase) -> nn.Module:
     if Need.COSINE_HEAD in objective.needed:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            return with_cosine_head(averaging_student(), 256, 3)
+            return with_cosine_head(averaging_student(), TEACHER_WIDTH, 3)
     if DISTILLATION_LOGITS in objective.student_features:
         return student_with_distillation_token()
     if set(objective.student_features) - {EMBEDDING}:

@@ -12,15 +12,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unit.trainables.cache.tiny_caches import JUDGED, TinyCache
-from tests.unit.trainables.objective_variants import VARIANTS, averaging_student, student_for
+from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.objective_variants import (
+    TAUGHT_BANKS,
+    VARIANTS,
+    averaging_student,
+    student_for,
+    taught_features,
+    variants_teacher,
+)
 from tests.unit.trainables.training.small_courses import (
     SHORT,
     VIEWS,
     same_weights,
     separable_data,
     small_course,
-    small_student,
     small_workbench,
     untimed,
     weights_of,
@@ -53,9 +59,9 @@ class Lost(Exception):
 @pytest.fixture(scope="module")
 def workbench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     data = separable_data()
-    teacher, folder = small_student(seed=9), tmp_path_factory.mktemp("lab")
-    tiny = TinyCache(folder, data, teacher, split_facts(data), views=VIEWS, features=JUDGED)
-    tiny.build()
+    teacher, folder = variants_teacher(), tmp_path_factory.mktemp("lab")
+    tiny = TinyCache(folder, data, teacher, split_facts(data), views=VIEWS, features=taught_features())
+    tiny.build(TAUGHT_BANKS)
     return small_workbench(tiny.data, cache=tiny.open())
 
 
@@ -155,7 +161,7 @@ def test_a_balanced_epoch_trains_and_is_the_same_again(workbench: Workbench) -> 
 
 def test_a_student_without_the_teachers_width_fails_with_the_width_to_set(workbench: Workbench) -> None:
     course = replace(course_of(CbdConfig(), training=ONE), model=with_cosine_head(averaging_student(), 5, 3))
-    with pytest.raises(TrialFailed, match=r"set student\.cosine_head to 256"):
+    with pytest.raises(TrialFailed, match=r"set student\.cosine_head to 32"):
         train(course, workbench, on_epoch=lambda *_: None)
 
 

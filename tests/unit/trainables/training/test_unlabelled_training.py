@@ -11,9 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.unit.trainables.cache.tiny_caches import JUDGED, TinyCache
+from tests.unit.trainables.cache.tiny_caches import TinyCache
 from tests.unit.trainables.data.image_folders import config_of, picture, write_folder
-from tests.unit.trainables.objective_variants import VARIANTS, student_for
+from tests.unit.trainables.objective_variants import (
+    TAUGHT_BANKS,
+    VARIANTS,
+    student_for,
+    taught_features,
+    variants_teacher,
+)
 from tests.unit.trainables.training.small_courses import (
     CPU,
     SHORT,
@@ -76,10 +82,12 @@ def beside(data: TrainingData | None = None, **config: Any) -> TrainingData:
 def cache_of(folder: Path, data: TrainingData, views: ViewsConfig = VIEWS) -> TinyCache:
     """Asked about one sample at a time, so that no batch can make the teacher's sums differ."""
     tiny = TinyCache(
-        folder, data, small_student(seed=9), split_facts(data), views=views, precision=Precision.FP32
+        folder, data, variants_teacher(), split_facts(data), views=views, precision=Precision.FP32
     )
-    tiny = tiny.but(batch_size=1, features=JUDGED, feature_precision=FeaturePrecision.FP32)
-    tiny.build(tuple(bank for bank in ("weak", "strong") if bank == "weak" or views is VIEWS))
+    banks = TAUGHT_BANKS if views is VIEWS else ("weak",)
+    features = {bank: names for bank, names in taught_features().items() if bank in (*banks, "teacher")}
+    tiny = tiny.but(batch_size=1, features=features, feature_precision=FeaturePrecision.FP32)
+    tiny.build(banks)
     return tiny
 
 
@@ -117,7 +125,7 @@ def test_cached_training_is_online_training_bit_for_bit(cached: TinyCache, name:
 
 def test_the_teacher_makes_a_difference(cached: TinyCache) -> None:
     """Without this, the tests above could pass with a teacher that nobody hears."""
-    other = cached.but(teacher=small_student(seed=10))
+    other = cached.but(teacher=variants_teacher(seed=10))
     heard = trained(bench(cached), KdConfig())[0]
     assert not same_weights(heard, trained(bench(other, cache=online(other)), KdConfig())[0])
 
