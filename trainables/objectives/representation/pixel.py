@@ -81,7 +81,9 @@ class PixelObjective(StatefulObjective[PixelConfig]):
 class SuperResolution(nn.Module):
     """Conv1x1 without bias, PixelShuffle(s), PReLU with a slope a channel, cut to the image's size.
 
-    s is the smallest whole number by which a map becomes at least as high and wide as the image.
+    s is the smallest whole number by which a map becomes at least as high and wide as the image. What is cut
+    off is a pixel or so at the paper's sizes. Where it is much, as of a map of 6 for an image of 8, positions
+    of the map and of the image part ways: a `resolution` that divides the image's size avoids it.
     """
 
     def __init__(self, map_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> None:
