@@ -278,3 +278,44 @@ def test_copies_that_nobody_uses_are_cleaned(tmp_path: Path, monkeypatch: pytest
     assert copy.exists()
     assert "1 of 1 copies removed, 1.0 kB" in cache("gc", "--unused-days", "0").output
     assert not copy.exists()
+
+
+CONVNET = "teacher: {model: {name: convnet, width: 8}, training: {epochs: 1}}"
+
+
+def test_a_plan_tells_of_each_part_and_of_maps_that_are_not_kept(file: str) -> None:
+    Path(file).write_text(Path(file).read_text().replace("teacher: {imported: true}", CONVNET))
+    plan = told("plan", file, "--space", "fitnet")
+    assert [(part["bank"], part["part"], part["rows"]) for part in plan["parts"]] == [("weak", "logits", 120)]
+    (wished,) = plan["not_kept"]
+    assert (wished["bank"], wished["part"], wished["rows_to_compute"]) == ("weak", "stage2", 120)
+    channels, height, width = wished["shape"]
+    assert 0 < wished["bytes_to_write"] - 120 * channels * height * width * 2 < 10_000
+    shown = cache("plan", file, "--space", "fitnet").output
+    assert "the teacher runs beside the student for them" in " ".join(shown.split())
+
+    settings = (
+        Path(file).read_text().replace("{rows_per_shard: 50}", "{rows_per_shard: 50, features: [stage2]}")
+    )
+    Path(file).write_text(settings)
+    named = told("plan", file, "--space", "fitnet")
+    assert [part["part"] for part in named["parts"]] == ["logits", "stage2"]
+    assert named["not_kept"] == []
+    assert named["bytes_to_write"] > plan["bytes_to_write"] + 120 * channels * height * width * 2
+    assert named["rows_to_compute"] == 120  # logits and map are one answer
+
+
+def test_a_plan_refuses_maps_that_the_disk_cannot_hold(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = Path(file).read_text().replace("teacher: {imported: true}", CONVNET)
+    Path(file).write_text(text)
+    room = told("plan", file, "--space", "fitnet")["bytes_to_write"] + 20_000
+    monkeypatch.setattr(Place, "free_bytes", lambda _: room)
+    told("plan", file, "--space", "fitnet")
+    Path(file).write_text(text.replace("{rows_per_shard: 50}", "{rows_per_shard: 50, features: [stage1]}"))
+    assert "free some space" in refused(CacheError, "plan", file, "--space", "fitnet")
+
+
+def test_a_feature_that_the_teacher_does_not_have_is_refused_with_those_it_has(file: str) -> None:
+    text = Path(file).read_text().replace("teacher: {imported: true}", CONVNET)
+    Path(file).write_text(text.replace("{rows_per_shard: 50}", "{features: [stage9]}"))
+    assert "has no feature 'stage9'; it has" in refused(CacheError, "plan", file)

@@ -199,7 +199,9 @@ def test_it_has_no_embedding(data: TrainingData, file: Path, tmp_path: Path) -> 
     asked = cache_of(facts, kept, tmp_path, data).with_overrides(cache=CacheConfig(embedding=True))
     place = open_place(asked.uri)
     claim_folder(place, asked.origin)
-    with pytest.raises(CacheError, match=r"no embedding .* ONNX file; set cache\.embedding to false"):
+    with pytest.raises(
+        CacheError, match=r"no features that could be kept \(embedding\), since its network is an ONNX file"
+    ):
         build_cache(asked, progress=lambda *_: None)
 
 
