@@ -31,13 +31,16 @@ from trainables.config import (
     Split,
     TrainingConfig,
     TrialSpec,
+    ViewsConfig,
 )
 from trainables.config import Role as StudentRole
+from trainables.config.metrics import RankBy
 from trainables.data import ImageSplit, TrainingData, load_test, load_training
 from trainables.errors import CheckpointError, ConfigError, StillhouseError
 from trainables.evaluation.metrics import answers, evaluate
 from trainables.models import build_model
 from trainables.models.weights import load_weights, save_weights
+from trainables.training.workbench import Workbench
 
 CPU = torch.device("cpu")
 CHAMPION = "f1-1"
@@ -71,7 +74,14 @@ def trained(config: ModelConfig, data: TrainingData, *, steps: int) -> nn.Module
     return network
 
 
-def add_student(out: Path, trial: str, checkpoint: Path | None, *, status: str = "completed") -> None:
+def add_student(
+    out: Path,
+    trial: str,
+    checkpoint: Path | None,
+    *,
+    status: str = "completed",
+    rank_by: RankBy = RankBy.ACCURACY,
+) -> None:
     spec = TrialSpec(
         trial_id=trial,
         role=StudentRole.FINALIST,
@@ -79,6 +89,7 @@ def add_student(out: Path, trial: str, checkpoint: Path | None, *, status: str =
         student=STUDENT,
         training=TrainingConfig(epochs=1),
         seed=1,
+        rank_by=rank_by,
     )
     ledger = Ledger(out)
     ledger.append(
@@ -184,6 +195,27 @@ def test_figures_are_those_of_the_kept_weights_and_agreement_is_with_the_teacher
     assert found["agreement"] == pytest.approx(float((classes[0] == classes[1]).double().mean()))
     assert 0.2 < found["agreement"] < 1
     assert found["faithfulness"] is None
+
+
+@pytest.mark.parametrize("by", [RankBy.KNN_ACCURACY, RankBy.PROBE_ACCURACY])
+def test_a_student_that_features_ranked_is_shown_by_them_too(file: str, by: RankBy) -> None:
+    out = Path(file).parent / "out"
+    checkpoint = out / "students" / OTHER / "best.safetensors"
+    add_student(out, "r1", checkpoint, rank_by=by)
+    found, data = told(file, "--trial", "r1"), load_training(DATA)
+    assert found["rank_by"] == by
+    workbench = Workbench(data, ViewsConfig(), view_seed=0, device=CPU)
+    for who, model in (
+        ("student", network(file, STUDENT, f"out/students/{OTHER}/best.safetensors")),
+        ("teacher", network(file, TEACHER, "teacher.safetensors")),
+    ):
+        expected = workbench.features_worth(model, by, data.selection, batch_size=512)
+        assert {by.value: found[who]["ranked"]} == expected
+    shown = asked(file, "--trial", "r1").output
+    assert f"{by.label}, %" in shown
+    usual = told(file, "--trial", OTHER)
+    assert "rank_by" not in usual
+    assert "ranked" not in usual["student"]
 
 
 def test_faithfulness_adds_a_row_for_each_radius_and_the_images_themselves(file: str) -> None:

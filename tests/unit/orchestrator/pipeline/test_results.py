@@ -67,6 +67,47 @@ def outcome_of(finalist: TrialRecord, control: TrialRecord, costs: StudentCosts)
     )
 
 
+def test_what_is_written_of_a_champion_is_the_figure_that_ranked_it_and_its_own_answers(
+    pair: tuple[TrialRecord, TrialRecord], tmp_path: Path
+) -> None:
+    ranked = [
+        record.model_copy(
+            update={
+                "spec": {**record.spec, "rank_by": "knn_accuracy"},
+                "best": {**record.best, "selection/knn_accuracy": knn},
+            }
+        )
+        for record, knn in zip(pair, (0.75, 0.65), strict=True)
+    ]
+    finalist, control = ranked
+    results = replace(
+        outcome_of(finalist, control, NEW),
+        tested={
+            finalist.trial: {"accuracy": 0.1, "knn_accuracy": 0.7},
+            control.trial: {"accuracy": 0.9, "knn_accuracy": 0.6},
+        },
+    )
+    assert results.champion_metrics() == {
+        "selection_knn_accuracy_mean": 0.75,
+        "test_knn_accuracy_mean": 0.7,
+        "selection_knn_accuracy": 0.75,
+        "test_knn_accuracy": 0.7,
+        "selection_accuracy_mean": 0.9,
+        "test_accuracy_mean": 0.1,
+        "selection_accuracy": 0.9,
+        "test_accuracy": 0.1,
+    }
+    ledger = Ledger(tmp_path)
+    recorder = recorded(results, ledger)
+    ledger.close()
+    (own, _) = (figures for _, figures, *_ in recorder.written)
+    assert (own["test_knn_acc"], own["test_acc"]) == (0.7, 0.1)
+    assert own["gain_over_control"] == pytest.approx(0.1)
+    (parent,) = recorder.parent
+    assert (parent["champion_knn_acc"], parent["champion_test_knn_acc"]) == (0.75, 0.7)
+    assert "champion_acc" not in parent
+
+
 @pytest.fixture
 def pair(make_record: Callable[..., TrialRecord]) -> tuple[TrialRecord, TrialRecord]:
     """A finalist and its control, with the same seed."""

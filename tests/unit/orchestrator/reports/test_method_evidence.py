@@ -15,6 +15,7 @@ from orchestrator.records.events import EpochEnded, StageEvent, TrialEnded, Tria
 from orchestrator.records.ledger import Ledger
 from orchestrator.reports.method_evidence import Evidence, SearchEvidence, evidence_of
 from orchestrator.reports.methods_page import Chapter, facts_of, methods_page, read_steps
+from trainables.config.metrics import RankBy
 from trainables.errors import StillhouseError
 
 SEEDS = (11, 12, 13, 14)
@@ -57,10 +58,12 @@ def student(
     failure: str | None = None,
     lr: float = 0.1,
     accuracy: float = 0.5,
+    rank_by: str = "accuracy",
 ) -> str:
     parameters = parameters or {}
     trial = "-".join(map(str, (search, objective, *parameters.values(), seed)))
     spec = {"seed": seed, "objective": {"name": objective}, "student": network or {"name": "mlp"}}
+    spec |= {} if rank_by == "accuracy" else {"rank_by": rank_by}
     ledger.append(
         TrialStarted(
             trial=trial,
@@ -73,6 +76,7 @@ def student(
         )
     )
     metrics = {"selection/accuracy": accuracy, "seconds": SECONDS.get(objective, 1.0)}
+    metrics |= {f"selection/{rank_by}": accuracy}
     ledger.append(EpochEnded(trial=trial, epoch=1, metrics=metrics))
     ledger.append(
         TrialEnded(
@@ -116,6 +120,35 @@ def test_means_intervals_and_paired_differences_are_those_of_scipy(ledger: Ledge
                 assert (difference.low, difference.high) == pytest.approx((paired.low, paired.high))
         assert mine.epoch_over_ce == pytest.approx(SECONDS[name] / SECONDS["ce"])
         assert (mine.agreement, mine.ece) == pytest.approx((75.0, 5.0))
+
+
+def test_a_search_is_compared_by_the_figure_that_ranked_it_and_with_none_that_another_ranked(
+    tmp_path: Path,
+) -> None:
+    ledger = Ledger(tmp_path)
+    for search, by in (("plain", "accuracy"), ("features", "knn_accuracy")):
+        tested: dict[str, dict[str, float]] = {}
+        for name, knn, own in (("ce", 0.6, 0.9), ("kd", 0.65, 0.95), ("simreg", 0.8, 0.1)):
+            if (search, name) == ("features", "kd"):
+                continue
+            role = "baseline" if name == "ce" else "finalist"
+            for seed in SEEDS[:2]:
+                trial = student(ledger, search, name, role, seed, rank_by=by)
+                figures = {"accuracy": own + seed / 1e4, "ece": 0.1}
+                tested[trial] = figures if by == "accuracy" else {**figures, "knn_accuracy": knn + seed / 1e4}
+        ledger.append(StageEvent(stage="test", key=search, status="finished", seconds=1.0, result=tested))
+    plain, features = evidence_of(ledger)
+    assert (plain.rank_by, features.rank_by) == (RankBy.ACCURACY, RankBy.KNN_ACCURACY)
+    judged = of(features, "simreg")
+    assert judged.mean == pytest.approx(80 + 0.115)
+    assert judged.over_ce is not None
+    assert judged.over_ce.mean == pytest.approx(20.0)
+    assert judged.over_kd is None  # KD was ranked by its own answers
+    assert of(plain, "simreg").mean == pytest.approx(10 + 0.115)
+    page = methods_page([Chapter("F.", [plain, features])], title="T", command="c", steps={})
+    (heading,) = [line for line in page.splitlines() if "judged by" in line]
+    assert heading.startswith("## simreg")
+    assert heading.endswith(", judged by kNN accuracy")
 
 
 def test_the_page_says_what_is_significant_what_is_not_and_what_loses_to_kd(ledger: Ledger) -> None:
