@@ -84,7 +84,7 @@ def prepare_teacher(
     path = Path(request.folder) / f"{request.kind}.safetensors"
     save_weights(part, path, {"teacher": request.fingerprint, "kind": request.kind.value})
     files.drop_state()  # not before: whoever is killed in between goes on from the state
-    return PreparedPart(kind=request.kind, weights=str(path), digest=part_digest(part, request.kind))
+    return PreparedPart(kind=request.kind, weights=str(path), sha256=part_digest(part, request.kind))
 
 
 def _beside(request: PreparationRequest, data: TrainingData) -> Extended:

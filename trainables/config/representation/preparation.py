@@ -38,7 +38,7 @@ class PreparedPart(Config):
 
     kind: Preparation
     weights: str = Field(description="file with its weights, on every node")
-    digest: str = Field(description="sha256 of its layers and their weights")
+    sha256: str = Field(description="of its kind, and of its weights and their shapes")
     branch_depth: int = Field(BRANCH_DEPTH, ge=1, description="of kind branches")
 
     def gives(self, feature: str) -> bool:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -48,13 +47,11 @@ class Extended(nn.Module):
         # First, so that the last classifier that is listed is the network's own.
         self.parts = nn.ModuleDict({name: extra.part for name, extra in extras.items()})
         self.base = tap.network
-        self.points: Mapping[str, Point] = MappingProxyType(
-            {
-                feature: Point(f"parts.{name}.{path}".rstrip("."))
-                for name, extra in extras.items()
-                for feature, path in extra.gives.items()
-            }
-        )
+        self.points = {
+            feature: Point(f"parts.{name}.{path}".rstrip("."))
+            for name, extra in extras.items()
+            for feature, path in extra.gives.items()
+        }
         self._tap, self._attached = tap, attached
         self._given = {name: extra.given for name, extra in extras.items()}
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -69,10 +70,15 @@ def observed(
 
     The network, its buffers and the random state stay as they are.
     """
-    watched = copied(network).eval()
+    # Tensors of inference mode do not tell whether they were overwritten.
+    with torch.inference_mode(mode=False), torch.no_grad():
+        return _calls_of(copied(network).eval(), torch.zeros(_PROBES, *input_shape, device=device))
+
+
+def _calls_of(watched: nn.Module, images_BCHW: Tensor) -> Sequence[Call]:
     calls: list[Call] = []
     begun: list[tuple[int, Seen | None]] = []
-    moments = iter(range(1_000_000_000))
+    moments = itertools.count()
     paths = {id(part): path for path, part in watched.named_modules()}
 
     def begin(_part: nn.Module, args: tuple[Any, ...], named: Mapping[str, Any]) -> None:
@@ -86,8 +92,7 @@ def observed(
     for part in watched.modules():
         part.register_forward_pre_hook(begin, with_kwargs=True)
         part.register_forward_hook(end)
-    images_BCHW = torch.zeros(_PROBES, *input_shape, device=device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
+    with torch.random.fork_rng(devices=[images_BCHW.device] if images_BCHW.is_cuda else []):
         watched(images_BCHW)
     return calls
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from trainables.config.objective_base import EMBEDDING, ROTATED
-from trainables.config.representation.rotations import SS_HEAD, SskdConfig
+from trainables.config.representation.preparation import SS_HEAD
+from trainables.config.representation.rotations import SskdConfig
 from trainables.objectives.representation.terms.composition import beside_kd
 from trainables.objectives.representation.terms.heads import width_of
 from trainables.objectives.representation.terms.rotations import (
