@@ -269,17 +269,16 @@ def spaces(json_only: Json = False) -> None:
 
 
 @app.command(epilog="Example: stillhouse objectives --json")
-def objectives(json_only: Json = False) -> None:
-    """List the objectives: what each needs, its paper, and its defaults."""
-    from dataclasses import asdict
+def objectives(
+    json_only: Json = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Also time a step of each here, over one of cross-entropy.")
+    ] = False,
+) -> None:
+    """List the objectives: what each needs, whether that is cached, what a step costs, paper, defaults."""
+    from orchestrator.commands.objective_table import show_objectives
 
-    from orchestrator.commands.objective_table import COLUMNS, objective_facts
-    from orchestrator.terminal.console import Console
-
-    console = Console(json_only=json_only)
-    facts = objective_facts()
-    console.table("objectives", COLUMNS, [fact.row() for fact in facts])
-    console.result({fact.name: asdict(fact) for fact in facts})
+    show_objectives(json_only=json_only, measure=measure)
 
 
 def _list(title: str, folder: Path, json_only: bool) -> None:
