@@ -241,7 +241,7 @@ def test_ranks_average_the_gradients_of_an_objectives_own_parameters() -> None:
 
 @dataclass(frozen=True)
 class Opposed(Solo):
-    """A team of two, of which the other rank has a gradient of -1: it says that it has one, and then which."""
+    """A team of two, of which the other rank has a gradient of -1: it says that it has one, then which."""
 
     size: int = 2
     other: Iterator[float] = field(default_factory=lambda: iter([1.0, -1.0]))
