@@ -24,6 +24,7 @@ from trainables.config import (
     ViewsConfig,
 )
 from trainables.config.representation.inputs import DISTILLATION_LOGITS
+from trainables.config.representation.rotations import BRANCH, SS_HEAD
 from trainables.data import load_training
 from trainables.data.splits import split_facts
 from trainables.models import build_model
@@ -41,8 +42,10 @@ TEACHER_WIDTH = 64
 RECIPE = TrainingConfig(epochs=6, batch_size=32, lr=0.05)
 CHANGES: dict[str, dict[str, float | str]] = {
     # The networks have two stages.
+    "at": {"stages": "1,2"},
     "reviewkd": {"levels": 3},
     "akd": {"steps": 2},
+    "simreg": {"ce_weight": 1.0},  # without labels its classifier learns nothing
     # At its default weight the covariance of raw logits drowns all else: nothing is learned in six epochs.
     "clkd": {"covariance_weight": 0.001, "logit_weight": 20.0},
     "tintem": {"ce_weight": 1.0},  # without labels the classifier learns nothing
@@ -69,10 +72,10 @@ def workbench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     plain = Workbench(data, VIEWS, view_seed=7, device=torch.device("cpu"))
     train(Course(teacher, CeConfig(), RECIPE, 1), plain, on_epoch=lambda *_: None)
     folder = tmp_path_factory.mktemp("lab")
-    tiny = TinyCache(
-        folder, data, teacher, split_facts(data), views=VIEWS, features=asked_for(), rows_per_shard=256
-    )
-    tiny.build()
+    asked = asked_for()
+    kept = {**asked, "teacher": ("classifier",)}
+    tiny = TinyCache(folder, data, teacher, split_facts(data), views=VIEWS, features=kept, rows_per_shard=256)
+    tiny.build(tuple(asked))
     return Workbench(data, VIEWS, view_seed=7, device=torch.device("cpu"), cache=tiny.open())
 
 
@@ -89,10 +92,15 @@ def objective_of(name: str) -> ObjectiveBase:
 
 
 def asked_for() -> dict[str, tuple[str, ...]]:
-    """By bank, the features of the teacher that some objective asks for."""
+    """By bank, the features that some objective asks for, but those of a prepared teacher."""
     asked = [("weak", "embedding"), ("strong", "embedding")]
     for config in map(objective_of, OBJECTIVE_CONFIGS):
-        asked += [(bank, feature) for bank in config.teacher_banks for feature in config.teacher_features]
+        asked += [
+            (bank, feature)
+            for bank in config.teacher_banks
+            for feature in config.teacher_features
+            if not feature.startswith((SS_HEAD, BRANCH))
+        ]
     banks = dict.fromkeys(bank for bank, _ in asked)
     return {bank: tuple(dict.fromkeys(name for of, name in asked if of == bank)) for bank in banks}
 

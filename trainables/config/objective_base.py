@@ -21,6 +21,9 @@ EMBEDDING: Final = "embedding"
 ROTATED: Final = ("weak", "weak90", "weak180", "weak270")
 """The weak view and its quarter turns anticlockwise, in the order of the papers' rows of an image."""
 
+OR: Final = "|"
+"""Between names of features: the first of them that a network has is meant, and served under its own name."""
+
 Temperature = Annotated[FiniteFloat, Field(gt=0, le=100)]
 Weight = Annotated[FiniteFloat, Field(ge=0, le=1000)]
 Threshold = Annotated[FiniteFloat, Field(ge=0, le=1)]

@@ -224,6 +224,30 @@ def test_the_order_of_samples_does_not_matter() -> None:
     assert other.total.item() == pytest.approx(one.total.item(), rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("on", "shapes", "feature"),
+    [
+        ("auto", {"last": (3, 2, 2)}, "last"),
+        ("auto", {"last": (3, 2, 2), "embedding": (3,)}, "last"),
+        ("auto", {"embedding": (3,)}, "embedding"),
+        ("embedding", {"last": (3, 2, 2), "embedding": (3,)}, "embedding"),
+    ],
+)
+def test_the_map_is_taken_where_the_student_has_one_unless_the_option_says_else(
+    on: str, shapes: dict[str, tuple[int, ...]], feature: str
+) -> None:
+    given = random(1, 2, *shapes[feature])
+    setting = setting_for(given, numbers(TAUGHT), student_shapes=shapes)
+    objective = SrdObjective(SrdConfig(on=on), setting).double()
+    assert objective.feature == feature
+    assert told(objective, given).total.isfinite()
+
+
+def test_the_features_are_asked_for_in_this_order() -> None:
+    asked = {on: SrdConfig(on=on).student_features for on in ("auto", "map", "embedding")}
+    assert asked == {"auto": ("last|embedding",), "map": ("last",), "embedding": ("embedding",)}
+
+
 def test_what_is_impossible_is_refused_by_name() -> None:
     tokens, taught_BD = random(1, 2, 7, 3), numbers(TAUGHT)
     for on, name, message in (

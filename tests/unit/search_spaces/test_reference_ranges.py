@@ -312,7 +312,7 @@ DEFAULTS: Final[MappingProxyType[str, dict[str, Scalar]]] = MappingProxyType(
             "depth": 4,
             "width_factor": 2,
         },
-        "srd": {"ce_weight": 1, "alpha": 1, "beta": 1, "kd_weight": 0, "on": "map", "activation": "relu"},
+        "srd": {"ce_weight": 1, "alpha": 1, "beta": 1, "kd_weight": 0, "on": "auto", "activation": "relu"},
         "thkd": {
             "form": "paper",
             "ce_weight": 1,

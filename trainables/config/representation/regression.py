@@ -10,6 +10,7 @@ from pydantic import Field
 from trainables.config.base import FiniteFloat
 from trainables.config.objective_base import (
     EMBEDDING,
+    OR,
     FinalTemperature,
     Need,
     ObjectiveBase,
@@ -60,6 +61,8 @@ class SimregConfig(ObjectiveBase):
 class SrdSource(StrEnum):
     """From which of the student's features SRD makes the teacher's embedding."""
 
+    AUTO = "auto"
+    """The last feature map where the student has one, else the embedding."""
     MAP = "map"
     """The last feature map: 1x1 convolution, batch norm, activation, then the mean over positions."""
     EMBEDDING = "embedding"
@@ -91,8 +94,8 @@ class SrdConfig(ObjectiveBase):
     kd_weight: Weight = Field(0.0, description="weight of the soft targets; the paper has none")
     temperature: Temperature = Field(4.0, description="of the soft targets")
     on: SrdSource = Field(
-        SrdSource.MAP,
-        description="the student's last map, or its embedding where it has no map (inferred)",
+        SrdSource.AUTO,
+        description="the student's last map, or (inferred) its embedding; auto: the map where it has one",
     )
     activation: Activation = Field(
         Activation.RELU, description="relu, or none (inferred) for a teacher with negative embeddings"
@@ -103,7 +106,9 @@ class SrdConfig(ObjectiveBase):
 
     @property
     def student_features(self) -> tuple[str, ...]:
-        """The last feature map, or the embedding."""
+        """The last feature map, the embedding, or the first of these that it has."""
+        if self.on is SrdSource.AUTO:
+            return (f"{LAST_MAP}{OR}{EMBEDDING}",)
         return (LAST_MAP,) if self.on is SrdSource.MAP else (EMBEDDING,)
 
     @property

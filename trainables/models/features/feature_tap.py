@@ -27,7 +27,8 @@ class FeatureTap:
     Names are `stem`, `stage1`, `stage2`, … (BxCxHxW), `stageN.pre`, `last` (the last stage), `embedding`
     (BxD), `first_conv` (BxCxHxW), `tokens` (BxPxD, class token included), `class_logits` and
     `distillation_logits` (BxC), and before that of a map `energy.`. Features come out as the network made
-    them, with gradient where there is one, in the precision of the call.
+    them, with gradient where there is one, in the precision of the call. Of `last|embedding` the first that
+    the network has is read, under its own name.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -52,10 +53,10 @@ class FeatureTap:
         Raises:
             StillhouseError: of the class `error`: the network has no such feature; it says which it has.
         """
-        bare = {name: name.removeprefix(ENERGY) for name in names}
         found = find_points(
             network, n_classes=n_classes, input_shape=input_shape, device=device, stated=stated, error=error
         )
+        bare = {name: name.removeprefix(ENERGY) for name in map(found.first, names)}
         places = {name: found.place(name) for name in dict.fromkeys(bare.values())}
         self.network = network
         self._error = error

@@ -12,7 +12,7 @@ from typing import Final
 import torch
 from torch import nn
 
-from trainables.config.objective_base import EMBEDDING
+from trainables.config.objective_base import EMBEDDING, OR
 from trainables.errors import CacheError, StillhouseError
 from trainables.models.distillation_token import distillation_heads
 from trainables.models.embedding import classifier_of
@@ -50,6 +50,11 @@ class Found:
     network: str
     places: Mapping[str, Place]
     error: type[StillhouseError]
+
+    def first(self, names: str) -> str:
+        """Of names with `|` between them the first that the network has, or of all where it has none."""
+        several = names.split(OR)
+        return next((name for name in several if name in self.places), several[0])
 
     def place(self, name: str) -> Place:
         """The place of one of them.

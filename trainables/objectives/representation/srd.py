@@ -23,7 +23,8 @@ class SrdObjective(StatefulObjective[SrdConfig]):
     the teacher's embedding; W and b are the teacher's last linear layer, frozen. Both terms need no label, so
     unlabelled images add to them, whatever they show. The layers are dropped: the student keeps its own
     classifier. Neither is a softmax, so the teacher's logits must be its own, and not up to a constant.
-    `on: embedding` (inferred) takes ReLU(BN(linear)) of the student's embedding: for students without a map.
+    `on: embedding` (inferred) takes ReLU(BN(linear)) of the student's embedding, and so does `auto` where the
+    student has no map, as transformers have none.
     `activation: none` (inferred) leaves out the ReLU, which can give no negative number.
     Not the method of the same short name about the role of the projector (AAAI 2024).
     Terms: `ce`, `kd`, `srd_logits`, `srd_embedding`.
@@ -42,10 +43,11 @@ class SrdObjective(StatefulObjective[SrdConfig]):
                 f"the teacher's embedding has {width} numbers, its classifier takes {self.classifier.width}; "
                 "srd needs a teacher whose last linear layer takes its embedding"
             )
-        self.feature = LAST_MAP if config.on is SrdSource.MAP else EMBEDDING
-        shape = self.setting.student_shapes.get(self.feature)
+        shapes = self.setting.student_shapes
+        has_map = LAST_MAP in shapes if config.on is SrdSource.AUTO else config.on is SrdSource.MAP
+        self.feature = LAST_MAP if has_map else EMBEDDING
         activation = nn.ReLU() if config.activation is Activation.RELU else nn.Identity()
-        self.head = semantic_head(shape, width, activation, on=config.on)
+        self.head = semantic_head(shapes.get(self.feature), width, activation, on_map=has_map)
 
     def forward(self, signals: Signals) -> Losses:
         """The losses of one step; only `total` carries gradient.
@@ -66,7 +68,7 @@ class SrdObjective(StatefulObjective[SrdConfig]):
 
 
 def semantic_head(
-    shape: tuple[int, ...] | None, width: int, activation: nn.Module, *, on: SrdSource
+    shape: tuple[int, ...] | None, width: int, activation: nn.Module, *, on_map: bool
 ) -> nn.Sequential:
     """From a sample's feature of that shape to maps, or an embedding, as wide as the teacher's embedding.
 
@@ -81,7 +83,7 @@ def semantic_head(
         raise ValueError(
             "the setting has no shape of the student's feature; give it those that are asked for"
         )
-    if on is SrdSource.MAP:
+    if on_map:
         if len(shape) != 3:
             raise TrialFailed(
                 f"the student's last feature has the shape {shape}, not channels, height and width; "

@@ -57,6 +57,16 @@ def test_features_are_what_the_network_computes() -> None:
     assert torch.equal(logits, network(shown))
 
 
+def test_of_several_names_the_first_that_the_network_has_is_read_under_its_own() -> None:
+    network, shown = built(**RESNET).eval(), images()
+    tap = tap_of(network, "tokens|last|embedding", "embedding")
+    assert list(tap.shapes) == ["last", "embedding"]
+    features = tap.during(lambda: network(shown))[1]
+    assert torch.equal(features["last"], tap_of(network, "last").during(lambda: network(shown))[1]["last"])
+    with pytest.raises(TrialFailed, match="has no feature 'tokens'"):
+        tap_of(network, "tokens|stage9")
+
+
 def test_a_gradient_flows_through_features() -> None:
     network, shown = built(**RESNET), images()
     _, features = tap_of(network, "stage2", "embedding").during(lambda: network(shown))

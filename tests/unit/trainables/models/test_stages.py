@@ -154,6 +154,7 @@ def test_networks_of_tokens_have_these_and_no_stage(variant: str, tokens: tuple[
     assert seen["tokens"] == tokens
     assert seen["embedding"] == (tokens[1],)
     assert not {"stage1", "last"} & seen.keys()
+    assert found(network, side=side).first("last|embedding") == "embedding"
     with pytest.raises(TrialFailed, match=r"has no feature 'last'; it has stem, .*tokens"):
         found(network, side=side).place("last")
 
