@@ -25,8 +25,8 @@ from trainables.config import (
 )
 from trainables.config.cache import CLASSIFIER
 from trainables.config.cache import TEACHER as TEACHER_PART
-from trainables.config.representation.rotations import BRANCH, SS_HEAD
 from trainables.config.representation.inputs import DISTILLATION_LOGITS
+from trainables.config.representation.preparation import BRANCH, SS_HEAD
 from trainables.data import load_training
 from trainables.data.splits import split_facts
 from trainables.models import build_model
