@@ -25,11 +25,13 @@ from trainables.config import (
 )
 from trainables.config.cache import CLASSIFIER
 from trainables.config.cache import TEACHER as TEACHER_PART
+from trainables.config.objective_base import Preparation
 from trainables.config.representation.inputs import DISTILLATION_LOGITS
-from trainables.config.representation.preparation import BRANCH, SS_HEAD
+from trainables.config.representation.preparation import PrepareBranchesConfig, PrepareHeadConfig
 from trainables.data import load_training
 from trainables.data.splits import split_facts
 from trainables.models import build_model
+from trainables.teacher.prepared import extended
 from trainables.training.course import Course
 from trainables.training.loop import train
 from trainables.training.workbench import Workbench
@@ -46,8 +48,10 @@ CHANGES: dict[str, dict[str, float | str]] = {
     # The networks have two stages.
     "at": {"stages": "1,2"},
     "reviewkd": {"levels": 3},
+    "hsakd": {"stages": 2},
     # At their default weights the labels are too little heard to be learned from in six epochs.
     "fitnet": {"hint_weight": 10.0},
+    "mlkd": {"individual_weight": 2.0, "relation_weight": 5.0},
     "tat": {"ce_weight": 0.5, "kd_weight": 0.5, "tat_weight": 0.1},  # its other release's
     "akd": {"steps": 2},
     "simreg": {"ce_weight": 1.0},  # without labels its classifier learns nothing
@@ -76,12 +80,21 @@ def workbench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     teacher = network(TEACHER)
     plain = Workbench(data, VIEWS, view_seed=7, device=torch.device("cpu"))
     train(Course(teacher, CeConfig(), RECIPE, 1), plain, on_epoch=lambda *_: None)
-    folder = tmp_path_factory.mktemp("lab")
+    folder, teacher = tmp_path_factory.mktemp("lab"), prepared(teacher, plain)
     tiny = TinyCache(
         folder, data, teacher, split_facts(data), views=VIEWS, features=asked_for(), rows_per_shard=256
     )
     tiny.build(tuple(bank for bank in tiny.features if bank != TEACHER_PART))
     return Workbench(data, VIEWS, view_seed=7, device=torch.device("cpu"), cache=tiny.open())
+
+
+def prepared(teacher: nn.Module, plain: Workbench) -> nn.Module:
+    """The teacher with SSKD's head and HSAKD's branches, trained beside it for two epochs each."""
+    whole = extended(teacher, list(Preparation), n_classes=10, input_shape=(1, 8, 8))
+    beside = RECIPE.with_overrides(epochs=2, freeze=("base",))
+    for objective in (PrepareHeadConfig(), PrepareBranchesConfig(branches=2)):
+        train(Course(whole, objective, beside, 1, keeps_last=True), plain, on_epoch=lambda *_: None)
+    return whole.eval()
 
 
 def student_for(objective: ObjectiveBase) -> nn.Module:
@@ -100,12 +113,7 @@ def asked_for() -> dict[str, tuple[str, ...]]:
     """By bank, the features that some objective asks for, but those of a prepared teacher."""
     asked = [("weak", "embedding"), ("strong", "embedding")]
     for config in map(objective_of, OBJECTIVE_CONFIGS):
-        asked += [
-            (bank, feature)
-            for bank in config.teacher_banks
-            for feature in config.teacher_features
-            if not feature.startswith((SS_HEAD, BRANCH))
-        ]
+        asked += [(bank, feature) for bank in config.teacher_banks for feature in config.teacher_features]
         if Need.TEACHER_CLASSIFIER in config.needed:
             asked.append((TEACHER_PART, CLASSIFIER))
     banks = dict.fromkeys(bank for bank, _ in asked)
