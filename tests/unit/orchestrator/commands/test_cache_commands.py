@@ -326,7 +326,7 @@ def test_a_feature_that_the_teacher_does_not_have_is_refused_with_those_it_has(f
 def test_features_are_told_verified_and_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     data = random_data()
-    kept = {"weak": ("embedding",), "teacher": ("classifier",)}
+    kept: dict[str, tuple[str, ...]] = {"weak": ("embedding",), "teacher": ("classifier",)}
     tiny = TinyCache(tmp_path, data, tiny_teacher(), split_facts(data), features=kept)
     tiny.build()
     sound = told("verify", tiny.uri, "--deep")
