@@ -37,7 +37,7 @@ from trainables.training.train_teacher import TeacherRequest, make_teacher
 pytestmark = pytest.mark.ray
 
 DATA = DataConfig(name=DataName.DIGITS, train_limit=50)
-TEACHER = ModelConfig(name=ModelName.MLP, width=16)
+TEACHER = ModelConfig(name=ModelName.CONVNET, width=8)
 WEAK = BankConfig(recipe=(CropFlipStep(op="crop_flip", padding=1),), views=2)
 
 
@@ -105,13 +105,19 @@ def test_a_cache_is_built_beside_busy_cpus_extended_and_left_alone(
     assert summary.pairs == 64
 
     seen.clear()
-    grown = more.with_overrides(cache=more.cache.with_overrides(embedding=True))
+    grown = more.with_overrides(
+        cache=more.cache.with_overrides(features=["last"], rows_per_map=16),
+        asked={"weak": ["embedding", "energy.last"]},
+        asks_classifier=True,
+    )
     fourth = build_cache(grown, progress=note)
-    assert (fourth.computed, fourth.reused, fourth.rows) == (9, 9, 150)
+    # In each of three views: two features in three files, the map in five; and the classifier in one.
+    assert (fourth.computed, fourth.reused, fourth.rows) == (3 * (2 * 3 + 5) + 1, 9, 150)
     assert (fourth.uri, fourth.identity) == (first.uri, first.identity)
-    assert [(done, total) for done, total, _ in seen][::9] == [(0, 150), (150, 150)]
+    assert [(done, total) for done, total, _ in (seen[0], seen[-1])] == [(0, 150), (150, 150)]
     reader = open_cache(fourth.uri, manifest_sha=fourth.manifest, scratch=Path(more.folder) / "grown")
-    assert reader.manifest.embedding_width is not None
+    assert set(reader.features("weak")) == {"last", "embedding", "energy.last"}
+    assert reader.classifier() is not None
     prove_alignment(reader, data, load_teacher(more.network, data), views, 3, banks=["weak"])
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from trainables.cache.format.identity import plain_recipe
 from trainables.cache.format.logit_encoding import Float32s, Int64s
+from trainables.cache.format.planning import PREPARED
 from trainables.cache.node.reader import CacheReader
 from trainables.config import BankConfig, Config, ViewsConfig
 from trainables.data import TrainingData
@@ -82,7 +83,8 @@ def prove_alignment(
     if teacher is None:
         return ProofSummary(pairs=0, largest_difference=0.0, accuracy=accuracy)
     device = next((parameter.device for parameter in teacher.parameters()), torch.device("cpu"))
-    stated = {name.removeprefix(ENERGY): path for name, path in reader.manifest.stated.items()}
+    made_by = reader.manifest.made_by.items()
+    stated = {name.removeprefix(ENERGY): by for name, by in made_by if not by.startswith(PREPARED)}
     live = LiveTeacher(teacher, data, seed=seed, batch_size=N_PAIRS, device=device, stated=stated)
     planes = [(name, view) for name in names for view in range(reader.banks[name].views)]
     pairs = _draw_pairs(planes, len(data.train.ids), reader.manifest.n_rows, seed)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from trainables.cache.format.identity import folder_name, make_identity
+from trainables.cache.format.planning import PREPARED
 from trainables.cache.format.records import Origin
 from trainables.config import (
     CacheConfig,
@@ -94,7 +95,7 @@ class CacheRequest(Config):
             recipes={bank: self.views.bank(bank).recipe for bank in self.banks},
             features=self.features,
             feature_precision=self.cache.feature_precision,
-            stated=self.stated,
+            made_by=self.made_by,
             rows_per_map=self.cache.rows_per_map,
         )
 
@@ -105,11 +106,18 @@ class CacheRequest(Config):
         return self.cache.kept_features(self.banks, self.asked) | own
 
     @property
-    def stated(self) -> dict[str, str]:
-        """The parts of the network that are features because the experiment file says so, by name."""
-        if self.teacher is not None:
-            return stated_parts(stated_features(self.teacher), self.features)
-        return stated_parts(self.unmade.features if self.unmade else {}, self.features)
+    def made_by(self) -> dict[str, str]:
+        """What makes each feature that is kept, where that is not the network as it is built."""
+        if not isinstance(self.teacher, KeptNetwork):
+            return stated_parts(self.unmade.features if self.unmade else {}, self.features)
+        names = dict.fromkeys(name for names in self.features.values() for name in names)
+        prepared = {
+            name: f"{PREPARED}{part.sha256}"
+            for name in names
+            for part in self.teacher.prepared
+            if part.gives(name)
+        }
+        return stated_parts(stated_features(self.teacher), self.features) | prepared
 
     @property
     def uri(self) -> str:

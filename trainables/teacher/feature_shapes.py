@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
+from torch import nn
 
 from trainables.cache.format.planning import Plan
 from trainables.config import KeptNetwork, ModelConfig
 from trainables.config.cache import CLASSIFIER, LOGITS
+from trainables.config.objective_base import Preparation
+from trainables.config.representation.preparation import makes
 from trainables.errors import CacheError
 from trainables.models import build_model
 from trainables.models.embedding import embedding_width_of
+from trainables.models.foreign.aligned import aligned, n_outputs_of
 from trainables.teacher.cache_request import CacheRequest
 from trainables.teacher.features import TeacherFeatures
+from trainables.teacher.prepared import extended
 
 
 def missing_shapes(request: CacheRequest, plan: Plan) -> Mapping[str, tuple[int, ...]]:
@@ -36,19 +41,28 @@ def feature_shapes(request: CacheRequest, names: Iterable[str]) -> Mapping[str, 
     if config is None:
         return {}
     classes = request.teacher.classes if isinstance(request.teacher, KeptNetwork) else None
-    n_outputs = classes.n_outputs if classes else len(request.facts.classes)
+    n_classes = len(request.facts.classes)
+    input_shape = request.facts.input_shape
     with torch.random.fork_rng(devices=[]):
-        model = build_model(config, n_classes=n_outputs, in_channels=request.facts.input_shape[0])
+        model: nn.Module = build_model(
+            config, n_classes=classes.n_outputs if classes else n_classes, in_channels=input_shape[0]
+        )
+        model = aligned(model.eval(), classes)
+        kinds = [kind for kind in Preparation if any(makes(kind, name) for name in names)]
+        if kinds:
+            model = extended(
+                model, kinds, n_classes=n_classes, input_shape=input_shape, stated=config.features
+            )
     shapes: dict[str, tuple[int, ...]] = {}
     if CLASSIFIER in names:
-        shapes[CLASSIFIER] = (embedding_width_of(model, n_outputs) + 1,)
+        shapes[CLASSIFIER] = (embedding_width_of(model, n_outputs_of(model, n_classes)) + 1,)
     tapped = [name for name in names if name != CLASSIFIER]
     if tapped:
         features = TeacherFeatures(
             model,
             tapped,
-            n_classes=n_outputs,
-            input_shape=request.facts.input_shape,
+            n_classes=n_classes,
+            input_shape=input_shape,
             device=torch.device("cpu"),
             stated=config.features,
         )

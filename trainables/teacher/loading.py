@@ -41,7 +41,7 @@ def teacher_of(request: CacheRequest, data: TrainingData) -> nn.Module:
         CacheError: its logits were imported.
         CheckpointError: the weights cannot be read or do not fit.
     """
-    return _in_precision(_prepared(request.network, data), autocast=request.cache.autocast)
+    return _in_precision(prepared_teacher(request.network, data), autocast=request.cache.autocast)
 
 
 def online_teacher(spec: OnlineSpec, data: TrainingData) -> nn.Module:
@@ -50,7 +50,7 @@ def online_teacher(spec: OnlineSpec, data: TrainingData) -> nn.Module:
     Raises:
         CheckpointError: the weights cannot be read or do not fit.
     """
-    return _in_precision(_prepared(spec.network, data), autocast=spec.autocast)
+    return _in_precision(prepared_teacher(spec.network, data), autocast=spec.autocast)
 
 
 def load_teacher(kept: KeptTeacher, data: TrainingData) -> nn.Module:
@@ -76,8 +76,13 @@ def load_teacher(kept: KeptTeacher, data: TrainingData) -> nn.Module:
     return aligned(model, kept.classes)
 
 
-def _prepared(kept: KeptTeacher, data: TrainingData) -> nn.Module:
-    """The teacher with what it was prepared with beside it."""
+def prepared_teacher(kept: KeptTeacher, data: TrainingData) -> nn.Module:
+    """The same with what it was prepared with beside it.
+
+    Raises:
+        CheckpointError: weights cannot be read or do not fit.
+        CacheError: the teacher has not the features that it was prepared on.
+    """
     teacher = load_teacher(kept, data)
     if not isinstance(kept, KeptNetwork):
         return teacher

@@ -59,17 +59,21 @@ def bank_fingerprint(identity: CacheIdentity, recipe: Recipe) -> str:
 
 
 def part_fingerprint(
-    identity: CacheIdentity, recipe: Recipe, part: str, precision: FeaturePrecision, path: str | None = None
+    identity: CacheIdentity,
+    recipe: Recipe,
+    part: str,
+    precision: FeaturePrecision,
+    made_by: str | None = None,
 ) -> str:
     """The same of a shard of any part: features that are kept as fp32 differ from those in fp16.
 
-    `path` is the part of the network that an experiment file says is the feature. The weights of the
+    `made_by` says what makes a feature where that is not the network as it is built. The weights of the
     classifier depend on no recipe, and are always fp32.
     """
     if part == CLASSIFIER:
         return digest_of({"identity": identity.plain(), "part": part})
     differs: dict[str, str] = {} if precision is FeaturePrecision.FP16 else {"features": precision.value}
-    differs |= {} if path is None else {"path": path}
+    differs |= {} if made_by is None else {"made by": made_by}
     if part == LOGITS or not differs:
         return bank_fingerprint(identity, recipe)
     return digest_of({"identity": identity.plain(), "recipe": plain_recipe(recipe), **differs})

@@ -47,10 +47,11 @@ class Manifest(Config):
     feature_precision: FeaturePrecision = Field(
         FeaturePrecision.FP16, exclude_if=lambda precision: precision is FeaturePrecision.FP16
     )
-    stated: dict[str, str] = Field(
+    made_by: dict[str, str] = Field(
         default_factory=dict,
-        description="parts of the teacher's network that the experiment file says are features, by name",
-        exclude_if=lambda stated: not stated,
+        description="by feature: the part of the network that the experiment file says it is, or "
+        "`prepared:` and the sha256 of what the teacher was prepared with, which makes it",
+        exclude_if=lambda made_by: not made_by,
     )
 
     @model_validator(mode="after")
@@ -132,8 +133,8 @@ class Manifest(Config):
     def fingerprint_of(self, shard: Shard) -> str:
         """What the commit record of a shard has to bear."""
         recipe = self.recipes.get(shard.bank, ())
-        path = self.stated.get(shard.part)
-        return part_fingerprint(self.identity, recipe, shard.part, self.feature_precision, path)
+        made_by = self.made_by.get(shard.part)
+        return part_fingerprint(self.identity, recipe, shard.part, self.feature_precision, made_by)
 
 
 def read_record(place: Place, name: str, kind: type[RecordT]) -> RecordT | None:

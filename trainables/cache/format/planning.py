@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 from trainables.cache.format.identity import differences, plain_recipe, refuse
 from trainables.cache.format.manifest import (
@@ -24,6 +25,10 @@ from trainables.cache.format.storage import Place
 from trainables.config import BankConfig
 from trainables.config.cache import CLASSIFIER, TEACHER, is_whole_map
 from trainables.errors import CacheError
+
+FOUND: Final = "what is found in the network"
+PREPARED: Final = "prepared:"
+"""Before the sha256 of what makes a feature, where the teacher was prepared with it."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,10 @@ def _merged(place: Place, found: Origin | None, wanted: Origin) -> Origin:
         )
     there, asked = ({name for names in o.features.values() for name in names} for o in (found, wanted))
     for name in sorted(there & asked):
-        paths = [origin.stated.get(name, "what is found in the network") for origin in (found, wanted)]
-        if paths[0] != paths[1]:
-            clauses.append(f"cache keeps as {name} {paths[0]}, this experiment says {paths[1]}")
+        by, own = found.made_by.get(name, FOUND), wanted.made_by.get(name, FOUND)
+        is_unprepared = by.startswith(PREPARED) and name not in wanted.made_by  # it is planned for
+        if by != own and not is_unprepared:
+            clauses.append(f"cache keeps as {name} {by}, this experiment says {own}")
     refuse(place.uri, clauses)
     return found.with_overrides(
         recipes={**wanted.plain()["recipes"], **found.plain()["recipes"]},
@@ -88,9 +94,9 @@ def _merged(place: Place, found: Origin | None, wanted: Origin) -> Origin:
             bank: tuple(dict.fromkeys((*found.features.get(bank, ()), *wanted.features.get(bank, ()))))
             for bank in (*found.features, *wanted.features)
         },
-        stated={
-            **{name: path for name, path in wanted.stated.items() if name not in there},
-            **found.stated,
+        made_by={
+            **{name: path for name, path in wanted.made_by.items() if name not in there},
+            **found.made_by,
         },
         feature_precision=(found if found.features else wanted).feature_precision,
         rows_per_map=(found if found.features else wanted).rows_per_map,
@@ -144,7 +150,7 @@ def publish(place: Place, plan: Plan, versions: Mapping[str, str]) -> str:
         bytes=size,
         versions=dict(versions),
         feature_precision=plan.origin.feature_precision,
-        stated=plan.origin.stated,
+        made_by=plan.origin.made_by,
     )
     sizes = place.sizes()
     if MANIFEST in sizes:

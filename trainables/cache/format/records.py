@@ -91,10 +91,11 @@ class Origin(Config):
     feature_precision: FeaturePrecision = Field(
         FeaturePrecision.FP16, exclude_if=lambda precision: precision is FeaturePrecision.FP16
     )
-    stated: dict[str, str] = Field(
+    made_by: dict[str, str] = Field(
         default_factory=dict,
-        description="parts of the teacher's network that the experiment file says are features, by name",
-        exclude_if=lambda stated: not stated,
+        description="by feature: the part of the network that the experiment file says it is, or "
+        "`prepared:` and the sha256 of what the teacher was prepared with, which makes it",
+        exclude_if=lambda made_by: not made_by,
     )
     rows_per_map: int = Field(
         2048, ge=1, description="of a file of a whole map", exclude_if=lambda rows: rows == 2048
@@ -111,5 +112,5 @@ class Origin(Config):
     def fingerprint_of(self, shard: Shard) -> str:
         """What the commit record of a shard of this folder has to bear."""
         recipe = self.recipes.get(shard.bank, ())
-        path = self.stated.get(shard.part)
-        return part_fingerprint(self.identity, recipe, shard.part, self.feature_precision, path)
+        made_by = self.made_by.get(shard.part)
+        return part_fingerprint(self.identity, recipe, shard.part, self.feature_precision, made_by)

@@ -77,6 +77,6 @@ def _origin_of(manifest: Manifest) -> Origin:
         recipes=manifest.recipes,
         features=manifest.features,
         feature_precision=manifest.feature_precision,
-        stated=manifest.stated,
+        made_by=manifest.made_by,
         **({"rows_per_map": max(in_maps)} if in_maps else {}),
     )

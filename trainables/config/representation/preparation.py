@@ -33,6 +33,13 @@ RECIPES: Final[Mapping[Preparation, TrainingConfig]] = MappingProxyType(
 """The papers' own: SSKD's for its head, HSAKD's for branches on a teacher that stays as it is."""
 
 
+def makes(kind: Preparation, feature: str) -> bool:
+    """Whether a teacher that is prepared so has a feature, by name, from that."""
+    if kind is Preparation.SS_HEAD:
+        return feature == SS_HEAD
+    return re.fullmatch(rf"{BRANCH}[0-9]+", feature) is not None
+
+
 class PreparedPart(Config):
     """What a finished teacher was prepared with, as whoever asks it loads it, on any node."""
 
@@ -43,9 +50,7 @@ class PreparedPart(Config):
 
     def gives(self, feature: str) -> bool:
         """Whether it makes a feature of the teacher, by name."""
-        if self.kind is Preparation.SS_HEAD:
-            return feature == SS_HEAD
-        return re.fullmatch(rf"{BRANCH}[0-9]+", feature) is not None
+        return makes(self.kind, feature)
 
 
 class PrepareHeadConfig(ObjectiveBase):

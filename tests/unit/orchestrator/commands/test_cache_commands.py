@@ -22,10 +22,12 @@ from orchestrator.config.loading import load_experiment
 from orchestrator.pipeline.context import quiet_run
 from orchestrator.pipeline.teacher_stage import known_teacher
 from orchestrator.terminal.console import Console
+from tests.unit.trainables.cache.tiny_caches import TinyCache, random_data, tiny_teacher
 from trainables.cache.format.storage import Place
 from trainables.cache.node.reader import open_cache
 from trainables.config import DataConfig, DataName, ModelConfig, ModelName
 from trainables.data import load_training
+from trainables.data.splits import split_facts
 from trainables.errors import CacheError, ConfigError, DataError, StillhouseError
 from trainables.models import build_model
 from trainables.models.weights import save_weights
@@ -319,3 +321,24 @@ def test_a_feature_that_the_teacher_does_not_have_is_refused_with_those_it_has(f
     text = Path(file).read_text().replace("teacher: {imported: true}", CONVNET)
     Path(file).write_text(text.replace("{rows_per_shard: 50}", "{features: [stage9]}"))
     assert "has no feature 'stage9'; it has" in refused(CacheError, "plan", file)
+
+
+def test_features_are_told_verified_and_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    data = random_data()
+    kept: dict[str, tuple[str, ...]] = {"weak": ("embedding",), "teacher": ("classifier",)}
+    tiny = TinyCache(tmp_path, data, tiny_teacher(), split_facts(data), features=kept)
+    tiny.build()
+    sound = told("verify", tiny.uri, "--deep")
+    assert (sound["ok"], sound["files"]) == (True, 9 + 6 + 1)
+    info = told("info", tiny.uri)
+    features = {(one["bank"], one["feature"]): one["shape"] for one in info["features"]}
+    assert features == {("weak", "embedding"): [288], ("teacher", "classifier"): [289]}
+    assert all(one["bytes"] > 0 for one in info["features"])
+    assert "embedding" in cache("info", tiny.uri).output
+    table = tmp_path / "embedding.csv"
+    assert told("export", tiny.uri, table, "--feature", "embedding")["rows"] == 80
+    assert "embedding_287" in pd.read_csv(table).columns
+    assert "allowed: embedding, classifier" in refused(
+        ConfigError, "export", tiny.uri, table, "--feature", "stage2"
+    )

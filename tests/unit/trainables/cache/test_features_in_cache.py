@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unit.trainables.cache.tiny_caches import EMBEDDED, TinyCache
+from tests.unit.trainables.cache.tiny_caches import EMBEDDED, TinyCache, random_data, tiny_teacher
 from trainables.cache.format.disk_space import expected_bytes
 from trainables.cache.format.identity import bank_fingerprint, folder_name
 from trainables.cache.format.manifest import MANIFEST, ORIGIN, read_manifest
-from trainables.cache.format.planning import all_shards, answers_of, pieces_of, plan_shards, together
+from trainables.cache.format.planning import (
+    agreed_origin,
+    all_shards,
+    answers_of,
+    pieces_of,
+    plan_shards,
+    together,
+)
 from trainables.cache.format.records import Origin, Shard, ShardRecord
 from trainables.cache.format.storage import open_place
 from trainables.cache.tools.export_features import export_feature
@@ -26,6 +35,7 @@ from trainables.cache.tools.inspection import Fault, inspect_cache
 from trainables.cache.tools.repair import publish_again
 from trainables.config import CacheConfig
 from trainables.config.cache import FeaturePrecision, is_whole_map
+from trainables.data.splits import split_facts
 from trainables.errors import CacheError, ConfigError
 from trainables.models.embedding import classifier_of
 from trainables.teacher.alignment_proof import prove_alignment
@@ -40,10 +50,24 @@ CLASSIFIER = "_classifier/bank=teacher/view=0000/shard-00000.parquet"
 
 
 @pytest.fixture
-def kitchen(tiny: TinyCache) -> TinyCache:
-    names = ("conv", "norm", "stage1", "drop", "flat", "head")
-    teacher = nn.Sequential(OrderedDict(zip(names, tiny.teacher.children(), strict=True)))
-    return tiny.but(teacher=teacher, features=KEPT, rows_per_map=6, stated={"stage1": "stage1"})
+def fresh(tiny: TinyCache) -> TinyCache:
+    """Nothing is built yet."""
+    return tiny.named().but(features=KEPT, rows_per_map=6)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> TinyCache:
+    data = random_data()
+    tiny = TinyCache(tmp_path_factory.mktemp("built"), data, tiny_teacher(), split_facts(data))
+    kitchen = tiny.named().but(features=KEPT, rows_per_map=6)
+    kitchen.build()
+    return kitchen
+
+
+@pytest.fixture
+def kitchen(built: TinyCache, tmp_path: Path) -> TinyCache:
+    """A copy of a cache that has all of it, to be damaged or grown."""
+    return replace(built, teacher=copy.deepcopy(built.teacher)).copied(tmp_path)
 
 
 def as_before(kitchen: TinyCache) -> str:
@@ -100,25 +124,25 @@ def test_a_cache_from_before_other_features_is_read_and_stays_as_it_is(tiny: Tin
     }
 
 
-def test_an_older_cache_grows_by_other_features(tiny: TinyCache, kitchen: TinyCache) -> None:
-    kitchen.but(features=EMBEDDED).build()
-    as_before(kitchen)
-    computed = kitchen.build()
+def test_an_older_cache_grows_by_other_features(tiny: TinyCache, fresh: TinyCache) -> None:
+    fresh.but(features=EMBEDDED).build()
+    as_before(fresh)
+    computed = fresh.build()
     assert {shard.part for shard in computed} == {"stage1", "energy.stage1", "classifier"}
     assert {shard.bank for shard in computed} == {"weak", "teacher"}
-    assert read_manifest(open_place(kitchen.uri))[0].features == KEPT
+    assert read_manifest(open_place(fresh.uri))[0].features == KEPT
 
 
-def test_growing_by_a_map_asks_the_teacher_once_and_computes_it_alone(kitchen: TinyCache) -> None:
-    kitchen.but(features={}).build()
-    before = contents(kitchen)
-    computed = kitchen.build()
+def test_growing_by_a_map_asks_the_teacher_once_and_computes_it_alone(fresh: TinyCache) -> None:
+    fresh.but(features={}).build()
+    before = contents(fresh)
+    computed = fresh.build()
     assert {shard.part for shard in computed} == {"embedding", "stage1", "energy.stage1", "classifier"}
     assert answers_of(computed) == 120
-    after = contents(kitchen)
+    after = contents(fresh)
     kept = {name: data for name, data in before.items() if name.endswith(".parquet") or "_commits" in name}
     assert kept.items() <= after.items()
-    kitchen.open().signal("weak", 1, torch.arange(40), KEPT["weak"])
+    fresh.open().signal("weak", 1, torch.arange(40), KEPT["weak"])
 
 
 class Counting(nn.Module):
@@ -133,9 +157,9 @@ class Counting(nn.Module):
         return logits
 
 
-def test_logits_and_maps_of_the_same_rows_take_one_pass(kitchen: TinyCache) -> None:
-    teacher = Counting(kitchen.teacher)
-    kitchen.but(teacher=teacher, stated={"stage1": "network.stage1"}).build()
+def test_logits_and_maps_of_the_same_rows_take_one_pass(fresh: TinyCache) -> None:
+    teacher = Counting(fresh.teacher)
+    fresh.but(teacher=teacher, stated={"stage1": "network.stage1"}).build()
     assert teacher.images == 120
 
 
@@ -157,7 +181,6 @@ def test_logits_alone_are_one_piece_a_shard() -> None:
 
 @pytest.mark.parametrize("file", [CLASSIFIER, "_stage1/bank=weak/view=0001/shard-00003.parquet"])
 def test_a_damaged_file_of_a_part_is_found_and_rebuilt_alone(kitchen: TinyCache, file: str) -> None:
-    kitchen.build()
     place, path = open_place(kitchen.uri), Path(kitchen.uri) / file
     assert inspect_cache(place, deep=True).findings == ()
     data = bytearray(path.read_bytes())
@@ -171,8 +194,8 @@ def test_a_damaged_file_of_a_part_is_found_and_rebuilt_alone(kitchen: TinyCache,
     assert inspect_cache(place, deep=True).findings == ()
 
 
-def test_a_lost_identity_is_restored_with_its_features(kitchen: TinyCache) -> None:
-    kitchen = kitchen.but(feature_precision=FeaturePrecision.FP32)
+def test_a_lost_identity_is_restored_with_its_features(fresh: TinyCache) -> None:
+    kitchen = fresh.but(feature_precision=FeaturePrecision.FP32)
     kitchen.build()
     place = open_place(kitchen.uri)
     before = Origin.from_plain(json.loads((Path(kitchen.uri) / ORIGIN).read_text()))
@@ -185,14 +208,13 @@ def test_a_lost_identity_is_restored_with_its_features(kitchen: TinyCache) -> No
 
 
 @pytest.mark.parametrize("precision", list(FeaturePrecision))
-def test_faithful_features_are_proved(kitchen: TinyCache, precision: FeaturePrecision) -> None:
-    kitchen = kitchen.but(feature_precision=precision)
+def test_faithful_features_are_proved(fresh: TinyCache, precision: FeaturePrecision) -> None:
+    kitchen = fresh.but(feature_precision=precision)
     kitchen.build()
     prove(kitchen, kitchen.teacher)
 
 
 def test_a_map_of_another_layer_is_refused_by_name(kitchen: TinyCache) -> None:
-    kitchen.build()
     names = ("conv", "norm", "stage1", "drop", "flat", "head")
     parts = dict(kitchen.teacher.named_children())
     parts |= {"stage1": nn.Sequential(nn.ReLU(), Plus(0.5)), "drop": Plus(-0.5)}  # gives the same logits
@@ -201,8 +223,8 @@ def test_a_map_of_another_layer_is_refused_by_name(kitchen: TinyCache) -> None:
         prove(kitchen, other)
 
 
-def test_another_classifier_with_the_same_logits_is_refused(kitchen: TinyCache) -> None:
-    kitchen = kitchen.but(features={"teacher": ("classifier",)})
+def test_another_classifier_with_the_same_logits_is_refused(fresh: TinyCache) -> None:
+    kitchen = fresh.but(features={"teacher": ("classifier",)})
     kitchen.build()
     prove(kitchen, kitchen.teacher)
     last = classifier_of(kitchen.teacher, 5)
@@ -228,7 +250,6 @@ class Plus(nn.Module):
 
 
 def test_a_vector_is_exported_as_plain_columns(kitchen: TinyCache, tmp_path: Path) -> None:
-    kitchen.build()
     place = open_place(kitchen.uri)
     manifest, _ = read_manifest(place)
     path = tmp_path / "embedding.parquet"
@@ -241,7 +262,6 @@ def test_a_vector_is_exported_as_plain_columns(kitchen: TinyCache, tmp_path: Pat
 
 
 def test_the_classifier_is_exported_by_class(kitchen: TinyCache, tmp_path: Path) -> None:
-    kitchen.build()
     place = open_place(kitchen.uri)
     manifest, _ = read_manifest(place)
     path = tmp_path / "classifier.csv"
@@ -253,7 +273,6 @@ def test_the_classifier_is_exported_by_class(kitchen: TinyCache, tmp_path: Path)
 
 
 def test_what_a_plain_table_cannot_hold_is_refused(kitchen: TinyCache, tmp_path: Path) -> None:
-    kitchen.build()
     place = open_place(kitchen.uri)
     manifest, _ = read_manifest(place)
     with pytest.raises(ConfigError, match=r"--feature: found 'stage1'; allowed: embedding, classifier"):
@@ -269,9 +288,9 @@ def test_what_a_plain_table_cannot_hold_is_refused(kitchen: TinyCache, tmp_path:
 
 @pytest.mark.parametrize("precision", list(FeaturePrecision))
 def test_the_bytes_that_parts_will_take_are_known_before(
-    kitchen: TinyCache, precision: FeaturePrecision
+    fresh: TinyCache, precision: FeaturePrecision
 ) -> None:
-    kitchen = kitchen.but(feature_precision=precision, rows_per_map=40, rows_per_shard=40)
+    kitchen = fresh.but(feature_precision=precision, rows_per_map=40, rows_per_shard=40)
     origin, banks = (
         kitchen.origin(("weak", "strong")),
         {"weak": kitchen.views.weak, "strong": kitchen.views.strong},
@@ -350,7 +369,6 @@ def test_records_of_embeddings_from_before_are_read() -> None:
 
 
 def test_what_the_file_says_is_a_feature_is_another_when_it_says_another_part(kitchen: TinyCache) -> None:
-    kitchen.build()
     other = kitchen.but(stated={"stage1": "norm"})
     with pytest.raises(
         CacheError,
@@ -365,3 +383,20 @@ def test_the_last_map_is_of_the_last_stage_that_is_named() -> None:
     kept = {"weak": ("last", "energy.stage1", "embedding"), "strong": ("stage2",)}
     assert stated_parts(paths, kept) == {"last": "layer4", "energy.stage1": "layer1", "stage2": "layer4"}
     assert stated_parts({}, kept) == {}
+
+
+def test_what_another_preparation_made_is_refused_and_an_unprepared_teacher_plans(fresh: TinyCache) -> None:
+    kitchen = fresh.but(features={"weak": ("embedding",)}, prepared={"embedding": "prepared:aa"})
+    kitchen.build()
+    place, banks = open_place(kitchen.uri), {"weak": kitchen.views.weak}
+    assert read_manifest(place)[0].made_by == {"embedding": "prepared:aa"}
+    with pytest.raises(CacheError, match="keeps as embedding prepared:aa, this experiment says prepared:bb"):
+        kitchen.but(prepared={"embedding": "prepared:bb"}).build()
+    unprepared = agreed_origin(place, kitchen.but(prepared={}).origin(("weak",)))
+    assert plan_shards(place, unprepared, banks).missing == ()
+    prints = {kitchen.but(prepared=one).origin(("weak",)).fingerprint_of(EMBEDDING) for one in PREPARATIONS}
+    assert len(prints) == 3
+
+
+EMBEDDING = Shard(bank="weak", view=0, index=0, first=0, rows=16, part="embedding")
+PREPARATIONS: tuple[dict[str, str], ...] = ({}, {"embedding": "prepared:aa"}, {"embedding": "prepared:bb"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -74,6 +76,7 @@ class TinyCache:
     feature_precision: FeaturePrecision = FeaturePrecision.FP16
     rows_per_map: int = 2048
     stated: dict[str, str] = field(default_factory=dict)
+    prepared: dict[str, str] = field(default_factory=dict)
     batch_size: int = 7
     device: torch.device = CPU
 
@@ -94,7 +97,7 @@ class TinyCache:
             features=self.features,
             feature_precision=self.feature_precision,
             rows_per_map=self.rows_per_map,
-            stated=stated_parts(self.stated, self.features),
+            made_by=stated_parts(self.stated, self.features) | self.prepared,
         )
 
     def build(self, banks: tuple[str, ...] = ("weak", "strong"), *, stop_after: int = 10_000) -> list[Shard]:
@@ -121,6 +124,17 @@ class TinyCache:
             device=self.device,
             stated=self.stated,
         )
+
+    def copied(self, folder: Path) -> TinyCache:
+        """The same, with a copy of what was built, to be damaged or grown."""
+        shutil.copytree(self.uri, folder / "cache")
+        return self.but(folder=folder)
+
+    def named(self) -> TinyCache:
+        """With a teacher whose parts have names, one of which is said to be a stage."""
+        names = ("conv", "norm", "stage1", "drop", "flat", "head")
+        teacher = nn.Sequential(OrderedDict(zip(names, self.teacher.children(), strict=True)))
+        return self.but(teacher=teacher, stated={"stage1": "stage1"})
 
     def open(self, name: str = "scratch") -> CacheReader:
         return open_cache(self.uri, scratch=self.folder / name)

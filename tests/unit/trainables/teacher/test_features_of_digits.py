@@ -17,19 +17,20 @@ from trainables.config import (
     ViewsConfig,
 )
 from trainables.config.cache import FeaturePrecision
-from trainables.config.objective_base import ROTATED
+from trainables.config.objective_base import ROTATED, Preparation
 from trainables.data import load_training
 from trainables.data.splits import split_facts
 from trainables.models import build_model
 from trainables.models.embedding import classifier_of
 from trainables.teacher.alignment_proof import prove_alignment
 from trainables.teacher.online import OnlineTeacher
+from trainables.teacher.prepared import extended
 
 MAP = "stage2"
 FEATURES = ("embedding", MAP, "energy.stage2")
 KEPT = {
     "weak": FEATURES,
-    **dict.fromkeys(ROTATED[1:], ("embedding",)),
+    **dict.fromkeys(ROTATED[1:], ("embedding", "ss_head", "branch1", "branch2")),
     "teacher": ("classifier",),
 }
 ROWS = torch.tensor([23, 0, 11, 5, 0])
@@ -42,7 +43,9 @@ def kitchen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     data = load_training(DataConfig(name=DataName.DIGITS, train_limit=24))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        teacher = build_model(ModelConfig(name=request.param, width=8), n_classes=10, in_channels=1)
+        network = build_model(ModelConfig(name=request.param, width=8), n_classes=10, in_channels=1)
+        kinds = [Preparation.SS_HEAD, Preparation.BRANCHES]
+        teacher = extended(network, kinds, n_classes=10, input_shape=(1, 8, 8))
     tiny = TinyCache(
         tmp_path_factory.mktemp(str(request.param)),
         data,

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
-from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.cache.tiny_caches import TinyCache, random_data, tiny_teacher
 from trainables.cache.format.manifest import DamagedCache, discard_shards, read_manifest
 from trainables.cache.format.storage import open_place
 from trainables.config import Precision
 from trainables.config.cache import FeaturePrecision
+from trainables.data.splits import split_facts
 from trainables.errors import CacheError
 from trainables.models.embedding import classifier_of
 from trainables.teacher.online import OnlineTeacher
@@ -24,28 +23,30 @@ KEPT = {"weak": ALL, "strong": ("embedding",), "teacher": ("classifier",)}
 ROWS = torch.tensor([39, 0, 17, 0])
 
 
-def named(tiny: TinyCache) -> TinyCache:
-    """With a teacher that gives its parts names."""
-    names = ("conv", "norm", "stage1", "drop", "flat", "head")
-    teacher = nn.Sequential(OrderedDict(zip(names, tiny.teacher.children(), strict=True)))
-    return tiny.but(teacher=teacher, stated={"stage1": "stage1"})
-
-
-@pytest.fixture
-def kitchen(tiny: TinyCache) -> TinyCache:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> TinyCache:
     """All in fp32, and asked about one sample at a time, so that no batch can make the sums differ."""
-    return named(tiny).but(
+    data = random_data()
+    tiny = TinyCache(tmp_path_factory.mktemp("built"), data, tiny_teacher().eval(), split_facts(data))
+    kitchen = tiny.named().but(
         features=KEPT,
         precision=Precision.FP32,
         feature_precision=FeaturePrecision.FP32,
         batch_size=1,
         rows_per_map=6,
     )
+    kitchen.build()
+    return kitchen
+
+
+@pytest.fixture
+def kitchen(built: TinyCache, tmp_path: Path) -> TinyCache:
+    """A copy of that cache."""
+    return built.copied(tmp_path)
 
 
 @pytest.mark.parametrize("view", [0, 1])
 def test_in_fp32_the_cache_says_to_the_bit_what_the_teacher_says(kitchen: TinyCache, view: int) -> None:
-    kitchen.build()
     online = OnlineTeacher(kitchen.live(), kitchen.views)
     kept = kitchen.open().signal("weak", view, ROWS, ALL)
     said = online.signal("weak", view, ROWS, ALL)
@@ -69,7 +70,6 @@ def test_of_what_is_asked_about_images_the_teacher_says_the_same(kitchen: TinyCa
 
 
 def test_the_classifier_is_the_teachers_to_the_bit(kitchen: TinyCache) -> None:
-    kitchen.build()
     layer = classifier_of(kitchen.teacher, 5)
     kept = kitchen.open().classifier()
     assert kept is not None
@@ -84,7 +84,7 @@ def test_a_cache_without_the_classifier_has_none(tiny: TinyCache) -> None:
 
 
 def test_half_precision_is_the_default_and_near(tiny: TinyCache) -> None:
-    kitchen = named(tiny).but(features=KEPT, batch_size=1)
+    kitchen = tiny.named().but(features=KEPT, batch_size=1)
     kitchen.build()
     reader = kitchen.open()
     kept = reader.signal("weak", 1, ROWS, ALL)
@@ -95,7 +95,6 @@ def test_half_precision_is_the_default_and_near(tiny: TinyCache) -> None:
 
 
 def test_features_are_told_by_bank_with_their_shapes(kitchen: TinyCache) -> None:
-    kitchen.build()
     reader = kitchen.open()
     assert reader.features("weak") == ALL
     assert reader.features("strong") == ("embedding",)
@@ -108,7 +107,6 @@ def test_features_are_told_by_bank_with_their_shapes(kitchen: TinyCache) -> None
 
 
 def test_only_what_is_asked_for_is_converted_and_gathered(kitchen: TinyCache) -> None:
-    kitchen.build()
     reader = kitchen.open()
     scratch = kitchen.folder / "scratch"
     assert dict(reader.signal("weak", 0, ROWS).features) == {}
@@ -120,7 +118,6 @@ def test_only_what_is_asked_for_is_converted_and_gathered(kitchen: TinyCache) ->
 
 
 def test_a_whole_feature_is_a_copy_that_says_what_a_batch_says(kitchen: TinyCache) -> None:
-    kitchen.build()
     reader = kitchen.open()
     for name in ALL:
         whole = reader.whole_feature("weak", 1, name)
@@ -131,7 +128,6 @@ def test_a_whole_feature_is_a_copy_that_says_what_a_batch_says(kitchen: TinyCach
 
 
 def test_whole_maps_lie_in_files_of_fewer_rows_and_take_no_further_pass(kitchen: TinyCache) -> None:
-    kitchen.build()
     manifest, _ = read_manifest(open_place(kitchen.uri))
     rows = [record.shard.rows for record in manifest.shards_of("weak", 1, MAP)]
     assert rows == [6, 6, 4, 6, 6, 4, 6, 2]  # each of logits has its own
@@ -140,7 +136,6 @@ def test_whole_maps_lie_in_files_of_fewer_rows_and_take_no_further_pass(kitchen:
 
 
 def test_a_damaged_file_of_a_map_is_named_and_rebuilt_alone(kitchen: TinyCache) -> None:
-    kitchen.build()
     path = Path(kitchen.uri) / "_stage1/bank=weak/view=0001/shard-00002.parquet"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -154,7 +149,6 @@ def test_a_damaged_file_of_a_map_is_named_and_rebuilt_alone(kitchen: TinyCache) 
 
 
 def test_features_that_are_kept_in_another_precision_are_refused(kitchen: TinyCache) -> None:
-    kitchen.build()
     with pytest.raises(CacheError, match="cache keeps features as fp32, this experiment asks for fp16"):
         kitchen.but(feature_precision=FeaturePrecision.FP16).build()
     assert kitchen.but(features={}, feature_precision=FeaturePrecision.FP16).build() == []
