@@ -108,11 +108,10 @@ def evaluate_student(
         look_at_images(run.experiment.data, console)
         data = load_training(run.experiment.data.labelled)
         shown = load_test(run.experiment.data, data.classes) if wanted is Split.TEST else data.selection
-        evaluator = _Evaluator(run, data, shown)
+        evaluator = _Evaluator(run, data, shown, record.rank_by)
         own = KeptNetwork(model=TrialSpec.from_plain(record.spec).student, weights=str(record.checkpoint))
         student, kept = evaluator.loaded(own), run.kept(teacher)
         beside = None if kept is None else evaluator.loaded(kept)
-        by = record.rank_by
         own_N = evaluator.answers(student)
         taught_N = evaluator.answers(beside) if beside else None
         return Evaluation(
@@ -122,9 +121,9 @@ def evaluate_student(
             weights=str(record.checkpoint),
             split=wanted,
             images=len(shown.labels),
-            rank_by=by,
-            student=evaluator.figures(own, student, own_N, by),
-            teacher=evaluator.figures(kept, beside, taught_N, by)
+            rank_by=record.rank_by,
+            student=evaluator.figures(own, student, own_N),
+            teacher=evaluator.figures(kept, beside, taught_N)
             if kept and beside and taught_N is not None
             else None,
             teacher_fingerprint=teacher.fingerprint,
@@ -160,7 +159,8 @@ def show_evaluation(found: Evaluation, console: Console) -> None:
 class _Evaluator:
     """One split, and the networks that are asked about it, on one device."""
 
-    def __init__(self, run: Run, data: TrainingData, split: ImageSplit) -> None:
+    def __init__(self, run: Run, data: TrainingData, split: ImageSplit, rank_by: RankBy) -> None:
+        self._rank_by = rank_by
         self._data = data
         self._split = split
         self._batch_size = run.experiment.training.eval_batch_size
@@ -174,8 +174,9 @@ class _Evaluator:
     def answers(self, model: nn.Module) -> Tensor:
         return self._workbench.classes(model, self._split, batch_size=self._batch_size)
 
-    def figures(self, kept: KeptTeacher, model: nn.Module, answers_N: Tensor, by: RankBy) -> CleanFigures:
-        split, size, stated = self._split, self._batch_size, stated_features(kept)
+    def figures(self, kept: KeptTeacher, model: nn.Module, answers_N: Tensor) -> CleanFigures:
+        split, size, by = self._split, self._batch_size, self._rank_by
+        stated = stated_features(kept)
         figures = self._workbench.evaluate(model, split, batch_size=size)
         with contextlib.suppress(NoFeatures):  # of a teacher: a student was ranked by it
             figures |= self._workbench.features_worth(model, by, split, batch_size=size, stated=stated)

@@ -1,7 +1,7 @@
 """What a network's features are worth: how well its nearest neighbours, or a linear probe, tell classes.
 
 The features are the embedding: what the network's last linear or cosine layer is given, or what the part of
-it gives that the experiment file states; of unaltered images, in evaluation mode. Labelled training images are
+it gives that the experiment file states, of unaltered images in evaluation mode. Labelled training images are
 the reference; labels of the images that are judged are used to count right answers, and for nothing else.
 """
 
