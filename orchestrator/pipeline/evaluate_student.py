@@ -21,7 +21,7 @@ from orchestrator.records.ranked_figures import accuracy_text
 from orchestrator.records.summary import read_summary
 from orchestrator.terminal.console import Console
 from orchestrator.terminal.formatting import duration, percent
-from trainables.config import Config, KeptEnsemble, KeptNetwork, KeptTeacher, Split, TrialSpec
+from trainables.config import Config, KeptNetwork, KeptTeacher, Split, TrialSpec
 from trainables.config.faithfulness import BallSearch, ConfidenceOf
 from trainables.config.metrics import RankBy
 from trainables.data import ImageSplit, TrainingData, load_test, load_training
@@ -29,6 +29,7 @@ from trainables.errors import CheckpointError, ConfigError
 from trainables.evaluation.faithfulness import BallFigures, Faithfulness, NetworkPair, faithfulness
 from trainables.evaluation.features_worth import NoFeatures
 from trainables.evaluation.metrics import answer_figures
+from trainables.teacher.cache_request import stated_features
 from trainables.teacher.loading import load_teacher
 from trainables.training.train_teacher import TeacherFacts
 from trainables.training.workbench import Workbench
@@ -107,12 +108,10 @@ def evaluate_student(
         look_at_images(run.experiment.data, console)
         data = load_training(run.experiment.data.labelled)
         shown = load_test(run.experiment.data, data.classes) if wanted is Split.TEST else data.selection
-        evaluator = _Evaluator(run, data, shown)
+        evaluator = _Evaluator(run, data, shown, record.rank_by)
         own = KeptNetwork(model=TrialSpec.from_plain(record.spec).student, weights=str(record.checkpoint))
         student, kept = evaluator.loaded(own), run.kept(teacher)
         beside = None if kept is None else evaluator.loaded(kept)
-        by = record.rank_by
-        theirs = RankBy.ACCURACY if isinstance(kept, KeptEnsemble) else by  # several have no one embedding
         own_N = evaluator.answers(student)
         taught_N = evaluator.answers(beside) if beside else None
         return Evaluation(
@@ -122,9 +121,11 @@ def evaluate_student(
             weights=str(record.checkpoint),
             split=wanted,
             images=len(shown.labels),
-            rank_by=by,
-            student=evaluator.figures(student, own_N, by),
-            teacher=evaluator.figures(beside, taught_N, theirs) if beside and taught_N is not None else None,
+            rank_by=record.rank_by,
+            student=evaluator.figures(own, student, own_N),
+            teacher=evaluator.figures(kept, beside, taught_N)
+            if kept and beside and taught_N is not None
+            else None,
             teacher_fingerprint=teacher.fingerprint,
             agreement=None if taught_N is None else float((own_N == taught_N).double().mean()),
             faithfulness=evaluator.around(student, beside, search, console) if beside and search else None,
@@ -158,7 +159,8 @@ def show_evaluation(found: Evaluation, console: Console) -> None:
 class _Evaluator:
     """One split, and the networks that are asked about it, on one device."""
 
-    def __init__(self, run: Run, data: TrainingData, split: ImageSplit) -> None:
+    def __init__(self, run: Run, data: TrainingData, split: ImageSplit, rank_by: RankBy) -> None:
+        self._rank_by = rank_by
         self._data = data
         self._split = split
         self._batch_size = run.experiment.training.eval_batch_size
@@ -172,10 +174,12 @@ class _Evaluator:
     def answers(self, model: nn.Module) -> Tensor:
         return self._workbench.classes(model, self._split, batch_size=self._batch_size)
 
-    def figures(self, model: nn.Module, answers_N: Tensor, by: RankBy) -> CleanFigures:
-        figures = self._workbench.evaluate(model, self._split, batch_size=self._batch_size)
+    def figures(self, kept: KeptTeacher, model: nn.Module, answers_N: Tensor) -> CleanFigures:
+        split, size, by = self._split, self._batch_size, self._rank_by
+        stated = stated_features(kept)
+        figures = self._workbench.evaluate(model, split, batch_size=size)
         with contextlib.suppress(NoFeatures):  # of a teacher: a student was ranked by it
-            figures |= self._workbench.features_worth(model, by, self._split, batch_size=self._batch_size)
+            figures |= self._workbench.features_worth(model, by, split, batch_size=size, stated=stated)
         balanced = answer_figures(answers_N, self._split.labels).get("balanced_accuracy")
         ranked = figures.pop(by.value, None) if by.is_of_features else None
         return CleanFigures(**figures, balanced_accuracy=balanced, ranked=ranked)

@@ -164,7 +164,7 @@ class NetworkChecks:
         """Refuse a student without an embedding where the space ranks by what features are worth."""
         if not self.run.space.search.rank_by.is_of_features:
             return
-        shown = Shown(self.data.mean, self.data.std, BATCH, torch.device("cpu"))
+        shown = Shown(self.data.mean, self.data.std, BATCH, torch.device("cpu"), config.features)
         some, n_classes = _some(self.data.train, BATCH), len(self.data.classes)
         try:
             embeddings(network, some, torch.arange(len(some.labels)), n_classes=n_classes, shown=shown)

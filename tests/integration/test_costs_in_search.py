@@ -89,6 +89,26 @@ def test_a_plan_with_costs_leaves_metric_and_mode_to_the_searcher() -> None:
     assert study_of(alone).directions == [StudyDirection.MAXIMIZE]
 
 
+def test_a_plan_goes_by_the_figure_that_the_space_names() -> None:
+    ranked = {"search": {"rank_by": "probe_accuracy"}}
+    alone = search_plan(width_space(**ranked), trials=4, seed=0, max_epochs=1)
+    assert (alone.metric, alone.mode) == ("selection/probe_accuracy", "max")
+    figures = {ACCURACY: 0.5, "selection/probe_accuracy": 0.75}
+    assert values_told(alone, figures) == [0.75]
+    weighed = search_plan(width_space(Cost.PARAMS, **ranked), trials=4, seed=0, max_epochs=1)
+    assert values_told(weighed, {**figures, PARAMS: 3.0}) == [0.75, 3.0]
+
+
+def values_told(plan: SearchPlan, figures: dict[str, float]) -> list[float]:
+    """What Optuna keeps of a trial that ended with these figures."""
+    assert isinstance(plan.searcher, OptunaSearch)
+    if plan.metric is not None:  # as Tune does
+        plan.searcher.set_search_properties(plan.metric, plan.mode, {})
+    assert plan.searcher.suggest("one") is not None
+    plan.searcher.on_trial_complete("one", figures)
+    return list(study_of(plan).trials[0].values)
+
+
 def test_proposals_follow_accuracy_and_cost_alike() -> None:
     space = width_space(Cost.PARAMS)
     by_cost = widths_proposed(space, lambda width: {ACCURACY: 0.5, PARAMS: 10.0 * width})

@@ -1,14 +1,14 @@
 """What a network's features are worth: how well its nearest neighbours, or a linear probe, tell classes.
 
-The features are the embedding: what the network's last linear or cosine layer is given, of unaltered images,
-in evaluation mode. The labelled training images are the reference; labels of the images that are judged are
-used to count right answers, and for nothing else.
+The features are the embedding: what the network's last linear or cosine layer is given, or what the part of
+it gives that the experiment file states, of unaltered images in evaluation mode. Labelled training images are
+the reference; labels of the images that are judged are used to count right answers, and for nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables.config.metrics import RankBy
+from trainables.config.objective_base import EMBEDDING
 from trainables.data import ImageSplit
-from trainables.errors import CacheError, TrialFailed
-from trainables.models.embedding import EmbeddingRecorder, classifier_of
+from trainables.errors import TrialFailed
+from trainables.models.features import FeatureTap
 from trainables.models.modes import evaluating
 from trainables.seeds import first_by_hash, salt_of
 from trainables.views.normalise import normalise
@@ -54,6 +55,8 @@ class Shown:
     std: Sequence[float]
     batch_size: int
     device: torch.device
+    stated: Mapping[str, str] = field(default_factory=dict)
+    """What the experiment file says of the network's features: module paths by name."""
 
 
 def feature_figures(
@@ -100,16 +103,25 @@ def embeddings(
 
     Raises:
         NoFeatures: the network has no linear or cosine layer with one output per class, or gives that layer
-            anything but one vector per image.
+            anything but one vector per image, and the experiment file states no other part.
         TrialFailed: a number is not finite.
     """
+    channels, height, width = split.images.shape[1:]
     try:
-        recorder = EmbeddingRecorder(classifier_of(model, n_classes))
-    except CacheError as error:
-        raise NoFeatures(f"{type(model).__name__} has no {_WANTED}; {_ADVICE}") from error
+        tap = FeatureTap(
+            model,
+            (EMBEDDING,),
+            n_classes=n_classes,
+            input_shape=(channels, height, width),
+            device=shown.device,
+            stated=shown.stated,
+            error=NoFeatures,
+        )
+    except NoFeatures as error:
+        raise NoFeatures(f"{error}; or set search.rank_by to accuracy, which judges no features") from error
     with evaluating(model), torch.no_grad():
         found = [
-            _embeddings_of(model, images.to(shown.device), recorder, shown)
+            _embeddings_of(model, images.to(shown.device), tap, shown)
             for images in split.each(split.images.__getitem__, torch.split(rows_N, shown.batch_size))
         ]
     embeddings_ND = torch.cat(found)
@@ -118,20 +130,11 @@ def embeddings(
     return embeddings_ND
 
 
-_WANTED: Final = "linear or cosine layer with one output per class that is given one vector per image"
-_ADVICE: Final = (
-    "what such a layer is given are the features that knn_accuracy and probe_accuracy judge: set "
-    "search.rank_by to accuracy, or take a student with one"
-)
-
-
-def _embeddings_of(model: nn.Module, images: Tensor, recorder: EmbeddingRecorder, shown: Shown) -> Tensor:
+def _embeddings_of(model: nn.Module, images: Tensor, tap: FeatureTap, shown: Shown) -> Tensor:
     # As the loop trains, see `metrics`.
     batch = normalise(images, shown.mean, shown.std).contiguous(memory_format=torch.channels_last)
-    _, inputs = recorder.during(lambda: model(batch))
-    if [(given.ndim, len(given)) for given in inputs] != [(2, len(batch))]:
-        raise NoFeatures(f"{type(model).__name__} has no {_WANTED}; {_ADVICE}")
-    return inputs[0].float()
+    _, features = tap.during(lambda: model(batch))
+    return features[EMBEDDING].float()
 
 
 def knn_answers(

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-from torch import Tensor, nn
+from torch import nn
 
 from trainables.errors import CacheError, TrialFailed
 from trainables.models.cosine import CosineClassifier
-
-# B = rows, D = numbers in an embedding
 
 
 def classifier_of(module: nn.Module, n_classes: int) -> nn.Linear | CosineClassifier:
@@ -53,36 +49,3 @@ def cosine_head_of(model: nn.Module) -> CosineClassifier:
             "student.cosine_head"
         )
     return heads[-1]
-
-
-class EmbeddingRecorder:
-    """Records what a classifier is given while its network, which must not be compiled, is called."""
-
-    def __init__(self, classifier: nn.Module) -> None:
-        """Nothing is recorded until `during`."""
-        self._classifier = classifier
-
-    def during(self, call: Callable[[], Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """What a call of the network gives, and each input of the classifier in it, with its gradient."""
-        inputs: list[Tensor] = []
-        handle = self._classifier.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
-        try:
-            logits_BC = call()
-        finally:
-            handle.remove()
-        return logits_BC, inputs
-
-
-def embedding_of_rows(inputs: Sequence[Tensor], n_rows: int) -> Tensor:
-    """BxD float32 embeddings of the rows that went through, on the CPU.
-
-    Raises:
-        CacheError: the classifier did not run once on one vector per row.
-    """
-    shapes = [tuple(given.shape) for given in inputs]
-    if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] != n_rows:
-        raise CacheError(
-            f"the teacher's classifier was given inputs of shapes {shapes} for {n_rows} images, not "
-            "one vector for each; set cache.embedding to false"
-        )
-    return inputs[0].float().cpu()

@@ -20,8 +20,7 @@ import torch
 from ray.train.torch import get_device
 
 from trainables.checkpoint_header import preprocessing_metadata
-from trainables.config import DataConfig, KeptEnsemble, ModelConfig, Split, TrainingPrecision
-from trainables.config.metrics import RankBy
+from trainables.config import DataConfig, ModelConfig, Split, TrainingPrecision
 from trainables.data import load_test
 from trainables.errors import StillhouseError, StorageError, TrialFailed, UnreadableData
 from trainables.evaluation.features_worth import NoFeatures
@@ -32,6 +31,7 @@ from trainables.slots.broker import CLOSED
 from trainables.slots.mask_warning import mask_warning
 from trainables.slots.messages import JOB_KINDS, End, EvaluateJob, Lease, Message, ProfileJob, TrainJob
 from trainables.slots.warm_state import WarmState
+from trainables.teacher.cache_request import stated_features
 from trainables.teacher.loading import load_teacher
 from trainables.training.checkpoint_paths import kept_state
 from trainables.training.checkpoints import CheckpointFolder
@@ -144,10 +144,11 @@ def evaluate_job(job: EvaluateJob, warm: WarmState, channel: JobChannel) -> None
     }
     split = splits[job.split]()
     figures = workbench.evaluate(model, split, batch_size=EVALUATED_TOGETHER)
-    # Several teachers have no one embedding, and one may have none; a student was ranked by it in each epoch.
-    by = RankBy.ACCURACY if isinstance(job.network, KeptEnsemble) else job.rank_by
-    with contextlib.suppress(NoFeatures):
-        figures |= workbench.features_worth(model, by, split, batch_size=EVALUATED_TOGETHER)
+    stated = stated_features(job.network)
+    with contextlib.suppress(NoFeatures):  # of a teacher: a student was ranked by it in each epoch
+        figures |= workbench.features_worth(
+            model, job.rank_by, split, batch_size=EVALUATED_TOGETHER, stated=stated
+        )
     own_N = workbench.classes(model, split, batch_size=EVALUATED_TOGETHER)
     figures |= answer_figures(own_N, split.labels)
     if job.teacher is not None:

@@ -224,15 +224,12 @@ class _Run:
 
     def _select(self, epoch: int, metrics: dict[str, float]) -> None:
         model = self.average.model if self.average else self.model
-        figures = self.workbench.evaluate(
-            model, self.workbench.data.selection, batch_size=self.course.training.eval_batch_size
-        )
-        rank_by = self.course.rank_by
-        figures |= self.workbench.features_worth(
-            model, rank_by, self.workbench.data.selection, batch_size=self.course.training.eval_batch_size
-        )
+        split, size = self.workbench.data.selection, self.course.training.eval_batch_size
+        rank_by, stated = self.course.rank_by, self.course.stated
+        figures = self.workbench.evaluate(model, split, batch_size=size)
+        figures |= self.workbench.features_worth(model, rank_by, split, batch_size=size, stated=stated)
         metrics.update({f"selection/{name}": value for name, value in figures.items()})
-        metrics.update(self.inputs.robustness(model, batch_size=self.course.training.eval_batch_size))
+        metrics.update(self.inputs.robustness(model, batch_size=size))
         is_better = improves(metrics.get(rank_by.metric), self.best.get(rank_by.metric))
         if is_better or self.course.keeps_last:
             self.best_epoch, self.best = epoch, dict(metrics)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -178,11 +179,18 @@ class Workbench:
         return answers(model, split, mean=data.mean, std=data.std, batch_size=batch_size, device=self.device)
 
     def features_worth(
-        self, model: nn.Module, by: RankBy, split: ImageSplit, *, batch_size: int
+        self,
+        model: nn.Module,
+        by: RankBy,
+        split: ImageSplit,
+        *,
+        batch_size: int,
+        stated: Mapping[str, str] = MappingProxyType({}),
     ) -> dict[str, float]:
         """The figure that ranks students where it judges features; see `evaluation.feature_figures`.
 
-        The reference are the labelled training images.
+        The reference are the labelled training images; `stated` is what the experiment file says of the
+        network's features.
         """
         data = self.data
         return feature_figures(
@@ -191,7 +199,7 @@ class Workbench:
             reference=data.train,
             judged=split,
             n_classes=len(data.classes),
-            shown=Shown(data.mean, data.std, batch_size, self.device),
+            shown=Shown(data.mean, data.std, batch_size, self.device, stated),
         )
 
     def _upright(self, bank: str, epoch: int, rows_B: Tensor) -> Tensor:

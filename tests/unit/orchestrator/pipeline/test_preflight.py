@@ -115,7 +115,7 @@ def test_a_student_without_features_is_named_where_they_would_rank_it() -> None:
     Path("space.yaml").write_text(ranked)
     fully_convolutional = with_student("fully_convolutional")
     problem = only_problem(fully_convolutional.replace("space: kd", "space: space.yaml"))
-    assert f"factory '{TASK}:fully_convolutional': Sequential has no linear or cosine layer" in problem
+    assert f"factory '{TASK}:fully_convolutional': Sequential has no feature 'embedding'" in problem
     assert "set search.rank_by to accuracy" in problem
     assert not look(fully_convolutional).problems
     assert not look(EXPERIMENT.replace("space: kd", "space: space.yaml")).problems

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -210,8 +212,23 @@ def test_the_head_itself_has_no_part_in_the_figure() -> None:
     "head", [nn.Linear(6, 5), nn.Sequential(nn.Unflatten(1, (2, 3)), nn.Linear(3, N_CLASSES), nn.Flatten())]
 )
 def test_a_network_without_an_embedding_is_refused(head: nn.Module) -> None:
-    with pytest.raises(TrialFailed, match=r"Sequential has no linear or cosine layer .* search\.rank_by"):
+    with pytest.raises(TrialFailed, match=r"Sequential has no feature 'embedding'; .* search\.rank_by"):
         figures(network(head), RankBy.KNN_ACCURACY, split_of(9, seed=0), split_of(9, seed=1))
+
+
+def test_a_part_that_the_file_states_is_the_embedding() -> None:
+    plain, splits = network(), (split_of(90, seed=0), split_of(40, seed=1))
+    headless = nn.Sequential(*list(plain)[:-1], nn.Linear(6, 5))
+    shown = replace(SHOWN, stated={"embedding": "2"})
+    found = worth.feature_figures(
+        headless,
+        RankBy.KNN_ACCURACY,
+        reference=splits[0],
+        judged=splits[1],
+        n_classes=N_CLASSES,
+        shown=shown,
+    )
+    assert found == figures(plain, RankBy.KNN_ACCURACY, *splits)
 
 
 def test_features_that_are_not_finite_are_refused() -> None:

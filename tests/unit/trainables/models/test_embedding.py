@@ -15,9 +15,7 @@ from trainables.config import ModelConfig, ModelName
 from trainables.errors import CacheError
 from trainables.models import build_model
 from trainables.models.embedding import (
-    EmbeddingRecorder,
     classifier_of,
-    embedding_of_rows,
     embedding_width_of,
 )
 from trainables.teacher.live import LiveTeacher
@@ -180,31 +178,10 @@ ONE_OF_EACH_FAMILY = {
 @pytest.mark.parametrize("family", ONE_OF_EACH_FAMILY)
 def test_every_family_of_networks_has_an_embedding(family: str) -> None:
     model = build_model(ONE_OF_EACH_FAMILY[family], n_classes=7, in_channels=3).eval()
-    layer = classifier_of(model, 7)
-    recorder = EmbeddingRecorder(layer)
+    layer, inputs = classifier_of(model, 7), list[Tensor]()
+    layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
     with torch.inference_mode():
-        logits, inputs = recorder.during(lambda: model(torch.zeros(2, 3, 32, 32)))
-        embedding = embedding_of_rows(inputs, 2)
+        logits = model(torch.zeros(2, 3, 32, 32))
+        (embedding,) = inputs
         assert embedding.shape == (2, embedding_width_of(model, 7))
         torch.testing.assert_close(layer(embedding), logits)
-        model(torch.zeros(3, 3, 32, 32))  # nothing is recorded any more
-    assert len(embedding_of_rows(inputs, 2)) == 2
-
-
-def test_a_recorder_stops_also_when_the_network_fails() -> None:
-    layer = nn.Linear(4, 3)
-
-    def fail() -> Tensor:
-        layer(torch.zeros(1, 4))
-        raise ArithmeticError
-
-    with pytest.raises(ArithmeticError):
-        EmbeddingRecorder(layer).during(fail)
-    assert not layer._forward_pre_hooks
-
-
-def test_an_embedding_that_a_student_is_trained_by_keeps_its_gradient() -> None:
-    layer = nn.Linear(4, 3)
-    given = torch.zeros(2, 4, requires_grad=True)
-    _, (embedding,) = EmbeddingRecorder(layer).during(lambda: layer(given))
-    assert embedding is given

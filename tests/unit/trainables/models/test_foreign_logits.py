@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 from trainables.config import ModelConfig, ModelName
 from trainables.errors import ConfigError
 from trainables.models import build_model, check_logits
-from trainables.models.embedding import EmbeddingRecorder, classifier_of
+from trainables.models.embedding import classifier_of
 from trainables.models.foreign.logits import LogitsHook, may_drop_outputs, with_logits
 from trainables.models.weights import load_weights, save_weights, weights_digest
 from trainables.training.ranks import DdpTeam
@@ -249,8 +249,9 @@ def test_copies_and_running_means_give_logits_too(copy: Any) -> None:
 
 def test_the_embedding_is_what_the_classifier_is_given() -> None:
     network = made(form="tuple")
-    recorder = EmbeddingRecorder(classifier_of(network, 4))
-    logits, inputs = recorder.during(lambda: network(IMAGES))
+    inputs: list[Tensor] = []
+    classifier_of(network, 4).register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    logits = network(IMAGES)
     assert torch.equal(logits, logits_of(network))
     assert torch.equal(inputs[0], IMAGES.flatten(1))
 

@@ -109,7 +109,7 @@ def test_a_teacher_without_such_features_is_tested_all_the_same(
     found = evaluated(warm, spec, several, KNN)
     assert "test/accuracy" in found
     assert "test/knn_accuracy" not in found
-    monkeypatch.setattr("trainables.evaluation.features_worth.classifier_of", _none)
+    monkeypatch.setattr("trainables.models.features.search.classifier_of", _none)
     found = evaluated(warm, spec, network, KNN)
     assert "test/accuracy" in found
     assert "test/knn_accuracy" not in found

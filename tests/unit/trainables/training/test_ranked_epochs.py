@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -33,7 +35,13 @@ class Scripted(Workbench):
         self.shown: list[Any] = []
 
     def features_worth(
-        self, model: nn.Module, by: RankBy, split: ImageSplit, *, batch_size: int
+        self,
+        model: nn.Module,
+        by: RankBy,
+        split: ImageSplit,
+        *,
+        batch_size: int,
+        stated: Mapping[str, str] = MappingProxyType({}),
     ) -> dict[str, float]:
         self.shown.append(weights_of(model))
         return {by.value: next(self.figures)}
