@@ -32,7 +32,7 @@ from trainables.teacher.autocast import AutocastTeacher
 from trainables.teacher.cache_request import CacheRequest, stated_features
 from trainables.teacher.feature_shapes import missing_shapes
 from trainables.teacher.live import LiveTeacher
-from trainables.teacher.loading import kept_fingerprint, load_teacher
+from trainables.teacher.loading import kept_fingerprint, prepared_teacher
 from trainables.teacher.shard_producer import ShardProducer
 
 logger = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ class TeacherWorker:
         torch.set_num_threads(request.threads_per_actor)
         on_gpu = request.gpus_per_actor > 0 and torch.cuda.is_available()
         data = load_training(request.data)
-        teacher = load_teacher(request.network, data)
+        teacher = prepared_teacher(request.network, data)
         here = request.with_overrides(
             teacher_digest=kept_fingerprint(request.network, teacher), facts=split_facts(data)
         )

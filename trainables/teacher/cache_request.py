@@ -33,6 +33,14 @@ def stated_features(kept: KeptTeacher) -> Mapping[str, str]:
     return {} if model is None else model.features
 
 
+def prepared_parts(kept: KeptTeacher, features: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Of features that are kept, by bank, those that parts of a prepared teacher make: the parts' hashes."""
+    if not isinstance(kept, KeptNetwork):
+        return {}
+    names = {name for names in features.values() for name in names}
+    return {name: part.sha256 for part in kept.prepared for name in names if part.gives(name)}
+
+
 def stated_parts(paths: Mapping[str, str], kept: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     """Of features that are kept, by bank, those that `paths` say, with what follows from it, by name.
 
@@ -106,9 +114,13 @@ class CacheRequest(Config):
 
     @property
     def stated(self) -> dict[str, str]:
-        """The parts of the network that are features because the experiment file says so, by name."""
+        """The parts of the network that are features because the experiment file says so, by name.
+
+        Of what parts beside a prepared teacher make, the hash of these, which it depends on too.
+        """
         if self.teacher is not None:
-            return stated_parts(stated_features(self.teacher), self.features)
+            stated = stated_parts(stated_features(self.teacher), self.features)
+            return stated | prepared_parts(self.teacher, self.features)
         return stated_parts(self.unmade.features if self.unmade else {}, self.features)
 
     @property

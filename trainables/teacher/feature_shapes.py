@@ -9,11 +9,14 @@ import torch
 from trainables.cache.format.planning import Plan
 from trainables.config import KeptNetwork, ModelConfig
 from trainables.config.cache import CLASSIFIER, LOGITS
+from trainables.config.objective_base import Preparation
+from trainables.config.representation.preparation import makes
 from trainables.errors import CacheError
 from trainables.models import build_model
 from trainables.models.embedding import embedding_width_of
 from trainables.teacher.cache_request import CacheRequest
 from trainables.teacher.features import TeacherFeatures
+from trainables.teacher.prepared import extended
 
 
 def missing_shapes(request: CacheRequest, plan: Plan) -> Mapping[str, tuple[int, ...]]:
@@ -43,6 +46,15 @@ def feature_shapes(request: CacheRequest, names: Iterable[str]) -> Mapping[str, 
     if CLASSIFIER in names:
         shapes[CLASSIFIER] = (embedding_width_of(model, n_outputs) + 1,)
     tapped = [name for name in names if name != CLASSIFIER]
+    kinds = [kind for kind in Preparation if any(makes(kind, name) for name in tapped)]
+    if kinds:  # as large with fresh weights as with those that it will have
+        model = extended(
+            model,
+            kinds,
+            n_classes=len(request.facts.classes),
+            input_shape=request.facts.input_shape,
+            stated=config.features,
+        )
     if tapped:
         features = TeacherFeatures(
             model,

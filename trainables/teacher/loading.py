@@ -41,7 +41,7 @@ def teacher_of(request: CacheRequest, data: TrainingData) -> nn.Module:
         CacheError: its logits were imported.
         CheckpointError: the weights cannot be read or do not fit.
     """
-    return _in_precision(_prepared(request.network, data), autocast=request.cache.autocast)
+    return _in_precision(prepared_teacher(request.network, data), autocast=request.cache.autocast)
 
 
 def online_teacher(spec: OnlineSpec, data: TrainingData) -> nn.Module:
@@ -50,12 +50,11 @@ def online_teacher(spec: OnlineSpec, data: TrainingData) -> nn.Module:
     Raises:
         CheckpointError: the weights cannot be read or do not fit.
     """
-    return _in_precision(_prepared(spec.network, data), autocast=spec.autocast)
+    return _in_precision(prepared_teacher(spec.network, data), autocast=spec.autocast)
 
 
 def load_teacher(kept: KeptTeacher, data: TrainingData) -> nn.Module:
-    """The teacher with its weights, on the CPU, for images and classes of this data, without what it was
-    prepared with.
+    """The teacher with its weights, on the CPU, for images and classes of this data.
 
     Whatever its own normalisation and order of classes are, it takes images that are normalised as the
     data's and gives logits of the data's classes: whoever asks it, cache, proof or a step beside a student,
@@ -76,8 +75,12 @@ def load_teacher(kept: KeptTeacher, data: TrainingData) -> nn.Module:
     return aligned(model, kept.classes)
 
 
-def _prepared(kept: KeptTeacher, data: TrainingData) -> nn.Module:
-    """The teacher with what it was prepared with beside it."""
+def prepared_teacher(kept: KeptTeacher, data: TrainingData) -> nn.Module:
+    """The same teacher, with what it was prepared with beside it, for whoever asks for its features.
+
+    Raises:
+        CheckpointError: the weights cannot be read or do not fit.
+    """
     teacher = load_teacher(kept, data)
     if not isinstance(kept, KeptNetwork):
         return teacher

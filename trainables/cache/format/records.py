@@ -93,7 +93,8 @@ class Origin(Config):
     )
     stated: dict[str, str] = Field(
         default_factory=dict,
-        description="parts of the teacher's network that the experiment file says are features, by name",
+        description="parts of the teacher's network that the experiment file says are features, by name; and "
+        "hashes of the parts beside it that make a feature of a prepared teacher",
         exclude_if=lambda stated: not stated,
     )
     rows_per_map: int = Field(

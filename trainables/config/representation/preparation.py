@@ -43,9 +43,14 @@ class PreparedPart(Config):
 
     def gives(self, feature: str) -> bool:
         """Whether it makes a feature of the teacher, by name."""
-        if self.kind is Preparation.SS_HEAD:
-            return feature == SS_HEAD
-        return re.fullmatch(rf"{BRANCH}[0-9]+", feature) is not None
+        return makes(self.kind, feature)
+
+
+def makes(kind: Preparation, feature: str) -> bool:
+    """Whether what a teacher is prepared with makes a feature of it, by name."""
+    if kind is Preparation.SS_HEAD:
+        return feature == SS_HEAD
+    return re.fullmatch(rf"{BRANCH}[0-9]+", feature) is not None
 
 
 class PrepareHeadConfig(ObjectiveBase):
