@@ -42,6 +42,12 @@ class TeacherConfig(Config):
     classes: StatedClasses = None
     expected_accuracy: ExpectedAccuracy = None
     training: TrainingConfig = TrainingConfig()
+    preparation: TrainingConfig | None = Field(
+        None,
+        description="how a finished teacher is prepared for objectives that ask for it (sskd, hsakd): parts "
+        "beside it are trained, while it stays as it is; default: as their papers have it",
+        exclude_if=lambda training: training is None,
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -70,6 +76,8 @@ class TeacherConfig(Config):
             self.model.require_published(self.checkpoint)
         if self.training.freeze or self.training.lr_groups:
             raise ValueError("`freeze` and `lr_groups` are for students; a teacher is trained as a whole")
+        if self.preparation is not None and (self.imported or self.is_onnx):
+            raise ValueError("`preparation` is of a network of PyTorch; this teacher has none: leave it out")
         if self.normalisation is not None and self.checkpoint is None and not self.pretrained:
             raise ValueError(
                 "`normalisation` is for weights that were trained elsewhere (`checkpoint`, or `pretrained`); "

@@ -232,6 +232,7 @@ class Run:
         return digest_of(
             {
                 "teacher": teacher.fingerprint,
+                **({"prepared": [part.sha256 for part in teacher.prepared]} if teacher.prepared else {}),
                 "data": teacher.split.plain(),
                 "cache": cache.plain() if cache else None,
                 "views": experiment.views.plain(),

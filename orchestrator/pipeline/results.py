@@ -84,7 +84,7 @@ class RunResults:
         """Where the champion comes from, as tags of the registry."""
         metrics = {name: f"{value:.5f}" for name, value in self.champion_metrics().items()}
         return {
-            "teacher": self.teacher.fingerprint,
+            **self.teacher.hashes,
             "cache": self.cache.identity.digest() if self.cache else "none",
             "search": search,
             "trial_id": self.champion.record.trial,

@@ -32,6 +32,7 @@ from orchestrator.pipeline.results import RunResults, write_up
 from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.storage import storage_told
 from orchestrator.pipeline.teacher_stage import teacher_stage
+from orchestrator.pipeline.teachers.preparation import preparation_stages
 from orchestrator.pipeline.workers import Workers
 from orchestrator.records.code_seen import note_code
 from orchestrator.records.costs import numbers_of
@@ -92,7 +93,7 @@ def run_experiment(
 
 
 def _stages(run: Run, recorder: MlflowRecorder) -> Summary:
-    teacher = teacher_stage(run)
+    teacher = preparation_stages(run, teacher_stage(run))
     search = run.search_key(teacher, cache_identity(run, teacher))
     over = run.ledger.finished(STAGE, run_key(run.loaded, run.ledger)) is not None
     cache = cache_stage(run, teacher, needed=not over and slots_are_needed(run, search))

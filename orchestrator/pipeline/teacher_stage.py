@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.teachers.ensemble import ensemble_stage, recorded_ensemble
 from orchestrator.pipeline.teachers.imported import imported_facts, read_imported
+from orchestrator.pipeline.teachers.preparation import recorded_preparations
 from orchestrator.pipeline.unlabelled_stage import (
     keyed_data,
     recorded_unlabelled,
@@ -166,7 +167,8 @@ def _imported_stage(run: Run) -> TeacherFacts:
 
 
 def recorded_teacher(run: Run) -> TeacherFacts | None:
-    """The teacher of this experiment as the ledger tells, with what is known of unlabelled images.
+    """The teacher of this experiment as the ledger tells, with what it was prepared with, and with what is
+    known of unlabelled images.
 
     None where no run has made it, or has counted these.
 
@@ -174,7 +176,10 @@ def recorded_teacher(run: Run) -> TeacherFacts | None:
         ConfigError: its logits are still to be imported.
     """
     facts = _recorded(run)
-    if facts is None or run.experiment.data.unlabelled is None:
+    if facts is None:
+        return None
+    facts = recorded_preparations(run, facts)
+    if run.experiment.data.unlabelled is None:
         return facts
     found = recorded_unlabelled(run)
     return None if found is None else with_facts(facts, found)
@@ -208,12 +213,12 @@ def known_teacher(run: Run, data: TrainingData | None = None) -> TeacherFacts | 
         return imported_facts(read_imported(run.loaded), data or load_training(run.experiment.data))
     facts = _recorded(run)
     if facts is not None and facts.weights is not None and _is_there(run, _recorded_key(run), facts.weights):
-        return with_known(run, facts, data)
+        return with_known(run, recorded_preparations(run, facts), data)
     source = run.teacher_source
     if source.checkpoint is None:
         return None
     data = data or load_training(run.experiment.data)
-    return checkpoint_facts(source, source.checkpoint, data)
+    return recorded_preparations(run, checkpoint_facts(source, source.checkpoint, data))
 
 
 def _imported_key(run: Run, record: ImportedTeacher) -> str:

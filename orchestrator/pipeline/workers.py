@@ -20,10 +20,13 @@ from cluster.session import connect
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.own_packages import SETUP_HOOK
 from orchestrator.terminal.console import Console
+from trainables.config import Config
+from trainables.config.representation.preparation import PreparedPart
 from trainables.slots.follower import Follower, start_broker
 from trainables.slots.messages import End, Message
 from trainables.slots.pool import SlotPool, SlotShape
 from trainables.training.measure_ensemble import EnsembleRequest, measure_ensemble
+from trainables.training.prepare_teacher import PreparationRequest, prepare_teacher
 from trainables.training.train_teacher import TeacherFacts, TeacherRequest, make_teacher
 from trainables.user_code import FOLDER_VARIABLE
 
@@ -144,17 +147,38 @@ class Workers:
             StillhouseError: whatever `make_teacher` raises.
         """
         job_id = f"teacher-{request.digest()[:8]}"
+        return TeacherFacts.from_plain(self._followed(_teacher_task, request, job_id, on_epoch))
+
+    def prepare(
+        self, request: PreparationRequest, on_epoch: Callable[[int, dict[str, float]], None]
+    ) -> PreparedPart:
+        """Prepare a finished teacher on some worker of the cluster.
+
+        Raises:
+            StillhouseError: whatever `prepare_teacher` raises.
+        """
+        job_id = f"preparation-{request.digest()[:8]}"
+        return PreparedPart.from_plain(self._followed(_preparation_task, request, job_id, on_epoch))
+
+    def _followed(
+        self,
+        task: Callable[..., dict[str, Any]],
+        request: Config,
+        job_id: str,
+        on_epoch: Callable[[int, dict[str, float]], None],
+    ) -> dict[str, Any]:
+        """What a task on some worker makes of the request, with each epoch that it tells of."""
         follower = Follower(self.broker, job_id, None, holder="driver")
         attempt = follower.submit()
         cpus, gpus = self.stage_resources()
-        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=2)(_teacher_task)
-        result = task.remote(request.plain(), self.broker, job_id, attempt)
+        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=2)(task)
+        result = remote.remote(request.plain(), self.broker, job_id, attempt)
         _follow(follower, result, on_epoch)
         try:
-            facts: dict[str, Any] = ray.get(result)
+            made: dict[str, Any] = ray.get(result)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
-        return TeacherFacts.from_plain(facts)
+        return made
 
     def ensemble(self, request: EnsembleRequest) -> TeacherFacts:
         """Have several finished teachers looked at together on some worker of the cluster.
@@ -193,12 +217,24 @@ def _follow(follower: Follower, result: Any, on_epoch: Callable[[int, dict[str, 
 
 
 def _teacher_task(request: dict[str, Any], broker: Any, job_id: str, attempt: int) -> dict[str, Any]:
-    def tell(epoch: int, metrics: dict[str, float]) -> None:
-        ray.get(broker.report.remote(job_id, attempt, Message(epoch=epoch, metrics=metrics)))
-
+    tell = _teller(broker, job_id, attempt)
     facts = make_teacher(TeacherRequest.from_plain(request), tell)
     ray.get(broker.report.remote(job_id, attempt, Message(end=End.COMPLETED)))
     return facts.plain()
+
+
+def _preparation_task(request: dict[str, Any], broker: Any, job_id: str, attempt: int) -> dict[str, Any]:
+    tell = _teller(broker, job_id, attempt)
+    part = prepare_teacher(PreparationRequest.from_plain(request), tell)
+    ray.get(broker.report.remote(job_id, attempt, Message(end=End.COMPLETED)))
+    return part.plain()
+
+
+def _teller(broker: Any, job_id: str, attempt: int) -> Callable[[int, dict[str, float]], None]:
+    def tell(epoch: int, metrics: dict[str, float]) -> None:
+        ray.get(broker.report.remote(job_id, attempt, Message(epoch=epoch, metrics=metrics)))
+
+    return tell
 
 
 def _ensemble_task(request: dict[str, Any]) -> dict[str, Any]:

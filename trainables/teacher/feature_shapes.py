@@ -57,6 +57,15 @@ def feature_shapes(request: CacheRequest, names: Iterable[str]) -> Mapping[str, 
     if CLASSIFIER in names:
         shapes[CLASSIFIER] = (embedding_width_of(model, n_outputs_of(model, n_classes)) + 1,)
     tapped = [name for name in names if name != CLASSIFIER]
+    kinds = [kind for kind in Preparation if any(makes(kind, name) for name in tapped)]
+    if kinds:  # as large with fresh weights as with those that it will have
+        model = extended(
+            model,
+            kinds,
+            n_classes=len(request.facts.classes),
+            input_shape=request.facts.input_shape,
+            stated=config.features,
+        )
     if tapped:
         features = TeacherFeatures(
             model,

@@ -54,8 +54,7 @@ def online_teacher(spec: OnlineSpec, data: TrainingData) -> nn.Module:
 
 
 def load_teacher(kept: KeptTeacher, data: TrainingData) -> nn.Module:
-    """The teacher with its weights, on the CPU, for images and classes of this data, without what it was
-    prepared with.
+    """The teacher with its weights, on the CPU, for images and classes of this data.
 
     Whatever its own normalisation and order of classes are, it takes images that are normalised as the
     data's and gives logits of the data's classes: whoever asks it, cache, proof or a step beside a student,

@@ -25,6 +25,7 @@ from trainables.config import (
     digest_of,
 )
 from trainables.config.data import SplitFacts
+from trainables.config.representation.preparation import PreparedPart
 from trainables.config.teacher import ONNX
 from trainables.data import TrainingData, load_training
 from trainables.data.splits import split_facts
@@ -89,9 +90,18 @@ class TeacherFacts(Config):
     adapted: tuple[str, ...] = Field(
         (), description="what was done to its images or answers", exclude_if=lambda done: not done
     )
+    prepared: tuple[PreparedPart, ...] = Field(
+        (), description="what it was prepared with", exclude_if=lambda parts: not parts
+    )
     members: tuple[TeacherFacts, ...] = Field(
         (), description="of several teachers, each", exclude_if=lambda members: not members
     )
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """What it is known by, and what it was prepared with: by name, `teacher` and `teacher.ss_head`."""
+        parts = {f"teacher.{part.kind}": part.sha256 for part in self.prepared}
+        return {"teacher": self.fingerprint, **parts}
 
     def kept(self, source: TeacherSource) -> KeptNetwork | None:
         """What is loaded to ask this teacher, of which the file says so much; none before it is made."""
@@ -103,6 +113,7 @@ class TeacherFacts(Config):
             output=source.output,
             normalisation=self.normalisation,
             classes=self.classes,
+            prepared=self.prepared,
         )
 
 

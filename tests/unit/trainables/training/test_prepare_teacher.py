@@ -30,7 +30,8 @@ from trainables.models import build_model
 from trainables.models.features import FeatureTap
 from trainables.models.weights import count_parameters, save_weights
 from trainables.teacher.loading import kept_fingerprint, load_teacher, online_teacher
-from trainables.training.loop import Course, TrainingResult, train
+from trainables.training.course import Course, TrainingResult
+from trainables.training.loop import train
 from trainables.training.prepare_teacher import PreparationRequest, prepare_teacher
 
 DATA = DataConfig(name=DataName.DIGITS, train_limit=60)

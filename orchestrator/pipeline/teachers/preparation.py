@@ -1,0 +1,120 @@
+"""The stages that prepare a finished teacher: parts beside it, each trained once for all trials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from orchestrator.pipeline.context import Run
+from orchestrator.pipeline.unlabelled_stage import keyed_data
+from trainables.config import (
+    MAX_VIEWS,
+    OBJECTIVE_CONFIGS,
+    KeptNetwork,
+    TrainingConfig,
+    ViewsConfig,
+    digest_of,
+)
+from trainables.config.objective_base import Preparation
+from trainables.config.representation.preparation import RECIPES, PreparedPart
+from trainables.errors import ConfigError
+from trainables.seeds import derive_seed
+from trainables.training.prepare_teacher import PreparationRequest
+from trainables.training.train_teacher import TeacherFacts
+
+
+def preparations(run: Run) -> tuple[Preparation, ...]:
+    """What some objective of the space asks the teacher to be prepared with."""
+    asked = {OBJECTIVE_CONFIGS[name].preparation for name in run.space.objective_names}
+    return tuple(kind for kind in Preparation if kind in asked)
+
+
+def preparation_stages(run: Run, teacher: TeacherFacts) -> TeacherFacts:
+    """The teacher with what it is prepared with, each by a stage of its own.
+
+    Raises:
+        ConfigError: it is no one network of PyTorch.
+        StillhouseError: it has not the features that a part is given, or the training failed.
+    """
+    parts = []
+    for kind in preparations(run):
+        request, key = preparation_request(run, teacher, kind)
+        found = run.stages.run(
+            stage_of(kind),
+            key,
+            partial(_made, run, request),
+            still_valid=lambda found: Path(found["weights"]).is_file(),
+        )
+        parts.append(PreparedPart.from_plain(found))
+        run.console.info(f"{stage_of(kind)} {parts[-1].sha256[:8]}: beside the teacher, which stays as it is")
+    return teacher.with_overrides(prepared=parts) if parts else teacher
+
+
+def recorded_preparations(run: Run, teacher: TeacherFacts) -> TeacherFacts:
+    """The teacher with what the ledger knows it to be prepared with; the rest is still to be trained."""
+    if teacher.weights is None:
+        return teacher
+    return teacher.with_overrides(prepared=list(_recorded(run, teacher)))
+
+
+def stage_of(kind: Preparation) -> str:
+    """The name of the stage that trains it."""
+    return f"preparation {kind}"
+
+
+def preparation_request(run: Run, teacher: TeacherFacts, kind: Preparation) -> tuple[PreparationRequest, str]:
+    """What a stage is asked for, and the key under which the ledger keeps its result.
+
+    Raises:
+        ConfigError: the teacher is no one network of PyTorch.
+    """
+    experiment = run.experiment
+    network = run.kept(teacher)
+    if not isinstance(network, KeptNetwork) or network.model is None:
+        raise ConfigError(
+            f"an objective of the space asks that the teacher is prepared ({kind}), which takes one network "
+            "of PyTorch; take another teacher, or leave the objective out"
+        )
+    training = recipe_of(run, kind)
+    request = PreparationRequest(
+        kind=kind,
+        network=network.with_overrides(prepared=()),
+        fingerprint=teacher.fingerprint,
+        data=experiment.data.labelled,
+        training=training,
+        views=ViewsConfig(weak=experiment.views.weak.with_overrides(views=min(training.epochs, MAX_VIEWS))),
+        seed=derive_seed(experiment.seed, "preparation", kind.value),
+        folder=str(run.out / "teacher" / "prepared" / kind.value),
+        threads=experiment.cluster.cpus_per_worker,
+        code=run.edited(experiment.data.factory),
+    )
+    return request, digest_of([request.key(), keyed_data(run, request.data)])
+
+
+def recipe_of(run: Run, kind: Preparation) -> TrainingConfig:
+    """The experiment's, or the paper's with the sizes of the teacher's batches."""
+    config = run.experiment.teacher
+    if config.preparation is not None:
+        return config.preparation
+    return RECIPES[kind].with_overrides(
+        batch_size=config.training.batch_size, eval_batch_size=config.training.eval_batch_size
+    )
+
+
+def _made(run: Run, request: PreparationRequest) -> dict[str, Any]:
+    run.workers.start_slots_early()
+    with run.console.progress(stage_of(request.kind), request.training.epochs) as progress:
+
+        def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+            progress.update(epoch, f"loss {metrics['train/loss']:.4f}")
+
+        return run.workers.prepare(request, on_epoch).plain()
+
+
+def _recorded(run: Run, teacher: TeacherFacts) -> Iterator[PreparedPart]:
+    for kind in preparations(run):
+        done = run.ledger.finished(stage_of(kind), preparation_request(run, teacher, kind)[1])
+        if done is not None and Path(done.found["weights"]).is_file():
+            yield PreparedPart.from_plain(done.found)

@@ -1,0 +1,182 @@
+"""A teacher is prepared by a stage of its own: once, and as part of what caches and searches hang on."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from orchestrator.config.loading import load_experiment
+from orchestrator.pipeline.cache_stage import cache_request
+from orchestrator.pipeline.context import Run
+from orchestrator.pipeline.stages import Stages
+from orchestrator.pipeline.teacher_stage import known_teacher, recorded_teacher, teacher_stage
+from orchestrator.pipeline.teachers.preparation import preparation_stages
+from orchestrator.pipeline.workers import Workers
+from orchestrator.records.ledger import Ledger
+from orchestrator.terminal.console import Console
+from trainables.cache.format.planning import claim_folder
+from trainables.cache.format.records import Shard, ShardRecord
+from trainables.cache.format.storage import open_place
+from trainables.config import KeptNetwork
+from trainables.config.objective_base import Preparation
+from trainables.errors import ConfigError
+from trainables.teacher.cache_build import TeacherWorker
+from trainables.teacher.feature_shapes import feature_shapes
+from trainables.training.prepare_teacher import prepare_teacher
+from trainables.training.train_teacher import TeacherFacts, make_teacher
+
+EXPERIMENT = """\
+name: prepared
+data: {name: digits, train_limit: 60}
+teacher:
+  model: {name: resnet8, width: 4}
+  training: {epochs: 1, batch_size: 20}
+  preparation: {epochs: EPOCHS, batch_size: 20, lr: 0.1}
+student: {name: resnet8, width: 4}
+views: {weak: {views: 1, recipe: []}}
+space: space.yaml
+"""
+SPACE = """\
+name: rotations
+objectives: {NAMES}
+search: {algorithm: random}
+scheduler: {name: fifo}
+"""
+
+Written = Callable[..., Path]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Written:
+    def at(names: str = "sskd: {ss_weight: {uniform: [5, 20]}}", epochs: int = 1) -> Path:
+        path = tmp_path / "prepared.yaml"
+        path.write_text(EXPERIMENT.replace("EPOCHS", str(epochs)))
+        (tmp_path / "space.yaml").write_text(SPACE.replace("NAMES", names))
+        return path
+
+    return at
+
+
+@pytest.fixture(autouse=True)
+def _made_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, without Ray."""
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(Workers, "teacher", lambda _, request, tell: make_teacher(request, tell))
+    monkeypatch.setattr(Workers, "prepare", lambda _, request, tell: prepare_teacher(request, tell))
+    monkeypatch.setattr(Workers, "start_slots_early", lambda _: None)
+    torch.set_num_threads(threads)
+
+
+def run_of(path: Path, out: io.StringIO | None = None) -> Run:
+    loaded, folder = load_experiment(str(path)), path.parent / "out"
+    ledger, console = Ledger(folder), Console(out=out or io.StringIO())
+    return Run(
+        loaded, folder, ledger, Stages(ledger, console), Workers(loaded.config, folder, console), console
+    )
+
+
+def prepared(run: Run) -> TeacherFacts:
+    return preparation_stages(run, teacher_stage(run))
+
+
+def test_what_an_objective_asks_for_is_prepared_and_told(written: Written) -> None:
+    out = io.StringIO()
+    facts = prepared(run_of(written("sskd: {}, hsakd: {}"), out))
+    assert [part.kind for part in facts.prepared] == list(Preparation)
+    assert all(Path(part.weights).is_file() for part in facts.prepared)
+    assert "preparation ss_head" in out.getvalue()
+    assert "loss" in out.getvalue()
+    assert list(facts.hashes) == ["teacher", "teacher.ss_head", "teacher.branches"]
+
+
+def test_where_no_objective_asks_nothing_is_prepared(written: Written) -> None:
+    run = run_of(written("kd: {temperature: {uniform: [1, 4]}}"))
+    facts = teacher_stage(run)
+    assert preparation_stages(run, facts) is facts
+
+
+def test_what_was_prepared_is_known_again_and_not_made_again(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written()
+    facts = prepared(run_of(path))
+    monkeypatch.setattr(Workers, "prepare", lambda *_: pytest.fail("made again"))
+    again = run_of(path)
+    assert prepared(again) == facts
+    assert recorded_teacher(again) == facts
+    assert known_teacher(again) == facts
+
+
+def test_another_recipe_prepares_anew_and_leaves_the_teacher(written: Written) -> None:
+    first = prepared(run_of(written()))
+    second = prepared(run_of(written(epochs=2)))
+    assert first.fingerprint == second.fingerprint
+    assert first.prepared[0].sha256 != second.prepared[0].sha256
+
+
+def test_weights_that_are_gone_are_made_again(written: Written) -> None:
+    path = written()
+    facts = prepared(run_of(path))
+    Path(facts.prepared[0].weights).unlink()
+    known = known_teacher(run_of(path))
+    assert known is not None
+    assert known.prepared == ()
+    assert prepared(run_of(path)) == facts
+    assert Path(facts.prepared[0].weights).is_file()
+
+
+def test_a_cache_and_a_search_hang_on_what_the_teacher_was_prepared_with(written: Written) -> None:
+    first, second = run_of(written()), None
+    one = prepared(first)
+    asked = cache_request(first, one)
+    second = run_of(written(epochs=2))
+    other = prepared(second)
+    asks = cache_request(second, other)
+    assert asked.identity == asks.identity  # its logits are the same
+    assert asked.uri == asks.uri
+    shards = {
+        part: Shard(bank="weak", view=0, index=0, first=0, rows=48, part=part)
+        for part in ("logits", "ss_head")
+    }
+    fingerprints = [{part: r.origin.fingerprint_of(s) for part, s in shards.items()} for r in (asked, asks)]
+    assert fingerprints[0]["logits"] == fingerprints[1]["logits"]
+    assert fingerprints[0]["ss_head"] != fingerprints[1]["ss_head"]
+    assert first.search_key(one, asked.identity) != second.search_key(other, asks.identity)
+
+
+def test_a_caches_workers_ask_the_prepared_teacher(written: Written) -> None:
+    run = run_of(written("sskd: {}, hsakd: {}"))
+    facts = prepared(run)
+    asked = cache_request(run, facts)
+    assert asked.features["weak90"] == ("ss_head", "branch1", "branch2", "branch3")
+    claim_folder(open_place(asked.uri), asked.origin)
+    worker = TeacherWorker(asked.plain(), asked.uri, asked.origin.plain())
+    rows = asked.facts.n_rows
+    shards = [
+        Shard(bank="weak90", view=0, index=0, first=0, rows=rows, part=part)
+        for part in ("logits", "ss_head", "branch3")
+    ]
+    (answer,) = worker({"shards": [json.dumps([shard.plain() for shard in shards])]})["answer"]
+    assert "error" not in json.loads(answer), answer
+    assert [ShardRecord.from_plain(record).shard for record in json.loads(answer)] == shards
+    assert feature_shapes(asked, ["ss_head", "branch1"]) == {"ss_head": (16,), "branch1": (40,)}
+
+
+def test_the_size_of_what_will_be_prepared_is_known_before(written: Written) -> None:
+    run = run_of(written("sskd: {}, hsakd: {}"))
+    asked = cache_request(run, teacher_stage(run))
+    assert isinstance(asked.teacher, KeptNetwork)
+    assert asked.teacher.prepared == ()
+    assert feature_shapes(asked, ["branch2", "ss_head"]) == {"ss_head": (16,), "branch2": (40,)}
+
+
+def test_a_teacher_that_is_no_network_of_pytorch_is_not_prepared(written: Written) -> None:
+    path = written()
+    path.write_text(path.read_text().replace("model: {name: resnet8, width: 4}", "imported: true"))
+    with pytest.raises(ConfigError, match=r"`preparation` is of a network of PyTorch"):
+        load_experiment(str(path))
