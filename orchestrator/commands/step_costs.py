@@ -72,7 +72,7 @@ class RandomTeacher(OnlineTeacher):
         if own:
             shape = (1, SIDE, SIDE)
             tap = TeacherFeatures(
-                self._module, own, n_classes=CLASSES, input_shape=shape, device=self._device
+                self._module, own, n_classes=CLASSES, input_shape=shape, device=self._device, stated={}
             )
             shapes = tap.shapes
         return {**shapes, **prepared}

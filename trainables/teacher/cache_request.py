@@ -34,14 +34,6 @@ def stated_features(kept: KeptTeacher) -> Mapping[str, str]:
     return {} if model is None else model.features
 
 
-def prepared_parts(kept: KeptTeacher, features: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
-    """Of features that are kept, by bank, those that parts of a prepared teacher make: the parts' hashes."""
-    if not isinstance(kept, KeptNetwork):
-        return {}
-    names = {name for names in features.values() for name in names}
-    return {name: part.sha256 for part in kept.prepared for name in names if part.gives(name)}
-
-
 def stated_parts(paths: Mapping[str, str], kept: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     """Of features that are kept, by bank, those that `paths` say, with what follows from it, by name.
 
