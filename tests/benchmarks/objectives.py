@@ -36,6 +36,7 @@ from trainables.config import (
     ModelConfig,
     ModelName,
     Need,
+    ObjectiveBase,
     RandAugmentStep,
     ViewsConfig,
 )
@@ -51,7 +52,11 @@ VIEWS: Final = ViewsConfig(
     weak=BankConfig(recipe=(CROP,), views=1),
     strong=BankConfig(recipe=(CROP, RandAugmentStep(op="randaugment")), views=1),
 )
-BOUNDS: Final[Mapping[str, Bound]] = MappingProxyType({"crld": Bound(2.3)})
+# Of one view a sample, from the cache.
+ON_FEATURES: Final = ("sp", "rkd", "pkt", "at", "crd", "simreg", "srd", "tintem", "thkd")
+BOUNDS: Final[Mapping[str, Bound]] = MappingProxyType(
+    {"crld": Bound(2.3), **{name: Bound(1.20) for name in ON_FEATURES}}
+)
 
 
 def objective_step_over_ce(name: str, rounds: int = 12) -> Figure:
@@ -63,7 +68,7 @@ def objective_step_over_ce(name: str, rounds: int = 12) -> Figure:
         student = STUDENT.with_overrides(cosine_head=classifier_of(teacher, CLASSES).in_features)
     models = {"ce": network(STUDENT), name: network(student)}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        cache = cache_of(Path(folder), data, teacher, VIEWS, features=EMBEDDED)
+        cache = cache_of(Path(folder), data, teacher, VIEWS, features=kept_for(config))
         workbench = Workbench(data, VIEWS, view_seed=VIEW_SEED, device=CPU, cache=cache)
         courses = {
             "ce": lambda seed: Course(models["ce"], CeConfig(), recipe(), seed),
@@ -80,3 +85,10 @@ def objective_step_over_ce(name: str, rounds: int = 12) -> Figure:
         f"{surroundings('torch')}"
     )
     return Figure(own_s / ce_s, "x", how, BOUNDS.get(name))
+
+
+def kept_for(config: ObjectiveBase) -> dict[str, tuple[str, ...]]:
+    """What a cache keeps beside the logits for an objective."""
+    kept = {bank: (*EMBEDDED[bank], *config.teacher_features) for bank in config.teacher_banks}
+    kept = {bank: tuple(dict.fromkeys(names)) for bank, names in kept.items()}
+    return kept | ({"teacher": ("classifier",)} if Need.TEACHER_CLASSIFIER in config.needed else {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
@@ -22,10 +23,11 @@ from trainables.config.objectives import CrdConfig
 from trainables.errors import TrialFailed
 from trainables.objectives import CrdObjective
 from trainables.objectives.representation.terms.noise_contrast import (
+    Counts,
+    Entries,
     contrast,
     enter,
     log_constant,
-    log_scores,
 )
 from trainables.signals import Labelling, Signals
 
@@ -36,13 +38,23 @@ UNIT_TEACHER: Final = [[0.8, 0.6], [0.0, 1.0]]
 STUDENT_BANK: Final = [[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [-1.0, 0.0]]
 TEACHER_BANK: Final = [[0.0, 1.0], [1.0, 0.0], [0.8, 0.6], [0.6, -0.8]]
 ROWS: Final = torch.tensor([0, 1])
-COUNTS: Final = {"negatives": 2, "n_samples": 4}
-ALL: Final = torch.ones(2, 2, dtype=torch.bool)
+COUNTS: Final = Counts(negatives=2, n_samples=4)
 
 
-def worked(unit: list[list[float]], bank: list[list[float]]) -> tuple[Tensor, Tensor]:
+def worked(bank: list[list[float]]) -> Entries:
+    """Rows 2 and 3 are the negatives of both samples."""
     bank_ND = numbers(bank)
-    return log_scores(numbers(unit), bank_ND[ROWS], bank_ND[2:], tau=0.5)
+    return Entries(bank_ND[ROWS], bank_ND[2:], torch.ones(2, 2))
+
+
+def lengthened(entries: Entries, *, positive: float = 1.0, candidates: list[float] | None = None) -> Entries:
+    """With scores that are so many times as large."""
+    factor_L = numbers(candidates or [1.0] * len(entries.candidates_LD))
+    return replace(
+        entries,
+        positive_BD=positive * entries.positive_BD,
+        candidates_LD=factor_L[:, None] * entries.candidates_LD,
+    )
 
 
 def crd(given: Tensor, taught_BD: Tensor, labels: list[int] | None = None, **fields: Any) -> CrdObjective:
@@ -71,13 +83,9 @@ def reference_signals(student_BD: Tensor | None = None, **more: Any) -> Signals:
 @pytest.mark.parametrize(("negatives", "both"), [(16384, 21.408182), (2, 3.819085)])
 def test_scores_of_chance_have_the_closed_form(negatives: int, both: float) -> None:
     """At one training sample each score of 1 / N is 1, and eps is lost in it."""
-    one = contrast(
-        numbers([0.0, 0.0]),
-        torch.zeros(2, negatives).double(),
-        torch.ones(2, negatives, dtype=torch.bool),
-        negatives=negatives,
-        n_samples=1,
-    )
+    unit_BD = numbers([[1.0, 0.0]] * 2)
+    entries = Entries(unit_BD, unit_BD[:1].expand(negatives, -1), torch.ones(2, negatives))
+    one = contrast(unit_BD, entries, tau=0.5, log_z=numbers(2.0), counts=Counts(negatives, 1))
     closed = math.log(1 + negatives) + negatives * math.log(1 + 1 / negatives)
     assert one.item() == pytest.approx(closed, abs=2e-7)
     assert 2 * one.item() == pytest.approx(both, abs=DIGITS)
@@ -89,10 +97,9 @@ def test_the_constants_and_both_contrasts_have_the_worked_values() -> None:
         (UNIT_STUDENT, TEACHER_BANK, 13.323623, 2.442295),
         (UNIT_TEACHER, STUDENT_BANK, 16.878651, 1.473123),
     ):
-        scores_B, scores_BL = worked(unit, bank)
-        log_z = log_constant(scores_B, scores_BL, ALL, **COUNTS)
+        log_z = log_constant(numbers(unit), worked(bank), tau=0.5, counts=COUNTS)
         assert log_z.exp().item() == pytest.approx(constant, abs=DIGITS)
-        found = contrast(scores_B - log_z, scores_BL - log_z, ALL, **COUNTS)
+        found = contrast(numbers(unit), worked(bank), tau=0.5, log_z=log_z, counts=COUNTS)
         assert found.item() == pytest.approx(value, abs=DIGITS)
         total += found.item()
     assert total == pytest.approx(3.915418, abs=DIGITS)
@@ -117,40 +124,56 @@ def test_the_objective_has_the_worked_values_and_renews_its_banks_after() -> Non
 
 
 def test_a_better_positive_lowers_the_loss_and_a_better_negative_raises_it() -> None:
-    scores_B, scores_BL = worked(UNIT_STUDENT, TEACHER_BANK)
-    plain = contrast(scores_B, scores_BL, ALL, **COUNTS)
-    assert contrast(scores_B + 0.1, scores_BL, ALL, **COUNTS) < plain
-    for row in range(2):
-        for column in range(2):
-            raised_BL = scores_BL.clone()
-            raised_BL[row, column] += 0.1
-            assert contrast(scores_B, raised_BL, ALL, **COUNTS) > plain
+    """All scores here are above 1: longer entries have larger ones."""
+    unit_BD = numbers([[0.6, 0.8]])
+    entries = Entries(numbers([[0.8, 0.6]]), numbers([[0.0, 1.0], [1.0, 0.0]]), torch.ones(1, 2))
+    fixed: dict[str, Any] = {"tau": 0.5, "log_z": numbers(1.0), "counts": COUNTS}
+    plain = contrast(unit_BD, entries, **fixed)
+    assert contrast(unit_BD, lengthened(entries, positive=1.1), **fixed) < plain
+    for candidates in ([1.1, 1.0], [1.0, 1.1]):
+        assert contrast(unit_BD, lengthened(entries, candidates=candidates), **fixed) > plain
 
 
 def test_a_candidate_that_was_not_drawn_counts_nothing_and_one_drawn_twice_counts_twice() -> None:
-    scores_B, scores_BL = random(1, 3), random(2, 3, 4)
+    unit_BD, positive_BD, candidates_LD = random(1, 3, 5), random(2, 3, 5), random(3, 4, 5)
     times_BL = torch.tensor([[2, 0, 1, 0], [0, 1, 1, 1], [0, 0, 0, 3]])
-    counts = {"negatives": 3, "n_samples": 9}
-    listed = [[scores_BL[b, k] for k in range(4) for _ in range(times_BL[b, k])] for b in range(3)]
-    listed_BK = torch.stack([torch.stack(row) for row in listed])
-    thrice_BK = torch.ones(3, 3, dtype=torch.bool)
-    for of in (contrast, log_constant):
-        found = of(scores_B, scores_BL, times_BL, **counts)
-        assert found.item() == pytest.approx(of(scores_B, listed_BK, thrice_BK, **counts).item(), rel=1e-12)
+    fixed: dict[str, Any] = {"tau": 0.5, "counts": Counts(negatives=3, n_samples=9)}
+    together = Entries(positive_BD, candidates_LD, times_BL)
+    alone = [
+        Entries(
+            positive_BD[row : row + 1],
+            candidates_LD[[place for place in range(4) for _ in range(times_BL[row, place])]],
+            torch.ones(1, 3),
+        )
+        for row in range(3)
+    ]
+    log_z = log_constant(unit_BD, together, **fixed)
+    constants = [log_constant(unit_BD[row : row + 1], alone[row], **fixed).exp() for row in range(3)]
+    assert log_z.exp().item() == pytest.approx(sum(constants).item() / 3, rel=1e-12)  # type: ignore[union-attr]
+    each = [contrast(unit_BD[row : row + 1], alone[row], log_z=log_z, **fixed).item() for row in range(3)]
+    found = contrast(unit_BD, together, log_z=log_z, **fixed)
+    assert found.item() == pytest.approx(sum(each) / 3, rel=1e-12)
 
 
-def test_the_log_space_form_is_the_formula() -> None:
-    o_B, o_BL = random(1, 3).exp() / 50, random(2, 3, 4).exp() / 50
-    q, eps = 4 / 50, 1e-7
+def test_the_log_space_form_is_the_formula_and_its_gradient_that_of_differences() -> None:
+    unit_BD, entries = random(1, 3, 5, grad=True), Entries(random(2, 3, 5), random(3, 4, 5), torch.ones(3, 4))
+    log_z, q, eps = numbers(3.0), 4 / 50, 1e-7
+    o_B = ((unit_BD * entries.positive_BD).sum(dim=-1) / 0.5 - log_z).exp()
+    o_BL = (unit_BD @ entries.candidates_LD.T / 0.5 - log_z).exp()
     sum_B = (o_B / (o_B + q + eps)).log() + (q / (o_BL + q + eps)).log().sum(dim=-1)
-    found = contrast(o_B.log(), o_BL.log(), torch.ones(3, 4).bool(), negatives=4, n_samples=50)
-    assert found.item() == pytest.approx(-sum_B.mean().item(), rel=1e-12)
+
+    def found(unit_BD: Tensor) -> Tensor:
+        return contrast(unit_BD, entries, tau=0.5, log_z=log_z, counts=Counts(4, 50))
+
+    assert found(unit_BD).item() == pytest.approx(-sum_B.mean().item(), rel=1e-12)
+    assert torch.autograd.gradcheck(found, unit_BD, rtol=1e-6, atol=1e-9)
 
 
 def test_no_gradient_reaches_the_banks_and_all_reaches_embeddings_and_layers() -> None:
     unit_BD, bank_ND = numbers(UNIT_STUDENT, grad=True), numbers(TEACHER_BANK, grad=True)
-    scores_B, scores_BL = log_scores(unit_BD, bank_ND[ROWS], bank_ND[2:], tau=0.5)
-    contrast(scores_B, scores_BL, ALL, **COUNTS).backward()  # type: ignore[no-untyped-call]
+    entries = Entries(bank_ND[ROWS], bank_ND[2:], torch.ones(2, 2))
+    found = contrast(unit_BD, entries, tau=0.5, log_z=numbers(2.0), counts=COUNTS)
+    found.backward()  # type: ignore[no-untyped-call]
     assert bank_ND.grad is None
     assert unit_BD.grad is not None
     objective, taught_BD = reference_objective(), numbers(UNIT_TEACHER, grad=True)

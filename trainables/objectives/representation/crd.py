@@ -15,10 +15,11 @@ from trainables.objectives.representation.terms.composition import beside_kd
 from trainables.objectives.representation.terms.heads import head_output, width_of
 from trainables.objectives.representation.terms.negatives import ClassPools, Negatives
 from trainables.objectives.representation.terms.noise_contrast import (
+    Counts,
+    Entries,
     contrast,
     enter,
     log_constant,
-    log_scores,
 )
 from trainables.objectives.terms.directions import directions
 from trainables.signals import Losses, Setting, Signals, StatefulObjective, student_feature, teacher_feature
@@ -104,17 +105,13 @@ class CrdObjective(StatefulObjective[CrdConfig]):
         self, unit_BD: Tensor, bank_ND: Tensor, positive_B: Tensor, drawn: Negatives, *, which: int
     ) -> Tensor:
         """NCE of embeddings against the other network's bank; the first batch fixes the constant."""
-        counts = {"negatives": self.pools.count, "n_samples": self.pools.n_samples}
         # Copies: the bank changes before the backward pass.
-        entries = bank_ND.index_select(0, positive_B), bank_ND.index_select(0, drawn.rows_L)
-        tau = self.config.tau
+        positive_BD, candidates_LD = (bank_ND.index_select(0, rows) for rows in (positive_B, drawn.rows_L))
+        entries, tau = Entries(positive_BD, candidates_LD, drawn.times_BL), self.config.tau
+        counts = Counts(self.pools.count, self.pools.n_samples)
         if not self._fixed[which]:
-            with torch.no_grad():
-                raw_B, raw_BL = log_scores(unit_BD, *entries, tau=tau)
-                self._fix(which, log_constant(raw_B, raw_BL, drawn.times_BL, **counts))
-        log_z = self.log_constants_2[which]
-        scores_B, scores_BL = log_scores(unit_BD, *entries, tau=tau, log_z=log_z)
-        return contrast(scores_B, scores_BL, drawn.times_BL, **counts)
+            self._fix(which, log_constant(unit_BD, entries, tau=tau, counts=counts))
+        return contrast(unit_BD, entries, tau=tau, log_z=self.log_constants_2[which], counts=counts)
 
     def _fix(self, which: int, log_z: Tensor) -> None:
         # Asked of the device in the first step only: the state may have come with its constants.
