@@ -27,6 +27,15 @@ def asking_objectives(space: SpaceConfig, features: Iterable[str]) -> tuple[str,
     return tuple(dict.fromkeys(asking))
 
 
+def student_askers(space: SpaceConfig) -> Mapping[tuple[str, ...], tuple[str, ObjectiveBase]]:
+    """By the student's features that are asked for together, an objective of the space that does so."""
+    found: dict[tuple[str, ...], tuple[str, ObjectiveBase]] = {}
+    for name, config in _corners(space):
+        if config.student_features:
+            found.setdefault(config.student_features, (name, config))
+    return found
+
+
 def asks_classifier(space: SpaceConfig) -> bool:
     """Whether some objective asks for the weights of the teacher's last linear layer."""
     return any(Need.TEACHER_CLASSIFIER in config.needed for _, config in _corners(space))

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 from cluster.doctor import Check, disk, tracking
 from cluster.errors import ClusterError
+from orchestrator.config.asked_features import student_askers
 from orchestrator.config.paths import tracking_uri
 from orchestrator.pipeline.cache_stage import require_cache_room
 from orchestrator.pipeline.context import Run
@@ -113,6 +114,7 @@ def preflight_key(run: Run) -> str:
             "checkpoint": teachers[0][1],
             "students": [known_by(experiment.student.network), run.space.student.plain()],
             **({"rank_by": by.value} if (by := run.space.search.rank_by).is_of_features else {}),
+            **({"features": sorted(map(list, asked))} if (asked := student_askers(run.space)) else {}),
             **({"start": [run.key_path(start), file_stamp(start)]} if start else {}),
             "views": experiment.views.plain(),
             "cache": cache,

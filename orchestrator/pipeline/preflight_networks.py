@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from orchestrator.config.asked_features import student_askers
 from orchestrator.config.constraints import Constraint, parse_constraints, violated
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.export import sample_images
@@ -18,7 +19,7 @@ from orchestrator.records.teacher_checks import require_better_than_chance
 from orchestrator.terminal.formatting import percent
 from trainables.config import ModelConfig, ModelName, TeacherSource
 from trainables.data import ImageSplit, TrainingData
-from trainables.errors import ConfigError, StillhouseError
+from trainables.errors import ConfigError, StillhouseError, TrialFailed
 from trainables.evaluation.chance import against_chance
 from trainables.evaluation.features_worth import NoFeatures, Shown, embeddings
 from trainables.evaluation.metrics import answers
@@ -33,6 +34,7 @@ from trainables.seeds import first_by_hash, salt_of
 from trainables.teacher.loading import load_onnx
 from trainables.teacher.preprocessing import n_outputs, shown_as_trained
 from trainables.training.fine_tuning import fine_tuning
+from trainables.training.step_inputs import student_tap
 from trainables.views.normalise import normalise
 
 BATCH: Final = 4
@@ -96,8 +98,8 @@ class NetworkChecks:
         What it starts from, and how it was adapted to the images.
 
         Raises:
-            StillhouseError: it cannot be built, its weights do not fit, or it does not give logits of the
-                classes.
+            StillhouseError: it cannot be built, its weights do not fit, it does not give logits of the
+                classes, or lacks a feature that an objective of the space compares.
         """
         network, start, notes = self._built(config), self.run.start, []
         if start is not None:
@@ -108,6 +110,7 @@ class NetworkChecks:
             )
         self._check_logits(network, config, "student")
         self._check_features(network, config)
+        self._check_asked(network, config)
         try:
             fine_tuning(network, self.run.experiment.training, len(self.data.classes))
         except ConfigError as error:
@@ -170,6 +173,16 @@ class NetworkChecks:
             embeddings(network, some, torch.arange(len(some.labels)), n_classes=n_classes, shown=shown)
         except NoFeatures as error:
             raise ConfigError(f"{_named('student', config)}: {error}") from error
+
+    def _check_asked(self, network: nn.Module, config: ModelConfig) -> None:
+        """Refuse a student without a feature that an objective of the space compares."""
+        for name, objective in student_askers(self.run.space).values():
+            try:
+                student_tap(objective, network, self.data, torch.device("cpu"), config.features)
+            except TrialFailed as error:
+                raise ConfigError(
+                    f"{_named('student', config)}: objective {name} of space {self.run.space.name}: {error}"
+                ) from error
 
     def _adapted(self, network: nn.Module, config: ModelConfig, role: str) -> list[str]:
         """What a library's network is other than its name says, and where images are too small for it."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from trainables.config import Need, ObjectiveBase, TrainingPrecision
+from trainables.config import OBJECTIVE_CONFIGS, Need, ObjectiveBase, TrainingPrecision
+from trainables.config.objective_base import EMBEDDING
 from trainables.data import TrainingData
 from trainables.errors import TrialFailed
 from trainables.evaluation.attacks import Attacker, accuracy_under_attack, attack_target
@@ -58,18 +59,32 @@ def student_tap(
     The model is on the device; `stated` are module paths of features by name, as the experiment says.
 
     Raises:
-        TrialFailed: the student has no such feature.
+        TrialFailed: the student has no such feature; it says which objectives ask for less.
     """
     if not config.student_features:
         return None
     channels, height, width = (int(size) for size in data.train.images.shape[1:])
-    return FeatureTap(
-        model,
-        config.student_features,
-        n_classes=len(data.classes),
-        input_shape=(channels, height, width),
-        device=device,
-        stated=stated,
+    try:
+        return FeatureTap(
+            model,
+            config.student_features,
+            n_classes=len(data.classes),
+            input_shape=(channels, height, width),
+            device=device,
+            stated=stated,
+        )
+    except TrialFailed as error:
+        raise TrialFailed(f"{error}; {_less_asking()}") from error
+
+
+def _less_asking() -> str:
+    """The objectives that most networks can serve, by what they ask of the student."""
+    defaults = {name: config() for name, config in OBJECTIVE_CONFIGS.items() if config.teacher_banks}
+    of_embeddings = [name for name, own in defaults.items() if own.student_features == (EMBEDDING,)]
+    of_logits = [name for name, own in defaults.items() if not own.student_features]
+    return (
+        f"objectives that ask for the embedding alone: {', '.join(of_embeddings)}; for logits alone: "
+        f"{', '.join(of_logits)}"
     )
 
 

@@ -121,6 +121,20 @@ def test_a_student_without_features_is_named_where_they_would_rank_it() -> None:
     assert not look(EXPERIMENT.replace("space: kd", "space: space.yaml")).problems
 
 
+@pytest.mark.usefixtures("_without_export")
+def test_a_student_without_the_maps_that_an_objective_compares_is_told_which_objectives_fit_it() -> None:
+    Path("space.yaml").write_text("name: s\nobjectives: {kd: {}, rkd: {}, fitnet: {}, tat: {}}\n")
+    text = re.sub("student: .*", "student: {name: mlp}", EXPERIMENT).replace("space: kd", "space: space.yaml")
+    problem = only_problem(text)
+    said = "objective fitnet of space s: Mlp has no feature 'stage2'; it has embedding; name the part of the"
+    assert said in problem
+    assert re.search(r"ask for the embedding alone: .*rkd.*; for logits alone: kd, dkd", problem)
+    assert "fitnet" not in problem.partition("alone")[2]
+    assert "tat" not in problem.partition("alone")[2]
+    Path("space.yaml").write_text("name: s\nobjectives: {kd: {}, rkd: {}, fitnet: {hint: embedding}}\n")
+    assert not look(text).problems
+
+
 def test_networks_that_give_their_logits_in_an_object_or_a_tuple_are_served() -> None:
     found = look(with_teacher("with_logits", with_student("a_tuple")))
     assert found.problems == []
@@ -446,6 +460,8 @@ def test_what_was_looked_at_is_not_looked_at_again(tmp_path: Path, monkeypatch: 
     assert said.getvalue().count("== preflight") == 1
     with pytest.raises(TypeError):
         staged(tmp_path / "out", said, text=EXPERIMENT.replace("views: 1", "views: 2"))
+    with pytest.raises(TypeError):  # an objective that asks for the student's embedding
+        staged(tmp_path / "out", said, text=EXPERIMENT.replace("space: kd", "space: rkd"))
 
 
 @pytest.mark.usefixtures("_without_export")
