@@ -82,7 +82,9 @@ def _merged(place: Place, found: Origin | None, wanted: Origin) -> Origin:
             f"{wanted.feature_precision.value}"
         )
     there, asked = ({name for names in o.features.values() for name in names} for o in (found, wanted))
-    for name in sorted(there & asked):
+    # What a teacher was prepared with anew takes the place of what it was prepared with before.
+    anew = {name: by for name, by in wanted.made_by.items() if by.startswith(PREPARED)}
+    for name in sorted((there & asked) - anew.keys()):
         by, own = found.made_by.get(name, FOUND), wanted.made_by.get(name, FOUND)
         is_unprepared = by.startswith(PREPARED) and name not in wanted.made_by  # it is planned for
         if by != own and not is_unprepared:
@@ -97,6 +99,7 @@ def _merged(place: Place, found: Origin | None, wanted: Origin) -> Origin:
         made_by={
             **{name: path for name, path in wanted.made_by.items() if name not in there},
             **found.made_by,
+            **anew,
         },
         feature_precision=(found if found.features else wanted).feature_precision,
         rows_per_map=(found if found.features else wanted).rows_per_map,
