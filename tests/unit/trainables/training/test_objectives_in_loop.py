@@ -35,7 +35,16 @@ from tests.unit.trainables.training.small_courses import (
     weights_of,
 )
 from trainables.config import CrldConfig, KdConfig, MlldConfig, ObjectiveBase
-from trainables.config.objectives import AkdConfig, CbdConfig, CtkdConfig, PskdConfig
+from trainables.config.objectives import (
+    AkdConfig,
+    CbdConfig,
+    CrdConfig,
+    CtkdConfig,
+    PskdConfig,
+    SimregConfig,
+    SrdConfig,
+    ThkdConfig,
+)
 from trainables.data.splits import split_facts
 from trainables.errors import CheckpointError, TrialFailed
 from trainables.models.cosine import with_cosine_head
@@ -91,6 +100,11 @@ STATEFUL: dict[str, ObjectiveBase] = {
     "pskd": PskdConfig(),
     "pskd half": PskdConfig(half=True),
     "akd": AkdConfig(steps=2, attack_target="mixture"),
+    "crd": CrdConfig(dim=8, negatives=12),
+    "crd as released": CrdConfig(dim=8, draw="sample", when_short="repeat", positive="relaxed"),
+    "simreg": SimregConfig(),
+    "srd": SrdConfig(),
+    "thkd": ThkdConfig(bridge="always", embedding="cosine"),
 }
 
 
