@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tests.integration.ranks import keep, run_ranks
-from tests.unit.trainables.cache.tiny_caches import TinyCache
+from tests.unit.trainables.cache.tiny_caches import EMBEDDED, TinyCache
 from tests.unit.trainables.training.small_courses import (
     SHORT,
     VIEWS,
@@ -22,7 +22,7 @@ from tests.unit.trainables.training.small_courses import (
     weights_of,
 )
 from trainables.config import Precision
-from trainables.config.objectives import CtkdConfig, PskdConfig
+from trainables.config.objectives import CrdConfig, CtkdConfig, PskdConfig
 from trainables.data.splits import split_facts
 from trainables.signals import Objective
 from trainables.training.course import Course
@@ -95,6 +95,31 @@ def test_two_ranks_fill_one_table_by_sample(tmp_path: Path) -> None:
     assert answered[-1] > 0.9
 
 
+def trained_with_banks(team: Team, folder: Path) -> dict[str, Any]:
+    tiny, told = kitchen(folder).but(features=EMBEDDED), list[dict[str, float]]()
+    objective, recipe = CrdConfig(dim=8), SHORT.with_overrides(batch_size=7)
+    course = Course(plain_student(), objective, recipe, 3, team=team)
+    workbench = small_workbench(tiny.data, cache=tiny.open())
+    train(course, workbench, on_epoch=lambda _, metrics: told.append(untimed(metrics)))
+    return {"weights": weights_of(course.model), "metrics": told}
+
+
+def train_with_banks(folder: Path, lab_folder: str) -> None:
+    keep(folder, trained_with_banks(DdpTeam(), Path(lab_folder)))
+
+
+def test_two_ranks_train_one_student_with_crd(tmp_path: Path) -> None:
+    """The draws differ by rank, so that the loss is near that of one worker, and not the same."""
+    kitchen(tmp_path / "lab").but(features=EMBEDDED).build()
+    ranks = run_ranks(train_with_banks, 2, tmp_path / "ranks", str(tmp_path / "lab"))
+    alone = trained_with_banks(SOLO, tmp_path / "lab")
+    assert same_weights(ranks[0]["weights"], ranks[1]["weights"])
+    for term in ("train/crd_student", "train/crd_teacher"):
+        losses = [[metrics[term] for metrics in one["metrics"]] for one in (ranks[0], alone)]
+        assert losses[0] == pytest.approx(losses[1], rel=0.1)
+        assert losses[0][-1] < losses[0][0]
+
+
 class Tables(Objective[PskdConfig]):
     """A table, a mask and a statistic, as objectives keep them."""
 
@@ -105,6 +130,7 @@ class Tables(Objective[PskdConfig]):
         self.register_buffer("table_ND", torch.zeros(5, 2))
         self.register_buffer("seen_N", torch.zeros(5, dtype=torch.bool))
         self.register_buffer("statistic", torch.tensor([1.0]))
+        self.register_buffer("constant", torch.tensor([1.0]), persistent=False)
 
 
 def fill_tables(folder: Path) -> None:
@@ -116,12 +142,14 @@ def fill_tables(folder: Path) -> None:
     tables.get_buffer("table_ND")[own] = float(team.rank + 1)
     tables.get_buffer("seen_N")[own] = True
     tables.get_buffer("statistic").fill_(float(team.rank))
+    tables.get_buffer("constant").fill_(float(team.rank))
     shared.settle()
     keep(folder, dict(tables.named_buffers()))
 
 
 def test_rows_that_ranks_wrote_are_common_after_an_epoch(tmp_path: Path) -> None:
     ranks = run_ranks(fill_tables, 2, tmp_path)
+    assert [rank.pop("constant").tolist() for rank in ranks] == [[0.0], [1.0]]  # no part of the state
     assert same_weights(ranks[0], ranks[1])
     # One row by the first rank, one by both, one by the second, one by nobody, one from before.
     assert ranks[0]["table_ND"][:, 0].tolist() == [1.0, 1.5, 2.0, 0.0, 9.0]

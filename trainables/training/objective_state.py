@@ -49,14 +49,16 @@ class SharedTables:
             self._before = {name: self._objective.get_buffer(name).clone() for name in tables}
 
     def settle(self) -> None:
-        """A row that some ranks changed becomes their mean; other buffers of floats the mean over ranks."""
+        """A row that some ranks changed becomes their mean; other buffers of floats the mean over ranks.
+
+        Buffers that are no part of the state, such as a teacher's weights, stay as they are, to the bit.
+        """
         if self._team.size == 1:
             return
         for name, before in self._before.items():
             _merge(self._objective.get_buffer(name), before, self._team)
-        others = {
-            name: buffer for name, buffer in self._objective.named_buffers() if name not in self._before
-        }
+        kept = self._objective.state_dict().keys() - self._before.keys()
+        others = {name: buffer for name, buffer in self._objective.named_buffers() if name in kept}
         settle(_Buffers(others), self._team)
 
 

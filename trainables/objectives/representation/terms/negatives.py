@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from trainables.config.representation.contrast import NegativeDraw, Shortage
 from trainables.errors import TrialFailed
+from trainables.tensors import to_device
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,9 @@ class Negatives:
 
 
 class ClassPools(nn.Module):
-    """The training samples by class, and draws from them by torch's global generator of the device.
+    """The training samples by class, and draws from them by torch's global generator.
+
+    It is the CPU's: a course draws the same samples whatever its device.
 
     Negatives of a sample are labelled samples of other classes, each with the same probability. An unlabelled
     sample (label -1) is nobody's negative but another unlabelled one's, since it may be of any class; its own
@@ -77,7 +80,7 @@ class ClassPools(nn.Module):
             times_BN = torch.where(short_B[:, None], self._repeated(rows_B, labels_B), distinct_BN)
             return Negatives(everything_N, times_BN.float())
         enough = min(self.n_samples, self.count + self._passed_over)
-        rows_L = torch.randperm(self.n_samples, device=rows_B.device)[:enough]
+        rows_L = to_device(torch.randperm(self.n_samples)[:enough], rows_B.device)
         eligible_BL = self._eligible(rows_L, rows_B, labels_B)
         first_BL = eligible_BL.cumsum(dim=-1, dtype=torch.int32) <= self.count
         return Negatives(rows_L, (eligible_BL & first_BL).float())
@@ -101,7 +104,7 @@ class ClassPools(nn.Module):
 
     def _own_draws(self, eligible_BN: Tensor) -> Tensor:
         """Each sample's K eligible ones with the smallest random keys, or all where they are fewer."""
-        keys_BN = torch.rand(eligible_BN.shape, device=eligible_BN.device).masked_fill(~eligible_BN, 2.0)
+        keys_BN = to_device(torch.rand(eligible_BN.shape), eligible_BN.device).masked_fill(~eligible_BN, 2.0)
         first_BK = keys_BN.topk(min(self.count, self.n_samples), largest=False).indices
         return torch.zeros_like(eligible_BN).scatter(1, first_BK, value=True) & eligible_BN
 
@@ -125,5 +128,5 @@ class ClassPools(nn.Module):
 def _below(bounds: Tensor) -> Tensor:
     """A random whole number from 0 to below each bound, each with the same probability (0 where it is 0)."""
     # In float64, as fp32 has no numbers for each row of large data; a product may round up to the bound.
-    drawn = torch.rand(bounds.shape, dtype=torch.float64, device=bounds.device) * bounds
+    drawn = to_device(torch.rand(bounds.shape, dtype=torch.float64), bounds.device) * bounds
     return torch.minimum(drawn.long(), (bounds - 1).clamp(min=0))
