@@ -63,8 +63,9 @@ def features_cached_over_online(rounds: int = 6) -> Figure:
         for name, found in steps_s.items()
     )
     how = (
-        f"median of {rounds * STEPS_KEPT} training steps with the teacher's map from the cache and with the "
-        f"teacher beside the student, taken in turns of {STEPS_KEPT} in one process with 1 thread: {told}; "
+        f"median of {rounds * STEPS_KEPT} training steps with the teacher's map from a cache in "
+        f"fp16 and with the teacher beside the student, taken in turns of {STEPS_KEPT} in one process with 1 "
+        f"thread: {told}; "
         f"the figure is the lower; student {STUDENT.name} of width {STUDENT.width}, teacher {TEACHER.name} "
         f"of width {TEACHER.width}, whose pass takes {_passes_over(teacher, network(STUDENT)):.1f} times as "
         f"long; fp32, batch {BATCH} of {SIDE}x{SIDE} grey images, {CLASSES} classes; {surroundings('torch')}"

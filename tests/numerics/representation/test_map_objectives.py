@@ -94,3 +94,16 @@ def test_the_same_seed_makes_the_same_modules_and_another_makes_others(case: str
     same = [built(config, SHAPES, SHAPES)(signals).total.item() for _ in range(2)]
     other = built(config, SHAPES, SHAPES, seed=4)(signals).total.item()
     assert same[0] == same[1] != other
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_without_labels_and_soft_targets_the_students_own_answers_are_not_taught(case: str) -> None:
+    config = CASES[case]
+    alone = config.with_overrides(ce_weight=0.0, kd_weight=0.0)
+    assert not alone.learns_classes
+    assert config.learns_classes
+    assert alone.with_overrides(kd_weight=0.1).learns_classes
+    signals = signals_for()
+    total = built(alone, SHAPES, SHAPES)(signals).total
+    (gradient_BC,) = torch.autograd.grad(total, signals.student["weak"], allow_unused=True)
+    assert gradient_BC is None or not gradient_BC.any()

@@ -66,6 +66,7 @@ class FitnetConfig(ObjectiveBase):
     paper = "Romero et al., ICLR 2015, arXiv 1412.6550"
     teacher_weights = ("hint_weight", "kd_weight")
     class_weights = ("ce_weight", "kd_weight")
+    class_weights = ("ce_weight", "kd_weight")
 
     name: Literal["fitnet"] = "fitnet"
     ce_weight: Weight = 1.0
@@ -127,6 +128,7 @@ class ReviewkdConfig(ObjectiveBase):
     paper = "Chen et al., CVPR 2021, arXiv 2104.09044"
     teacher_weights = ("review_weight", "kd_weight")
     class_weights = ("ce_weight", "kd_weight")
+    class_weights = ("ce_weight", "kd_weight")
 
     name: Literal["reviewkd"] = "reviewkd"
     ce_weight: Weight = 1.0
@@ -161,6 +163,7 @@ class TatConfig(ObjectiveBase):
     teacher_banks = ("weak",)
     paper = "Lin et al., CVPR 2022, arXiv 2205.10793"
     teacher_weights = ("tat_weight", "kd_weight")
+    class_weights = ("ce_weight", "kd_weight")
     class_weights = ("ce_weight", "kd_weight")
 
     name: Literal["tat"] = "tat"
