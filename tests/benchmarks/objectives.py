@@ -10,13 +10,13 @@ from types import MappingProxyType
 from typing import Final
 
 import torch
+from torch import nn
 
 from tests.benchmarks.figures import Bound, Figure
 from tests.benchmarks.steps import (
     BATCH,
     CLASSES,
     CPU,
-    EMBEDDED,
     SIDE,
     STEPS_KEPT,
     STUDENT,
@@ -40,7 +40,9 @@ from trainables.config import (
     RandAugmentStep,
     ViewsConfig,
 )
+from trainables.config.objective_base import EMBEDDING
 from trainables.models.embedding import classifier_of
+from trainables.teacher.prepared import extended
 from trainables.training.course import Course
 from trainables.training.workbench import Workbench
 
@@ -54,21 +56,26 @@ VIEWS: Final = ViewsConfig(
 )
 # Of one view a sample, from the cache.
 ON_FEATURES: Final = ("sp", "rkd", "pkt", "at", "crd", "simreg", "srd", "tintem", "thkd")
+# Of four turns a sample, in one pass.
+ON_TURNS: Final = {"mlkd": Bound(4.6), "sskd": Bound(4.6), "hsakd": Bound(8.0)}
 BOUNDS: Final[Mapping[str, Bound]] = MappingProxyType(
-    {"crld": Bound(2.3), **{name: Bound(1.20) for name in ON_FEATURES}}
+    {"crld": Bound(2.3), **{name: Bound(1.20) for name in ON_FEATURES}, **ON_TURNS}
 )
+VIEWS_IN_WORDS: Final = MappingProxyType({1: "one view", 2: "two views", 4: "four turns"})
 
 
 def objective_step_over_ce(name: str, rounds: int = 12) -> Figure:
     """Median time of a step with this objective at its defaults, over that of a step with cross-entropy."""
     torch.set_num_threads(1)
-    config, data, teacher = OBJECTIVE_CONFIGS[name](), random_data(), network(TEACHER)
+    config, data = OBJECTIVE_CONFIGS[name](), random_data()
+    teacher = teacher_for(config)
     student = STUDENT
     if Need.COSINE_HEAD in config.needed:
         student = STUDENT.with_overrides(cosine_head=classifier_of(teacher, CLASSES).in_features)
     models = {"ce": network(STUDENT), name: network(student)}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        cache = cache_of(Path(folder), data, teacher, VIEWS, features=kept_for(config))
+        banks = dict.fromkeys(("weak", "strong", *config.teacher_banks))
+        cache = cache_of(Path(folder), data, teacher, VIEWS, features=kept_for(config), banks=tuple(banks))
         workbench = Workbench(data, VIEWS, view_seed=VIEW_SEED, device=CPU, cache=cache)
         courses = {
             "ce": lambda seed: Course(models["ce"], CeConfig(), recipe(), seed),
@@ -76,7 +83,7 @@ def objective_step_over_ce(name: str, rounds: int = 12) -> Figure:
         }
         times_s = interleaved(workbench, courses, rounds)
     ce_s, own_s = (statistics.median(times_s[one]) for one in ("ce", name))
-    views = "two views" if len(config.banks) > 1 else "one view"
+    views = VIEWS_IN_WORDS[len(config.banks)]
     how = (
         f"median of {len(times_s[name])} training steps with {name} at its defaults ({views} a sample, "
         f"{1000 * own_s:.2f} ms), over as many with cross-entropy alone ({1000 * ce_s:.2f} ms), taken in "
@@ -87,8 +94,16 @@ def objective_step_over_ce(name: str, rounds: int = 12) -> Figure:
     return Figure(own_s / ce_s, "x", how, BOUNDS.get(name))
 
 
+def teacher_for(config: ObjectiveBase) -> nn.Module:
+    """The teacher, with what an objective asks it to be prepared with; untrained."""
+    teacher = network(TEACHER)
+    if config.preparation is None:
+        return teacher
+    return extended(teacher, [config.preparation], n_classes=CLASSES, input_shape=(1, SIDE, SIDE)).eval()
+
+
 def kept_for(config: ObjectiveBase) -> dict[str, tuple[str, ...]]:
     """What a cache keeps beside the logits for an objective."""
-    kept = {bank: (*EMBEDDED[bank], *config.teacher_features) for bank in config.teacher_banks}
-    kept = {bank: tuple(dict.fromkeys(names)) for bank, names in kept.items()}
+    names = tuple(dict.fromkeys((EMBEDDING, *config.teacher_features)))
+    kept = dict.fromkeys(config.teacher_banks, names)
     return kept | ({"teacher": ("classifier",)} if Need.TEACHER_CLASSIFIER in config.needed else {})

@@ -218,11 +218,12 @@ def cache_of(
     views: ViewsConfig,
     *,
     features: Mapping[str, tuple[str, ...]] | None = None,
+    banks: tuple[str, ...] = ("weak", "strong"),
     precision: Precision = Precision.FP16,
     device: torch.device = CPU,
 ) -> CacheReader:
-    """A cache as a run has it, of all views of both banks, built here without Ray."""
-    banks = {"weak": views.weak, "strong": views.strong}
+    """A cache as a run has it, of all views of the banks, built here without Ray."""
+    wanted_banks = {name: views.bank(name) for name in banks}
     facts = split_facts(data)
     digest = teacher_fingerprint(TEACHER, teacher)
     place = open_place(str(folder / "cache"))
@@ -231,13 +232,13 @@ def cache_of(
         n_rows=facts.n_train,
         classes=facts.classes,
         rows_per_shard=facts.n_train,
-        recipes={name: bank.recipe for name, bank in banks.items()},
+        recipes={name: bank.recipe for name, bank in wanted_banks.items()},
         features=dict(features or {}),
     )
     origin = claim_folder(place, wanted)
     live = LiveTeacher(teacher, data, seed=VIEW_SEED, batch_size=512, device=device)
     producer = ShardProducer(place, origin, live, data)
-    for shards in together(plan_shards(place, origin, banks).missing):
+    for shards in together(plan_shards(place, origin, wanted_banks).missing):
         producer.produce_together(shards)
-    manifest = publish(place, plan_shards(place, origin, banks), {"torch": version("torch")})
+    manifest = publish(place, plan_shards(place, origin, wanted_banks), {"torch": version("torch")})
     return open_cache(place.uri, manifest_sha=manifest, scratch=folder / "scratch")

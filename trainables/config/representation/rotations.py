@@ -144,7 +144,7 @@ class HsakdConfig(ObjectiveBase):
     temperature: Temperature = Field(3.0, description="of soft targets and branches")
     stages: int = Field(3, ge=1, le=8, description="of each network, with a branch on each; ImageNet 4")
     branch_depth: int = Field(
-        2, ge=1, le=8, description="convolutions for each stage of a branch (inferred: see the objective)"
+        1, ge=1, le=8, description="convolutions for each stage of a branch (inferred: see the objective)"
     )
     warmup_epochs: WarmupEpochs = 1
     final_temperature: FinalTemperature = 0.0

@@ -22,9 +22,10 @@ class HsakdObjective(StatefulObjective[HsakdConfig]):
 
     KL is T² KL(teacher ‖ student), mean over the 4 B rows of all turns. A branch stands on each of the first
     `stages` stages of the student, and gives logits of class and turn together, class first (`JointBranches`:
-    what its layers are is inferred, `branch_depth`); the teacher's are those that it was prepared with. Their
-    gradient flows into the student. The student gets no cross-entropy of joint labels, which the paper found
-    to harm. The branches are dropped at the end.
+    what its layers are is inferred; a `branch_depth` of 1 keeps a step within eight of cross-entropy, where
+    the paper's blocks have two convolutions or more); the teacher's are those that it was prepared with.
+    Their gradient flows into the student. The student gets no cross-entropy of joint labels, which the paper
+    found to harm. The branches are dropped at the end.
     Terms: `ce`, `kd`, `branches` and each `branch1` and so on.
     """
 
