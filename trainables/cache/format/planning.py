@@ -84,8 +84,8 @@ def _merged(place: Place, found: Origin | None, wanted: Origin) -> Origin:
     there, asked = ({name for names in o.features.values() for name in names} for o in (found, wanted))
     for name in sorted(there & asked):
         by, own = found.made_by.get(name, FOUND), wanted.made_by.get(name, FOUND)
-        is_unprepared = by.startswith(PREPARED) and name not in wanted.made_by  # it is planned for
-        if by != own and not is_unprepared:
+        # A teacher that is not prepared yet is planned for; one that was prepared anew gets new files.
+        if by != own and not by.startswith(PREPARED):
             clauses.append(f"cache keeps as {name} {by}, this experiment says {own}")
     refuse(place.uri, clauses)
     return found.with_overrides(
@@ -97,6 +97,7 @@ def _merged(place: Place, found: Origin | None, wanted: Origin) -> Origin:
         made_by={
             **{name: path for name, path in wanted.made_by.items() if name not in there},
             **found.made_by,
+            **{name: by for name, by in wanted.made_by.items() if by.startswith(PREPARED)},
         },
         feature_precision=(found if found.features else wanted).feature_precision,
         rows_per_map=(found if found.features else wanted).rows_per_map,

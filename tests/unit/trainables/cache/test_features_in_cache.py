@@ -385,17 +385,21 @@ def test_the_last_map_is_of_the_last_stage_that_is_named() -> None:
     assert stated_parts({}, kept) == {}
 
 
-def test_what_another_preparation_made_is_refused_and_an_unprepared_teacher_plans(fresh: TinyCache) -> None:
-    kitchen = fresh.but(features={"weak": ("embedding",)}, prepared={"embedding": "prepared:aa"})
+def test_what_a_new_preparation_makes_takes_the_place_of_the_old_and_an_unprepared_teacher_plans(
+    fresh: TinyCache,
+) -> None:
+    kitchen = fresh.but(features={"weak": ("embedding",)}, prepared=PREPARATIONS[1])
     kitchen.build()
     place, banks = open_place(kitchen.uri), {"weak": kitchen.views.weak}
-    assert read_manifest(place)[0].made_by == {"embedding": "prepared:aa"}
-    with pytest.raises(CacheError, match="keeps as embedding prepared:aa, this experiment says prepared:bb"):
-        kitchen.but(prepared={"embedding": "prepared:bb"}).build()
+    assert read_manifest(place)[0].made_by == PREPARATIONS[1]
     unprepared = agreed_origin(place, kitchen.but(prepared={}).origin(("weak",)))
     assert plan_shards(place, unprepared, banks).missing == ()
     prints = {kitchen.but(prepared=one).origin(("weak",)).fingerprint_of(EMBEDDING) for one in PREPARATIONS}
     assert len(prints) == 3
+    anew = kitchen.but(prepared=PREPARATIONS[2]).build()
+    assert [shard.part for shard in anew] == ["embedding"] * 6
+    assert read_manifest(place)[0].made_by == PREPARATIONS[2]
+    assert inspect_cache(place, deep=True).findings == ()
 
 
 EMBEDDING = Shard(bank="weak", view=0, index=0, first=0, rows=16, part="embedding")
