@@ -146,6 +146,10 @@ def test_a_cache_and_a_search_hang_on_what_the_teacher_was_prepared_with(written
     fingerprints = [{part: r.origin.fingerprint_of(s) for part, s in shards.items()} for r in (asked, asks)]
     assert fingerprints[0]["logits"] == fingerprints[1]["logits"]
     assert fingerprints[0]["ss_head"] != fingerprints[1]["ss_head"]
+    place = open_place(asked.uri)
+    claim_folder(place, asked.origin)
+    claimed = claim_folder(place, asks.origin)  # what was prepared anew takes the place of the first
+    assert claimed.fingerprint_of(shards["ss_head"]) == fingerprints[1]["ss_head"]
     assert first.search_key(one, asked.identity) != second.search_key(other, asks.identity)
 
 
