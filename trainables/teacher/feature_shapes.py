@@ -40,32 +40,12 @@ def feature_shapes(request: CacheRequest, names: Iterable[str]) -> Mapping[str, 
     config = _network(request, names) if names else None
     if config is None:
         return {}
-    classes = request.teacher.classes if isinstance(request.teacher, KeptNetwork) else None
-    n_classes = len(request.facts.classes)
-    input_shape = request.facts.input_shape
-    with torch.random.fork_rng(devices=[]):
-        model: nn.Module = build_model(
-            config, n_classes=classes.n_outputs if classes else n_classes, in_channels=input_shape[0]
-        )
-        model = aligned(model.eval(), classes)
-        kinds = [kind for kind in Preparation if any(makes(kind, name) for name in names)]
-        if kinds:
-            model = extended(
-                model, kinds, n_classes=n_classes, input_shape=input_shape, stated=config.features
-            )
+    n_classes, input_shape = len(request.facts.classes), request.facts.input_shape
+    model = _model(request, config, names)
     shapes: dict[str, tuple[int, ...]] = {}
     if CLASSIFIER in names:
         shapes[CLASSIFIER] = (embedding_width_of(model, n_outputs_of(model, n_classes)) + 1,)
     tapped = [name for name in names if name != CLASSIFIER]
-    kinds = [kind for kind in Preparation if any(makes(kind, name) for name in tapped)]
-    if kinds:  # as large with fresh weights as with those that it will have
-        model = extended(
-            model,
-            kinds,
-            n_classes=len(request.facts.classes),
-            input_shape=request.facts.input_shape,
-            stated=config.features,
-        )
     if tapped:
         features = TeacherFeatures(
             model,
@@ -77,6 +57,25 @@ def feature_shapes(request: CacheRequest, names: Iterable[str]) -> Mapping[str, 
         )
         shapes |= features.shapes
     return shapes
+
+
+def _model(request: CacheRequest, config: ModelConfig, names: Sequence[str]) -> nn.Module:
+    """The network with fresh weights, and with those parts beside it that make features of these names.
+
+    Its features are as large as with the weights that it has, or will have.
+    """
+    classes = request.teacher.classes if isinstance(request.teacher, KeptNetwork) else None
+    n_classes, input_shape = len(request.facts.classes), request.facts.input_shape
+    n_outputs = classes.n_outputs if classes else n_classes
+    with torch.random.fork_rng(devices=[]):
+        built = build_model(config, n_classes=n_outputs, in_channels=input_shape[0])
+        model: nn.Module = aligned(built.eval(), classes)
+        kinds = [kind for kind in Preparation if any(makes(kind, name) for name in names)]
+        if kinds:
+            model = extended(
+                model, kinds, n_classes=n_classes, input_shape=input_shape, stated=config.features
+            )
+    return model
 
 
 def _network(request: CacheRequest, names: Sequence[str]) -> ModelConfig | None:
