@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -35,11 +35,21 @@ class _Answer:
     dense_BCHW: Tensor | None = None
     features: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def piece(self, rows: slice) -> _Answer:
-        """Of some of the rows; all in fp32, whatever the network computed in."""
-        dense_BCHW = None if self.dense_BCHW is None else self.dense_BCHW[rows]
-        features = {name: at_least_fp32(feature[rows]) for name, feature in self.features.items()}
-        return _Answer(at_least_fp32(self.logits_BC[rows]), dense_BCHW, features)
+    def pieces(self, count: int) -> list[_Answer]:
+        """So many of equal size, in the order of the rows; all in fp32, whatever the network computed in."""
+        logits = _cut(at_least_fp32(self.logits_BC), count)
+        dense = [None] * count if self.dense_BCHW is None else _cut(self.dense_BCHW, count)
+        features = {name: _cut(at_least_fp32(feature), count) for name, feature in self.features.items()}
+        return [
+            _Answer(logits[n], dense[n], {name: cut[n] for name, cut in features.items()})
+            for n in range(count)
+        ]
+
+
+def _cut(rows: Tensor, count: int) -> Sequence[Tensor]:
+    # Not slices: the gradient of each would be a tensor of zeros in another memory layout than the map's,
+    # and what precedes the map in the network would take twenty times as long with it.
+    return [rows] if count == 1 else rows.split(len(rows) // count)
 
 
 def needs_plain_forward(config: ObjectiveBase) -> bool:
@@ -263,13 +273,9 @@ class StepInputs:
     def _answers(self, forward: Forward, images: Mapping[str, Tensor]) -> dict[str, _Answer]:
         """By bank: one forward pass each, or one of all together where the objective says so."""
         if not self._config.one_pass:
-            return {bank: self._answer(forward, one).piece(slice(None)) for bank, one in images.items()}
-        n_rows = len(next(iter(images.values())))
+            return {bank: self._answer(forward, one).pieces(1)[0] for bank, one in images.items()}
         together = self._answer(forward, torch.cat(list(images.values())))
-        return {
-            bank: together.piece(slice(number * n_rows, (number + 1) * n_rows))
-            for number, bank in enumerate(images)
-        }
+        return dict(zip(images, together.pieces(len(images)), strict=True))
 
     def _answer(self, forward: Forward, images_BCHW: Tensor) -> _Answer:
         if self._tap is not None:
