@@ -10,7 +10,7 @@ from typing import Any, Final
 from orchestrator.terminal.console import Console
 from trainables.config import OBJECTIVE_CONFIGS, Need, ObjectiveBase
 from trainables.config.cache import is_whole_map
-from trainables.config.objective_base import LabelUse
+from trainables.config.objective_base import OR, LabelUse
 
 NEED_WORDS: Final[Mapping[Need, str]] = MappingProxyType(
     {
@@ -152,7 +152,7 @@ def _needs(config: type[ObjectiveBase]) -> tuple[str, ...]:
     if own and own == taught:
         words.append(f"both networks' {', '.join(own)}")
     else:
-        words += [f"student's {', '.join(own)}"] if own else []
+        words += [f"student's {', '.join(name.replace(OR, ' or ') for name in own)}"] if own else []
         words += [f"teacher's {', '.join(taught)}"] if taught else []
     if not config.teacher_banks:
         return ("no teacher", *words)

@@ -37,6 +37,12 @@ def test_needs_are_those_at_the_defaults_and_those_of_some_options() -> None:
     assert needs["ckd"] == ("teacher's logits (weak)", "of all classes", "unshifted")
     assert needs["mlld"] == ("teacher's logits (weak, strong)", "of all classes")
     assert needs["pskd"] == ("no teacher", "a table by sample")
+    logits, embeddings = "teacher's logits (weak)", "both networks' embedding"
+    assert needs["crd"] == (logits, "a table by sample", embeddings)
+    assert needs["simreg"] == (logits, embeddings)
+    judged = ("of all classes", "unshifted", "teacher's classifier")
+    assert needs["srd"] == (logits, *judged, "student's last or embedding", "teacher's embedding")
+    assert needs["thkd"] == (logits, "teacher's classifier", "student's embedding")
 
 
 def test_people_see_a_table_and_programs_read_json() -> None:

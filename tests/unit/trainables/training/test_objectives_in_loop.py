@@ -184,6 +184,18 @@ def test_a_student_without_the_teachers_width_fails_with_the_width_to_set(workbe
         train(course, workbench, on_epoch=lambda *_: None)
 
 
+def test_srd_takes_the_embedding_of_a_student_without_maps_unless_it_is_to_take_the_map(
+    workbench: Workbench,
+) -> None:
+    told: Told = []
+    student = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 3))
+    course = replace(course_of(SrdConfig()), model=student)
+    train(course, workbench, on_epoch=lambda _, metrics: told.append(metrics))
+    assert told[-1]["train/srd_logits"] < told[0]["train/srd_logits"]
+    with pytest.raises(TrialFailed, match="has no feature 'last'; it has embedding"):
+        train(replace(course, objective=SrdConfig(on="map")), workbench, on_epoch=lambda *_: None)
+
+
 def test_every_sample_of_full_batches_has_answered_after_an_epoch(workbench: Workbench) -> None:
     told: Told = []
     train(course_of(PskdConfig()), workbench, on_epoch=lambda _, metrics: told.append(metrics))
