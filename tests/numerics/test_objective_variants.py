@@ -22,12 +22,15 @@ from trainables.config.objectives import (
     CrdConfig,
     CtkdConfig,
     DeitConfig,
+    FitnetConfig,
     PixelConfig,
     PskdConfig,
+    ReviewkdConfig,
     RkdConfig,
     SimregConfig,
     SpConfig,
     SrdConfig,
+    TatConfig,
     ThkdConfig,
     TintemConfig,
     ZipfConfig,
@@ -67,12 +70,18 @@ VARIANTS: Final[dict[str, ObjectiveBase]] = {
     "tintem of their mean": TintemConfig(level="tokens", image_row="mean", tau_scale=0.5),
     "pixel with maps": PixelConfig(feature_weight=1.0),
     "deit soft": DeitConfig(form="soft", ce_weight=0.9, distillation_weight=0.1),
+    "fitnet before the activation": FitnetConfig(hint="stage3", teacher_maps="pre", relu=False),
+    "fitnet of embeddings, in two steps": FitnetConfig(hint="embedding", hint_epochs=6, kd_weight=1.0),
+    "reviewkd of two levels": ReviewkdConfig(levels=2, teacher_maps="post", kd_weight=1.0),
+    "tat by teacher": TatConfig(orientation="teacher_row", theta="conv", kd_weight=0.5),
 }
 TAUGHT: Final = {name: config for name, config in VARIANTS.items() if config.teacher_banks}
 # These gain by other than equal logits.
 NEVER_ZERO: Final = {
     *("ckd at 0.1", "akd mixture", "crd as released", "crd relaxed", "simreg with labels"),
     *("simreg linear, with kd", "srd on embeddings", "thkd as released"),
+    *("fitnet before the activation", "fitnet of embeddings, in two steps"),
+    *("reviewkd of two levels", "tat by teacher"),
     *("ckd at 0.1", "akd mixture", "tintem of tokens", "tintem of their mean", "pixel with maps"),
 }
 # 1e-8 in the denominator of a correlation, and its T² of 16.
