@@ -1,4 +1,4 @@
-"""MLKD, SSKD and HSAKD through the one loop: one pass over all turns, and heads that a killed course keeps."""
+"""MLKD, SSKD and HSAKD through the one loop: one pass over all turns, heads that a killed course keeps."""
 
 from __future__ import annotations
 
