@@ -41,6 +41,7 @@ from trainables.config import (
     ViewsConfig,
 )
 from trainables.config.objective_base import EMBEDDING
+from trainables.config.representation.inputs import DISTILLATION_LOGITS
 from trainables.models.embedding import classifier_of
 from trainables.teacher.prepared import extended
 from trainables.training.course import Course
@@ -48,6 +49,11 @@ from trainables.training.workbench import Workbench
 
 # What a student's step costs does not depend on who answered: one whose pass over the data is short.
 TEACHER: Final = ModelConfig(name=ModelName.RESNET8, width=32)
+DISTILLED: Final = ModelConfig(
+    name=ModelName.TIMM,
+    variant="deit_tiny_distilled_patch16_224",
+    arguments={"img_size": SIDE, "patch_size": 4, "embed_dim": 48, "depth": 2, "num_heads": 3},
+)
 CROP: Final = CropFlipStep(op="crop_flip", padding=2)
 # One view each: rendered ahead, so that the figure is the objective's cost and not the pictures'.
 VIEWS: Final = ViewsConfig(
@@ -69,10 +75,10 @@ def objective_step_over_ce(name: str, rounds: int = 12) -> Figure:
     torch.set_num_threads(1)
     config, data = OBJECTIVE_CONFIGS[name](), random_data()
     teacher = teacher_for(config)
-    student = STUDENT
+    student = plain = plain_student_for(config)
     if Need.COSINE_HEAD in config.needed:
-        student = STUDENT.with_overrides(cosine_head=classifier_of(teacher, CLASSES).in_features)
-    models = {"ce": network(STUDENT), name: network(student)}
+        student = plain.with_overrides(cosine_head=classifier_of(teacher, CLASSES).in_features)
+    models = {"ce": network(plain), name: network(student)}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         banks = dict.fromkeys(("weak", "strong", *config.teacher_banks))
         cache = cache_of(Path(folder), data, teacher, VIEWS, features=kept_for(config), banks=tuple(banks))
@@ -87,11 +93,26 @@ def objective_step_over_ce(name: str, rounds: int = 12) -> Figure:
     how = (
         f"median of {len(times_s[name])} training steps with {name} at its defaults ({views} a sample, "
         f"{1000 * own_s:.2f} ms), over as many with cross-entropy alone ({1000 * ce_s:.2f} ms), taken in "
-        f"turns of {STEPS_KEPT} in one process with 1 thread, student {STUDENT.name} of width "
-        f"{STUDENT.width}, fp32, batch {BATCH} of {SIDE}x{SIDE} grey images, {CLASSES} classes; "
+        f"turns of {STEPS_KEPT} in one process with 1 thread, student {in_words(plain)}, "
+        f"fp32, batch {BATCH} of {SIDE}x{SIDE} grey images, {CLASSES} classes; "
         f"{surroundings('torch')}"
     )
     return Figure(own_s / ce_s, "x", how, BOUNDS.get(name))
+
+
+def plain_student_for(config: ObjectiveBase) -> ModelConfig:
+    """The student of both: with a distillation token, or of fewer pixels, where it is about that."""
+    if DISTILLATION_LOGITS in config.student_features:
+        return DISTILLED
+    return STUDENT.with_overrides(resolution=SIDE // 2) if Need.IMAGES in config.needed else STUDENT
+
+
+def in_words(student: ModelConfig) -> str:
+    """A student in the words of a figure."""
+    if student.is_of_library:
+        return f"{student.variant} with {student.arguments}"
+    fewer = "" if student.resolution is None else f" at {student.resolution}x{student.resolution}"
+    return f"{student.name} of width {student.width}{fewer}"
 
 
 def teacher_for(config: ObjectiveBase) -> nn.Module:
