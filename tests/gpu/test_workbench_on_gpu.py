@@ -77,13 +77,12 @@ def test_a_gpu_hears_the_answers_of_the_cache_to_the_bit(
     reader = tiny.open()
     bench = bench_on(device, data=tiny.data, cache=reader, render_budget_bytes=budget)
     for bank, epoch, view in (("weak", 1, 0), ("weak", 4, 0), ("strong", 2, 1)):
-        heard, expected = bench.teacher(bank, epoch, ROWS), reader.signal(bank, view, ROWS)
+        heard = bench.teacher(bank, epoch, ROWS, ("embedding",))
+        expected = reader.signal(bank, view, ROWS, ("embedding",))
         assert heard.logits_BC.device.type == heard.confidence_B.device.type == device.type
         assert torch.equal(heard.logits_BC.cpu(), expected.logits_BC)
         assert torch.equal(heard.confidence_B.cpu(), expected.confidence_B)
-        assert heard.embedding_BD is not None
-        assert expected.embedding_BD is not None
-        assert torch.equal(heard.embedding_BD.cpu(), expected.embedding_BD)
+        assert torch.equal(heard.features["embedding"].cpu(), expected.features["embedding"])
         assert heard.logit_max_B is not None
         assert expected.logit_max_B is not None
         assert torch.equal(heard.logit_max_B.cpu(), expected.logit_max_B)

@@ -14,10 +14,9 @@ from trainables.config.objective_base import Preparation
 from trainables.config.representation.preparation import makes
 from trainables.errors import CacheError
 from trainables.models import build_model
-from trainables.models.embedding import embedding_width_of
-from trainables.models.foreign.aligned import aligned, n_outputs_of
+from trainables.models.foreign.aligned import aligned
 from trainables.teacher.cache_request import CacheRequest
-from trainables.teacher.features import TeacherFeatures
+from trainables.teacher.features import TeacherFeatures, teacher_classifier
 from trainables.teacher.prepared import extended
 
 
@@ -44,7 +43,7 @@ def feature_shapes(request: CacheRequest, names: Iterable[str]) -> Mapping[str, 
     model = _model(request, config, names)
     shapes: dict[str, tuple[int, ...]] = {}
     if CLASSIFIER in names:
-        shapes[CLASSIFIER] = (embedding_width_of(model, n_outputs_of(model, n_classes)) + 1,)
+        shapes[CLASSIFIER] = (teacher_classifier(model, n_classes).weight_CD.shape[1] + 1,)
     tapped = [name for name in names if name != CLASSIFIER]
     if tapped:
         features = TeacherFeatures(

@@ -47,6 +47,21 @@ def test_its_cache_is_proved_against_it_and_not_against_the_network_in_fp32(tiny
         prove_alignment(tiny.open(), tiny.data, AutocastTeacher(tiny_teacher(seed=1)), VIEWS, tiny.seed)
 
 
+def test_its_features_are_those_of_the_network_within_and_are_proved(tiny: TinyCache, tmp_path: Path) -> None:
+    kitchen = tiny.but(folder=tmp_path / "kept", features={"weak": ("embedding", "stem")})
+    kitchen.build(("weak",))
+    rows = torch.arange(6)
+    kept = kitchen.open().signal("weak", 0, rows, ("embedding", "stem")).features
+    assert isinstance(tiny.teacher, AutocastTeacher)
+    fine = kitchen.but(teacher=tiny.teacher.network).live()
+    for name, said in fine.answers(VIEWS.weak.recipe, 0, rows, ("embedding", "stem")).features.items():
+        assert kept[name].dtype is torch.float32
+        assert not torch.equal(kept[name], said)
+        torch.testing.assert_close(kept[name], said, atol=0.03, rtol=0.03)
+    reader = kitchen.open()
+    assert prove_alignment(reader, tiny.data, tiny.teacher, VIEWS, tiny.seed, banks=["weak"]).pairs == 64
+
+
 def test_a_cache_of_it_is_another_cache_than_that_of_the_network(tiny: TinyCache) -> None:
     def request(cache: CacheConfig) -> CacheRequest:
         return CacheRequest(

@@ -204,6 +204,9 @@ def test_its_embedding_is_what_its_own_classifier_is_given(
     answers = live.answers_about(images, ("embedding",))
     assert answers.logits_BC.shape == (4, 10)
     assert answers.features["embedding"].shape == (4, 24)
+    classifier = live.classifier()  # its rows are of the data's classes, in their order
+    made_BC = answers.features["embedding"] @ classifier.weight_CD.T + classifier.bias_C
+    torch.testing.assert_close(made_BC, answers.logits_BC, atol=1e-4, rtol=1e-4)
 
 
 def test_data_of_fewer_classes_are_answered_by_these_alone(data: TrainingData, network: nn.Module) -> None:

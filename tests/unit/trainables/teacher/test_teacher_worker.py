@@ -26,7 +26,7 @@ from trainables.models import build_model
 from trainables.models.weights import save_weights
 from trainables.teacher.cache_build import TeacherWorker, build_cache
 from trainables.teacher.cache_request import CacheRequest
-from trainables.teacher.feature_shapes import missing_shapes
+from trainables.teacher.feature_shapes import feature_shapes, missing_shapes
 from trainables.teacher.loading import teacher_fingerprint
 
 SHARD = Shard(bank="weak", view=0, index=0, first=0, rows=20)
@@ -160,3 +160,25 @@ def test_the_folder_is_named_by_what_the_answers_depend_on(request_of_one_view: 
 
 def test_a_given_uri_stands(request_of_one_view: CacheRequest) -> None:
     assert request_of_one_view.with_overrides(cache=CacheConfig(uri="s3://b/c")).uri == "s3://b/c"
+
+
+def test_a_cosine_classifier_has_no_weights_that_make_logits_of_an_embedding(
+    request_of_one_view: CacheRequest,
+) -> None:
+    model = ModelConfig(name=ModelName.MLP, width=8, cosine_head=8)
+    teacher = KeptNetwork(model=model, weights="nowhere")
+    request = request_of_one_view.with_overrides(teacher=teacher, asks_classifier=True)
+    assert feature_shapes(request_of_one_view, ["classifier"]) == {"classifier": (9,)}
+    with pytest.raises(CacheError, match="last layer is a cosine classifier"):
+        feature_shapes(request, ["classifier"])
+
+
+def test_the_shapes_of_what_a_teacher_is_not_prepared_with_yet_are_known(
+    request_of_one_view: CacheRequest,
+) -> None:
+    unmade = ModelConfig(name=ModelName.CONVNET, width=8)
+    request = request_of_one_view.with_overrides(teacher=None, unmade=unmade)
+    shapes = feature_shapes(request, ["ss_head", "branch1", "embedding", "energy.stage2"])
+    assert shapes["ss_head"] == shapes["embedding"]
+    assert shapes["branch1"] == (40,)
+    assert len(shapes["energy.stage2"]) == 2
