@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from trainables.config import Config, ModelConfig, TeacherSource, TrainingConfig
 from trainables.config.base import FiniteFloat
 from trainables.config.checkpoints import is_elsewhere
+from trainables.config.representation.preparation import PreparedTraining
 from trainables.config.teacher import ONNX, OnnxOutput, Pretrained, StatedClasses, StatedNormalisation
 from trainables.errors import ConfigError
 
@@ -42,6 +43,13 @@ class TeacherConfig(Config):
     classes: StatedClasses = None
     expected_accuracy: ExpectedAccuracy = None
     training: TrainingConfig = TrainingConfig()
+    prepared: PreparedTraining | None = Field(
+        None,
+        description="joint_branches: trained together with classifiers of class and turn on its stages, "
+        "which hsakd hears; student_classifier: a student is trained first, and the teacher with its "
+        "classifier in place of its own; default: by the labels",
+        exclude_if=lambda prepared: prepared is None,
+    )
     preparation: TrainingConfig | None = Field(
         None,
         description="how a finished teacher is prepared for objectives that ask for it (sskd, hsakd): parts "
@@ -72,10 +80,19 @@ class TeacherConfig(Config):
             raise ValueError(
                 "`pretrained` is for a `model` by `factory` that brings its weights, without a `checkpoint`"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_source(self) -> Self:
         if self.model is not None:
             self.model.require_published(self.checkpoint)
         if self.training.freeze or self.training.lr_groups:
             raise ValueError("`freeze` and `lr_groups` are for students; a teacher is trained as a whole")
+        if self.prepared is not None and (self.imported or self.checkpoint or self.pretrained):
+            raise ValueError(
+                f"`prepared: {self.prepared}` says how the teacher is trained here; leave it out, or train "
+                "it: without `checkpoint`, `pretrained` and `imported`"
+            )
         if self.preparation is not None and (self.imported or self.is_onnx):
             raise ValueError("`preparation` is of a network of PyTorch; this teacher has none: leave it out")
         if self.normalisation is not None and self.checkpoint is None and not self.pretrained:

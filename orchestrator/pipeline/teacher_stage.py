@@ -29,6 +29,7 @@ from trainables.cache.tools.import_logits import ImportedTeacher
 from trainables.checkpoint_header import digests_beside, known_by
 from trainables.config import MAX_VIEWS, ClassRows, DataConfig, Normalisation, ViewsConfig, digest_of
 from trainables.config.metrics import ACCURACY
+from trainables.config.representation.preparation import PreparedTraining
 from trainables.config.teacher import ONNX
 from trainables.data import TrainingData, load_training
 from trainables.data.image_folder import index_folder
@@ -57,7 +58,8 @@ def _one_teacher(run: Run) -> TeacherFacts:
     def make() -> dict[str, Any]:
         look_at_images(request.data, run.console)
         run.workers.start_slots_early()
-        epochs = None if request.is_loaded else config.training.epochs
+        first = request.student_training.epochs if request.student_training else 0
+        epochs = None if request.is_loaded else first + config.training.epochs
         with run.console.progress(name, epochs) as progress:
 
             def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
@@ -125,6 +127,8 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
         seed=derive_seed(experiment.seed, "teacher", *([] if run.member is None else [run.member])),
         folder=str(run.out / "teacher" / ("" if run.member is None else str(run.member))),
         threads=experiment.cluster.cpus_per_worker,
+        prepared=config.prepared,
+        **_student_of(run),
         code=run.edited(config.model.factory if config.model else None, experiment.data.factory),
     )
     inputs = request.model_dump(mode="json", exclude={"folder", "threads", "checkpoint", "data"})
@@ -133,6 +137,13 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
     beside = digests_beside(Path(request.checkpoint)) if request.checkpoint else []
     key = digest_of([inputs, _file_digest(request.checkpoint), *beside])
     return request, key
+
+
+def _student_of(run: Run) -> dict[str, Any]:
+    """The student whose classifier a teacher is trained with, and how it is trained; nothing for others."""
+    if run.experiment.teacher.prepared is not PreparedTraining.STUDENT_CLASSIFIER:
+        return {}
+    return {"student": run.student, "student_training": run.experiment.training}
 
 
 def _aligned(classes: ClassRows | None) -> str:

@@ -12,7 +12,6 @@ from torch import nn
 
 from trainables.checkpoint_header import preprocessing_metadata
 from trainables.config import (
-    CeConfig,
     ClassRows,
     Config,
     DataConfig,
@@ -25,7 +24,7 @@ from trainables.config import (
     digest_of,
 )
 from trainables.config.data import SplitFacts
-from trainables.config.representation.preparation import PreparedPart
+from trainables.config.representation.preparation import PreparedPart, PreparedTraining
 from trainables.config.teacher import ONNX
 from trainables.data import TrainingData, load_training
 from trainables.data.splits import split_facts
@@ -41,8 +40,12 @@ from trainables.teacher.class_order import known_classes
 from trainables.teacher.loading import load_network, load_onnx, teacher_fingerprint
 from trainables.teacher.preprocessing import n_outputs, shown_as_trained
 from trainables.training.checkpoints import CheckpointFolder
-from trainables.training.course import Course
-from trainables.training.loop import train
+from trainables.training.teacher_courses import (
+    TeacherCourse,
+    train_plainly,
+    train_with_branches,
+    train_with_classifier,
+)
 from trainables.training.workbench import Workbench
 
 
@@ -55,6 +58,17 @@ class TeacherRequest(TeacherSource):
     seed: int
     folder: str = Field(description="where its weights and its training state are kept")
     threads: int = Field(1, ge=1)
+    prepared: PreparedTraining | None = Field(
+        None,
+        description="how it is trained, where that is not by the labels alone",
+        exclude_if=lambda prepared: prepared is None,
+    )
+    student: ModelConfig | None = Field(
+        None, description="whose classifier it gets", exclude_if=lambda student: student is None
+    )
+    student_training: TrainingConfig | None = Field(
+        None, description="how that student is trained", exclude_if=lambda training: training is None
+    )
     code: str | None = Field(
         None,
         description="of the factories, where their code is not the first that the experiment had",
@@ -135,16 +149,25 @@ def make_teacher(request: TeacherRequest, on_epoch: Callable[[int, dict[str, flo
     # Where it is kept and on how many threads it is trained do not make it another teacher.
     spec = request.model_dump(mode="json", exclude={"folder", "threads"})
     files = CheckpointFolder(Path(request.folder), spec_digest=digest_of(spec))
+    parts: tuple[PreparedPart, ...] = ()
     if not request.is_loaded:
-        train(
-            Course(model, CeConfig(), request.training, request.seed),
-            workbench,
-            on_epoch=on_epoch,
-            files=files,
+        parts = _trained(
+            model, request, TeacherCourse(request.training, request.seed, workbench, files, on_epoch)
         )
-    facts = _kept(model, request, workbench)
+    facts = _kept(model, request, workbench).with_overrides(prepared=parts)
     files.drop_state()  # not before: whoever is killed in between goes on from the state
     return facts
+
+
+def _trained(model: nn.Module, request: TeacherRequest, course: TeacherCourse) -> tuple[PreparedPart, ...]:
+    """Train it as it is asked for; parts beside it that were trained with it."""
+    if request.prepared is PreparedTraining.JOINT_BRANCHES and request.model is not None:
+        return (train_with_branches(model, course, request.model),)
+    if request.student is not None and request.student_training is not None:
+        train_with_classifier(model, course, request.student, request.student_training)
+    else:
+        train_plainly(model, course)
+    return ()
 
 
 def _kept(model: nn.Module, request: TeacherRequest, workbench: Workbench) -> TeacherFacts:

@@ -31,6 +31,12 @@ def preparations(run: Run) -> tuple[Preparation, ...]:
     return tuple(kind for kind in Preparation if kind in asked)
 
 
+def _lacking(run: Run, teacher: TeacherFacts) -> list[Preparation]:
+    """What it is not prepared with yet: one that was trained together with its branches has these."""
+    there = {part.kind for part in teacher.prepared}
+    return [kind for kind in preparations(run) if kind not in there]
+
+
 def preparation_stages(run: Run, teacher: TeacherFacts) -> TeacherFacts:
     """The teacher with what it is prepared with, each by a stage of its own.
 
@@ -38,8 +44,8 @@ def preparation_stages(run: Run, teacher: TeacherFacts) -> TeacherFacts:
         ConfigError: it is no one network of PyTorch.
         StillhouseError: it has not the features that a part is given, or the training failed.
     """
-    parts = []
-    for kind in preparations(run):
+    parts = list(teacher.prepared)
+    for kind in _lacking(run, teacher):
         request, key = preparation_request(run, teacher, kind)
         found = run.stages.run(
             stage_of(kind),
@@ -56,7 +62,7 @@ def recorded_preparations(run: Run, teacher: TeacherFacts) -> TeacherFacts:
     """The teacher with what the ledger knows it to be prepared with; the rest is still to be trained."""
     if teacher.weights is None:
         return teacher
-    return teacher.with_overrides(prepared=list(_recorded(run, teacher)))
+    return teacher.with_overrides(prepared=[*teacher.prepared, *_recorded(run, teacher)])
 
 
 def stage_of(kind: Preparation) -> str:
@@ -114,7 +120,7 @@ def _made(run: Run, request: PreparationRequest) -> dict[str, Any]:
 
 
 def _recorded(run: Run, teacher: TeacherFacts) -> Iterator[PreparedPart]:
-    for kind in preparations(run):
+    for kind in _lacking(run, teacher):
         done = run.ledger.finished(stage_of(kind), preparation_request(run, teacher, kind)[1])
         if done is not None and Path(done.found["weights"]).is_file():
             yield PreparedPart.from_plain(done.found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -38,6 +39,15 @@ def makes(kind: Preparation, feature: str) -> bool:
     if kind is Preparation.SS_HEAD:
         return feature == SS_HEAD
     return re.fullmatch(rf"{BRANCH}[0-9]+", feature) is not None
+
+
+class PreparedTraining(StrEnum):
+    """How a teacher is trained here, where that is not by the labels alone; it is another teacher then."""
+
+    JOINT_BRANCHES = "joint_branches"
+    """HSAKD's Teacher*: together with classifiers of class and turn on its stages."""
+    STUDENT_CLASSIFIER = "student_classifier"
+    """SH-KD's: with the classifier of a student, trained before it, in place of its own, and frozen."""
 
 
 class PreparedPart(Config):
@@ -81,6 +91,9 @@ class PrepareBranchesConfig(ObjectiveBase):
 
     name: Literal["prepare_branches"] = "prepare_branches"
     branches: int = Field(ge=1, description="one for each stage")
+    joint: bool = Field(
+        False, description="whether the network learns with them, from labels of upright images"
+    )
 
     @property
     def student_features(self) -> tuple[str, ...]:

@@ -41,7 +41,9 @@ class Extended(nn.Module):
     unless they are attached to it.
     """
 
-    def __init__(self, tap: Tap, extras: Mapping[str, Extra], *, attached: bool = False) -> None:
+    is_attached: bool = False
+
+    def __init__(self, tap: Tap, extras: Mapping[str, Extra]) -> None:
         """The tap is of the network, for all that the parts are given."""
         super().__init__()
         # First, so that the last classifier that is listed is the network's own.
@@ -52,7 +54,7 @@ class Extended(nn.Module):
             for name, extra in extras.items()
             for feature, path in extra.gives.items()
         }
-        self._tap, self._attached = tap, attached
+        self._tap = tap
         self._given = {name: extra.given for name, extra in extras.items()}
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
@@ -61,6 +63,8 @@ class Extended(nn.Module):
             answer: Tensor = self.base(images_BCHW)
             return answer
         answer, features = self._tap.during(lambda: self.base(images_BCHW))
+        if not self.is_attached:
+            features = {name: feature.detach() for name, feature in features.items()}
         for name, wanted in self._given.items():
-            self.parts[name](*(features[one] if self._attached else features[one].detach() for one in wanted))
+            self.parts[name](*(features[one] for one in wanted))
         return answer

@@ -15,6 +15,7 @@ from trainables.config.representation.preparation import (
 from trainables.objectives.representation.terms.joint_branches import branch_losses
 from trainables.objectives.representation.terms.rotations import in_rows
 from trainables.objectives.representation.terms.self_supervision import own_image_loss
+from trainables.objectives.terms.divergences import label_loss
 from trainables.signals import Losses, Objective, Signals, student_feature
 
 
@@ -34,7 +35,8 @@ class PrepareHeadObjective(Objective[PrepareHeadConfig]):
 class PrepareBranchesObjective(Objective[PrepareBranchesConfig]):
     """The sum over branches of the cross-entropy with labels of class and turn, mean over all turns.
 
-    Terms: each `branch1` and so on.
+    Where the network learns with them (the paper's Teacher*), the cross-entropy of its logits of upright
+    images is added. Terms: each `branch1` and so on, and then `ce`.
     """
 
     def forward(self, signals: Signals) -> Losses:
@@ -44,5 +46,7 @@ class PrepareBranchesObjective(Objective[PrepareBranchesConfig]):
             for name in self.config.student_features
         }
         losses = branch_losses(joint, signals.labels_B)
+        if self.config.joint:
+            losses["ce"] = label_loss(signals, "weak")
         total = torch.stack(list(losses.values())).sum()
         return Losses(total, {name: loss.detach() for name, loss in losses.items()}, gauges={})

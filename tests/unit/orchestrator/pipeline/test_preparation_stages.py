@@ -14,7 +14,12 @@ from orchestrator.config.loading import load_experiment
 from orchestrator.pipeline.cache_stage import cache_request
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.stages import Stages
-from orchestrator.pipeline.teacher_stage import known_teacher, recorded_teacher, teacher_stage
+from orchestrator.pipeline.teacher_stage import (
+    known_teacher,
+    recorded_teacher,
+    teacher_request,
+    teacher_stage,
+)
 from orchestrator.pipeline.teachers.preparation import preparation_stages
 from orchestrator.pipeline.workers import Workers
 from orchestrator.records.ledger import Ledger
@@ -183,4 +188,45 @@ def test_a_teacher_that_is_no_network_of_pytorch_is_not_prepared(written: Writte
     path = written()
     path.write_text(path.read_text().replace("model: {name: resnet8, width: 4}", "imported: true"))
     with pytest.raises(ConfigError, match=r"`preparation` is of a network of PyTorch"):
+        load_experiment(str(path))
+
+
+def with_teacher(path: Path, line: str) -> Path:
+    """The experiment with a line more below `teacher`."""
+    path.write_text(path.read_text().replace("  preparation:", f"  {line}\n  preparation:"))
+    return path
+
+
+def test_a_teacher_that_was_trained_with_its_branches_is_not_prepared_with_others(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = with_teacher(written("hsakd: {branch_weight: {uniform: [0.5, 2]}}"), "prepared: joint_branches")
+    monkeypatch.setattr(Workers, "prepare", lambda *_: pytest.fail("it has its branches"))
+    run = run_of(path)
+    facts = prepared(run)
+    assert [part.kind for part in facts.prepared] == [Preparation.BRANCHES]
+    assert recorded_teacher(run) == known_teacher(run) == facts
+    asked = cache_request(run, facts)
+    assert feature_shapes(asked, ["branch1"]) == {"branch1": (40,)}
+    assert facts.fingerprint != prepared(run_of(written("kd: {temperature: {uniform: [1, 4]}}"))).fingerprint
+
+
+def test_a_teacher_with_the_students_classifier_is_trained_after_the_student(written: Written) -> None:
+    out = io.StringIO()
+    path = with_teacher(written("kd: {temperature: {uniform: [1, 4]}}"), "prepared: student_classifier")
+    path.write_text(path.read_text() + "training: {epochs: 2, batch_size: 20}\n")
+    run = run_of(path, out)
+    request, _ = teacher_request(run)
+    assert request.student == run.student
+    facts = teacher_stage(run)
+    assert "teacher: 3/3" in out.getvalue()  # two epochs of the student, one of the teacher
+    assert recorded_teacher(run) == facts
+    path.write_text(path.read_text().replace("epochs: 2", "epochs: 3"))
+    assert recorded_teacher(run_of(path)) is None  # another student is another teacher
+
+
+def test_a_loaded_teacher_is_not_trained_anew(written: Written, tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(b"")
+    path = with_teacher(written(), "checkpoint: a.safetensors\n  prepared: joint_branches")
+    with pytest.raises(ConfigError, match=r"`prepared: joint_branches` says how the teacher is trained here"):
         load_experiment(str(path))
