@@ -49,7 +49,7 @@ class _Answer:
 def _cut(rows: Tensor, count: int) -> Sequence[Tensor]:
     # Not slices: the gradient of each would be a tensor of zeros in another memory layout than the map's,
     # and what precedes the map in the network would take twenty times as long with it.
-    return [rows] if count == 1 else rows.split(len(rows) // count)
+    return [rows] if count == 1 else torch.split(rows, len(rows) // count)
 
 
 def needs_plain_forward(config: ObjectiveBase) -> bool:

@@ -31,8 +31,10 @@ class AtObjective(Objective[AtConfig]):
         form norm        the mean over images of the difference's length (eq. 2 of the paper, weighted by
                          at_weight / 2); it is larger, so that at_weight should be far below 1000
 
-    The form benchmark goes with 1 / places, and its weight of 1000 with maps of 32x32, 16x16 and 8x8: where the
-    last map has 2x2, a hundredth of it already drowns the labels. Numbers of channels may differ. Where sizes do, the larger energies are average-pooled to the smaller
+    The first goes with 1 / places, and its weight of 1000 with maps of 32x32, 16x16 and 8x8 places: where the
+    last map has 2x2, a hundredth of it already drowns the labels.
+
+    Numbers of channels may differ. Where sizes do, the larger energies are average-pooled to the smaller
     size. The benchmark pools the map itself before it is squared: the two agree where sizes are equal, and
     differ else, for opposite values cancel in a mean and their squares do not. The mean of a map cannot be
     had from its energies, and energies are what a cache of reasonable size holds; so that teacher and student
@@ -61,7 +63,7 @@ class AtObjective(Objective[AtConfig]):
 
 def energy_BHW(map_BCHW: Tensor) -> Tensor:
     """The mean over channels of the squared map, at least in fp32."""
-    energies_BHW: Tensor = _Energy.apply(at_least_fp32(map_BCHW))
+    energies_BHW: Tensor = _Energy.apply(at_least_fp32(map_BCHW))  # type: ignore[no-untyped-call]
     return energies_BHW
 
 
