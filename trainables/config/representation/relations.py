@@ -8,7 +8,16 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, field_validator
 
 from trainables.config.base import FiniteFloat
-from trainables.config.objective_base import EMBEDDING, ObjectiveBase, Temperature, WarmupEpochs, Weight
+from trainables.config.objective_base import (
+    EMBEDDING,
+    FinalTemperature,
+    ObjectiveBase,
+    Temperature,
+    TowardsFinal,
+    WarmupEpochs,
+    Weight,
+)
+from trainables.config.schedules import TemperatureSchedule
 
 LAST_MAP: Final = "last"
 """The name of the feature that is a network's last feature map."""
@@ -36,6 +45,8 @@ class BesideKd(ObjectiveBase):
     kd_weight: KdWeight = 0.0
     temperature: Temperature = Field(4.0, description="of KD's soft targets")
     warmup_epochs: WarmupEpochs = 1
+    final_temperature: FinalTemperature = 0.0
+    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
 
 
 class Compared(StrEnum):

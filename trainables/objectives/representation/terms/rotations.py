@@ -59,8 +59,3 @@ def joint_labels_R(labels_B: Tensor) -> Tensor:
     """int64: the joint label 4 y + r of each row, of the class y and the r quarter turns of the image."""
     turns_R = torch.arange(TURNS, device=labels_B.device).repeat(len(labels_B))
     return TURNS * labels_B.repeat_interleave(TURNS) + turns_R
-
-
-def class_scores_BC(joint_BJ: Tensor) -> Tensor:
-    """What joint logits say of each class: the sum of its four, which lie together."""
-    return joint_BJ.reshape(len(joint_BJ), -1, TURNS).sum(dim=-1)
