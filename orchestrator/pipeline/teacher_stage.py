@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def _one_teacher(run: Run) -> TeacherFacts:
         return facts.plain()
 
     facts = TeacherFacts.from_plain(
-        run.stages.run(name, key, make, still_valid=lambda found: _is_there(run, key, found["weights"]))
+        run.stages.run(name, key, make, still_valid=lambda found: _is_there(run, key, found))
     )
     run.console.info(
         f"{name} {facts.fingerprint[:8]}: {facts.params or 0:,} parameters, "
@@ -89,14 +90,16 @@ def _stage(run: Run) -> str:
     return "teacher" if run.member is None else f"teacher {run.member}"
 
 
-def _is_there(run: Run, key: str, weights: str) -> bool:
-    """Whether a teacher's file is there, and still its own: the next teacher is kept in the same place."""
+def _is_there(run: Run, key: str, found: Mapping[str, Any]) -> bool:
+    """Whether a teacher's files are there, and still its own: the next teacher is kept in the same place."""
+    weights = found["weights"]
+    files = [weights, *(part["weights"] for part in found.get("prepared", ()))]
     written = [
         event.key
         for event in run.ledger.events_of(StageEvent)
         if (event.stage, event.status) == (_stage(run), "finished") and event.found.get("weights") == weights
     ]
-    return Path(weights).is_file() and written[-1:] == [key]
+    return all(Path(file).is_file() for file in files) and written[-1:] == [key]
 
 
 def _require_same_data(run: Run, facts: TeacherFacts) -> None:
@@ -223,7 +226,7 @@ def known_teacher(run: Run, data: TrainingData | None = None) -> TeacherFacts | 
     if run.experiment.teacher.imported:
         return imported_facts(read_imported(run.loaded), data or load_training(run.experiment.data))
     facts = _recorded(run)
-    if facts is not None and facts.weights is not None and _is_there(run, _recorded_key(run), facts.weights):
+    if facts is not None and facts.weights is not None and _is_there(run, _recorded_key(run), facts.plain()):
         return with_known(run, recorded_preparations(run, facts), data)
     source = run.teacher_source
     if source.checkpoint is None:

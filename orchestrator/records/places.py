@@ -135,6 +135,8 @@ def _in_summary(summary: dict[str, Any], change: Callable[[str], str]) -> dict[s
 
 
 def _in_result(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, list):
+        return [_in_result(each, change) for each in value]
     if not isinstance(value, dict):
         return value
     return {

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from trainables.config import digest_of
 from trainables.config.objective_base import EMBEDDING, Preparation
 from trainables.config.representation.preparation import BRANCH, BRANCH_DEPTH, SS_HEAD, PreparedPart
-from trainables.errors import CacheError
+from trainables.errors import CacheError, CheckpointError
 from trainables.models.features import Extended, Extra, FeatureTap
 from trainables.models.features.search import find_points
 from trainables.models.weights import load_weights, weights_digest
@@ -91,7 +91,7 @@ def with_prepared(
     """The teacher with the parts that it was prepared with; the teacher itself where there are none.
 
     Raises:
-        CheckpointError: their weights cannot be read, or do not fit.
+        CheckpointError: their weights cannot be read, do not fit, or are others.
         CacheError: the teacher has not the features that they are given.
     """
     if not parts:
@@ -108,6 +108,11 @@ def with_prepared(
         )
     for part in parts:
         load_weights(whole.parts[part.kind.value], Path(part.weights))
+        if part_digest(whole.parts[part.kind.value], part.kind) != part.sha256:
+            raise CheckpointError(
+                f"{part.weights} does not hold what the teacher was prepared with ({part.sha256[:8]}…); "
+                "delete it, and run again: it is trained anew"
+            )
     return whole
 
 

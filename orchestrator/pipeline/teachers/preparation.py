@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.unlabelled_stage import keyed_data
@@ -23,6 +23,9 @@ from trainables.errors import ConfigError
 from trainables.seeds import derive_seed
 from trainables.training.prepare_teacher import PreparationRequest
 from trainables.training.train_teacher import TeacherFacts
+
+_DIGITS: Final = 12
+"""Of a key, in the name of a folder."""
 
 
 def preparations(run: Run) -> tuple[Preparation, ...]:
@@ -92,11 +95,14 @@ def preparation_request(run: Run, teacher: TeacherFacts, kind: Preparation) -> t
         training=training,
         views=ViewsConfig(weak=experiment.views.weak.with_overrides(views=min(training.epochs, MAX_VIEWS))),
         seed=derive_seed(experiment.seed, "preparation", kind.value),
-        folder=str(run.out / "teacher" / "prepared" / kind.value),
+        folder="",
         threads=experiment.cluster.cpus_per_worker,
         code=run.edited(experiment.data.factory),
     )
-    return request, digest_of([request.key(), keyed_data(run, request.data)])
+    key = digest_of([request.key(), keyed_data(run, request.data)])
+    # A place for each: what was prepared by another recipe stays what the ledger says of it.
+    folder = run.out / "teacher" / "prepared" / f"{kind}-{key[:_DIGITS]}"
+    return request.with_overrides(folder=str(folder)), key
 
 
 def recipe_of(run: Run, kind: Preparation) -> TrainingConfig:

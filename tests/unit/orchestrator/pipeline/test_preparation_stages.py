@@ -29,9 +29,12 @@ from trainables.cache.format.records import Shard, ShardRecord
 from trainables.cache.format.storage import open_place
 from trainables.config import KeptNetwork
 from trainables.config.objective_base import Preparation
+from trainables.data import load_training
 from trainables.errors import ConfigError
 from trainables.teacher.cache_build import TeacherWorker
 from trainables.teacher.feature_shapes import feature_shapes
+from trainables.teacher.loading import prepared_teacher
+from trainables.teacher.prepared import part_digest
 from trainables.training.prepare_teacher import prepare_teacher
 from trainables.training.train_teacher import TeacherFacts, make_teacher
 
@@ -122,6 +125,19 @@ def test_another_recipe_prepares_anew_and_leaves_the_teacher(written: Written) -
     second = prepared(run_of(written(epochs=2)))
     assert first.fingerprint == second.fingerprint
     assert first.prepared[0].sha256 != second.prepared[0].sha256
+
+
+def test_the_first_recipe_finds_what_it_had_made_when_it_comes_back(written: Written) -> None:
+    first = prepared(run_of(written()))
+    prepared(run_of(written(epochs=2)))
+    assert prepared(run_of(written())) == first
+    (part,) = first.prepared
+    assert Path(part.weights).is_file()
+    again = known_teacher(run_of(written()))
+    assert again is not None
+    run = run_of(written())
+    loaded = prepared_teacher(run.kept(again), load_training(run.experiment.data))  # type: ignore[arg-type]
+    assert part_digest(loaded.get_submodule("parts.ss_head"), part.kind) == part.sha256
 
 
 def test_weights_that_are_gone_are_made_again(written: Written) -> None:

@@ -39,6 +39,19 @@ def test_what_an_earlier_version_wrote_lies_below_the_folder_now() -> None:
     assert absolute("/then/outside", OUT, ("/then/out",)) == "/then/outside"
 
 
+def test_paths_in_a_list_of_parts_are_relative_too(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "then")
+    part = {"kind": "branches", "weights": str(tmp_path / "then" / "teacher" / "branches.safetensors")}
+    result = {"weights": str(tmp_path / "then" / "teacher" / "teacher.safetensors"), "prepared": [part]}
+    ledger.append(StageEvent(stage="teacher", key="k", status="finished", seconds=1.0, result=result))
+    ledger.close()
+    shutil.move(tmp_path / "then", tmp_path / "now")
+    moved = Ledger(tmp_path / "now")
+    moved.close()
+    (event,) = moved.events_of(StageEvent)
+    assert event.found["prepared"][0]["weights"] == str(tmp_path / "now" / "teacher" / "branches.safetensors")
+
+
 def recorded(folder: Path) -> Ledger:
     ledger = Ledger(folder)
     weights = {"weights": str(folder / "teacher" / "teacher.safetensors"), "params": 3}

@@ -24,7 +24,7 @@ from trainables.config import (
 from trainables.config.objective_base import Preparation
 from trainables.config.representation.preparation import PreparedPart
 from trainables.data import load_training
-from trainables.errors import CacheError
+from trainables.errors import CacheError, CheckpointError
 from trainables.local_files import file_sha256
 from trainables.models import build_model
 from trainables.models.features import FeatureTap
@@ -209,3 +209,13 @@ def test_a_teacher_without_maps_has_no_branches(tmp_path: Path) -> None:
     network = kept(ModelConfig(name=ModelName.MLP, width=8), tmp_path)
     with pytest.raises(CacheError, match="Mlp has no feature 'stage1'; it has embedding"):
         prepare_teacher(request_for(Preparation.BRANCHES, network, tmp_path / "part"), lambda *_: None)
+
+
+def test_a_file_that_holds_other_weights_is_refused(teacher: KeptNetwork, tmp_path: Path) -> None:
+    request = request_for(Preparation.SS_HEAD, teacher, tmp_path / "part", epochs=1)
+    part = prepare_teacher(request, lambda *_: None)
+    other = prepare_teacher(request.with_overrides(seed=6), lambda *_: None)  # in the same place
+    assert other.weights == part.weights
+    with pytest.raises(CheckpointError, match="does not hold what the teacher was prepared with"):
+        asked(teacher, part)
+    asked(teacher, other)
