@@ -106,8 +106,7 @@ def feature_tap_cost(rounds: int = 50) -> Figure:
         f"median over {len(times_s['tapped'])} pairs of training steps with cross-entropy alone, of a "
         f"student whose {', '.join(names)} are listened for and not read (median {1000 * tapped_s:.2f} ms) "
         f"over one without ({1000 * plain_s:.2f} ms), taken in turns of {STEPS_KEPT} in one process with "
-        f"1 thread, student {STUDENT.name} of width {STUDENT.width}, fp32, batch {BATCH} of {SIDE}x{SIDE} grey "
-        f"images, "
+        f"1 thread, student {STUDENT.name} of width {STUDENT.width}, fp32, batch {BATCH} of {SIDE}x{SIDE} "
         f"grey images, {CLASSES} classes; {surroundings('torch')}"
     )
     pairs = zip(times_s["tapped"], times_s["plain"], strict=True)
