@@ -17,7 +17,7 @@ from trainables.data.splits import split_facts
 from trainables.teacher.alignment_proof import prove_alignment
 from trainables.teacher.cache_build import CacheSummary, build_cache
 from trainables.teacher.cache_request import CacheRequest
-from trainables.teacher.feature_shapes import missing_shapes
+from trainables.teacher.feature_shapes import feature_shapes, missing_shapes
 from trainables.teacher.loading import teacher_of
 from trainables.training.train_teacher import TeacherFacts
 
@@ -134,14 +134,17 @@ def unmade_teacher(data: TrainingData) -> TeacherFacts:
 
 
 def require_cache_room(run: Run, teacher: TeacherFacts | None, data: TrainingData) -> None:
-    """Refuse a cache that its place cannot hold; nothing where the experiment has none.
+    """Refuse a cache that its place cannot hold, and features that the teacher does not have.
 
     Raises:
-        CacheError: naming what it needs; or the place cannot be used.
+        CacheError: naming what it needs, or what the teacher has; or the place cannot be used.
     """
-    if not run.teacher_banks or run.experiment.cache.online:
+    if not run.teacher_banks:
         return
     request = cache_request(run, teacher or unmade_teacher(data))
+    feature_shapes(request, run.live_features)  # what it is asked beside the student
+    if run.experiment.cache.online:
+        return
     place = open_place(request.uri if teacher or request.cache.uri else request.folder)
     banks = {name: request.views.bank(name) for name in request.banks}
     plan = plan_shards(place, request.origin, banks)

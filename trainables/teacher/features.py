@@ -41,15 +41,18 @@ class TeacherFeatures:
             CacheError: the network has no such feature; it says which it has.
         """
         network = module.network if isinstance(module, AutocastTeacher) else module
-        self._tap = FeatureTap(
-            network,
-            names,
-            n_classes=n_classes,
-            input_shape=input_shape,
-            device=device,
-            stated=stated,
-            error=CacheError,
-        )
+        try:
+            self._tap = FeatureTap(
+                network,
+                names,
+                n_classes=n_classes,
+                input_shape=input_shape,
+                device=device,
+                stated=stated,
+                error=CacheError,
+            )
+        except CacheError as error:
+            raise CacheError(f"the teacher: {error}") from error
         self.shapes = self._tap.shapes
         self._classifier = None
         if EMBEDDING in names and EMBEDDING not in stated:

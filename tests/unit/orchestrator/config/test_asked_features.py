@@ -7,12 +7,12 @@ import pytest
 from orchestrator.config.asked_features import asked_features, asks_classifier
 from orchestrator.config.loading import load_experiment, load_space
 from orchestrator.config.overrides import Overrides
-from orchestrator.pipeline.cache_stage import cache_request, unmade_teacher
+from orchestrator.pipeline.cache_stage import cache_request, require_cache_room, unmade_teacher
 from orchestrator.pipeline.context import quiet_run
 from orchestrator.terminal.console import Console
 from trainables.config.objective_base import ROTATED
 from trainables.data import load_training
-from trainables.errors import ConfigError
+from trainables.errors import CacheError, ConfigError
 
 EXPERIMENT = """\
 name: asked
@@ -116,3 +116,15 @@ def test_a_teacher_of_logits_alone_keeps_no_features(
     teacher, _ = TEACHERS[kind]
     with pytest.raises(ConfigError, match=rf"cache\.{found}; {kind} .*: leave it out"):
         load_experiment(write(tmp_path, teacher, f"cache: {more}\n"), check_paths=False)
+
+
+@pytest.mark.parametrize("more", ["", "cache: {online: true}\n", "cache: {features: [stage2]}\n"])
+def test_a_teacher_that_lacks_a_feature_is_refused_before_anything_runs(tmp_path: Path, more: str) -> None:
+    teacher = "teacher: {model: {name: mlp}, training: {epochs: 1}}"
+    loaded = load_experiment(write(tmp_path, teacher, more), overrides=Overrides(space="fitnet"))
+    data = load_training(loaded.config.data)
+    with (
+        quiet_run(loaded, Console()) as run,
+        pytest.raises(CacheError, match="has no feature 'stage2'; it has embedding"),
+    ):
+        require_cache_room(run, None, data)

@@ -125,6 +125,9 @@ def test_a_student_without_features_is_named_where_they_would_rank_it() -> None:
 def test_a_student_without_the_maps_that_an_objective_compares_is_told_which_objectives_fit_it() -> None:
     Path("space.yaml").write_text("name: s\nobjectives: {kd: {}, rkd: {}, fitnet: {}, tat: {}}\n")
     text = re.sub("student: .*", "student: {name: mlp}", EXPERIMENT).replace("space: kd", "space: space.yaml")
+    found = look(text).problems  # the teacher has none either
+    assert [problem.startswith("the teacher: ") for problem in found].count(True) == 1
+    text = re.sub(r'model: \{factory: "[^"]*"\}', "model: {name: convnet}", text)
     problem = only_problem(text)
     said = "objective fitnet of space s: Mlp has no feature 'stage2'; it has embedding; name the part of the"
     assert said in problem
