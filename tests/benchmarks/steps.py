@@ -11,7 +11,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -42,7 +41,7 @@ from trainables.config import (
 from trainables.data import ImageSplit, TrainingData
 from trainables.data.splits import split_facts
 from trainables.models import build_model
-from trainables.models.features import FeatureTap, Tapped
+from trainables.models.features import FeatureTap, Tapped, untapped
 from trainables.signals import TeacherSignal
 from trainables.teacher.live import LiveTeacher
 from trainables.teacher.loading import teacher_fingerprint
@@ -94,12 +93,19 @@ def online_step_over_ce(rounds: int = 25) -> Figure:
 def feature_tap_cost(rounds: int = 50) -> Figure:
     """Time of a step of CE of a student whose features nobody reads, over one without a tap just before."""
     torch.set_num_threads(1)
-    models = {"plain": network(STUDENT), "tapped": network(STUDENT)}
+    student = network(STUDENT)  # one for both: where its weights lie in memory costs more than listeners
     names = ("stem", "stage1", "stage2", "stage3", "embedding")
-    tap = FeatureTap(models["tapped"], names, n_classes=CLASSES, input_shape=(1, SIDE, SIDE), device=CPU)
-    Tapped(models["tapped"], tap)
+    tap = FeatureTap(student, names, n_classes=CLASSES, input_shape=(1, SIDE, SIDE), device=CPU)
     workbench = Workbench(random_data(), VIEWS, view_seed=VIEW_SEED, device=CPU)
-    courses = {name: partial(Course, model, CeConfig(), recipe()) for name, model in models.items()}
+
+    def plain(seed: int) -> Course:
+        return Course(untapped(student), CeConfig(), recipe(), seed)
+
+    def tapped(seed: int) -> Course:
+        Tapped(untapped(student), tap)
+        return Course(student, CeConfig(), recipe(), seed)
+
+    courses = {"plain": plain, "tapped": tapped}
     times_s = interleaved(workbench, courses, rounds)
     plain_s, tapped_s = (statistics.median(times_s[name]) for name in ("plain", "tapped"))
     how = (
@@ -110,7 +116,7 @@ def feature_tap_cost(rounds: int = 50) -> Figure:
         f"grey images, {CLASSES} classes; {surroundings('torch')}"
     )
     pairs = zip(times_s["tapped"], times_s["plain"], strict=True)
-    return Figure(statistics.median(tapped / plain for tapped, plain in pairs), "x", how, FEATURE_TAP)
+    return Figure(statistics.median(one / other for one, other in pairs), "x", how, FEATURE_TAP)
 
 
 class _OnlineWorkbench(Workbench):
