@@ -84,7 +84,7 @@ def test_the_objective_adds_labels_soft_targets_and_the_weighted_similarity(on: 
     if on == "embedding":
         student, teacher = student.mean(dim=(2, 3)), teacher.mean(dim=(2, 3))
     signals = signals_with({name: student}, {name: teacher})
-    config = SpConfig(on=on, ce_weight=0.5, kd_weight=2.0, sp_weight=300.0)
+    config = SpConfig(level=on, ce_weight=0.5, kd_weight=2.0, sp_weight=300.0)
     losses = SpObjective(config)(signals)
     kd = KdObjective(KdConfig(ce_weight=0.5, kd_weight=2.0))(signals)
     similarity = similarity_gap(student.flatten(1), teacher.flatten(1))
@@ -155,7 +155,7 @@ def test_unlabelled_samples_are_compared_and_have_no_part_in_the_labels() -> Non
 
 def test_an_option_says_which_feature_is_asked_for() -> None:
     assert SpConfig().student_features == SpConfig().teacher_features == ("embedding",)
-    assert SpConfig(on="map").student_features == SpConfig(on="map").teacher_features == ("last",)
+    assert SpConfig(level="map").student_features == SpConfig(level="map").teacher_features == ("last",)
     student: dict[str, Tensor] = {"embedding": S3}
     with pytest.raises(ValueError, match="no feature 'last'"):
-        SpObjective(SpConfig(on="map"))(signals_with(student, student))
+        SpObjective(SpConfig(level="map"))(signals_with(student, student))

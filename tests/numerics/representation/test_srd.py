@@ -43,7 +43,7 @@ def srd(given: Tensor, taught_BD: Tensor | None = None, **fields: Any) -> SrdObj
         name="last" if on == "map" else EMBEDDING,
         classifier=fields.pop("classifier", classifier()),
     )
-    return SrdObjective(SrdConfig(on=on, **fields), setting).to(given.dtype)
+    return SrdObjective(SrdConfig(level=on, **fields), setting).to(given.dtype)
 
 
 def told(objective: SrdObjective, given: Tensor, taught_BD: Tensor | None = None, **more: Any) -> Losses:
@@ -238,24 +238,24 @@ def test_the_map_is_taken_where_the_student_has_one_unless_the_option_says_else(
 ) -> None:
     given = random(1, 2, *shapes[feature])
     setting = setting_for(given, numbers(TAUGHT), student_shapes=shapes)
-    objective = SrdObjective(SrdConfig(on=on), setting).double()
+    objective = SrdObjective(SrdConfig(level=on), setting).double()
     assert objective.feature == feature
     assert told(objective, given).total.isfinite()
 
 
 def test_the_features_are_asked_for_in_this_order() -> None:
-    asked = {on: SrdConfig(on=on).student_features for on in ("auto", "map", "embedding")}
+    asked = {on: SrdConfig(level=on).student_features for on in ("auto", "map", "embedding")}
     assert asked == {"auto": ("last|embedding",), "map": ("last",), "embedding": ("embedding",)}
 
 
 def test_what_is_impossible_is_refused_by_name() -> None:
     tokens, taught_BD = random(1, 2, 7, 3), numbers(TAUGHT)
     for on, name, message in (
-        ("map", "last", r"has the shape \(7, 3\), not channels, .* set objective srd's `on: embedding`"),
-        ("embedding", EMBEDDING, r"has the shape \(7, 3\) for a sample; .* or set `on: map`"),
+        ("map", "last", r"has the shape \(7, 3\), not channels, .* set objective srd's `level: embedding`"),
+        ("embedding", EMBEDDING, r"has the shape \(7, 3\) for a sample; .* or set `level: map`"),
     ):
         with pytest.raises(TrialFailed, match=message):
-            SrdObjective(SrdConfig(on=on), setting_for(tokens, taught_BD, name=name))
+            SrdObjective(SrdConfig(level=on), setting_for(tokens, taught_BD, name=name))
     with pytest.raises(TrialFailed, match="embedding has 5 numbers, its classifier takes 2"):
         srd(random(1, 2, 3), random(2, 2, 5))
     with pytest.raises(ValueError, match="srd judges by the teacher's last linear layer"):

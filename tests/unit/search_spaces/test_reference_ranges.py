@@ -212,7 +212,7 @@ DEFAULTS: Final[MappingProxyType[str, dict[str, Scalar]]] = MappingProxyType(
         },
         "zipf": {"zipf_weight": 0.1, "power": 1, "upsample": 2, "correct_only": False},
         "pskd": {"max_trust": 0.8, "growth": "linear", "half": False},
-        "sp": {"ce_weight": 1, "sp_weight": 3000, "on": "embedding", "kd_weight": 0, "temperature": 4},
+        "sp": {"ce_weight": 1, "sp_weight": 3000, "level": "embedding", "kd_weight": 0, "temperature": 4},
         "rkd": {
             "ce_weight": 1,
             "distance_weight": 25,
@@ -312,7 +312,7 @@ DEFAULTS: Final[MappingProxyType[str, dict[str, Scalar]]] = MappingProxyType(
             "depth": 4,
             "width_factor": 2,
         },
-        "srd": {"ce_weight": 1, "alpha": 1, "beta": 1, "kd_weight": 0, "on": "auto", "activation": "relu"},
+        "srd": {"ce_weight": 1, "alpha": 1, "beta": 1, "kd_weight": 0, "level": "auto", "activation": "relu"},
         "thkd": {
             "form": "paper",
             "ce_weight": 1,

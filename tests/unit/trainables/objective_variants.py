@@ -33,7 +33,7 @@ VARIANTS: dict[str, ObjectiveBase] = {
     "mlld per sample": MlldConfig(mask="per_sample", standardise=True),
     **{f"crld {base}": CrldConfig(base=base, weak_threshold=0.4) for base in ("dkd", "dist", "mlld")},
     "ctkd dkd": CtkdConfig(base="dkd"),
-    "sp on maps": SpConfig(on="map", kd_weight=1.0),
+    "sp on maps": SpConfig(level="map", kd_weight=1.0),
     "at by length": AtConfig(form="norm", at_weight=10.0, stages="2,3"),
     "deit soft": DeitConfig(form="soft", ce_weight=0.9, distillation_weight=0.1),
     "fitnet in two steps": FitnetConfig(hint="embedding", hint_epochs=1, kd_weight=1.0),

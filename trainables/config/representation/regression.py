@@ -93,7 +93,7 @@ class SrdConfig(ObjectiveBase):
     beta: Weight = Field(1.0, description="weight of the squared distance of embeddings; ShuffleNetV1 10")
     kd_weight: Weight = Field(0.0, description="weight of the soft targets; the paper has none")
     temperature: Temperature = Field(4.0, description="of the soft targets")
-    on: SrdSource = Field(
+    level: SrdSource = Field(
         SrdSource.AUTO,
         description="the student's last map, or (inferred) its embedding; auto: the map where it has one",
     )
@@ -107,9 +107,9 @@ class SrdConfig(ObjectiveBase):
     @property
     def student_features(self) -> tuple[str, ...]:
         """The last feature map, the embedding, or the first of these that it has."""
-        if self.on is SrdSource.AUTO:
+        if self.level is SrdSource.AUTO:
             return (f"{LAST_MAP}{OR}{EMBEDDING}",)
-        return (LAST_MAP,) if self.on is SrdSource.MAP else (EMBEDDING,)
+        return (LAST_MAP,) if self.level is SrdSource.MAP else (EMBEDDING,)
 
     @property
     def teacher_features(self) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ class SpConfig(BesideKd):
 
     name: Literal["sp"] = "sp"
     sp_weight: LargeWeight = Field(3000.0, description="weight of the resemblances; the mean is over B^2")
-    on: Compared = Field(
+    level: Compared = Field(
         Compared.EMBEDDING,
         description="embedding (inferred: a cache serves it) or map (the paper's: the last feature map)",
     )
@@ -72,7 +72,7 @@ class SpConfig(BesideKd):
     @property
     def student_features(self) -> tuple[str, ...]:
         """The embedding, or the last map."""
-        return (EMBEDDING if self.on is Compared.EMBEDDING else LAST_MAP,)
+        return (EMBEDDING if self.level is Compared.EMBEDDING else LAST_MAP,)
 
     @property
     def teacher_features(self) -> tuple[str, ...]:

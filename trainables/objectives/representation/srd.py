@@ -23,7 +23,7 @@ class SrdObjective(StatefulObjective[SrdConfig]):
     the teacher's embedding; W and b are the teacher's last linear layer, frozen. Both terms need no label, so
     unlabelled images add to them, whatever they show. The layers are dropped: the student keeps its own
     classifier. Neither is a softmax, so the teacher's logits must be its own, and not up to a constant.
-    `on: embedding` (inferred) takes ReLU(BN(linear)) of the student's embedding, and so does `auto` where the
+    `level: embedding` (inferred) takes ReLU(BN(linear)) of the student's embedding, and so does `auto` where the
     student has no map, as transformers have none.
     `activation: none` (inferred) leaves out the ReLU, which can give no negative number.
     Not the method of the same short name about the role of the projector (AAAI 2024).
@@ -44,7 +44,7 @@ class SrdObjective(StatefulObjective[SrdConfig]):
                 "srd needs a teacher whose last linear layer takes its embedding"
             )
         shapes = self.setting.student_shapes
-        has_map = LAST_MAP in shapes if config.on is SrdSource.AUTO else config.on is SrdSource.MAP
+        has_map = LAST_MAP in shapes if config.level is SrdSource.AUTO else config.level is SrdSource.MAP
         self.feature = LAST_MAP if has_map else EMBEDDING
         activation = nn.ReLU() if config.activation is Activation.RELU else nn.Identity()
         self.head = semantic_head(shapes.get(self.feature), width, activation, on_map=has_map)
@@ -87,14 +87,14 @@ def semantic_head(
         if len(shape) != 3:
             raise TrialFailed(
                 f"the student's last feature has the shape {shape}, not channels, height and width; "
-                "set objective srd's `on: embedding`"
+                "set objective srd's `level: embedding`"
             )
         first: nn.Module = nn.Conv2d(shape[0], width, 1, bias=False)
     else:
         if len(shape) != 1:
             raise TrialFailed(
                 f"the student's embedding has the shape {shape} for a sample; srd takes one vector: give "
-                "the student a last linear layer on a pooled embedding, or set `on: map`"
+                "the student a last linear layer on a pooled embedding, or set `level: map`"
             )
         first = nn.Linear(shape[0], width, bias=False)
     return nn.Sequential(first, BatchNorm(width), activation)

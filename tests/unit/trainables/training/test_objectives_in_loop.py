@@ -193,7 +193,7 @@ def test_srd_takes_the_embedding_of_a_student_without_maps_unless_it_is_to_take_
     train(course, workbench, on_epoch=lambda _, metrics: told.append(metrics))
     assert told[-1]["train/srd_logits"] < told[0]["train/srd_logits"]
     with pytest.raises(TrialFailed, match="has no feature 'last'; it has embedding"):
-        train(replace(course, objective=SrdConfig(on="map")), workbench, on_epoch=lambda *_: None)
+        train(replace(course, objective=SrdConfig(level="map")), workbench, on_epoch=lambda *_: None)
 
 
 def test_every_sample_of_full_batches_has_answered_after_an_epoch(workbench: Workbench) -> None:
