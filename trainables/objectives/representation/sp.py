@@ -23,8 +23,8 @@ class SpObjective(Objective[SpConfig]):
     """ce_weight · CE + kd_weight · KD + sp_weight · similarity.
 
     The similarity is eq. 4 of the paper, see `similarity_gap`. The paper takes the last feature map
-    (`level: map`); the embedding, which is that map's mean over its places, gives another, usable loss, which a
-    cache of embeddings serves (inferred: no paper trains with it). The batch is that of a rank: the loss is
+    (`level: map`); the embedding, which is that map's mean over its places, gives another, usable loss, which
+    a cache of embeddings serves (inferred: no paper trains with it). The batch is that of a rank: the loss is
     bounded by 4 / B. Widths of student and teacher may differ. Terms: `ce`, `kd`, `similarity`.
     """
 

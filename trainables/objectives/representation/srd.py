@@ -23,8 +23,8 @@ class SrdObjective(StatefulObjective[SrdConfig]):
     the teacher's embedding; W and b are the teacher's last linear layer, frozen. Both terms need no label, so
     unlabelled images add to them, whatever they show. The layers are dropped: the student keeps its own
     classifier. Neither is a softmax, so the teacher's logits must be its own, and not up to a constant.
-    `level: embedding` (inferred) takes ReLU(BN(linear)) of the student's embedding, and so does `auto` where the
-    student has no map, as transformers have none.
+    `level: embedding` (inferred) takes ReLU(BN(linear)) of the student's embedding, and so does `auto` where
+    the student has no map, as transformers have none.
     `activation: none` (inferred) leaves out the ReLU, which can give no negative number.
     Not the method of the same short name about the role of the projector (AAAI 2024).
     Terms: `ce`, `kd`, `srd_logits`, `srd_embedding`.
