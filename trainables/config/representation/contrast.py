@@ -9,16 +9,10 @@ from pydantic import Field
 
 from trainables.config.base import FiniteFloat
 from trainables.config.objective_base import (
-    EMBEDDING,
-    FinalTemperature,
     Need,
-    ObjectiveBase,
-    Temperature,
-    TowardsFinal,
-    WarmupEpochs,
     Weight,
 )
-from trainables.config.schedules import TemperatureSchedule
+from trainables.config.representation.bases import OnEmbeddings
 
 Negatives = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -50,22 +44,16 @@ class Shortage(StrEnum):
     """A sample whose pool is too small draws from it with replacement."""
 
 
-class CrdConfig(ObjectiveBase):
+class CrdConfig(OnEmbeddings):
     """CRD (Tian et al., ICLR 2020): a pair of embeddings of one sample told from pairs of two samples."""
 
-    banks = ("weak",)
-    teacher_banks = ("weak",)
     unmixed_banks = ("weak",)
     needs = frozenset({Need.ROWS})
     paper = "Tian et al., ICLR 2020, arXiv 1910.10699"
     teacher_weights = ("beta", "kd_weight")
-    class_weights = ("ce_weight", "kd_weight")
 
     name: Literal["crd"] = "crd"
-    ce_weight: Weight = 1.0
     beta: Weight = Field(0.8, description="weight of the contrast")
-    kd_weight: Weight = Field(0.0, description="weight of the soft targets; the paper's row CRD+KD has 1")
-    temperature: Temperature = Field(4.0, description="of the soft targets")
     tau: FiniteFloat = Field(0.07, ge=0.005, le=10, description="divides the cosines of the contrast")
     negatives: Negatives = Field(16384, description="samples of other classes for each sample of a batch")
     momentum: FiniteFloat = Field(
@@ -81,16 +69,3 @@ class CrdConfig(ObjectiveBase):
         Shortage.CAP,
         description="too few of other classes: all draw so many (inferred), or repeat (released code)",
     )
-    warmup_epochs: WarmupEpochs = 1
-    final_temperature: FinalTemperature = 0.0
-    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
-
-    @property
-    def student_features(self) -> tuple[str, ...]:
-        """What its last linear layer is given."""
-        return (EMBEDDING,)
-
-    @property
-    def teacher_features(self) -> tuple[str, ...]:
-        """What its last linear layer is given."""
-        return (EMBEDDING,)

@@ -9,43 +9,31 @@ from typing import Any, Final, Literal
 from pydantic import Field, model_validator
 
 from trainables.config.objective_base import (
-    FinalTemperature,
     Need,
-    ObjectiveBase,
     Temperature,
-    TowardsFinal,
-    WarmupEpochs,
     Weight,
 )
-from trainables.config.schedules import TemperatureSchedule
+from trainables.config.representation.bases import LAST_MAP, BesideKd
 
 FIRST_CONV: Final = "first_conv"
-LAST: Final = "last"
 CLASS_LOGITS: Final = "class_logits"
 DISTILLATION_LOGITS: Final = "distillation_logits"
 
 
-class PixelConfig(ObjectiveBase):
+class PixelConfig(BesideKd):
     """Pixel Distillation (Guo et al., 2021): fewer pixels for the student, which draws them again."""
 
-    banks = ("weak",)
-    teacher_banks = ("weak",)
     needs = frozenset({Need.IMAGES})
     paper = "Guo et al., TPAMI 2024, arXiv 2112.09532"
     teacher_weights = ("kd_weight", "feature_weight")
-    class_weights = ("ce_weight", "kd_weight")
 
     name: Literal["pixel"] = "pixel"
-    temperature: Temperature = 4.0
     ce_weight: Weight = Field(0.1, description="the paper's 1 - a")
     kd_weight: Weight = Field(0.9, description="the paper's a")
     eta: Weight = Field(50.0, description="weight of the drawn image; 10 or 20 on other data of the paper")
     feature_weight: Weight = Field(
         0.0, description="weight of the last feature maps, for an assistant as teacher: of as many channels"
     )
-    warmup_epochs: WarmupEpochs = 1
-    final_temperature: FinalTemperature = 0.0
-    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
 
     @property
     def needed(self) -> frozenset[Need]:
@@ -56,12 +44,12 @@ class PixelConfig(ObjectiveBase):
     def student_features(self) -> tuple[str, ...]:
         """What its first convolution gives, and its last feature map, where they are weighed."""
         drawn = (FIRST_CONV,) if self.eta > 0 else ()
-        return (*drawn, LAST) if self.feature_weight > 0 else drawn
+        return (*drawn, LAST_MAP) if self.feature_weight > 0 else drawn
 
     @property
     def teacher_features(self) -> tuple[str, ...]:
         """Its last feature map where that is weighed."""
-        return (LAST,) if self.feature_weight > 0 else ()
+        return (LAST_MAP,) if self.feature_weight > 0 else ()
 
 
 class DistillationForm(StrEnum):
@@ -76,11 +64,9 @@ class DistillationForm(StrEnum):
 _SOFT: Final = {"ce_weight": 0.9, "distillation_weight": 0.1}
 
 
-class DeitConfig(ObjectiveBase):
+class DeitConfig(BesideKd):
     """DeiT (Touvron et al., ICML 2021): one token of a vision transformer learns from the teacher alone."""
 
-    banks = ("weak",)
-    teacher_banks = ("weak",)
     paper = "Touvron et al., ICML 2021, arXiv 2012.12877"
     teacher_weights = ("distillation_weight", "kd_weight")
     class_weights = ("ce_weight", "distillation_weight", "kd_weight")
@@ -95,9 +81,6 @@ class DeitConfig(ObjectiveBase):
     )
     temperature: Temperature = Field(3.0, description="of the soft targets: form soft, and kd_weight")
     kd_weight: Weight = Field(0.0, description="of soft targets for the mean of both heads; not in the paper")
-    warmup_epochs: WarmupEpochs = 1
-    final_temperature: FinalTemperature = 0.0
-    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
 
     @model_validator(mode="before")
     @classmethod

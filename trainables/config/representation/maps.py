@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from trainables.config.objective_base import (
     EMBEDDING,
     Epochs,
-    FinalTemperature,
-    ObjectiveBase,
     Temperature,
-    TowardsFinal,
-    WarmupEpochs,
     Weight,
 )
-from trainables.config.schedules import TemperatureSchedule
-
-LAST_MAP: Final = "last"
-"""The name of the feature map behind which a network averages over positions."""
-
-KdWeight = Annotated[Weight, Field(description="weight of Hinton's soft targets beside it; 0: none")]
+from trainables.config.representation.bases import LAST_MAP, BesideKd, KdWeight
 
 
 class TeacherMaps(StrEnum):
@@ -58,18 +49,13 @@ class UnequalMaps(StrEnum):
     POOL = "pool"
 
 
-class FitnetConfig(ObjectiveBase):
+class FitnetConfig(BesideKd):
     """FitNet (Romero et al., ICLR 2015): a feature map of a middle stage, regressed to the teacher's."""
 
-    banks = ("weak",)
-    teacher_banks = ("weak",)
     paper = "Romero et al., ICLR 2015, arXiv 1412.6550"
     teacher_weights = ("hint_weight", "kd_weight")
-    class_weights = ("ce_weight", "kd_weight")
-    class_weights = ("ce_weight", "kd_weight")
 
     name: Literal["fitnet"] = "fitnet"
-    ce_weight: Weight = 1.0
     hint_weight: Weight = Field(100.0, description="weight of the hint; the benchmark's 100")
     hint: str = Field(
         "stage2",
@@ -88,11 +74,6 @@ class FitnetConfig(ObjectiveBase):
         le=10_000,
         description="the paper's two steps: first so many epochs the hint alone, then none",
     )
-    kd_weight: KdWeight = 0.0
-    temperature: Temperature = 4.0
-    warmup_epochs: WarmupEpochs = 1
-    final_temperature: FinalTemperature = 0.0
-    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
 
     @model_validator(mode="before")
     @classmethod
@@ -120,18 +101,13 @@ class FitnetConfig(ObjectiveBase):
         return now.model_copy(update=dict.fromkeys(silent, 0.0))
 
 
-class ReviewkdConfig(ObjectiveBase):
+class ReviewkdConfig(BesideKd):
     """ReviewKD (Chen et al., CVPR 2021): deep features review shallow ones; each is held to the teacher's."""
 
-    banks = ("weak",)
-    teacher_banks = ("weak",)
     paper = "Chen et al., CVPR 2021, arXiv 2104.09044"
     teacher_weights = ("review_weight", "kd_weight")
-    class_weights = ("ce_weight", "kd_weight")
-    class_weights = ("ce_weight", "kd_weight")
 
     name: Literal["reviewkd"] = "reviewkd"
-    ce_weight: Weight = 1.0
     review_weight: Weight = Field(5.0, description="weight of all levels; the paper's 0.6 to 8 by pair")
     levels: int = Field(
         4, ge=2, le=9, description="the embedding, and so many stages less one, from stage1 on"
@@ -140,10 +116,6 @@ class ReviewkdConfig(ObjectiveBase):
         TeacherMaps.PRE, description="pre, or post, the last activation of the teacher's stages"
     )
     warmup_epochs: Epochs = Field(20, description="epochs of linear warm-up of the levels, and of KD's part")
-    kd_weight: KdWeight = 0.0
-    temperature: Temperature = 4.0
-    final_temperature: FinalTemperature = 0.0
-    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
 
     @property
     def student_features(self) -> tuple[str, ...]:
@@ -156,15 +128,11 @@ class ReviewkdConfig(ObjectiveBase):
         return tuple(map_of_teacher(name, self.teacher_maps) for name in self.student_features)
 
 
-class TatConfig(ObjectiveBase):
+class TatConfig(BesideKd):
     """TaT (Lin et al., CVPR 2022): each position of the teacher's last map, out of all of the student's."""
 
-    banks = ("weak",)
-    teacher_banks = ("weak",)
     paper = "Lin et al., CVPR 2022, arXiv 2205.10793"
     teacher_weights = ("tat_weight", "kd_weight")
-    class_weights = ("ce_weight", "kd_weight")
-    class_weights = ("ce_weight", "kd_weight")
 
     name: Literal["tat"] = "tat"
     ce_weight: Weight = Field(0.1, description="the paper's alpha; 0.5 in its other release")
@@ -181,9 +149,6 @@ class TatConfig(ObjectiveBase):
     )
     kd_weight: KdWeight = Field(0.0, description="the paper's beta: Hinton's soft targets; 0.5 in a release")
     temperature: Temperature = Field(1.0, description="of the soft targets; the paper's 1")
-    warmup_epochs: WarmupEpochs = 1
-    final_temperature: FinalTemperature = 0.0
-    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
 
     @property
     def student_features(self) -> tuple[str, ...]:

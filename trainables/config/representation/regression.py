@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -11,51 +11,26 @@ from trainables.config.base import FiniteFloat
 from trainables.config.objective_base import (
     EMBEDDING,
     OR,
-    FinalTemperature,
     Need,
-    ObjectiveBase,
     Temperature,
-    TowardsFinal,
-    WarmupEpochs,
     Weight,
 )
-from trainables.config.schedules import TemperatureSchedule
-
-LAST_MAP: Final = "last"
-"""The name of a network's last feature map."""
+from trainables.config.representation.bases import LAST_MAP, BesideKd, OnEmbeddings
 
 
-class SimregConfig(ObjectiveBase):
+class SimregConfig(OnEmbeddings):
     """SimReg (Navaneet et al., BMVC 2021): an MLP makes the teacher's embedding of the student's."""
 
-    banks = ("weak",)
-    teacher_banks = ("weak",)
     paper = "Navaneet et al., BMVC 2021, arXiv 2201.05131"
     teacher_weights = ("regression_weight", "kd_weight")
-    class_weights = ("ce_weight", "kd_weight")
 
     name: Literal["simreg"] = "simreg"
     regression_weight: Weight = Field(
         1.0, description="weight of the distance of directions; 1 to 10 with labels"
     )
     ce_weight: Weight = Field(0.0, description="weight of the labels; the paper has none (more is inferred)")
-    kd_weight: Weight = Field(0.0, description="weight of the soft targets; the paper has none")
-    temperature: Temperature = Field(4.0, description="of the soft targets")
     depth: Literal[1, 2, 4] = Field(4, description="linear layers of the head, which is dropped at the end")
     width_factor: Literal[1, 2, 4] = Field(2, description="width of its hidden layers, times the student's")
-    warmup_epochs: WarmupEpochs = 1
-    final_temperature: FinalTemperature = 0.0
-    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
-
-    @property
-    def student_features(self) -> tuple[str, ...]:
-        """What its last linear layer is given."""
-        return (EMBEDDING,)
-
-    @property
-    def teacher_features(self) -> tuple[str, ...]:
-        """What its last linear layer is given."""
-        return (EMBEDDING,)
 
 
 class SrdSource(StrEnum):
@@ -77,22 +52,16 @@ class Activation(StrEnum):
     """For teachers whose embedding has negative numbers."""
 
 
-class SrdConfig(ObjectiveBase):
+class SrdConfig(BesideKd):
     """SRD (Yang et al., IJCV 2024): the student's features judged by the teacher's own classifier."""
 
-    banks = ("weak",)
-    teacher_banks = ("weak",)
     needs = frozenset({Need.TEACHER_CLASSIFIER, Need.UNSHIFTED, Need.ALL_CLASSES})
     paper = "Yang et al., IJCV 2024, arXiv 2205.06701"
     teacher_weights = ("alpha", "beta", "kd_weight")
-    class_weights = ("ce_weight", "kd_weight")
 
     name: Literal["srd"] = "srd"
-    ce_weight: Weight = 1.0
     alpha: Weight = Field(1.0, description="weight of the squared distance of logits")
     beta: Weight = Field(1.0, description="weight of the squared distance of embeddings; ShuffleNetV1 10")
-    kd_weight: Weight = Field(0.0, description="weight of the soft targets; the paper has none")
-    temperature: Temperature = Field(4.0, description="of the soft targets")
     level: SrdSource = Field(
         SrdSource.AUTO,
         description="the student's last map, or (inferred) its embedding; auto: the map where it has one",
@@ -100,9 +69,6 @@ class SrdConfig(ObjectiveBase):
     activation: Activation = Field(
         Activation.RELU, description="relu, or none (inferred) for a teacher with negative embeddings"
     )
-    warmup_epochs: WarmupEpochs = 1
-    final_temperature: FinalTemperature = 0.0
-    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
 
     @property
     def student_features(self) -> tuple[str, ...]:
@@ -146,19 +112,15 @@ class Bridge(StrEnum):
     """Widths that differ are refused, as in the paper."""
 
 
-class ThkdConfig(ObjectiveBase):
+class ThkdConfig(BesideKd):
     """TH-KD (Ben-Baruch et al., 2022): the teacher's frozen classifier as a second head of the student."""
 
-    banks = ("weak",)
-    teacher_banks = ("weak",)
     needs = frozenset({Need.TEACHER_CLASSIFIER})
     paper = "Ben-Baruch et al., 2022, arXiv 2201.06945"
     teacher_weights = ("kd_weight", "head_weight", "embedding_weight")
-    class_weights = ("ce_weight", "kd_weight")
 
     name: Literal["thkd"] = "thkd"
     form: ThkdForm = Field(ThkdForm.PAPER, description="the paper's loss, or that of the released code")
-    ce_weight: Weight = 1.0
     kd_weight: Weight = Field(1.5, description="form paper: of both heads; released: of the own head")
     share: FiniteFloat = Field(
         0.3, ge=0, le=1, description="form paper: share of the teacher's head (the value is inferred)"
@@ -172,9 +134,6 @@ class ThkdConfig(ObjectiveBase):
     bridge: Bridge = Field(
         Bridge.AUTO, description="linear layer before the teacher's head: where widths differ (inferred)"
     )
-    warmup_epochs: WarmupEpochs = 1
-    final_temperature: FinalTemperature = 0.0
-    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
 
     @property
     def student_features(self) -> tuple[str, ...]:

@@ -3,50 +3,19 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from trainables.config.base import FiniteFloat
 from trainables.config.objective_base import (
     EMBEDDING,
-    FinalTemperature,
-    ObjectiveBase,
-    Temperature,
-    TowardsFinal,
-    WarmupEpochs,
     Weight,
 )
-from trainables.config.schedules import TemperatureSchedule
-
-LAST_MAP: Final = "last"
-"""The name of the feature that is a network's last feature map."""
+from trainables.config.representation.bases import LAST_MAP, BesideKd, OnEmbeddings
 
 # These weights are large because the means that they weigh are of many small numbers.
 LargeWeight = Annotated[FiniteFloat, Field(ge=0, le=1_000_000)]
-KdWeight = Annotated[
-    FiniteFloat,
-    Field(
-        ge=0,
-        le=1000,
-        description="weight of KD's soft targets beside it; 0: none, 1: the benchmark's rows with KD",
-    ),
-]
-
-
-class BesideKd(ObjectiveBase):
-    """What stands beside the own terms of an objective of the CRD benchmark: labels and soft targets."""
-
-    banks = ("weak",)
-    teacher_banks = ("weak",)
-    class_weights = ("ce_weight", "kd_weight")
-
-    ce_weight: Weight = 1.0
-    kd_weight: KdWeight = 0.0
-    temperature: Temperature = Field(4.0, description="of KD's soft targets")
-    warmup_epochs: WarmupEpochs = 1
-    final_temperature: FinalTemperature = 0.0
-    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
 
 
 class Compared(StrEnum):
@@ -80,7 +49,7 @@ class SpConfig(BesideKd):
         return self.student_features
 
 
-class RkdConfig(BesideKd):
+class RkdConfig(OnEmbeddings):
     """RKD (Park et al., CVPR 2019): distances and angles between the embeddings of a batch."""
 
     paper = "Park et al., CVPR 2019, arXiv 1904.05068"
@@ -90,18 +59,8 @@ class RkdConfig(BesideKd):
     distance_weight: Weight = Field(25.0, description="weight of the distances of pairs")
     angle_weight: Weight = Field(50.0, description="weight of the angles of triplets; 0: not computed")
 
-    @property
-    def student_features(self) -> tuple[str, ...]:
-        """The embedding."""
-        return (EMBEDDING,)
 
-    @property
-    def teacher_features(self) -> tuple[str, ...]:
-        """The embedding."""
-        return (EMBEDDING,)
-
-
-class PktConfig(BesideKd):
+class PktConfig(OnEmbeddings):
     """PKT (Passalis and Tefas, ECCV 2018): how probable each sample is as another one's neighbour."""
 
     paper = "Passalis and Tefas, ECCV 2018, arXiv 1803.10837"
@@ -109,16 +68,6 @@ class PktConfig(BesideKd):
 
     name: Literal["pkt"] = "pkt"
     pkt_weight: LargeWeight = Field(30_000.0, description="weight of the divergence, a mean over B^2")
-
-    @property
-    def student_features(self) -> tuple[str, ...]:
-        """The embedding."""
-        return (EMBEDDING,)
-
-    @property
-    def teacher_features(self) -> tuple[str, ...]:
-        """The embedding."""
-        return (EMBEDDING,)
 
 
 class AtForm(StrEnum):

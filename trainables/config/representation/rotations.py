@@ -10,18 +10,14 @@ from trainables.config.base import FiniteFloat
 from trainables.config.objective_base import (
     EMBEDDING,
     ROTATED,
-    FinalTemperature,
     LabelUse,
     Need,
-    ObjectiveBase,
     Preparation,
     Temperature,
-    TowardsFinal,
-    WarmupEpochs,
     Weight,
 )
+from trainables.config.representation.bases import BesideKd, OnEmbeddings
 from trainables.config.representation.preparation import BRANCH, SS_HEAD
-from trainables.config.schedules import TemperatureSchedule
 
 STAGE: Final = "stage"
 """Before the number, from 1, of a stage, whose map it names."""
@@ -30,7 +26,7 @@ Ratio = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Contrast = Annotated[FiniteFloat, Field(ge=0.005, le=10)]
 
 
-class MlkdConfig(ObjectiveBase):
+class MlkdConfig(OnEmbeddings):
     """MLKD (Ding et al., 2020): embeddings of turned images, held to the teacher's on three levels."""
 
     banks = ROTATED
@@ -40,7 +36,6 @@ class MlkdConfig(ObjectiveBase):
     one_pass = True
     paper = "Ding et al., 2020, arXiv 2012.00573"
     teacher_weights = ("individual_weight", "relation_weight", "category_weight", "kd_weight")
-    class_weights = ("ce_weight", "kd_weight")
 
     name: Literal["mlkd"] = "mlkd"
     ce_weight: Weight = Field(1.0, description="weight of the labels, on upright images")
@@ -53,21 +48,6 @@ class MlkdConfig(ObjectiveBase):
     width_factor: int = Field(
         16, ge=1, le=64, description="width of the hidden layer of the individual head, times the teacher's"
     )
-    kd_weight: Weight = Field(0.0, description="weight of the soft targets; the paper has none")
-    temperature: Temperature = Field(4.0, description="of the soft targets")
-    warmup_epochs: WarmupEpochs = 1
-    final_temperature: FinalTemperature = 0.0
-    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
-
-    @property
-    def student_features(self) -> tuple[str, ...]:
-        """What its last linear layer is given."""
-        return (EMBEDDING,)
-
-    @property
-    def teacher_features(self) -> tuple[str, ...]:
-        """What its last linear layer is given."""
-        return (EMBEDDING,)
 
     @property
     def uses_label(self) -> LabelUse:
@@ -75,7 +55,7 @@ class MlkdConfig(ObjectiveBase):
         return self.label_use if self.category_weight > 0 else LabelUse.NONE
 
 
-class SskdConfig(ObjectiveBase):
+class SskdConfig(BesideKd):
     """SSKD (Xu et al., ECCV 2020): likeness of turned images to upright ones, and answers to turned ones."""
 
     banks = ROTATED
@@ -96,15 +76,11 @@ class SskdConfig(ObjectiveBase):
     kd_weight: Weight = Field(0.9, description="weight of the soft targets on upright images")
     tf_weight: Weight = Field(2.7, description="weight of the soft targets on turned images")
     ss_weight: Weight = Field(10.0, description="weight of the likeness of turned to upright images")
-    temperature: Temperature = Field(4.0, description="of the soft targets")
     ss_temperature: Temperature = Field(0.5, description="divides the cosines")
     ratio_tf: Ratio = Field(
         1.0, description="of the turned images that the teacher gets wrong, so many count"
     )
     ratio_ss: Ratio = Field(0.75, description="the same of those that it finds most like another image")
-    warmup_epochs: WarmupEpochs = 1
-    final_temperature: FinalTemperature = 0.0
-    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
 
     @property
     def needed(self) -> frozenset[Need]:
@@ -127,7 +103,7 @@ class SskdConfig(ObjectiveBase):
         return self.label_use if self.ratio_tf < 1 else LabelUse.NONE
 
 
-class HsakdConfig(ObjectiveBase):
+class HsakdConfig(BesideKd):
     """HSAKD (Yang et al., IJCAI 2021): auxiliary classifiers of class and turn, held to the teacher's."""
 
     banks = ROTATED
@@ -146,9 +122,6 @@ class HsakdConfig(ObjectiveBase):
     branch_depth: int = Field(
         1, ge=1, le=8, description="convolutions for each stage of a branch (inferred: see the objective)"
     )
-    warmup_epochs: WarmupEpochs = 1
-    final_temperature: FinalTemperature = 0.0
-    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
 
     @property
     def student_features(self) -> tuple[str, ...]:

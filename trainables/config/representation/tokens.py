@@ -10,14 +10,9 @@ from pydantic import Field
 from trainables.config.base import FiniteFloat
 from trainables.config.objective_base import (
     EMBEDDING,
-    FinalTemperature,
-    ObjectiveBase,
-    Temperature,
-    TowardsFinal,
-    WarmupEpochs,
     Weight,
 )
-from trainables.config.schedules import TemperatureSchedule
+from trainables.config.representation.bases import BesideKd
 
 TOKENS: Final = "tokens"
 
@@ -40,14 +35,11 @@ class ImageRow(StrEnum):
     """The mean over all tokens, for transformers without a class token; inferred."""
 
 
-class TintemConfig(ObjectiveBase):
+class TintemConfig(BesideKd):
     """TinTeM (2024): the teacher's features, made as narrow as the student's, are what it regresses."""
 
-    banks = ("weak",)
-    teacher_banks = ("weak",)
     paper = "TinTeM / CosPress, TMLR 2025, arXiv 2411.15239"
     teacher_weights = ("kd_weight", "token_weight", "feature_weight", "global_weight", "local_weight")
-    class_weights = ("ce_weight", "kd_weight")
 
     name: Literal["tintem"] = "tintem"
     level: TintemLevel = Field(
@@ -66,11 +58,6 @@ class TintemConfig(ObjectiveBase):
         1.0, gt=0, le=100, description="factor of the ten temperatures 0.01, 0.02 ... 0.10 of the angles"
     )
     ce_weight: Weight = Field(0.0, description="weight of the labels; the paper has none")
-    kd_weight: Weight = Field(0.0, description="weight of soft targets; the paper has none")
-    temperature: Temperature = Field(4.0, description="of the soft targets")
-    warmup_epochs: WarmupEpochs = 1
-    final_temperature: FinalTemperature = 0.0
-    temperature_schedule: TowardsFinal = TemperatureSchedule.LINEAR
 
     @property
     def student_features(self) -> tuple[str, ...]:

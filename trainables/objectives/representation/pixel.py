@@ -10,7 +10,8 @@ from typing import Final
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables.config.representation.inputs import FIRST_CONV, LAST, PixelConfig
+from trainables.config.representation.bases import LAST_MAP
+from trainables.config.representation.inputs import FIRST_CONV, PixelConfig
 from trainables.errors import TrialFailed
 from trainables.objectives.representation.terms.composition import beside_kd
 from trainables.objectives.representation.terms.heads import head_output
@@ -51,11 +52,11 @@ class PixelObjective(StatefulObjective[PixelConfig]):
                     "pixel is made for the shapes of image and first_conv; give both in the setting"
                 )
             self.draw = SuperResolution(shapes[FIRST_CONV], self.setting.image_shape)
-        if config.feature_weight > 0 and shapes[LAST][0] != taught[LAST][0]:
+        if config.feature_weight > 0 and shapes[LAST_MAP][0] != taught[LAST_MAP][0]:
             raise TrialFailed(
-                f"feature_weight compares last feature maps; the student's has {shapes[LAST][0]} channels, "
-                f"the teacher's {taught[LAST][0]}; take an assistant of the student's architecture as "
-                "teacher, or set feature_weight to 0"
+                "feature_weight compares last feature maps; the student's has "
+                f"{shapes[LAST_MAP][0]} channels, the teacher's {taught[LAST_MAP][0]}; take an assistant of "
+                "the student's architecture as teacher, or set feature_weight to 0"
             )
 
     def forward(self, signals: Signals) -> Losses:
@@ -72,8 +73,8 @@ class PixelObjective(StatefulObjective[PixelConfig]):
             drawn_BCHW = head_output(self.draw, student_feature(signals, _BANK, FIRST_CONV))
             own["image"] = (config.eta, absolute_difference(drawn_BCHW, signals.images[_BANK]))
         if self.config.feature_weight > 0:
-            student_BCHW = student_feature(signals, _BANK, LAST)
-            difference = enlarged_difference(student_BCHW, teacher_feature(signals, _BANK, LAST))
+            student_BCHW = student_feature(signals, _BANK, LAST_MAP)
+            difference = enlarged_difference(student_BCHW, teacher_feature(signals, _BANK, LAST_MAP))
             own["feature"] = (config.feature_weight, difference)
         return beside_kd(signals, config, own)
 

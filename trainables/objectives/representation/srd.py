@@ -7,7 +7,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from trainables.config.objective_base import EMBEDDING
-from trainables.config.representation.regression import LAST_MAP, Activation, SrdConfig, SrdSource
+from trainables.config.representation.bases import LAST_MAP
+from trainables.config.representation.regression import Activation, SrdConfig, SrdSource
 from trainables.errors import TrialFailed
 from trainables.objectives.representation.terms.composition import beside_kd
 from trainables.objectives.representation.terms.distances import squared_distance

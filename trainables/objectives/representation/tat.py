@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from trainables.config.representation.maps import LAST_MAP, TatConfig, Theta, UnequalMaps
+from trainables.config.representation.bases import LAST_MAP
+from trainables.config.representation.maps import TatConfig, Theta, UnequalMaps
 from trainables.errors import TrialFailed
 from trainables.objectives.representation.terms.composition import beside_kd
 from trainables.objectives.representation.terms.heads import BatchNorm, head_output
