@@ -46,7 +46,10 @@ _NAMES: Final = "`name: torchvision`, `timm` or `transformers`"
 
 
 FeatureName = Annotated[
-    str, Field(pattern=r"^(stem|stage[1-9]\d?(\.pre)?|last|embedding|first_conv|tokens)$")
+    str,
+    Field(
+        pattern=r"^(stem|stage[1-9]\d?(\.pre)?|last|embedding|first_conv|tokens|class_logits|distillation_logits)$"
+    ),
 ]
 """The features that a network may have; `trainables.models.features.FeatureTap` says what each is."""
 

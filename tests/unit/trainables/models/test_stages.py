@@ -14,6 +14,7 @@ from tests.unit.trainables.models.tapped_networks import CLASSES, CPU, built, im
 from trainables.config import ClassRows, ModelConfig, ModelName, Normalisation
 from trainables.config.models import LIBRARIES
 from trainables.errors import CacheError, TrialFailed
+from trainables.models.features import Extended, Extra
 from trainables.models.features.search import Found, find_points
 from trainables.models.foreign.aligned import aligned
 from trainables.models.foreign.logits import with_logits
@@ -267,6 +268,29 @@ def test_layers_that_resize_normalise_or_choose_classes_change_no_stage() -> Non
     }
     assert place["stage1"].point.path == "network.network.network.layer3"
     assert "stage2" not in place
+
+
+def test_the_resized_images_are_no_stage_of_a_users_layers() -> None:
+    own = {name: place.point.path for name, place in found(plain_network(), side=16).places.items()}
+    places = found(resized(plain_network(), 16), side=40).places
+    assert {name: place.point.path for name, place in places.items()} == {
+        name: f"network.{path}" for name, path in own.items()
+    }
+
+
+def test_parts_beside_a_network_are_no_stage_of_it() -> None:
+    plain = plain_network()
+    own = {name: place.point.path for name, place in found(plain, side=16).places.items()}
+    given = tap_of(plain, "stage1", "embedding")
+    beside = Extra(
+        nn.Sequential(nn.Conv2d(6, 9, 3), nn.Flatten(), nn.Linear(9 * 14**2, 7)), ("stage1",), {"branch1": ""}
+    )
+    places = found(Extended(given, {"beside": beside}), side=16).places
+    assert {name: place.point.path for name, place in places.items()} == {
+        **{name: f"base.{path}" for name, path in own.items()},
+        "branch1": "parts.beside",
+    }
+    assert places["branch1"].shape == (2, 7)
 
 
 def test_the_embedding_is_what_a_cosine_head_is_given() -> None:
