@@ -122,11 +122,14 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
     config = experiment.teacher
     # A new view each epoch: how many views are cached for students must not make another teacher.
     n_views = min(config.training.epochs, MAX_VIEWS)
+    weak = experiment.views.weak
+    if config.prepared is PreparedTraining.JOINT_BRANCHES:  # which take each image to show one sample
+        weak = weak.unmixed
     request = TeacherRequest(
         data=experiment.data.labelled,
         **run.teacher_source.plain(),
         training=config.training,
-        views=ViewsConfig(weak=experiment.views.weak.with_overrides(views=n_views)),
+        views=ViewsConfig(weak=weak.with_overrides(views=n_views)),
         seed=derive_seed(experiment.seed, "teacher", *([] if run.member is None else [run.member])),
         folder=str(run.out / "teacher" / ("" if run.member is None else str(run.member))),
         threads=experiment.cluster.cpus_per_worker,

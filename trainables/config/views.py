@@ -138,6 +138,12 @@ class BankConfig(Config):
         """The first step that mixes samples, by its name; none where every image shows one sample."""
         return next((step.op for step in self.recipe if isinstance(step, MixupStep | CutmixStep)), None)
 
+    @property
+    def unmixed(self) -> BankConfig:
+        """The same without the steps that mix samples, for whoever takes each image to have one label."""
+        recipe = tuple(step for step in self.recipe if not isinstance(step, MixupStep | CutmixStep))
+        return self if len(recipe) == len(self.recipe) else BankConfig(recipe=recipe, views=self.views)
+
     def turned(self, turns: int) -> BankConfig:
         """The same views, turned by so many quarter turns; with 0 the bank itself."""
         if turns == 0:

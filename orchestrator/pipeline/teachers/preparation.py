@@ -87,13 +87,15 @@ def preparation_request(run: Run, teacher: TeacherFacts, kind: Preparation) -> t
             "of PyTorch; take another teacher, or leave the objective out"
         )
     training = recipe_of(run, kind)
+    # What is trained beside the teacher takes each image to show one sample, whatever students are shown.
+    weak = experiment.views.weak.unmixed.with_overrides(views=min(training.epochs, MAX_VIEWS))
     request = PreparationRequest(
         kind=kind,
         network=network.with_overrides(prepared=()),
         fingerprint=teacher.fingerprint,
         data=experiment.data.labelled,
         training=training,
-        views=ViewsConfig(weak=experiment.views.weak.with_overrides(views=min(training.epochs, MAX_VIEWS))),
+        views=ViewsConfig(weak=weak),
         seed=derive_seed(experiment.seed, "preparation", kind.value),
         folder="",
         threads=experiment.cluster.cpus_per_worker,

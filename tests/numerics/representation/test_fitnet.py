@@ -148,6 +148,12 @@ def test_the_papers_two_steps_are_the_hint_alone_and_then_none(
     assert losses.total.item() == pytest.approx(expected, rel=1e-12)
 
 
+def test_a_course_of_the_hint_alone_is_refused() -> None:
+    with pytest.raises(TrialFailed, match=r"hint_epochs is 10 and the course has 10 epochs"):
+        built(FitnetConfig(hint_epochs=10), STUDENT, TEACHER)
+    built(FitnetConfig(hint_epochs=9), STUDENT, TEACHER)
+
+
 def test_the_defaults_are_those_of_the_benchmark_and_bounded() -> None:
     config = FitnetConfig()
     assert (config.hint, config.hint_weight, config.ce_weight, config.kd_weight) == ("stage2", 100, 1, 0)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from tests.numerics.reference import DIGITS
@@ -195,3 +196,8 @@ def test_the_order_of_samples_does_not_matter() -> None:
         taught_BD=taught_BD[order],
     )
     assert other.total.item() == pytest.approx(one.total.item(), rel=1e-12)
+
+
+def test_a_share_that_leaves_the_own_head_nothing_is_refused() -> None:
+    with pytest.raises(ValidationError, match="less than 1"):
+        ThkdConfig(share=1.0)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from search_spaces.equal_trials import in_turns
+from search_spaces.equal_trials import in_turns, spread
 from search_spaces.space import SpaceConfig
 from search_spaces.tune_plan import search_plan
+from trainables.config import digest_of
 
 PLAIN: dict[str, Any] = {
     "name": "compared",
@@ -49,6 +51,47 @@ def test_another_objective_in_the_space_changes_no_draw_of_the_others() -> None:
     more = space(objectives={**PLAIN["objectives"], "dist": {"dist_weight": {"uniform": [1, 4]}}})
     of_kd = [config for config in in_turns(more, trials=16, seed=3) if config["objective"] == "kd"]
     assert of_kd == [config for config in in_turns(space(), trials=12, seed=3) if config["objective"] == "kd"]
+
+
+def test_no_objective_misses_a_value_of_a_list_that_another_one_has() -> None:
+    listed = space(training={"lr": {"choice": [0.03, 0.1, 0.3]}})
+    drawn = in_turns(listed, trials=18, seed=5)
+    for name in ("ce", "kd", "dkd"):
+        rates = [config["training"]["lr"] for config in drawn if config["objective"] == name]
+        assert Counter(rates) == {0.03: 2, 0.1: 2, 0.3: 2}
+        assert set(rates[:3]) == {0.03, 0.1, 0.3}
+
+
+RANGES: dict[str, dict[str, list[float]]] = {
+    "even": {"uniform": [2, 10]},
+    "by logarithm": {"loguniform": [1, 100]},
+    "on a step": {"quniform": [1, 8, 0.5]},
+    "around a mean": {"normal": [4, 0.5]},
+}
+
+
+@pytest.mark.parametrize("domain", RANGES.values(), ids=RANGES)
+def test_a_few_turns_are_spread_over_a_range(domain: dict[str, list[float]]) -> None:
+    """Each third of the range, by what is drawn evenly of it, has a fair share of nine values."""
+    of_kd = space(objectives={"kd": {"temperature": domain}}, search={"each_objective": True})
+    found = of_kd.domains("kd")["kd", "temperature"]
+    values = sorted(float(spread(found, turn, digest_of("a stream"))) for turn in range(9))
+    evenly = sorted(float(spread(found, turn, digest_of("another"))) for turn in range(3000))
+    thirds = evenly[1000], evenly[2000]
+    counts = [sum(low <= v < high for v in values) for low, high in pairwise((-1e9, *thirds, 1e9))]
+    assert all(2 <= count <= 4 for count in counts)
+    assert all(found.contains(value) for value in values)
+
+
+@pytest.mark.parametrize("domain", [{"randint": [1, 4]}, {"lograndint": [1, 4]}, {"qrandint": [2, 8, 2]}])
+def test_every_whole_number_of_a_range_is_met(domain: dict[str, list[int]]) -> None:
+    wholes = space(
+        objectives={"reviewkd": {"warmup_epochs": domain}},
+        search={"each_objective": True, "points_to_evaluate": []},
+    )
+    found = wholes.domains("reviewkd")["reviewkd", "warmup_epochs"]
+    values = {spread(found, turn, digest_of("a stream")) for turn in range(60)}
+    assert values == set(range(1, 4)) or values == {2, 4, 6, 8}
 
 
 def test_draws_differ_by_seed_and_by_turn() -> None:

@@ -123,7 +123,7 @@ class ThkdConfig(BesideKd):
     form: ThkdForm = Field(ThkdForm.PAPER, description="the paper's loss, or that of the released code")
     kd_weight: Weight = Field(1.5, description="form paper: of both heads; released: of the own head")
     share: FiniteFloat = Field(
-        0.3, ge=0, le=1, description="form paper: share of the teacher's head (the value is inferred)"
+        0.3, ge=0, lt=1, description="form paper: share of the teacher's head (the value is inferred)"
     )
     head_weight: Weight = Field(0.02, description="form released: weight of the teacher's head")
     temperature: Temperature = Field(4.0, description="of the soft targets of both heads")

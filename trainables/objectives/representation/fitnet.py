@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from trainables.config.objective_base import EMBEDDING
 from trainables.config.representation.maps import FitnetConfig
+from trainables.errors import TrialFailed
 from trainables.objectives.representation.terms.composition import beside_kd
 from trainables.objectives.representation.terms.heads import BatchNorm, head_output
 from trainables.objectives.representation.terms.maps import (
@@ -33,9 +34,15 @@ class FitnetObjective(StatefulObjective[FitnetConfig]):
         """The regressor, of the setting's shapes.
 
         Raises:
-            TrialFailed: student or teacher has no such feature, or one that is no map.
+            TrialFailed: student or teacher has no such feature, or one that is no map; or all epochs are for
+                the hint.
         """
         super().__init__(config, setting)
+        if config.hint_epochs >= self.setting.epochs:
+            raise TrialFailed(
+                f"hint_epochs is {config.hint_epochs} and the course has {self.setting.epochs} epochs: the "
+                "student would never learn its task; give fewer of them, or more epochs"
+            )
         (given,), (taught,) = config.student_features, config.teacher_features
         theirs, ours = self.setting.teacher_shapes, self.setting.student_shapes
         if config.hint == EMBEDDING:

@@ -20,7 +20,7 @@ from orchestrator.pipeline.teacher_stage import (
     teacher_request,
     teacher_stage,
 )
-from orchestrator.pipeline.teachers.preparation import preparation_stages
+from orchestrator.pipeline.teachers.preparation import preparation_request, preparation_stages
 from orchestrator.pipeline.workers import Workers
 from orchestrator.records.ledger import Ledger
 from orchestrator.terminal.console import Console
@@ -118,6 +118,28 @@ def test_what_was_prepared_is_known_again_and_not_made_again(
     assert prepared(again) == facts
     assert recorded_teacher(again) == facts
     assert known_teacher(again) == facts
+
+
+@pytest.mark.parametrize("prepared_by", ["", "  prepared: joint_branches\n"])
+def test_branches_learn_on_images_of_one_sample_where_students_are_shown_mixed_ones(
+    written: Written, prepared_by: str
+) -> None:
+    """Their labels are of a class and a turn, and mixed images have several."""
+    path = written("hsakd: {branch_weight: {uniform: [0.5, 2]}}")
+    mixing = "recipe: [{op: crop_flip, padding: 1}, {op: mixup}]"
+    text = (
+        path.read_text()
+        .replace("recipe: []", mixing)
+        .replace("  preparation:", f"{prepared_by}  preparation:")
+    )
+    path.write_text(text)
+    run = run_of(path)
+    assert run.experiment.views.weak.mixes == "mixup"
+    if prepared_by:
+        views = teacher_request(run)[0].views
+    else:
+        views = preparation_request(run, teacher_stage(run), Preparation.BRANCHES)[0].views
+    assert [step.op for step in views.weak.recipe] == ["crop_flip"]
 
 
 def test_another_recipe_prepares_anew_and_leaves_the_teacher(written: Written) -> None:

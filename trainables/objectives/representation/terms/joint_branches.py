@@ -19,12 +19,6 @@ from trainables.objectives.representation.terms.heads import BatchNorm, head_out
 from trainables.objectives.representation.terms.rotations import TURNS, joint_labels_R
 from trainables.tensors import at_least_fp32
 
-FROZEN_EPOCHS: Final = 100
-FROZEN_LR_DROPS: Final = (30, 60, 90)
-"""The paper's schedule for branches alone, on a teacher that stays as it is."""
-JOINT_EPOCHS: Final = 240
-JOINT_LR_DROPS: Final = (150, 180, 210)
-"""The paper's schedule for a teacher that is trained together with its branches."""
 _MAP_DIMENSIONS: Final = 3
 
 

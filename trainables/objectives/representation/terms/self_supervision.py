@@ -5,18 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables.objectives.representation.terms.heads import head_output
 from trainables.objectives.representation.terms.rotations import cosines_AN, images_of_turned
-
-HEAD_EPOCHS: Final = 60
-HEAD_LR: Final = 0.05
-HEAD_LR_DROPS: Final = (30, 45)
-"""The paper's schedule for the head on a frozen teacher: a tenth of the rate from each of these epochs on."""
 
 
 class SsHead(nn.Module):
