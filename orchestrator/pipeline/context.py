@@ -44,6 +44,7 @@ from trainables.errors import CheckpointError
 from trainables.local_files import file_sha256
 from trainables.seeds import derive_seed
 from trainables.teacher.cache_build import CacheSummary
+from trainables.teacher.cache_request import stated_parts
 from trainables.training.train_teacher import TeacherFacts
 
 
@@ -199,6 +200,15 @@ class Run:
         asked = {name for names in self.teacher_features.values() for name in names}
         return tuple(sorted(name for name in asked if config.online or not config.is_kept(name)))
 
+    @property
+    def _feature_facts(self) -> list[Any]:
+        """How students hear the teacher's features: from where, and which parts of its network they are."""
+        asked = {name for names in self.teacher_features.values() for name in names}
+        facts: list[Any] = list(self.experiment.cache.feature_facts(asked))
+        model = self.experiment.teacher.model
+        stated = stated_parts(model.features, self.teacher_features) if model is not None else {}
+        return [*facts, stated] if stated else facts
+
     def workbench(self, cache: CacheSummary | None, *, teacher: TeacherFacts | None = None) -> WorkbenchSpec:
         """The workbench of all students of the run; the teacher is needed where it is asked live."""
         config = self.experiment.cache
@@ -243,7 +253,7 @@ class Run:
                 "space": self.space.plain(),
                 "seed": experiment.seed,
                 **({"unlabelled": _learning(unlabelled)} if unlabelled else {}),
-                **({"features": self.experiment.cache.feature_facts} if self.teacher_features else {}),
+                **({"features": facts} if (facts := self._feature_facts) else {}),
                 **({"population": experiment.budget.trials} if is_population else {}),
             }
         )

@@ -130,10 +130,14 @@ class CacheConfig(Config):
                 kept[bank] = tuple(dict.fromkeys(own))
         return kept
 
-    @property
-    def feature_facts(self) -> list[str]:
-        """What of the cache decides how a student hears features: their precision, and which are kept."""
-        return [self.feature_precision.value, *sorted(self.named_features)]
+    def feature_facts(self, asked: Iterable[str]) -> list[str]:
+        """What of the cache decides how students hear the features that are asked of the teacher.
+
+        Their precision where it is not fp16, and the whole maps among them that the cache keeps. Nothing
+        where that is as it was before there was a choice: searches keep the keys that they had.
+        """
+        precise = [] if self.feature_precision is FeaturePrecision.FP16 else [self.feature_precision.value]
+        return [*precise, *sorted(name for name in set(asked) if is_whole_map(name) and self.is_kept(name))]
 
     def is_kept(self, feature: str) -> bool:
         """Whether a feature that an objective asks for is kept."""
