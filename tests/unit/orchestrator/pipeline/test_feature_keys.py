@@ -31,7 +31,7 @@ SPACES = {
     "at": "at_weight: {uniform: [1, 2000]}",
     "rkd": "angle_weight: {uniform: [2, 100]}",
     "cbd": "alpha: {uniform: [0.1, 0.9]}",
-    "kd": "kd_weight: {uniform: [1, 4]}",
+    "kd": "kd_weight: {uniform: [0.5, 4]}",
 }
 HERE, THERE = (
     f", features: {{stage1: {first}, stage2: {second}, stage3: layer3}}"
