@@ -136,8 +136,10 @@ class CacheConfig(Config):
         Their precision where it is not fp16, and the whole maps among them that the cache keeps. Nothing
         where that is as it was before there was a choice: searches keep the keys that they had.
         """
-        precise = [] if self.feature_precision is FeaturePrecision.FP16 else [self.feature_precision.value]
-        return [*precise, *sorted(name for name in set(asked) if is_whole_map(name) and self.is_kept(name))]
+        wanted = set(asked)
+        is_usual = not wanted or self.feature_precision is FeaturePrecision.FP16
+        maps = sorted(name for name in wanted if is_whole_map(name) and self.is_kept(name))
+        return maps if is_usual else [self.feature_precision.value, *maps]
 
     def is_kept(self, feature: str) -> bool:
         """Whether a feature that an objective asks for is kept."""
