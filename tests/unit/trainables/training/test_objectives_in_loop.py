@@ -86,10 +86,11 @@ def test_every_objective_trains_a_student_from_the_cache(
     workbench: Workbench, objective: ObjectiveBase
 ) -> None:
     told: Told = []
-    course = course_of(objective, training=ONE)
+    alone = dict(objective).get("hint_epochs", 0)  # one epoch more than the hint has for itself
+    course = course_of(objective, training=ONE.with_overrides(epochs=1 + alone))
     before = weights_of(course.model)
     train(course, workbench, on_epoch=lambda _, metrics: told.append(metrics))
-    (metrics,) = told
+    metrics = told[-1]
     assert all(math.isfinite(value) for value in metrics.values())
     assert len([name for name in metrics if name.startswith("train/")]) >= 3
     after = weights_of(course.model)
