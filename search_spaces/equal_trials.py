@@ -51,7 +51,8 @@ def spread(domain: Domain, turn: int, stream: str) -> Scalar:
     if isinstance(domain, Listed):
         block, place = divmod(turn, len(domain.arguments))
         order = _random(stream, block).permutation(len(domain.arguments))
-        return domain.arguments[order[place]]
+        value: Scalar = domain.arguments[order[place]]
+        return value
     share = (_random(stream, 0).random() + turn * _GOLDEN) % 1
     return domain.tidy(_within(domain, share))
 
