@@ -147,6 +147,13 @@ class ObjectiveBase(Config):
     one_pass: ClassVar[bool] = False
     """Whether the student sees the banks as one batch: its batch statistics are over all of them then."""
 
+    structural: ClassVar[tuple[str, ...]] = ()
+    """The hyper-parameters that size or shape the objective's own parameters and buffers, or choose which
+    features it asks for: a course goes on from another one's state only where these are the same."""
+
+    structural_at_zero: ClassVar[tuple[str, ...]] = ()
+    """The weights of which the same is true between 0, which leaves out what they weigh, and more than 0."""
+
     @classmethod
     def defaults(cls, chosen: Mapping[str, Scalar] = MappingProxyType({})) -> dict[str, Scalar]:
         """The papers' values as plain data, with those that `plain` leaves out, and with what is chosen.
