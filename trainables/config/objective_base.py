@@ -163,6 +163,18 @@ class ObjectiveBase(Config):
         values: dict[str, Scalar] = to_jsonable_python(dict(cls.from_plain(dict(chosen))))
         return values
 
+    def with_overrides(self, **changes: Any) -> Self:
+        """A copy with some fields replaced, checked again as a whole.
+
+        A value that is the default of what was chosen becomes the default of what is chosen now.
+        """
+        now: dict[str, Scalar] = to_jsonable_python(dict(self))
+        needed = {name: now[name] for name, field in type(self).model_fields.items() if field.is_required()}
+        before = self.defaults({**needed, **{name: now[name] for name in changes if name in now}})
+        after = self.defaults({**needed, **changes})
+        moved = {name: value for name, value in after.items() if now[name] == before[name] != value}
+        return super().with_overrides(**{**moved, **changes})
+
     @property
     def needed(self) -> frozenset[Need]:
         """What this objective asks for with these hyper-parameters."""
