@@ -56,8 +56,9 @@ class MedianScheduler(SchedulerBase):
 class PbtScheduler(SchedulerBase):
     """Population based training (Jaderberg et al., 2017): the weak go on from the strong, perturbed.
 
-    A fork copies weights and optimiser state. All trials meet every `perturbation_interval` epochs, so that
-    the same results lead to the same forks.
+    A fork copies weights and optimiser state, and the objective's own state, so that what is structural to an
+    objective is not perturbed. All trials meet every `perturbation_interval` epochs, so that the same results
+    lead to the same forks.
     """
 
     pauses = True

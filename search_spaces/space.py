@@ -71,12 +71,27 @@ class SpaceConfig(Config):
         }
 
     def perturbed(self) -> list[tuple[str, str, Domain]]:
-        """What population based training may change in a fork: section, parameter, domain."""
+        """What population based training may change in a fork: section, parameter, domain.
+
+        What is structural to an objective stays as it is in the trial whose state the fork takes over.
+        """
+        kept = self._structural()
         return [
             (section, name, domain)
             for objective in self.objective_names
             for (section, name), domain in self.domains(objective).items()
-            if section == objective or (section == "training" and name not in UNPERTURBED)
+            if (section == objective and (section, name) not in kept)
+            or (section == "training" and name not in UNPERTURBED)
+        ]
+
+    def _structural(self) -> list[tuple[str, str]]:
+        """What is searched here that an objective's state, or its choice of features, depends on."""
+        return [
+            (objective, name)
+            for objective, section in self.objectives.given().items()
+            for name, domain in section.domains().items()
+            if name in (config := OBJECTIVE_CONFIGS[objective]).structural
+            or (name in config.structural_at_zero and domain.contains(0.0))
         ]
 
     def default_points(self) -> list[dict[str, Any]]:
@@ -189,10 +204,12 @@ class SpaceConfig(Config):
                 f"with {name} allowed: {', '.join(allowed)}",
             )
         if isinstance(self.scheduler, PbtScheduler) and not self.perturbed():
-            raise _problem(
-                ("scheduler", "name"),
-                "pbt perturbs hyper-parameters of objectives and recipe, and none of them has a domain here",
+            text = (
+                "pbt perturbs hyper-parameters of objectives and recipe, and none of them has a domain here"
             )
+            if kept := ", ".join(f"{objective}.{name}" for objective, name in self._structural()):
+                text += f" but {kept}, without which a fork could not take over another trial's state"
+            raise _problem(("scheduler", "name"), text)
         return self
 
     def _suits_algorithm(self, path: tuple[str, ...], domain: Domain) -> None:

@@ -8,6 +8,8 @@ from orchestrator.config.schema import ExperimentConfig
 from orchestrator.config.validation_messages import Problem
 from search_spaces.space import SpaceConfig
 from trainables.config import OBJECTIVE_CONFIGS, Need, ObjectiveBase
+from trainables.config.objective_base import Preparation
+from trainables.config.representation.preparation import PreparedTraining, makes
 
 
 def asked_features(space: SpaceConfig) -> Mapping[str, tuple[str, ...]]:
@@ -42,9 +44,10 @@ def asks_classifier(space: SpaceConfig) -> bool:
 
 
 def feature_problems(config: ExperimentConfig, space: SpaceConfig) -> Iterator[Problem]:
-    """What is asked of within the teacher, where nothing is to be had of it but its logits."""
+    """What is asked of within the teacher, where it does not have that, or has nothing but its logits."""
     teacher = _without_features(config)
     if teacher is None:
+        yield from _unprepared(config, space)
         return
     place, found, why = teacher
     cache = config.cache
@@ -61,6 +64,22 @@ def feature_problems(config: ExperimentConfig, space: SpaceConfig) -> Iterator[P
     for name, what in asking.items():
         text = f"found {found}; objective {name} of space {space.name} {what}, and {why}"
         yield Problem(place, f"{text}: leave the objective out, or take one network of PyTorch")
+
+
+def _unprepared(config: ExperimentConfig, space: SpaceConfig) -> Iterator[Problem]:
+    """Features for the cache to keep that a teacher has once it is prepared, where nobody asks for that."""
+    asked = {OBJECTIVE_CONFIGS[name].preparation for name in space.objective_names}
+    if config.teacher.prepared is PreparedTraining.JOINT_BRANCHES:
+        asked.add(Preparation.BRANCHES)
+    for place, feature in enumerate(config.cache.features):
+        for kind in Preparation:
+            if makes(kind, feature) and kind not in asked:
+                asking = ", ".join(n for n, known in OBJECTIVE_CONFIGS.items() if known.preparation is kind)
+                text = (
+                    f"found {feature!r}, which a teacher that is prepared ({kind}) has, and no objective of "
+                    f"space {space.name} asks for that: leave it out, or take a space with {asking}"
+                )
+                yield Problem(("cache", "features", place), text)
 
 
 def _without_features(config: ExperimentConfig) -> tuple[tuple[str, ...], str, str] | None:

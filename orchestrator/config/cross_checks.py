@@ -9,6 +9,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from orchestrator.config.asked_features import feature_problems
+from orchestrator.config.budget_problems import budget_problems
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.config.validation_messages import Problem, Problems, as_error
 from orchestrator.config.yaml_reader import Document
@@ -71,11 +72,9 @@ def _scheduler_decides_in_time(both: Both) -> Found:
         yield both.space_document, Problem(("scheduler", key), text)
 
 
-def _budget_holds_the_grid(both: Both) -> Found:
-    space, trials = both.space, both.config.budget.trials
-    if space.search.algorithm == "grid" and (size := space.grid_size()) > trials:
-        text = f"found {trials}; the grid of space {space.name} has {size} points: allow them"
-        yield both.document, Problem(("budget", "trials"), text)
+def _budget_suits_the_search(both: Both) -> Found:
+    for problem in budget_problems(both.config, both.space):
+        yield both.document, problem
 
 
 def _workers_share_a_batch(both: Both) -> Found:
@@ -250,7 +249,7 @@ def _unlabelled_images_have_a_place(both: Both) -> Found:
 CHECKS: Final[tuple[Callable[[Both], Found], ...]] = (
     _overrides_fit,
     _scheduler_decides_in_time,
-    _budget_holds_the_grid,
+    _budget_suits_the_search,
     _workers_share_a_batch,
     _unmixed_banks_mix_nothing,
     _imported_logits_suffice,

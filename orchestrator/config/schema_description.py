@@ -72,6 +72,14 @@ class SchemaWords:
             return [name for member in members for name in self.names(member)]
         return list(schema.get("properties", ()))
 
+    def keys(self, schema: Schema) -> tuple[str, list[str]]:
+        """Which keys a mapping of free names may have, in words, and some of them."""
+        schema = self._resolved(schema)
+        stated = schema.get("propertyNames", {})
+        patterns = " or ".join(schema.get("patternProperties", ())) or stated.get("pattern")
+        text = f"names that match {patterns}" if patterns else "other names"
+        return stated.get("description", text), stated.get("examples", [])
+
     def _child(self, schema: Schema, part: str | int) -> Schema:
         schema = self._resolved(schema)
         tags = schema.get("discriminator", {}).get("mapping", {})
@@ -88,7 +96,7 @@ class SchemaWords:
         for member in self._nested(schema, "properties"):
             if part in member.get("properties", ()):
                 return member
-        extra = schema.get("additionalProperties")
+        extra = next(iter(schema.get("patternProperties", {}).values()), schema.get("additionalProperties"))
         return extra if isinstance(extra, dict) else schema
 
     def _nested(self, schema: Schema, *keys: str) -> Iterator[Schema]:

@@ -20,6 +20,8 @@ from trainables.errors import ConfigError
 
 MAX_TOLD: Final = 20
 """Problems of one file that are told; of the others their number is."""
+KEY: Final = "[key]"
+"""What pydantic's location of an error has behind a key that is itself wrong."""
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
@@ -148,6 +150,8 @@ def _problem(detail: ErrorDetails, document: Document, words: SchemaWords) -> Pr
         return Problem((), f"a value cannot be written as JSON: {detail['msg']}")
     if kind in ("missing", "union_tag_not_found"):
         return _missing(detail, document, words)
+    if KEY in loc:
+        return _wrong_key(loc[: loc.index(KEY)], document, words)
     if kind == "extra_forbidden":
         path = document.locate(loc)
         keys = words.names(words.at(loc[:-1]))
@@ -166,6 +170,12 @@ def _problem(detail: ErrorDetails, document: Document, words: SchemaWords) -> Pr
     return Problem(
         path, f"found {shown(value)}; allowed: {words.allowed(schema)}{hint or _quotes(kind, value)}"
     )
+
+
+def _wrong_key(loc: tuple[str | int, ...], document: Document, words: SchemaWords) -> Problem:
+    """A key that a mapping of free names does not take; the last part of the location."""
+    allowed, names = words.keys(words.at(loc[:-1]))
+    return Problem(document.locate(loc), f"unknown key; allowed: {allowed}", unknown_key=True, names=names)
 
 
 def _solid(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:

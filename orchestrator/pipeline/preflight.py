@@ -15,6 +15,7 @@ from cluster.doctor import Check, disk, tracking
 from cluster.errors import ClusterError
 from orchestrator.config.asked_features import student_askers
 from orchestrator.config.paths import tracking_uri
+from orchestrator.config.turned_images import what_turns
 from orchestrator.pipeline.cache_stage import require_cache_room
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.finished import file_stamp, teacher_stamp
@@ -119,6 +120,7 @@ def preflight_key(run: Run) -> str:
             "views": experiment.views.plain(),
             "cache": cache,
             "banks": run.teacher_banks,
+            **({"turned": list(turned)} if (turned := what_turns(experiment, run.space)) else {}),
             **({"params": list(map(str, bounds))} if (bounds := bounds_on_params(run)) else {}),
             "factories": {path: sources.digest for path, sources in run.loaded.code.items()},
         }
@@ -180,6 +182,7 @@ def _look_inside(run: Run, found: Findings) -> None:
         found.attempt(lambda: read_imported(run.loaded))
     if data is None:
         return
+    found.attempt(lambda: _require_square(run, data))
     networks = NetworkChecks(run, data)
     before = len(found.problems)
     for each in () if run.experiment.teacher.imported else each_run(run):
@@ -194,6 +197,20 @@ def _look_inside(run: Run, found: Findings) -> None:
     found.attempt(networks.require_small_enough)
     if teacher_is_well:
         found.attempt(lambda: require_cache_room(run, known_teacher(run, data), data))
+
+
+def _require_square(run: Run, data: TrainingData) -> None:
+    """Refuse images that a quarter turn would bring to another size, where something turns them.
+
+    Raises:
+        ConfigError: naming all that does.
+    """
+    height, width = data.train.images.shape[-2:]
+    if height != width and (turned := what_turns(run.experiment, run.space)):
+        raise ConfigError(
+            f"quarter turns need square images, and these have {height} x {width} pixels; what turns them: "
+            f"{'; '.join(turned)}; set data.image_size, or leave these out"
+        )
 
 
 def _teacher(run: Run, data: TrainingData) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Final, Self
 
 from pydantic import Field, model_validator
+from pydantic.config import JsonDict
 
 from trainables.config.base import Config, FactoryPath, Scalar
 from trainables.config.checkpoints import is_published
@@ -52,6 +53,18 @@ FeatureName = Annotated[
     ),
 ]
 """The features that a network may have; `trainables.models.features.FeatureTap` says what each is."""
+_STAGES: Final = [f"stage{number}{behind}" for behind in ("", ".pre") for number in range(1, 10)]
+_FEATURES: Final[JsonDict] = {
+    "propertyNames": {
+        "description": "stem, stage1 and so on, stage1.pre and so on, last, embedding, first_conv, tokens, "
+        "class_logits, distillation_logits",
+        "examples": [
+            *("stem", "last", "embedding", "first_conv", "tokens", "class_logits", "distillation_logits"),
+            *_STAGES,
+        ],
+    }
+}
+"""Of a mapping by such names: which are allowed, and some, of which one may have been meant."""
 
 
 class ModelConfig(Config):
@@ -104,6 +117,7 @@ class ModelConfig(Config):
         "as {stage1: layer2, stage2: layer3}; stages named here are all that there are; default: they are "
         "found",
         exclude_if=lambda features: not features,
+        json_schema_extra=_FEATURES,
     )
 
     @model_validator(mode="after")

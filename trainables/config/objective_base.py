@@ -147,6 +147,13 @@ class ObjectiveBase(Config):
     one_pass: ClassVar[bool] = False
     """Whether the student sees the banks as one batch: its batch statistics are over all of them then."""
 
+    structural: ClassVar[tuple[str, ...]] = ()
+    """The hyper-parameters that size or shape the objective's own parameters and buffers, or choose which
+    features it asks for: a course goes on from another one's state only where these are the same."""
+
+    structural_at_zero: ClassVar[tuple[str, ...]] = ()
+    """The weights of which the same is true between 0, which leaves out what they weigh, and more than 0."""
+
     @classmethod
     def defaults(cls, chosen: Mapping[str, Scalar] = MappingProxyType({})) -> dict[str, Scalar]:
         """The papers' values as plain data, with those that `plain` leaves out, and with what is chosen.
@@ -155,6 +162,18 @@ class ObjectiveBase(Config):
         """
         values: dict[str, Scalar] = to_jsonable_python(dict(cls.from_plain(dict(chosen))))
         return values
+
+    def with_overrides(self, **changes: Any) -> Self:
+        """A copy with some fields replaced, checked again as a whole.
+
+        A value that is the default of what was chosen becomes the default of what is chosen now.
+        """
+        now: dict[str, Scalar] = to_jsonable_python(dict(self))
+        needed = {name: now[name] for name, field in type(self).model_fields.items() if field.is_required()}
+        before = self.defaults({**needed, **{name: now[name] for name in changes if name in now}})
+        after = self.defaults({**needed, **changes})
+        moved = {name: value for name, value in after.items() if now[name] == before[name] != value}
+        return super().with_overrides(**{**moved, **changes})
 
     @property
     def needed(self) -> frozenset[Need]:

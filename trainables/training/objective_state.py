@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from trainables.errors import CheckpointError
 from trainables.signals import Objective
 from trainables.training.ranks import Team, settle
 
+MAX_TOLD: Final = 3
+"""Entries of a state that a message names of each kind; of the others their number is told."""
+
 
 def restore_state(objective: Objective[Any], state: dict[str, Tensor]) -> None:
     """Bring back the parameters and buffers that its `state_dict` gave; most objectives have none.
@@ -20,14 +23,32 @@ def restore_state(objective: Objective[Any], state: dict[str, Tensor]) -> None:
     Raises:
         CheckpointError: the state is that of another objective, or of one made for other data.
     """
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    wanted = {name: tuple(value.shape) for name, value in objective.state_dict().items()}
-    if found != wanted:
+    if differences := _differences(_shapes(state), _shapes(objective.state_dict())):
         raise CheckpointError(
-            f"the state holds {found or 'nothing'} of the objective, but this one has {wanted or 'nothing'}; "
-            "delete the trial's folder and run again"
+            f"the state of the objective does not fit this one: {'; '.join(differences)}; its "
+            "hyper-parameters, or the data, have changed: delete the trial's folder and run again"
         )
     objective.load_state_dict(state)
+
+
+def _shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in state.items()}
+
+
+def _differences(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> list[str]:
+    """What a state lacks, has too much, and has in other shapes; nothing where it fits."""
+    both = [name for name in wanted if name in found and found[name] != wanted[name]]
+    told = {
+        "it lacks": [name for name in wanted if name not in found],
+        "it has besides": [name for name in found if name not in wanted],
+        "of other shapes are": [f"{name} {found[name]}, here {wanted[name]}" for name in both],
+    }
+    return [f"{what} {_some(names)}" for what, names in told.items() if names]
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_TOLD} more" if len(names) > MAX_TOLD else ""
+    return ", ".join(names[:MAX_TOLD]) + more
 
 
 class SharedTables:

@@ -51,6 +51,7 @@ class CrdConfig(OnEmbeddings):
     needs = frozenset({Need.ROWS})
     paper = "Tian et al., ICLR 2020, arXiv 1910.10699"
     teacher_weights = ("beta", "kd_weight")
+    structural = ("dim",)
 
     name: Literal["crd"] = "crd"
     beta: Weight = Field(0.8, description="weight of the contrast")

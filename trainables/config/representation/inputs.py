@@ -26,6 +26,7 @@ class PixelConfig(BesideKd):
     needs = frozenset({Need.IMAGES})
     paper = "Guo et al., TPAMI 2024, arXiv 2112.09532"
     teacher_weights = ("kd_weight", "feature_weight")
+    structural_at_zero = ("eta", "feature_weight")
 
     name: Literal["pixel"] = "pixel"
     ce_weight: Weight = Field(0.1, description="the paper's 1 - a")

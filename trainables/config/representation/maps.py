@@ -54,6 +54,7 @@ class FitnetConfig(BesideKd):
 
     paper = "Romero et al., ICLR 2015, arXiv 1412.6550"
     teacher_weights = ("hint_weight", "kd_weight")
+    structural = ("hint", "teacher_maps")
 
     name: Literal["fitnet"] = "fitnet"
     hint_weight: Weight = Field(100.0, description="weight of the hint; the benchmark's 100")
@@ -106,6 +107,7 @@ class ReviewkdConfig(BesideKd):
 
     paper = "Chen et al., CVPR 2021, arXiv 2104.09044"
     teacher_weights = ("review_weight", "kd_weight")
+    structural = ("levels", "teacher_maps")
 
     name: Literal["reviewkd"] = "reviewkd"
     review_weight: Weight = Field(5.0, description="weight of all levels; the paper's 0.6 to 8 by pair")
@@ -133,6 +135,7 @@ class TatConfig(BesideKd):
 
     paper = "Lin et al., CVPR 2022, arXiv 2205.10793"
     teacher_weights = ("tat_weight", "kd_weight")
+    structural = ("theta",)
 
     name: Literal["tat"] = "tat"
     ce_weight: Weight = Field(0.1, description="the paper's alpha; 0.5 in its other release")

@@ -23,6 +23,7 @@ class SimregConfig(OnEmbeddings):
 
     paper = "Navaneet et al., BMVC 2021, arXiv 2201.05131"
     teacher_weights = ("regression_weight", "kd_weight")
+    structural = ("depth", "width_factor")
 
     name: Literal["simreg"] = "simreg"
     regression_weight: Weight = Field(
@@ -58,6 +59,7 @@ class SrdConfig(BesideKd):
     needs = frozenset({Need.TEACHER_CLASSIFIER, Need.UNSHIFTED, Need.ALL_CLASSES})
     paper = "Yang et al., IJCV 2024, arXiv 2205.06701"
     teacher_weights = ("alpha", "beta", "kd_weight")
+    structural = ("level",)
 
     name: Literal["srd"] = "srd"
     alpha: Weight = Field(1.0, description="weight of the squared distance of logits")
@@ -118,6 +120,7 @@ class ThkdConfig(BesideKd):
     needs = frozenset({Need.TEACHER_CLASSIFIER})
     paper = "Ben-Baruch et al., 2022, arXiv 2201.06945"
     teacher_weights = ("kd_weight", "head_weight", "embedding_weight")
+    structural = ("embedding", "bridge")
 
     name: Literal["thkd"] = "thkd"
     form: ThkdForm = Field(ThkdForm.PAPER, description="the paper's loss, or that of the released code")

@@ -30,6 +30,7 @@ class SpConfig(BesideKd):
 
     paper = "Tung and Mori, ICCV 2019, arXiv 1907.09682"
     teacher_weights = ("sp_weight", "kd_weight")
+    structural = ("level",)
 
     name: Literal["sp"] = "sp"
     sp_weight: LargeWeight = Field(3000.0, description="weight of the resemblances; the mean is over B^2")
@@ -82,6 +83,7 @@ class AtConfig(BesideKd):
 
     paper = "Zagoruyko and Komodakis, ICLR 2017, arXiv 1612.03928"
     teacher_weights = ("at_weight", "kd_weight")
+    structural = ("stages",)
 
     name: Literal["at"] = "at"
     at_weight: LargeWeight = Field(

@@ -36,6 +36,7 @@ class MlkdConfig(OnEmbeddings):
     one_pass = True
     paper = "Ding et al., 2020, arXiv 2012.00573"
     teacher_weights = ("individual_weight", "relation_weight", "category_weight", "kd_weight")
+    structural = ("dim", "width_factor")
 
     name: Literal["mlkd"] = "mlkd"
     ce_weight: Weight = Field(1.0, description="weight of the labels, on upright images")
@@ -112,6 +113,7 @@ class HsakdConfig(BesideKd):
     preparation = Preparation.BRANCHES
     paper = "Yang et al., IJCAI 2021, arXiv 2107.13715"
     teacher_weights = ("kd_weight", "branch_weight")
+    structural = ("stages", "branch_depth")
 
     name: Literal["hsakd"] = "hsakd"
     ce_weight: Weight = Field(1.0, description="weight of the labels, on upright images")

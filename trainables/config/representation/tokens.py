@@ -40,6 +40,7 @@ class TintemConfig(BesideKd):
 
     paper = "TinTeM / CosPress, TMLR 2025, arXiv 2411.15239"
     teacher_weights = ("kd_weight", "token_weight", "feature_weight", "global_weight", "local_weight")
+    structural = ("level",)
 
     name: Literal["tintem"] = "tintem"
     level: TintemLevel = Field(

@@ -22,7 +22,7 @@ from trainables.models.features.points import PRE, Point, given_to, part_of
 from trainables.models.features.stages import STAGE, STEM, inner_network, seen_stages, stated_stages
 from trainables.models.foreign.aligned import n_outputs_of
 from trainables.models.foreign.ensemble import Ensemble
-from trainables.models.foreign.extras import nearest
+from trainables.models.foreign.extras import near, shown
 
 LAST: Final = "last"
 TOKENS: Final = "tokens"
@@ -149,10 +149,11 @@ def _stated_point(
     try:
         plain, _ = part_of(network, path)
     except AttributeError:
-        known = [name for name, _ in network.named_modules() if name]
+        close = near(path, [name for name, _ in network.named_modules() if name])
+        children = [name for name, _ in network.named_children()]
+        hint = f"nearest: {', '.join(close)}" if close else f"it has {shown(children)}"
         raise error(
-            f"`features: {{{feature}: {path}}}`: {type(network).__name__} has no part {path!r}; nearest: "
-            f"{nearest(path, known)}"
+            f"`features: {{{feature}: {path}}}`: {type(network).__name__} has no part {path!r}; {hint}"
         ) from None
     return Point(prefix + plain)
 

@@ -34,7 +34,12 @@ def extra(name: str) -> ModuleType:
 
 def nearest(name: str, known: Collection[str]) -> str:
     """The names that are nearest to one that is not among those known, for an error."""
-    return ", ".join(get_close_matches(name, known, n=3, cutoff=0.4)) or "none"
+    return ", ".join(near(name, known)) or "none"
+
+
+def near(name: str, known: Collection[str]) -> list[str]:
+    """The names that are nearest to one that is not among those known; none where all are far."""
+    return get_close_matches(name, known, n=3, cutoff=0.4)
 
 
 def shown(names: Collection[str]) -> str:

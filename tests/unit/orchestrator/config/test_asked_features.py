@@ -128,3 +128,28 @@ def test_a_teacher_that_lacks_a_feature_is_refused_before_anything_runs(tmp_path
         pytest.raises(CacheError, match="has no feature 'stage2'; it has embedding"),
     ):
         require_cache_room(run, None, data)
+
+
+@pytest.mark.parametrize(
+    ("feature", "kind", "space"), [("ss_head", "ss_head", "sskd"), ("branch1", "branches", "hsakd")]
+)
+def test_what_only_a_prepared_teacher_has_is_kept_where_an_objective_prepares_it(
+    tmp_path: Path, feature: str, kind: str, space: str
+) -> None:
+    path = write(tmp_path, more=f"cache:\n  features: [stage2, {feature}]\n")
+    other = "hsakd" if space == "sskd" else "sskd"
+    for name in ("kd", other):
+        with pytest.raises(ConfigError) as refused:
+            load_experiment(path, overrides=Overrides(space=name))
+        assert str(refused.value) == (
+            f"{path}:9: cache.features[1]: found {feature!r}, which a teacher that is prepared ({kind}) has, "
+            f"and no objective of space {name} asks for that: leave it out, or take a space with {space}"
+        )
+    load_experiment(path, overrides=Overrides(space=space))
+
+
+def test_branches_that_a_teacher_is_trained_with_are_kept_whoever_asks(tmp_path: Path) -> None:
+    teacher = "teacher: {model: {name: convnet}, training: {epochs: 1}, prepared: joint_branches}"
+    assert load_experiment(write(tmp_path, teacher, "cache: {features: [branch1]}\n")).config.cache.features
+    with pytest.raises(ConfigError, match=r"cache\.features\[0\]: found 'ss_head'"):
+        load_experiment(write(tmp_path, teacher, "cache: {features: [ss_head]}\n"))

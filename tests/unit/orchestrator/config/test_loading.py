@@ -520,8 +520,11 @@ def test_overrides_of_the_command_line_win(tmp_path: Path) -> None:
 # cbd needs a student with a cosine head; test_objective_table holds its refusal.
 @pytest.mark.parametrize("space", [space for space in shipped(SPACES_FOLDER) if "cbd" not in space])
 def test_every_shipped_experiment_loads_with_every_shipped_space(name: str, space: str) -> None:
-    # A grid may have more points than the budget of an experiment that was not made for it.
-    overrides = Overrides(space=space, trials=32)
+    # A grid may have more points than the budget of an experiment that was not made for it, and a comparison
+    # of objectives more of these.
+    found = load_space(space)
+    count = len(found.objective_names) if found.search.each_objective else 32
+    overrides = Overrides(space=space, trials=count, finalists=count)
     loaded = load_experiment(name, overrides=overrides, check_paths=False)
     assert (loaded.config.name, loaded.space.name) == (name, space)
 

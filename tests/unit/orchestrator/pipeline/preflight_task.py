@@ -19,6 +19,12 @@ def dataset(split: str) -> TensorDataset:
     return TensorDataset(torch.rand(n_samples, 1, 8, 8, generator=generator), torch.arange(n_samples) % 4)
 
 
+def wide(split: str) -> TensorDataset:
+    """Of 8 rows and 12 columns."""
+    images, labels = dataset(split).tensors
+    return TensorDataset(torch.cat([images, images[..., :4]], dim=-1), labels)
+
+
 def one_to_select_by(split: str) -> TensorDataset:
     """Of so few samples that the fraction 0.2 leaves one of them to the selection split."""
     images, labels = dataset(split).tensors

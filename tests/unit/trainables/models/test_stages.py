@@ -318,6 +318,7 @@ def test_stages_that_the_file_names_are_all_that_there_are() -> None:
     ("stated", "message"),
     [
         ({"stage1": "layer9"}, r"features: \{stage1: layer9\}`: ResNet has no part 'layer9'; nearest: layer"),
+        ({"stage1": "nosuch"}, r"ResNet has no part 'nosuch'; it has .*conv1, .*layer1, layer2, layer3"),
         ({"stage1": "flatten"}, r"features: \{stage1: flatten\}`: this part of ResNet gives no map BxCxHxW"),
         ({"embedding": "layer1"}, "gives no vector for each image"),
     ],
