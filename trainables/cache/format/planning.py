@@ -1,10 +1,11 @@
-"""Which shards a build has to compute: those without a valid commit record."""
+"""Which shards a build has to compute: those that it asks for and that have no valid commit record."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
@@ -23,7 +24,7 @@ from trainables.cache.format.manifest import (
 from trainables.cache.format.records import Origin, Shard, ShardRecord
 from trainables.cache.format.storage import Place
 from trainables.config import BankConfig
-from trainables.config.cache import CLASSIFIER, TEACHER, is_whole_map
+from trainables.config.cache import CLASSIFIER, LOGITS, TEACHER, is_whole_map
 from trainables.errors import CacheError
 
 FOUND: Final = "what is found in the network"
@@ -36,15 +37,21 @@ class Plan:
     """What a complete cache needs, and what of it is there."""
 
     origin: Origin
+    """With the features that are asked for."""
     banks: Mapping[str, BankConfig]
     committed: Mapping[Shard, ShardRecord]
+    """Of what is asked for, and of the folder's other features those that are there for every view."""
     missing: tuple[Shard, ...]
+    made_by: Mapping[str, str] = field(default_factory=dict)
+    """What makes the features, the folder's others too."""
 
 
 def claim_folder(place: Place, wanted: Origin) -> Origin:
     """Say what the folder is for, or refuse it when it is for something else.
 
     New banks and features are added to what the folder holds. The shard sizes of an existing folder stand.
+    What comes back has the features that are wanted alone, since nobody else's can be computed here: another
+    experiment may say that they are other parts of the network, or have prepared the teacher for them.
 
     Raises:
         CacheError: naming each part that differs.
@@ -53,7 +60,7 @@ def claim_folder(place: Place, wanted: Origin) -> Origin:
     merged = _merged(place, found, wanted)
     if merged != found:
         write_record(place, ORIGIN, merged)
-    return merged
+    return _asked(merged, wanted)
 
 
 def agreed_origin(place: Place, wanted: Origin) -> Origin:
@@ -62,7 +69,7 @@ def agreed_origin(place: Place, wanted: Origin) -> Origin:
     Raises:
         CacheError: as for `claim_folder`.
     """
-    return _merged(place, read_record(place, ORIGIN, Origin), wanted)
+    return _asked(_merged(place, read_record(place, ORIGIN, Origin), wanted), wanted)
 
 
 def _merged(place: Place, found: Origin | None, wanted: Origin) -> Origin:
@@ -76,12 +83,12 @@ def _merged(place: Place, found: Origin | None, wanted: Origin) -> Origin:
                 f"cache shows bank {bank} by recipe {plain_recipe(kept)}, "
                 f"this experiment uses {plain_recipe(recipe)}"
             )
-    if found.features and wanted.features and found.feature_precision is not wanted.feature_precision:
+    there, asked = _tapped(found), _tapped(wanted)
+    if there and asked and found.feature_precision is not wanted.feature_precision:
         clauses.append(
             f"cache keeps features as {found.feature_precision.value}, this experiment asks for "
             f"{wanted.feature_precision.value}"
         )
-    there, asked = ({name for names in o.features.values() for name in names} for o in (found, wanted))
     for name in sorted(there & asked):
         by, own = found.made_by.get(name, FOUND), wanted.made_by.get(name, FOUND)
         # A teacher that is not prepared yet is planned for; one that was prepared anew gets new files.
@@ -90,25 +97,38 @@ def _merged(place: Place, found: Origin | None, wanted: Origin) -> Origin:
     refuse(place.uri, clauses)
     return found.with_overrides(
         recipes={**wanted.plain()["recipes"], **found.plain()["recipes"]},
-        features={
-            bank: tuple(dict.fromkeys((*found.features.get(bank, ()), *wanted.features.get(bank, ()))))
-            for bank in (*found.features, *wanted.features)
-        },
+        features=_features_of_both(found, wanted),
         made_by={
             **{name: path for name, path in wanted.made_by.items() if name not in there},
             **found.made_by,
             **{name: by for name, by in wanted.made_by.items() if by.startswith(PREPARED)},
         },
-        feature_precision=(found if found.features else wanted).feature_precision,
-        rows_per_map=(found if found.features else wanted).rows_per_map,
+        feature_precision=(wanted if asked and not there else found).feature_precision,
+        rows_per_map=(found if any(map(is_whole_map, there)) else wanted).rows_per_map,
+    )
+
+
+def _tapped(origin: Origin) -> set[str]:
+    """The features by name; not the classifier, which is always kept in fp32, in one file."""
+    return {name for names in origin.features.values() for name in names} - {CLASSIFIER}
+
+
+def _asked(folder: Origin, wanted: Origin) -> Origin:
+    """What a folder is for, with the features that are wanted alone."""
+    names = _tapped(wanted)
+    return folder.with_overrides(
+        features=wanted.features,
+        made_by={name: by for name, by in folder.made_by.items() if name in names},
     )
 
 
 def plan_shards(place: Place, origin: Origin, banks: Mapping[str, BankConfig]) -> Plan:
-    """Compare the folder with what `banks` need.
+    """Compare the folder with what `banks` need of logits and the features of `origin`.
 
     Banks and views that a manifest already promises stay part of the cache. A shard is there when its
-    commit record bears the bank's fingerprint and its file has the recorded size.
+    commit record bears the bank's fingerprint and its file has the recorded size. Other features that the
+    folder keeps stay part of the cache where they are there for all of its views, and never are missing:
+    those that lack some keep their files, for the experiment that asks for them.
 
     Raises:
         CacheError: a record that cannot be read.
@@ -116,15 +136,23 @@ def plan_shards(place: Place, origin: Origin, banks: Mapping[str, BankConfig]) -
     sizes = place.sizes()
     promised = read_manifest(place)[0].banks if MANIFEST in sizes else {}
     banks = {name: _larger(banks.get(name), promised.get(name)) for name in sorted({*banks, *promised})}
+    folder = read_record(place, ORIGIN, Origin) if ORIGIN in sizes else None
+    if folder is None or folder.identity != origin.identity:
+        folder = origin
     committed: dict[Shard, ShardRecord] = {}
     missing: list[Shard] = []
-    for shard in all_shards(origin, banks):
-        record = read_record(place, shard.commit, ShardRecord) if shard.commit in sizes else None
-        if record is not None and _is_valid(record, shard, origin.fingerprint_of(shard), sizes):
+    lacking: set[tuple[str, str]] = set()
+    for shard in all_shards(origin.with_overrides(features=_features_of_both(folder, origin)), banks):
+        is_asked = shard.part == LOGITS or shard.part in origin.features.get(shard.bank, ())
+        record = _valid_record(place, shard, origin if is_asked else folder, sizes, is_asked=is_asked)
+        if record is not None:
             committed[shard] = record
-        else:
+        elif is_asked:
             missing.append(shard)
-    return Plan(origin, banks, committed, tuple(missing))
+        else:
+            lacking.add((shard.bank, shard.part))
+    whole = {shard: record for shard, record in committed.items() if (shard.bank, shard.part) not in lacking}
+    return Plan(origin, banks, whole, tuple(missing), {**folder.made_by, **origin.made_by})
 
 
 def publish(place: Place, plan: Plan, versions: Mapping[str, str]) -> str:
@@ -141,6 +169,7 @@ def publish(place: Place, plan: Plan, versions: Mapping[str, str]) -> str:
             f"{plan.missing[0].file}; the folder must be one that every node reaches (a shared mount or s3://)"
         )
     rows, size = totals(plan.committed)
+    parts = {shard.part for shard in plan.committed}
     manifest = Manifest(
         identity=plan.origin.identity,
         n_rows=plan.origin.n_rows,
@@ -151,7 +180,7 @@ def publish(place: Place, plan: Plan, versions: Mapping[str, str]) -> str:
         bytes=size,
         versions=dict(versions),
         feature_precision=plan.origin.feature_precision,
-        made_by=plan.origin.made_by,
+        made_by={name: by for name, by in plan.made_by.items() if name in parts},
     )
     sizes = place.sizes()
     if MANIFEST in sizes:
@@ -238,7 +267,23 @@ def _larger(wanted: BankConfig | None, promised: BankConfig | None) -> BankConfi
     return max(both, key=lambda bank: bank.views)
 
 
-def _is_valid(record: ShardRecord, shard: Shard, fingerprint: str, sizes: Mapping[str, int]) -> bool:
-    return (
-        record.shard == shard and record.fingerprint == fingerprint and sizes.get(record.file) == record.bytes
-    )
+def _features_of_both(folder: Origin, origin: Origin) -> dict[str, tuple[str, ...]]:
+    """The features of each bank, those of the folder in its order first."""
+    return {
+        bank: tuple(dict.fromkeys((*folder.features.get(bank, ()), *origin.features.get(bank, ()))))
+        for bank in (*folder.features, *origin.features)
+    }
+
+
+def _valid_record(
+    place: Place, shard: Shard, origin: Origin, sizes: Mapping[str, int], *, is_asked: bool
+) -> ShardRecord | None:
+    """The commit record of a shard that is there; one that cannot be read is an error if it is asked for."""
+    if shard.commit not in sizes:
+        return None
+    record = None
+    with suppress(*(() if is_asked else (CacheError,))):
+        record = read_record(place, shard.commit, ShardRecord)
+    if record is None or (record.shard, record.fingerprint) != (shard, origin.fingerprint_of(shard)):
+        return None
+    return record if sizes.get(record.file) == record.bytes else None
