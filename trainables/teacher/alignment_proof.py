@@ -14,9 +14,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from trainables.cache.format.agreement import PREPARED
 from trainables.cache.format.identity import plain_recipe
 from trainables.cache.format.logit_encoding import Float32s, Int64s
-from trainables.cache.format.planning import PREPARED
 from trainables.cache.node.reader import CacheReader
 from trainables.config import BankConfig, Config, ViewsConfig
 from trainables.data import TrainingData

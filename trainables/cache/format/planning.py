@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Final
 
-from trainables.cache.format.identity import differences, plain_recipe, refuse
+from trainables.cache.format.agreement import asked_of, features_of_both, merged_origin
 from trainables.cache.format.manifest import (
     MANIFEST,
     ORIGIN,
@@ -26,10 +25,6 @@ from trainables.cache.format.storage import Place
 from trainables.config import BankConfig
 from trainables.config.cache import CLASSIFIER, LOGITS, TEACHER, is_whole_map
 from trainables.errors import CacheError
-
-FOUND: Final = "what is found in the network"
-PREPARED: Final = "prepared:"
-"""Before the sha256 of what makes a feature, where the teacher was prepared with it."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +52,10 @@ def claim_folder(place: Place, wanted: Origin) -> Origin:
         CacheError: naming each part that differs.
     """
     found = read_record(place, ORIGIN, Origin)
-    merged = _merged(place, found, wanted)
+    merged = merged_origin(place.uri, found, wanted)
     if merged != found:
         write_record(place, ORIGIN, merged)
-    return _asked(merged, wanted)
+    return asked_of(merged, wanted)
 
 
 def agreed_origin(place: Place, wanted: Origin) -> Origin:
@@ -69,90 +64,47 @@ def agreed_origin(place: Place, wanted: Origin) -> Origin:
     Raises:
         CacheError: as for `claim_folder`.
     """
-    return _asked(_merged(place, read_record(place, ORIGIN, Origin), wanted), wanted)
-
-
-def _merged(place: Place, found: Origin | None, wanted: Origin) -> Origin:
-    if found is None:
-        return wanted
-    clauses = differences(found.identity, wanted.identity)
-    for bank, recipe in wanted.recipes.items():
-        kept = found.recipes.get(bank, recipe)
-        if kept != recipe:
-            clauses.append(
-                f"cache shows bank {bank} by recipe {plain_recipe(kept)}, "
-                f"this experiment uses {plain_recipe(recipe)}"
-            )
-    there, asked = _tapped(found), _tapped(wanted)
-    if there and asked and found.feature_precision is not wanted.feature_precision:
-        clauses.append(
-            f"cache keeps features as {found.feature_precision.value}, this experiment asks for "
-            f"{wanted.feature_precision.value}"
-        )
-    for name in sorted(there & asked):
-        by, own = found.made_by.get(name, FOUND), wanted.made_by.get(name, FOUND)
-        # A teacher that is not prepared yet is planned for; one that was prepared anew gets new files.
-        if by != own and not by.startswith(PREPARED):
-            clauses.append(f"cache keeps as {name} {by}, this experiment says {own}")
-    refuse(place.uri, clauses)
-    return found.with_overrides(
-        recipes={**wanted.plain()["recipes"], **found.plain()["recipes"]},
-        features=_features_of_both(found, wanted),
-        made_by={
-            **{name: path for name, path in wanted.made_by.items() if name not in there},
-            **found.made_by,
-            **{name: by for name, by in wanted.made_by.items() if by.startswith(PREPARED)},
-        },
-        feature_precision=(wanted if asked and not there else found).feature_precision,
-        rows_per_map=(found if any(map(is_whole_map, there)) else wanted).rows_per_map,
-    )
-
-
-def _tapped(origin: Origin) -> set[str]:
-    """The features by name; not the classifier, which is always kept in fp32, in one file."""
-    return {name for names in origin.features.values() for name in names} - {CLASSIFIER}
-
-
-def _asked(folder: Origin, wanted: Origin) -> Origin:
-    """What a folder is for, with the features that are wanted alone."""
-    names = _tapped(wanted)
-    return folder.with_overrides(
-        features=wanted.features,
-        made_by={name: by for name, by in folder.made_by.items() if name in names},
-    )
+    found = read_record(place, ORIGIN, Origin)
+    return asked_of(merged_origin(place.uri, found, wanted), wanted)
 
 
 def plan_shards(place: Place, origin: Origin, banks: Mapping[str, BankConfig]) -> Plan:
-    """Compare the folder with what `banks` need of logits and the features of `origin`.
+    """Compare the folder with what `banks` need of logits and of the features of `origin`.
 
-    Banks and views that a manifest already promises stay part of the cache. A shard is there when its
-    commit record bears the bank's fingerprint and its file has the recorded size. Other features that the
-    folder keeps stay part of the cache where they are there for all of its views, and never are missing:
-    those that lack some keep their files, for the experiment that asks for them.
+    Banks and views that a manifest already promises stay part of the cache, but for views that are not asked
+    for and lack a feature that is. A shard is there when its commit record bears the bank's fingerprint and
+    its file has the recorded size. Other features that the folder keeps stay part of the cache where they are
+    there for all of its views, and never are missing: those that lack some keep their files, for the
+    experiment that asks for them.
 
     Raises:
         CacheError: a record that cannot be read.
     """
     sizes = place.sizes()
     promised = read_manifest(place)[0].banks if MANIFEST in sizes else {}
-    banks = {name: _larger(banks.get(name), promised.get(name)) for name in sorted({*banks, *promised})}
+    every = {name: _larger(banks.get(name), promised.get(name)) for name in sorted({*banks, *promised})}
     folder = read_record(place, ORIGIN, Origin) if ORIGIN in sizes else None
     if folder is None or folder.identity != origin.identity:
         folder = origin
-    committed: dict[Shard, ShardRecord] = {}
-    missing: list[Shard] = []
-    lacking: set[tuple[str, str]] = set()
-    for shard in all_shards(origin.with_overrides(features=_features_of_both(folder, origin)), banks):
-        is_asked = shard.part == LOGITS or shard.part in origin.features.get(shard.bank, ())
-        record = _valid_record(place, shard, origin if is_asked else folder, sizes, is_asked=is_asked)
-        if record is not None:
-            committed[shard] = record
-        elif is_asked:
-            missing.append(shard)
-        else:
-            lacking.add((shard.bank, shard.part))
-    whole = {shard: record for shard, record in committed.items() if (shard.bank, shard.part) not in lacking}
-    return Plan(origin, banks, whole, tuple(missing), {**folder.made_by, **origin.made_by})
+    asked = {name: (LOGITS, *(origin.features.get(name, ()) if name in banks else ())) for name in every}
+    asked[TEACHER] = origin.features.get(TEACHER, ())
+    whole = origin.with_overrides(features=features_of_both(folder, origin))
+    found: dict[Shard, ShardRecord | None] = {}
+    for shard in all_shards(whole, every):
+        is_asked = shard.part in asked[shard.bank]
+        found[shard] = _valid_record(place, shard, origin if is_asked else folder, sizes, is_asked=is_asked)
+    kept = {
+        name: _covered(bank, banks.get(name), _lacking(found, name, asked)) for name, bank in every.items()
+    }
+    found = {s: record for s, record in found.items() if s.bank == TEACHER or s.view < kept[s.bank].views}
+    lacking = {(s.bank, s.part) for s, record in found.items() if record is None}
+    there = {
+        s: record
+        for s, record in found.items()
+        if record is not None and (s.part in asked[s.bank] or (s.bank, s.part) not in lacking)
+    }
+    missing = tuple(s for s, record in found.items() if record is None and s.part in asked[s.bank])
+    return Plan(origin, kept, there, missing, {**folder.made_by, **origin.made_by})
 
 
 def publish(place: Place, plan: Plan, versions: Mapping[str, str]) -> str:
@@ -267,12 +219,19 @@ def _larger(wanted: BankConfig | None, promised: BankConfig | None) -> BankConfi
     return max(both, key=lambda bank: bank.views)
 
 
-def _features_of_both(folder: Origin, origin: Origin) -> dict[str, tuple[str, ...]]:
-    """The features of each bank, those of the folder in its order first."""
-    return {
-        bank: tuple(dict.fromkeys((*folder.features.get(bank, ()), *origin.features.get(bank, ()))))
-        for bank in (*folder.features, *origin.features)
-    }
+def _lacking(
+    found: Mapping[Shard, ShardRecord | None], bank: str, asked: Mapping[str, tuple[str, ...]]
+) -> set[int]:
+    """The views of a bank that lack some of a feature that is asked for."""
+    features = set(asked[bank]) - {LOGITS}
+    return {s.view for s, record in found.items() if record is None and s.bank == bank and s.part in features}
+
+
+def _covered(bank: BankConfig, wanted: BankConfig | None, lacking: set[int]) -> BankConfig:
+    """A bank without views that nobody asks for now, from the first on that lacks something."""
+    least = wanted.views if wanted is not None else 0
+    views = min((view for view in lacking if view >= least), default=bank.views)
+    return bank if views == bank.views else bank.with_overrides(views=views)
 
 
 def _valid_record(

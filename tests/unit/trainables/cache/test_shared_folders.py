@@ -111,6 +111,7 @@ def test_who_asks_again_finds_them_and_computes_what_is_missing_from_the_right_p
     first: TinyCache, second: TinyCache
 ) -> None:
     second.build()
+    first = first.but(views=MORE)
     computed = first.build()
     assert {(shard.bank, shard.part, shard.view) for shard in computed} == {
         ("weak", ENERGY, 2),
@@ -122,6 +123,31 @@ def test_who_asks_again_finds_them_and_computes_what_is_missing_from_the_right_p
     kept = first.open("again").signal("weak", 2, ROWS, (ENERGY,)).features[ENERGY]
     assert torch.allclose(kept, live, rtol=2e-3, atol=1e-4)
     assert prove(first) == prove(second) == 64
+
+
+def test_views_that_another_added_are_not_computed_for_who_asks_for_fewer(
+    first: TinyCache, second: TinyCache
+) -> None:
+    second.build()
+    assert first.build() == []
+    manifest = manifest_of(first)
+    assert manifest.banks["weak"].views == 2
+    assert manifest.features == {"weak": (ENERGY, MAP, "embedding"), "strong": (ENERGY,)}
+    assert prove(first) == 64
+    assert inspect_cache(open_place(first.uri), deep=True).findings == ()
+    assert second.build() == []
+    manifest = manifest_of(second)
+    assert manifest.banks["weak"].views == 3
+    assert manifest.features == {"weak": ("embedding",), "strong": (ENERGY,)}
+    assert prove(second) == 64
+
+
+def test_views_that_another_added_stay_where_they_have_what_is_asked_for(
+    first: TinyCache, second: TinyCache
+) -> None:
+    second.build()
+    assert first.but(features={"weak": ("embedding",)}).build() == []
+    assert manifest_of(first).banks["weak"].views == 3
 
 
 def test_runs_that_began_with_an_earlier_manifest_find_what_it_promised(
@@ -240,7 +266,8 @@ def test_a_stale_folder_is_published_again_without_what_left_its_manifest(
     publish_again(place, inspect_cache(place))
     assert manifest_of(first) == before
     assert inspect_cache(place, deep=True).findings == ()
-    assert {(shard.part, shard.view) for shard in first.build()} == {(ENERGY, 2), (MAP, 2)}
+    computed = first.but(views=MORE).build()
+    assert {(shard.part, shard.view) for shard in computed} == {(ENERGY, 2), (MAP, 2)}
 
 
 @pytest.mark.parametrize("kept", [{"weak": ("embedding",)}, {}])
