@@ -47,7 +47,7 @@ class ExperimentCache:
         request = self.request
         data = load_training(request.data)
         model = teacher_of(request, data) if request.teacher is not None else None
-        reader = open_cache(request.uri)
+        reader = open_cache(request.uri, kept=request.features)
         return prove_alignment(reader, data, model, request.views, request.view_seed, banks=request.banks)
 
 

@@ -61,7 +61,7 @@ def import_file(
             data,
             lambda done, total: progress.update(done, total=total),
         )
-    reader = open_cache(request.uri)
+    reader = open_cache(request.uri, kept=request.features)
     prove_alignment(reader, data, None, request.views, request.view_seed, banks=request.banks)
     keep_imported(loaded, brought.record)
     record = brought.record

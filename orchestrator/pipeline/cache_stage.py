@@ -161,7 +161,7 @@ def _actors(run: Run, teacher: TeacherFacts, views: int) -> int:
 def _prove(run: Run, request: CacheRequest, summary: CacheSummary) -> None:
     data = load_training(request.data)
     model = teacher_of(request, data) if request.teacher is not None else None
-    reader = open_cache(summary.uri, manifest_sha=summary.manifest)
+    reader = open_cache(summary.uri, manifest_sha=summary.manifest, kept=request.features)
     proof = prove_alignment(reader, data, model, request.views, request.view_seed, banks=request.banks)
     how = (
         f"{proof.pairs} answers proved against the live teacher" if model else "ids, labels, accuracy proved"

@@ -39,6 +39,7 @@ from trainables.config import (
     WorkbenchSpec,
     digest_of,
 )
+from trainables.config.cache import CLASSIFIER, TEACHER
 from trainables.config.data import UnlabelledConfig
 from trainables.errors import CheckpointError
 from trainables.local_files import file_sha256
@@ -209,6 +210,12 @@ class Run:
         stated = stated_parts(model.features, self.teacher_features) if model is not None else {}
         return [*facts, stated] if stated else facts
 
+    @cached_property
+    def kept_features(self) -> dict[str, tuple[str, ...]]:
+        """The teacher's features that the cache keeps, by bank; below `teacher` its classifier."""
+        kept = self.experiment.cache.kept_features(self.teacher_banks, self.teacher_features)
+        return kept | ({TEACHER: (CLASSIFIER,)} if self.asks_classifier else {})
+
     def workbench(self, cache: CacheSummary | None, *, teacher: TeacherFacts | None = None) -> WorkbenchSpec:
         """The workbench of all students of the run; the teacher is needed where it is asked live."""
         config = self.experiment.cache
@@ -224,6 +231,7 @@ class Run:
             cache_manifest=cache.manifest if cache else None,
             online=live if config.online else None,
             beside=live if cache and self.live_features else None,
+            kept=self.kept_features if cache else None,
             checkpoints=str(self.out / "students"),
             start=self.start,
             code=self._students_code,

@@ -63,6 +63,12 @@ class WorkbenchSpec(Config):
     beside: OnlineSpec | None = Field(
         None, description="the teacher, where objectives ask for features of it that the cache does not keep"
     )
+    kept: dict[str, tuple[str, ...]] | None = Field(
+        None,
+        description="features that are taken from the cache, by bank, and the classifier below `teacher`, "
+        "whatever else its folder holds; none given: all that it has",
+        exclude_if=lambda kept: kept is None,
+    )
     checkpoints: str = Field(description="folder below which each trial keeps its checkpoints")
     start: StartWeights | None = Field(
         None,

@@ -127,7 +127,7 @@ class WarmState:
     def _open(self, spec: WorkbenchSpec) -> Workbench:
         cache: Source | None = None
         if spec.cache_uri:
-            cache = open_cache(spec.cache_uri, manifest_sha=spec.cache_manifest)
+            cache = open_cache(spec.cache_uri, manifest_sha=spec.cache_manifest, kept=spec.kept)
             if (beside := spec.beside) is not None:
                 cache = CacheBesideTeacher(cache, functools.cache(lambda: self._online(beside, spec)))
         elif spec.online is not None:

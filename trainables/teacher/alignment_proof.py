@@ -14,9 +14,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from trainables.cache.format.agreement import PREPARED
 from trainables.cache.format.identity import plain_recipe
 from trainables.cache.format.logit_encoding import Float32s, Int64s
-from trainables.cache.format.planning import PREPARED
 from trainables.cache.node.reader import CacheReader
 from trainables.config import BankConfig, Config, ViewsConfig
 from trainables.data import TrainingData
@@ -69,7 +69,8 @@ def prove_alignment(
     precision of the cache, features included, and the classifier's weights are the teacher's. `seed` is that
     of the views, `banks` those that the experiment uses (all of the cache's, when it is not given). The
     teacher stays on its device and is left in evaluation mode; for imported logits there is none, and then no
-    pair is proved.
+    pair is proved. Features are those that the reader shows: what other experiments keep in the folder may be
+    of other parts of the network, or of what the teacher was prepared with for them.
 
     Raises:
         DamagedCache: files that are missing, cut short or altered.
@@ -83,7 +84,7 @@ def prove_alignment(
     if teacher is None:
         return ProofSummary(pairs=0, largest_difference=0.0, accuracy=accuracy)
     device = next((parameter.device for parameter in teacher.parameters()), torch.device("cpu"))
-    made_by = reader.manifest.made_by.items()
+    made_by = reader.made_by.items()
     stated = {name.removeprefix(ENERGY): by for name, by in made_by if not by.startswith(PREPARED)}
     live = LiveTeacher(teacher, data, seed=seed, batch_size=N_PAIRS, device=device, stated=stated)
     planes = [(name, view) for name in names for view in range(reader.banks[name].views)]

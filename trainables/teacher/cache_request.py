@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
+from trainables.cache.format.agreement import PREPARED
 from trainables.cache.format.identity import folder_name, make_identity
-from trainables.cache.format.planning import PREPARED
 from trainables.cache.format.records import Origin
 from trainables.config import (
     CacheConfig,

@@ -1,14 +1,14 @@
-"""Which shards a build has to compute: those without a valid commit record."""
+"""Which shards a build has to compute: those that it asks for and that have no valid commit record."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Final
 
-from trainables.cache.format.identity import differences, plain_recipe, refuse
+from trainables.cache.format.agreement import asked_of, features_of_both, merged_origin
 from trainables.cache.format.manifest import (
     MANIFEST,
     ORIGIN,
@@ -23,12 +23,8 @@ from trainables.cache.format.manifest import (
 from trainables.cache.format.records import Origin, Shard, ShardRecord
 from trainables.cache.format.storage import Place
 from trainables.config import BankConfig
-from trainables.config.cache import CLASSIFIER, TEACHER, is_whole_map
+from trainables.config.cache import CLASSIFIER, LOGITS, TEACHER, is_whole_map
 from trainables.errors import CacheError
-
-FOUND: Final = "what is found in the network"
-PREPARED: Final = "prepared:"
-"""Before the sha256 of what makes a feature, where the teacher was prepared with it."""
 
 
 @dataclass(frozen=True)
@@ -36,24 +32,30 @@ class Plan:
     """What a complete cache needs, and what of it is there."""
 
     origin: Origin
+    """With the features that are asked for."""
     banks: Mapping[str, BankConfig]
     committed: Mapping[Shard, ShardRecord]
+    """Of what is asked for, and of the folder's other features those that are there for every view."""
     missing: tuple[Shard, ...]
+    made_by: Mapping[str, str] = field(default_factory=dict)
+    """What makes the features, the folder's others too."""
 
 
 def claim_folder(place: Place, wanted: Origin) -> Origin:
     """Say what the folder is for, or refuse it when it is for something else.
 
     New banks and features are added to what the folder holds. The shard sizes of an existing folder stand.
+    What comes back has the features that are wanted alone, since nobody else's can be computed here: another
+    experiment may say that they are other parts of the network, or have prepared the teacher for them.
 
     Raises:
         CacheError: naming each part that differs.
     """
     found = read_record(place, ORIGIN, Origin)
-    merged = _merged(place, found, wanted)
+    merged = merged_origin(place.uri, found, wanted)
     if merged != found:
         write_record(place, ORIGIN, merged)
-    return merged
+    return asked_of(merged, wanted)
 
 
 def agreed_origin(place: Place, wanted: Origin) -> Origin:
@@ -62,69 +64,47 @@ def agreed_origin(place: Place, wanted: Origin) -> Origin:
     Raises:
         CacheError: as for `claim_folder`.
     """
-    return _merged(place, read_record(place, ORIGIN, Origin), wanted)
-
-
-def _merged(place: Place, found: Origin | None, wanted: Origin) -> Origin:
-    if found is None:
-        return wanted
-    clauses = differences(found.identity, wanted.identity)
-    for bank, recipe in wanted.recipes.items():
-        kept = found.recipes.get(bank, recipe)
-        if kept != recipe:
-            clauses.append(
-                f"cache shows bank {bank} by recipe {plain_recipe(kept)}, "
-                f"this experiment uses {plain_recipe(recipe)}"
-            )
-    if found.features and wanted.features and found.feature_precision is not wanted.feature_precision:
-        clauses.append(
-            f"cache keeps features as {found.feature_precision.value}, this experiment asks for "
-            f"{wanted.feature_precision.value}"
-        )
-    there, asked = ({name for names in o.features.values() for name in names} for o in (found, wanted))
-    for name in sorted(there & asked):
-        by, own = found.made_by.get(name, FOUND), wanted.made_by.get(name, FOUND)
-        # A teacher that is not prepared yet is planned for; one that was prepared anew gets new files.
-        if by != own and not by.startswith(PREPARED):
-            clauses.append(f"cache keeps as {name} {by}, this experiment says {own}")
-    refuse(place.uri, clauses)
-    return found.with_overrides(
-        recipes={**wanted.plain()["recipes"], **found.plain()["recipes"]},
-        features={
-            bank: tuple(dict.fromkeys((*found.features.get(bank, ()), *wanted.features.get(bank, ()))))
-            for bank in (*found.features, *wanted.features)
-        },
-        made_by={
-            **{name: path for name, path in wanted.made_by.items() if name not in there},
-            **found.made_by,
-            **{name: by for name, by in wanted.made_by.items() if by.startswith(PREPARED)},
-        },
-        feature_precision=(found if found.features else wanted).feature_precision,
-        rows_per_map=(found if found.features else wanted).rows_per_map,
-    )
+    found = read_record(place, ORIGIN, Origin)
+    return asked_of(merged_origin(place.uri, found, wanted), wanted)
 
 
 def plan_shards(place: Place, origin: Origin, banks: Mapping[str, BankConfig]) -> Plan:
-    """Compare the folder with what `banks` need.
+    """Compare the folder with what `banks` need of logits and of the features of `origin`.
 
-    Banks and views that a manifest already promises stay part of the cache. A shard is there when its
-    commit record bears the bank's fingerprint and its file has the recorded size.
+    Banks and views that a manifest already promises stay part of the cache, but for views that are not asked
+    for and lack a feature that is. A shard is there when its commit record bears the bank's fingerprint and
+    its file has the recorded size. Other features that the folder keeps stay part of the cache where they are
+    there for all of its views, and never are missing: those that lack some keep their files, for the
+    experiment that asks for them.
 
     Raises:
         CacheError: a record that cannot be read.
     """
     sizes = place.sizes()
     promised = read_manifest(place)[0].banks if MANIFEST in sizes else {}
-    banks = {name: _larger(banks.get(name), promised.get(name)) for name in sorted({*banks, *promised})}
-    committed: dict[Shard, ShardRecord] = {}
-    missing: list[Shard] = []
-    for shard in all_shards(origin, banks):
-        record = read_record(place, shard.commit, ShardRecord) if shard.commit in sizes else None
-        if record is not None and _is_valid(record, shard, origin.fingerprint_of(shard), sizes):
-            committed[shard] = record
-        else:
-            missing.append(shard)
-    return Plan(origin, banks, committed, tuple(missing))
+    every = {name: _larger(banks.get(name), promised.get(name)) for name in sorted({*banks, *promised})}
+    folder = read_record(place, ORIGIN, Origin) if ORIGIN in sizes else None
+    if folder is None or folder.identity != origin.identity:
+        folder = origin
+    asked = {name: (LOGITS, *(origin.features.get(name, ()) if name in banks else ())) for name in every}
+    asked[TEACHER] = origin.features.get(TEACHER, ())
+    whole = origin.with_overrides(features=features_of_both(folder, origin))
+    found: dict[Shard, ShardRecord | None] = {}
+    for shard in all_shards(whole, every):
+        is_asked = shard.part in asked[shard.bank]
+        found[shard] = _valid_record(place, shard, origin if is_asked else folder, sizes, is_asked=is_asked)
+    kept = {
+        name: _covered(bank, banks.get(name), _lacking(found, name, asked)) for name, bank in every.items()
+    }
+    found = {s: record for s, record in found.items() if s.bank == TEACHER or s.view < kept[s.bank].views}
+    lacking = {(s.bank, s.part) for s, record in found.items() if record is None}
+    there = {
+        s: record
+        for s, record in found.items()
+        if record is not None and (s.part in asked[s.bank] or (s.bank, s.part) not in lacking)
+    }
+    missing = tuple(s for s, record in found.items() if record is None and s.part in asked[s.bank])
+    return Plan(origin, kept, there, missing, {**folder.made_by, **origin.made_by})
 
 
 def publish(place: Place, plan: Plan, versions: Mapping[str, str]) -> str:
@@ -141,6 +121,7 @@ def publish(place: Place, plan: Plan, versions: Mapping[str, str]) -> str:
             f"{plan.missing[0].file}; the folder must be one that every node reaches (a shared mount or s3://)"
         )
     rows, size = totals(plan.committed)
+    parts = {shard.part for shard in plan.committed}
     manifest = Manifest(
         identity=plan.origin.identity,
         n_rows=plan.origin.n_rows,
@@ -151,7 +132,7 @@ def publish(place: Place, plan: Plan, versions: Mapping[str, str]) -> str:
         bytes=size,
         versions=dict(versions),
         feature_precision=plan.origin.feature_precision,
-        made_by=plan.origin.made_by,
+        made_by={name: by for name, by in plan.made_by.items() if name in parts},
     )
     sizes = place.sizes()
     if MANIFEST in sizes:
@@ -238,7 +219,30 @@ def _larger(wanted: BankConfig | None, promised: BankConfig | None) -> BankConfi
     return max(both, key=lambda bank: bank.views)
 
 
-def _is_valid(record: ShardRecord, shard: Shard, fingerprint: str, sizes: Mapping[str, int]) -> bool:
-    return (
-        record.shard == shard and record.fingerprint == fingerprint and sizes.get(record.file) == record.bytes
-    )
+def _lacking(
+    found: Mapping[Shard, ShardRecord | None], bank: str, asked: Mapping[str, tuple[str, ...]]
+) -> set[int]:
+    """The views of a bank that lack some of a feature that is asked for."""
+    features = set(asked[bank]) - {LOGITS}
+    return {s.view for s, record in found.items() if record is None and s.bank == bank and s.part in features}
+
+
+def _covered(bank: BankConfig, wanted: BankConfig | None, lacking: set[int]) -> BankConfig:
+    """A bank without views that nobody asks for now, from the first on that lacks something."""
+    least = wanted.views if wanted is not None else 0
+    views = min((view for view in lacking if view >= least), default=bank.views)
+    return bank if views == bank.views else bank.with_overrides(views=views)
+
+
+def _valid_record(
+    place: Place, shard: Shard, origin: Origin, sizes: Mapping[str, int], *, is_asked: bool
+) -> ShardRecord | None:
+    """The commit record of a shard that is there; one that cannot be read is an error if it is asked for."""
+    if shard.commit not in sizes:
+        return None
+    record = None
+    with suppress(*(() if is_asked else (CacheError,))):
+        record = read_record(place, shard.commit, ShardRecord)
+    if record is None or (record.shard, record.fingerprint) != (shard, origin.fingerprint_of(shard)):
+        return None
+    return record if sizes.get(record.file) == record.bytes else None

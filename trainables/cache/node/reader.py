@@ -31,7 +31,13 @@ SCALAR_BYTES: Final = 8
 _COPY_NAME: Final = "manifest.json"
 
 
-def open_cache(uri: str, *, manifest_sha: str | None = None, scratch: Path | None = None) -> CacheReader:
+def open_cache(
+    uri: str,
+    *,
+    manifest_sha: str | None = None,
+    scratch: Path | None = None,
+    kept: Mapping[str, tuple[str, ...]] | None = None,
+) -> CacheReader:
     """Open a complete cache.
 
     The Parquet files of a bank are verified and copied to `scratch` (local disk) when the bank is
@@ -42,9 +48,12 @@ def open_cache(uri: str, *, manifest_sha: str | None = None, scratch: Path | Non
         manifest_sha: the manifest that the caller verified; without it the current one.
         scratch: folder for this manifest's arrays; by default one below the system's temporary folder,
             named by the manifest's sha256.
+        kept: the features by bank that the caller keeps, with the classifier below `teacher`; without it all
+            that the cache has. Others, which other experiments asked for, are not shown.
 
     Raises:
-        CacheError: there is no complete cache, or not the one of that manifest.
+        CacheError: there is no complete cache, or not the one of that manifest; or it lacks a feature that is
+            kept.
     """
     place = open_place(uri)
     current = manifest_bytes(place) if manifest_sha is None else None
@@ -55,20 +64,28 @@ def open_cache(uri: str, *, manifest_sha: str | None = None, scratch: Path | Non
     manifest = parse_manifest(data, place.path(MANIFEST))
     if copied is None:  # so that the next process on this node opens the cache without its network
         open_place(str(copy.folder)).write(_COPY_NAME, data)
-    return CacheReader(place, manifest, sha256, copy)
+    return CacheReader(place, manifest, sha256, copy, kept)
 
 
 class CacheReader:
     """The teacher's answers by bank, view and row of the training split, whose ids ascend."""
 
-    def __init__(self, place: Place, manifest: Manifest, manifest_sha: str, scratch: NodeScratch) -> None:
+    def __init__(
+        self,
+        place: Place,
+        manifest: Manifest,
+        manifest_sha: str,
+        scratch: NodeScratch,
+        kept: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
+        """Nothing is read yet; `kept` as for `open_cache`."""
         self.manifest = manifest
         self.manifest_sha = manifest_sha
         self.place = place
         self._scratch = scratch
         self._arrays: dict[str, BankArrays] = {}
         self._features: dict[tuple[str, str], Array] = {}
-        self._kept = manifest.features
+        self._kept = manifest.features if kept is None else _required(place.uri, manifest, kept)
         self._shapes = {
             name: manifest.shape_of(name) or () for names in self._kept.values() for name in names
         }
@@ -96,6 +113,11 @@ class CacheReader:
     def features(self, bank: str) -> tuple[str, ...]:
         """The names of the features that are kept beside the logits of a bank."""
         return self._kept.get(bank, ()) if bank in self.manifest.banks else ()
+
+    @property
+    def made_by(self) -> dict[str, str]:
+        """What makes each feature that is shown, where that is not the network as it is built."""
+        return {name: by for name, by in self.manifest.made_by.items() if name in self._shapes}
 
     def feature_shapes(self, bank: str) -> dict[str, tuple[int, ...]]:
         """The shape of one row of each feature of a bank: (D,), (C, H, W) and so on."""
@@ -234,6 +256,24 @@ class CacheReader:
                 f"rows {rows.min()} to {rows.max()} were asked for; the cache has rows 0 to {n_rows - 1}"
             )
         return rows
+
+
+def _required(
+    uri: str, manifest: Manifest, kept: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    """The features to show by bank; all of them have to be there."""
+    there = manifest.features
+    lacking = [
+        f"{name} of {bank}"
+        for bank, names in kept.items()
+        for name in names
+        if name not in there.get(bank, ())
+    ]
+    if lacking:
+        raise CacheError(
+            f"{uri} does not have {', '.join(lacking)} for all of its views; run the cache stage"
+        )
+    return dict(kept)
 
 
 def _taken(arrays: Mapping[str, Array], view: int, rows: Int64s) -> dict[str, Array]:

@@ -23,13 +23,17 @@ def withdraw(place: Place, inspection: Inspection) -> int:
     """Withdraw the commit records of damaged shards, and manifests that nobody can use; gives the shards.
 
     Foreign files are left to whoever put them there. The manifest goes on promising the views that it did, so
-    the next build completes them all.
+    the next build completes the logits of them all. Damaged files of features are removed: the next build may
+    be that of an experiment that does not ask for them, and leaves them to the one that does.
 
     Raises:
         CacheError: the folder cannot be written.
     """
     discard_shards(place, inspection.damaged)
     there = place.sizes()
+    for shard in inspection.damaged:
+        if shard.part != LOGITS and shard.file in there:
+            place.remove(shard.file)
     for finding in inspection.findings:
         if finding.fault is Fault.STALE and finding.file.startswith(KEPT_MANIFESTS) and finding.file in there:
             place.remove(finding.file)
@@ -56,7 +60,8 @@ def publish_again(place: Place, inspection: Inspection) -> str:
     with place.exclusive():
         withdraw(place, inspection)
         origin = read_record(place, ORIGIN, Origin) or _origin_of(manifest)
-        return publish(place, plan_shards(place, origin, manifest.banks), manifest.versions)
+        promised = origin.with_overrides(features=manifest.features)
+        return publish(place, plan_shards(place, promised, manifest.banks), manifest.versions)
 
 
 def _has_origin(place: Place) -> bool:

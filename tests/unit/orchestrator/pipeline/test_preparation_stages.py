@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from orchestrator.config.loading import load_experiment
+from orchestrator.pipeline import cache_stage
 from orchestrator.pipeline.cache_stage import cache_request
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.stages import Stages
@@ -24,14 +25,18 @@ from orchestrator.pipeline.teachers.preparation import preparation_request, prep
 from orchestrator.pipeline.workers import Workers
 from orchestrator.records.ledger import Ledger
 from orchestrator.terminal.console import Console
-from trainables.cache.format.planning import claim_folder
-from trainables.cache.format.records import Shard, ShardRecord
-from trainables.cache.format.storage import open_place
-from trainables.config import KeptNetwork
+from trainables.cache.format.manifest import Manifest, read_manifest
+from trainables.cache.format.planning import claim_folder, together
+from trainables.cache.format.records import Origin, Shard, ShardRecord
+from trainables.cache.format.storage import Place, open_place
+from trainables.config import KeptNetwork, WorkbenchSpec
 from trainables.config.objective_base import Preparation
 from trainables.data import load_training
 from trainables.errors import ConfigError
-from trainables.teacher.cache_build import TeacherWorker
+from trainables.slots.warm_state import WarmState
+from trainables.teacher import cache_build
+from trainables.teacher.cache_build import CacheSummary, TeacherWorker
+from trainables.teacher.cache_request import CacheRequest
 from trainables.teacher.feature_shapes import feature_shapes
 from trainables.teacher.loading import prepared_teacher
 from trainables.teacher.prepared import part_digest
@@ -268,3 +273,98 @@ def test_a_loaded_teacher_is_not_trained_anew(written: Written, tmp_path: Path) 
     path = with_teacher(written(), "checkpoint: a.safetensors\n  prepared: joint_branches")
     with pytest.raises(ConfigError, match=r"`prepared: joint_branches` says how the teacher is trained here"):
         load_experiment(str(path))
+
+
+@pytest.fixture
+def cached_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caches are computed in this process too."""
+
+    def records(
+        request: CacheRequest, place: Place, origin: Origin, missing: tuple[Shard, ...]
+    ) -> Iterator[list[ShardRecord]]:
+        worker = TeacherWorker(request.plain(), place.uri, origin.plain())
+        for group in together(missing):
+            (answer,) = worker({"shards": [json.dumps([shard.plain() for shard in group])]})["answer"]
+            assert "error" not in json.loads(answer), answer
+            yield [ShardRecord.from_plain(record) for record in json.loads(answer)]
+
+    monkeypatch.setattr(cache_build, "_records", records)
+    monkeypatch.setattr(cache_stage, "_actors", lambda *_: 1)
+    monkeypatch.setattr(Workers, "stage_resources", lambda _: (0.0, 0.0))
+
+
+def cached(run: Run) -> tuple[CacheSummary, Manifest]:
+    """The cache of a run, computed and proved."""
+    summary = cache_stage.complete_cache(run, prepared(run))
+    run.ledger.close()
+    return summary, read_manifest(open_place(summary.uri))[0]
+
+
+@pytest.mark.usefixtures("cached_here")
+def test_another_space_runs_in_the_folder_of_one_that_had_the_teacher_prepared(
+    written: Written,
+) -> None:
+    first, manifest = cached(run_of(written("sskd: {}, hsakd: {}")))
+    assert manifest.features["weak"] == ("ss_head", "branch1", "branch2", "branch3")
+    second, grown = cached(run_of(written("rkd: {distance_weight: {uniform: [1, 50]}}")))
+    assert second.uri == first.uri
+    assert second.computed == 1
+    assert grown.features["weak"] == ("ss_head", "branch1", "branch2", "branch3", "embedding")
+    assert grown.made_by == manifest.made_by
+
+
+@pytest.mark.usefixtures("cached_here")
+def test_more_views_of_another_space_leave_what_the_teacher_was_prepared_with_to_who_asks_for_it(
+    written: Written,
+) -> None:
+    _, manifest = cached(run_of(written()))
+    path = written("rkd: {distance_weight: {uniform: [1, 50]}}")
+    path.write_text(path.read_text().replace("views: 1", "views: 2"))
+    summary, grown = cached(run_of(path))
+    assert summary.computed == 1 + 2  # logits of a view, and embeddings of both
+    assert grown.features["weak"] == ("embedding",)
+    assert grown.features["weak90"] == ("ss_head",)
+    assert grown.banks["weak"].views == 2
+    again, whole = cached(run_of(written()))
+    assert again.computed == 0
+    assert whole.banks["weak"].views == 1
+    assert whole.features["weak"] == ("ss_head", "embedding")
+    assert whole.made_by == manifest.made_by
+    path.write_text(path.read_text().replace("views: 1", "views: 2"))
+    more, both = cached(run_of(path))
+    assert more.computed == 4 + 3  # of the second view: ss_head, and logits of the turned ones
+    assert both.banks["weak90"].views == 2
+    assert both.features["weak"] == ("ss_head", "embedding")
+
+
+@pytest.mark.usefixtures("cached_here")
+def test_students_are_served_the_features_that_their_run_keeps(written: Written) -> None:
+    maps = "fitnet: {hint_weight: {uniform: [1, 200]}}"
+    path = written(maps)
+    path.write_text(path.read_text() + "cache: {features: [stage2]}\n")
+    keeps = run_of(path)
+    summary, manifest = cached(keeps)
+    assert manifest.features == {"weak": ("stage2",)}
+    assert keeps.workbench(summary, teacher=prepared(keeps)).kept == {"weak": ("stage2",)}
+    asks = run_of(written(maps))
+    summary, manifest = cached(asks)
+    assert manifest.features == {"weak": ("stage2",)}
+    spec = asks.workbench(summary, teacher=prepared(asks))
+    assert spec.kept == {}
+    assert spec.beside is not None
+    assert WorkbenchSpec.from_plain(spec.plain()) == spec
+    assert "kept" not in asks.workbench(None).plain()
+    rows, shown = torch.arange(8), WarmState(torch.device("cpu"))
+    features = [
+        shown.workbench(one).teacher("weak", 1, rows, ("stage2",)).features["stage2"]
+        for one in (spec, spec.with_overrides(kept=None))
+    ]
+    assert torch.equal(features[1], features[1].half().float())
+    assert not torch.equal(features[0], features[1])
+    assert torch.allclose(features[0], features[1], rtol=2e-3, atol=1e-3)
+
+
+def test_the_weights_of_the_teachers_last_layer_are_among_what_a_run_keeps(written: Written) -> None:
+    run = run_of(written("srd: {alpha: {uniform: [0.5, 2]}}"))
+    assert run.kept_features["teacher"] == ("classifier",)
+    assert run.kept_features == cache_request(run, teacher_stage(run)).features

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -136,8 +137,10 @@ class TinyCache:
         teacher = nn.Sequential(OrderedDict(zip(names, self.teacher.children(), strict=True)))
         return self.but(teacher=teacher, stated={"stage1": "stage1"})
 
-    def open(self, name: str = "scratch") -> CacheReader:
-        return open_cache(self.uri, scratch=self.folder / name)
+    def open(
+        self, name: str = "scratch", *, kept: Mapping[str, tuple[str, ...]] | None = None
+    ) -> CacheReader:
+        return open_cache(self.uri, scratch=self.folder / name, kept=kept)
 
     def but(self, **changes: object) -> TinyCache:
         return replace(self, **changes)  # type: ignore[arg-type]
