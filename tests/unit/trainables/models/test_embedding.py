@@ -101,12 +101,16 @@ def test_logits_and_embeddings_of_the_same_rows_take_one_pass_of_the_teacher(tin
     assert teacher.images == 120
 
 
-def test_who_does_not_ask_for_embeddings_leaves_them_and_new_views_get_theirs(tiny: TinyCache) -> None:
+def test_who_does_not_ask_for_embeddings_computes_none_and_leaves_those_that_are_there(
+    tiny: TinyCache,
+) -> None:
     tiny.but(features=EMBEDDED).build()
     assert tiny.build() == []
     views = tiny.views.with_overrides(weak=tiny.views.weak.with_overrides(views=3))
     computed = tiny.but(views=views).build()
-    assert {(shard.view, shard.part) for shard in computed} == {(2, "logits"), (2, "embedding")}
+    assert {(shard.view, shard.part) for shard in computed} == {(2, "logits")}
+    lacking = tiny.but(features=EMBEDDED, views=views).build()
+    assert {(shard.view, shard.part) for shard in lacking} == {(2, "embedding")}
 
 
 def test_the_files_open_as_arrays_and_readers_of_the_folder_see_logits_alone(tiny: TinyCache) -> None:
