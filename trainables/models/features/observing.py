@@ -53,7 +53,8 @@ class Call:
 
 def tensor_in(value: Any) -> Tensor | None:
     """A tensor itself, or the first of a tuple or list; none where there is no such tensor."""
-    if isinstance(value, tuple | list) and value:
+    # Not `tuple | list`: the compiler of PyTorch 2.9 traces no union of types.
+    if (isinstance(value, tuple) or isinstance(value, list)) and value:  # noqa: SIM101
         value = value[0]
     return value if isinstance(value, Tensor) else None
 
