@@ -41,6 +41,8 @@ class CrdObjective(StatefulObjective[CrdConfig]):
     with `sample`, and with `repeat` where it acts, of B x N.
     A sample that is several times in a batch leaves its last embedding in the banks, whatever the device.
     Unlabelled images are anchors too, with all other samples as negatives; see `ClassPools`.
+    Of several ranks each fixes Z from its own share of the first batch, and all have the mean of log Z after
+    the first epoch; an entry that two of them renewed in one epoch is their mean, shorter than 1.
     Terms: `ce`, `kd`, `crd_student`, `crd_teacher`. Gauge: `negatives`.
     """
 

@@ -26,7 +26,8 @@ class ThkdObjective(StatefulObjective[ThkdConfig]):
     `form: released`: ce_weight · CE_own + kd_weight · KL_own + head_weight · KL_head, where the released
     command has 1, 1.5 and 0.02. Either has embedding_weight · D(student, teacher) added where `embedding`
     names a distance: `cosine` is the mean over samples of 1 - cos, `kde` the released code's sum over the
-    batch of the squared distance of directions, which grows with the batch.
+    batch of the squared distance of directions, which grows with the batch: with that of a rank, where
+    several ranks share one.
 
     At a = 0 the paper's form is KD. Default of `share`, and that of `kd_weight` in the paper's form, are
     inferred. The paper's networks are equally wide; a linear layer between the student's embedding and the
