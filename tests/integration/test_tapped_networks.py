@@ -22,6 +22,7 @@ from trainables.slots.compiled_students import find_compiler
 from trainables.training.ranks import DdpTeam
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler here")
 def test_features_come_out_of_a_compiled_forward_pass() -> None:
     check_compiled_features("inductor")
