@@ -30,7 +30,7 @@ from trainables.training.step_inputs import student_tap
 from trainables.training.workbench import Workbench
 
 TWO = SHORT.with_overrides(epochs=2)
-EMBEDDED = {"weak": ("embedding",), "strong": ("embedding",)}
+EMBEDDED: dict[str, tuple[str, ...]] = {"weak": ("embedding",), "strong": ("embedding",)}
 
 
 @pytest.fixture
