@@ -26,15 +26,10 @@ class TeacherSignal:
     """fp32; largest softmax probability at temperature 1, of the logits as kept."""
     features: Mapping[str, Tensor] = field(default_factory=dict)
     """fp32, by name, those that were asked for: `embedding` BxD (what its last linear layer was given),
-    `stage2` BxCxHxW, `tokens` BxPxD and so on; see `trainables.models.stages`."""
+    `stage2` BxCxHxW, `tokens` BxPxD and so on; see `trainables.models.features`."""
     logit_max_B: Tensor | None = None
     """fp32; the teacher's largest logit, which a cache takes off the logits (not one in fp32). None where the
     teacher itself has just said its logits as they are."""
-
-    @property
-    def embedding_BD(self) -> Tensor | None:
-        """The feature `embedding`; None where nobody asked for it."""
-        return self.features.get("embedding")
 
     @property
     def nbytes(self) -> int:

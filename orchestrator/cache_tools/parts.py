@@ -13,6 +13,7 @@ from trainables.cache.format.planning import Plan, all_shards
 from trainables.cache.format.records import Origin, Shard
 from trainables.config.cache import CLASSIFIER, LOGITS, TEACHER
 from trainables.teacher.cache_request import CacheRequest
+from trainables.teacher.feature_shapes import maps_not_kept
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -57,15 +58,9 @@ def kept_parts(plan: Plan, shapes: Shapes) -> list[PartCost]:
     return _costs(plan.origin, whole, set(plan.missing), shapes)
 
 
-def maps_not_kept(request: CacheRequest, plan: Plan, shapes: Shapes) -> list[PartCost]:
+def unkept_parts(request: CacheRequest, plan: Plan, shapes: Shapes) -> list[PartCost]:
     """What the features would take that objectives ask for and the cache does not keep."""
-    wished = {
-        bank: tuple(name for name in names if not request.cache.is_kept(name))
-        for bank, names in request.asked.items()
-        if bank in plan.banks
-    }
-    origin = plan.origin.with_overrides(features=wished)
-    shards = [shard for shard in all_shards(origin, plan.banks) if shard.part != LOGITS]
+    origin, shards = maps_not_kept(request, plan.origin, plan.banks)
     return _costs(origin, shards, set(shards), shapes)
 
 

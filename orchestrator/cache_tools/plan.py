@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from orchestrator.cache_tools.owner import require_teacher_banks
-from orchestrator.cache_tools.parts import PartCost, kept_parts, maps_not_kept, show_parts
+from orchestrator.cache_tools.parts import PartCost, kept_parts, show_parts, unkept_parts
 from orchestrator.pipeline.cache_stage import cache_request, unmade_teacher
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.teacher_stage import known_teacher
@@ -82,7 +82,7 @@ def _estimate(
         expected_bytes(origin, plan.missing, shapes),
         sample,
         parts=kept_parts(plan, shapes),
-        not_kept=maps_not_kept(request, plan, shapes),
+        not_kept=unkept_parts(request, plan, shapes),
         shapes=shapes,
     )
 

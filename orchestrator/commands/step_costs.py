@@ -25,6 +25,7 @@ from trainables.config import (
     ViewsConfig,
     digest_of,
 )
+from trainables.config.cache import LOGITS
 from trainables.config.representation.preparation import BRANCH, SS_HEAD
 from trainables.data import ImageSplit, TrainingData
 from trainables.errors import StillhouseError
@@ -85,12 +86,13 @@ class RandomTeacher(OnlineTeacher):
 
     def signal(self, bank: str, view: int, rows_B: Tensor, features: Sequence[str] = ()) -> TeacherSignal:
         """The same numbers for the same rows of a bank each time."""
-        logits_BC = self._of(bank, "logits", (CLASSES,))[rows_B]
-        found = {name: self._of(bank, name, self.feature_shapes([name])[name])[rows_B] for name in features}
+        logits_BC = self._of(bank, LOGITS)[rows_B]
+        found = {name: self._of(bank, name)[rows_B] for name in features}
         return TeacherSignal(logits_BC, logits_BC.softmax(dim=-1).amax(dim=-1), found)
 
-    def _of(self, bank: str, name: str, shape: tuple[int, ...]) -> Tensor:
-        if (bank, name) not in self._kept:
+    def _of(self, bank: str, name: str) -> Tensor:
+        if (bank, name) not in self._kept:  # shapes take a pass of the network: not in each timed step
+            shape = (CLASSES,) if name == LOGITS else self.feature_shapes([name])[name]
             self._kept[bank, name] = torch.rand(N_TRAIN, *shape, device=self._device)
         return self._kept[bank, name]
 

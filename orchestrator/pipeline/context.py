@@ -39,7 +39,6 @@ from trainables.config import (
     WorkbenchSpec,
     digest_of,
 )
-from trainables.config.cache import CLASSIFIER, TEACHER
 from trainables.config.data import UnlabelledConfig
 from trainables.errors import CheckpointError
 from trainables.local_files import file_sha256
@@ -198,14 +197,16 @@ class Run:
     def live_features(self) -> tuple[str, ...]:
         """The teacher's features that objectives ask for and no cache keeps: it runs beside the student."""
         config = self.experiment.cache
-        asked = {name for names in self.teacher_features.values() for name in names}
-        return tuple(sorted(name for name in asked if config.online or not config.is_kept(name)))
+        return tuple(sorted(name for name in self._asked_names if config.online or not config.is_kept(name)))
+
+    @property
+    def _asked_names(self) -> set[str]:
+        return {name for names in self.teacher_features.values() for name in names}
 
     @property
     def _feature_facts(self) -> list[Any]:
         """How students hear the teacher's features: from where, and which parts of its network they are."""
-        asked = {name for names in self.teacher_features.values() for name in names}
-        facts: list[Any] = list(self.experiment.cache.feature_facts(asked))
+        facts: list[Any] = list(self.experiment.cache.feature_facts(self._asked_names))
         model = self.experiment.teacher.model
         stated = stated_parts(model.features, self.teacher_features) if model is not None else {}
         return [*facts, stated] if stated else facts
@@ -213,8 +214,8 @@ class Run:
     @cached_property
     def kept_features(self) -> dict[str, tuple[str, ...]]:
         """The teacher's features that the cache keeps, by bank; below `teacher` its classifier."""
-        kept = self.experiment.cache.kept_features(self.teacher_banks, self.teacher_features)
-        return kept | ({TEACHER: (CLASSIFIER,)} if self.asks_classifier else {})
+        config, asked = self.experiment.cache, self.teacher_features
+        return config.kept_features(self.teacher_banks, asked, classifier=self.asks_classifier)
 
     def workbench(self, cache: CacheSummary | None, *, teacher: TeacherFacts | None = None) -> WorkbenchSpec:
         """The workbench of all students of the run; the teacher is needed where it is asked live."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from orchestrator.config.asked_features import asking_objectives
 from orchestrator.pipeline.cache_stage import cache_request
 from orchestrator.pipeline.context import Run
-from trainables.cache.format.disk_space import bytes_in_words
-from trainables.config.cache import FeaturePrecision
-from trainables.teacher.feature_shapes import feature_shapes
+from trainables.cache.format.disk_space import bytes_in_words, expected_bytes
+from trainables.teacher.feature_shapes import feature_shapes, maps_not_kept
 from trainables.training.train_teacher import TeacherFacts
 
 
@@ -33,13 +30,7 @@ def tell_live_teacher(run: Run, teacher: TeacherFacts) -> None:
 
 def _kept_bytes(run: Run, teacher: TeacherFacts) -> int:
     """What the maps would take of all views of the banks that they are asked of."""
-    shapes = feature_shapes(cache_request(run, teacher), run.live_features)
-    each = 4 if run.experiment.cache.feature_precision is FeaturePrecision.FP32 else 2
-    views = {bank: run.experiment.views.bank(bank).views for bank in run.teacher_features}
-    numbers = sum(
-        views[bank] * math.prod(shapes[name])
-        for bank, asked in run.teacher_features.items()
-        for name in asked
-        if name in run.live_features
-    )
-    return teacher.split.n_rows * numbers * each
+    request = cache_request(run, teacher)
+    banks = {bank: request.views.bank(bank) for bank in request.banks}
+    origin, shards = maps_not_kept(request, request.origin, banks)
+    return expected_bytes(origin, shards, feature_shapes(request, run.live_features))

@@ -114,9 +114,11 @@ class CacheConfig(Config):
         return tuple(dict.fromkeys((*(("embedding",) if self.embedding else ()), *self.features)))
 
     def kept_features(
-        self, banks: Iterable[str], asked: Mapping[str, Iterable[str]]
+        self, banks: Iterable[str], asked: Mapping[str, Iterable[str]], *, classifier: bool = False
     ) -> dict[str, tuple[str, ...]]:
         """The features to keep of each bank, where objectives ask for these by bank.
+
+        With `classifier` the teacher's last layer too, below `teacher`.
 
         Small ones are kept where an objective asks for them; whole maps only if the file names them, and then
         of the banks whose maps an objective asks for. What is named and nobody asks for is kept of all banks.
@@ -128,7 +130,7 @@ class CacheConfig(Config):
             own += [name for name in asked.get(bank, ()) if self.is_kept(name)]
             if own:
                 kept[bank] = tuple(dict.fromkeys(own))
-        return kept
+        return kept | ({TEACHER: (CLASSIFIER,)} if classifier else {})
 
     def feature_facts(self, asked: Iterable[str]) -> list[str]:
         """What of the cache decides how students hear the features that are asked of the teacher.

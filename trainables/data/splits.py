@@ -56,6 +56,12 @@ class ImageSplit:
     """int64, N, strictly ascending: the sample's row in its part (train or test) of the source."""
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width of an image."""
+        channels, height, width = (int(size) for size in self.images.shape[1:])
+        return channels, height, width
+
+    @property
     def files(self) -> FolderImages | None:
         """The images, where they lie in files; none where they are in memory."""
         return None if isinstance(self.images, Tensor) else self.images
@@ -154,7 +160,6 @@ def by_part(parts: Sequence[ImageSplit], rows_B: Tensor, give: Callable[[int, Te
 
 def split_facts(data: TrainingData) -> SplitFacts:
     """The facts of loaded data."""
-    channels, height, width = (int(side) for side in data.train.images.shape[1:])
     return SplitFacts(
         data_digest=data.digest,
         ids_digest=digest_of(data.train.ids.tolist()),
@@ -162,7 +167,7 @@ def split_facts(data: TrainingData) -> SplitFacts:
         classes=data.classes,
         mean=data.mean,
         std=data.std,
-        input_shape=(channels, height, width),
+        input_shape=data.train.image_shape,
         left_out=data.left_out,
         unlabelled=data.unlabelled and data.unlabelled.facts,
     )

@@ -106,13 +106,12 @@ def embeddings(
             anything but one vector per image, and the experiment file states no other part.
         TrialFailed: a number is not finite.
     """
-    channels, height, width = split.images.shape[1:]
     try:
         tap = FeatureTap(
             model,
             (EMBEDDING,),
             n_classes=n_classes,
-            input_shape=(channels, height, width),
+            input_shape=split.image_shape,
             device=shown.device,
             stated=shown.stated,
             error=NoFeatures,

@@ -44,7 +44,9 @@ class AgreedMeasurements:
         if wish is not TrainingPrecision.AUTO:
             return Chosen(wish, ASKED_FOR)
         key = f"precision/{device_name(self._device)}/{shape_digest(trial, data)}{_of(code)}"
-        return Chosen.read(self._agree(key, lambda: str(by_table(model, self._device, _input_shape(data)))))
+        return Chosen.read(
+            self._agree(key, lambda: str(by_table(model, self._device, data.train.image_shape)))
+        )
 
     def latency_ms(
         self,
@@ -61,14 +63,14 @@ class AgreedMeasurements:
         Raises:
             StillhouseError: the network cannot take such an input.
         """
-        images = list(_input_shape(data))
+        images = list(data.train.image_shape)
         key = f"latency_ms/{digest_of([student.plain(), len(data.classes), images])[:16]}{_of(code)}"
         if key not in self._latencies_ms:
 
             def find() -> str:
                 with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
                     model = build().to(self._device)
-                    figures = profile_student(model, input_shape=_input_shape(data))
+                    figures = profile_student(model, input_shape=data.train.image_shape)
                 return repr(figures.latency_ms)
 
             self._latencies_ms[key] = float(self._agree(key, find))
@@ -77,15 +79,10 @@ class AgreedMeasurements:
 
 def shape_digest(trial: TrialSpec, data: TrainingData) -> str:
     """Of all that a step's speed depends on: the student, its frozen parts, classes, batch and images."""
-    images, frozen = list(_input_shape(data)), trial.training.freeze
+    images, frozen = list(data.train.image_shape), trial.training.freeze
     inputs = [trial.student.plain(), len(data.classes), trial.training.batch_size, images]
     return digest_of([*inputs, *([list(frozen)] if frozen else [])])[:16]
 
 
 def _of(code: str | None) -> str:
     return "" if code is None else f"/{code[:16]}"
-
-
-def _input_shape(data: TrainingData) -> tuple[int, int, int]:
-    channels, height, width = (int(side) for side in data.train.images.shape[1:])
-    return channels, height, width

@@ -19,7 +19,6 @@ from trainables.config import (
     ModelConfig,
     ViewsConfig,
 )
-from trainables.config.cache import CLASSIFIER, TEACHER
 from trainables.config.data import SplitFacts
 from trainables.errors import CacheError
 from trainables.models.features.feature_tap import ENERGY
@@ -102,8 +101,7 @@ class CacheRequest(Config):
     @property
     def features(self) -> dict[str, tuple[str, ...]]:
         """The features that are kept beside the logits, by bank; below `teacher` its classifier."""
-        own = {TEACHER: (CLASSIFIER,)} if self.asks_classifier else {}
-        return self.cache.kept_features(self.banks, self.asked) | own
+        return self.cache.kept_features(self.banks, self.asked, classifier=self.asks_classifier)
 
     @property
     def made_by(self) -> dict[str, str]:

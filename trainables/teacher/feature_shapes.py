@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import nn
 
-from trainables.cache.format.planning import Plan
-from trainables.config import KeptNetwork, ModelConfig
+from trainables.cache.format.planning import Plan, all_shards
+from trainables.cache.format.records import Origin, Shard
+from trainables.config import BankConfig, KeptNetwork, ModelConfig
 from trainables.config.cache import CLASSIFIER, LOGITS
 from trainables.config.objective_base import Preparation
 from trainables.config.representation.preparation import makes
@@ -27,6 +28,19 @@ def missing_shapes(request: CacheRequest, plan: Plan) -> Mapping[str, tuple[int,
         CacheError: as for `feature_shapes`.
     """
     return feature_shapes(request, {shard.part for shard in plan.missing} - {LOGITS})
+
+
+def maps_not_kept(
+    request: CacheRequest, origin: Origin, banks: Mapping[str, BankConfig]
+) -> tuple[Origin, list[Shard]]:
+    """What objectives ask for and the cache does not keep: what its folder would be for, and the shards."""
+    wished = {
+        bank: tuple(name for name in names if not request.cache.is_kept(name))
+        for bank, names in request.asked.items()
+        if bank in banks
+    }
+    wider = origin.with_overrides(features=wished)
+    return wider, [shard for shard in all_shards(wider, banks) if shard.part != LOGITS]
 
 
 def feature_shapes(request: CacheRequest, names: Iterable[str]) -> Mapping[str, tuple[int, ...]]:

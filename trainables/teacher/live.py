@@ -121,12 +121,11 @@ class LiveTeacher:
 
     def _tap(self, names: tuple[str, ...]) -> TeacherFeatures:
         if names not in self._taps:
-            channels, height, width = map(int, self._data.train.images.shape[1:])
             self._taps[names] = TeacherFeatures(
                 self._module,
                 names,
                 n_classes=len(self._data.classes),
-                input_shape=(channels, height, width),
+                input_shape=self._data.train.image_shape,
                 device=self._device,
                 stated=self._stated,
             )

@@ -85,12 +85,11 @@ def prepared_teacher(kept: KeptTeacher, data: TrainingData) -> nn.Module:
     teacher = load_teacher(kept, data)
     if not isinstance(kept, KeptNetwork):
         return teacher
-    channels, height, width = map(int, data.train.images.shape[1:])
     return with_prepared(
         teacher,
         kept.prepared,
         n_classes=len(data.classes),
-        input_shape=(channels, height, width),
+        input_shape=data.train.image_shape,
         stated=kept.model.features if kept.model else {},
     )
 
@@ -114,8 +113,7 @@ def load_onnx(file: str, data: TrainingData, *, n_outputs: int, output: str | No
     Raises:
         CheckpointError: it cannot be read or run, is no classifier of such images, or has other classes.
     """
-    channels, height, width = map(int, data.train.images.shape[1:])
-    network = OnnxNetwork(read_onnx(Path(file), output), (channels, height, width))
+    network = OnnxNetwork(read_onnx(Path(file), output), data.train.image_shape)
     if network.n_outputs != n_outputs:
         raise CheckpointError(
             f"{file} has {network.n_outputs} outputs, and {n_outputs} classes are known; name all its "

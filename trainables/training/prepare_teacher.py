@@ -88,7 +88,6 @@ def prepare_teacher(
 
 
 def _beside(request: PreparationRequest, data: TrainingData) -> Extended:
-    channels, height, width = map(int, data.train.images.shape[1:])
     teacher = load_teacher(request.network, data)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(request.seed, "weights"))
@@ -96,7 +95,7 @@ def _beside(request: PreparationRequest, data: TrainingData) -> Extended:
             teacher,
             [request.kind],
             n_classes=len(data.classes),
-            input_shape=(channels, height, width),
+            input_shape=data.train.image_shape,
             stated=request.network.model.features if request.network.model else {},
         )
 

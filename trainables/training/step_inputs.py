@@ -73,13 +73,12 @@ def student_tap(
     """
     if not config.student_features:
         return None
-    channels, height, width = (int(size) for size in data.train.images.shape[1:])
     try:
         return FeatureTap(
             model,
             config.student_features,
             n_classes=len(data.classes),
-            input_shape=(channels, height, width),
+            input_shape=data.train.image_shape,
             device=device,
             stated=stated,
         )

@@ -90,8 +90,7 @@ class Workbench:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Channels, height, width of an image."""
-        channels, height, width = self.data.train.images.shape[1:]
-        return int(channels), int(height), int(width)
+        return self.data.train.image_shape
 
     @property
     def held_bytes(self) -> int:

@@ -155,14 +155,9 @@ class TeacherAnswers:
         self, cache: CacheReader, bank: str, view: int, rows_B: Tensor, features: tuple[str, ...]
     ) -> TeacherSignal:
         """From memory where the whole view, or feature, fits there; else from the cache's files."""
-        kept = cache.banks.get(bank)
-        if kept is not None and kept.recipe != self._views.bank(bank).recipe:
-            raise CacheError(
-                f"{cache.uri} shows bank {bank} by another recipe than this run; run the cache stage again"
-            )
         here_B = to_device(rows_B, self._device)
-        whole = {name: self._whole_feature(cache, bank, view, name) for name in features}
         signal = self._whole_signal(cache, bank, view)
+        whole = {name: self._whole_feature(cache, bank, view, name) for name in features}
         rest = tuple(name for name, feature in whole.items() if feature is None)
         if signal is None or rest:
             read = self._here(cache.signal(bank, view, rows_B, rest))
@@ -174,9 +169,17 @@ class TeacherAnswers:
 
     def _whole_signal(self, cache: CacheReader, bank: str, view: int) -> TeacherSignal | None:
         signal = self._signals.get((bank, view))
-        if signal is None and self._takes(cache.view_bytes(bank, view)):
-            signal = cache.whole_view(bank, view).each(lambda part: part.to(self._device))
-            self._signals[bank, view] = signal
+        if signal is not None:
+            return signal
+        kept = cache.banks.get(bank)
+        if kept is not None and kept.recipe != self._views.bank(bank).recipe:
+            raise CacheError(
+                f"{cache.uri} shows bank {bank} by another recipe than this run; run the cache stage again"
+            )
+        if not self._takes(cache.view_bytes(bank, view)):
+            return None
+        signal = cache.whole_view(bank, view).each(lambda part: part.to(self._device))
+        self._signals[bank, view] = signal
         return signal
 
     def _whole_feature(self, cache: CacheReader, bank: str, view: int, name: str) -> Tensor | None:

@@ -60,12 +60,14 @@ def test_the_embedding_is_what_the_classifier_is_given(tiny: TinyCache) -> None:
     kitchen.build()
     rows = torch.tensor([39, 0, 17, 0])
     signal = kitchen.open().signal("weak", 1, rows, ("embedding",))
-    assert signal.embedding_BD is not None
-    assert signal.embedding_BD.shape == (4, 288)
-    assert signal.embedding_BD.dtype == torch.float32
+    assert "embedding" in signal.features
+    assert signal.features["embedding"].shape == (4, 288)
+    assert signal.features["embedding"].dtype == torch.float32
     live = LiveTeacher(tiny.teacher, tiny.data, seed=tiny.seed, batch_size=64, device=torch.device("cpu"))
     answers = live.answers(tiny.views.weak.recipe, 1, rows, ("embedding",))
-    torch.testing.assert_close(signal.embedding_BD, answers.features["embedding"], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        signal.features["embedding"], answers.features["embedding"], atol=1e-3, rtol=1e-3
+    )
     with torch.inference_mode():
         logits = classifier_of(tiny.teacher, 5)(answers.features["embedding"])
     torch.testing.assert_close(logits, answers.logits_BC, atol=1e-5, rtol=1e-5)

@@ -206,9 +206,9 @@ def test_of_a_views_own_images_the_teacher_says_what_it_says_of_the_view(
     images = workbench.said.about(workbench.images(bank, 2, ROWS_B), ROWS_B, ("embedding",))
     assert torch.equal(view.logits_BC, images.logits_BC)
     assert torch.equal(view.confidence_B, images.confidence_B)
-    assert view.embedding_BD is not None
-    assert images.embedding_BD is not None
-    assert torch.equal(view.embedding_BD, images.embedding_BD)
+    assert "embedding" in view.features
+    assert "embedding" in images.features
+    assert torch.equal(view.features["embedding"], images.features["embedding"])
 
 
 def test_without_an_attack_both_inputs_are_one_course(teacher: nn.Module) -> None:
