@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import FrozenInstanceError, dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
@@ -77,6 +78,30 @@ class Labelling:
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """How each image of a batch is mixed with another one of it, for objectives that compare both."""
+
+    partner_B: Tensor
+    """int64 places in the batch: a permutation."""
+    share: Tensor
+    """fp32 scalar; of each image's own part, the rest is its partner's."""
+
+    def mixed(self, rows: Tensor) -> Tensor:
+        """share · row + (1 - share) · partner's row, of images, logits or maps."""
+        return self.share * rows + (1 - self.share) * rows[self.partner_B]
+
+
+@dataclass(frozen=True)
+class PeerSignal:
+    """What a network that is trained beside the student says of what the student is shown; with gradient."""
+
+    logits: Mapping[str, Tensor]
+    """By bank, BxC."""
+    features: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    """By bank and name, as `Signals.features`."""
+
+
+@dataclass(frozen=True)
 class Signals:
     """One training step's signals, by bank (`weak`, `strong`)."""
 
@@ -112,6 +137,10 @@ class Signals:
     labelling: Labelling | None = None
     """None where all samples have labels; `label_loss(signals, bank)` hears of it, and `mixed` is of those
     that have."""
+    peers: tuple[PeerSignal, ...] = ()
+    """Of the networks that are trained together with the student (`with_peers`), in their order."""
+    pairs: Pairs | None = None
+    """How the images of the bank `mixed` were made, for objectives that have some (`pair_mixing`)."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +165,11 @@ class TeacherClassifier:
     """fp32; zeros where the layer has none."""
 
 
+LaterStages = Callable[[str, int], nn.Module]
+"""Called with the name of a stage and the number of a network (0 the student, then its peers); gives a module
+that makes of that stage's map what the rest of such a network would, with fresh weights of its own."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """What an objective with a state of its own is made for."""
@@ -155,6 +189,13 @@ class Setting:
     """For objectives that need it (`Need.TEACHER_CLASSIFIER`)."""
     image_shape: tuple[int, int, int] | None = None
     """Channels, height, width of the images that the student is given."""
+    peer_shapes: tuple[Mapping[str, tuple[int, ...]], ...] = ()
+    """Of each network that is trained beside the student, the shapes of its features, as `student_shapes`."""
+    later_stages: LaterStages | None = None
+    """What auxiliary branches are built with."""
+    computing: Callable[[], AbstractContextManager[object]] = nullcontext
+    """The context in which the student computes (autocast, or nothing), for auxiliary branches; losses are
+    computed outside it."""
 
 
 class Objective(nn.Module, Generic[ConfigT]):

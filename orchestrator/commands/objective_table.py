@@ -119,7 +119,9 @@ def _step(config: ObjectiveBase) -> str:
     images = len(config.banks)
     passes = " in one pass" if config.one_pass else ", a pass each" if images > 1 else ""
     attack = f" after {config.attack.steps} of an attack" if config.attack else ""
-    return f"{images} image{'s' if images > 1 else ''}{passes}{attack}"
+    mixed = ", and its mixture with another one" if config.pair_mixing is not None else ""
+    networks = f", by {config.n_networks} networks" if config.with_peers else ""
+    return f"{images} image{'s' if images > 1 else ''}{passes}{mixed}{attack}{networks}"
 
 
 def _facts(name: str, config: type[ObjectiveBase]) -> ObjectiveFacts:

@@ -35,7 +35,7 @@ from trainables.signals import TeacherClassifier, TeacherSignal
 from trainables.teacher.features import TeacherFeatures
 from trainables.teacher.live import LiveTeacher
 from trainables.teacher.online import OnlineTeacher
-from trainables.training.course import Course
+from trainables.training.course import Course, Trained
 from trainables.training.loop import train
 from trainables.training.workbench import Workbench
 
@@ -120,8 +120,14 @@ def _ratio(workbench: Workbench, objective: ObjectiveBase) -> float:
     student = STUDENT
     if Need.COSINE_HEAD in objective.needed:
         student = STUDENT.with_overrides(cosine_head=embedding_width_of(_network(TEACHER), CLASSES))
-    course = Course(_network(student), objective, TrainingConfig(epochs=1, batch_size=BATCH), seed=0)
-    plain = replace(course, model=_network(STUDENT), objective=CeConfig())
+    course = Course(
+        _network(student),
+        objective,
+        TrainingConfig(epochs=1, batch_size=BATCH),
+        seed=0,
+        peers=tuple(Trained(_network(student)) for _ in range(objective.n_networks - 1)),
+    )
+    plain = replace(course, model=_network(STUDENT), objective=CeConfig(), peers=())
     times_s: dict[bool, list[float]] = {True: [], False: []}
     for number in range(ROUNDS + 1):
         for is_own in (True, False) if number % 2 else (False, True):

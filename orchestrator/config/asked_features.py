@@ -29,13 +29,16 @@ def asking_objectives(space: SpaceConfig, features: Iterable[str]) -> tuple[str,
     return tuple(dict.fromkeys(asking))
 
 
-def student_askers(space: SpaceConfig) -> Mapping[tuple[str, ...], tuple[str, ObjectiveBase]]:
-    """By the student's features that are asked for together, an objective of the space that does so."""
-    found: dict[tuple[str, ...], tuple[str, ObjectiveBase]] = {}
+def student_askers(space: SpaceConfig) -> list[tuple[str, ObjectiveBase]]:
+    """An objective of the space for each set of the student's features that is asked for together.
+
+    Those that ask the same of networks beside the student stand for themselves.
+    """
+    found: dict[tuple[bool, tuple[str, ...]], tuple[str, ObjectiveBase]] = {}
     for name, config in _corners(space):
         if config.student_features:
-            found.setdefault(config.student_features, (name, config))
-    return found
+            found.setdefault((config.with_peers, config.student_features), (name, config))
+    return list(found.values())
 
 
 def asks_classifier(space: SpaceConfig) -> bool:

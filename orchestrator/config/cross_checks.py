@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from orchestrator.config.asked_features import feature_problems
 from orchestrator.config.budget_problems import budget_problems
+from orchestrator.config.peers import peers_problems
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.config.validation_messages import Problem, Problems, as_error
 from orchestrator.config.yaml_reader import Document
@@ -212,6 +213,12 @@ def _features_are_to_be_had(both: Both) -> Found:
         yield both.document, problem
 
 
+def _peers_are_known(both: Both) -> Found:
+    """Names of lists of networks in the space are those of the experiment."""
+    for is_in_space, problem in peers_problems(both.config.peers, both.space):
+        yield both.space_document if is_in_space else both.document, problem
+
+
 def _unlabelled_images_are_learned_from(both: Both) -> Found:
     """Every objective with a teacher can do without the labels, and there is one."""
     unlabelled, place = both.config.data.unlabelled, ("data", "unlabelled")
@@ -261,6 +268,7 @@ CHECKS: Final[tuple[Callable[[Both], Found], ...]] = (
     _a_network_is_there_to_ask,
     _onnx_gives_logits_alone,
     _features_are_to_be_had,
+    _peers_are_known,
     _unlabelled_images_are_learned_from,
     _unlabelled_images_have_a_place,
 )

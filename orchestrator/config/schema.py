@@ -8,6 +8,7 @@ from typing import Annotated, Final, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from orchestrator.config.constraints import parse_constraints
+from orchestrator.config.peers import PeersConfig, networks_in
 from orchestrator.config.registry_name import registrable
 from orchestrator.config.teacher_schema import NOBODY, ExpectedAccuracy, MemberConfig, TeacherConfig
 from orchestrator.config.tracking_uri import absolute_tracking_uri
@@ -149,6 +150,7 @@ class ExperimentConfig(Config):
         exclude_if=lambda combine: combine is Combine.PROBABILITIES,
     )
     student: StudentConfig
+    peers: PeersConfig = None
     views: ViewsConfig
     training: TrainingConfig = TrainingConfig()
     space: str = Field(description="a shipped search space by name, or the path of a file")
@@ -204,5 +206,6 @@ class ExperimentConfig(Config):
             data.unlabelled.factory if data.unlabelled else None,
             *(teacher.model.factory for teacher in self.each_teacher if teacher.model),
             self.student.factory,
+            *(peer.factory for peer in networks_in(self.peers)),
         )
         return tuple(dict.fromkeys(path for path in paths if path is not None))

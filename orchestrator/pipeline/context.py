@@ -13,6 +13,7 @@ from typing import Any
 from orchestrator.config.asked_features import asked_features, asks_classifier
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import out_folder
+from orchestrator.config.peers import peers_as_known
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.pipeline.brought_weights import (
     WEIGHTS_FOLDER,
@@ -259,6 +260,7 @@ class Run:
                 **({"start": start.sha256} if start else {}),  # not its place: the file may be moved
                 **({"code": code} if code else {}),
                 "training": experiment.training.plain(),
+                **({"peers": peers_as_known(experiment.peers)} if experiment.peers else {}),
                 "space": self.space.plain(),
                 "seed": experiment.seed,
                 **({"unlabelled": _learning(unlabelled)} if unlabelled else {}),

@@ -15,6 +15,7 @@ from cluster.doctor import Check, disk, tracking
 from cluster.errors import ClusterError
 from orchestrator.config.asked_features import student_askers
 from orchestrator.config.paths import tracking_uri
+from orchestrator.config.peers import every_peer, peers_as_known
 from orchestrator.config.turned_images import what_turns
 from orchestrator.pipeline.cache_stage import require_cache_room
 from orchestrator.pipeline.context import Run
@@ -115,7 +116,8 @@ def preflight_key(run: Run) -> str:
             "checkpoint": teachers[0][1],
             "students": [known_by(experiment.student.network), run.space.student.plain()],
             **({"rank_by": by.value} if (by := run.space.search.rank_by).is_of_features else {}),
-            **({"features": sorted(map(list, asked))} if (asked := student_askers(run.space)) else {}),
+            **({"features": _asked(run)} if student_askers(run.space) else {}),
+            **({"peers": peers_as_known(experiment.peers)} if experiment.peers else {}),
             **({"start": [run.key_path(start), file_stamp(start)]} if start else {}),
             "views": experiment.views.plain(),
             "cache": cache,
@@ -125,6 +127,10 @@ def preflight_key(run: Run) -> str:
             "factories": {path: sources.digest for path, sources in run.loaded.code.items()},
         }
     )
+
+
+def _asked(run: Run) -> list[list[str]]:
+    return sorted(map(list, {config.student_features for _, config in student_askers(run.space)}))
 
 
 def _keyed_teacher(run: Run) -> tuple[dict[str, Any], list[Any]]:
@@ -194,6 +200,8 @@ def _look_inside(run: Run, found: Findings) -> None:
         found.notes += [note for note in notes or [] if note not in found.notes]
         if len(found.problems) == before:  # one that cannot answer cannot be exported either
             found.attempt(lambda student=student: networks.export(student))  # type: ignore[misc]
+    for role, peer in every_peer(run.experiment.peers, run.space):
+        found.notes += found.attempt(lambda role=role, peer=peer: networks.peer(role, peer)) or []  # type: ignore[misc]
     found.attempt(networks.require_small_enough)
     if teacher_is_well:
         found.attempt(lambda: require_cache_room(run, known_teacher(run, data), data))

@@ -33,7 +33,7 @@ from trainables.models.weights import count_parameters, load_weights
 from trainables.seeds import first_by_hash, salt_of
 from trainables.teacher.loading import load_onnx
 from trainables.teacher.preprocessing import n_outputs, shown_as_trained
-from trainables.training.fine_tuning import fine_tuning
+from trainables.training.learners.fine_tuning import fine_tuning
 from trainables.training.step_inputs import student_tap
 from trainables.views.normalise import normalise
 
@@ -117,6 +117,18 @@ class NetworkChecks:
             raise ConfigError(f"{_named('student', config)}: {error}") from error
         return [*notes, *self._adapted(network, config, "student")]
 
+    def peer(self, role: str, config: ModelConfig) -> list[str]:
+        """Build a network that is trained beside students, and show it a batch; how it was adapted.
+
+        Raises:
+            StillhouseError: it cannot be built, does not give logits of the classes, or lacks a feature that
+                an objective of the space compares.
+        """
+        network = self._built(config)
+        self._check_logits(network, config, role)
+        self._check_asked(network, config, role)
+        return self._adapted(network, config, role)
+
     def export(self, config: ModelConfig) -> None:
         """Export a student untrained, and compare the files with it on the images that `export_stage` takes.
 
@@ -174,14 +186,16 @@ class NetworkChecks:
         except NoFeatures as error:
             raise ConfigError(f"{_named('student', config)}: {error}") from error
 
-    def _check_asked(self, network: nn.Module, config: ModelConfig) -> None:
-        """Refuse a student without a feature that an objective of the space compares."""
-        for name, objective in student_askers(self.run.space).values():
+    def _check_asked(self, network: nn.Module, config: ModelConfig, role: str = "student") -> None:
+        """Refuse a network without a feature that an objective of the space compares."""
+        for name, objective in student_askers(self.run.space):
+            if role != "student" and not objective.with_peers:
+                continue
             try:
                 student_tap(objective, network, self.data, torch.device("cpu"), config.features)
             except TrialFailed as error:
                 raise ConfigError(
-                    f"{_named('student', config)}: objective {name} of space {self.run.space.name}: {error}"
+                    f"{_named(role, config)}: objective {name} of space {self.run.space.name}: {error}"
                 ) from error
 
     def _adapted(self, network: nn.Module, config: ModelConfig, role: str) -> list[str]:

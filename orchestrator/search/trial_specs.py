@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.config.peers import with_peers
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.relations import LABELS_ALONE, setting_of
@@ -61,16 +62,20 @@ class Composer:
         scheduler = self.space.scheduler
         if scheduler.pauses:  # what is paused, or forked from, goes on from a state of that very epoch
             training = training.with_overrides(checkpoint_every=1)
-        content = [resolved.objective, known_by(student), training.plain(), *([fork.plain()] if fork else [])]
+        objective, peers = with_peers(resolved.objective, student, self.experiment.peers)
+        content: list[Any] = [objective, known_by(student), training.plain()]
+        content += [[known_by(peer) for peer in peers]] if peers else []
+        content += [fork.plain()] if fork else []
         digest = digest_of([self.search, content])
         spec = TrialSpec.from_plain(
             {
-                "trial_id": f"{resolved.objective['name']}-{digest[:ID_DIGITS]}",
+                "trial_id": f"{objective['name']}-{digest[:ID_DIGITS]}",
                 "role": Role.SEARCH,
-                "objective": resolved.objective,
+                "objective": objective,
                 "student": student.plain(),
                 "training": training.plain(),
                 "seed": derive_seed(self.experiment.seed, "search", digest_of(content)),
+                "peers": [peer.plain() for peer in peers],
                 "fork": fork and fork.plain(),
                 "keep_states": scheduler.name == "pbt",
                 "rank_by": self.space.search.rank_by,

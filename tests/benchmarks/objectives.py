@@ -44,7 +44,7 @@ from trainables.config.objective_base import EMBEDDING
 from trainables.config.representation.inputs import DISTILLATION_LOGITS
 from trainables.models.embedding import classifier_of
 from trainables.teacher.prepared import extended
-from trainables.training.course import Course
+from trainables.training.course import Course, Trained
 from trainables.training.workbench import Workbench
 
 # What a student's step costs does not depend on who answered: one whose pass over the data is short.
@@ -64,8 +64,10 @@ VIEWS: Final = ViewsConfig(
 ON_FEATURES: Final = ("sp", "rkd", "pkt", "at", "crd", "simreg", "srd", "tintem", "thkd")
 # Of four turns a sample, in one pass.
 ON_TURNS: Final = {"mlkd": Bound(4.6), "sskd": Bound(4.6), "hsakd": Bound(8.0)}
+# Two networks, or one with branches and mixed images beside its own.
+WITHOUT_TEACHER: Final = {"dml": Bound(2.2), "mcl": Bound(2.4), "mfef": Bound(2.6), "mixskd": Bound(3.0)}
 BOUNDS: Final[Mapping[str, Bound]] = MappingProxyType(
-    {"crld": Bound(2.3), **{name: Bound(1.20) for name in ON_FEATURES}, **ON_TURNS}
+    {"crld": Bound(2.3), **{name: Bound(1.20) for name in ON_FEATURES}, **ON_TURNS, **WITHOUT_TEACHER}
 )
 VIEWS_IN_WORDS: Final = MappingProxyType({1: "one view", 2: "two views", 4: "four turns"})
 
@@ -79,13 +81,14 @@ def objective_step_over_ce(name: str, rounds: int = 12) -> Figure:
     if Need.COSINE_HEAD in config.needed:
         student = plain.with_overrides(cosine_head=classifier_of(teacher, CLASSES).in_features)
     models = {"ce": network(plain), name: network(student)}
+    peers = tuple(Trained(network(student)) for _ in range(config.n_networks - 1))
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         banks = dict.fromkeys(("weak", "strong", *config.teacher_banks))
         cache = cache_of(Path(folder), data, teacher, VIEWS, features=kept_for(config), banks=tuple(banks))
         workbench = Workbench(data, VIEWS, view_seed=VIEW_SEED, device=CPU, cache=cache)
         courses = {
             "ce": lambda seed: Course(models["ce"], CeConfig(), recipe(), seed),
-            name: lambda seed: Course(models[name], config, recipe(), seed),
+            name: lambda seed: Course(models[name], config, recipe(), seed, peers=peers),
         }
         times_s = interleaved(workbench, courses, rounds)
     ce_s, own_s = (statistics.median(times_s[one]) for one in ("ce", name))

@@ -13,6 +13,7 @@ from tests.unit.trainables.cache.tiny_caches import TinyCache
 from tests.unit.trainables.objective_variants import (
     TAUGHT_BANKS,
     VARIANTS,
+    peers_for,
     student_for,
     taught_features,
     variants_teacher,
@@ -48,7 +49,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyCache:
 
 
 def course_of(objective: ObjectiveBase, training: TrainingConfig = CALM) -> Course:
-    return Course(student_for(objective), objective, training, 3)
+    return Course(student_for(objective), objective, training, 3, peers=peers_for(objective))
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)

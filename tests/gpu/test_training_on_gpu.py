@@ -14,7 +14,7 @@ from trainables.evaluation.profiling import device_name, profile_student
 from trainables.models.weights import load_weights
 from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.course import Course
-from trainables.training.ema import WeightAverage
+from trainables.training.learners.ema import WeightAverage
 from trainables.training.optimisers import build_optimizer
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("exact")]

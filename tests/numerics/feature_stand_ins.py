@@ -93,6 +93,7 @@ def setting_of(signals: Signals, *, n_samples: int = 64, epochs: int = 10) -> Se
         teacher_shapes=_shapes(teachers[0] if teachers else {}),
         classifier=classifier(n_classes),
         image_shape=IMAGE_SHAPE,
+        peer_shapes=tuple(_shapes(next(iter(peer.features.values()), {})) for peer in signals.peers),
     )
 
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from tests.numerics.feature_stand_ins import features_of, images_of, setting_of
 from trainables.config import OBJECTIVE_CONFIGS, ObjectiveBase
-from trainables.config.objective_base import ROTATED
+from trainables.config.objective_base import MIXED, ROTATED
 from trainables.objectives import build_objective
 from trainables.objectives.terms.divergences import confidence_B
-from trainables.signals import Losses, Objective, Signals, TeacherSignal
+from trainables.signals import Losses, Objective, Pairs, PeerSignal, Signals, TeacherSignal
 
 BANKS = ("weak", "strong", *ROTATED[1:])
 
@@ -26,7 +26,11 @@ def signals_of(
     *,
     featured: Mapping[str, Tensor] | None = None,
 ) -> Signals:
-    """All that an objective may ask for; the teacher's features are of `featured`, else of its logits."""
+    """All that an objective may ask for; the teacher's features are of `featured`, else of its logits.
+
+    A network that is trained beside the student has answers of its own. Images are mixed in pairs, each with
+    the one of the opposite place in the batch.
+    """
     teacher = {
         bank: TeacherSignal(value_BC, confidence_B(value_BC), features_of((featured or teachers)[bank]))
         for bank, value_BC in teachers.items()
@@ -34,6 +38,10 @@ def signals_of(
     dense = {
         bank: value_BC.detach()[:, :, None, None].expand(-1, -1, 2, 2) for bank, value_BC in students.items()
     }
+    rows = len(labels_B)
+    pairs = Pairs(torch.arange(rows).flip(0), torch.tensor(0.3))
+    students = {**students, MIXED: pairs.mixed(students["weak"])}
+    peers = {bank: value_BC.detach().roll(1, dims=-1) / 2 for bank, value_BC in students.items()}
     return Signals(
         dict(students),
         teacher,
@@ -42,8 +50,10 @@ def signals_of(
         rows_B=torch.arange(len(labels_B)),
         dense=dense,
         features={bank: features_of(value_BC) for bank, value_BC in students.items()},
-        images={bank: images_of(bank, len(labels_B)) for bank in students},
+        images={bank: images_of(bank, rows) for bank in students},
         epochs=10,
+        peers=(PeerSignal(peers, {bank: features_of(value_BC) for bank, value_BC in peers.items()}),),
+        pairs=pairs,
     )
 
 

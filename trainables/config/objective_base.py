@@ -21,6 +21,9 @@ EMBEDDING: Final = "embedding"
 ROTATED: Final = ("weak", "weak90", "weak180", "weak270")
 """The weak view and its quarter turns anticlockwise, in the order of the papers' rows of an image."""
 
+MIXED: Final = "mixed"
+"""What stands among the banks for mixtures of each image of a batch with another one of it."""
+
 OR: Final = "|"
 """Between names of features: the first of them that a network has is meant, and served under its own name."""
 
@@ -144,6 +147,9 @@ class ObjectiveBase(Config):
     preparation: ClassVar[Preparation | None] = None
     """What the teacher is prepared with, once for all trials, where an objective of the space asks for it."""
 
+    with_peers: ClassVar[bool] = False
+    """Whether other networks are trained together with the student: then `peers` says how many, or which."""
+
     one_pass: ClassVar[bool] = False
     """Whether the student sees the banks as one batch: its batch statistics are over all of them then."""
 
@@ -189,6 +195,17 @@ class ObjectiveBase(Config):
     def teacher_features(self) -> tuple[str, ...]:
         """The names of the teacher's features that this objective asks for, of each of `teacher_banks`."""
         return ()
+
+    @property
+    def n_networks(self) -> int:
+        """Networks that are trained together, the student included."""
+        return 1
+
+    @property
+    def pair_mixing(self) -> float | None:
+        """a of Beta(a, a), from which each batch draws one share by which its images are mixed in pairs; none
+        where they are not. Networks are then shown `mixed` beside the first bank."""
+        return None
 
     @property
     def uses_label(self) -> LabelUse:

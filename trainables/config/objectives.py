@@ -25,6 +25,7 @@ from trainables.config.logit_objectives import (
     DkdConfig,
     KdConfig,
 )
+from trainables.config.mutual.peers import DmlConfig, PeersTarget, PeersWeight
 from trainables.config.objective_base import Attack, Need, ObjectiveBase
 from trainables.config.representation.contrast import CrdConfig
 from trainables.config.representation.inputs import DeitConfig, DistillationForm, PixelConfig
@@ -83,7 +84,8 @@ ObjectiveConfig = Annotated[
     | DeitConfig
     | MlkdConfig
     | SskdConfig
-    | HsakdConfig,
+    | HsakdConfig
+    | DmlConfig,
     Field(discriminator="name"),
 ]
 
@@ -121,6 +123,7 @@ OBJECTIVE_CONFIGS: Final[Mapping[str, type[ObjectiveBase]]] = MappingProxyType(
         "mlkd": MlkdConfig,
         "sskd": SskdConfig,
         "hsakd": HsakdConfig,
+        "dml": DmlConfig,
     }
 )
 
@@ -148,6 +151,7 @@ __all__ = [
     "DistConfig",
     "DistillationForm",
     "DkdConfig",
+    "DmlConfig",
     "FitnetConfig",
     "Gate",
     "Growth",
@@ -162,6 +166,8 @@ __all__ = [
     "Need",
     "ObjectiveBase",
     "ObjectiveConfig",
+    "PeersTarget",
+    "PeersWeight",
     "PixelConfig",
     "PktConfig",
     "PskdConfig",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trainables.config.base import Config
 from trainables.config.data import DataConfig
@@ -100,6 +101,11 @@ class TrialSpec(Config):
     training: TrainingConfig
     seed: int = Field(ge=0, description="of weights and batch order; finalists and control share theirs")
     fork: Fork | None = Field(None, description="goes on from another trial instead of from fresh weights")
+    peers: tuple[ModelConfig, ...] = Field(
+        (),
+        description="networks that are trained together with the student",
+        exclude_if=lambda peers: not peers,
+    )
     keep_states: bool = Field(False, description="keep each state that is saved, for trials that fork off")
     rank_by: RankBy = Field(
         RankBy.ACCURACY,
@@ -107,3 +113,13 @@ class TrialSpec(Config):
         # Left out where it is accuracy, so that trials keep the digests that they had.
         exclude_if=lambda figure: figure is RankBy.ACCURACY,
     )
+
+    @model_validator(mode="after")
+    def _peers_suit_the_objective(self) -> Self:
+        if self.objective.with_peers != bool(self.peers):
+            raise ValueError(
+                f"objective {self.objective.name} trains "
+                f"{'several networks' if self.objective.with_peers else 'one network'}, and the trial has "
+                f"{len(self.peers)} beside the student"
+            )
+        return self

@@ -24,6 +24,7 @@ from trainables.objectives.dkd import DkdObjective
 from trainables.objectives.kd import KdObjective
 from trainables.objectives.ls import LsObjective
 from trainables.objectives.mlld import MlldObjective
+from trainables.objectives.mutual.dml import DmlObjective
 from trainables.objectives.pskd import PskdObjective
 from trainables.objectives.representation.at import AtObjective
 from trainables.objectives.representation.crd import CrdObjective
@@ -84,6 +85,7 @@ OBJECTIVES: Final[Mapping[str, type[Objective[Any]]]] = MappingProxyType(
         "mlkd": MlkdObjective,
         "sskd": SskdObjective,
         "hsakd": HsakdObjective,
+        "dml": DmlObjective,
     }
 )
 
@@ -127,6 +129,7 @@ __all__ = [
     "DeitObjective",
     "DistObjective",
     "DkdObjective",
+    "DmlObjective",
     "FitnetObjective",
     "HsakdObjective",
     "KdObjective",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from trainables.config import (
     DataConfig,
     ModelConfig,
     OnlineSpec,
+    TrainingPrecision,
     TrialSpec,
     WorkbenchSpec,
     digest_of,
@@ -31,7 +31,7 @@ from trainables.teacher.cache_request import stated_features
 from trainables.teacher.live import LiveTeacher
 from trainables.teacher.loading import online_teacher
 from trainables.teacher.online import OnlineTeacher
-from trainables.training.course import Course
+from trainables.training.course import Course, Trained
 from trainables.training.loaded.teacher_answers import CacheBesideTeacher, Source
 from trainables.training.step_inputs import student_tap
 from trainables.training.workbench import Workbench, render_budget
@@ -86,25 +86,55 @@ class WarmState:
         if spec.start is not None:
             start_from(model, spec.start, classes=data.classes)
         chosen = self._measured.precision(model, trial, data, spec.code)
-        course = Course(
-            model,
+        student = self._trained(model, chosen.precision, trial, data)
+        return Course(
+            student.model,
             trial.objective,
             trial.training,
             trial.seed,
-            chosen.precision,
+            student.precision,
+            forward=student.forward,
+            tap=student.tap,
             precision_by=chosen.by,
             rank_by=trial.rank_by,
-            stated=trial.student.features,
+            stated=student.stated,
+            peers=tuple(self._peer(trial, spec, number) for number in range(1, len(trial.peers) + 1)),
+            fresh=functools.partial(self._fresh, trial, spec),
         )
+
+    def _peer(self, trial: TrialSpec, spec: WorkbenchSpec, number: int) -> Trained:
+        """A network that is trained beside the student: with random weights of its own, whatever he has."""
+        data, config = self.data(spec.data), trial.peers[number - 1]
+        own = trial.model_copy(update={"student": config})
+        model = self.build(config, spec, seed=derive_seed(trial.seed, "peer", number))
+        chosen = self._measured.precision(model, own, data, spec.code)
+        return self._trained(model, chosen.precision, own, data, number)
+
+    def _fresh(self, trial: TrialSpec, spec: WorkbenchSpec, purpose: str, number: int) -> nn.Module:
+        """A network of the shape of the student (0), or of a peer, with weights that hang on the purpose."""
+        config = (trial.student, *trial.peers)[number]
+        return self.build(config, spec, seed=derive_seed(trial.seed, purpose, number))
+
+    def _trained(
+        self,
+        model: nn.Module,
+        precision: TrainingPrecision,
+        trial: TrialSpec,
+        data: TrainingData,
+        number: int = 0,
+    ) -> Trained:
+        """A network of a course, compiled where the recipe says so; `trial` has its shape as the student."""
+        stated = trial.student.features
         if not trial.training.compile:
-            return course
+            return Trained(model, precision, stated=stated)
         names = "".join(f"/{name}" for name in trial.objective.student_features)
-        student = self._students.take(
-            f"{chosen.precision}/{shape_digest(trial, data)}{names}",
+        place = f"/peer {number}" if number else ""  # networks of one shape that learn together are several
+        compiled = self._students.take(
+            f"{precision}/{shape_digest(trial, data)}{names}{place}",
             model.to(self._device),
-            lambda network: student_tap(trial.objective, network, data, self._device, course.stated),
+            lambda network: student_tap(trial.objective, network, data, self._device, stated),
         )
-        return replace(course, model=student.model, forward=student.forward, tap=student.tap)
+        return Trained(compiled.model, precision, compiled.forward, compiled.tap, stated)
 
     def costs(self, student: ModelConfig, spec: WorkbenchSpec, wanted: Sequence[Cost]) -> dict[str, float]:
         """What a search weighs against this student's accuracy, under the names of metrics.

@@ -38,6 +38,8 @@ class TrainingState:
     """The running mean of the weights; empty where the recipe has none."""
     average_steps: int = 0
     """Steps that the mean has taken in."""
+    peers: list[dict[str, Any]] = field(default_factory=list)
+    """Of each network that is trained beside the student, the parts of `Learner.state`."""
 
 
 class CheckpointFolder:
@@ -127,7 +129,11 @@ def _read(path: Path) -> tuple[str, TrainingState] | None:
         document = torch.load(path, map_location="cpu", weights_only=True)
         if document["version"] != STATE_VERSION:
             return None
-        state = TrainingState(**{field.name: document[field.name] for field in fields(TrainingState)})
+        # What an earlier release did not know of has its default.
+        known = {
+            field.name: document[field.name] for field in fields(TrainingState) if field.name in document
+        }
+        state = TrainingState(**known)
         return str(document["spec"]), state
     except Exception as error:  # torch raises many kinds for a damaged file, with long advice
         raise CheckpointError(

@@ -8,32 +8,25 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from trainables.config import TrainingConfig, TrainingPrecision
+from trainables.config import TrainingConfig
 from trainables.config.metrics import improves
 from trainables.errors import CheckpointError, TrialFailed
-from trainables.models.features import FeatureTap, Tapped
 from trainables.objectives import build_objective
 from trainables.seeds import derive_seed
 from trainables.signals import Losses
-from trainables.tensors import memory_format
 from trainables.training.batches import epoch_batches, hears_unlabelled, shared
 from trainables.training.checkpoints import CheckpointFolder, TrainingState
 from trainables.training.course import Course, TrainingResult
-from trainables.training.ema import WeightAverage
-from trainables.training.fine_tuning import hold_frozen
+from trainables.training.learners.learner import STATE, Learner
+from trainables.training.learners.peers import peers_of, restore_peers
 from trainables.training.objective_state import SharedTables, restore_state
-from trainables.training.optimisers import (
-    build_optimizer,
-    clip_gradients,
-    learning_rate,
-    restore_optimizer,
-    set_learning_rate,
-)
-from trainables.training.ranks import Forward, Share, Team, any_rank, average_gradients, settle
+from trainables.training.optimisers import learning_rate
+from trainables.training.precision import autocast
+from trainables.training.ranks import Share, Team, any_rank, average_gradients
 from trainables.training.running_means import RunningMeans, scaled
-from trainables.training.step_inputs import StepInputs, needs_plain_forward, student_tap
+from trainables.training.step_inputs import StepInputs
 from trainables.training.workbench import Workbench
 
 OnEpoch = Callable[[int, dict[str, float]], None]
@@ -94,62 +87,53 @@ class _Run:
         self.course = course
         self.workbench = workbench
         self.team = team = course.team
-        self.layout = memory_format(course.model)
-        self.model = course.model.to(workbench.device, memory_format=self.layout)  # type: ignore[call-overload]
-        # Before copies of it are made and ranks share it: both look at what is to be trained.
-        self.tuning = hold_frozen(self.model, course.training, len(workbench.data.classes))
-        decay = course.training.ema
-        self.average = WeightAverage(self.model, decay) if decay else None
-        tap, forward = self._tapped()
-        self.forward = team.wrap(self.model, forward)
-        epochs, ls = course.training.epochs, course.training.label_smoothing
+        training, epochs = course.training, course.training.epochs
+        self.student = Learner(course.student, course.objective, training, workbench, team)
+        self.peers = peers_of(course, workbench)
+        self.learners = [self.student, *self.peers]
         self.inputs = StepInputs(
-            course.objective, workbench, self.model, tap=tap, label_smoothing=ls, epochs=epochs
+            course.objective,
+            workbench,
+            self.student.model,
+            tap=self.student.tap,
+            label_smoothing=training.label_smoothing,
+            epochs=epochs,
         )
-        self.precision = course.resolved_precision()
         with torch.random.fork_rng(devices=[]):  # auxiliary modules begin alike on all ranks
             torch.manual_seed(derive_seed(course.seed, "objective"))
-            built = build_objective(course.objective, self.inputs.setting(epochs))
+            setting = self.inputs.setting(
+                epochs,
+                peer_shapes=[peer.tap.shapes if peer.tap else {} for peer in self.peers],
+                computing=lambda: autocast(self.student.precision, workbench.device),
+            )
+            built = build_objective(course.objective, setting)
         self.objective = built.to(workbench.device)
         self.tables = SharedTables(self.objective, team)
-        self.optimizer = build_optimizer(self.tuning.groups(self.model, self.objective), course.training)
+        self.student.optimise(self.objective)
+        for peer in self.peers:
+            peer.optimise(nn.Module())
         self.epoch = 0
         self.best_epoch = 0
         self.best: dict[str, float] = {}
         self.best_model: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
 
-    def _tapped(self) -> tuple[FeatureTap | None, Forward]:
-        """What reads features off the student, and its forward pass in training, which gives them too."""
-        course, bench = self.course, self.workbench
-        forward = None if needs_plain_forward(course.objective) else course.forward
-        if forward is not None:
-            return course.tap, forward
-        tap = student_tap(course.objective, self.model, bench.data, bench.device, course.stated)
-        return tap, self.model if tap is None else Tapped(self.model, tap)
-
     def state(self) -> TrainingState:
         return TrainingState(
             epoch=self.epoch,
-            model=self.model.state_dict(),
-            optimizer=self.optimizer.state_dict(),
             best_epoch=self.best_epoch,
             best_metrics=self.best,
             best_model=self.best_model,
             history=self.history,
-            precision=self.precision.value,
             objective=self.objective.state_dict(),
-            average=self.average.state() if self.average else {},
-            average_steps=self.average.steps if self.average else 0,
+            peers=[peer.state() for peer in self.peers],
+            **self.student.state(),
         )
 
     def restore(self, state: TrainingState) -> None:
-        self.model.load_state_dict(state.model)
-        if self.average is not None:  # a trial may fork off from one that kept no mean
-            self.average.restore(state.average or state.model, state.average_steps)
+        restore_peers(self.peers, state.peers)
+        self.student.restore({name: getattr(state, name) for name in STATE})
         restore_state(self.objective, state.objective)
-        restore_optimizer(self.optimizer, state.optimizer)
-        self.precision = TrainingPrecision(state.precision)
         self.epoch, self.history = state.epoch, state.history
         self.best_epoch, self.best, self.best_model = state.best_epoch, state.best_metrics, state.best_model
 
@@ -168,7 +152,8 @@ class _Run:
         )
         shares = [shared(self.team, batch, n_train=self.workbench.n_train) for batch in batches]
         means = RunningMeans()
-        self.tuning.train(self.model)
+        for learner in self.learners:
+            learner.train()
         self.tables.begin()
         for step, share in enumerate(shares):
             if any_rank(self.team, should_stop()):
@@ -176,8 +161,7 @@ class _Run:
             for following in shares[step + 1 : step + 2]:
                 self.workbench.expect(self.course.objective.banks, epoch, following.rows_B)
             progress = epoch - 1 + step / len(batches)
-            set_learning_rate(self.optimizer, learning_rate(self.course.training, progress))
-            means.add(self._step(epoch, share), share.part)
+            means.add(self._step(epoch, share, learning_rate(self.course.training, progress)), share.part)
         metrics = means.result(self.team)
         _refuse_non_finite(metrics, epoch)
         metrics["train/images_per_s"] = sum(len(batch.rows_B) for batch in batches) / (
@@ -200,36 +184,36 @@ class _Run:
 
     def _settle(self) -> None:
         """Make common to the ranks what each of them has kept of its own shares."""
-        settle(self.model, self.team)
+        for learner in self.learners:
+            learner.settle()
         self.tables.settle()
-        if self.average is not None:
-            settle(self.average.model, self.team)
 
-    def _step(self, epoch: int, share: Share) -> Losses:
+    def _step(self, epoch: int, share: Share, rate: float) -> Losses:
         signals = self.inputs.signals(
-            self.forward, epoch, share, precision=self.precision, layout=self.layout
+            self.student.asked, epoch, share, peers=[peer.asked for peer in self.peers]
         )
         losses = self.objective(signals)
-        self.optimizer.zero_grad(set_to_none=True)
+        for learner in self.learners:
+            learner.begin(rate)
         # Ranks' gradients are averaged, so each weighs as many ranks as its share of the batch is worth.
         scaled(losses.total, share.part * self.team.size).backward()  # type: ignore[no-untyped-call]
         average_gradients(self.objective, self.team)
-        if self.course.training.clip_norm is not None:
-            norm = clip_gradients(self.optimizer, self.course.training.clip_norm)
-            losses = replace(losses, gauges={**losses.gauges, "gradient_norm": norm})
-        self.optimizer.step()
-        if self.average is not None:
-            self.average.update(self.model)
+        norms = [learner.step() for learner in self.learners]
+        if norms[0] is not None:
+            losses = replace(losses, gauges={**losses.gauges, "gradient_norm": norms[0]})
         return losses
 
     def _select(self, epoch: int, metrics: dict[str, float]) -> None:
-        model = self.average.model if self.average else self.model
+        model = self.student.judged
         split, size = self.workbench.data.selection, self.course.training.eval_batch_size
         rank_by, stated = self.course.rank_by, self.course.stated
         figures = self.workbench.evaluate(model, split, batch_size=size)
         figures |= self.workbench.features_worth(model, rank_by, split, batch_size=size, stated=stated)
         metrics.update({f"selection/{name}": value for name, value in figures.items()})
         metrics.update(self.inputs.robustness(model, batch_size=size))
+        if self.peers:
+            together = self.workbench.evaluate_together([model, *(p.judged for p in self.peers)], split, size)
+            metrics.update({f"selection/{name}": value for name, value in together.items()})
         is_better = improves(metrics.get(rank_by.metric), self.best.get(rank_by.metric))
         if is_better or self.course.keeps_last:
             self.best_epoch, self.best = epoch, dict(metrics)

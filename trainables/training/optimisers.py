@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config import OptimizerName, ScheduleName, TrainingConfig
-from trainables.training.fine_tuning import LR_FACTOR
+from trainables.training.learners.fine_tuning import LR_FACTOR
 
 FUSED_DEVICES: Final = frozenset({"cpu", "cuda"})
 

@@ -4,14 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from trainables.config import OBJECTIVE_CONFIGS, Need, ObjectiveBase, TrainingPrecision
-from trainables.config.objective_base import EMBEDDING
+from trainables.config.objective_base import EMBEDDING, MIXED
 from trainables.data import TrainingData
 from trainables.errors import TrialFailed
 from trainables.evaluation.attacks import Attacker, accuracy_under_attack, attack_target
@@ -19,37 +19,22 @@ from trainables.models.embedding import cosine_head_of
 from trainables.models.features import FeatureTap
 from trainables.models.features.feature_map_logits import DenseLogits
 from trainables.models.modes import evaluating
-from trainables.signals import Labelling, Mixing, Setting, Signals, TeacherSignal
-from trainables.tensors import at_least_fp32, to_device
+from trainables.signals import (
+    Labelling,
+    LaterStages,
+    Mixing,
+    Pairs,
+    PeerSignal,
+    Setting,
+    Signals,
+    TeacherSignal,
+)
+from trainables.tensors import to_device
 from trainables.training.batches import hears_unlabelled
+from trainables.training.learners.answers import Answer, Asked
 from trainables.training.precision import autocast
-from trainables.training.ranks import Forward, Share
+from trainables.training.ranks import Share
 from trainables.training.workbench import Workbench
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """What the student says of a view."""
-
-    logits_BC: Tensor
-    dense_BCHW: Tensor | None = None
-    features: Mapping[str, Tensor] = field(default_factory=dict)
-
-    def pieces(self, count: int) -> list[_Answer]:
-        """So many of equal size, in the order of the rows; all in fp32, whatever the network computed in."""
-        logits = _cut(at_least_fp32(self.logits_BC), count)
-        dense = [None] * count if self.dense_BCHW is None else _cut(self.dense_BCHW, count)
-        features = {name: _cut(at_least_fp32(feature), count) for name, feature in self.features.items()}
-        return [
-            _Answer(logits[n], dense[n], {name: cut[n] for name, cut in features.items()})
-            for n in range(count)
-        ]
-
-
-def _cut(rows: Tensor, count: int) -> Sequence[Tensor]:
-    # Not slices: the gradient of each would be a tensor of zeros in another memory layout than the map's,
-    # and what precedes the map in the network would take twenty times as long with it.
-    return [rows] if count == 1 else torch.split(rows, len(rows) // count)
 
 
 def needs_plain_forward(config: ObjectiveBase) -> bool:
@@ -140,8 +125,15 @@ class StepInputs:
             cosine_head_of(model)
         self._tap = tap
 
-    def setting(self, epochs: int) -> Setting:
-        """What the objective is made for, in a course of so many epochs.
+    def setting(
+        self,
+        epochs: int,
+        *,
+        peer_shapes: Sequence[Mapping[str, tuple[int, ...]]] = (),
+        later_stages: LaterStages | None = None,
+        computing: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> Setting:
+        """What the objective is made for, in a course of so many epochs; what is not given here, see there.
 
         Raises:
             TrialFailed: the teacher cannot give what the objective needs.
@@ -160,34 +152,31 @@ class StepInputs:
             teacher_shapes=workbench.said.shapes(config.teacher_banks[0], heard) if heard else {},
             classifier=workbench.said.classifier() if Need.TEACHER_CLASSIFIER in self._needed else None,
             image_shape=workbench.input_shape,
+            peer_shapes=tuple(peer_shapes),
+            later_stages=later_stages,
+            computing=computing,
         )
 
-    def signals(
-        self,
-        forward: Forward,
-        epoch: int,
-        share: Share,
-        *,
-        precision: TrainingPrecision,
-        layout: torch.memory_format,
-    ) -> Signals:
-        """The signals of a share of a batch in an epoch; gradient flows through the student's alone."""
+    def signals(self, student: Asked, epoch: int, share: Share, *, peers: Sequence[Asked] = ()) -> Signals:
+        """The signals of a share of a batch in an epoch; gradient flows through student and peers alone."""
         config, workbench, rows_B = self._config, self._workbench, share.rows_B
         labels_B = workbench.labels(rows_B)
         # One forward pass a bank: batch statistics are per view, as in the released CRLD.
         shown = {bank: workbench.images(bank, epoch, rows_B) for bank in config.banks}
-        images = {bank: one.contiguous(memory_format=layout) for bank, one in shown.items()}
+        images = {bank: one.contiguous(memory_format=student.layout) for bank, one in shown.items()}
         heard = config.teacher_banks if self._hears_of_views() else ()
         teacher = {bank: self._teacher(bank, epoch, rows_B, shown.get(bank)) for bank in heard}
         if self._attacker is not None:
             images = {
-                bank: self._attacked(self._attacker, one, labels_B, teacher.get(bank), precision)
+                bank: self._attacked(self._attacker, one, labels_B, teacher.get(bank), student.precision)
                 for bank, one in images.items()
             }
         if self._asks_live:  # outside autocast: the teacher's precision is its own
             teacher = self._about(images, rows_B)
-        with autocast(precision, workbench.device):
-            answers = self._answers(forward, images)
+        pairs = self._pairs(len(rows_B))
+        if pairs is not None:
+            images[MIXED] = pairs.mixed(images[config.banks[0]])
+        answers = student.about(images, one_pass=config.one_pass, dense=self._dense)
         return Signals(
             student={bank: answer.logits_BC for bank, answer in answers.items()},
             teacher=teacher,
@@ -201,6 +190,8 @@ class StepInputs:
             label_smoothing=self._label_smoothing,
             epochs=self._epochs,
             labelling=share.labelling,
+            peers=tuple(_peer_signal(peer.about(images, one_pass=config.one_pass)) for peer in peers),
+            pairs=pairs,
         )
 
     def robustness(self, model: nn.Module, *, batch_size: int) -> dict[str, float]:
@@ -269,22 +260,23 @@ class StepInputs:
             bank: said.about(images[bank], rows_B, config.teacher_features) for bank in config.teacher_banks
         }
 
-    def _answers(self, forward: Forward, images: Mapping[str, Tensor]) -> dict[str, _Answer]:
-        """By bank: one forward pass each, or one of all together where the objective says so."""
-        if not self._config.one_pass:
-            return {bank: self._answer(forward, one).pieces(1)[0] for bank, one in images.items()}
-        together = self._answer(forward, torch.cat(list(images.values())))
-        return dict(zip(images, together.pieces(len(images)), strict=True))
-
-    def _answer(self, forward: Forward, images_BCHW: Tensor) -> _Answer:
-        if self._tap is not None:
-            logits_BC, features = forward(images_BCHW)
-            return _Answer(logits_BC, features=features)
-        if self._dense is not None:
-            logits_BC, dense_BCHW = self._dense.during(lambda: forward(images_BCHW))
-            return _Answer(logits_BC, dense_BCHW=dense_BCHW)
-        return _Answer(forward(images_BCHW))
+    def _pairs(self, count: int) -> Pairs | None:
+        """Of a batch of so many, where the objective mixes each image with another one of its batch."""
+        concentration = self._config.pair_mixing
+        if concentration is None:
+            return None
+        # From the generator that each epoch begins anew: a course that goes on mixes as one in one piece.
+        share = torch.distributions.Beta(concentration, concentration).sample()
+        device = self._workbench.device
+        return Pairs(to_device(torch.randperm(count), device), to_device(share, device))
 
     def _teacher(self, bank: str, epoch: int, rows_B: Tensor, images_BCHW: Tensor | None) -> TeacherSignal:
         signal = self._workbench.teacher(bank, epoch, rows_B, self._config.teacher_features, images_BCHW)
         return signal.unshifted() if Need.UNSHIFTED in self._needed else signal
+
+
+def _peer_signal(answers: Mapping[str, Answer]) -> PeerSignal:
+    return PeerSignal(
+        {bank: answer.logits_BC for bank, answer in answers.items()},
+        {bank: answer.features for bank, answer in answers.items()},
+    )

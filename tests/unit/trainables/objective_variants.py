@@ -23,6 +23,7 @@ from trainables.config.representation.inputs import DISTILLATION_LOGITS
 from trainables.models import build_model
 from trainables.models.cosine import with_cosine_head
 from trainables.teacher.prepared import extended
+from trainables.training.course import Trained
 
 TEACHER_WIDTH = 32
 """Numbers in the embedding of `variants_teacher`."""
@@ -106,3 +107,21 @@ def student_for(objective: ObjectiveBase) -> nn.Module:
     if set(objective.student_features) - {EMBEDDING}:
         return staged_network()
     return averaging_student()
+
+
+def peers_for(objective: ObjectiveBase) -> tuple[Trained, ...]:
+    """Networks beside the student of `student_for`, of its shape and with weights of their own."""
+    return tuple(
+        Trained(reseeded(student_for(objective), number)) for number in range(1, objective.n_networks)
+    )
+
+
+def reseeded(network: nn.Module, seed: int) -> nn.Module:
+    """A network with other random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for part in network.modules():
+            reset = getattr(part, "reset_parameters", None)
+            if callable(reset):
+                reset()
+    return network

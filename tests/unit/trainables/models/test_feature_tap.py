@@ -19,7 +19,7 @@ from tests.unit.trainables.models.tapped_networks import (
 from trainables.errors import TrialFailed
 from trainables.models.features import Tapped, untapped
 from trainables.models.foreign.copies import copied
-from trainables.training.ema import WeightAverage
+from trainables.training.learners.ema import WeightAverage
 
 NAMES = ("stem", "stage1", "stage2.pre", "last", "embedding", "first_conv", "energy.stage2")
 

@@ -36,6 +36,7 @@ from trainables.signals import Signals
 from trainables.teacher.live import LiveTeacher
 from trainables.teacher.online import OnlineTeacher
 from trainables.training.course import Course
+from trainables.training.learners.answers import Asked
 from trainables.training.loop import train
 from trainables.training.ranks import Share
 from trainables.training.step_inputs import StepInputs
@@ -80,7 +81,7 @@ def served(
     """The signals of a step in training mode, with random starts and dropout of a fixed seed."""
     serving = StepInputs(config, workbench, model.train())
     torch.manual_seed(SEED)
-    return serving.signals(model, 2, Share(ROWS_B, 1.0), precision=precision, layout=torch.contiguous_format)
+    return serving.signals(Asked(model, torch.contiguous_format, precision), 2, Share(ROWS_B, 1.0))
 
 
 def said(teacher: nn.Module, images: Tensor) -> Tensor:

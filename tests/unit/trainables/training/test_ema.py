@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from trainables.training.ema import WeightAverage
+from trainables.training.learners.ema import WeightAverage
 
 
 class Counted(nn.Module):

@@ -30,7 +30,7 @@ from trainables.slots.agreed_measurements import shape_digest
 from trainables.slots.compiled_students import CompiledStudents
 from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.course import Course
-from trainables.training.fine_tuning import fine_tuning, hold_frozen
+from trainables.training.learners.fine_tuning import fine_tuning, hold_frozen
 from trainables.training.loop import train
 from trainables.training.optimisers import build_optimizer, set_learning_rate
 from trainables.training.ranks import DdpTeam

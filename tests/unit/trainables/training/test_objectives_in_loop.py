@@ -20,6 +20,7 @@ from tests.unit.trainables.objective_variants import (
     TAUGHT_BANKS,
     VARIANTS,
     averaging_student,
+    peers_for,
     student_for,
     taught_features,
     variants_teacher,
@@ -52,7 +53,7 @@ from trainables.objectives import OBJECTIVES, build_objective
 from trainables.signals import Setting
 from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.course import Course
-from trainables.training.fine_tuning import FineTuning
+from trainables.training.learners.fine_tuning import FineTuning
 from trainables.training.loop import train
 from trainables.training.objective_state import restore_state
 from trainables.training.ranks import SOLO, Solo, average_gradients
@@ -78,7 +79,8 @@ def workbench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
 
 
 def course_of(objective: ObjectiveBase, **changes: Any) -> Course:
-    return replace(small_course(SHORT, objective=objective), model=student_for(objective), **changes)
+    networks = {"model": student_for(objective), "peers": peers_for(objective)}
+    return replace(small_course(SHORT, objective=objective), **{**networks, **changes})
 
 
 @pytest.mark.parametrize("objective", VARIANTS.values(), ids=VARIANTS)

@@ -29,6 +29,7 @@ from trainables.models.features.feature_map_logits import DenseLogits
 from trainables.models.modes import evaluating
 from trainables.signals import Signals
 from trainables.teacher.online import OnlineTeacher
+from trainables.training.learners.answers import Asked
 from trainables.training.loaded.teacher_answers import CacheBesideTeacher
 from trainables.training.ranks import Share
 from trainables.training.step_inputs import StepInputs, student_tap
@@ -74,9 +75,8 @@ def served(config: ObjectiveBase, workbench: Workbench, model: nn.Module) -> Sig
     inputs = StepInputs(config, workbench, model, tap=tap)
     rows_B = torch.tensor([5, 0, 17, 40])
     forward = model if tap is None else Tapped(model, tap)
-    return inputs.signals(
-        forward, 2, Share(rows_B, 1.0), precision=TrainingPrecision.FP32, layout=torch.contiguous_format
-    )
+    asked = Asked(forward, torch.contiguous_format, TrainingPrecision.FP32, tap)
+    return inputs.signals(asked, 2, Share(rows_B, 1.0))
 
 
 CONVOLUTIONAL: dict[str, dict[str, Any]] = {

@@ -16,6 +16,7 @@ from tests.unit.trainables.data.image_folders import config_of, picture, write_f
 from tests.unit.trainables.objective_variants import (
     TAUGHT_BANKS,
     VARIANTS,
+    peers_for,
     student_for,
     taught_features,
     variants_teacher,
@@ -58,6 +59,7 @@ from trainables.teacher.online import OnlineTeacher
 from trainables.training.batches import Batch, shared
 from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.course import Course
+from trainables.training.learners.answers import Asked
 from trainables.training.loop import train
 from trainables.training.ranks import SOLO
 from trainables.training.step_inputs import StepInputs
@@ -109,7 +111,7 @@ def bench(tiny: TinyCache, **options: Any) -> Workbench:
 def trained(
     workbench: Workbench, objective: ObjectiveBase, **options: Any
 ) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
-    course = Course(student_for(objective), objective, BRIEF, 3)
+    course = Course(student_for(objective), objective, BRIEF, 3, peers=peers_for(objective))
     told: list[dict[str, float]] = []
     train(course, workbench, on_epoch=lambda _, metrics: told.append(untimed(metrics)), **options)
     return weights_of(course.model), told
@@ -151,9 +153,7 @@ def test_the_loss_is_labels_of_the_labelled_and_the_teacher_of_all(cached: TinyC
     inputs = StepInputs(KdConfig(), workbench, student)
     share = shared(SOLO, Batch(rows, 3), n_train=N_TRAIN)
     torch.manual_seed(0)
-    signals = inputs.signals(
-        student, 2, share, precision=TrainingPrecision.FP32, layout=torch.contiguous_format
-    )
+    signals = inputs.signals(Asked(student, torch.contiguous_format, TrainingPrecision.FP32), 2, share)
     losses = build_objective(KdConfig())(signals)
     ordered = torch.tensor([3, 17, 19, 30, 24, 35])
     torch.manual_seed(0)
@@ -212,9 +212,7 @@ def test_mixed_recipes_mix_each_kind_with_its_own(tmp_path: Path) -> None:
     student = small_student()
     inputs = StepInputs(KdConfig(), workbench, student)
     share = shared(SOLO, Batch(torch.tensor([30, 3, 24, 17]), 2), n_train=N_TRAIN)
-    signals = inputs.signals(
-        student, 1, share, precision=TrainingPrecision.FP32, layout=torch.contiguous_format
-    )
+    signals = inputs.signals(Asked(student, torch.contiguous_format, TrainingPrecision.FP32), 1, share)
     mixing = signals.mixed["weak"]
     assert mixing.labels_BK.shape == (2, 2)
     assert (mixing.labels_BK >= 0).all()
@@ -241,9 +239,7 @@ def test_the_teachers_class_is_no_label_of_the_cross_entropy(cached: TinyCache) 
     workbench, student = bench(cached, data=beside(top_class_as_target=True)), small_student()
     inputs = StepInputs(DkdConfig(), workbench, student)
     share = shared(SOLO, Batch(torch.tensor([30, 31, 3, 4]), 2), n_train=N_TRAIN)
-    signals = inputs.signals(
-        student, 1, share, precision=TrainingPrecision.FP32, layout=torch.contiguous_format
-    )
+    signals = inputs.signals(Asked(student, torch.contiguous_format, TrainingPrecision.FP32), 1, share)
     labels = workbench.data.train.labels
     top_class = workbench.teacher("weak", 1, share.rows_B).logits_BC.argmax(dim=1)
     assert signals.labels_B.tolist() == [*labels[[3, 4]].tolist(), *top_class[2:].tolist()]
