@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainables.config.objective_base import ROTATED
 from trainables.signals import Setting, Signals, TeacherClassifier
@@ -93,8 +93,26 @@ def setting_of(signals: Signals, *, n_samples: int = 64, epochs: int = 10) -> Se
         teacher_shapes=_shapes(teachers[0] if teachers else {}),
         classifier=classifier(n_classes),
         image_shape=IMAGE_SHAPE,
+        later_stages=lambda *_: LaterStagesStandIn(n_classes),
         peer_shapes=tuple(_shapes(next(iter(peer.features.values()), {})) for peer in signals.peers),
     )
+
+
+class LaterStagesStandIn(nn.Module):
+    """Logits, and a last map of the last stage's shape, of the mean over places of a map that it is given."""
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.n_classes = n_classes
+
+    def forward(self, map_BCHW: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """As the later stages of a network: logits and features by name."""
+        pooled_BD = self.scale * map_BCHW.mean(dim=(2, 3))
+        told = classifier(self.n_classes).weight_CD.to(pooled_BD)
+        side = SIDES["stage4"]
+        last = pooled_BD[:, :, None, None].expand(-1, -1, side, side)
+        return pooled_BD @ told.T, {"last": last, "embedding": pooled_BD}
 
 
 def _shapes(features: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

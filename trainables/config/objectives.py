@@ -25,6 +25,8 @@ from trainables.config.logit_objectives import (
     DkdConfig,
     KdConfig,
 )
+from trainables.config.mutual.fusion import MfefConfig
+from trainables.config.mutual.mixing import MixskdConfig, MixskdMode
 from trainables.config.mutual.peers import DmlConfig, PeersTarget, PeersWeight
 from trainables.config.objective_base import Attack, Need, ObjectiveBase
 from trainables.config.representation.contrast import CrdConfig
@@ -85,7 +87,9 @@ ObjectiveConfig = Annotated[
     | MlkdConfig
     | SskdConfig
     | HsakdConfig
-    | DmlConfig,
+    | DmlConfig
+    | MfefConfig
+    | MixskdConfig,
     Field(discriminator="name"),
 ]
 
@@ -124,6 +128,8 @@ OBJECTIVE_CONFIGS: Final[Mapping[str, type[ObjectiveBase]]] = MappingProxyType(
         "sskd": SskdConfig,
         "hsakd": HsakdConfig,
         "dml": DmlConfig,
+        "mfef": MfefConfig,
+        "mixskd": MixskdConfig,
     }
 )
 
@@ -159,6 +165,9 @@ __all__ = [
     "ImageRow",
     "KdConfig",
     "LsConfig",
+    "MfefConfig",
+    "MixskdConfig",
+    "MixskdMode",
     "MlkdConfig",
     "MlldConfig",
     "MlldMask",

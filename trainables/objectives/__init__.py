@@ -25,6 +25,8 @@ from trainables.objectives.kd import KdObjective
 from trainables.objectives.ls import LsObjective
 from trainables.objectives.mlld import MlldObjective
 from trainables.objectives.mutual.dml import DmlObjective
+from trainables.objectives.mutual.mfef import MfefObjective
+from trainables.objectives.mutual.mixskd import MixskdObjective
 from trainables.objectives.pskd import PskdObjective
 from trainables.objectives.representation.at import AtObjective
 from trainables.objectives.representation.crd import CrdObjective
@@ -86,6 +88,8 @@ OBJECTIVES: Final[Mapping[str, type[Objective[Any]]]] = MappingProxyType(
         "sskd": SskdObjective,
         "hsakd": HsakdObjective,
         "dml": DmlObjective,
+        "mfef": MfefObjective,
+        "mixskd": MixskdObjective,
     }
 )
 
@@ -134,6 +138,8 @@ __all__ = [
     "HsakdObjective",
     "KdObjective",
     "LsObjective",
+    "MfefObjective",
+    "MixskdObjective",
     "MlkdObjective",
     "MlldObjective",
     "PixelObjective",

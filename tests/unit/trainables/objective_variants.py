@@ -18,7 +18,16 @@ from trainables.config import (
     ObjectiveBase,
 )
 from trainables.config.objective_base import EMBEDDING, ROTATED, Preparation
-from trainables.config.objectives import AtConfig, CtkdConfig, DeitConfig, FitnetConfig, SpConfig, TatConfig
+from trainables.config.objectives import (
+    AtConfig,
+    CtkdConfig,
+    DeitConfig,
+    DmlConfig,
+    FitnetConfig,
+    MixskdConfig,
+    SpConfig,
+    TatConfig,
+)
 from trainables.config.representation.inputs import DISTILLATION_LOGITS
 from trainables.models import build_model
 from trainables.models.cosine import with_cosine_head
@@ -38,6 +47,8 @@ VARIANTS: dict[str, ObjectiveBase] = {
     "at by length": AtConfig(form="norm", at_weight=10.0, stages="2,3"),
     "deit soft": DeitConfig(form="soft", ce_weight=0.9, distillation_weight=0.1),
     "fitnet in two steps": FitnetConfig(hint="embedding", hint_epochs=1, kd_weight=1.0),
+    "dml of three by their mean": DmlConfig(peers=3, target="mean", temperature=2.0),
+    "mixskd as its script": MixskdConfig(mode="script", disc_weight=1.0),
     "tat by teacher": TatConfig(orientation="teacher_row", theta="conv", kd_weight=0.5),
 }
 
