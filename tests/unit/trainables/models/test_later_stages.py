@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from trainables.training.ema import WeightAverage
 
 from tests.unit.trainables.models.tapped_networks import CLASSES, RESNET, built, images, tap_of
 from trainables.config import ModelConfig, ModelName
@@ -16,7 +17,6 @@ from trainables.errors import TrialFailed
 from trainables.models import build_model
 from trainables.models.features.later_stages import LaterStages, later_stages
 from trainables.models.foreign.logits import with_logits
-from trainables.training.ema import WeightAverage
 
 OURS = sorted(set(ModelName) - LIBRARIES - {ModelName.MLP})
 NARROW = {"width": 4}

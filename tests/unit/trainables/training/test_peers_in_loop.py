@@ -26,7 +26,6 @@ from trainables.errors import CheckpointError
 from trainables.evaluation.metrics import figures_of
 from trainables.training.checkpoints import CheckpointFolder, TrainingState
 from trainables.training.course import Course, Trained
-from trainables.training.learners.learner import STATE
 from trainables.training.loop import train
 from trainables.training.workbench import Workbench
 from trainables.views.normalise import normalise
