@@ -38,7 +38,7 @@ def teacher_problems(
     without = ", ".join(name for name, known in OBJECTIVE_CONFIGS.items() if not hears_teacher(known()))
     several = len(names) > 1
     text = (
-        f"found {config.space!r}, and no section `teacher`; objective{'s' * several} {', '.join(names)} of "
+        f"found no section `teacher`; objective{'s' * several} {', '.join(names)} of "
         f"space {space.name} learn{'' if several else 's'} from a teacher: write "
         "`teacher: {model: {name: ...}}`, with a `checkpoint` beside `model` where it is trained already"
         f"{_or_a_pair(pairs)}, or take a space whose objectives all do without ({without})"
