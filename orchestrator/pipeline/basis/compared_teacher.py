@@ -39,13 +39,16 @@ def teacher_beside(run: Run, record: TrialRecord, *, needs_network: bool) -> Tea
     """
     if needs_network:
         _require_network(run)
-    teacher = known_teacher(run) if run.hears_teacher else made_before(run)
-    if teacher is not None and (run.hears_teacher or is_still_there(run, teacher)):
+    brings_weights = any(each.checkpoint is not None for each in run.experiment.each_teacher)
+    is_known = run.hears_teacher or brings_weights
+    teacher = known_teacher(run) if is_known else made_before(run)
+    if teacher is not None and (is_known or is_still_there(run, teacher)):
         return teacher
     if needs_network or hears_teacher(TrialSpec.from_plain(record.spec).objective):
+        what = "" if run.hears_teacher else ", with a --space that has an objective with a teacher"
         raise ConfigError(
             f"{run.out} has no teacher of this {run.loaded.source}: it was not made yet, or the file was "
-            f"changed since; run it: stillhouse run {run.loaded.source}"
+            f"changed since; run it: stillhouse run {run.loaded.source}{what}"
         )
     run.console.info(
         f"student {record.trial} learned from no teacher, and none is here: it is evaluated alone"
