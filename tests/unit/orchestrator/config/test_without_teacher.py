@@ -22,13 +22,14 @@ student: {name: mlp}
 views: {weak: {views: 1, recipe: []}}
 space: space.yaml
 """
+LR = "training: {lr: {choice: [0.01, 0.1]}}\n"
 PAIRS = "pairs: {large: {teacher: {name: resnet20}, student: {name: mlp}}}\n"
 TEACHER = "teacher: {model: {name: resnet20}}\n"
 WITHOUT = ("ce", "ls", "zipf", "pskd")
 
 
 def loaded(folder: Path, objectives: str, more: str = "", pair: str = "") -> LoadedExperiment:
-    (folder / "space.yaml").write_text(f"name: mixed\nobjectives: {objectives}\n")
+    (folder / "space.yaml").write_text(f"name: mixed\nobjectives: {objectives}\n{LR}")
     (folder / "mine.yaml").write_text(EXPERIMENT + more)
     return load_experiment(f"{folder / 'mine.yaml'}{pair}")
 
@@ -60,7 +61,7 @@ def test_validate_says_the_same_and_what_is_not_made(tmp_path: Path) -> None:
     loaded(tmp_path, "{ce: {}}", TEACHER)
     assert "so none is made" in CliRunner().invoke(app, ["validate", str(tmp_path / "mine.yaml")]).stdout
     assert "so none is made" not in CliRunner().invoke(app, ["validate", "digits"]).stdout
-    (tmp_path / "space.yaml").write_text("name: mixed\nobjectives: {kd: {}}\n")
+    (tmp_path / "space.yaml").write_text(f"name: mixed\nobjectives: {{kd: {{}}}}\n{LR}")
     (tmp_path / "mine.yaml").write_text(EXPERIMENT)
     error = CliRunner().invoke(app, ["validate", str(tmp_path / "mine.yaml")]).exception
     assert isinstance(error, ConfigError)
@@ -83,7 +84,7 @@ def test_pairs_bring_a_teacher_to_a_file_that_has_none(tmp_path: Path) -> None:
 def test_a_folder_of_images_needs_its_size_where_no_teacher_states_one(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     folder = EXPERIMENT.replace("{name: digits}", "{name: image_folder, root: pictures}")
-    (tmp_path / "space.yaml").write_text("name: mixed\nobjectives: {ce: {}}\n")
+    (tmp_path / "space.yaml").write_text(f"name: mixed\nobjectives: {{ce: {{}}}}\n{LR}")
     (tmp_path / "mine.yaml").write_text(folder)
     with pytest.raises(ConfigError, match=r"mine\.yaml:2: data: found no `image_size`"):
         load_experiment(str(tmp_path / "mine.yaml"))
@@ -91,7 +92,7 @@ def test_a_folder_of_images_needs_its_size_where_no_teacher_states_one(tmp_path:
 
 def test_images_without_labels_teach_nobody_who_hears_no_teacher(tmp_path: Path) -> None:
     unlabelled = "{name: digits, train_limit: 400, unlabelled: {rest: true}}"
-    (tmp_path / "space.yaml").write_text("name: mixed\nobjectives: {ce: {}}\n")
+    (tmp_path / "space.yaml").write_text(f"name: mixed\nobjectives: {{ce: {{}}}}\n{LR}")
     (tmp_path / "mine.yaml").write_text(EXPERIMENT.replace("{name: digits}", unlabelled))
     with pytest.raises(
         ConfigError, match="no objective of space mixed hears a teacher, so nothing is learned"
