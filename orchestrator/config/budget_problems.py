@@ -1,12 +1,17 @@
-"""Whether an experiment's budget is one that the search of its space can keep."""
+"""Whether an experiment's budget of trials, and its batches, are such as its space can keep."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.config.validation_messages import Problem
+from search_spaces.domains import Range
 from search_spaces.space import SpaceConfig
+
+ROWS_PER_WORKER: Final = 2
+"""The fewest that batch statistics of a worker's own share can be taken of."""
 
 
 def budget_problems(config: ExperimentConfig, space: SpaceConfig) -> Iterator[Problem]:
@@ -26,3 +31,35 @@ def budget_problems(config: ExperimentConfig, space: SpaceConfig) -> Iterator[Pr
     if budget.finalists < objectives:
         text = f"found {budget.finalists}; {compared}, the best of each a finalist: allow {objectives}"
         yield Problem(("budget", "finalists"), text)
+
+
+def batch_problems(config: ExperimentConfig, space: SpaceConfig) -> Iterator[tuple[bool, Problem]]:
+    """Batches without room for what shares them; and whether that stands in the space's file.
+
+    Workers share a batch, pairs of a class fill it, and unlabelled images may be their part of it.
+    """
+    own, workers = config.training.batch_size, config.cluster.workers_per_slot
+    sizes = [int(corner.get("batch_size", own)) for corner in space.training.corners()]
+    if workers > 1 and min(sizes) < ROWS_PER_WORKER * workers:
+        text = (
+            f"found {workers}, which share batches of {min(sizes)} samples; allowed: at most "
+            f"{min(sizes) // ROWS_PER_WORKER or 1}, so that each has {ROWS_PER_WORKER} samples or more"
+        )
+        yield False, Problem(("cluster", "workers_per_slot"), text)
+    # Between two even ends of a domain, which are all that is tried elsewhere, lie odd numbers.
+    sampling, searched = config.training.sampling, space.training.dimensions().get("batch_size")
+    if (
+        isinstance(searched, Range)
+        and searched.low < searched.high
+        and (searched.step or 1) % sampling.together
+    ):
+        text = (
+            f"found {searched.kind}, which gives odd numbers too; sampling {sampling} of {config.name} "
+            "needs even ones: take qrandint with a step of 2, or a choice"
+        )
+        yield True, Problem(("training", "batch_size"), text)
+    unlabelled = config.data.unlabelled
+    if unlabelled is not None and unlabelled.share < 1 and min([own, *sizes]) < 2 * sampling.together:
+        share, single = f"{unlabelled.share:g}", "one sample" if sampling.together == 1 else "one pair"
+        text = f"found {share}; a batch of {single} cannot hold both kinds; allowed: 1, or larger batches"
+        yield False, Problem(("data", "unlabelled", "share"), text)

@@ -9,19 +9,15 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from orchestrator.config.asked_features import feature_problems, teacher_problems
-from orchestrator.config.budget_problems import budget_problems
+from orchestrator.config.budget_problems import batch_problems, budget_problems
 from orchestrator.config.peers import peers_problems
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.config.validation_messages import Problem, Problems, as_error
 from orchestrator.config.yaml_reader import Document
-from search_spaces.domains import Range
 from search_spaces.sections import Section
 from search_spaces.space import SpaceConfig
 from trainables.config import OBJECTIVE_CONFIGS, Config, Need, Precision
 from trainables.config.views import TURNED_BANKS, base_of
-
-ROWS_PER_WORKER: Final = 2
-"""The fewest that batch statistics of a worker's own share can be taken of."""
 
 Found = Iterator[tuple[Document, Problem]]
 """What a check finds, and in which of the two files."""
@@ -81,27 +77,10 @@ def _budget_suits_the_search(both: Both) -> Found:
         yield both.document, problem
 
 
-def _workers_share_a_batch(both: Both) -> Found:
-    workers = both.config.cluster.workers_per_slot
-    own = both.config.training.batch_size
-    sizes = [int(corner.get("batch_size", own)) for corner in both.space.training.corners()]
-    if workers > 1 and min(sizes) < ROWS_PER_WORKER * workers:
-        text = (
-            f"found {workers}, which share batches of {min(sizes)} samples; allowed: at most "
-            f"{min(sizes) // ROWS_PER_WORKER or 1}, so that each has {ROWS_PER_WORKER} samples or more"
-        )
-        yield both.document, Problem(("cluster", "workers_per_slot"), text)
-
-
-def _batches_hold_whole_pairs(both: Both) -> Found:
-    """Between two even ends of a domain, which are all that `_overrides_fit` tries, lie odd numbers."""
-    sampling, sizes = both.config.training.sampling, both.space.training.dimensions().get("batch_size")
-    if isinstance(sizes, Range) and sizes.low < sizes.high and (sizes.step or 1) % sampling.together:
-        text = (
-            f"found {sizes.kind}, which gives odd numbers too; sampling {sampling} of {both.config.name} "
-            "needs even ones: take qrandint with a step of 2, or a choice"
-        )
-        yield both.space_document, Problem(("training", "batch_size"), text)
+def _batches_can_be_shared(both: Both) -> Found:
+    """Workers, pairs of a class, and both kinds of images have room in a batch."""
+    for is_in_space, problem in batch_problems(both.config, both.space):
+        yield both.space_document if is_in_space else both.document, problem
 
 
 def _imported_logits_suffice(both: Both) -> Found:
@@ -251,21 +230,11 @@ def _unlabelled_images_are_learned_from(both: Both) -> Found:
         yield both.document, Problem(place, f"{text}: leave the section out, or take another space")
 
 
-def _unlabelled_images_have_a_place(both: Both) -> Found:
-    """A network answers for them, and a batch has room for both kinds."""
-    unlabelled = both.config.data.unlabelled
-    if unlabelled is None:
-        return
-    if both.config.teacher.imported:
+def _unlabelled_images_have_a_teacher(both: Both) -> Found:
+    """A network answers for them."""
+    if both.config.data.unlabelled is not None and both.config.teacher.imported:
         text = "found true; imported logits are of labelled images: `data.unlabelled` needs a network to ask"
         yield both.document, Problem(("teacher", "imported"), text)
-    own = both.config.training.batch_size
-    sizes = [own, *(int(corner.get("batch_size", own)) for corner in both.space.training.corners())]
-    together = both.config.training.sampling.together
-    if unlabelled.share < 1 and min(sizes) < 2 * together:
-        share, single = f"{unlabelled.share:g}", "one sample" if together == 1 else "one pair"
-        text = f"found {share}; a batch of {single} cannot hold both kinds; allowed: 1, or larger batches"
-        yield both.document, Problem(("data", "unlabelled", "share"), text)
 
 
 def _whoever_asks_has_a_teacher(both: Both) -> Found:
@@ -279,8 +248,7 @@ CHECKS: Final[tuple[Callable[[Both], Found], ...]] = (
     _overrides_fit,
     _scheduler_decides_in_time,
     _budget_suits_the_search,
-    _workers_share_a_batch,
-    _batches_hold_whole_pairs,
+    _batches_can_be_shared,
     _unmixed_banks_mix_nothing,
     _imported_logits_suffice,
     _cache_keeps_enough_classes,
@@ -293,7 +261,7 @@ CHECKS: Final[tuple[Callable[[Both], Found], ...]] = (
     _features_are_to_be_had,
     _peers_are_known,
     _unlabelled_images_are_learned_from,
-    _unlabelled_images_have_a_place,
+    _unlabelled_images_have_a_teacher,
 )
 
 

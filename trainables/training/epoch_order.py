@@ -45,7 +45,7 @@ def _drawn(rows: Tensor, quota: int, generator: torch.Generator) -> Tensor:
 
 def _pairs(labels_N: Tensor, generator: torch.Generator) -> Tensor:
     pairs = [torch.empty(0, 2, dtype=torch.int64)]
-    for label in labels_N.unique().tolist():
+    for label in torch.unique(labels_N).tolist():
         rows = (labels_N == label).nonzero().squeeze(1)
         rows = rows[torch.randperm(len(rows), generator=generator)]
         if len(rows) % 2:

@@ -217,7 +217,8 @@ class _Tracer(fx.Tracer):
         """
         value = self.values[obj.node][0]
         if isinstance(value, tuple | list):
-            return iter([obj[place] for place in range(len(value))])
+            members: Any = obj
+            return iter([members[place] for place in range(len(value))])
         return super().iter(obj)
 
     def _note(self, place: tuple[str, bool], value: Any) -> None:
@@ -230,7 +231,8 @@ class _Tracer(fx.Tracer):
             if isinstance(tensor, Tensor):
                 self._noted[place].append(Noted(value.node, tensor, tensor._version))
                 return
-            value = value[0] if isinstance(tensor, tuple | list) and tensor else None
+            members: Any = value
+            value = members[0] if isinstance(tensor, tuple | list) and tensor else None
 
     @contextmanager
     def _computing(self) -> Iterator[None]:

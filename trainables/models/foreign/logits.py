@@ -22,6 +22,10 @@ _LIKE_TENSOR: Final = (Tensor, Proxy)
 """A tensor, or what stands for one where the forward pass is followed (`models/features/traced.py`)."""
 
 
+def _is_like_tensor(value: object) -> bool:
+    return isinstance(value, _LIKE_TENSOR)
+
+
 @dataclass(frozen=True)
 class LogitsHook:
     """Hands on one tensor of an output that is none; all else in it, as auxiliary logits, is dropped."""
@@ -40,12 +44,13 @@ class LogitsHook:
             return None
         mode = "training" if network.training else "evaluation"
         returns = f"{type(network).__name__} returns a {type(output).__name__} in {mode} mode"
-        logits = self._logits(output, returns)
-        if not isinstance(logits, _LIKE_TENSOR):
+        logits: Any = self._logits(output, returns)
+        if not _is_like_tensor(logits):
             raise ConfigError(
                 f"{returns}, and its logits are a {type(logits).__name__}; they must be a tensor"
             )
-        return logits  # type: ignore[no-any-return]
+        found: Tensor = logits  # a proxy of fx where the network is traced
+        return found
 
     def _logits(self, output: Any, returns: str) -> Any:
         members = _members(output)
@@ -76,12 +81,10 @@ class LogitsHook:
         )
 
     def _fits(self, value: object) -> bool:
-        return (
-            isinstance(value, _LIKE_TENSOR)
-            and value.is_floating_point()
-            and value.dim() == 2
-            and value.shape[1] == self.n_classes
-        )
+        if not isinstance(value, _LIKE_TENSOR):
+            return False
+        like: Any = value
+        return bool(like.is_floating_point() and like.dim() == 2 and like.shape[1] == self.n_classes)
 
 
 def with_logits(network: nn.Module, *, n_classes: int, which: int | str | None) -> nn.Module:

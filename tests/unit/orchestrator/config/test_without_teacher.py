@@ -37,7 +37,8 @@ def loaded(folder: Path, objectives: str, more: str = "", pair: str = "") -> Loa
 def test_a_space_without_a_teacher_needs_no_section(tmp_path: Path) -> None:
     config = loaded(tmp_path, "{ls: {smoothing: {choice: [0.1, 0.2]}}, ce: {}}").config
     assert not config.has_teacher
-    assert config.each_teacher == config.factories == ()
+    assert config.each_teacher == ()
+    assert config.factories == ()
     assert not {"teacher", "teachers"} & config.plain().keys()
     assert type(config).from_plain(config.plain()) == config
 

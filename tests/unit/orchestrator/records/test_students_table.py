@@ -220,6 +220,7 @@ def test_each_student_has_its_speed_up_over_the_teacher_on_the_same_device(
     place = columns.index("speed-up")
     assert [row[place] for row in rows] == ["", *["20.0x"] * 3]
     assert [row[place] for row in students_table(summary)[1]] == [""] * 4
+    assert measured.teacher is not None
     elsewhere = measured.with_overrides(teacher=measured.teacher.with_overrides(latency_device="another"))
     assert [row[place] for row in students_table(elsewhere)[1]] == [""] * 4
 
@@ -227,6 +228,7 @@ def test_each_student_has_its_speed_up_over_the_teacher_on_the_same_device(
 def test_where_classes_are_uneven_the_balanced_accuracy_stands_beside_the_accuracy(summary: Summary) -> None:
     control = summary.finalists[0].control.with_overrides(test_balanced_accuracy=0.25)
     uneven = with_finalists(summary, summary.finalists[0].with_overrides(control=control))
+    assert uneven.teacher is not None
     teacher = uneven.teacher.with_overrides(test_balanced_accuracy=0.5)
     rows = students_table(uneven.with_overrides(teacher=teacher))[1]
     assert [row[3] for row in rows[:2]] == ["97.00 (balanced 50.00)", "90.00 ± 1.00 (balanced 25.00)"]

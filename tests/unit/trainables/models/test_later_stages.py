@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from trainables.training.ema import WeightAverage
 
 from tests.unit.trainables.models.tapped_networks import CLASSES, RESNET, built, images, tap_of
 from trainables.config import ModelConfig, ModelName
@@ -17,28 +17,35 @@ from trainables.errors import TrialFailed
 from trainables.models import build_model
 from trainables.models.features.later_stages import LaterStages, later_stages
 from trainables.models.foreign.logits import with_logits
+from trainables.training.learners.ema import WeightAverage
 
 OURS = sorted(set(ModelName) - LIBRARIES - {ModelName.MLP})
 NARROW = {"width": 4}
 
 
-def behind(network: nn.Module, stage: str, *names: str, side: int = 32, **stated: str) -> LaterStages:
+def behind(
+    network: nn.Module, stage: str, *names: str, side: int = 32, stated: Mapping[str, str] | None = None
+) -> LaterStages:
     return later_stages(
         network,
         stage,
         names or ("last", "embedding"),
         n_classes=CLASSES,
         input_shape=(3, side, side),
-        stated=stated,
+        stated=stated or {},
     )
 
 
 def seen(
-    network: nn.Module, *names: str, side: int = 32, batch: int = 3, **stated: str
+    network: nn.Module,
+    *names: str,
+    side: int = 32,
+    batch: int = 3,
+    stated: Mapping[str, str] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """What a network gives for some images."""
     shown = images(batch, side)
-    return tap_of(network, *names, side=side, stated=stated).during(lambda: network(shown))
+    return tap_of(network, *names, side=side, stated=stated or {}).during(lambda: network(shown))
 
 
 def stages(network: nn.Module, side: int = 32) -> tuple[str, ...]:
@@ -173,14 +180,14 @@ USERS = {"stage1": "first", "stage2": "second", "stage3": "third"}
 
 def test_a_users_network_is_followed_through_functions_sizes_and_a_dictionary() -> None:
     network = users().eval()
-    logits_BC, features = seen(network, *USERS, **USERS)
+    logits_BC, features = seen(network, *USERS, stated=USERS)
     assert (features["stage3"] < 0).any()
     for stage in USERS:
-        branch = behind(network, stage, "embedding", **USERS)
+        branch = behind(network, stage, "embedding", stated=USERS)
         given_BCHW = features[stage].clone()
         torch.testing.assert_close(branch(given_BCHW)[0], logits_BC, rtol=1e-6, atol=1e-6)
         assert torch.equal(given_BCHW, features[stage])
-    names = {name for name, _ in behind(network, "stage3", "embedding", **USERS).named_parameters()}
+    names = {name for name, _ in behind(network, "stage3", "embedding", stated=USERS).named_parameters()}
     assert names == {"parts.gain", "parts.fc.weight", "parts.fc.bias"}
 
 
@@ -189,8 +196,8 @@ def test_a_factorys_network_behind_a_layer_that_resizes_is_followed() -> None:
         ModelConfig(factory=f"{__name__}:users_own", resolution=24), n_classes=CLASSES, in_channels=3
     )
     network.eval()
-    logits_BC, features = seen(network, "stage2", **USERS)
-    branch = behind(network, "stage2", "last", **USERS)
+    logits_BC, features = seen(network, "stage2", stated=USERS)
+    branch = behind(network, "stage2", "last", stated=USERS)
     own_BC, own = branch(features["stage2"])
     torch.testing.assert_close(own_BC, logits_BC)
     assert own["last"].shape == (3, 8, 6, 6)
@@ -202,9 +209,9 @@ def users_own() -> nn.Module:
 
 def test_dropout_behind_the_stage_is_on_in_training_alone() -> None:
     network = users()
-    branch = behind(network, "stage3", "embedding", **USERS)
+    branch = behind(network, "stage3", "embedding", stated=USERS)
     assert branch.training
-    map_BCHW = seen(network.eval(), "stage3", **USERS)[1]["stage3"]
+    map_BCHW = seen(network.eval(), "stage3", stated=USERS)[1]["stage3"]
     assert not torch.equal(branch(map_BCHW)[0], branch(map_BCHW)[0])
     branch.eval()
     assert torch.equal(branch(map_BCHW)[0], branch(map_BCHW)[0])
@@ -228,9 +235,9 @@ class Overwriting(nn.Module):
 def test_a_stage_that_is_overwritten_is_taken_as_it_is_then_and_not_overwritten_again() -> None:
     network = Overwriting().eval()
     paths = {"stage1": "first", "stage2": "second"}
-    logits_BC, features = seen(network, "stage1", "stage2", **paths)
+    logits_BC, features = seen(network, "stage1", "stage2", stated=paths)
     for stage in paths:
-        branch = behind(network, stage, "embedding", **paths)
+        branch = behind(network, stage, "embedding", stated=paths)
         assert not branch.overwrites
         torch.testing.assert_close(branch(features[stage])[0], logits_BC, rtol=1e-6, atol=1e-6)
 
@@ -265,7 +272,7 @@ class Changing(nn.Module):
 
 def test_what_changes_a_map_unseen_is_found_out() -> None:
     with pytest.raises(TrialFailed, match=r"Changing: what follows stage1 .* logits comes out otherwise"):
-        behind(Changing(), "stage1", "embedding", stage1="first", stage2="second")
+        behind(Changing(), "stage1", "embedding", stated={"stage1": "first", "stage2": "second"})
 
 
 class Skipping(nn.Module):
@@ -294,17 +301,18 @@ def test_a_shortcut_around_the_stage_is_refused_by_name() -> None:
         r"`mean\w*` gives, which is computed before it; choose another stage, or a network"
     )
     with pytest.raises(TrialFailed, match=told):
-        behind(Skipping(), "stage1", "last", **PATHS)
+        behind(Skipping(), "stage1", "last", stated=PATHS)
 
 
 def test_a_shortcut_from_the_images_is_refused_too() -> None:
     class Residual(Skipping):
         def forward(self, shown: Tensor) -> Tensor:
             deep = self.second(self.first(self.stem(shown))).mean(dim=(2, 3))
-            return self.fc(torch.cat([deep, deep], dim=1)) + shown[:, :1, 0, 0]
+            logits_BC: Tensor = self.fc(torch.cat([deep, deep], dim=1)) + shown[:, :1, 0, 0]
+            return logits_BC
 
     with pytest.raises(TrialFailed, match=r"Residual: what follows stage1 .*which is computed before it"):
-        behind(Residual(), "stage1", "last", **PATHS)
+        behind(Residual(), "stage1", "last", stated=PATHS)
 
 
 def test_a_feature_before_the_stage_is_refused_by_name() -> None:
@@ -320,13 +328,14 @@ class Deciding(Skipping):
     def forward(self, shown: Tensor) -> Tensor:
         deep = self.second(self.first(self.stem(shown)))
         deep = deep if deep.mean() > 0 else -deep
-        return self.fc(torch.cat([deep, deep], dim=1).mean(dim=(2, 3)))
+        logits_BC: Tensor = self.fc(torch.cat([deep, deep], dim=1).mean(dim=(2, 3)))
+        return logits_BC
 
 
 def test_a_forward_pass_that_cannot_be_followed_is_refused() -> None:
     told = r"Deciding: its forward pass cannot be followed \(TraceError: .*choose a network by name, or one"
     with pytest.raises(TrialFailed, match=told):
-        behind(Deciding(), "stage1", "last", **PATHS)
+        behind(Deciding(), "stage1", "last", stated=PATHS)
 
 
 def test_networks_of_transformers_are_followed_or_refused_by_name() -> None:
@@ -408,7 +417,7 @@ def test_it_trains_and_its_batch_norm_follows() -> None:
 
 def test_copies_and_states_are_those_of_any_module() -> None:
     network = users()
-    branch = behind(network, "stage2", "last", "embedding", "energy.stage3", **USERS).eval()
+    branch = behind(network, "stage2", "last", "embedding", "energy.stage3", stated=USERS).eval()
     map_BCHW = torch.rand(3, 8, 16, 16)
     twin = copy.deepcopy(branch)
     assert not {id(one) for one in twin.parameters()} & {id(one) for one in branch.parameters()}
@@ -429,7 +438,9 @@ def test_copies_and_states_are_those_of_any_module() -> None:
 
 
 def test_parameters_come_in_the_same_order_each_time() -> None:
-    made = [[name for name, _ in behind(users(), "stage1", "last", **USERS).named_parameters()] for _ in "ab"]
+    made = [
+        [name for name, _ in behind(users(), "stage1", "last", stated=USERS).named_parameters()] for _ in "ab"
+    ]
     assert made[0] == made[1]
 
 
