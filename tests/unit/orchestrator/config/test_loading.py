@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 import yaml
 
-from orchestrator.config.asked_features import hears_teacher
+from orchestrator.config.asked_features import taught_objectives
 from orchestrator.config.cross_checks import max_epochs
 from orchestrator.config.loading import (
     EXPERIMENTS_FOLDER,
@@ -526,7 +526,7 @@ def test_every_shipped_experiment_loads_with_every_shipped_space(name: str, spac
     found = load_space(space)
     count = len(found.objective_names) if found.search.each_objective else 32
     overrides = Overrides(space=space, trials=count, finalists=count)
-    if name == "digits_without_teacher" and hears_teacher(found):
+    if name == "digits_without_teacher" and taught_objectives(found):
         with pytest.raises(ConfigError, match="found no section `teacher`"):
             load_experiment(name, overrides=overrides, check_paths=False)
         return
