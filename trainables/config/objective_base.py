@@ -27,6 +27,9 @@ MIXED: Final = "mixed"
 OR: Final = "|"
 """Between names of features: the first of them that a network has is meant, and served under its own name."""
 
+STAGES: Final = "stages"
+"""Among the names of a student's features: all stages that it has, each served under its own name."""
+
 Temperature = Annotated[FiniteFloat, Field(gt=0, le=100)]
 Weight = Annotated[FiniteFloat, Field(ge=0, le=1000)]
 Threshold = Annotated[FiniteFloat, Field(ge=0, le=1)]

@@ -25,6 +25,7 @@ from trainables.config.logit_objectives import (
     DkdConfig,
     KdConfig,
 )
+from trainables.config.mutual.contrast import KdHearers, MclConfig, MclForm
 from trainables.config.mutual.peers import DmlConfig, PeersTarget, PeersWeight
 from trainables.config.objective_base import Attack, Need, ObjectiveBase
 from trainables.config.representation.contrast import CrdConfig
@@ -85,7 +86,8 @@ ObjectiveConfig = Annotated[
     | MlkdConfig
     | SskdConfig
     | HsakdConfig
-    | DmlConfig,
+    | DmlConfig
+    | MclConfig,
     Field(discriminator="name"),
 ]
 
@@ -124,6 +126,7 @@ OBJECTIVE_CONFIGS: Final[Mapping[str, type[ObjectiveBase]]] = MappingProxyType(
         "sskd": SskdConfig,
         "hsakd": HsakdConfig,
         "dml": DmlConfig,
+        "mcl": MclConfig,
     }
 )
 
@@ -158,7 +161,10 @@ __all__ = [
     "HsakdConfig",
     "ImageRow",
     "KdConfig",
+    "KdHearers",
     "LsConfig",
+    "MclConfig",
+    "MclForm",
     "MlkdConfig",
     "MlldConfig",
     "MlldMask",

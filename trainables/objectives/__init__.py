@@ -25,6 +25,7 @@ from trainables.objectives.kd import KdObjective
 from trainables.objectives.ls import LsObjective
 from trainables.objectives.mlld import MlldObjective
 from trainables.objectives.mutual.dml import DmlObjective
+from trainables.objectives.mutual.mcl import MclObjective
 from trainables.objectives.pskd import PskdObjective
 from trainables.objectives.representation.at import AtObjective
 from trainables.objectives.representation.crd import CrdObjective
@@ -86,6 +87,7 @@ OBJECTIVES: Final[Mapping[str, type[Objective[Any]]]] = MappingProxyType(
         "sskd": SskdObjective,
         "hsakd": HsakdObjective,
         "dml": DmlObjective,
+        "mcl": MclObjective,
     }
 )
 
@@ -134,6 +136,7 @@ __all__ = [
     "HsakdObjective",
     "KdObjective",
     "LsObjective",
+    "MclObjective",
     "MlkdObjective",
     "MlldObjective",
     "PixelObjective",
