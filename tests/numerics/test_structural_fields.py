@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from enum import Enum
 from typing import Any, Final, Literal, get_args, get_origin
 
@@ -15,14 +16,15 @@ from trainables.config import OBJECTIVE_CONFIGS, ObjectiveBase
 SIGNALS: Final = signals_of(random_logits(1, 6, 5), random_logits(2, 6, 5), random_labels(3, 6, 5))
 TEXTS: Final = {"stages": ("1,2,3", "2,3"), "hint": ("stage2", "embedding")}
 """Values of hyper-parameters that are texts."""
-Facts = tuple[dict[str, tuple[int, ...]], tuple[str, ...], tuple[str, ...]]
+Facts = tuple[dict[str, tuple[int, ...]], tuple[str, ...], tuple[str, ...], int]
 
 
 def facts(config: ObjectiveBase) -> Facts:
-    """The shapes of its state, and what it asks of student and teacher."""
-    state = built(config, SIGNALS).state_dict()
+    """The shapes of its state, what it asks of student and teacher, and how many networks are trained."""
+    beside = SIGNALS.peers * (config.n_networks - 1)
+    state = built(config, replace(SIGNALS, peers=beside)).state_dict()
     shapes = {name: tuple(value.shape) for name, value in state.items()}
-    return shapes, config.student_features, config.teacher_features
+    return shapes, config.student_features, config.teacher_features, config.n_networks
 
 
 def values(config: type[ObjectiveBase], name: str) -> list[Any]:
@@ -37,6 +39,8 @@ def values(config: type[ObjectiveBase], name: str) -> list[Any]:
         return [member.value for member in kind]
     if kind is str:
         return list(TEXTS[name])
+    if name == "peers":  # a number or a name
+        return [2, 3]
     bounds = {
         key: getattr(mark, key) for mark in field.metadata for key in ("ge", "gt", "le") if hasattr(mark, key)
     }

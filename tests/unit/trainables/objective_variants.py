@@ -18,7 +18,15 @@ from trainables.config import (
     ObjectiveBase,
 )
 from trainables.config.objective_base import EMBEDDING, ROTATED, Preparation
-from trainables.config.objectives import AtConfig, CtkdConfig, DeitConfig, FitnetConfig, SpConfig, TatConfig
+from trainables.config.objectives import (
+    AtConfig,
+    CtkdConfig,
+    DeitConfig,
+    FitnetConfig,
+    MclConfig,
+    SpConfig,
+    TatConfig,
+)
 from trainables.config.representation.inputs import DISTILLATION_LOGITS
 from trainables.models import build_model
 from trainables.models.cosine import with_cosine_head
@@ -39,6 +47,7 @@ VARIANTS: dict[str, ObjectiveBase] = {
     "deit soft": DeitConfig(form="soft", ce_weight=0.9, distillation_weight=0.1),
     "fitnet in two steps": FitnetConfig(hint="embedding", hint_epochs=1, kd_weight=1.0),
     "tat by teacher": TatConfig(orientation="teacher_row", theta="conv", kd_weight=0.5),
+    "mcl with banks": MclConfig(form="bank", peers=3, kd_weight=1.0),
 }
 
 

@@ -69,10 +69,10 @@ class MclObjective(StatefulObjective[MclConfig]):
     """Σ CE + vcl_weight · VCL + soft_vcl_weight · softVCL + icl_weight · ICL + soft_icl_weight · softICL.
 
     Each network's embedding goes through two layers to `dim` numbers (D -> dim -> dim, ReLU) and is brought
-    to length 1. VCL contrasts the embeddings of a network by their labels, ICL those of each two networks. The
-    soft terms bring the softened cosines within one network, or of one direction between two, to those of the
-    other, which stand still. With `kd_weight` the networks that `kd_hearers` names also learn from the mean
-    of all logits, which stands still, at `temperature`.
+    to length 1. VCL contrasts the embeddings of a network by their labels, ICL those of each two networks.
+    The soft terms bring the softened cosines within one network, or of one direction between two, to those
+    of the other, which stand still. With `kd_weight` the networks that `kd_hearers` names also learn from
+    the mean of all logits, which stands still, at `temperature`.
 
     `form: batch` compares the images of a batch: give it two images of a class at least, as
     `training.sampling: pairs` does. Of several ranks each compares its own share.
