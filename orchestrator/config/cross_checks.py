@@ -14,6 +14,7 @@ from orchestrator.config.peers import peers_problems
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.config.validation_messages import Problem, Problems, as_error
 from orchestrator.config.yaml_reader import Document
+from search_spaces.domains import Range
 from search_spaces.sections import Section
 from search_spaces.space import SpaceConfig
 from trainables.config import OBJECTIVE_CONFIGS, Config, Need, Precision
@@ -88,6 +89,17 @@ def _workers_share_a_batch(both: Both) -> Found:
             f"{min(sizes) // ROWS_PER_WORKER or 1}, so that each has {ROWS_PER_WORKER} samples or more"
         )
         yield both.document, Problem(("cluster", "workers_per_slot"), text)
+
+
+def _batches_hold_whole_pairs(both: Both) -> Found:
+    """Between two even ends of a domain, which are all that `_overrides_fit` tries, lie odd numbers."""
+    sampling, sizes = both.config.training.sampling, both.space.training.dimensions().get("batch_size")
+    if isinstance(sizes, Range) and sizes.low < sizes.high and (sizes.step or 1) % sampling.together:
+        text = (
+            f"found {sizes.kind}, which gives odd numbers too; sampling {sampling} of {both.config.name} "
+            "needs even ones: take qrandint with a step of 2, or a choice"
+        )
+        yield both.space_document, Problem(("training", "batch_size"), text)
 
 
 def _imported_logits_suffice(both: Both) -> Found:
@@ -247,9 +259,10 @@ def _unlabelled_images_have_a_place(both: Both) -> Found:
         yield both.document, Problem(("teacher", "imported"), text)
     own = both.config.training.batch_size
     sizes = [own, *(int(corner.get("batch_size", own)) for corner in both.space.training.corners())]
-    if unlabelled.share < 1 and min(sizes) < 2:
-        share = f"{unlabelled.share:g}"
-        text = f"found {share}; a batch of one sample cannot hold both kinds; allowed: 1, or larger batches"
+    together = both.config.training.sampling.together
+    if unlabelled.share < 1 and min(sizes) < 2 * together:
+        share, single = f"{unlabelled.share:g}", "one sample" if together == 1 else "one pair"
+        text = f"found {share}; a batch of {single} cannot hold both kinds; allowed: 1, or larger batches"
         yield both.document, Problem(("data", "unlabelled", "share"), text)
 
 
@@ -258,6 +271,7 @@ CHECKS: Final[tuple[Callable[[Both], Found], ...]] = (
     _scheduler_decides_in_time,
     _budget_suits_the_search,
     _workers_share_a_batch,
+    _batches_hold_whole_pairs,
     _unmixed_banks_mix_nothing,
     _imported_logits_suffice,
     _cache_keeps_enough_classes,

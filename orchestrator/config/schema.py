@@ -188,9 +188,8 @@ class ExperimentConfig(Config):
         unlabelled, size = self.data.unlabelled, self.training.batch_size
         if unlabelled is None:
             return ""
-        return (
-            f"; unlabelled images of {unlabelled.source}: {unlabelled.rows_of(size)} of each batch of {size}"
-        )
+        rows = unlabelled.rows_of(size, together=self.training.sampling.together)
+        return f"; unlabelled images of {unlabelled.source}: {rows} of each batch of {size}"
 
     @property
     def out_folder(self) -> str:

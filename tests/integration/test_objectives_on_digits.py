@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.unit.trainables.cache.tiny_caches import TinyCache
-from tests.unit.trainables.objective_variants import student_with_distillation_token
+from tests.unit.trainables.objective_variants import reseeded, student_with_distillation_token
 from trainables.config import (
     OBJECTIVE_CONFIGS,
     BankConfig,
@@ -32,7 +32,7 @@ from trainables.data import load_training
 from trainables.data.splits import split_facts
 from trainables.models import build_model
 from trainables.teacher.prepared import extended
-from trainables.training.course import Course
+from trainables.training.course import Course, Trained
 from trainables.training.loop import train
 from trainables.training.workbench import Workbench
 
@@ -127,7 +127,10 @@ def test_every_objective_teaches_a_student(workbench: Workbench, name: str) -> N
     objective = objective_of(name)
     told: list[dict[str, float]] = []
     recipe = RECIPES.get(name, RECIPE)
-    course = Course(student_for(objective), objective, recipe, 3)
+    peers = tuple(
+        Trained(reseeded(student_for(objective), number)) for number in range(1, objective.n_networks)
+    )
+    course = Course(student_for(objective), objective, recipe, 3, peers=peers)
     outcome = train(course, workbench, on_epoch=lambda _, metrics: told.append(metrics))
     assert outcome.best["selection/accuracy"] > 0.6
     assert len(told) == recipe.epochs

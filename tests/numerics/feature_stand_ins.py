@@ -84,18 +84,6 @@ def peers_of(students: Mapping[str, Tensor]) -> tuple[PeerSignal, ...]:
     return (PeerSignal(others, {bank: features_of(value_BC) for bank, value_BC in others.items()}),)
 
 
-class Branch(nn.Module):
-    """What the later stages of a network make of a map: an embedding as wide as the map has channels."""
-
-    def __init__(self, channels: int, n_classes: int) -> None:
-        super().__init__()
-        self.mix, self.answer = nn.Linear(channels, channels), nn.Linear(channels, n_classes)
-
-    def forward(self, map_BCHW: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        embedding_BD = F.softplus(self.mix(map_BCHW.mean(dim=(2, 3))))
-        return self.answer(embedding_BD), {"last": embedding_BD[:, :, None, None], "embedding": embedding_BD}
-
-
 def setting_of(signals: Signals, *, n_samples: int = 64, epochs: int = 10) -> Setting:
     """What an objective that is given these signals is made for; the batch is the first rows of the split."""
     n_classes = next(iter(signals.student.values())).shape[-1]
@@ -113,9 +101,26 @@ def setting_of(signals: Signals, *, n_samples: int = 64, epochs: int = 10) -> Se
         teacher_shapes=_shapes(teachers[0] if teachers else {}),
         classifier=classifier(n_classes),
         image_shape=IMAGE_SHAPE,
+        later_stages=lambda *_: LaterStagesStandIn(n_classes),
         peer_shapes=of_peers,
-        later_stages=lambda stage, number: Branch((of_student, *of_peers)[number][stage][0], n_classes),
     )
+
+
+class LaterStagesStandIn(nn.Module):
+    """Logits, and a last map of the last stage's shape, of the mean over places of a map that it is given."""
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.n_classes = n_classes
+
+    def forward(self, map_BCHW: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """As the later stages of a network: logits and features by name."""
+        pooled_BD = self.scale * map_BCHW.mean(dim=(2, 3))
+        told = classifier(self.n_classes).weight_CD.to(pooled_BD)
+        side = SIDES["stage4"]
+        last = pooled_BD[:, :, None, None].expand(-1, -1, side, side)
+        return pooled_BD @ told.T, {"last": last, "embedding": pooled_BD}
 
 
 def _shapes(features: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

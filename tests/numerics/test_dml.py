@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -27,8 +29,8 @@ from trainables.signals import Losses, Signals
 THIRD = [[-0.2, 0.4, 0.1, 0.9], [0.5, 0.5, -0.5, 0.0]]
 
 
-def losses_of(signals: Signals, **options: object) -> Losses:
-    return DmlObjective(DmlConfig(**options))(signals)  # type: ignore[arg-type]
+def losses_of(signals: Signals, **options: Any) -> Losses:
+    return DmlObjective(DmlConfig(**options))(signals)
 
 
 def soft(rows: list[list[float]]) -> Tensor:

@@ -66,6 +66,8 @@ TERMS: Final = {
         *("ce", "kd", "vcl", "soft_vcl", "icl", "soft_icl"),
         *("peer1_ce", "peer1_kd", "peer1_vcl", "peer1_soft_vcl"),
     },
+    "mfef": {"ce", "kd", "peer1_ce", "peer1_kd", "fusion_ce", "fusion_kd"},
+    "mixskd": {"ce", "ce_mixed", "kl", "features", "discriminators"},
 }
 GAUGES: Final[dict[str, set[str]]] = {
     "dkd": {"warmup"},
@@ -78,6 +80,7 @@ GAUGES: Final[dict[str, set[str]]] = {
     "sskd": {"kept_tf", "kept_ss"},
     "deit": {"agreement"},
     "mcl": {"paired"},
+    "mixskd": {"share"},
 }
 # The names of what a course keeps of them, of a module that one: checkpoints of earlier versions hold these.
 STATEFUL: Final[dict[str, set[str]]] = {
@@ -96,6 +99,8 @@ STATEFUL: Final[dict[str, set[str]]] = {
     "tintem": {"narrow"},
     "pixel": {"draw"},
     "mcl": {"levels"},
+    "mfef": {"fusion"},
+    "mixskd": {"branches", "self_teacher"},
 }
 # What is not 0 where student and teacher are equal: DIST's denominator has 1e-8 of its own.
 LEFT_OVER: Final = {"dist": 1e-4, "cbd": 1e-6, "thkd": 1e-6}
@@ -127,6 +132,13 @@ UNTOLD: Final = {
     ("tat", "tat"),
     ("tintem", "token"),
     ("pixel", "image"),
+    ("mfef", "kd"),
+    ("mfef", "peer1_kd"),
+    ("mfef", "fusion_ce"),
+    ("mfef", "fusion_kd"),
+    ("mixskd", "ce"),
+    ("mixskd", "ce_mixed"),
+    ("mixskd", "kl"),
     ("mlkd", "individual"),
     ("mlkd", "category"),
     *(("hsakd", term) for term in TERMS["hsakd"] if term.startswith("branch")),

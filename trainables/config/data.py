@@ -98,14 +98,18 @@ class UnlabelledConfig(Config):
         """Where the images come from, in words."""
         return self.root or self.factory or "training samples that are left out"
 
-    def rows_of(self, batch_size: int) -> int:
+    def rows_of(self, batch_size: int, *, together: int = 1) -> int:
         """How many samples of a batch are unlabelled: its share, but at least one of each kind below 1.
 
+        Where so many samples come together, as in pairs, that is counted in pairs.
+
         Raises:
-            ValueError: a batch of one sample cannot hold both kinds.
+            ValueError: a batch of one sample, or of one pair, cannot hold both kinds.
         """
         if self.share == 1:
             return batch_size
+        if together > 1:
+            return together * self.rows_of(batch_size // together)
         if batch_size < 2:
             raise ValueError("a batch of one sample cannot hold a labelled and an unlabelled one")
         return min(max(round(self.share * batch_size), 1), batch_size - 1)

@@ -26,6 +26,8 @@ from trainables.config.logit_objectives import (
     KdConfig,
 )
 from trainables.config.mutual.contrast import KdHearers, MclConfig, MclForm
+from trainables.config.mutual.fusion import MfefConfig
+from trainables.config.mutual.mixing import MixskdConfig, MixskdMode
 from trainables.config.mutual.peers import DmlConfig, PeersTarget, PeersWeight
 from trainables.config.objective_base import Attack, Need, ObjectiveBase
 from trainables.config.representation.contrast import CrdConfig
@@ -87,7 +89,9 @@ ObjectiveConfig = Annotated[
     | SskdConfig
     | HsakdConfig
     | DmlConfig
-    | MclConfig,
+    | MclConfig
+    | MfefConfig
+    | MixskdConfig,
     Field(discriminator="name"),
 ]
 
@@ -127,6 +131,8 @@ OBJECTIVE_CONFIGS: Final[Mapping[str, type[ObjectiveBase]]] = MappingProxyType(
         "hsakd": HsakdConfig,
         "dml": DmlConfig,
         "mcl": MclConfig,
+        "mfef": MfefConfig,
+        "mixskd": MixskdConfig,
     }
 )
 
@@ -165,6 +171,9 @@ __all__ = [
     "LsConfig",
     "MclConfig",
     "MclForm",
+    "MfefConfig",
+    "MixskdConfig",
+    "MixskdMode",
     "MlkdConfig",
     "MlldConfig",
     "MlldMask",

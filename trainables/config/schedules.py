@@ -37,3 +37,9 @@ def temperature_at(
     if schedule is TemperatureSchedule.COSINE:
         part = (1 - math.cos(math.pi * part)) / 2
     return (1 - part) * first + part * last
+
+
+def ramp_up(epoch: int, over: int) -> float:
+    """exp(-5 (1 - t)²) with t from 0 in epoch 1 to 1 after `over` epochs (Laine and Aila, ICLR 2017)."""
+    done = min((epoch - 1) / over, 1.0)
+    return math.exp(-5.0 * (1.0 - done) ** 2)

@@ -30,6 +30,12 @@ class Sampling(StrEnum):
 
     NATURAL = "natural"
     CLASS_BALANCED = "class_balanced"
+    PAIRS = "pairs"
+
+    @property
+    def together(self) -> int:
+        """Rows that follow each other in an epoch and come into one batch, and to one worker, together."""
+        return 2 if self is Sampling.PAIRS else 1
 
 
 class TrainingPrecision(StrEnum):
@@ -106,7 +112,8 @@ class TrainingConfig(Config):
     sampling: Sampling = Field(
         Sampling.NATURAL,
         description="natural: each sample once an epoch; class_balanced: each class equally often, with "
-        "samples of small classes several times",
+        "samples of small classes several times; pairs: each sample once an epoch, two of a class at a time "
+        "(the last of an odd number with another one that comes again), for an even batch_size",
         exclude_if=lambda value: value is Sampling.NATURAL,
     )
     checkpoint_every: int = Field(5, ge=1, description="epochs between checkpoints to resume from")
@@ -130,4 +137,9 @@ class TrainingConfig(Config):
             raise ValueError("`milestones` are for schedule step")
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs momentum above 0")
+        if self.batch_size % self.sampling.together:
+            raise ValueError(
+                f"sampling {self.sampling} needs an even `batch_size`, and {self.batch_size} samples are not "
+                "whole pairs"
+            )
         return self

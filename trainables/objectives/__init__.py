@@ -26,6 +26,8 @@ from trainables.objectives.ls import LsObjective
 from trainables.objectives.mlld import MlldObjective
 from trainables.objectives.mutual.dml import DmlObjective
 from trainables.objectives.mutual.mcl import MclObjective
+from trainables.objectives.mutual.mfef import MfefObjective
+from trainables.objectives.mutual.mixskd import MixskdObjective
 from trainables.objectives.pskd import PskdObjective
 from trainables.objectives.representation.at import AtObjective
 from trainables.objectives.representation.crd import CrdObjective
@@ -88,6 +90,8 @@ OBJECTIVES: Final[Mapping[str, type[Objective[Any]]]] = MappingProxyType(
         "hsakd": HsakdObjective,
         "dml": DmlObjective,
         "mcl": MclObjective,
+        "mfef": MfefObjective,
+        "mixskd": MixskdObjective,
     }
 )
 
@@ -137,6 +141,8 @@ __all__ = [
     "KdObjective",
     "LsObjective",
     "MclObjective",
+    "MfefObjective",
+    "MixskdObjective",
     "MlkdObjective",
     "MlldObjective",
     "PixelObjective",

@@ -25,6 +25,8 @@ class Batch:
     """int64, on the CPU."""
     n_labelled: int | None = None
     """How many of them have labels; none in a course without unlabelled images, where all have."""
+    together: int = 1
+    """How many rows, from the first on, go to one worker together: two where labelled rows are pairs."""
 
 
 def hears_unlabelled(objective: ObjectiveBase, data: TrainingData) -> bool:
@@ -40,22 +42,27 @@ def epoch_batches(
     An epoch is one pass over the training split, in batches of the recipe's size. Unlabelled images are their
     share of each batch, and labelled samples the rest; they are gone through in a new order before one of
     them comes again, on and on through the epochs. With a share of 1 an epoch is one pass over them.
+
+    Where rows come in pairs, a batch holds whole pairs, and of unlabelled images an even number. Classes of
+    an odd number of rows make an epoch longer, by a row each.
     """
-    size = training.batch_size
+    size, together = training.batch_size, training.sampling.together
     beside = data.unlabelled if unlabelled else None
     if beside is None:
-        return [Batch(rows_B) for rows_B in _whole_batches(_labelled(data, training, seed, epoch), size)]
+        labelled = _whole_batches(_labelled(data, training, seed, epoch), size)
+        return [Batch(rows_B, together=together) for rows_B in labelled]
     n_train, count = len(data.train.ids), beside.facts.count
     if beside.config.share == 1:
         order_N = n_train + _stream(count, (epoch - 1) * count, count, seed=seed)
         return [Batch(rows_B, 0) for rows_B in _whole_batches(order_N, size)]
-    n_beside = beside.config.rows_of(size)
+    n_beside = beside.config.rows_of(size, together=together)
     labelled = _whole_batches(_labelled(data, training, seed, epoch), size - n_beside)
     # A single batch that is short has its share too.
-    counts = [max(round(len(rows_L) * n_beside / (size - n_beside)), 1) for rows_L in labelled]
+    shares = [len(rows_L) * n_beside / (size - n_beside) / together for rows_L in labelled]
+    counts = [together * max(round(share), 1) for share in shares]
     # From the epoch alone: a course that goes on needs nothing kept for it.
     own_N = n_train + _stream(count, (epoch - 1) * sum(counts), sum(counts), seed=seed)
-    return [_beside(*both) for both in zip(labelled, torch.split(own_N, counts), strict=True)]
+    return [_beside(*both, together) for both in zip(labelled, torch.split(own_N, counts), strict=True)]
 
 
 def _labelled(data: TrainingData, training: TrainingConfig, seed: int, epoch: int) -> Tensor:
@@ -69,7 +76,11 @@ def shared(team: Team, batch: Batch, *, n_train: int) -> Share:
     The kinds alternate in a batch, so that each rank has both in nearly the batch's proportion; what is left
     of the difference `Labelling.scale` makes up for.
     """
-    share = team.share(batch.rows_B)
+    # What comes together is shared as one: by the place of its first row.
+    firsts = team.share(torch.arange(0, len(batch.rows_B), batch.together))
+    share = replace(
+        firsts, rows_B=batch.rows_B.view(-1, batch.together)[firsts.rows_B // batch.together].flatten()
+    )
     if batch.n_labelled is None:
         return share
     has_label_B = share.rows_B < n_train
@@ -80,11 +91,12 @@ def shared(team: Team, batch: Batch, *, n_train: int) -> Share:
     return replace(share, rows_B=rows_B, labelling=Labelling(n_own, scale))
 
 
-def _beside(labelled_L: Tensor, unlabelled_U: Tensor) -> Batch:
-    """Both kinds, alternating as evenly as their numbers allow."""
-    kinds = (labelled_L, unlabelled_U)
-    places_B = torch.cat([(torch.arange(len(kind)) + 0.5).double() / len(kind) for kind in kinds])
-    return Batch(torch.cat(kinds)[places_B.argsort(stable=True)], len(labelled_L))
+def _beside(labelled_L: Tensor, unlabelled_U: Tensor, together: int) -> Batch:
+    """Both kinds, alternating as evenly as their numbers allow, so many rows of one kind at a time."""
+    kinds = (labelled_L.view(-1, together), unlabelled_U.view(-1, together))
+    places = torch.cat([(torch.arange(len(kind)) + 0.5).double() / len(kind) for kind in kinds])
+    rows_B = torch.cat(kinds)[places.argsort(stable=True)].flatten()
+    return Batch(rows_B, len(labelled_L), together)
 
 
 def _stream(count: int, first: int, n: int, *, seed: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from trainables.training.batches import epoch_batches, hears_unlabelled, shared
 from trainables.training.checkpoints import CheckpointFolder, TrainingState
 from trainables.training.course import Course, TrainingResult
 from trainables.training.learners.learner import STATE, Learner
-from trainables.training.learners.peers import peers_of, restore_peers
+from trainables.training.learners.peers import branch_of, peers_of, restore_peers
 from trainables.training.objective_state import SharedTables, restore_state
 from trainables.training.optimisers import learning_rate
 from trainables.training.precision import autocast
@@ -104,6 +105,7 @@ class _Run:
             setting = self.inputs.setting(
                 epochs,
                 peer_shapes=[peer.tap.shapes if peer.tap else {} for peer in self.peers],
+                later_stages=functools.partial(branch_of, course, workbench),
                 computing=lambda: autocast(self.student.precision, workbench.device),
             )
             built = build_objective(course.objective, setting)

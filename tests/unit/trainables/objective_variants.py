@@ -22,8 +22,10 @@ from trainables.config.objectives import (
     AtConfig,
     CtkdConfig,
     DeitConfig,
+    DmlConfig,
     FitnetConfig,
     MclConfig,
+    MixskdConfig,
     SpConfig,
     TatConfig,
 )
@@ -46,6 +48,8 @@ VARIANTS: dict[str, ObjectiveBase] = {
     "at by length": AtConfig(form="norm", at_weight=10.0, stages="2,3"),
     "deit soft": DeitConfig(form="soft", ce_weight=0.9, distillation_weight=0.1),
     "fitnet in two steps": FitnetConfig(hint="embedding", hint_epochs=1, kd_weight=1.0),
+    "dml of three by their mean": DmlConfig(peers=3, target="mean", temperature=2.0),
+    "mixskd as its script": MixskdConfig(mode="script", disc_weight=1.0),
     "tat by teacher": TatConfig(orientation="teacher_row", theta="conv", kd_weight=0.5),
     "mcl with banks": MclConfig(form="bank", peers=3, kd_weight=1.0),
 }

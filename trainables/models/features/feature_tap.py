@@ -11,10 +11,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from trainables.config.objective_base import STAGES
 from trainables.errors import StillhouseError, TrialFailed
 from trainables.models.features.observing import given_tensor, tensor_in
 from trainables.models.features.points import Point
-from trainables.models.features.search import find_points
+from trainables.models.features.search import Found, find_points
 from trainables.tensors import at_least_fp32
 
 ENERGY: Final = "energy."
@@ -28,7 +29,8 @@ class FeatureTap:
     (BxD), `first_conv` (BxCxHxW), `tokens` (BxPxD, class token included), `class_logits` and
     `distillation_logits` (BxC), and before that of a map `energy.`. Features come out as the network made
     them, with gradient where there is one, in the precision of the call. Of `last|embedding` the first that
-    the network has is read, under its own name.
+    the network has is read, under its own name. `stages` are all stages that it has, in their order and under
+    their own names, and `energy.stages` their energies.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -56,7 +58,8 @@ class FeatureTap:
         found = find_points(
             network, n_classes=n_classes, input_shape=input_shape, device=device, stated=stated, error=error
         )
-        bare = {name: name.removeprefix(ENERGY) for name in map(found.first, names)}
+        meant = [each for name in names for each in _meant(found, name)]
+        bare = {name: name.removeprefix(ENERGY) for name in meant}
         places = {name: found.place(name) for name in dict.fromkeys(bare.values())}
         self.network = network
         self._error = error
@@ -136,6 +139,12 @@ def untapped(network: nn.Module) -> nn.Module:
                 del hooks[key]
                 part._forward_pre_hooks_with_kwargs.pop(key, None)
     return network
+
+
+def _meant(found: Found, name: str) -> tuple[str, ...]:
+    if name == f"{ENERGY}{STAGES}":
+        return tuple(f"{ENERGY}{stage}" for stage in found.meant(STAGES))
+    return found.meant(name)
 
 
 def energy(map_BCHW: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Final
 import torch
 from torch import nn
 
-from trainables.config.objective_base import EMBEDDING, OR
+from trainables.config.objective_base import EMBEDDING, OR, STAGES
 from trainables.errors import CacheError, StillhouseError
 from trainables.models.distillation_token import distillation_heads
 from trainables.models.embedding import classifier_of
@@ -51,10 +51,21 @@ class Found:
     places: Mapping[str, Place]
     error: type[StillhouseError]
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The names of all its stages, in their order."""
+        return tuple(f"{STAGE}{number}" for number in sorted(_numbers(self.places)))
+
     def first(self, names: str) -> str:
         """Of names with `|` between them the first that the network has, or of all where it has none."""
         several = names.split(OR)
-        return next((name for name in several if name in self.places), several[0])
+        has_stages = {STAGES} if self.stages else set()
+        return next((name for name in several if name in self.places or name in has_stages), several[0])
+
+    def meant(self, names: str) -> tuple[str, ...]:
+        """The one that `first` gives, and for `stages` all of them, where the network has any."""
+        name = self.first(names)
+        return (self.stages if name == STAGES else ()) or (name,)
 
     def place(self, name: str) -> Place:
         """The place of one of them.
@@ -63,10 +74,11 @@ class Found:
             StillhouseError: of the class `error`: there is none of that name.
         """
         if name not in self.places:
+            key = f"{STAGE}1" if name == STAGES else name
             raise self.error(
                 f"{self.network} has no feature {name!r}; it has {', '.join(self.places) or 'none'}; name "
                 "the part of the network whose output it is, beside its `name`, as "
-                f"`features: {{{name}: PATH}}`, or choose another network"
+                f"`features: {{{key}: PATH}}`, or choose another network"
             )
         return self.places[name]
 
@@ -174,10 +186,15 @@ def _placed(network: nn.Module, calls: Sequence[Call], feature: str, point: Poin
 
 
 def _with_last(places: Mapping[str, Place]) -> Mapping[str, Place]:
-    numbers = [int(name.removeprefix(STAGE)) for name in places if name.removeprefix(STAGE).isdigit()]
+    numbers = _numbers(places)
     if not numbers or LAST in places:
         return places
     return {**places, LAST: places[f"{STAGE}{max(numbers)}"]}
+
+
+def _numbers(places: Mapping[str, Place]) -> list[int]:
+    """Those of the stages."""
+    return [int(name.removeprefix(STAGE)) for name in places if name.removeprefix(STAGE).isdigit()]
 
 
 def _dimensions(feature: str) -> int:

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from trainables.errors import ConfigError
 
 # B = samples, C = classes
 
 _LOGITS: Final = "logits"
+_LIKE_TENSOR: Final = (Tensor, Proxy)
+"""A tensor, or what stands for one where the forward pass is followed (`models/features/traced.py`)."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +36,16 @@ class LogitsHook:
         Raises:
             ConfigError: they are not there, are no tensor, or might be one of several.
         """
-        if isinstance(output, Tensor):
+        if isinstance(output, _LIKE_TENSOR):
             return None
         mode = "training" if network.training else "evaluation"
         returns = f"{type(network).__name__} returns a {type(output).__name__} in {mode} mode"
         logits = self._logits(output, returns)
-        if not isinstance(logits, Tensor):
+        if not isinstance(logits, _LIKE_TENSOR):
             raise ConfigError(
                 f"{returns}, and its logits are a {type(logits).__name__}; they must be a tensor"
             )
-        return logits
+        return logits  # type: ignore[no-any-return]
 
     def _logits(self, output: Any, returns: str) -> Any:
         members = _members(output)
@@ -74,7 +77,7 @@ class LogitsHook:
 
     def _fits(self, value: object) -> bool:
         return (
-            isinstance(value, Tensor)
+            isinstance(value, _LIKE_TENSOR)
             and value.is_floating_point()
             and value.dim() == 2
             and value.shape[1] == self.n_classes

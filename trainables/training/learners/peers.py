@@ -1,4 +1,4 @@
-"""The networks that are trained beside a student."""
+"""The networks that are trained beside a student, and branches made of a network's own later stages."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from trainables.errors import CheckpointError
+from trainables.models.features.later_stages import LaterStages, later_stages
+from trainables.models.foreign.copies import copied
 from trainables.training.course import Course
 from trainables.training.learners.learner import Learner
 from trainables.training.workbench import Workbench
@@ -37,3 +39,23 @@ def restore_peers(peers: Sequence[Learner], states: Sequence[dict[str, Any]]) ->
         )
     for peer, state in zip(peers, states, strict=True):
         peer.restore(state)
+
+
+def branch_of(course: Course, workbench: Workbench, stage: str, number: int = 0) -> LaterStages:
+    """What makes of the map of a stage what the rest of a network of the course would, on the device.
+
+    `number` is that of the network: 0 is the student, then its peers. The weights are fresh ones, which hang
+    on the course's seed, the network and the stage.
+
+    Raises:
+        TrialFailed: the network has no such stage, or cannot be cut there.
+    """
+    trained = [course.student, *course.peers][number]
+    fresh = course.fresh(f"branch {stage}", number) if course.fresh else copied(trained.model)
+    return later_stages(
+        fresh.to(workbench.device),
+        stage,
+        n_classes=len(workbench.data.classes),
+        input_shape=workbench.input_shape,
+        stated=trained.stated,
+    )

@@ -67,6 +67,39 @@ def test_of_several_names_the_first_that_the_network_has_is_read_under_its_own()
         tap_of(network, "tokens|stage9")
 
 
+def test_all_stages_that_a_network_has_are_asked_for_by_one_name() -> None:
+    network, shown = built(**RESNET).eval(), images()
+    tap = tap_of(network, "stages", "embedding", "stage2")
+    assert tap.names == ("stage1", "stage2", "stage3", "embedding")
+    assert tap.shapes["stage3"] == (16, 4, 4)
+    features = tap.during(lambda: network(shown))[1]
+    assert list(features) == list(tap.names)
+    assert tap_of(built(name="vgg8", width=4), "stages", side=32).names == (
+        *("stage1", "stage2", "stage3", "stage4"),
+    )
+    energies = tap_of(network, "energy.stages", "stages")
+    assert energies.names == (
+        *("energy.stage1", "energy.stage2", "energy.stage3"),
+        *("stage1", "stage2", "stage3"),
+    )
+    assert energies.shapes["energy.stage3"] == (4, 4)
+
+
+def test_stages_come_in_their_order_where_a_file_names_them_in_another() -> None:
+    network = built(**RESNET)
+    tap = tap_of(network, "stages", stated={"stage10": "layer3", "stage2": "layer2", "stage1": "layer1"})
+    assert tap.names == ("stage1", "stage2", "stage10")
+
+
+def test_a_network_without_stages_has_what_is_named_beside_them_or_is_refused() -> None:
+    network = built(name="mlp")
+    assert tap_of(network, "stages|embedding").names == ("embedding",)
+    assert tap_of(built(**RESNET), "stages|embedding").names == ("stage1", "stage2", "stage3")
+    for name in ("stages", "energy.stages"):
+        with pytest.raises(TrialFailed, match=r"Mlp has no feature 'stages'; .*`features: {stage1: PATH}`"):
+            tap_of(network, name)
+
+
 def test_a_gradient_flows_through_features() -> None:
     network, shown = built(**RESNET), images()
     _, features = tap_of(network, "stage2", "embedding").during(lambda: network(shown))

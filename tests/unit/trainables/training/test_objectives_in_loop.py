@@ -41,6 +41,8 @@ from trainables.config.objectives import (
     CbdConfig,
     CrdConfig,
     CtkdConfig,
+    MfefConfig,
+    MixskdConfig,
     PskdConfig,
     SimregConfig,
     SrdConfig,
@@ -110,6 +112,8 @@ STATEFUL: dict[str, ObjectiveBase] = {
     "simreg": SimregConfig(),
     "srd": SrdConfig(),
     "thkd": ThkdConfig(bridge="always", embedding="cosine"),
+    "mfef": MfefConfig(peers=3, ramp_epochs=4),
+    "mixskd": MixskdConfig(disc_weight=1.0),
 }
 
 
@@ -220,7 +224,21 @@ def test_a_state_of_other_data_is_refused() -> None:
 
 
 WITH_PARAMETERS = {
-    *("ctkd", "crd", "simreg", "srd", "fitnet", "reviewkd", "tat", "tintem", "pixel", "mlkd", "sskd", "hsakd")
+    *(
+        "ctkd",
+        "crd",
+        "simreg",
+        "srd",
+        "fitnet",
+        "reviewkd",
+        "tat",
+        "tintem",
+        "pixel",
+        "mlkd",
+        "sskd",
+        "hsakd",
+    ),
+    *("mfef", "mixskd"),
 }
 
 

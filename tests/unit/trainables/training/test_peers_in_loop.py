@@ -81,7 +81,7 @@ def test_peers_and_ensemble_have_figures_of_their_own(workbench: Workbench) -> N
     course = replace(course_of(one, two), training=SHORT.with_overrides(epochs=2), keeps_last=True)
     told = told_by(course, workbench)
     split, data = workbench.data.selection, workbench.data
-    images = normalise(split.images, data.mean, data.std)
+    images = normalise(split.images[:], data.mean, data.std)
     with torch.inference_mode():
         answers = [network.eval()(images).softmax(dim=-1) for network in (course.model, one, two)]
     for name, probabilities_NC in {"peer1": answers[1], "peer2": answers[2]}.items():
@@ -123,9 +123,11 @@ def test_a_killed_course_goes_on_with_all_networks_to_the_same_end(
     assert same_weights(weights_of(course.model), weights_of(whole.model))
     for one, other in zip(others, peers, strict=True):
         assert same_weights(weights_of(one), weights_of(other))
-    for one, other in zip(kept(tmp_path / "a").peers, kept(tmp_path / "b").peers, strict=True):
-        assert one.keys() == other.keys() == {"model", "optimizer", "precision", "average", "average_steps"}
-        assert same_weights(one["average"], other["average"])
+    for first, second in zip(kept(tmp_path / "a").peers, kept(tmp_path / "b").peers, strict=True):
+        assert (
+            first.keys() == second.keys() == {"model", "optimizer", "precision", "average", "average_steps"}
+        )
+        assert same_weights(first["average"], second["average"])
 
 
 def test_a_state_with_other_peers_is_refused(tmp_path: Path, workbench: Workbench) -> None:
