@@ -218,7 +218,7 @@ def validate(
     else:
         loaded = load_experiment(file, check_paths=paths)
         more = f"; pairs: {', '.join(loaded.pairs)}" if loaded.pairs else ""
-        more += loaded.config.unlabelled_in_words
+        more += loaded.in_words
         text = f"experiment {loaded.config.name} with {_described(loaded.space)}{more}"
         data = {"experiment": loaded.config.plain(), "space": loaded.space.plain()}
         if deep:

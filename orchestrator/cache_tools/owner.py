@@ -88,5 +88,6 @@ def require_teacher_banks(run: Run) -> None:
     if not run.teacher_banks:
         names = ", ".join(run.space.objective_names)
         raise ConfigError(
-            f"{run.experiment.name} has no cache: no objective of its space ({names}) asks for one"
+            f"{run.experiment.name} has no cache: no objective of its space ({names}) hears a teacher, whose "
+            "answers it would keep"
         )

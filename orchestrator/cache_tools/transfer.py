@@ -40,11 +40,7 @@ def import_file(
         DataError: the file cannot be read, or its logits do not fit the training split.
         CacheError: the cache cannot be written.
     """
-    if not loaded.config.teacher.imported:
-        raise ConfigError(
-            f"{loaded.source} has a network as its teacher, and nothing tells whether the logits are its "
-            "own; write `teacher: {imported: true}` in its place"
-        )
+    _require_imported(loaded)
     data = load_training(loaded.config.data)
     brought = check_logits(file, *read_logits(file, values), data, values)
     with quiet_run(loaded, console) as run:
@@ -73,6 +69,19 @@ def import_file(
         _tell_of_constants(loaded, console)
     console.info(f"next: stillhouse run {loaded.source}")
     return {"uri": place.uri, "files": len(written), **record.plain()}
+
+
+def _require_imported(loaded: LoadedExperiment) -> None:
+    if not loaded.config.has_teacher:
+        raise ConfigError(
+            f"{loaded.source} has no teacher whose logits these could be; write "
+            "`teacher: {imported: true}`, and take a space with an objective that hears one"
+        )
+    if not loaded.config.teacher.imported:
+        raise ConfigError(
+            f"{loaded.source} has a network as its teacher, and nothing tells whether the logits are its "
+            "own; write `teacher: {imported: true}` in its place"
+        )
 
 
 def _tell_of_constants(loaded: LoadedExperiment, console: Console) -> None:

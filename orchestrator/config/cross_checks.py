@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from orchestrator.config.asked_features import feature_problems
+from orchestrator.config.asked_features import feature_problems, teacher_problems
 from orchestrator.config.budget_problems import budget_problems
 from orchestrator.config.peers import peers_problems
 from orchestrator.config.schema import ExperimentConfig
@@ -35,6 +35,8 @@ class Both:
     space: SpaceConfig
     document: Document
     space_document: Document
+    pairs: Sequence[str] = ()
+    """Names of the file's pairs where none of them is chosen."""
 
 
 def check_together(both: Both) -> None:
@@ -266,7 +268,14 @@ def _unlabelled_images_have_a_place(both: Both) -> Found:
         yield both.document, Problem(("data", "unlabelled", "share"), text)
 
 
+def _whoever_asks_has_a_teacher(both: Both) -> Found:
+    """A file may leave its teacher out where no objective of the space asks for one."""
+    for problem in teacher_problems(both.config, both.space, both.pairs):
+        yield both.document, problem
+
+
 CHECKS: Final[tuple[Callable[[Both], Found], ...]] = (
+    _whoever_asks_has_a_teacher,
     _overrides_fit,
     _scheduler_decides_in_time,
     _budget_suits_the_search,

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import search_spaces
 from orchestrator.config import path_checks
+from orchestrator.config.asked_features import taught_objectives
 from orchestrator.config.constraints import parse_constraints
 from orchestrator.config.cross_checks import Both, check_together
 from orchestrator.config.image_size import with_image_size
@@ -54,6 +55,12 @@ class LoadedExperiment:
         """Where relative paths of the experiment's file start."""
         return self.source.resolve().parent
 
+    @property
+    def in_words(self) -> str:
+        """What is to be said of its teacher and of unlabelled images, where that is not as usual."""
+        none = "" if taught_objectives(self.space) else "; no objective hears a teacher, so none is made"
+        return none + self.config.unlabelled_in_words
+
 
 def load_experiment(
     ref: str, *, overrides: Overrides | None = None, check_paths: bool = True
@@ -85,8 +92,9 @@ def load_experiment(
         space = build(SpaceConfig, space_document)
     problems.raise_all()
     config = _overridden(config, overrides, space_document)
-    check_together(Both(config, space, document, space_document))
     pairs = tuple(whole.data.get("pairs") or ())
+    unchosen = () if config.has_teacher else pairs  # a pair brings its teacher
+    check_together(Both(config, space, document, space_document, unchosen))
     look_in(folder)
     return LoadedExperiment(config, space, source, Path(space_document.file), pairs, _code(config))
 
@@ -225,7 +233,9 @@ def _resolved(config: ExperimentConfig, document: Document, folder: Path) -> Exp
         return teacher.with_overrides(checkpoint=_weights(teacher.checkpoint, absolute, *key))
 
     several = [teacher_resolved(each, "teachers", place) for place, each in enumerate(config.teachers)]
-    taught = {"teachers": several} if several else {"teacher": teacher_resolved(config.teacher, "teacher")}
+    taught: dict[str, Any] = {"teachers": several} if several else {}
+    if config.has_teacher and not several:
+        taught = {"teacher": teacher_resolved(config.teacher, "teacher")}
     space = absolute(config.space, "space") if _is_path(config.space) else config.space
     resolved = config.with_overrides(
         data=_data_resolved(config.data, absolute),

@@ -137,7 +137,11 @@ class ExperimentConfig(Config):
     out: str | None = Field(None, min_length=1, description="output folder; default: out/<name>")
     seed: int = Field(0, ge=0, lt=2**31, description="every other seed derives from it")
     data: DataConfig
-    teacher: TeacherConfig = Field(NOBODY, exclude_if=lambda teacher: teacher == NOBODY)
+    teacher: TeacherConfig = Field(
+        NOBODY,
+        description="what students learn from; a space whose objectives all do without needs none",
+        exclude_if=lambda teacher: teacher == NOBODY,
+    )
     teachers: tuple[MemberConfig, ...] = Field(
         (),
         min_length=2,
@@ -172,15 +176,20 @@ class ExperimentConfig(Config):
     )
 
     @model_validator(mode="after")
-    def _someone_teaches(self) -> Self:
-        if (self.teacher == NOBODY) != bool(self.teachers):
-            raise ValueError("give either `teacher`, or `teachers`, a list of two or more")
+    def _one_section_teaches(self) -> Self:
+        if self.teacher != NOBODY and self.teachers:
+            raise ValueError("give either `teacher`, or `teachers`, a list of two or more, not both")
         return self
 
     @property
+    def has_teacher(self) -> bool:
+        """Whether the file has one, or several; a space that asks for one is refused without."""
+        return bool(self.each_teacher)
+
+    @property
     def each_teacher(self) -> tuple[TeacherConfig, ...]:
-        """The teacher, or each of several."""
-        return self.teachers or (self.teacher,)
+        """The teacher, or each of several; nothing where the file has none."""
+        return self.teachers or (() if self.teacher == NOBODY else (self.teacher,))
 
     @property
     def unlabelled_in_words(self) -> str:
@@ -199,11 +208,19 @@ class ExperimentConfig(Config):
     @property
     def factories(self) -> tuple[str, ...]:
         """Of data, unlabelled images, teachers and student, each once."""
+        return self._factories(self.each_teacher)
+
+    @property
+    def factories_without_teacher(self) -> tuple[str, ...]:
+        """Of data, unlabelled images and student, each once."""
+        return self._factories(())
+
+    def _factories(self, teachers: tuple[TeacherConfig, ...]) -> tuple[str, ...]:
         data = self.data
         paths = (
             data.factory,
             data.unlabelled.factory if data.unlabelled else None,
-            *(teacher.model.factory for teacher in self.each_teacher if teacher.model),
+            *(teacher.model.factory for teacher in teachers if teacher.model),
             self.student.factory,
             *(peer.factory for peer in networks_in(self.peers)),
         )

@@ -162,4 +162,4 @@ class MemberConfig(TeacherConfig):
 
 
 NOBODY: Final = TeacherConfig.model_construct()
-"""Stands in the place of `teacher` where a file has `teachers`: without network, weights and logits."""
+"""Stands in the place of `teacher` where a file has `teachers`, or none at all: it has no network."""

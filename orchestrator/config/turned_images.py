@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator.config.asked_features import taught_objectives
 from orchestrator.config.schema import ExperimentConfig
 from search_spaces.space import SpaceConfig
 from trainables.config import OBJECTIVE_CONFIGS
@@ -27,7 +28,8 @@ def what_turns(config: ExperimentConfig, space: SpaceConfig) -> tuple[str, ...]:
         asked += [f"a teacher prepared with {objective.preparation}"] * (objective.preparation is not None)
         if asked:
             found.append(f"objective {name} of space {space.name} ({' and '.join(asked)})")
-    if any(teacher.prepared is PreparedTraining.JOINT_BRANCHES for teacher in config.each_teacher):
+    made = config.each_teacher if taught_objectives(space) else ()
+    if any(teacher.prepared is PreparedTraining.JOINT_BRANCHES for teacher in made):
         found.append(f"teacher.prepared ({PreparedTraining.JOINT_BRANCHES})")
     for bank in seen:
         for place, step in enumerate(config.views.bank(bank).recipe):

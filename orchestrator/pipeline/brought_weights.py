@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from orchestrator.config.asked_features import taught_objectives
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import tracking_uri
 from orchestrator.config.teacher_schema import MemberConfig, TeacherConfig
@@ -27,17 +28,30 @@ _SQLITE: Final = "sqlite:///"
 def pinned(loaded: LoadedExperiment) -> LoadedExperiment:
     """The experiment with versions in the place of aliases: what a run is known by may not move under it.
 
+    Nobody asks for the version of a teacher that no objective of the space hears.
+
     Raises:
         StillhouseError: MLflow does not answer, or has no such model.
     """
+    with_student = _changed(loaded, {"student": _pinned(loaded, loaded.config.student)})
+    return with_pinned_teacher(with_student) if taught_objectives(loaded.space) else with_student
+
+
+def with_pinned_teacher(loaded: LoadedExperiment) -> LoadedExperiment:
+    """The same for its teacher, or for each of several.
+
+    Raises:
+        StillhouseError: as for `pinned`.
+    """
     config = loaded.config
-    changes: dict[str, Any] = {"student": _pinned(loaded, config.student)}
     if config.teachers:
-        changes["teachers"] = [_pinned(loaded, teacher) for teacher in config.teachers]
-    else:
-        changes["teacher"] = _pinned(loaded, config.teacher)
-    changed = config.with_overrides(**changes)
-    return loaded if changed == config else replace(loaded, config=changed)
+        return _changed(loaded, {"teachers": [_pinned(loaded, teacher) for teacher in config.teachers]})
+    return _changed(loaded, {"teacher": _pinned(loaded, config.teacher)} if config.has_teacher else {})
+
+
+def _changed(loaded: LoadedExperiment, changes: dict[str, Any]) -> LoadedExperiment:
+    config = loaded.config.with_overrides(**changes)
+    return loaded if config == loaded.config else replace(loaded, config=config)
 
 
 def _pinned(loaded: LoadedExperiment, part: Part) -> Part:

@@ -26,9 +26,9 @@ NO_TEACHER: Final = "0" * 64
 """Stands for a teacher that is not made yet."""
 
 
-def cache_identity(run: Run, teacher: TeacherFacts) -> CacheIdentity | None:
+def cache_identity(run: Run, teacher: TeacherFacts | None) -> CacheIdentity | None:
     """What the cache of this experiment is made from; none when no objective of the space asks for one."""
-    return cache_request(run, teacher).identity if _has_cache(run) else None
+    return cache_request(run, teacher).identity if teacher is not None and _has_cache(run) else None
 
 
 def cache_stage(run: Run, teacher: TeacherFacts, *, needed: bool) -> CacheSummary | None:

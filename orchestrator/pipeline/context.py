@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.asked_features import asked_features, asks_classifier
+from orchestrator.config.asked_features import asked_features, asks_classifier, taught_objectives
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import out_folder
 from orchestrator.config.peers import peers_as_known
@@ -40,7 +40,7 @@ from trainables.config import (
     WorkbenchSpec,
     digest_of,
 )
-from trainables.config.data import UnlabelledConfig
+from trainables.config.data import SplitFacts, UnlabelledConfig
 from trainables.errors import CheckpointError
 from trainables.local_files import file_sha256
 from trainables.seeds import derive_seed
@@ -176,6 +176,11 @@ class Run:
         """The seed of all views."""
         return derive_seed(self.experiment.seed, "views")
 
+    @cached_property
+    def hears_teacher(self) -> bool:
+        """Whether some objective of the space asks a teacher for anything; without, none is made."""
+        return bool(taught_objectives(self.space))
+
     @property
     def teacher_banks(self) -> tuple[str, ...]:
         """The banks on which some objective of the space wants to hear the teacher."""
@@ -221,7 +226,7 @@ class Run:
     def workbench(self, cache: CacheSummary | None, *, teacher: TeacherFacts | None = None) -> WorkbenchSpec:
         """The workbench of all students of the run; the teacher is needed where it is asked live."""
         config = self.experiment.cache
-        kept = None if teacher is None else self.kept(teacher)
+        kept = self.kept(teacher) if teacher is not None and self.hears_teacher else None
         live = None
         if kept is not None:
             live = OnlineSpec(network=kept, batch_size=config.batch_size, autocast=config.autocast)
@@ -239,11 +244,11 @@ class Run:
             code=self._students_code,
         )
 
-    def search_key(self, teacher: TeacherFacts, cache: CacheIdentity | None) -> str:
-        """Fingerprint of all that a proposal's result depends on; the budget of trials is not in it.
+    def search_key(self, split: SplitFacts, teacher: TeacherFacts | None, cache: CacheIdentity | None) -> str:
+        """Fingerprint of all that a proposal's result depends on, a teacher too where one is heard.
 
-        So a search goes on where it was when its budget is raised. A population is another one then: who
-        forks off whom depends on all of its members.
+        The budget is not in it, so a search goes on where it was when that is raised. A population is
+        another one then: who forks off whom depends on all of its members.
         """
         experiment = self.experiment
         start, code = self.start, self._students_code
@@ -251,9 +256,8 @@ class Run:
         unlabelled = experiment.data.unlabelled
         return digest_of(
             {
-                "teacher": teacher.fingerprint,
-                **({"prepared": [part.sha256 for part in teacher.prepared]} if teacher.prepared else {}),
-                "data": teacher.split.plain(),
+                **(_known(teacher) if teacher else {}),
+                "data": split.plain(),
                 "cache": cache.plain() if cache else None,
                 "views": experiment.views.plain(),
                 "student": known_by(experiment.student.network),
@@ -268,6 +272,11 @@ class Run:
                 **({"population": experiment.budget.trials} if is_population else {}),
             }
         )
+
+
+def _known(teacher: TeacherFacts) -> dict[str, Any]:
+    parts = [part.sha256 for part in teacher.prepared]
+    return {"teacher": teacher.fingerprint, **({"prepared": parts} if parts else {})}
 
 
 def _learning(unlabelled: UnlabelledConfig) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.schema_description import did_you_mean
+from orchestrator.pipeline.basis.compared_teacher import teacher_beside
+from orchestrator.pipeline.basis.data_stage import look_at_images
 from orchestrator.pipeline.context import Run, quiet_run
-from orchestrator.pipeline.teacher_stage import known_teacher, look_at_images
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.ranked_figures import accuracy_text
@@ -31,7 +32,6 @@ from trainables.evaluation.features_worth import NoFeatures
 from trainables.evaluation.metrics import answer_figures
 from trainables.teacher.cache_request import stated_features
 from trainables.teacher.loading import load_teacher
-from trainables.training.train_teacher import TeacherFacts
 from trainables.training.workbench import Workbench
 
 NETWORKS: Final = ("network", "accuracy, %", "nll", "ece", "agreement with the teacher, %")
@@ -74,8 +74,8 @@ class Evaluation(Config):
         exclude_if=lambda figure: figure is RankBy.ACCURACY,
     )
     student: CleanFigures
-    teacher: CleanFigures | None = Field(description="none when only its logits are known")
-    teacher_fingerprint: str
+    teacher: CleanFigures | None = Field(description="none without one, and when only its logits are known")
+    teacher_fingerprint: str | None = Field(description="none where the student learned from none")
     agreement: float | None = Field(description="share of images to which both give the same class")
     faithfulness: Faithfulness | None = Field(description="when it was asked for")
 
@@ -91,8 +91,8 @@ def evaluate_student(
     """Evaluate a student of an experiment that ran, in this process; with `search` around images too.
 
     The student is the champion of the last finished run, or the trial that is named; the teacher is that of
-    the experiment file. The test split is shown only to students that a run has tested: what its figures
-    could be used for has been decided then.
+    the experiment file, and none where the student learned from none and none was made. The test split is
+    shown only to students that a run has tested: what its figures could be used for has been decided then.
 
     Raises:
         ConfigError: there is no such student or teacher, or no network to attack, or the test split is not
@@ -104,13 +104,13 @@ def evaluate_student(
         wanted = Split(split)
         if wanted is Split.TEST:
             _require_tested(run, record)
-        teacher = _teacher(run, needs_network=search is not None)
+        teacher = teacher_beside(run, record, needs_network=search is not None)
         look_at_images(run.experiment.data, console)
         data = load_training(run.experiment.data.labelled)
         shown = load_test(run.experiment.data, data.classes) if wanted is Split.TEST else data.selection
         evaluator = _Evaluator(run, data, shown, record.rank_by)
         own = KeptNetwork(model=TrialSpec.from_plain(record.spec).student, weights=str(record.checkpoint))
-        student, kept = evaluator.loaded(own), run.kept(teacher)
+        student, kept = evaluator.loaded(own), None if teacher is None else run.kept(teacher)
         beside = None if kept is None else evaluator.loaded(kept)
         own_N = evaluator.answers(student)
         taught_N = evaluator.answers(beside) if beside else None
@@ -126,7 +126,7 @@ def evaluate_student(
             teacher=evaluator.figures(kept, beside, taught_N)
             if kept and beside and taught_N is not None
             else None,
-            teacher_fingerprint=teacher.fingerprint,
+            teacher_fingerprint=None if teacher is None else teacher.fingerprint,
             agreement=None if taught_N is None else float((own_N == taught_N).double().mean()),
             faithfulness=evaluator.around(student, beside, search, console) if beside and search else None,
         )
@@ -136,7 +136,9 @@ def show_evaluation(found: Evaluation, console: Console) -> None:
     """The same for people: a table of clean images, and one of balls where there is one."""
     rows = [_network_row(found, f"student {found.trial}", found.student, percent(found.agreement))]
     if found.teacher is not None:
-        rows.append(_network_row(found, f"teacher {found.teacher_fingerprint[:8]}", found.teacher, ""))
+        rows.append(
+            _network_row(found, f"teacher {(found.teacher_fingerprint or '')[:8]}", found.teacher, "")
+        )
     columns = (*NETWORKS, f"{found.rank_by.label}, %") if found.rank_by.is_of_features else NETWORKS
     console.table(f"{found.images:,} unaltered images of the {found.split} split", columns, rows)
     around = found.faithfulness
@@ -253,28 +255,6 @@ def _require_tested(run: Run, record: TrialRecord) -> None:
             "tested (finalists and control, when all is decided), or it could be used to choose one; leave "
             "out --split test, or name such a student with --trial"
         )
-
-
-def _teacher(run: Run, *, needs_network: bool) -> TeacherFacts:
-    if needs_network and run.experiment.teacher.imported:
-        raise ConfigError(
-            f"the teacher of {run.experiment.name} has no network, only logits that were imported, and "
-            "--faithfulness asks it about altered images; leave it out, or give the experiment the "
-            "teacher's `model` and `checkpoint`"
-        )
-    if needs_network and any(teacher.is_onnx for teacher in run.experiment.each_teacher):
-        raise ConfigError(
-            f"the teacher of {run.experiment.name} is an ONNX file, which gives no gradient, and "
-            "--faithfulness attacks both networks along theirs; leave it out, or give the teacher as a "
-            "`model` of PyTorch"
-        )
-    teacher = known_teacher(run)
-    if teacher is None:
-        raise ConfigError(
-            f"{run.out} has no teacher of this {run.loaded.source}: it was not made yet, or the file was "
-            f"changed since; run it: stillhouse run {run.loaded.source}"
-        )
-    return teacher
 
 
 def _network_row(whole: Evaluation, name: str, found: CleanFigures, agreement: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from orchestrator.pipeline.basis.basis import Basis
 from orchestrator.pipeline.context import Run
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
@@ -17,13 +18,13 @@ from orchestrator.tracking.recorder import MlflowRecorder
 from orchestrator.tracking.registry import register_champion
 from orchestrator.tracking.store import StoreAway, WriteRefused
 from trainables.config import DataConfig, ModelConfig, TrialSpec, digest_of
+from trainables.config.data import SplitFacts
 from trainables.data import TrainingData, load_training
 from trainables.errors import StillhouseError
 from trainables.export.formats import export_student
 from trainables.export.model_card import Architecture, Preparation, Resizing, read_intact_card
 from trainables.models import build_model
 from trainables.models.weights import load_weights
-from trainables.training.train_teacher import TeacherFacts
 from trainables.views.normalise import normalise
 
 SAMPLE_IMAGES = 64
@@ -34,27 +35,27 @@ FLUSH_S = 120.0
 def export_stage(
     run: Run,
     champion: SelectedChampion,
-    teacher: TeacherFacts,
+    basis: Basis,
     *,
     cache: str | None,
     metrics: Mapping[str, float],
     costs: StudentCosts,
 ) -> dict[str, Any]:
     """The champion's files: {"folder", "card", "files": {format: {"path", "max_abs_difference"}}}."""
-    record = champion.record
+    record, split = champion.record, basis.split
     folder = run.out / "champion"
-    facts = _facts(run, record, teacher, cache=cache, metrics=metrics) | _measured(costs, record, teacher)
+    facts = _facts(run, record, basis, cache=cache, metrics=metrics) | _measured(costs, record, split)
 
     def export() -> dict[str, Any]:
         run.console.info("writing safetensors, ONNX and torch.export; each is reloaded and compared")
         student = TrialSpec.from_plain(record.spec).student
-        model = _build(student, teacher)
+        model = _build(student, split)
         load_weights(model, Path(record.checkpoint or ""))
         summary = export_student(
             model,
-            rebuild=lambda: _build(student, teacher),
+            rebuild=lambda: _build(student, split),
             folder=folder,
-            input_shape=teacher.split.input_shape,
+            input_shape=split.input_shape,
             sample_images=sample_images(load_training(run.experiment.data.labelled)),
             card=facts,
         )
@@ -131,8 +132,7 @@ def _place(recorder: MlflowRecorder) -> dict[str, str | None]:
         return {"experiment_id": None, "parent_run_id": None}
 
 
-def _build(student: ModelConfig, teacher: TeacherFacts) -> nn.Module:
-    split = teacher.split
+def _build(student: ModelConfig, split: SplitFacts) -> nn.Module:
     return build_model(student, n_classes=len(split.classes), in_channels=split.input_shape[0])
 
 
@@ -152,11 +152,11 @@ def _latency(costs: StudentCosts) -> dict[str, Any]:
     return {"latency": {**latency, "device": costs.latency_device}}
 
 
-def _measured(costs: StudentCosts, record: TrialRecord, teacher: TeacherFacts) -> dict[str, Any]:
+def _measured(costs: StudentCosts, record: TrialRecord, split: SplitFacts) -> dict[str, Any]:
     architecture = Architecture(
         network=TrialSpec.from_plain(record.spec).student,
-        n_classes=len(teacher.split.classes),
-        in_channels=teacher.split.input_shape[0],
+        n_classes=len(split.classes),
+        in_channels=split.input_shape[0],
         parameters=int(costs.params),
     )
     return {"architecture": architecture.plain(), **_latency(costs)}
@@ -172,16 +172,16 @@ def preparation(data: DataConfig, input_shape: tuple[int, int, int]) -> Preparat
 
 
 def _facts(
-    run: Run, record: TrialRecord, teacher: TeacherFacts, *, cache: str | None, metrics: Mapping[str, float]
+    run: Run, record: TrialRecord, basis: Basis, *, cache: str | None, metrics: Mapping[str, float]
 ) -> dict[str, Any]:
-    split, start = teacher.split, run.start
+    split, start = basis.split, run.start
     return {
         "classes": list(split.classes),
         "normalisation": {"mean": list(split.mean), "std": list(split.std)},
         "preparation": preparation(run.experiment.data, split.input_shape).plain(),
         "metrics": dict(metrics),
         "lineage": {
-            "teacher": teacher.fingerprint,
+            **({"teacher": basis.known_by.fingerprint} if basis.known_by else {}),
             "cache": cache,
             "trial_id": record.trial,
             "objective": record.objective,

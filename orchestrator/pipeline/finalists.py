@@ -86,7 +86,7 @@ def profile_stage(
 
 def _teachers(run: Run, facts: TeacherFacts | None) -> dict[str, ModelConfig | KeptTeacher]:
     """What of the teacher is measured, and of several each: the architecture where that is enough."""
-    model = run.experiment.teacher.model
+    model = run.experiment.teacher.model if facts is not None or run.hears_teacher else None
     if model is not None and (facts is None or facts.classes is None):  # else it is built for more classes
         return {TEACHER: model}
     kept = None if facts is None else run.kept(facts)
@@ -143,17 +143,16 @@ def to_repeat(run: Run, search: str, chosen: Sequence[TrialRecord]) -> list[tupl
 
 
 def test_stage(
-    run: Run, workbench: WorkbenchSpec, teacher: TeacherFacts, records: Sequence[TrialRecord]
+    run: Run, workbench: WorkbenchSpec, teacher: TeacherFacts | None, records: Sequence[TrialRecord]
 ) -> Figures:
     """By trial id, `accuracy`, the figure that ranks, `nll`, `ece`, `agreement` with the teacher: on test.
-    Finalists and control have them, and the teacher itself; where its logits were imported there is no
-    network that could be asked about this split. No other stage reads it; afterwards `stillhouse evaluate`
-    may, for the same students. A student that an earlier pick tested is not tested again.
+    Finalists and control have them, and the teacher itself, where there is one with a network that could be
+    asked about this split. No other stage reads it; afterwards `stillhouse evaluate` may, for the same
+    students. A student that an earlier pick tested is not tested again.
     """
     jobs = _test_jobs(run, workbench, teacher, records)
-    members = {
-        member_name(number): facts.fingerprint for number, facts in enumerate(teacher.members, start=1)
-    }
+    several = teacher.members if teacher else ()
+    members = {member_name(number): facts.fingerprint for number, facts in enumerate(several, start=1)}
 
     def evaluate() -> dict[str, Any]:
         known = tested_before(run, {record.search for record in records}, members)
@@ -176,7 +175,7 @@ def test_stage(
 
 
 def _test_jobs(
-    run: Run, workbench: WorkbenchSpec, teacher: TeacherFacts, records: Sequence[TrialRecord]
+    run: Run, workbench: WorkbenchSpec, teacher: TeacherFacts | None, records: Sequence[TrialRecord]
 ) -> dict[str, EvaluateJob]:
     """By trial, and that of the teacher."""
     by, jobs = records[0].rank_by, dict[str, EvaluateJob]()
@@ -184,7 +183,7 @@ def _test_jobs(
         student = TrialSpec.from_plain(record.spec).student
         network = KeptNetwork(model=student, weights=str(record.checkpoint or ""))
         jobs[record.trial] = _evaluation(record.trial, network, workbench, by)
-    kept = run.kept(teacher)
+    kept = None if teacher is None else run.kept(teacher)
     if kept is not None:
         beside = OnlineSpec(network=kept, batch_size=run.experiment.cache.batch_size)
         jobs = {trial: job.with_overrides(teacher=beside) for trial, job in jobs.items()}

@@ -38,7 +38,7 @@ def run_key(loaded: LoadedExperiment, ledger: Ledger) -> str:
     """
     config = loaded.config.plain()
     paths = ledger.key_paths(loaded.folder)
-    teachers = config["teachers"] if loaded.config.teachers else [config["teacher"]]
+    teachers = config.get("teachers") or [config[name] for name in ("teacher",) if name in config]
     places = [(config["data"], "root"), (config["cache"], "uri"), *((one, "checkpoint") for one in teachers)]
     for section, name in places:
         if section[name] is not None and not is_elsewhere(section[name]):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from orchestrator.pipeline.cache_stage import cache_identity
+from orchestrator.pipeline.basis.basis import recorded_basis
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.finalists import chosen_finalists, known_costs, tested_before, to_repeat
 from orchestrator.pipeline.finished import no_search
-from orchestrator.pipeline.teacher_stage import recorded_teacher
 from orchestrator.search.trial_specs import repeat_specs
 from trainables.config import Role, digest_of
+from trainables.training.train_teacher import TeacherFacts
 
 
 def search_stage_key(run: Run, search: str) -> str:
@@ -22,16 +22,16 @@ def require_search(run: Run) -> None:
     Raises:
         ConfigError: it was not.
     """
-    teacher = recorded_teacher(run)
-    if teacher is not None:
-        search = run.search_key(teacher, cache_identity(run, teacher))
-        if run.stages.is_finished("search", search_stage_key(run, search)):
-            return
+    basis = recorded_basis(run)
+    if basis is not None and run.stages.is_finished("search", search_stage_key(run, basis.search(run))):
+        return
     raise no_search(run.loaded)
 
 
-def slots_are_needed(run: Run, search: str) -> bool:
+def slots_are_needed(run: Run, search: str, teacher: TeacherFacts | None = None) -> bool:
     """Whether any student is still to be trained, measured or tested, as far as the ledger tells.
+
+    `teacher` is the one that they hear: of several, each is measured beside students.
 
     Raises:
         StillhouseError: none of the students of a finished search meets the constraints.
@@ -40,7 +40,7 @@ def slots_are_needed(run: Run, search: str) -> bool:
         return True
     records = run.ledger.trials(search=search, role=Role.SEARCH)
     completed = [record for record in records if record.status == "completed"]
-    costs = known_costs(run, search, completed, recorded_teacher(run) if run.experiment.teachers else None)
+    costs = known_costs(run, search, completed, teacher)
     if costs is None:
         return True
     chosen = chosen_finalists(run, records, costs)

@@ -17,11 +17,12 @@ from orchestrator.config.asked_features import student_askers
 from orchestrator.config.paths import tracking_uri
 from orchestrator.config.peers import every_peer, peers_as_known
 from orchestrator.config.turned_images import what_turns
+from orchestrator.pipeline.basis.data_stage import look_at_images
 from orchestrator.pipeline.cache_stage import require_cache_room
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.finished import file_stamp, teacher_stamp
 from orchestrator.pipeline.preflight_networks import NetworkChecks, bounds_on_params
-from orchestrator.pipeline.teacher_stage import known_teacher, look_at_images
+from orchestrator.pipeline.teacher_stage import known_teacher
 from orchestrator.pipeline.teachers.ensemble import each_run, named
 from orchestrator.pipeline.teachers.imported import read_imported
 from orchestrator.pipeline.unlabelled_stage import keyed_data
@@ -106,7 +107,8 @@ def preflight_key(run: Run) -> str:
     """Fingerprint of what data and networks are made of; the code of factories counts, file by file."""
     experiment = run.experiment
     uri, start = experiment.cache.uri, run.start_file
-    cache, teachers = experiment.cache.plain(), [_keyed_teacher(each) for each in each_run(run)]
+    cache = experiment.cache.plain()
+    teachers = [_keyed_teacher(each) for each in each_run(run)] if experiment.has_teacher else [(None, [])]
     shares = [list(run.shares), experiment.combine.value]
     cache["uri"] = uri and run.key_path(uri)
     return digest_of(
@@ -133,10 +135,14 @@ def _asked(run: Run) -> list[list[str]]:
     return sorted(map(list, {config.student_features for _, config in student_askers(run.space)}))
 
 
-def _keyed_teacher(run: Run) -> tuple[dict[str, Any], list[Any]]:
-    """What is said of a teacher, and the stamp of its checkpoint, as fingerprints hold them."""
+def _keyed_teacher(run: Run) -> tuple[dict[str, Any] | None, list[Any]]:
+    """What is said of a teacher, and the stamp of its checkpoint, as fingerprints hold them.
+
+    One that nobody hears is not brought from elsewhere for that.
+    """
     config = run.experiment.teacher
-    checkpoint = None if config.imported else run.teacher_source.checkpoint
+    is_to_be_brought = run.hears_teacher and not config.imported
+    checkpoint = run.teacher_source.checkpoint if is_to_be_brought else config.checkpoint
     teacher = config.plain()
     teacher["model"] = config.model and known_by(config.model)
     teacher["checkpoint"] = checkpoint and run.key_path(checkpoint)
@@ -181,17 +187,18 @@ def _in_a_line(check: Check) -> str:
 
 def _look_inside(run: Run, found: Findings) -> None:
     """Factories, data, networks, and the cache's room."""
-    for path in run.experiment.factories:
+    experiment, heard = run.experiment, run.hears_teacher
+    for path in experiment.factories if heard else experiment.factories_without_teacher:
         found.attempt(lambda path=path: load_factory(path))  # type: ignore[misc]
     data = _inspected(run, found)
-    if run.experiment.teacher.imported:
+    if heard and experiment.teacher.imported:
         found.attempt(lambda: read_imported(run.loaded))
     if data is None:
         return
     found.attempt(lambda: _require_square(run, data))
     networks = NetworkChecks(run, data)
     before = len(found.problems)
-    for each in () if run.experiment.teacher.imported else each_run(run):
+    for each in each_run(run) if heard and not experiment.teacher.imported else ():
         found.notes += found.attempt(lambda each=each: _teacher(each, data)) or []  # type: ignore[misc]
     teacher_is_well = len(found.problems) == before
     for student in networks.students():
@@ -203,7 +210,7 @@ def _look_inside(run: Run, found: Findings) -> None:
     for role, peer in every_peer(run.experiment.peers, run.space):
         found.notes += found.attempt(lambda role=role, peer=peer: networks.peer(role, peer)) or []  # type: ignore[misc]
     found.attempt(networks.require_small_enough)
-    if teacher_is_well:
+    if heard and teacher_is_well:
         found.attempt(lambda: require_cache_room(run, known_teacher(run, data), data))
 
 

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.pipeline.basis.basis import Basis
+from orchestrator.pipeline.basis.teacher_figures import teacher_figures
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.finished import STAGE, run_key
 from orchestrator.pipeline.preflight import leaks_found
-from orchestrator.records.costs import TEACHER, StudentCosts, member_name, numbers_of
+from orchestrator.records.costs import StudentCosts, numbers_of
 from orchestrator.records.events import FiguresAdded, StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.places import summary_as_written
@@ -21,10 +23,8 @@ from orchestrator.records.student_figures import Control, Finalist, control_stud
 from orchestrator.records.summary import (
     CacheFigures,
     Exported,
-    MemberFigures,
     MlflowPlace,
     Summary,
-    TeacherFigures,
     UnlabelledFigures,
     champion_of,
     lacking,
@@ -36,10 +36,9 @@ from orchestrator.search.trial_specs import file_recipe, own_recipe, varied_valu
 from orchestrator.tracking.names import SHORT, ranked_runs_url
 from orchestrator.tracking.recorder import MlflowRecorder
 from trainables.config import TrialSpec
-from trainables.config.data import UnlabelledCounts
+from trainables.config.data import SplitFacts, UnlabelledCounts
 from trainables.config.metrics import RankBy
 from trainables.teacher.cache_build import CacheSummary
-from trainables.training.train_teacher import TeacherFacts
 
 LOCAL_UI = "http://127.0.0.1:5000"
 FLUSH_S = 120.0
@@ -51,14 +50,14 @@ _SECOND_FLUSH_S = 5.0
 class RunResults:
     """All that a run found out."""
 
-    teacher: TeacherFacts
+    basis: Basis
     cache: CacheSummary | None
     records: Sequence[TrialRecord]
     finalists: Sequence[TrialRecord]
     controls: Sequence[TrialRecord]
     champion: SelectedChampion
     costs: Mapping[str, StudentCosts]
-    """By trial id, and under `teacher`."""
+    """By trial id, and under `teacher` where there is one."""
     tested: Figures
     """Of the test split, by trial id, and under `teacher`."""
 
@@ -84,13 +83,18 @@ class RunResults:
         """Where the champion comes from, as tags of the registry."""
         metrics = {name: f"{value:.5f}" for name, value in self.champion_metrics().items()}
         return {
-            **self.teacher.hashes,
-            "cache": self.cache.identity.digest() if self.cache else "none",
+            **self._taught(),
             "search": search,
             "trial_id": self.champion.record.trial,
             "objective": self.champion.record.objective,
             **metrics,
         }
+
+    def _taught(self) -> dict[str, str]:
+        """Fingerprints of the teacher that students are known by, and of its cache; none without."""
+        teacher = self.basis.known_by
+        cache = self.cache.identity.digest() if self.cache else "none"
+        return {} if teacher is None else {**teacher.hashes, "cache": cache}
 
     def record_figures(self, recorder: MlflowRecorder, ledger: Ledger) -> None:
         """Costs and test accuracies beside the students' runs, where the ledger does not have them yet."""
@@ -204,12 +208,7 @@ def _summary(
         out=str(run.out),
         rank_by=results.rank_by,
         seconds=dict(run.stages.seconds),
-        teacher=TeacherFigures(
-            params=results.teacher.params,
-            selection_accuracy=results.teacher.selection_accuracy,
-            **_of_the_teacher(results),
-            members=_members(run, results),
-        ),
+        teacher=teacher_figures(run, results.basis.teacher, results.tested, results.costs, results.rank_by),
         cache=_cache_figures(results.cache),
         trials=tuple(trial_row(record, results.costs.get(record.trial)) for record in results.records),
         finalists=tuple(finalists),
@@ -224,7 +223,7 @@ def _summary(
         ),
         leaks=leaks_found(run),
         ledger=run.ledger.mark(),
-        unlabelled=_unlabelled_figures(run, results.teacher),
+        unlabelled=_unlabelled_figures(run, results.basis.split),
     )
 
 
@@ -252,39 +251,8 @@ def _control(run: Run, results: RunResults, group: Group, searched: Mapping[str,
     )
 
 
-def _members(run: Run, results: RunResults) -> tuple[MemberFigures, ...]:
-    """Of several teachers, each."""
-    figures = []
-    for number, (share, facts) in enumerate(zip(run.shares, results.teacher.members, strict=False), start=1):
-        tested, costs = results.tested.get(member_name(number), {}), results.costs.get(member_name(number))
-        figures.append(
-            MemberFigures(
-                share=share,
-                params=facts.params,
-                selection_accuracy=facts.selection_accuracy,
-                test_accuracy=tested.get("accuracy"),
-                latency_ms=None if costs is None else costs.latency_ms,
-            )
-        )
-    return tuple(figures)
-
-
-def _of_the_teacher(results: RunResults) -> dict[str, Any]:
-    """Its figures on the test split, and its latency; a ledger of an earlier version has no latency."""
-    tested, costs = results.tested.get(TEACHER, {}), results.costs.get(TEACHER)
-    figures: dict[str, Any] = {
-        "test_accuracy": tested.get("accuracy"),
-        "test_balanced_accuracy": tested.get("balanced_accuracy"),
-        "test_ranked": tested.get(results.rank_by) if results.rank_by.is_of_features else None,
-    }
-    if costs is not None:
-        names = ("latency_ms", "latency_p95_ms", "latency_device")
-        figures |= {name: getattr(costs, name) for name in names}
-    return figures
-
-
-def _unlabelled_figures(run: Run, teacher: TeacherFacts) -> UnlabelledFigures | None:
-    found, config = teacher.split.unlabelled, run.experiment.data.unlabelled
+def _unlabelled_figures(run: Run, split: SplitFacts) -> UnlabelledFigures | None:
+    found, config = split.unlabelled, run.experiment.data.unlabelled
     if found is None or config is None:
         return None
     counts = found.model_dump(include=set(UnlabelledCounts.model_fields))

@@ -1,4 +1,4 @@
-"""The stages in their order: teacher, cache, search, finalists, pick, test once, export, register, report."""
+"""The stages in their order: teacher and cache, or data; then search, finalists, test, export, report."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 import filelock
 
 from orchestrator import __version__
+from orchestrator.config.asked_features import taught_objectives
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import experiment_name, out_folder, tracking_uri
+from orchestrator.pipeline.basis.basis import Basis, basis_stages
 from orchestrator.pipeline.brought_weights import pinned
-from orchestrator.pipeline.cache_stage import cache_identity, cache_stage
+from orchestrator.pipeline.cache_stage import cache_stage
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.export import export_stage, register_stage
 from orchestrator.pipeline.finalists import (
@@ -31,8 +33,6 @@ from orchestrator.pipeline.preflight import preflight_stage
 from orchestrator.pipeline.results import RunResults, write_up
 from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.storage import storage_told
-from orchestrator.pipeline.teacher_stage import teacher_stage
-from orchestrator.pipeline.teachers.preparation import preparation_stages
 from orchestrator.pipeline.workers import Workers
 from orchestrator.records.code_seen import note_code
 from orchestrator.records.costs import numbers_of
@@ -47,6 +47,7 @@ from orchestrator.tracking.moved_store import tell_of_move
 from orchestrator.tracking.recorder import MlflowRecorder, ParentFacts
 from trainables.config import Role, WorkbenchSpec
 from trainables.errors import Interrupted, StillhouseError
+from trainables.teacher.cache_build import CacheSummary
 
 CLOSE_S = {"FINISHED": 120.0, "FAILED": 20.0, "KILLED": 5.0}
 LIBRARIES = ("ray", "torch", "torchvision", "mlflow", "pyarrow", "optuna")
@@ -93,11 +94,9 @@ def run_experiment(
 
 
 def _stages(run: Run, recorder: MlflowRecorder) -> Summary:
-    teacher = preparation_stages(run, teacher_stage(run))
-    search = run.search_key(teacher, cache_identity(run, teacher))
-    over = run.ledger.finished(STAGE, run_key(run.loaded, run.ledger)) is not None
-    cache = cache_stage(run, teacher, needed=not over and slots_are_needed(run, search))
-    tell_live_teacher(run, teacher)
+    basis = basis_stages(run)
+    search, teacher = basis.search(run), basis.teacher
+    cache = _cache(run, basis, search)
     workbench = run.workbench(cache, teacher=teacher)
     _search_stage(run, workbench, search)
     records = run.ledger.trials(search=search, role=Role.SEARCH)
@@ -108,7 +107,7 @@ def _stages(run: Run, recorder: MlflowRecorder) -> Summary:
     champion = choose_champion(group_trials(finalists), numbers_of(costs), constraints_of(run))
     tested = test_stage(run, workbench, teacher, [*finalists, *controls])
     results = RunResults(
-        teacher=teacher,
+        basis=basis,
         cache=cache,
         records=records,
         finalists=finalists,
@@ -122,7 +121,7 @@ def _stages(run: Run, recorder: MlflowRecorder) -> Summary:
     exported = export_stage(
         run,
         champion,
-        teacher,
+        basis,
         cache=identity,
         metrics=results.champion_metrics(),
         costs=costs[champion.record.trial],
@@ -131,6 +130,17 @@ def _stages(run: Run, recorder: MlflowRecorder) -> Summary:
         run, recorder, champion, tracking_uri=tracking_uri(run.loaded), lineage=results.lineage(search)
     )
     return write_up(run, recorder, results, exported, registered, tracking_uri(run.loaded))
+
+
+def _cache(run: Run, basis: Basis, search: str) -> CacheSummary | None:
+    """The answers of a teacher that is heard, where a cache keeps them."""
+    if not run.hears_teacher or basis.teacher is None:
+        return None
+    over = run.ledger.finished(STAGE, run_key(run.loaded, run.ledger)) is not None
+    needed = not over and slots_are_needed(run, search, basis.teacher)
+    cache = cache_stage(run, basis.teacher, needed=needed)
+    tell_live_teacher(run, basis.teacher)
+    return cache
 
 
 def _search_stage(run: Run, workbench: WorkbenchSpec, search: str) -> None:
@@ -153,7 +163,7 @@ def _recorder(loaded: LoadedExperiment, ledger: Ledger, out: Path) -> MlflowReco
         searched=searched,
         constants={"space": space.plain()},
         versions={"stillhouse": __version__, **{name: version(name) for name in LIBRARIES}},
-        summary=f"Students of one teacher, searched over {', '.join(space.objective_names)}.",
+        summary=f"{_whose(loaded)}, searched over {', '.join(space.objective_names)}.",
         rank_by=space.search.rank_by,
     )
     return MlflowRecorder(
@@ -163,6 +173,12 @@ def _recorder(loaded: LoadedExperiment, ledger: Ledger, out: Path) -> MlflowReco
         out=out,
         parent=facts,
     )
+
+
+def _whose(loaded: LoadedExperiment) -> str:
+    if not taught_objectives(loaded.space):
+        return "Students"
+    return "Students of several teachers" if loaded.config.teachers else "Students of one teacher"
 
 
 @contextmanager

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from orchestrator.pipeline.basis.data_stage import look_at_images, require_same_data, tell_left_out
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.teachers.ensemble import ensemble_stage, recorded_ensemble
 from orchestrator.pipeline.teachers.imported import imported_facts, read_imported
@@ -24,17 +24,14 @@ from orchestrator.records.teacher_checks import (
     require_accuracy,
     require_better_than_chance,
 )
-from orchestrator.terminal.console import Console, Progress
 from orchestrator.terminal.formatting import percent
 from trainables.cache.tools.import_logits import ImportedTeacher
 from trainables.checkpoint_header import digests_beside, known_by
-from trainables.config import MAX_VIEWS, ClassRows, DataConfig, Normalisation, ViewsConfig, digest_of
+from trainables.config import MAX_VIEWS, ClassRows, Normalisation, ViewsConfig, digest_of
 from trainables.config.metrics import ACCURACY
 from trainables.config.representation.preparation import PreparedTraining
 from trainables.config.teacher import ONNX
 from trainables.data import TrainingData, load_training
-from trainables.data.image_folder import index_folder
-from trainables.errors import DataError
 from trainables.local_files import file_sha256
 from trainables.models.foreign.onnx_graph import onnx_files
 from trainables.seeds import derive_seed
@@ -46,8 +43,7 @@ def teacher_stage(run: Run) -> TeacherFacts:
     if run.experiment.teacher.imported:
         return _imported_stage(run)
     facts = ensemble_stage(run, _one_teacher) if run.experiment.teachers else _one_teacher(run)
-    if facts.split.left_out:
-        run.console.info(f"{facts.split.left_out:,} unreadable images are left out (data.skip_unreadable)")
+    tell_left_out(run, facts.split)
     return with_unlabelled(run, facts)
 
 
@@ -67,7 +63,7 @@ def _one_teacher(run: Run) -> TeacherFacts:
                 progress.update(epoch, f"selection {100 * metrics[ACCURACY]:.2f} %")
 
             facts = run.workers.teacher(request, on_epoch)
-        _require_same_data(run, facts)
+        require_same_data(run, facts.split, why="the teacher's answers are kept by index")
         return facts.plain()
 
     facts = TeacherFacts.from_plain(
@@ -102,18 +98,16 @@ def _is_there(run: Run, key: str, found: Mapping[str, Any]) -> bool:
     return all(Path(file).is_file() for file in files) and written[-1:] == [key]
 
 
-def _require_same_data(run: Run, facts: TeacherFacts) -> None:
-    """Stop where a worker's data are not those that this process has looked at: no cache would fit them."""
-    looks = [
-        event for event in run.ledger.events_of(StageEvent) if event.stage == "preflight" and event.result
-    ]
-    known = looks[-1].found.get("data_digest") if looks else None
-    if known is not None and known != facts.split.data_digest:
-        raise DataError(
-            f"data factory {run.experiment.data.factory!r} gives other samples in each process (digests "
-            f"{known[:8]}… and {facts.split.data_digest[:8]}…), and the teacher's answers are kept by index: "
-            "let nothing in it hang on the process, the time or the order of a set; sort, and fix seeds"
-        )
+def is_still_there(run: Run, facts: TeacherFacts) -> bool:
+    """Whether the files of a recorded teacher are there and its own; imported logits need none."""
+    if facts.members:
+        return all(is_still_there(run, member) for member in facts.members)
+    if facts.weights is None:
+        return True
+    finished = (event.found for event in run.ledger.events_of(StageEvent) if event.status == "finished")
+    written = [found["fingerprint"] for found in finished if found.get("weights") == facts.weights]
+    files = [facts.weights, *(part.weights for part in facts.prepared)]
+    return all(Path(file).is_file() for file in files) and written[-1:] == [facts.fingerprint]
 
 
 def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
@@ -246,23 +240,3 @@ def _file_digest(path: str | None) -> str | None:
     if path is not None and path.endswith(ONNX):
         return digest_of([file_sha256(file) for file in onnx_files(Path(path))])
     return None if path is None else file_sha256(Path(path))
-
-
-def look_at_images(config: DataConfig, console: Console) -> None:
-    """Have the training images of a large folder looked at; the other processes of this node need not then.
-
-    Silent where there is nothing to look at.
-
-    Raises:
-        DataError: the folder is not laid out as it should be.
-        StorageError: the node's scratch folder cannot be written.
-    """
-    progress: Progress | None = None
-    with ExitStack() as stack:
-
-        def told(done: int, count: int) -> None:
-            nonlocal progress
-            progress = progress or stack.enter_context(console.progress("images looked at", count))
-            progress.update(done)
-
-        index_folder(config, told)

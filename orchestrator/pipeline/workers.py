@@ -20,8 +20,11 @@ from cluster.session import connect
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.own_packages import SETUP_HOOK
 from orchestrator.terminal.console import Console
-from trainables.config import Config
+from trainables.config import Config, DataConfig
+from trainables.config.data import SplitFacts
 from trainables.config.representation.preparation import PreparedPart
+from trainables.data import load_training
+from trainables.data.splits import split_facts
 from trainables.slots.follower import Follower, start_broker
 from trainables.slots.messages import End, Message
 from trainables.slots.pool import SlotPool, SlotShape
@@ -186,14 +189,26 @@ class Workers:
         Raises:
             StillhouseError: whatever `measure_ensemble` raises.
         """
+        return TeacherFacts.from_plain(self._asked(_ensemble_task, request))
+
+    def split(self, data: DataConfig) -> SplitFacts:
+        """The facts of the data as some worker of the cluster finds them.
+
+        Raises:
+            StillhouseError: whatever `load_training` raises.
+        """
+        return SplitFacts.from_plain(self._asked(_split_task, data))
+
+    def _asked(self, task: Callable[..., dict[str, Any]], request: Config) -> dict[str, Any]:
+        """What a task on some worker makes of the request, which tells of nothing meanwhile."""
         _ = self.broker  # connects
         cpus, gpus = self.stage_resources()
-        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=2)(_ensemble_task)
+        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=2)(task)
         try:
-            facts: dict[str, Any] = ray.get(task.remote(request.plain()))
+            made: dict[str, Any] = ray.get(remote.remote(request.plain()))
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
-        return TeacherFacts.from_plain(facts)
+        return made
 
 
 def is_left_open() -> bool:
@@ -239,6 +254,10 @@ def _teller(broker: Any, job_id: str, attempt: int) -> Callable[[int, dict[str, 
 
 def _ensemble_task(request: dict[str, Any]) -> dict[str, Any]:
     return measure_ensemble(EnsembleRequest.from_plain(request)).plain()
+
+
+def _split_task(data: dict[str, Any]) -> dict[str, Any]:
+    return split_facts(load_training(DataConfig.from_plain(data))).plain()
 
 
 @contextmanager

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from orchestrator.records.relations import LABELS_ALONE
 from orchestrator.records.selection import PairedDifference
 from orchestrator.records.student_figures import Finalist, Students
 from orchestrator.records.students_table import control_name_of, gain_text, named_controls
 from orchestrator.records.summary import Summary, champions_group
 from orchestrator.terminal.formatting import counted, percent
+from trainables.config import OBJECTIVE_CONFIGS
 
 
 def bad_outcomes(summary: Summary) -> tuple[str, ...]:
@@ -46,12 +48,13 @@ def _of_one_class(summary: Summary) -> Iterator[str]:
 def _of_the_gain(summary: Summary) -> Iterator[str]:
     champion = champions_group(summary)
     if champion.is_own_control:
-        yield "The champion learns from the labels alone: no student with the teacher was better."
+        yield from _of_labels_alone(summary)
         return
     gain, over = champion.test_gain, _over(summary, champion)
+    helper = "the teacher" if _hears_teacher(champion.objective) else f"its objective ({champion.objective})"
     if gain.mean < 0:
         yield (
-            f"The champion is below {over} on the test split, by {-100 * gain.mean:.2f} points: the teacher "
+            f"The champion is below {over} on the test split, by {-100 * gain.mean:.2f} points: {helper} "
             "did not help it."
         )
     if gain.low is None:
@@ -59,10 +62,22 @@ def _of_the_gain(summary: Summary) -> Iterator[str]:
     elif _holds_zero(gain):
         yield (
             f"The 95 % interval of the champion's gain over {over}, {gain_text(gain)} points, holds zero: "
-            f"{counted(gain.n, 'seed')} do not show that the teacher helped it."
+            f"{counted(gain.n, 'seed')} do not show that {helper} helped it."
         )
     elif gain.low > 0:
         yield from _of_other_recipes(summary, champion)
+
+
+def _of_labels_alone(summary: Summary) -> Iterator[str]:
+    others = {trial.objective for trial in summary.trials} - {LABELS_ALONE}
+    if others:
+        whom = "with the teacher" if any(map(_hears_teacher, others)) else "of another objective"
+        yield f"The champion learns from the labels alone: no student {whom} was better."
+
+
+def _hears_teacher(objective: str) -> bool:
+    known = OBJECTIVE_CONFIGS.get(objective)  # a summary of another version may have others
+    return known is None or bool(known.teacher_banks)
 
 
 def _of_other_recipes(summary: Summary, champion: Finalist) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Final
 
 from orchestrator.records.selection import Figures, SelectedChampion
 from orchestrator.records.student_figures import Students
-from orchestrator.records.summary import MemberFigures, Summary
+from orchestrator.records.summary import MemberFigures, Summary, TeacherFigures
 from orchestrator.terminal.formatting import percent
 from trainables.config.metrics import RankBy
 
@@ -40,6 +40,8 @@ def worth(summary: Summary) -> list[str]:
 def teachers_test(summary: Summary) -> float | None:
     """What the teacher reaches on the test split of the figure that ranks students; none if not known."""
     teacher = summary.teacher
+    if teacher is None:
+        return None
     return teacher.test_ranked if summary.rank_by.is_of_features else teacher.test_accuracy
 
 
@@ -70,9 +72,8 @@ def column(summary: Summary, name: str) -> str:
     return f"{kinds.get(head, head)}{comma}{unit}"
 
 
-def teacher_cells(summary: Summary) -> tuple[str, str]:
+def teacher_cells(summary: Summary, teacher: TeacherFigures) -> tuple[str, str]:
     """On the selection split, where its features are not judged, and on the test split."""
-    teacher = summary.teacher
     if not summary.rank_by.is_of_features:
         tested = accuracy_text(teacher.test_accuracy, None, teacher.test_balanced_accuracy)
         return percent(teacher.selection_accuracy), tested

@@ -11,6 +11,7 @@ from orchestrator.records.student_figures import Control, Finalist, Students
 from orchestrator.records.summary import MemberFigures, Summary, TeacherFigures, is_champion
 from orchestrator.terminal.formatting import UNKNOWN, counted, percent, short_parameters
 
+SPEED_UP: Final = "speed-up"
 COLUMNS = (
     "student",
     "objective",
@@ -20,7 +21,7 @@ COLUMNS = (
     "its control",
     "params",
     "latency, ms",
-    "speed-up",
+    SPEED_UP,
     "hyper-parameters",
 )
 TUNED: Final = (
@@ -31,13 +32,11 @@ UNTUNED: Final = "The control was not tuned: an earlier version trained it with 
 
 
 def students_table(summary: Summary) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Columns and rows for a terminal: teacher, controls, then the finalists; rounded, as text."""
-    teacher = summary.teacher
-    reached = teacher_cells(summary)
-    params = UNKNOWN if teacher.params is None else f"{teacher.params:,}"
-    latency = "" if teacher.latency_ms is None else latency_text(teacher.latency_ms, teacher.latency_p95_ms)
-    rows: list[tuple[str, ...]] = [(teacher_name(teacher), "", *reached, "", "", params, latency, "", "")]
-    rows += [_member_row(summary, number, member) for number, member in enumerate(teacher.members, start=1)]
+    """Columns and rows for a terminal: teacher, controls, then the finalists; rounded, as text.
+
+    Without a teacher there is neither its row nor the column that compares latencies with its own.
+    """
+    rows = _teacher_rows(summary, summary.teacher) if summary.teacher else []
     for name, control in named_controls(summary):
         rows.append(_row(summary, name, control, ("", ""), _control_parameters(summary, control)))
     for number, finalist in enumerate(summary.finalists, start=1):
@@ -47,7 +46,24 @@ def students_table(summary: Summary) -> tuple[tuple[str, ...], list[tuple[str, .
         over = "itself" if finalist.is_own_control else control_name_of(summary, finalist)
         name, parameters = f"finalist {number}{own}", short_parameters(searched)
         rows.append(_row(summary, name, finalist, (gain, over), parameters))
-    return tuple(column(summary, name) for name in COLUMNS), rows
+    columns = tuple(column(summary, name) for name in COLUMNS)
+    if summary.teacher is None:
+        place = COLUMNS.index(SPEED_UP)
+        return _without(columns, place), [_without(row, place) for row in rows]
+    return columns, rows
+
+
+def _without(cells: tuple[str, ...], place: int) -> tuple[str, ...]:
+    return cells[:place] + cells[place + 1 :]
+
+
+def _teacher_rows(summary: Summary, teacher: TeacherFigures) -> list[tuple[str, ...]]:
+    reached = teacher_cells(summary, teacher)
+    params = UNKNOWN if teacher.params is None else f"{teacher.params:,}"
+    latency = "" if teacher.latency_ms is None else latency_text(teacher.latency_ms, teacher.latency_p95_ms)
+    rows: list[tuple[str, ...]] = [(teacher_name(teacher), "", *reached, "", "", params, latency, "", "")]
+    rows += [_member_row(summary, number, member) for number, member in enumerate(teacher.members, start=1)]
+    return rows
 
 
 def teacher_name(teacher: TeacherFigures) -> str:
@@ -218,7 +234,7 @@ def _control_parameters(summary: Summary, control: Control) -> str:
 def speed_up_text(summary: Summary, students: Students) -> str:
     """How many times the student's latency the teacher's is, on the same device; empty where not known."""
     teacher = summary.teacher
-    if teacher.latency_ms is None or teacher.latency_device != students.latency_device:
+    if teacher is None or teacher.latency_ms is None or teacher.latency_device != students.latency_device:
         return ""
     return f"{teacher.latency_ms / students.latency_ms:.1f}x"
 

@@ -147,7 +147,11 @@ class Summary(Config):
         exclude_if=lambda figure: figure is RankBy.ACCURACY,
     )
     seconds: dict[str, float] = Field(description="by stage")
-    teacher: TeacherFigures
+    teacher: TeacherFigures | None = Field(
+        None,
+        description="none where students hear none, and none is known",
+        exclude_if=lambda value: value is None,
+    )
     cache: CacheFigures | None
     trials: tuple[TrialRow, ...]
     finalists: tuple[Finalist, ...] = Field(description="best mean selection accuracy first")

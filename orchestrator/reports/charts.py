@@ -161,7 +161,7 @@ def _add_teacher(chart: go.Figure, summary: Summary, column: int) -> list[float]
     """Its point, where it is known, and how far to the right that lies."""
     teacher = summary.teacher
     reached = _teachers(summary)
-    if teacher.params is None or reached is None:
+    if teacher is None or teacher.params is None or reached is None:
         return []
     chart.add_scatter(
         x=[teacher.params],
@@ -177,7 +177,8 @@ def _add_teacher(chart: go.Figure, summary: Summary, column: int) -> list[float]
 
 def _teachers(summary: Summary) -> float | None:
     """What the teacher reaches on the selection split; none where its features would have to be judged."""
-    return None if summary.rank_by.is_of_features else summary.teacher.selection_accuracy
+    teacher = summary.teacher
+    return None if teacher is None or summary.rank_by.is_of_features else teacher.selection_accuracy
 
 
 def _add_front(chart: go.Figure, summary: Summary, field: str, column: int) -> None:

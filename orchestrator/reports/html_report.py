@@ -22,8 +22,6 @@ from orchestrator.records.student_figures import Finalist, Students
 from orchestrator.records.students_table import (
     comparison,
     control_name_of,
-    latency_text,
-    member_facts,
     named_controls,
     speed_up_text,
     students_table,
@@ -32,7 +30,8 @@ from orchestrator.records.summary import Champion, Summary, champions_group, is_
 from orchestrator.reports.charts import cost_chart, curves_chart
 from orchestrator.reports.html_template import PAGE, STYLE
 from orchestrator.reports.parallel_coordinates import search_chart
-from orchestrator.terminal.formatting import UNKNOWN, percent, short_parameters
+from orchestrator.reports.teacher_section import teacher_facts
+from orchestrator.terminal.formatting import percent, short_parameters
 from trainables.local_files import replace_text
 
 NO_FIGURES: Final[Figures] = MappingProxyType({})
@@ -84,7 +83,7 @@ def report_html(
         search=_figure("search", search)
         if search is not None
         else "<p>No hyper-parameter took two values.</p>",
-        teacher=_facts(_teacher(summary)),
+        teacher=_section("Teacher and cache", teacher_facts(summary)),
         exports=_exports(summary),
         seconds=_facts({stage: f"{seconds:.1f} s" for stage, seconds in summary.seconds.items()}),
         mlflow=_mlflow(summary),
@@ -118,7 +117,7 @@ def _tiles(summary: Summary, champion: Finalist) -> str:
         (
             "Parameters",
             f"{own.params:,}",
-            _times_as_many(teacher.params, own.params),
+            _times_as_many(teacher.params, own.params) if teacher else "",
         ),
         ("Latency", f"{own.latency_ms:.3f} ms", _latency_note(own) + _speed_up(summary, champion)),
         ("Size", f"{own.size_bytes / 1024:,.0f} KiB", "safetensors"),
@@ -137,8 +136,8 @@ def _latency_note(champion: Champion) -> str:
 
 
 def _speed_up(summary: Summary, champion: Finalist) -> str:
-    times = speed_up_text(summary, champion)
-    return f"; teacher: {summary.teacher.latency_ms:.3f} ms, speed-up {times}" if times else ""
+    teacher, times = summary.teacher, speed_up_text(summary, champion)
+    return f"; teacher: {teacher.latency_ms:.3f} ms, speed-up {times}" if teacher and times else ""
 
 
 def _devices(summary: Summary) -> str:
@@ -212,7 +211,8 @@ def _test_split(summary: Summary) -> str:
     students = sum(len(finalist.trials) for finalist in summary.finalists)
     controls = [control for _, control in named_controls(summary)]
     without = sum(len(control.trials) for control in controls)
-    teacher = "" if summary.teacher.test_accuracy is None else ", and the teacher"
+    is_tested = summary.teacher is not None and summary.teacher.test_accuracy is not None
+    teacher = ", and the teacher" if is_tested else ""
     return (
         f"The search, early stopping, the choice of the finalists and that of the champion saw the selection "
         f"split only, and so did the choice between recipes of a control. The test split was read once, "
@@ -231,22 +231,6 @@ def _counts(records: Sequence[TrialRecord]) -> str:
     states = {state: sum(r.status == state for r in records) for state in ("completed", "pruned", "failed")}
     counts = ", ".join(f"{count} {state}" for state, count in states.items() if count)
     return f"{len(records)} trials: {counts or 'none ended'}."
-
-
-def _teacher(summary: Summary) -> dict[str, str]:
-    teacher, cache = summary.teacher, summary.cache
-    facts = member_facts(teacher) | {
-        "parameters": UNKNOWN if teacher.params is None else f"{teacher.params:,}",
-        "selection accuracy, %": percent(teacher.selection_accuracy),
-        "test accuracy, %": percent(teacher.test_accuracy),
-    }
-    if teacher.latency_ms is not None:
-        facts["latency, ms"] = latency_text(teacher.latency_ms, teacher.latency_p95_ms)
-    if cache is None:
-        return facts | {"cache": "none; no objective asked for the teacher's logits"}
-    size = f"{cache.rows:,}", f"{cache.bytes / 2**20:,.1f} MiB"
-    kept = {"cache": cache.uri, "fingerprint": cache.fingerprint}
-    return facts | kept | dict(zip(("rows", "size"), size, strict=True))
 
 
 def _exports(summary: Summary) -> str:
@@ -274,6 +258,10 @@ def _mlflow(summary: Summary) -> str:
     if place.ui_url and urlsplit(place.ui_url).scheme in ("http", "https"):
         return facts + f'<p><a href="{_text(place.ui_url)}" rel="noreferrer">Open the run in MLflow</a></p>'
     return facts
+
+
+def _section(head: str, facts: Mapping[str, str]) -> str:
+    return f"<section><h2>{_text(head)}</h2>{_facts(facts)}</section>" if facts else ""
 
 
 def _facts(facts: Mapping[str, str]) -> str:

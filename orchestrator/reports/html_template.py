@@ -72,7 +72,7 @@ early. A line that passes below an axis has no such value; a trial that was stop
 to compare.</p></section>
 <section><h2>What the test split was used for</h2><p>$test_split</p></section>
 <div class="pair">
-<section><h2>Teacher and cache</h2>$teacher</section>
+$teacher
 <section><h2>Where the time went</h2>$seconds</section>
 </div>
 <section><h2>Exported champion</h2>$exports</section>

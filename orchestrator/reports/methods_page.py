@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.config.loading import LoadedExperiment
+from orchestrator.config.schema import ExperimentConfig
 from orchestrator.config.teacher_schema import TeacherConfig
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger
@@ -24,9 +25,18 @@ STEP: Final = "objective_step_over_ce."
 DEAR: Final = 1.3
 """A step that costs so many of cross-entropy's, or more, is explained."""
 HEAD: Final = (
-    "| objective | mean, % | std | 95 % interval | over its CE, points | over KD, points "
-    "| agrees with teacher, % | ECE, % | epoch / CE | step / CE |"
+    "objective",
+    "mean, %",
+    "std",
+    "95 % interval",
+    "over its CE, points",
+    "over KD, points",
+    "agrees with teacher, %",
+    "ECE, %",
+    "epoch / CE",
+    "step / CE",
 )
+AGREEMENT: Final = HEAD.index("agrees with teacher, %")
 
 READING: Final = (
     "Accuracies are on the test split. Differences are paired by seed, with 95 % t-intervals; bold ones "
@@ -66,18 +76,13 @@ def facts_of(loaded: LoadedExperiment, ledger: Ledger) -> str:
     """What was trained on what: the experiment, in its file's words too, and what the ledger says of it."""
     config = loaded.config
     stages = [event for event in ledger.events_of(StageEvent) if event.status == "finished"]
-    facts: dict[str, Any] = next((event.found for event in stages if event.stage == "teacher"), {})
-    tested = next((event.found.get("teacher") for event in stages if event.stage == "test"), None)
-    teacher = [f"{facts['params']:,} parameters"] if facts.get("params") else []
-    teacher += [f"{100 * tested['accuracy']:.2f} % on the test split"] if tested else []
     data, training = config.data, config.training
     images = f"{data.train_limit:,} training images" if data.train_limit else "all training images"
     size = f", at {data.image_size}x{data.image_size} pixels" if data.image_size else ""
     seconds = sum(event.seconds or 0.0 for event in stages)
-    teachers = " and ".join(map(_teacher, config.each_teacher))
     text = (
-        f"Experiment `{config.name}`: {data.name or data.factory}, {images}{size}. Teacher: "
-        f"{teachers} ({', '.join(teacher) or 'not in the ledger'}). Student: "
+        f"Experiment `{config.name}`: {data.name or data.factory}, {images}{size}. "
+        f"{_taught_by(config, stages)}Student: "
         f"{_network(config.student)}, {training.epochs} epochs in batches of {training.batch_size}, "
         f"{config.budget.seeds} seeds for each row, or as many as its table says. Its stages took "
         f"{seconds / 60:.0f} minutes in all, those that were interrupted left out."
@@ -85,6 +90,18 @@ def facts_of(loaded: LoadedExperiment, ledger: Ledger) -> str:
     if caveat := ledger.mark().caveat:
         text += f" {caveat}"
     return "\n".join([text, "", "```text", *opening_comment(loaded.source), "```"])
+
+
+def _taught_by(config: ExperimentConfig, stages: Sequence[StageEvent]) -> str:
+    """The teachers and what the ledger says of them; nothing where the file has none."""
+    if not config.has_teacher:
+        return ""
+    facts: dict[str, Any] = next((event.found for event in stages if event.stage == "teacher"), {})
+    tested = next((event.found.get("teacher") for event in stages if event.stage == "test"), None)
+    told = [f"{facts['params']:,} parameters"] if facts.get("params") else []
+    told += [f"{100 * tested['accuracy']:.2f} % on the test split"] if tested else []
+    teachers = " and ".join(map(_teacher, config.each_teacher))
+    return f"Teacher: {teachers} ({', '.join(told) or 'not in the ledger'}). "
 
 
 def opening_comment(path: Path) -> list[str]:
@@ -141,19 +158,21 @@ def _heading(evidence: SearchEvidence, first: SearchEvidence) -> str:
 
 
 def _table(evidence: SearchEvidence, steps: Mapping[str, float]) -> str:
-    rule = "|" + "---|" * (HEAD.count("|") - 1)
+    """As Markdown; without the column of agreement where there was no teacher to agree with."""
     rows = []
     for controlled in evidence.by_control:
         control = controlled.control
-        rows.append(_row(f"control: {_name(control)}", control, steps))
-        rows += [_row(f"other recipe: {_name(one)}", one, steps) for one in controlled.beside]
-        rows += [_row(_name(one), one, steps) for one in controlled.finalists if one is not control]
-    return "\n".join([HEAD, rule, *rows])
+        rows.append(_cells(f"control: {_name(control)}", control, steps))
+        rows += [_cells(f"other recipe: {_name(one)}", one, steps) for one in controlled.beside]
+        rows += [_cells(_name(one), one, steps) for one in controlled.finalists if one is not control]
+    shown = [place for place in range(len(HEAD)) if place != AGREEMENT or any(row[place] for row in rows)]
+    head, *lines = (f"| {' | '.join(cells[place] for place in shown)} |" for cells in (HEAD, *rows))
+    return "\n".join([head, "|" + "---|" * len(shown), *lines])
 
 
-def _row(name: str, one: Evidence, steps: Mapping[str, float]) -> str:
+def _cells(name: str, one: Evidence, steps: Mapping[str, float]) -> tuple[str, ...]:
     step = {**steps, "ce": 1.0}.get(one.objective)
-    cells = (
+    return (
         name,
         f"{one.mean:.2f}",
         "" if one.std is None else f"{one.std:.2f}",
@@ -165,7 +184,6 @@ def _row(name: str, one: Evidence, steps: Mapping[str, float]) -> str:
         f"{one.epoch_over_ce:.2f}",
         "" if step is None else f"{step:.2f}",
     )
-    return f"| {' | '.join(cells)} |"
 
 
 def _name(one: Evidence | Failed) -> str:

@@ -63,5 +63,6 @@ def test_the_manifest_of_the_readme_goes_from_pictures_to_champion(tmp_path: Pat
     assert re.match(r"1 of 31 test images are in the (training|selection) split too, by content", leak)
     assert f"warning: {leak}" in ended.stdout
     assert leak in (tmp_path / "out" / "photos" / "report.html").read_text()
+    assert summary.teacher is not None
     assert summary.teacher.test_accuracy is not None
     assert summary.teacher.test_accuracy > 0.8

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from enum import Enum
 from typing import Any, Final, Literal, get_args, get_origin
 
@@ -16,15 +15,16 @@ from trainables.config import OBJECTIVE_CONFIGS, ObjectiveBase
 SIGNALS: Final = signals_of(random_logits(1, 6, 5), random_logits(2, 6, 5), random_labels(3, 6, 5))
 TEXTS: Final = {"stages": ("1,2,3", "2,3"), "hint": ("stage2", "embedding")}
 """Values of hyper-parameters that are texts."""
-Facts = tuple[dict[str, tuple[int, ...]], tuple[str, ...], tuple[str, ...], int]
+PEERS: Final = "peers"
+"""How many networks there are is no part of an objective's own state, but of the course's: see its tests."""
+Facts = tuple[dict[str, tuple[int, ...]], tuple[str, ...], tuple[str, ...]]
 
 
 def facts(config: ObjectiveBase) -> Facts:
-    """The shapes of its state, what it asks of student and teacher, and how many networks are trained."""
-    beside = SIGNALS.peers * (config.n_networks - 1)
-    state = built(config, replace(SIGNALS, peers=beside)).state_dict()
+    """The shapes of its state, and what it asks of student and teacher."""
+    state = built(config, SIGNALS).state_dict()
     shapes = {name: tuple(value.shape) for name, value in state.items()}
-    return shapes, config.student_features, config.teacher_features, config.n_networks
+    return shapes, config.student_features, config.teacher_features
 
 
 def values(config: type[ObjectiveBase], name: str) -> list[Any]:
@@ -39,8 +39,6 @@ def values(config: type[ObjectiveBase], name: str) -> list[Any]:
         return [member.value for member in kind]
     if kind is str:
         return list(TEXTS[name])
-    if name == "peers":  # a number or a name
-        return [2, 3]
     bounds = {
         key: getattr(mark, key) for mark in field.metadata for key in ("ge", "gt", "le") if hasattr(mark, key)
     }
@@ -62,7 +60,7 @@ def fields() -> Iterator[tuple[str, str]]:
     """Each variant with each of its hyper-parameters of more than one value."""
     for variant, config in VARIANTS.items():
         for name in type(config).model_fields:
-            if name != "name":
+            if name not in ("name", PEERS):
                 yield variant, name
 
 
@@ -83,7 +81,7 @@ def test_hyper_parameters_that_are_not_structural_change_neither_state_nor_featu
 def test_each_structural_hyper_parameter_changes_one_of_them_with_some_variant(name: str) -> None:
     config = OBJECTIVE_CONFIGS[name]
     bases = [base for base in VARIANTS.values() if type(base) is config]
-    for field in config.structural:
+    for field in set(config.structural) - {PEERS}:
         assert any(len(distinct(base, field)) > 1 for base in bases), field
 
 
@@ -93,4 +91,4 @@ def test_weights_that_are_structural_at_zero_change_one_of_them_there() -> None:
         for field in config.structural_at_zero:
             assert len(distinct(config(), field)) == 2, field
             tried += 1
-    assert tried == 2
+    assert tried == 3

@@ -56,7 +56,11 @@ class Architecture(Config):
 class Lineage(Config):
     """Where a student comes from."""
 
-    teacher: str | None = Field(description="sha256 of the teacher's architecture and weights")
+    teacher: str | None = Field(
+        None,
+        description="sha256 of the teacher's architecture and weights; none where it learned from none",
+        exclude_if=lambda teacher: teacher is None,
+    )
     cache: str | None = Field(description="fingerprint of the teacher's cache")
     trial_id: str
     objective: str

@@ -63,6 +63,7 @@ def search_records() -> list[TrialRecord]:
 def measured(summary: Summary) -> Summary:
     """The same run, with the 95th percentiles and devices that earlier versions did not keep."""
     latency = {"latency_p95_ms": 0.18, "latency_device": "Intel Xeon"}
+    assert summary.teacher is not None
     return summary.with_overrides(
         finalists=[
             finalist.with_overrides(**latency, control=finalist.control.with_overrides(**latency))
@@ -72,6 +73,24 @@ def measured(summary: Summary) -> Summary:
         teacher=summary.teacher.with_overrides(
             latency_ms=2.5, latency_p95_ms=3.0, latency_device=latency["latency_device"]
         ),
+    )
+
+
+@pytest.fixture
+def without_teacher(summary: Summary) -> Summary:
+    """A run of objectives that hear no teacher: finalists of ls and zipf, and no cache."""
+    objectives = ("ls", "zipf")
+    pairs = zip(summary.finalists, objectives, strict=True)
+    finalists = [finalist.with_overrides(objective=name) for finalist, name in pairs]
+    return Summary.from_plain(
+        {
+            **{name: value for name, value in summary.plain().items() if name != "teacher"},
+            "cache": None,
+            "seconds": {"data": 0.5, "search": 3.25},
+            "trials": [trial.with_overrides(objective="ls").plain() for trial in summary.trials],
+            "finalists": [finalist.plain() for finalist in finalists],
+            "champion": summary.champion.with_overrides(objective="ls").plain(),
+        }
     )
 
 

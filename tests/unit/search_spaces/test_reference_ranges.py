@@ -111,14 +111,6 @@ REFERENCE: Final[MappingProxyType[str, tuple[str, Ranges]]] = MappingProxyType(
                 "tau": (0.05, 0.2),
             },
         ),
-        "dml": (
-            "dml",
-            {
-                "kl_weight": one_of(0.5, 1, 2),
-                "temperature": one_of(1, 2, 3),
-                "peers": one_of(2, 3, 4),
-            },
-        ),
         "mcl": (
             "mcl",
             {
@@ -160,6 +152,31 @@ REFERENCE: Final[MappingProxyType[str, tuple[str, Ranges]]] = MappingProxyType(
             },
         ),
         "hsakd": ("hsakd", {"temperature": one_of(2, 3, 4, 5), "branch_weight": (0.5, 2)}),
+        "dml": (
+            "dml",
+            {
+                "kl_weight": one_of(0.5, 1, 2),
+                "temperature": one_of(1, 2, 3),
+                "peers": one_of(2, 3, 4),
+            },
+        ),
+        "mfef": (
+            "mfef",
+            {
+                "groups": one_of(2, 4, 8),
+                "temperature": one_of(1, 3, 4),
+                "kd_weight": one_of(0.5, 1, 2),
+                "peers": one_of(2, 3, 4),
+            },
+        ),
+        "mixskd": (
+            "mixskd",
+            {
+                "concentration": one_of(0.1, 0.2, 0.4, 1),
+                "temperature": one_of(1, 3, 4),
+                "kl_weight": one_of(0.5, 1, 2),
+            },
+        ),
         "tintem": (
             "tintem",
             {"token_weight": (0.3, 3), "global_weight": (0.3, 3), "tau_scale": (0.5, 5)},
@@ -294,6 +311,16 @@ DEFAULTS: Final[MappingProxyType[str, dict[str, Scalar]]] = MappingProxyType(
             "ratio_ss": 0.75,
         },
         "hsakd": {"ce_weight": 1, "kd_weight": 1, "branch_weight": 1, "temperature": 3, "stages": 3},
+        "dml": {"peers": 2, "kl_weight": 1, "temperature": 1, "target": "each", "over_peers": "mean"},
+        "mfef": {"peers": 2, "groups": 4, "temperature": 3, "kd_weight": 1, "ramp_epochs": 0},
+        "mixskd": {
+            "mode": "paper",
+            "concentration": 0.4,
+            "kl_weight": 1,
+            "temperature": 3,
+            "feature_weight": 1,
+            "disc_weight": 0,
+        },
         "tintem": {
             "level": "embedding",
             "token_weight": 1,
@@ -339,7 +366,6 @@ DEFAULTS: Final[MappingProxyType[str, dict[str, Scalar]]] = MappingProxyType(
             "embedding": "none",
         },
         "ls": {"smoothing": 0.1},
-        "dml": {"peers": 2, "kl_weight": 1, "temperature": 1, "target": "each", "over_peers": "mean"},
         "mcl": {
             "peers": 2,
             "form": "batch",

@@ -229,7 +229,16 @@ def test_an_experiment_whose_objectives_hear_no_teacher_has_no_cache(file: str, 
         "name: ce\nobjectives: {ce: {}}\ntraining: {lr: {uniform: [0.1, 0.2]}}\n"
     )
     message = refused(ConfigError, "plan", file, "--space", tmp_path / "ce.yaml")
-    assert "no objective of its space (ce) asks for one" in message
+    assert "no objective of its space (ce) hears a teacher, whose answers it would keep" in message
+
+
+def test_an_experiment_without_a_teacher_has_no_cache_and_no_logits(file: str, logits: Path) -> None:
+    text = Path(file).read_text().replace("teacher: {imported: true}\n", "").replace("kd", "ce")
+    Path(file).write_text(text)
+    for words in (["plan", file], ["verify", file], ["info", file], ["show", file, "--sample", "1"]):
+        assert "no objective of its space (ce) hears a teacher" in refused(ConfigError, *words)
+    message = refused(ConfigError, "import", logits, file)
+    assert "has no teacher whose logits these could be; write `teacher: {imported: true}`" in message
 
 
 def test_logits_are_not_brought_to_an_experiment_with_a_network(file: str, logits: Path) -> None:

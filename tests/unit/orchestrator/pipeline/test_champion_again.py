@@ -79,10 +79,10 @@ def test_the_files_in_the_folder_are_those_of_the_champion_asked_for(
         monkeypatch.setattr(export, name, lambda *_: {})
     for name in ("_build", "load_weights", "load_training", "sample_images"):
         monkeypatch.setattr(export, name, lambda *_: None)
-    teacher: Any = SimpleNamespace(split=SimpleNamespace(input_shape=(1, 4, 4)))
+    basis: Any = SimpleNamespace(split=SimpleNamespace(input_shape=(1, 4, 4)))
     costs: Any = None
     for trial in trials:
-        export.export_stage(run, champion(trial), teacher, cache=None, metrics=METRICS, costs=costs)
+        export.export_stage(run, champion(trial), basis, cache=None, metrics=METRICS, costs=costs)
         assert (run.out / "champion" / "student.safetensors").read_text() == trial
     assert "".join(exported) == ("A" if trials == "AA" else trials)
 

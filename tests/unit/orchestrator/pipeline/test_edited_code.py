@@ -60,7 +60,7 @@ def _task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def keys(run: Run) -> dict[str, str]:
     found = {
         "teacher": teacher_request(run)[1],
-        "search": run.search_key(TEACHER, None),
+        "search": run.search_key(TEACHER.split, TEACHER, None),
         "preflight": preflight_key(run),
         "run": run_key(run.loaded, run.ledger),
         "workbench": run.workbench(None).digest(),

@@ -26,8 +26,10 @@ from trainables.config import (
     CeConfig,
     DataConfig,
     DataName,
+    KdConfig,
     ModelConfig,
     ModelName,
+    ObjectiveConfig,
     Split,
     TrainingConfig,
     TrialSpec,
@@ -81,11 +83,12 @@ def add_student(
     *,
     status: str = "completed",
     rank_by: RankBy = RankBy.ACCURACY,
+    objective: ObjectiveConfig = CeConfig(),  # noqa: B008 # frozen
 ) -> None:
     spec = TrialSpec(
         trial_id=trial,
         role=StudentRole.FINALIST,
-        objective=CeConfig(),
+        objective=objective,
         student=STUDENT,
         training=TrainingConfig(epochs=1),
         seed=1,
@@ -97,7 +100,7 @@ def add_student(
             trial=trial,
             role="finalist",
             search="s",
-            objective="ce",
+            objective=objective.name,
             parameters={},
             spec=spec.plain(),
         )
@@ -316,9 +319,28 @@ def test_a_run_that_is_not_finished_has_no_champion_and_one_that_never_began_no_
     assert not nowhere.exists()
 
 
-def test_a_teacher_that_was_never_made_is_named(file: str, tmp_path: Path) -> None:
+def test_a_teacher_that_was_never_made_is_named_where_the_student_learned_from_one(
+    file: str, tmp_path: Path
+) -> None:
     rewrite(file, f", checkpoint: {tmp_path}/teacher.safetensors, normalisation: data", "")
-    assert "has no teacher of this" in refused(ConfigError, file)
+    checkpoint = tmp_path / "out" / "students" / OTHER / "best.safetensors"
+    add_student(tmp_path / "out", "kd-1", checkpoint, objective=KdConfig())
+    assert "has no teacher of this" in refused(ConfigError, file, "--trial", "kd-1")
+    assert "has no teacher of this" in refused(ConfigError, file, *ATTACK)
+    assert told(file)["teacher"] is None  # of cross-entropy
+
+
+def test_a_student_without_a_teacher_is_evaluated_alone(file: str, tmp_path: Path) -> None:
+    compared = told(file)
+    line = next(line for line in Path(file).read_text().splitlines() if line.startswith("teacher:"))
+    rewrite(file, line + "\n", "")
+    rewrite(file, "space: kd", "space: ce")
+    found = told(file)
+    assert (found["teacher"], found["teacher_fingerprint"], found["agreement"]) == (None, None, None)
+    assert found["student"] == compared["student"]
+    shown = asked(file).output
+    assert f"student {CHAMPION} learned from no teacher, and none is here: it is evaluated alone" in shown
+    assert "task has no teacher, and --faithfulness attacks" in refused(ConfigError, file, *ATTACK)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,8 @@ def key_of(tmp_path: Path) -> KeyOf:
         ledger, folder = Ledger(tmp_path / "out"), tmp_path / "out"
         workers = Workers(loaded.config, folder, console)
         run = Run(loaded, folder, ledger, Stages(ledger, console), workers, console)
-        found = run.search_key(unmade_teacher(load_training(loaded.config.data)), None)
+        facts = unmade_teacher(load_training(loaded.config.data))
+        found = run.search_key(facts.split, facts, None)
         ledger.close()
         return found
 

@@ -195,6 +195,20 @@ def test_the_teacher_is_measured_beside_the_students_and_what_an_earlier_version
     assert len(networks) == 2
 
 
+def test_without_a_teacher_students_alone_are_measured_and_tested(scene: Scene) -> None:
+    record = scene.searched(2.0, 0.9)
+    labels = load_experiment("digits", overrides=Overrides(space="ls"))
+    run = replace(scene.run, loaded=replace(scene.run.loaded, space=labels.space))
+    assert run.experiment.has_teacher
+    assert finalists._teachers(run, None) == {}
+    assert finalists._teachers(run, TEACHER) == {"teacher": run.experiment.teacher.network}
+    jobs = finalists._test_jobs(run, scene.workbench, None, [record])
+    assert [(trial, job.teacher) for trial, job in jobs.items()] == [(record.trial, None)]
+    key = digest_of([[f"test-{record.trial}", run.key_path(str(record.checkpoint)), None]])
+    scene.finish("test", key, {record.trial: {"accuracy": 0.7}})
+    assert finalists.test_stage(run, scene.workbench, None, [record]) == {record.trial: {"accuracy": 0.7}}
+
+
 def test_a_teacher_of_more_classes_is_measured_as_it_was_kept(scene: Scene) -> None:
     model = scene.run.experiment.teacher.network
     assert finalists._teachers(scene.run, TEACHER) == {"teacher": model}

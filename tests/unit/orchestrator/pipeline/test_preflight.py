@@ -316,7 +316,7 @@ def keys(text: str) -> tuple[str, str]:
         teacher = TeacherFacts(
             weights=None, fingerprint="t", params=None, selection_accuracy=None, split=split
         )
-        return run.search_key(teacher, None), preflight_key(run)
+        return run.search_key(split, teacher, None), preflight_key(run)
 
 
 def test_a_search_is_known_by_the_content_of_the_file_that_its_students_start_from(

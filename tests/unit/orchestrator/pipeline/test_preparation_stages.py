@@ -198,7 +198,8 @@ def test_a_cache_and_a_search_hang_on_what_the_teacher_was_prepared_with(written
     claim_folder(place, asked.origin)
     claimed = claim_folder(place, asks.origin)  # what was prepared anew takes the place of the first
     assert claimed.fingerprint_of(shards["ss_head"]) == fingerprints[1]["ss_head"]
-    assert first.search_key(one, asked.identity) != second.search_key(other, asks.identity)
+    first_key = first.search_key(one.split, one, asked.identity)
+    assert first_key != second.search_key(other.split, other, asks.identity)
 
 
 def test_a_caches_workers_ask_the_prepared_teacher(written: Written) -> None:

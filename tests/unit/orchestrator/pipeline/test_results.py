@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from orchestrator.config.loading import load_experiment
+from orchestrator.pipeline.basis.basis import Basis
+from orchestrator.pipeline.basis.teacher_figures import teacher_figures
+from orchestrator.pipeline.export import _facts
 from orchestrator.pipeline.results import RunResults
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.events import FiguresAdded
@@ -16,6 +21,9 @@ from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.selection import choose_champion, group_trials
 from orchestrator.tracking.recorder import MlflowRecorder
 from trainables.config import Role
+from trainables.config.data import SplitFacts
+from trainables.config.metrics import RankBy
+from trainables.export.model_card import CardFacts
 from trainables.training.train_teacher import TeacherFacts
 
 OLD = StudentCosts(params=10.0, size_bytes=40.0, latency_ms=0.1)
@@ -56,7 +64,7 @@ def written(results: RunResults, ledger: Ledger) -> list[Written]:
 
 def outcome_of(finalist: TrialRecord, control: TrialRecord, costs: StudentCosts) -> RunResults:
     return RunResults(
-        teacher=cast(TeacherFacts, None),
+        basis=cast(Basis, None),
         cache=None,
         records=[],
         finalists=[finalist],
@@ -115,6 +123,49 @@ def pair(make_record: Callable[..., TrialRecord]) -> tuple[TrialRecord, TrialRec
     finalist = make_record("f", 0.9, role=Role.FINALIST, repeats="t")
     control = make_record("c", 0.8, role=Role.BASELINE, objective="ce", repeats="ce-1")
     return finalist.model_copy(update={"spec": spec}), control.model_copy(update={"spec": spec})
+
+
+SPLIT = SplitFacts(
+    data_digest="d",
+    ids_digest="i",
+    n_train=9,
+    classes=("a", "b"),
+    mean=(0.5,),
+    std=(0.5,),
+    input_shape=(1, 8, 8),
+)
+TEACHER = TeacherFacts(
+    weights="t.safetensors", fingerprint="f" * 64, params=9, selection_accuracy=0.9, split=SPLIT
+)
+
+
+@pytest.mark.parametrize(
+    ("basis", "named"),
+    [
+        (Basis(SPLIT), {}),
+        (Basis(SPLIT, TEACHER), {}),  # compared with one that nobody heard
+        (Basis(SPLIT, TEACHER, TEACHER), {"teacher": "f" * 64, "cache": "none"}),
+    ],
+)
+def test_registry_and_card_name_the_teacher_that_students_heard(
+    pair: tuple[TrialRecord, TrialRecord], basis: Basis, named: dict[str, str]
+) -> None:
+    lineage = replace(outcome_of(*pair, NEW), basis=basis).lineage("search")
+    assert {name: lineage[name] for name in ("teacher", "cache") if name in lineage} == named
+    run: Any = SimpleNamespace(start=None, experiment=load_experiment("digits").config)
+    card = CardFacts.from_plain(_facts(run, pair[0], basis, cache=None, metrics={}))
+    assert card.lineage.teacher == named.get("teacher")
+    assert ("teacher" in card.lineage.plain()) == bool(named)
+
+
+def test_figures_are_told_of_a_teacher_that_there_is() -> None:
+    run: Any = SimpleNamespace(shares=())
+    assert teacher_figures(run, None, {}, {}, RankBy.ACCURACY) is None
+    tested = {"teacher": {"accuracy": 0.8}}
+    found = teacher_figures(run, TEACHER, tested, {"teacher": NEW}, RankBy.ACCURACY)
+    assert found is not None
+    assert (found.params, found.selection_accuracy, found.test_accuracy) == (9, 0.9, 0.8)
+    assert (found.latency_ms, found.latency_device, found.members) == (0.1, "Intel Xeon", ())
 
 
 def test_costs_are_written_once_with_the_device(

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from orchestrator.config.loading import load_experiment
+from orchestrator.pipeline.basis.data_stage import look_at_images
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.stages import Stages
-from orchestrator.pipeline.teacher_stage import look_at_images, teacher_request, teacher_stage
+from orchestrator.pipeline.teacher_stage import teacher_request, teacher_stage
 from orchestrator.pipeline.workers import Workers
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger

@@ -88,7 +88,8 @@ def test_they_make_no_other_teacher_but_another_search() -> None:
 
     def look(run: Run) -> None:
         keys.append(teacher_request(run)[1])
-        searches.append(run.search_key(with_unlabelled(run, facts_of(run)), None))
+        teacher = with_unlabelled(run, facts_of(run))
+        searches.append(run.search_key(teacher.split, teacher, None))
 
     for more in ("", UNLABELLED, UNLABELLED.replace("}", ", share: 0.25}"), UNLABELLED):
         within(more, look)

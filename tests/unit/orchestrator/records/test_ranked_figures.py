@@ -63,6 +63,7 @@ def knn_summary(summary: Summary, judged: MakeRecord) -> Summary:
     beside = control_students(control, tested, COSTS)
     best = finalist_of(finalist, [beside], tested, COSTS)
     searched = (judged("s1", 0.75, 0.2), judged("s2", 0.65, 0.3, parameters={"temperature": 2.0}))
+    assert summary.teacher is not None
     teacher = summary.teacher.model_copy(update={"test_ranked": 0.9})
     exports = {str(name): exported for name, exported in summary.champion.exports.items()}
     return summary.model_copy(
@@ -186,6 +187,7 @@ def test_the_table_says_which_figure_it_shows(knn_summary: Summary, summary: Sum
 
 
 def test_a_teacher_without_such_features_is_shown_by_its_own_answers(knn_summary: Summary) -> None:
+    assert knn_summary.teacher is not None
     teacher = knn_summary.teacher.model_copy(update={"test_ranked": None})
     without = knn_summary.model_copy(update={"teacher": teacher})
     assert students_table(without)[1][0][2:4] == ("(accuracy 98.00)", "(accuracy 97.00)")

@@ -271,7 +271,9 @@ def test_of_several_teachers_the_page_tells_each_and_all_together(
         MemberFigures(share=0.75, params=1234, selection_accuracy=0.5, test_accuracy=0.4375),
         MemberFigures(share=0.25, params=None, selection_accuracy=0.25, test_accuracy=None),
     )
-    together = summary.model_copy(update={"teacher": summary.teacher.model_copy(update={"members": members})})
+    assert summary.teacher is not None
+    teacher = summary.teacher.model_copy(update={"members": members})
+    together = summary.model_copy(update={"teacher": teacher})
     text = Page(report_html(together, search_records, [])).text
     for fact in ("teachers together", "teacher 1", "43.75", "1,234", "teacher 2"):
         assert fact in text

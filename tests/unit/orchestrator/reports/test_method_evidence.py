@@ -151,6 +151,26 @@ def test_a_search_is_compared_by_the_figure_that_ranked_it_and_with_none_that_an
     assert heading.endswith(", judged by kNN accuracy")
 
 
+@pytest.mark.parametrize("experiment", ["digits", "digits_without_teacher"])
+def test_the_page_speaks_of_a_teacher_where_there_is_one(tmp_path: Path, experiment: str) -> None:
+    has_teacher = experiment == "digits"
+    ledger, tested = Ledger(tmp_path), {}
+    for name, role in (("ce", "baseline"), ("ls", "finalist")):
+        for seed in SEEDS[:2]:
+            agreement = {"agreement": 0.75} if has_teacher else {}
+            tested[student(ledger, "s", name, role, seed)] = {"accuracy": 0.9, "ece": 0.1, **agreement}
+    ledger.append(StageEvent(stage="test", key="s", status="finished", seconds=1.0, result=tested))
+    chapter = Chapter(facts_of(load_experiment(experiment), ledger), evidence_of(ledger))
+    page = methods_page([chapter], title="T", command="c", steps={})
+    head, rule, *rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert ("agrees with teacher" in head) == has_teacher
+    assert {line.count("|") for line in (rule, *rows)} == {head.count("|")}
+    told = page.partition("Experiment `")[2].partition("```text")[0]
+    assert ("Teacher: resnet14 of width 16 (not in the ledger). " in told) == has_teacher
+    assert ("eacher" in told) == (has_teacher or "digits_without_teacher" in told)
+    assert "digits, all training images. Student: resnet8" in told or has_teacher
+
+
 def test_the_page_says_what_is_significant_what_is_not_and_what_loses_to_kd(ledger: Ledger) -> None:
     steps = {"kd": 1.05, "mlld": 2.06, "zipf": 1.4}
     page = methods_page([Chapter("F.", evidence_of(ledger))], title="T", command="the command", steps=steps)
