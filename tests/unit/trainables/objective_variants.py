@@ -52,6 +52,7 @@ VARIANTS: dict[str, ObjectiveBase] = {
     "mixskd as its script": MixskdConfig(mode="script", disc_weight=1.0),
     "tat by teacher": TatConfig(orientation="teacher_row", theta="conv", kd_weight=0.5),
     "mcl with banks": MclConfig(form="bank", peers=3, kd_weight=1.0),
+    "mcl in layers": MclConfig(layers=True),
 }
 
 
