@@ -65,14 +65,14 @@ def by_hand(unit_BD: Tensor, bank_ND: Tensor, *, own: bool) -> list[Tensor]:
 
 
 def hard(scores: list[Tensor], positives: int) -> float:
-    return float(torch.stack([row.logsumexp(dim=0) - row[:positives].mean() for row in scores]).mean())
+    return torch.stack([row.logsumexp(dim=0) - row[:positives].mean() for row in scores]).mean().item()
 
 
 def soft(own: list[Tensor], other: list[Tensor]) -> float:
     pairs = [
         ((a / 3).log_softmax(dim=0), (b / 3).log_softmax(dim=0)) for a, b in zip(own, other, strict=True)
     ]
-    return 9 * float(torch.stack([(b.exp() * (b - a)).sum() for a, b in pairs]).mean())
+    return 9 * torch.stack([(b.exp() * (b - a)).sum() for a, b in pairs]).mean().item()
 
 
 def test_the_terms_are_those_of_the_drawn_entries_one_by_one() -> None:
@@ -163,7 +163,7 @@ def test_banks_are_tables_by_sample_that_a_step_renews_in_its_own_rows_after_com
 
 def test_there_are_as_many_negatives_as_the_smallest_pool_has() -> None:
     signals = seen()
-    assert banked(signals)(signals).gauges["negatives"].item() == 31  # 33 of 64 are of class 0
+    assert banked(signals)(signals).gauges["negatives"].item() == 32  # each class has 32 of 64
     assert banked(signals, negatives=5)(signals).gauges["negatives"].item() == 5
 
 
