@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables.config.objective_base import ROTATED
-from trainables.signals import Setting, Signals, TeacherClassifier
+from trainables.signals import PeerSignal, Setting, Signals, TeacherClassifier
 from trainables.tensors import at_least_fp32
 
 # B = samples in the batch, C = classes, D = numbers in an embedding and channels of each map, P = tokens
@@ -78,23 +78,31 @@ def images_of(bank: str, rows: int) -> Tensor:
     return torch.from_numpy(draw.normal(size=(rows, *IMAGE_SHAPE)).astype(np.float32))
 
 
+def peers_of(students: Mapping[str, Tensor]) -> tuple[PeerSignal, ...]:
+    """A network beside the student, with answers of its own and without gradient."""
+    others = {bank: value_BC.detach().roll(1, dims=-1) / 2 for bank, value_BC in students.items()}
+    return (PeerSignal(others, {bank: features_of(value_BC) for bank, value_BC in others.items()}),)
+
+
 def setting_of(signals: Signals, *, n_samples: int = 64, epochs: int = 10) -> Setting:
     """What an objective that is given these signals is made for; the batch is the first rows of the split."""
     n_classes = next(iter(signals.student.values())).shape[-1]
     labels_N = torch.arange(n_samples) % n_classes
     labels_N[: len(signals.labels_B)] = signals.labels_B
     teachers = [signal.features for signal in signals.teacher.values()]
+    of_student = _shapes(next(iter(signals.features.values()), {}))
+    of_peers = tuple(_shapes(next(iter(peer.features.values()), {})) for peer in signals.peers)
     return Setting(
         n_samples,
         n_classes,
         epochs,
         labels_N=labels_N,
-        student_shapes=_shapes(next(iter(signals.features.values()), {})),
+        student_shapes=of_student,
         teacher_shapes=_shapes(teachers[0] if teachers else {}),
         classifier=classifier(n_classes),
         image_shape=IMAGE_SHAPE,
         later_stages=lambda *_: LaterStagesStandIn(n_classes),
-        peer_shapes=tuple(_shapes(next(iter(peer.features.values()), {})) for peer in signals.peers),
+        peer_shapes=of_peers,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,6 +25,26 @@ def together(*answers: Tensor, labels: list[int], **more: Any) -> Signals:
         epoch=1,
         peers=peers,
         **more,
+    )
+
+
+def embedded(
+    embeddings: Sequence[Tensor], *, labels: list[int], answers: Sequence[Tensor] = (), **more: Any
+) -> Signals:
+    """The student's embeddings, then those of each network beside it; logits of zeros unless given.
+
+    The samples are the first rows of the training split.
+    """
+    silent_BC = torch.zeros(len(labels), max(*labels, 1) + 1, dtype=embeddings[0].dtype)
+    said = answers or [silent_BC] * len(embeddings)
+    held = [{"weak": {"embedding": embedding_BD}} for embedding_BD in embeddings]
+    return Signals(
+        student={"weak": said[0]},
+        teacher={},
+        labels_B=torch.tensor(labels),
+        features=held[0],
+        peers=tuple(PeerSignal({"weak": own}, one) for own, one in zip(said[1:], held[1:], strict=True)),
+        **{"epoch": 1, "rows_B": torch.arange(len(labels)), **more},
     )
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tests.numerics.feature_stand_ins import features_of, images_of, setting_of
+from tests.numerics.feature_stand_ins import features_of, images_of, peers_of, setting_of
 from trainables.config import OBJECTIVE_CONFIGS, ObjectiveBase
 from trainables.config.objective_base import MIXED, ROTATED
 from trainables.objectives import build_objective
 from trainables.objectives.terms.divergences import confidence_B
-from trainables.signals import Losses, Objective, Pairs, PeerSignal, Signals, TeacherSignal
+from trainables.signals import Losses, Objective, Pairs, Signals, TeacherSignal
 
 BANKS = ("weak", "strong", *ROTATED[1:])
 
@@ -28,8 +28,8 @@ def signals_of(
 ) -> Signals:
     """All that an objective may ask for; the teacher's features are of `featured`, else of its logits.
 
-    A network that is trained beside the student has answers of its own. Images are mixed in pairs, each with
-    the one of the opposite place in the batch.
+    A network that is trained beside the student has answers of its own, see `peers_of`. Images are mixed in
+    pairs, each with the one of the opposite place in the batch.
     """
     teacher = {
         bank: TeacherSignal(value_BC, confidence_B(value_BC), features_of((featured or teachers)[bank]))
@@ -41,7 +41,6 @@ def signals_of(
     rows = len(labels_B)
     pairs = Pairs(torch.arange(rows).flip(0), torch.tensor(0.3))
     students = {**students, MIXED: pairs.mixed(students["weak"])}
-    peers = {bank: value_BC.detach().roll(1, dims=-1) / 2 for bank, value_BC in students.items()}
     return Signals(
         dict(students),
         teacher,
@@ -52,7 +51,7 @@ def signals_of(
         features={bank: features_of(value_BC) for bank, value_BC in students.items()},
         images={bank: images_of(bank, rows) for bank in students},
         epochs=10,
-        peers=(PeerSignal(peers, {bank: features_of(value_BC) for bank, value_BC in peers.items()}),),
+        peers=peers_of(students),
         pairs=pairs,
     )
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from tests.numerics.feature_stand_ins import QUARTER_TURNS, features_of, images_of
+from tests.numerics.feature_stand_ins import QUARTER_TURNS, features_of, images_of, peers_of
 from trainables.objectives.terms.divergences import confidence_B
 from trainables.signals import Signals, TeacherSignal
 
@@ -41,7 +41,7 @@ def signals_of(
 ) -> Signals:
     """Signals of one bank, `weak`, or of those given; the confidence is fp32, as a cache gives it.
 
-    Features and images are stand-ins.
+    Features, images and a network beside the student are stand-ins.
     """
     students = {"weak": student} if isinstance(student, Tensor) else student
     teachers = {"weak": teacher} if isinstance(teacher, Tensor) else teacher or {}
@@ -49,6 +49,7 @@ def signals_of(
         "rows_B": torch.arange(len(labels)),
         "features": {bank: features_of(value_BC) for bank, value_BC in students.items()},
         "images": {bank: images_of(bank, len(labels)) for bank in students},
+        "peers": peers_of(students),
     }
     return Signals(
         student=students,

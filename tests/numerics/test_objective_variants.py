@@ -23,6 +23,7 @@ from trainables.config.objectives import (
     CtkdConfig,
     DeitConfig,
     FitnetConfig,
+    MclConfig,
     PixelConfig,
     PskdConfig,
     ReviewkdConfig,
@@ -74,6 +75,9 @@ VARIANTS: Final[dict[str, ObjectiveBase]] = {
     "fitnet of embeddings, in two steps": FitnetConfig(hint="embedding", hint_epochs=6, kd_weight=1.0),
     "reviewkd of two levels": ReviewkdConfig(levels=2, teacher_maps="post", kd_weight=1.0),
     "tat by teacher": TatConfig(orientation="teacher_row", theta="conv", kd_weight=0.5),
+    "mcl with banks": MclConfig(form="bank", negatives=20, kd_weight=1.0),
+    "mcl in layers": MclConfig(layers=True, tau=0.05),
+    "mcl in layers, with banks": MclConfig(layers=True, form="bank", dim=8, kd_hearers="all"),
 }
 TAUGHT: Final = {name: config for name, config in VARIANTS.items() if config.teacher_banks}
 # These gain by other than equal logits.

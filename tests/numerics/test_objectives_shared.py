@@ -62,6 +62,10 @@ TERMS: Final = {
     "pixel": {"ce", "kd", "image"},
     "deit": {"ce", "distillation", "kd"},
     "dml": {"ce", "kl", "peer1_ce", "peer1_kl"},
+    "mcl": {
+        *("ce", "kd", "vcl", "soft_vcl", "icl", "soft_icl"),
+        *("peer1_ce", "peer1_kd", "peer1_vcl", "peer1_soft_vcl"),
+    },
     "mfef": {"ce", "kd", "peer1_ce", "peer1_kd", "fusion_ce", "fusion_kd"},
     "mixskd": {"ce", "ce_mixed", "kl", "features", "discriminators"},
 }
@@ -75,6 +79,7 @@ GAUGES: Final[dict[str, set[str]]] = {
     "crd": {"negatives"},
     "sskd": {"kept_tf", "kept_ss"},
     "deit": {"agreement"},
+    "mcl": {"paired"},
     "mixskd": {"share"},
 }
 # The names of what a course keeps of them, of a module that one: checkpoints of earlier versions hold these.
@@ -93,6 +98,7 @@ STATEFUL: Final[dict[str, set[str]]] = {
     "hsakd": {"branches"},
     "tintem": {"narrow"},
     "pixel": {"draw"},
+    "mcl": {"levels"},
     "mfef": {"fusion"},
     "mixskd": {"branches", "self_teacher"},
 }
@@ -107,6 +113,10 @@ FLAT: Final = {
     ("ckd", "contrast"): math.log(3),
     ("akd", "soft"): math.log(5),
     ("deit", "distillation"): math.log(5),
+    # Two of the three have the same label: each of them is told from two that are equal to it.
+    ("mcl", "vcl"): math.log(2),
+    ("mcl", "peer1_vcl"): math.log(2),
+    ("mcl", "icl"): 2 * math.log(2),
     # All positions vote for class 0. One of the labels is another: the rest share 0.4 and thrice 0.2.
     ("zipf", "zipf"): (0.4 * math.log(1.6) + 0.6 * math.log(0.8)) / 3,
 }

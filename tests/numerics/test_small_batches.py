@@ -55,6 +55,7 @@ COUPLED: Final = {
     "sskd",
     "hsakd",
     "tintem",
+    "mcl",
 }
 ALONE: Final = [name for name in OBJECTIVE_CONFIGS if name not in COUPLED]
 TWO_CLASSES: Final = (

@@ -25,6 +25,7 @@ from trainables.config.logit_objectives import (
     DkdConfig,
     KdConfig,
 )
+from trainables.config.mutual.contrast import KdHearers, MclConfig, MclForm
 from trainables.config.mutual.fusion import MfefConfig
 from trainables.config.mutual.mixing import MixskdConfig, MixskdMode
 from trainables.config.mutual.peers import DmlConfig, PeersTarget, PeersWeight
@@ -88,6 +89,7 @@ ObjectiveConfig = Annotated[
     | SskdConfig
     | HsakdConfig
     | DmlConfig
+    | MclConfig
     | MfefConfig
     | MixskdConfig,
     Field(discriminator="name"),
@@ -128,6 +130,7 @@ OBJECTIVE_CONFIGS: Final[Mapping[str, type[ObjectiveBase]]] = MappingProxyType(
         "sskd": SskdConfig,
         "hsakd": HsakdConfig,
         "dml": DmlConfig,
+        "mcl": MclConfig,
         "mfef": MfefConfig,
         "mixskd": MixskdConfig,
     }
@@ -164,7 +167,10 @@ __all__ = [
     "HsakdConfig",
     "ImageRow",
     "KdConfig",
+    "KdHearers",
     "LsConfig",
+    "MclConfig",
+    "MclForm",
     "MfefConfig",
     "MixskdConfig",
     "MixskdMode",

@@ -25,6 +25,7 @@ from trainables.objectives.kd import KdObjective
 from trainables.objectives.ls import LsObjective
 from trainables.objectives.mlld import MlldObjective
 from trainables.objectives.mutual.dml import DmlObjective
+from trainables.objectives.mutual.mcl import MclObjective
 from trainables.objectives.mutual.mfef import MfefObjective
 from trainables.objectives.mutual.mixskd import MixskdObjective
 from trainables.objectives.pskd import PskdObjective
@@ -88,6 +89,7 @@ OBJECTIVES: Final[Mapping[str, type[Objective[Any]]]] = MappingProxyType(
         "sskd": SskdObjective,
         "hsakd": HsakdObjective,
         "dml": DmlObjective,
+        "mcl": MclObjective,
         "mfef": MfefObjective,
         "mixskd": MixskdObjective,
     }
@@ -138,6 +140,7 @@ __all__ = [
     "HsakdObjective",
     "KdObjective",
     "LsObjective",
+    "MclObjective",
     "MfefObjective",
     "MixskdObjective",
     "MlkdObjective",

@@ -111,6 +111,15 @@ REFERENCE: Final[MappingProxyType[str, tuple[str, Ranges]]] = MappingProxyType(
                 "tau": (0.05, 0.2),
             },
         ),
+        "mcl": (
+            "mcl",
+            {
+                "tau": one_of(0.05, 0.07, 0.1, 0.2),
+                "soft_vcl_weight": one_of(0.3, 1, 3),
+                "soft_icl_weight": one_of(0.3, 1, 3),
+                "peers": one_of(2, 3, 4),
+            },
+        ),
         "simreg": ("simreg", {"depth": one_of(1, 2, 4), "width_factor": one_of(1, 2, 4)}),
         "srd": ("srd", {"alpha": (0.3, 10), "beta": (0.3, 30)}),
         "thkd": (
@@ -357,6 +366,18 @@ DEFAULTS: Final[MappingProxyType[str, dict[str, Scalar]]] = MappingProxyType(
             "embedding": "none",
         },
         "ls": {"smoothing": 0.1},
+        "mcl": {
+            "peers": 2,
+            "form": "batch",
+            "tau": 0.1,
+            "vcl_weight": 0.1,
+            "soft_vcl_weight": 1,
+            "icl_weight": 0.1,
+            "soft_icl_weight": 1,
+            "temperature": 3,
+            "kd_weight": 0,
+            "dim": 128,
+        },
     }
 )
 SEARCHED: Final = [(space, key) for space, (_, ranges) in REFERENCE.items() for key in ranges]

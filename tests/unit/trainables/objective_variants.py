@@ -24,6 +24,7 @@ from trainables.config.objectives import (
     DeitConfig,
     DmlConfig,
     FitnetConfig,
+    MclConfig,
     MixskdConfig,
     SpConfig,
     TatConfig,
@@ -50,6 +51,8 @@ VARIANTS: dict[str, ObjectiveBase] = {
     "dml of three by their mean": DmlConfig(peers=3, target="mean", temperature=2.0),
     "mixskd as its script": MixskdConfig(mode="script", disc_weight=1.0),
     "tat by teacher": TatConfig(orientation="teacher_row", theta="conv", kd_weight=0.5),
+    "mcl with banks": MclConfig(form="bank", peers=3, kd_weight=1.0),
+    "mcl in layers": MclConfig(layers=True),
 }
 
 

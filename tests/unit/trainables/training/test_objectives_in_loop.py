@@ -41,6 +41,7 @@ from trainables.config.objectives import (
     CbdConfig,
     CrdConfig,
     CtkdConfig,
+    MclConfig,
     MfefConfig,
     MixskdConfig,
     PskdConfig,
@@ -112,6 +113,8 @@ STATEFUL: dict[str, ObjectiveBase] = {
     "simreg": SimregConfig(),
     "srd": SrdConfig(),
     "thkd": ThkdConfig(bridge="always", embedding="cosine"),
+    "mcl": MclConfig(),
+    "mcl with banks": MclConfig(form="bank", dim=8, negatives=12, peers=3),
     "mfef": MfefConfig(peers=3, ramp_epochs=4),
     "mixskd": MixskdConfig(disc_weight=1.0),
 }
@@ -238,7 +241,7 @@ WITH_PARAMETERS = {
         "sskd",
         "hsakd",
     ),
-    *("mfef", "mixskd"),
+    *("mcl", "mfef", "mixskd"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from tests.unit.trainables.training.small_courses import (
     weights_of,
 )
 from trainables.config import TrainingPrecision
-from trainables.config.objectives import DmlConfig
+from trainables.config.mutual.peers import WithPeers
+from trainables.config.objectives import DmlConfig, MclConfig
 from trainables.errors import CheckpointError
 from trainables.evaluation.metrics import figures_of
 from trainables.training.checkpoints import CheckpointFolder, TrainingState
@@ -44,7 +46,7 @@ def workbench() -> Workbench:
     return small_workbench()
 
 
-def course_of(*peers: nn.Module, objective: DmlConfig | None = None, **changes: Any) -> Course:
+def course_of(*peers: nn.Module, objective: WithPeers | None = None, **changes: Any) -> Course:
     """The student beside these networks, or beside one of its own shape."""
     beside = [Trained(peer) for peer in peers or [small_student(seed=1)]]
     own = objective or DmlConfig(peers=len(beside) + 1)
@@ -170,6 +172,20 @@ def test_each_network_trains_in_its_own_precision(tmp_path: Path, workbench: Wor
     told_by(course, workbench, files=CheckpointFolder(tmp_path, spec_digest="a"))
     state = kept(tmp_path)
     assert (state.precision, state.peers[0]["precision"]) == ("fp32", "bf16")
+
+
+@pytest.mark.parametrize("layers", [False, True])
+def test_networks_of_unlike_widths_contrast_their_embeddings(workbench: Workbench, layers: bool) -> None:
+    objective = MclConfig(dim=16, layers=layers)
+    course = course_of(staged_network(6, seed=1), objective=objective, model=staged_network(4))
+    told = told_by(course, workbench)
+    assert all(math.isfinite(value) for metrics in told for value in metrics.values())
+    assert told[-1]["train/peer1_ce"] < told[0]["train/peer1_ce"]
+    assert told[-1]["train/vcl"] < told[0]["train/vcl"]
+    assert ("train/layers_soft_icl" in told[-1]) is layers
+    plain = course_of(staged_network(6, seed=1), model=staged_network(4), objective=DmlConfig(kl_weight=0.0))
+    told_by(plain, workbench)
+    assert not same_weights(weights_of(course.model), weights_of(plain.model))
 
 
 def test_peers_with_equal_weights_would_learn_the_same() -> None:

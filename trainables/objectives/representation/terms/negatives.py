@@ -53,7 +53,7 @@ class ClassPools(nn.Module):
         if smallest_pool < 1:
             raise TrialFailed(
                 f"all {self.n_labelled} labelled training samples are of one class, so there is no "
-                "negative for any of them; crd needs samples of two classes"
+                "negative for any of them; a contrast with negatives needs samples of two classes"
             )
         self.repeats = when_short is Shortage.REPEAT and negatives > smallest_pool
         self.count = negatives if when_short is Shortage.REPEAT else min(negatives, smallest_pool)
