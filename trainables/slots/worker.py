@@ -71,8 +71,10 @@ def train_job(job: TrainJob, warm: WarmState, channel: JobChannel) -> None:
     spec = job.trial
     files = _files(job, channel)
     course = replace(warm.course(spec, job.workbench), team=channel.team)
+    computed = warm.compute(course, spec, job.workbench)
     if channel.team.rank == 0:  # the others tell nothing, so they need not measure
-        course = replace(course, costs=warm.costs(spec.student, job.workbench, job.costs))
+        costs = warm.costs(spec.student, job.workbench, job.costs)
+        course = replace(course, costs={**costs, **computed})
     last: dict[str, Any] = {}
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
