@@ -177,10 +177,8 @@ class WarmState:
             own, ce = (self._compute(*each, spec) for each in ((course, trial), (plain, alone)))
         except StillhouseError:
             raise
-        except Exception as error:  # a user's network may refuse to be looked into
-            log.warning(
-                "the compute of %s is not counted: %s: %s", trial.trial_id, type(error).__name__, error
-            )
+        except Exception:  # a user's network may refuse to be looked into
+            log.exception("the compute of %s is not counted", trial.trial_id)
             return {}
         return compute_figures(own, ce)
 

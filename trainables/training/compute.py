@@ -11,16 +11,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from trainables.config import CeConfig
+from trainables.config.metrics import COMPUTE_OVER_CE, FLOPS_PER_IMAGE
 from trainables.training.batches import epoch_batches, hears_unlabelled
 from trainables.training.course import Course
 from trainables.training.loop import step_once
 from trainables.training.ranks import SOLO
 from trainables.training.workbench import Workbench
 
-PER_IMAGE: Final = "train/flops_per_image"
-"""Floating-point operations of a training step, for each image of its batch."""
-OVER_CE: Final = "train/compute_over_ce"
-"""Operations of an epoch over those of an epoch of cross-entropy with the same student."""
 _PURPOSE: Final = "counted"
 
 
@@ -77,7 +74,7 @@ def compute_figures(own: Compute, cross_entropy: Compute) -> dict[str, float]:
     """What is told with an epoch's metrics; nothing where the networks have no product to count."""
     if not own.per_epoch or not cross_entropy.per_epoch:
         return {}
-    return {PER_IMAGE: own.per_image, OVER_CE: own.per_epoch / cross_entropy.per_epoch}
+    return {FLOPS_PER_IMAGE: own.per_image, COMPUTE_OVER_CE: own.per_epoch / cross_entropy.per_epoch}
 
 
 def _fresh(course: Course) -> Course:

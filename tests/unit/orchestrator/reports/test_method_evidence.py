@@ -13,7 +13,8 @@ from scipy import stats  # type: ignore[import-untyped]
 from orchestrator.config.loading import load_experiment
 from orchestrator.records.events import EpochEnded, StageEvent, TrialEnded, TrialStarted
 from orchestrator.records.ledger import Ledger
-from orchestrator.reports.method_evidence import Evidence, SearchEvidence, evidence_of
+from orchestrator.reports.evidence import Evidence, SearchEvidence
+from orchestrator.reports.method_evidence import evidence_of
 from orchestrator.reports.methods_page import Chapter, facts_of, methods_page, read_steps
 from trainables.config.metrics import RankBy
 from trainables.errors import StillhouseError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,18 +23,12 @@ from tests.unit.trainables.training.small_courses import (
     weights_of,
 )
 from trainables.config import CeConfig, CrldConfig, KdConfig, ObjectiveBase, TrainingConfig
+from trainables.config.metrics import COMPUTE_OVER_CE, FLOPS_PER_IMAGE
 from trainables.config.objectives import AkdConfig, DmlConfig, PskdConfig, TeacherInput
 from trainables.data.splits import split_facts
 from trainables.models.foreign.copies import copied
 from trainables.teacher.online import OnlineTeacher
-from trainables.training.compute import (
-    OVER_CE,
-    PER_IMAGE,
-    Compute,
-    compute_figures,
-    compute_of,
-    cross_entropy_of,
-)
+from trainables.training.compute import Compute, compute_figures, compute_of, cross_entropy_of
 from trainables.training.course import Course, Trained
 from trainables.training.loop import train
 from trainables.training.workbench import Workbench
@@ -72,9 +65,15 @@ def linear() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES))
 
 
+def told_by(course: Course, workbench: Workbench) -> list[dict[str, float]]:
+    told: list[dict[str, float]] = []
+    train(course, workbench, on_epoch=lambda _, metrics: told.append(untimed(metrics)))
+    return told
+
+
 def over_ce(course: Course, workbench: Workbench) -> float:
     own, plain = (compute_of(one, workbench) for one in (course, cross_entropy_of(course)))
-    return compute_figures(own, plain)[OVER_CE]
+    return compute_figures(own, plain)[COMPUTE_OVER_CE]
 
 
 def test_a_step_is_counted_forward_and_backward() -> None:
@@ -155,7 +154,10 @@ def test_the_size_of_a_batch_counts_for_nothing_and_unlabelled_images_of_an_epoc
     few = course_of(small_student(), CeConfig(), training=SHORT.with_overrides(batch_size=4))
     one, other = (compute_of(course, small_workbench()) for course in (many, few))
     assert one.per_image == other.per_image
-    assert compute_figures(Compute(10.0, 150), Compute(10.0, 100)) == {PER_IMAGE: 10.0, OVER_CE: 1.5}
+    assert compute_figures(Compute(10.0, 150), Compute(10.0, 100)) == {
+        FLOPS_PER_IMAGE: 10.0,
+        COMPUTE_OVER_CE: 1.5,
+    }
 
 
 def test_a_network_without_a_product_has_no_figure() -> None:
@@ -184,7 +186,7 @@ def test_a_compiled_network_is_counted_as_the_plain_one() -> None:
     ids=lambda objective: str(objective.name),
 )
 def test_a_training_is_the_same_to_the_bit_whether_it_was_counted(
-    tiny: TinyCache, objective: ObjectiveBase, tmp_path: Path
+    tiny: TinyCache, objective: ObjectiveBase
 ) -> None:
     ends = []
     for is_counted in (False, True):
@@ -199,9 +201,14 @@ def test_a_training_is_the_same_to_the_bit_whether_it_was_counted(
             assert same_weights(weights_of(course.model), before)
             assert all(parameter.grad is None for parameter in course.model.parameters())
         state = torch.random.get_rng_state()
-        told: list[dict[str, float]] = []
-        train(course, workbench, on_epoch=lambda _, metrics: told.append(untimed(metrics)))
-        ends.append((told, state, weights_of(course.model), [weights_of(p.model) for p in course.peers]))
+        ends.append(
+            (
+                told_by(course, workbench),
+                state,
+                weights_of(course.model),
+                [weights_of(p.model) for p in course.peers],
+            )
+        )
     (told, state, own, peers_own), (other_told, other_state, other, peers_other) = ends
     assert told == other_told
     assert torch.equal(state, other_state)
