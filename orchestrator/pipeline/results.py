@@ -17,6 +17,7 @@ from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.places import summary_as_written
 from orchestrator.records.ranked_figures import claims_of
 from orchestrator.records.selection import Figures, SelectedChampion, group_trials
+from orchestrator.records.student_figures import Finalist
 from orchestrator.records.summary import (
     CacheFigures,
     Exported,
@@ -195,8 +196,7 @@ def _summary(
     registered: Mapping[str, Any],
     tracking_uri: str,
 ) -> Summary:
-    compared = Compared(run.experiment, results.compared, results.tested, results.costs)
-    finalists = [compared.finalist(group) for group in group_trials(results.finalists)]
+    finalists = _finalists(run, results)
     champion_id = results.champion.record.trial
     winner = next(finalist for finalist in finalists if champion_id in finalist.trials)
     exports = {name: Exported.from_plain(file) for name, file in shipped["files"].items()}
@@ -228,6 +228,11 @@ def _summary(
         ledger=run.ledger.mark(),
         unlabelled=_unlabelled_figures(run, results.teacher),
     )
+
+
+def _finalists(run: Run, results: RunResults) -> list[Finalist]:
+    compared = Compared(run.experiment, results.compared, results.tested, results.costs)
+    return [compared.finalist(group) for group in group_trials(results.finalists)]
 
 
 def _ranked_runs(base: str, experiment_id: str | None) -> str | None:

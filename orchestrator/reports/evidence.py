@@ -1,4 +1,4 @@
-"""What is known of each objective: rows of a table, each over several seeds, with the controls beside them."""
+"""What is known of each objective: rows of a table, over several seeds, with the controls beside them."""
 
 from __future__ import annotations
 

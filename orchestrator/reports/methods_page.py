@@ -33,11 +33,10 @@ READING: Final = (
     "Accuracies are on the test split. Differences are paired by seed, with 95 % t-intervals; bold ones "
     "leave out 0. The CE of a row is the nearest control above it: `ce` with the same architecture, "
     "resolution and epochs, and of the recipes that were trained the best on the selection split. Where an "
-    "epoch computes more than 1.25 of its CE's, there may be a row `same compute`: that CE, stretched over as "
-    "many epochs as compute as much. KD is `kd` "
-    "at its defaults, with the same architecture and recipe as the row; where each objective is at its best, "
-    "`kd` at its best. Intervals are not corrected for their number: of twenty true zeros one is expected to "
-    "look like a difference."
+    "epoch computes more than 1.25 of its CE's, there may be a row `same compute`: that CE, stretched over "
+    "as many epochs as compute as much. KD is `kd` at its defaults, with the same architecture and recipe as "
+    "the row; where each objective is at its best, `kd` at its best. Intervals are not corrected for their "
+    "number: of twenty true zeros one is expected to look like a difference."
 )
 
 
