@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -28,12 +29,28 @@ from trainables.config.teacher import ONNX, Pretrained, StatedClasses, StatedNor
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
 
 
+class EqualCompute(StrEnum):
+    """Which finalists have a control of equal compute beside that of equal epochs."""
+
+    AUTO = "auto"
+    """Those that hear no teacher: what they gain could be what their further networks or passes compute."""
+    ALWAYS = "always"
+    NEVER = "never"
+
+
 class BudgetConfig(Config):
     """How much is tried, and how often the best is repeated."""
 
     trials: int = Field(16, ge=1, le=1_000_000, description="students that the search proposes")
     finalists: int = Field(2, ge=1, le=100, description="best students that are trained again")
     seeds: int = Field(3, ge=1, le=100, description="seeds of each finalist and control")
+    equal_compute: EqualCompute = Field(
+        EqualCompute.AUTO,
+        description="which finalists have a control with as much compute too, where an epoch computes more "
+        "than 1.25 of cross-entropy's: auto (those that hear no teacher), always or never; it takes `seeds` "
+        "trainings",
+        exclude_if=lambda mode: mode is EqualCompute.AUTO,
+    )
     max_failed_trials: int = Field(10, ge=1, description="failed trials after which the search stops")
 
 

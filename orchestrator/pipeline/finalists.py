@@ -3,48 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import ray
 
 from orchestrator.config.constraints import Constraint, parse_constraints
 from orchestrator.pipeline.context import Run
+from orchestrator.pipeline.controls.completed import completed_of, finalists_and_controls
+from orchestrator.pipeline.controls.planned import Start, longer_controls, to_repeat
 from orchestrator.pipeline.slot_jobs import run_jobs
 from orchestrator.records.costs import TEACHER, StudentCosts, member_name, numbers_of
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.ledger_writer import Bookkeeper, agreements_in
-from orchestrator.records.relations import may_control
 from orchestrator.records.selection import choose_finalists
-from orchestrator.search.trial_specs import controls_for, repeat_jobs
+from orchestrator.search.trial_specs import repeat_jobs
 from trainables.config import (
     KeptEnsemble,
     KeptNetwork,
     KeptTeacher,
     ModelConfig,
     OnlineSpec,
-    Role,
     Split,
     TrialSpec,
     WorkbenchSpec,
     digest_of,
 )
 from trainables.config.metrics import RankBy
-from trainables.errors import StillhouseError
 from trainables.slots.messages import EvaluateJob, Job, Message, ProfileJob, TrainJob
 from trainables.training.train_teacher import TeacherFacts
 
 Figures = dict[str, dict[str, float]]
 COSTS = ("params", "size_bytes", "latency_ms", "latency_p95_ms")
-
-
-@dataclass(frozen=True)
-class Start:
-    """What the ledger notes of a student beside its job."""
-
-    parameters: Mapping[str, Any]
-    repeats: str
 
 
 def constraints_of(run: Run) -> tuple[Constraint, ...]:
@@ -111,12 +101,24 @@ def finalists_stage(
 ) -> tuple[list[TrialRecord], list[TrialRecord]]:
     """Finalists and their controls, all with the same seeds; the records of those that were completed.
 
-    A student that fails takes no other with it: its group has a seed less.
+    Controls of equal compute come last: they have the recipe of the best control. A student that fails takes
+    no other with it: its group has a seed less.
 
     Raises:
         StillhouseError: all finalists failed, or all controls of one.
     """
-    wanted = to_repeat(run, search, chosen)
+    trained = _repeat(run, workbench, search, "finalists", to_repeat(run, search, chosen))
+    finalists, controls = finalists_and_controls(run, trained)
+    if longer := longer_controls(run, search, finalists, controls):
+        found = completed_of(run, _repeat(run, workbench, search, "equal compute", longer))
+        controls += [record for record in found if record not in controls]
+    return finalists, controls
+
+
+def _repeat(
+    run: Run, workbench: WorkbenchSpec, search: str, stage: str, wanted: Sequence[tuple[TrialSpec, Start]]
+) -> list[TrialRecord]:
+    """The records of these students, each trained with every seed, in a stage of its own."""
     starts: dict[str, Start] = {}
     groups: list[list[TrainJob]] = []
     for spec, start in wanted:
@@ -129,17 +131,9 @@ def finalists_stage(
         _train(run, search, jobs, starts)
         return {"students": [job.job_id for job in jobs]}
 
-    run.stages.run("finalists", digest_of([job.trial.plain() for job in jobs]), train)
+    run.stages.run(stage, digest_of([job.trial.plain() for job in jobs]), train)
     names = [job.job_id for group in groups for job in group]
-    return _left(run, [record for name in names if (record := run.ledger.trial(name))])
-
-
-def to_repeat(run: Run, search: str, chosen: Sequence[TrialRecord]) -> list[tuple[TrialSpec, Start]]:
-    """What is trained with several seeds: the controls of the chosen trials, then these."""
-    searched = run.ledger.trials(search=search, role=Role.SEARCH)
-    controls = controls_for(run.experiment, search=search, finalists=chosen, searched=searched)
-    wanted = [(control.spec, Start(control.parameters, control.spec.trial_id)) for control in controls]
-    return wanted + [(TrialSpec.from_plain(r.spec), Start(r.parameters, r.trial)) for r in chosen]
+    return [record for name in names if (record := run.ledger.trial(name))]
 
 
 def test_stage(
@@ -269,29 +263,6 @@ def _train(run: Run, search: str, jobs: Sequence[TrainJob], starts: Mapping[str,
             progress.update(done, job.job_id)
 
         run_jobs(broker, missing, on_message, each_may_fail=True)
-
-
-def _left(run: Run, trained: Sequence[TrialRecord]) -> tuple[list[TrialRecord], list[TrialRecord]]:
-    """Finalists and controls that were completed; every finalist has a control."""
-    for record in trained:
-        if record.status != "completed":
-            run.console.info(f"{record.trial} has no part in what follows; it failed: {record.reason}")
-    completed = [record for record in trained if record.status == "completed"]
-    finalists = [record for record in completed if record.role is Role.FINALIST]
-    if not finalists:
-        failed = [record for record in trained if record.role is Role.FINALIST]
-        raise StillhouseError(f"the finalists failed with every seed: {_reasons(failed)}")
-    for finalist in finalists:
-        if not any(may_control(record, finalist) for record in completed):
-            failed = [record for record in trained if may_control(record, finalist)]
-            raise StillhouseError(
-                f"the controls of finalist {finalist.trial} failed with every seed: {_reasons(failed)}"
-            )
-    return finalists, [record for record in completed if record.role is Role.BASELINE]
-
-
-def _reasons(failed: Sequence[TrialRecord]) -> str:
-    return "; ".join(dict.fromkeys(str(record.reason) for record in failed))
 
 
 def _evaluation(trial: str, network: KeptTeacher, bench: WorkbenchSpec, by: RankBy) -> EvaluateJob:

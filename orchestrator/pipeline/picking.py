@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from orchestrator.pipeline.basis.basis import recorded_basis
 from orchestrator.pipeline.context import Run
-from orchestrator.pipeline.finalists import chosen_finalists, known_costs, tested_before, to_repeat
+from orchestrator.pipeline.controls.planned import to_repeat, to_repeat_longer
+from orchestrator.pipeline.finalists import chosen_finalists, known_costs, tested_before
 from orchestrator.pipeline.finished import no_search
 from orchestrator.search.trial_specs import repeat_specs
 from trainables.config import Role, digest_of
@@ -44,11 +45,9 @@ def slots_are_needed(run: Run, search: str, teacher: TeacherFacts | None = None)
     if costs is None:
         return True
     chosen = chosen_finalists(run, records, costs)
-    wanted = {
-        again.trial_id
-        for spec, _ in to_repeat(run, search, chosen)
-        for again in repeat_specs(spec, run.experiment)
-    }
+    specs = [spec for spec, _ in to_repeat(run, search, chosen)]
+    specs += [spec for spec, _ in to_repeat_longer(run, search, specs)]
+    wanted = {again.trial_id for spec in specs for again in repeat_specs(spec, run.experiment)}
     trained = {r.trial: r.status for r in run.ledger.trials(search=search) if r.trial in wanted}
     done = {trial for trial, status in trained.items() if status == "completed"}
     failed = {trial for trial, status in trained.items() if status == "failed"}

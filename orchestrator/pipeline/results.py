@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.pipeline.basis.basis import Basis
 from orchestrator.pipeline.basis.teacher_figures import teacher_figures
 from orchestrator.pipeline.context import Run
+from orchestrator.pipeline.controls.figures import Compared, gains_at_equal_compute, gains_over_controls
 from orchestrator.pipeline.finished import STAGE, run_key
 from orchestrator.pipeline.preflight import leaks_found
 from orchestrator.records.costs import StudentCosts, numbers_of
@@ -17,9 +18,8 @@ from orchestrator.records.events import FiguresAdded, StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.places import summary_as_written
 from orchestrator.records.ranked_figures import claims_of
-from orchestrator.records.relations import control_of, controls_of
-from orchestrator.records.selection import Figures, Group, SelectedChampion, group_trials, seed_of
-from orchestrator.records.student_figures import Control, Finalist, control_students, finalist_of
+from orchestrator.records.selection import Figures, SelectedChampion, group_trials
+from orchestrator.records.student_figures import Finalist
 from orchestrator.records.summary import (
     CacheFigures,
     Exported,
@@ -32,10 +32,8 @@ from orchestrator.records.summary import (
     write_summary,
 )
 from orchestrator.reports.html_report import write_report
-from orchestrator.search.trial_specs import file_recipe, own_recipe, varied_values
 from orchestrator.tracking.names import SHORT, ranked_runs_url
 from orchestrator.tracking.recorder import MlflowRecorder
-from trainables.config import TrialSpec
 from trainables.config.data import SplitFacts, UnlabelledCounts
 from trainables.config.metrics import RankBy
 from trainables.teacher.cache_build import CacheSummary
@@ -65,6 +63,11 @@ class RunResults:
     def rank_by(self) -> RankBy:
         """The figure that students are ranked by."""
         return self.champion.group.rank_by
+
+    @property
+    def compared(self) -> list[TrialRecord]:
+        """Controls and finalists, which may be controls of others."""
+        return [*self.controls, *self.finalists]
 
     @property
     def tests(self) -> dict[str, float]:
@@ -99,11 +102,18 @@ class RunResults:
     def record_figures(self, recorder: MlflowRecorder, ledger: Ledger) -> None:
         """Costs and test accuracies beside the students' runs, where the ledger does not have them yet."""
         known = {
-            event.trial: (event.figures, event.latency_device, event.control, event.champion)
+            event.trial: (
+                event.figures,
+                event.latency_device,
+                event.control,
+                event.same_compute_control,
+                event.champion,
+            )
             for event in ledger.events_of(FiguresAdded)
         }
         marked = {trial for trial, (*_, champion) in known.items() if champion is not None}
-        gains = self._gains()
+        gains = gains_over_controls(self.finalists, self.compared, self.tests)
+        longer = gains_at_equal_compute(self.finalists, self.compared, self.tests)
         students = [r for r in self.records if r.status == "completed"]
         for record in [*students, *self.finalists, *self.controls]:
             costs = self.costs[record.trial]
@@ -114,11 +124,14 @@ class RunResults:
             control, gain = gains.get(record.trial, (None, None))
             if gain is not None:
                 figures["gain_over_control"] = gain
+            other, gain = longer.get(record.trial, (None, None))
+            if gain is not None:
+                figures["gain_same_compute"] = gain
             is_it = record.trial == self.champion.record.trial
             champion = is_it if is_it or record.trial in marked else None
-            if known.get(record.trial) != (figures, device, control, champion):
+            if known.get(record.trial) != (figures, device, control, other, champion):
                 recorder.record_figures(
-                    record.trial, figures, latency_device=device, control=control, champion=champion
+                    record.trial, figures, latency_device=device, controls=(control, other), champion=champion
                 )
         group = self.champion.group
         figures = self._champions_figures([gains[r.trial][1] for r in group.records if r.trial in gains])
@@ -138,17 +151,6 @@ class RunResults:
             figures["gain_over_control"] = statistics.fmean(gains)
         figures |= costs.numbers()
         return {f"champion_{name}": value for name, value in figures.items()}
-
-    def _gains(self) -> dict[str, tuple[str, float]]:
-        """By finalist the student of its control with the same seed, where there is one, and the gain."""
-        gains = {}
-        for finalist in self.finalists:
-            control = control_of(finalist, [*self.controls, *self.finalists])
-            by_seed = {seed_of(record): record.trial for record in control.records}
-            beside = by_seed.get(seed_of(finalist))
-            if beside is not None:
-                gains[finalist.trial] = beside, self.tests[finalist.trial] - self.tests[beside]
-        return gains
 
 
 def write_up(
@@ -198,7 +200,7 @@ def _summary(
     registered: Mapping[str, Any],
     tracking_uri: str,
 ) -> Summary:
-    finalists = [_finalist(run, results, group) for group in group_trials(results.finalists)]
+    finalists = _finalists(run, results)
     champion_id = results.champion.record.trial
     winner = next(finalist for finalist in finalists if champion_id in finalist.trials)
     exports = {name: Exported.from_plain(file) for name, file in shipped["files"].items()}
@@ -227,28 +229,13 @@ def _summary(
     )
 
 
+def _finalists(run: Run, results: RunResults) -> list[Finalist]:
+    compared = Compared(run.experiment, results.compared, results.tested, results.costs)
+    return [compared.finalist(group) for group in group_trials(results.finalists)]
+
+
 def _ranked_runs(base: str, experiment_id: str | None) -> str | None:
     return None if experiment_id is None else ranked_runs_url(base, experiment_id)
-
-
-def _finalist(run: Run, results: RunResults, group: Group) -> Finalist:
-    groups = controls_of(group.records[0], [*results.controls, *results.finalists])
-    controls = [_control(run, results, control, group.parameters) for control in groups]
-    return finalist_of(group, controls, results.tested, results.costs[group.records[0].trial])
-
-
-def _control(run: Run, results: RunResults, group: Group, searched: Mapping[str, Any]) -> Control:
-    record = group.records[0]
-    spec = TrialSpec.from_plain(record.spec)
-    training = own_recipe(run.experiment, spec.training)
-    is_the_files = training == file_recipe(run.experiment, epochs=training.epochs)
-    return control_students(
-        group,
-        results.tested,
-        results.costs[record.trial],
-        varied=varied_values(searched, spec),
-        recipe="experiment" if is_the_files else "search",
-    )
 
 
 def _unlabelled_figures(run: Run, split: SplitFacts) -> UnlabelledFigures | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from orchestrator.records.more_columns import gain_text
 from orchestrator.records.relations import LABELS_ALONE
 from orchestrator.records.selection import PairedDifference
 from orchestrator.records.student_figures import Finalist, Students
-from orchestrator.records.students_table import control_name_of, gain_text, named_controls
+from orchestrator.records.students_table import control_name_of, named_controls
 from orchestrator.records.summary import Summary, champions_group
 from orchestrator.terminal.formatting import counted, percent
 from trainables.config import OBJECTIVE_CONFIGS
@@ -66,6 +67,18 @@ def _of_the_gain(summary: Summary) -> Iterator[str]:
         )
     elif gain.low > 0:
         yield from _of_other_recipes(summary, champion)
+        yield from _of_equal_compute(summary, champion)
+
+
+def _of_equal_compute(summary: Summary, champion: Finalist) -> Iterator[str]:
+    """A gain that longer training of a student alone may give as well."""
+    longer = champion.same_compute
+    if longer is not None and (longer.test_gain.low or 0) <= 0:
+        names = {control.trials: name for name, control in named_controls(summary)}
+        yield (
+            f"Over {names.get(longer.control.trials, 'cross-entropy of the same compute')}, the champion's "
+            f"gain is not shown: {gain_text(longer.test_gain)} points."
+        )
 
 
 def _of_labels_alone(summary: Summary) -> Iterator[str]:

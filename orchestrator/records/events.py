@@ -125,6 +125,9 @@ class FiguresAdded(LedgerEvent):
     control: str | None = Field(
         None, description="the student of the control, with the same seed, that `gain_over_control` is over"
     )
+    same_compute_control: str | None = Field(
+        None, description="the student of the control of equal compute, that `gain_same_compute` is over"
+    )
     champion: bool | None = Field(
         None, description="whether its weights are the ones to ship; none where a run did not decide that"
     )

@@ -56,6 +56,7 @@ class TrialRecord(Config):
     status: str = Field("running", description="running, completed, pruned or failed")
     reason: str | None = None
     epochs: int = 0
+    seconds: float = Field(0.0, description="of its epochs together; 0 where that is not known")
     best_epoch: int | None = None
     best: dict[str, float] = {}
     final: dict[str, float] = {}
@@ -274,6 +275,8 @@ class Ledger:
     def _epoch(self, event: EpochEnded) -> None:
         record = self._trials[event.trial]
         update: dict[str, Any] = {"epochs": max(record.epochs, event.epoch), "final": event.metrics}
+        if event.epoch > record.epochs:
+            update["seconds"] = record.seconds + event.metrics.get("seconds", 0.0)
         if event.precision is not None:
             update["precision"] = event.precision
         if improves(event.metrics.get(record.rank_by.metric), record.score):

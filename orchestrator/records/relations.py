@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from orchestrator.records.compute import epochs_of_equal_compute
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import Group, group_of, rank_trials
@@ -85,7 +86,20 @@ def controls_of(finalist: TrialRecord, students: Sequence[TrialRecord]) -> list[
             f"finalist {finalist.trial} cannot be compared: no student without a teacher that has its "
             "architecture and epochs was completed; run the experiment again"
         )
-    return sorted(groups, key=lambda group: (-group.n, -group.mean))
+    return _best_first(groups)
+
+
+def controls_of_equal_compute(finalist: TrialRecord, students: Sequence[TrialRecord]) -> list[Group]:
+    """What computes as much as a finalist and learns from the labels alone, with its student; the best first.
+
+    None where an epoch of it costs little more than one of cross-entropy, and where no such student was
+    completed.
+    """
+    wanted = [finalist.spec.get("student"), epochs_of_equal_compute(finalist)]
+    if wanted[1] is None:
+        return []
+    alike = [each for each in students if is_without_teacher(each, finalist.search)]
+    return _best_first(_by_name([each for each in alike if setting_of(each) == wanted]))
 
 
 def control_of(finalist: TrialRecord, students: Sequence[TrialRecord]) -> Group:
@@ -123,6 +137,10 @@ def with_repetitions(
             )
         every[control.trial] = networks[_network(control)]
     return every
+
+
+def _best_first(groups: Sequence[Group]) -> list[Group]:
+    return sorted(groups, key=lambda group: (-group.n, -group.mean))
 
 
 def _by_name(records: Sequence[TrialRecord]) -> list[Group]:

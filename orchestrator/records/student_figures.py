@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from orchestrator.records.compute import compute_over_ce, ensemble_accuracy, peers_accuracy, seconds_of
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.selection import Figures, Group, PairedDifference, paired_difference
 from trainables.config import Config
@@ -59,6 +60,38 @@ class Students(Config):
         None, description="different answers to the test split, of the seed with the fewest; none as above"
     )
 
+    epochs: int | None = Field(
+        None, description="that they were trained for; none as above", exclude_if=lambda value: value is None
+    )
+    seconds: float | None = Field(
+        None,
+        description="of a training, mean over the seeds; none as above",
+        exclude_if=lambda value: value is None,
+    )
+    compute_over_ce: float | None = Field(
+        None,
+        description="operations of an epoch over those of cross-entropy with the same student; none as above",
+        exclude_if=lambda value: value is None,
+    )
+    peers_selection_mean: float | None = Field(
+        None,
+        description="accuracy of the networks trained beside them, mean over networks and seeds; they rank "
+        "nothing and are not shipped; none where there were none",
+        exclude_if=lambda value: value is None,
+    )
+    ensemble_selection_mean: float | None = Field(
+        None,
+        description="accuracy of student and peers as one, mean over the seeds; as above",
+        exclude_if=lambda value: value is None,
+    )
+
+    @property
+    def compute_epochs(self) -> float | None:
+        """In how many epochs cross-entropy computes as much as one training; none where not known."""
+        if self.epochs is None or self.compute_over_ce is None:
+            return None
+        return self.epochs * self.compute_over_ce
+
     @property
     def answers_one_class(self) -> bool:
         """Whether a seed gives every image of the test split the same class."""
@@ -92,6 +125,12 @@ class Finalist(Students):
     selection_gain: PairedDifference = Field(description="over `control`")
     test_gain: PairedDifference = Field(description="over `control`")
     beside: tuple[Comparison, ...] = Field((), description="controls with other recipes, best first")
+    same_compute: Comparison | None = Field(
+        None,
+        description="cross-entropy for as many epochs as compute what this finalist's training did; none "
+        "where an epoch of it costs little more, and where no such control was trained",
+        exclude_if=lambda value: value is None,
+    )
 
     @property
     def is_own_control(self) -> bool:
@@ -117,8 +156,18 @@ def control_students(
     return Control(**_students(group, tested, costs), hyper_parameters=dict(varied), recipe=recipe)
 
 
-def finalist_of(group: Group, controls: Sequence[Control], tested: Figures, costs: StudentCosts) -> Finalist:
-    """A finalist beside its control, the first, and those with other recipes; `tested` is by trial id."""
+def finalist_of(
+    group: Group,
+    controls: Sequence[Control],
+    tested: Figures,
+    costs: StudentCosts,
+    *,
+    same_compute: Control | None = None,
+) -> Finalist:
+    """A finalist beside its control, the first, and those with other recipes; `tested` is by trial id.
+
+    Beside it also stands a control that was trained with as much compute, where there is one.
+    """
     students = Students(**_students(group, tested, costs))
     others = [c for c in controls[1:] if c.trials != students.trials and set(c.seeds) & set(students.seeds)]
     return Finalist(
@@ -126,7 +175,14 @@ def finalist_of(group: Group, controls: Sequence[Control], tested: Figures, cost
         hyper_parameters=group.parameters,
         **dict(_compared(students, controls[0])),
         beside=tuple(_compared(students, control) for control in others),
+        same_compute=_same_compute(students, same_compute),
     )
+
+
+def _same_compute(students: Students, control: Control | None) -> Comparison | None:
+    if control is None or not set(control.seeds) & set(students.seeds):
+        return None
+    return _compared(students, control)
 
 
 def _students(group: Group, tested: Figures, costs: StudentCosts) -> dict[str, Any]:
@@ -154,6 +210,11 @@ def _students(group: Group, tested: Figures, costs: StudentCosts) -> dict[str, A
         "latency_ms": costs.latency_ms,
         "latency_p95_ms": costs.latency_p95_ms,
         "latency_device": costs.latency_device,
+        "epochs": group.records[0].spec.get("training", {}).get("epochs"),
+        "seconds": seconds_of(group.records),
+        "compute_over_ce": compute_over_ce(group.records[0]),
+        "peers_selection_mean": _mean([peers_accuracy(record.best) for record in group.records]),
+        "ensemble_selection_mean": _mean([ensemble_accuracy(record.best) for record in group.records]),
     }
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from orchestrator.records.compute import SAME_FROM
+from orchestrator.records.more_columns import gain_text, with_more
 from orchestrator.records.ranked_figures import column, member_cells, teacher_cells, test_text, worth
 from orchestrator.records.relations import LABELS_ALONE
-from orchestrator.records.selection import PairedDifference
 from orchestrator.records.student_figures import Control, Finalist, Students
 from orchestrator.records.summary import MemberFigures, Summary, TeacherFigures, is_champion
 from orchestrator.terminal.formatting import UNKNOWN, counted, percent, short_parameters
@@ -46,11 +47,12 @@ def students_table(summary: Summary) -> tuple[tuple[str, ...], list[tuple[str, .
         over = "itself" if finalist.is_own_control else control_name_of(summary, finalist)
         name, parameters = f"finalist {number}{own}", short_parameters(searched)
         rows.append(_row(summary, name, finalist, (gain, over), parameters))
+    students = [control for _, control in named_controls(summary)]
     columns = tuple(column(summary, name) for name in COLUMNS)
     if summary.teacher is None:
         place = COLUMNS.index(SPEED_UP)
-        return _without(columns, place), [_without(row, place) for row in rows]
-    return columns, rows
+        columns, rows = _without(columns, place), [_without(row, place) for row in rows]
+    return with_more(columns, rows, [*students, *summary.finalists])
 
 
 def _without(cells: tuple[str, ...], place: int) -> tuple[str, ...]:
@@ -103,6 +105,22 @@ def named_controls(summary: Summary) -> list[tuple[str, Control]]:
         named += [(name, control), *_other_recipes(summary, trials, name, known)]
     for number, finalist in enumerate(summary.finalists, start=1):
         named += _other_recipes(summary, finalist.trials, f"finalist {number}", known)
+    return named + _of_equal_compute(summary, {control.trials: name for name, control in named}, known)
+
+
+def _of_equal_compute(
+    summary: Summary, names: dict[tuple[str, ...], str], known: set[tuple[str, ...]]
+) -> list[tuple[str, Control]]:
+    """Controls that compute as much as a finalist, named after the control of as many epochs."""
+    named: list[tuple[str, Control]] = []
+    own = dict(_named_finalists(summary))
+    names = {**names, **{finalist.trials: name for name, finalist in own.items()}}
+    for finalist in summary.finalists:
+        if finalist.same_compute is not None and finalist.same_compute.control.trials not in known:
+            control = finalist.same_compute.control
+            known.add(control.trials)
+            name = f"{names[finalist.control.trials]}, same compute ({control.epochs} epochs)"
+            named.append((name, control))
     return named
 
 
@@ -131,17 +149,11 @@ def comparison(summary: Summary) -> tuple[str, ...]:
         told.append(f"{tried} {TUNED if of_this_version else UNTUNED}")
     if varied and any(trial.objective == LABELS_ALONE for trial in summary.trials):
         told.append("The search tried cross-entropy too, and the best recipe that it found for it counts.")
+    told += _of_compute(summary)
     told += _of_unlabelled(summary)
     for number, finalist in enumerate(summary.finalists, start=1):
         told += _of_finalist(summary, f"finalist {number}", finalist)
     return (*told, *_precisions(summary))
-
-
-def gain_text(gain: PairedDifference) -> str:
-    """A gain in percentage points with its interval, or the word that there is none."""
-    if gain.low is None or gain.high is None:
-        return f"{100 * gain.mean:+.2f} (one seed)"
-    return f"{100 * gain.mean:+.2f} [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
 
 
 def latency_text(median_ms: float, p95_ms: float | None) -> str:
@@ -202,6 +214,17 @@ def _of_unlabelled(summary: Summary) -> list[str]:
     ]
 
 
+def _of_compute(summary: Summary) -> list[str]:
+    """What a gain at the same compute is over; nothing where no finalist has one."""
+    if not any(finalist.same_compute for finalist in summary.finalists):
+        return []
+    return [
+        f"Where an epoch computes more than {SAME_FROM:g} of cross-entropy's, a control of the same compute "
+        "stands beside that of the same epochs: the same students and recipe with cross-entropy for as many "
+        "epochs as compute as much."
+    ]
+
+
 def _of_finalist(summary: Summary, name: str, finalist: Finalist) -> list[str]:
     names = _names(summary)
     told = []
@@ -218,6 +241,12 @@ def _of_finalist(summary: Summary, name: str, finalist: Finalist) -> list[str]:
         told.append(
             f"{name}: {names[finalist.control.trials]} is the best of {n_recipes} recipes on the selection "
             f"split; the test gain is {', '.join(gains)}."
+        )
+    if finalist.same_compute is not None:
+        over = names[finalist.same_compute.control.trials]
+        told.append(
+            f"{name}: an epoch computes {finalist.compute_over_ce or 0:.2f} of cross-entropy's; over {over} "
+            f"the test gain is {gain_text(finalist.same_compute.test_gain)}."
         )
     return told
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from orchestrator.records.chain import LedgerMark
+from orchestrator.records.compute import compute_over_ce, ensemble_accuracy, peers_accuracy
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.places import summary_as_read, summary_as_written
@@ -94,6 +95,22 @@ class TrialRow(Config):
     params: int | None = Field(None, description="of completed trials")
     size_bytes: int | None = Field(None, description="of the safetensors file, of completed trials")
     latency_ms: float | None = Field(None, description="median, of completed trials")
+    seconds: float | None = Field(
+        None, description="of its training; none where not known", exclude_if=lambda value: value is None
+    )
+    compute_over_ce: float | None = Field(
+        None,
+        description="operations of an epoch over those of cross-entropy with the same student; none as above",
+        exclude_if=lambda value: value is None,
+    )
+    peers_selection_accuracy: float | None = Field(
+        None,
+        description="mean over the networks that were trained beside it, which rank nothing",
+        exclude_if=lambda value: value is None,
+    )
+    ensemble_selection_accuracy: float | None = Field(
+        None, description="of all of them as one", exclude_if=lambda value: value is None
+    )
 
 
 class Exported(Config):
@@ -193,6 +210,10 @@ def trial_row(record: TrialRecord, costs: StudentCosts | None) -> TrialRow:
         params=int(measured["params"]) if measured else None,
         size_bytes=int(measured["size_bytes"]) if measured else None,
         latency_ms=measured.get("latency_ms"),
+        seconds=record.seconds or None,
+        compute_over_ce=compute_over_ce(record),
+        peers_selection_accuracy=peers_accuracy(record.best),
+        ensemble_selection_accuracy=ensemble_accuracy(record.best),
     )
 
 

@@ -10,7 +10,13 @@ from typing import Any, Final
 
 from orchestrator.records.events import EpochEnded, StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
-from orchestrator.records.relations import control_of, controls_of, is_without_teacher, setting_of
+from orchestrator.records.relations import (
+    control_of,
+    controls_of,
+    controls_of_equal_compute,
+    is_without_teacher,
+    setting_of,
+)
 from orchestrator.records.selection import (
     Figures,
     Group,
@@ -20,93 +26,12 @@ from orchestrator.records.selection import (
     paired_difference,
     seed_of,
 )
+from orchestrator.reports.evidence import Controlled, Evidence, Failed, SearchEvidence
 from trainables.config import OBJECTIVE_CONFIGS, Role
-from trainables.config.metrics import RankBy
 from trainables.errors import StillhouseError
 
 KD: Final = "kd"
 PERCENT: Final = 100.0
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """One objective with one set of hyper-parameters, over its seeds; test accuracies in per cent."""
-
-    objective: str
-    parameters: dict[str, Any]
-    """The searched values that are not the objective's defaults."""
-    accuracies: tuple[float, ...]
-    """By seed, ascending."""
-    interval: tuple[float, float] | None
-    """95 % t-interval of their mean; none with one seed."""
-    over_ce: PairedDifference | None
-    """In points, to its control; none for a control itself."""
-    over_kd: PairedDifference | None
-    """In points, to KD at its defaults with the same student and recipe, or at its best where all are; none
-    for that itself, and where no such student was trained."""
-    agreement: float | None
-    """Mean share, in per cent, of test images that get the teacher's class."""
-    ece: float
-    """Mean expected calibration error, in per cent."""
-    epoch_over_ce: float
-    """Median seconds of an epoch over its control's."""
-    lacks_own_control: bool
-    """Its control has another architecture or number of epochs, in a ledger of an earlier version."""
-
-    @property
-    def mean(self) -> float:
-        """Mean test accuracy, in per cent."""
-        return statistics.fmean(self.accuracies)
-
-    @property
-    def std(self) -> float | None:
-        """Sample standard deviation (n - 1) of the test accuracies, in points."""
-        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else None
-
-
-@dataclass(frozen=True)
-class Failed:
-    """Seeds of one objective with one set of hyper-parameters that no row has a part of."""
-
-    objective: str
-    parameters: dict[str, Any]
-    reasons: tuple[str, ...]
-    """Why, one for each."""
-
-
-@dataclass(frozen=True)
-class Controlled:
-    """A control, and what is compared with it, best first."""
-
-    control: Evidence
-    beside: tuple[Evidence, ...]
-    """Controls of the same architecture with other recipes."""
-    finalists: tuple[Evidence, ...]
-    """The control is one of them where a finalist learns from the labels alone."""
-
-
-@dataclass(frozen=True)
-class SearchEvidence:
-    """One search of the ledger: what it trained with several seeds, by control."""
-
-    search: str
-    trials: int
-    """Students of the search itself."""
-    student: dict[str, Any]
-    """What the networks of all its finalists share, as plain data."""
-    by_control: tuple[Controlled, ...]
-    """The one with the best finalist first."""
-    failures: tuple[Failed, ...] = ()
-    is_tuned: bool = False
-    """Each objective is there once, at the best of several trials of its own: KD too, which the others are
-    compared with as it is then."""
-    rank_by: RankBy = RankBy.ACCURACY
-    """What all accuracies are of."""
-
-    @property
-    def groups(self) -> tuple[Evidence, ...]:
-        """All finalists."""
-        return tuple(finalist for controlled in self.by_control for finalist in controlled.finalists)
 
 
 def evidence_of(ledger: Ledger) -> list[SearchEvidence]:
@@ -244,10 +169,13 @@ def _controlled(judge: _Judge, search: _Search, finalists: Sequence[Group]) -> C
     control, *others = controls_of(finalists[0].records[0], search.students)
     own = {_trials(finalist): judge.evidence(finalist, control) for finalist in finalists}
     beside = [judge.evidence(other, control) for other in others if _trials(other) not in own]
+    found = [controls_of_equal_compute(each.records[0], search.students)[:1] for each in finalists]
+    longer = {_trials(one): one for groups in found for one in groups if _trials(one) not in own}
     return Controlled(
         own.get(_trials(control)) or judge.evidence(control, control),
         tuple(beside),
         tuple(sorted(own.values(), key=lambda evidence: -evidence.mean)),
+        tuple(judge.evidence(one, control) for one in longer.values()),
     )
 
 
@@ -278,9 +206,18 @@ class _Judge:
             over_kd=self._over_kd(group, mine),
             agreement=statistics.fmean(agreement.values()) if agreement else None,
             ece=statistics.fmean(self._by_seed(group, "ece").values()),
+            over_same_compute=self._over_same_compute(group, mine),
+            epochs=group.records[0].spec.get("training", {}).get("epochs"),
             epoch_over_ce=self._epoch_s(group) / self._epoch_s(control),
             lacks_own_control=setting_of(group.records[0]) != setting_of(control.records[0]),
         )
+
+    def _over_same_compute(self, group: Group, mine: Mapping[int, float]) -> PairedDifference | None:
+        for control in controls_of_equal_compute(group.records[0], self.searches[0].students)[:1]:
+            theirs = self._by_seed(control, group.rank_by)
+            if mine.keys() & theirs.keys():
+                return paired_difference(mine, theirs)
+        return None
 
     def _over_kd(self, group: Group, mine: Mapping[int, float]) -> PairedDifference | None:
         for kd in filter(None, (search.kd_like(group) for search in self.searches)):

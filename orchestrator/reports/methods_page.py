@@ -15,7 +15,8 @@ from orchestrator.config.teacher_schema import TeacherConfig
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.selection import PairedDifference
-from orchestrator.reports.method_evidence import KD, Evidence, Failed, SearchEvidence, is_significant
+from orchestrator.reports.evidence import Evidence, Failed, SearchEvidence
+from orchestrator.reports.method_evidence import KD, is_significant
 from orchestrator.terminal.formatting import short_parameters
 from trainables.config import OBJECTIVE_CONFIGS, ModelConfig, Need
 from trainables.errors import StillhouseError
@@ -41,10 +42,11 @@ AGREEMENT: Final = HEAD.index("agrees with teacher, %")
 READING: Final = (
     "Accuracies are on the test split. Differences are paired by seed, with 95 % t-intervals; bold ones "
     "leave out 0. The CE of a row is the nearest control above it: `ce` with the same architecture, "
-    "resolution and epochs, and of the recipes that were trained the best on the selection split. KD is `kd` "
-    "at its defaults, with the same architecture and recipe as the row; where each objective is at its best, "
-    "`kd` at its best. Intervals are not corrected for their number: of twenty true zeros one is expected to "
-    "look like a difference."
+    "resolution and epochs, and of the recipes that were trained the best on the selection split. Where an "
+    "epoch computes more than 1.25 of its CE's, there may be a row `same compute`: that CE, stretched over "
+    "as many epochs as compute as much. KD is `kd` at its defaults, with the same architecture and recipe as "
+    "the row; where each objective is at its best, `kd` at its best. Intervals are not corrected for their "
+    "number: of twenty true zeros one is expected to look like a difference."
 )
 
 
@@ -164,6 +166,7 @@ def _table(evidence: SearchEvidence, steps: Mapping[str, float]) -> str:
         control = controlled.control
         rows.append(_cells(f"control: {_name(control)}", control, steps))
         rows += [_cells(f"other recipe: {_name(one)}", one, steps) for one in controlled.beside]
+        rows += [_cells(f"same compute: {_longer(one)}", one, steps) for one in controlled.longer]
         rows += [_cells(_name(one), one, steps) for one in controlled.finalists if one is not control]
     shown = [place for place in range(len(HEAD)) if place != AGREEMENT or any(row[place] for row in rows)]
     head, *lines = (f"| {' | '.join(cells[place] for place in shown)} |" for cells in (HEAD, *rows))
@@ -188,6 +191,12 @@ def _cells(name: str, one: Evidence, steps: Mapping[str, float]) -> tuple[str, .
 
 def _name(one: Evidence | Failed) -> str:
     return f"`{one.objective}`" + (f" ({short_parameters(one.parameters)})" if one.parameters else "")
+
+
+def _longer(one: Evidence) -> str:
+    """A control of the same compute, with its epochs, which are what is other in it."""
+    others = {name: value for name, value in one.parameters.items() if name != "training.epochs"}
+    return f"`{one.objective}` ({short_parameters({'training.epochs': one.epochs, **others})})"
 
 
 def _difference(difference: PairedDifference | None) -> str:
@@ -221,11 +230,22 @@ def _words(evidence: SearchEvidence) -> str:
         _sentence("Better than CE", [n for n, d in over_ce if is_significant(d) and d.mean > 0]),
         _sentence("Worse than CE", [n for n, d in over_ce if is_significant(d) and d.mean < 0]),
         _sentence("Not significantly different from CE", [n for n, d in over_ce if not is_significant(d)]),
+        _at_the_same_compute(evidence),
         _sentence("Better than KD", [n for n, d in over_kd if is_significant(d) and d.mean > 0]),
         _sentence("Loses to KD", [n for n, d in over_kd if is_significant(d) and d.mean < 0]),
         _sentence("Below KD on average, not significantly", _below(over_kd)),
     ]
     return "\n".join(f"* {line}" for line in lines if line)
+
+
+def _at_the_same_compute(evidence: SearchEvidence) -> str:
+    """What is left of a gain where cross-entropy is trained for as many epochs as compute as much."""
+    told = [
+        f"{_name(one)} {_difference(one.over_same_compute)}"
+        for one in evidence.groups
+        if one.over_same_compute is not None
+    ]
+    return f"Over CE of the same compute, points: {'; '.join(told)}." if told else ""
 
 
 def _seeds(evidence: SearchEvidence) -> dict[str, int]:

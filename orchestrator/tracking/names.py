@@ -82,7 +82,9 @@ class ParentFacts:
             "its seeds are this run's figures `champion_...`. "
             "Constants are this run's parameters; a student's parameters are what the search varied. A "
             "finalist's `gain_over_control` is that figure on the test split less that of the run whose "
-            "`trial_id` is in its tag `control`: cross-entropy with the same architecture, epochs and seed."
+            "`trial_id` is in its tag `control`: cross-entropy with the same architecture, epochs and seed. "
+            "`gain_same_compute` is that over the run in its tag `same_compute_control`, where there is one: "
+            "cross-entropy for more epochs, which compute as much as the finalist's."
         )
 
 

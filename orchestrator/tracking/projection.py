@@ -210,6 +210,8 @@ class Projection:
                 change.tags["latency_device"] = event.latency_device[:TAG_CHARACTERS]
             if event.control is not None:
                 change.tags["control"] = event.control
+            if event.same_compute_control is not None:
+                change.tags["same_compute_control"] = event.same_compute_control
             if event.champion is not None:
                 name = self._trials[event.trial].start.name if event.trial is not None else ""
                 change.tags["champion"] = "champion" if event.champion else ""

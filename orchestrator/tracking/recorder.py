@@ -141,21 +141,24 @@ class MlflowRecorder:
         figures: Mapping[str, float],
         *,
         latency_device: str | None = None,
-        control: str | None = None,
+        controls: tuple[str | None, str | None] = (None, None),
         champion: bool | None = None,
     ) -> None:
         """Add figures to a student's run (params, size_bytes, latency_ms ...), through the ledger.
 
-        The device that latencies were measured on becomes the tag `latency_device`, the student that
-        `gain_over_control` is over the tag `control`, and the one whose weights are to be shipped has the
-        tag `champion`. With trial None they go to the parent, under names that no student's figures have,
-        since people sort the students by those.
+        The device that latencies were measured on becomes the tag `latency_device`. `controls` are the
+        students that `gain_over_control` and `gain_same_compute` are over: they become the tags `control` and
+        `same_compute_control`. The one whose weights are to be shipped has the tag `champion`. With trial
+        None the figures go to the parent, under names that no student's figures have, since people sort the
+        students by those.
 
         Raises:
             StillhouseError: the ledger has no such trial.
         """
         self._check_known(trial)
+        control, longer = controls
         named = {"latency_device": latency_device, "control": control, "champion": champion}
+        named["same_compute_control"] = longer
         known: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
         self._ledger.append(FiguresAdded(trial=trial, figures=dict(figures), **known))
 

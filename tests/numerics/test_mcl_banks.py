@@ -276,10 +276,8 @@ def test_branches_have_the_losses_of_networks_that_answer_as_they_do() -> None:
     objective = layered(setting, kd_weight=0.5)
     losses = objective(signals)
     names = [("stage1", signals.features), ("stage2", signals.peers[0].features)]
-    told = [
-        branch(features["weak"][name])
-        for branch, (name, features) in zip(objective.branches[0], names, strict=True)  # type: ignore[arg-type]
-    ]
+    branches = list(objective.branches[0].children())
+    told = [branch(features["weak"][name]) for branch, (name, features) in zip(branches, names, strict=True)]
     as_networks = embedded(
         [features["embedding"] for _, features in told], labels=LABELS, answers=[answer for answer, _ in told]
     )
@@ -305,7 +303,8 @@ def test_branches_train_the_stages_before_them_and_compute_as_the_student_does()
     objective = layered(setting)
     losses = objective(signals)
     assert losses.total.dtype is torch.float32
-    assert [branch.computed for branch in objective.branches[0]] == [[torch.bfloat16]] * 2  # type: ignore[union-attr]
+    computed = [branch.computed for branch in objective.branches[0].children()]
+    assert computed == [[torch.bfloat16]] * 2
     torch.autograd.backward([losses.total])
     first, compared = signals.features["weak"]["stage1"], signals.peers[0].features["weak"]
     assert all(one.grad is not None and one.grad.abs().sum() > 0 for one in (first, compared["stage2"]))

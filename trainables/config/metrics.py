@@ -14,6 +14,13 @@ NLL: Final = "selection/nll"
 ECE: Final = "selection/ece"
 """Expected calibration error on the selection split, of 15 bins."""
 
+FLOPS_PER_IMAGE: Final = "train/flops_per_image"
+"""Floating-point operations of a training step, for each image of its batch."""
+COMPUTE_OVER_CE: Final = "train/compute_over_ce"
+"""Operations of an epoch over those of an epoch of cross-entropy with the same student."""
+ENSEMBLE_ACCURACY: Final = "selection/ensemble_accuracy"
+"""Accuracy on the selection split of a student and the networks trained with it, as one."""
+
 
 class RankBy(StrEnum):
     """The figure by which epochs and students are ranked, a fraction in [0, 1]; the larger the better."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -20,6 +21,7 @@ from trainables.config import (
     digest_of,
 )
 from trainables.data import ImageSplit, TrainingData, load_training
+from trainables.errors import StillhouseError
 from trainables.models import build_model
 from trainables.models.foreign.start import start_from
 from trainables.models.weights import count_parameters
@@ -31,14 +33,18 @@ from trainables.teacher.cache_request import stated_features
 from trainables.teacher.live import LiveTeacher
 from trainables.teacher.loading import online_teacher
 from trainables.teacher.online import OnlineTeacher
+from trainables.training.compute import Compute, compute_figures, compute_of, cross_entropy_of
 from trainables.training.course import Course, Trained
 from trainables.training.loaded.teacher_answers import CacheBesideTeacher, Source
 from trainables.training.step_inputs import student_tap
 from trainables.training.workbench import Workbench, render_budget
 
 MAX_WORKBENCHES = 4
+MAX_COUNTED = 256
 IDLE_BYTES = 2 << 30
 """What workbenches other than the one in use may hold together."""
+
+log = logging.getLogger(__name__)
 
 
 class WarmState:
@@ -56,6 +62,7 @@ class WarmState:
         )
         self._students = CompiledStudents()
         self._answers: LruCache[str, Tensor] = LruCache(max_workbenches)
+        self._counted: LruCache[str, Compute] = LruCache(MAX_COUNTED)
 
     def data(self, config: DataConfig) -> TrainingData:
         """Training data, loaded once."""
@@ -153,6 +160,33 @@ class WarmState:
             ),
         }
         return {cost.metric: measures[cost]() for cost in wanted}
+
+    def compute(self, course: Course, trial: TrialSpec, spec: WorkbenchSpec) -> dict[str, float]:
+        """What an epoch of this trial computes, under the names of metrics; see `compute_of`.
+
+        Each objective with its hyper-parameters and networks is counted once, and cross-entropy once for an
+        architecture. All ranks of a slot must ask: what one of them cannot count, none can. It is a figure
+        beside the training, so a network that cannot be counted is trained without it.
+
+        Raises:
+            StillhouseError: the training would fail with it too.
+        """
+        plain = cross_entropy_of(course)
+        alone = trial.model_copy(update={"objective": plain.objective, "peers": ()})
+        try:
+            own, ce = (self._compute(*each, spec) for each in ((course, trial), (plain, alone)))
+        except StillhouseError:
+            raise
+        except Exception:  # a user's network may refuse to be looked into
+            log.exception("the compute of %s is not counted", trial.trial_id)
+            return {}
+        return compute_figures(own, ce)
+
+    def _compute(self, course: Course, trial: TrialSpec, spec: WorkbenchSpec) -> Compute:
+        networks = [network.plain() for network in (trial.student, *trial.peers)]
+        recipe = [trial.training.batch_size, list(trial.training.freeze), trial.training.sampling]
+        key = digest_of([spec.digest(), trial.objective.plain(), networks, recipe])
+        return self._counted.get(key, lambda: compute_of(course, self.workbench(spec)))
 
     def _open(self, spec: WorkbenchSpec) -> Workbench:
         cache: Source | None = None

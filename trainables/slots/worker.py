@@ -71,8 +71,7 @@ def train_job(job: TrainJob, warm: WarmState, channel: JobChannel) -> None:
     spec = job.trial
     files = _files(job, channel)
     course = replace(warm.course(spec, job.workbench), team=channel.team)
-    if channel.team.rank == 0:  # the others tell nothing, so they need not measure
-        course = replace(course, costs=warm.costs(spec.student, job.workbench, job.costs))
+    course = _with_costs(course, job, warm)
     last: dict[str, Any] = {}
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
@@ -106,6 +105,15 @@ def train_job(job: TrainJob, warm: WarmState, channel: JobChannel) -> None:
     )
     if channel.send(end):  # an end that nobody heard is told by the next attempt, which starts from the state
         files.drop_state()
+
+
+def _with_costs(course: Course, job: TrainJob, warm: WarmState) -> Course:
+    """The course with what rank 0 tells of it in each epoch; all ranks count, so that all fail alike."""
+    computed = warm.compute(course, job.trial, job.workbench)
+    if course.team.rank > 0:  # the others tell nothing, so they need not measure
+        return course
+    costs = warm.costs(job.trial.student, job.workbench, job.costs)
+    return replace(course, costs={**costs, **computed})
 
 
 def _precision(course: Course, files: CheckpointFolder) -> str:

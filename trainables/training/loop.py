@@ -6,6 +6,7 @@ import functools
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import torch
@@ -17,7 +18,7 @@ from trainables.errors import CheckpointError, TrialFailed
 from trainables.objectives import build_objective
 from trainables.seeds import derive_seed
 from trainables.signals import Losses
-from trainables.training.batches import epoch_batches, hears_unlabelled, shared
+from trainables.training.batches import Batch, epoch_batches, hears_unlabelled, shared
 from trainables.training.checkpoints import CheckpointFolder, TrainingState
 from trainables.training.course import Course, TrainingResult
 from trainables.training.learners.learner import STATE, Learner
@@ -79,6 +80,28 @@ def train(
             files.save_state(run.state())
     course.model.load_state_dict(run.best_model)
     return TrainingResult(run.epoch, False, run.best_epoch, run.best)
+
+
+def step_once(
+    course: Course,
+    workbench: Workbench,
+    *,
+    share_of: Team,
+    within: Callable[[], AbstractContextManager[None]],
+) -> int:
+    """Make one step of a course that is trained no further; how many images it has.
+
+    They are those of this rank of `share_of` in the first batch. `within` is entered for the step alone.
+
+    Raises:
+        TrialFailed: student or teacher cannot give what the objective needs.
+    """
+    run = _Run(course, workbench)
+    share = shared(share_of, run.batches(1)[0], n_train=workbench.n_train)
+    run.begin()
+    with within():
+        run.step(1, share, learning_rate(course.training, 0.0))
+    return len(share.rows_B)
 
 
 class _Run:
@@ -145,25 +168,17 @@ class _Run:
         # Each rank has masks of its own; those of rank 0 are those of a student that is trained alone.
         rank = [self.team.rank] if self.team.rank else []
         torch.manual_seed(derive_seed(self.course.seed, "forward", epoch, *rank))
-        batches = epoch_batches(
-            self.workbench.data,
-            self.course.training,
-            seed=self.course.seed,
-            epoch=epoch,
-            unlabelled=hears_unlabelled(self.course.objective, self.workbench.data),
-        )
+        batches = self.batches(epoch)
         shares = [shared(self.team, batch, n_train=self.workbench.n_train) for batch in batches]
         means = RunningMeans()
-        for learner in self.learners:
-            learner.train()
-        self.tables.begin()
+        self.begin()
         for step, share in enumerate(shares):
             if any_rank(self.team, should_stop()):
                 return None
             for following in shares[step + 1 : step + 2]:
                 self.workbench.expect(self.course.objective.banks, epoch, following.rows_B)
             progress = epoch - 1 + step / len(batches)
-            means.add(self._step(epoch, share, learning_rate(self.course.training, progress)), share.part)
+            means.add(self.step(epoch, share, learning_rate(self.course.training, progress)), share.part)
         metrics = means.result(self.team)
         _refuse_non_finite(metrics, epoch)
         metrics["train/images_per_s"] = sum(len(batch.rows_B) for batch in batches) / (
@@ -176,6 +191,22 @@ class _Run:
         self.epoch = epoch
         self.history.append(metrics)
         return metrics
+
+    def batches(self, epoch: int) -> list[Batch]:
+        """Those of an epoch."""
+        return epoch_batches(
+            self.workbench.data,
+            self.course.training,
+            seed=self.course.seed,
+            epoch=epoch,
+            unlabelled=hears_unlabelled(self.course.objective, self.workbench.data),
+        )
+
+    def begin(self) -> None:
+        """Begin an epoch."""
+        for learner in self.learners:
+            learner.train()
+        self.tables.begin()
 
     def _told(self, epoch: int) -> dict[str, float]:
         """What is known of an epoch without its steps: costs, what varied, how long a live teacher took."""
@@ -190,7 +221,8 @@ class _Run:
             learner.settle()
         self.tables.settle()
 
-    def _step(self, epoch: int, share: Share, rate: float) -> Losses:
+    def step(self, epoch: int, share: Share, rate: float) -> Losses:
+        """One step of all networks at this learning rate."""
         signals = self.inputs.signals(
             self.student.asked, epoch, share, peers=[peer.asked for peer in self.peers]
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -52,6 +53,7 @@ class TeacherAnswers:
         self._features: dict[tuple[str, int, str], Tensor] = {}
         self._free_bytes = budget_bytes
         self._live_s = 0.0
+        self._asking: Callable[[], AbstractContextManager[None]] = nullcontext
 
     @property
     def held_bytes(self) -> int:
@@ -76,7 +78,8 @@ class TeacherAnswers:
             CacheError: the workbench has no cache, or one without these views; or nobody has the features.
         """
         if self._online is not None:
-            return self._here(self._online.signal(bank, view, rows_B, features))
+            with self._asking():
+                return self._here(self._online.signal(bank, view, rows_B, features))
         if self._cache is None:
             raise CacheError("this objective needs the teacher's logits, but the workbench has no cache")
         kept = self._cache.features(bank)
@@ -85,10 +88,11 @@ class TeacherAnswers:
         if not missing:
             return signal
         beside, began = self._require_beside(missing), time.perf_counter()
-        if images_BCHW is None:
-            live = beside.signal(bank, view, rows_B, missing)
-        else:
-            live = beside.signal_about(images_BCHW, rows_B, missing)
+        with self._asking():
+            if images_BCHW is None:
+                live = beside.signal(bank, view, rows_B, missing)
+            else:
+                live = beside.signal_about(images_BCHW, rows_B, missing)
         self._live_s += time.perf_counter() - began
         return replace(signal, features={**signal.features, **self._here(live).features})
 
@@ -139,7 +143,17 @@ class TeacherAnswers:
             TrialFailed: there is a cache, or no teacher at all.
             CacheError: the teacher's output is not one logit per class, or not finite.
         """
-        return self._here(self.require_live_teacher().signal_about(images_BCHW, rows_B, features))
+        with self._asking():
+            return self._here(self.require_live_teacher().signal_about(images_BCHW, rows_B, features))
+
+    @contextmanager
+    def asked_within(self, context: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+        """Meanwhile, each pass of a teacher that runs here is made within a context of its own."""
+        self._asking = context
+        try:
+            yield
+        finally:
+            self._asking = nullcontext
 
     def _require_beside(self, missing: tuple[str, ...]) -> OnlineTeacher:
         if self._online is not None:

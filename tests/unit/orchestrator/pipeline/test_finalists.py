@@ -15,6 +15,7 @@ from orchestrator.config.loading import load_experiment
 from orchestrator.config.overrides import Overrides
 from orchestrator.pipeline import finalists  # as a module: pytest would take test_stage for a test
 from orchestrator.pipeline.context import Run
+from orchestrator.pipeline.controls.planned import Start
 from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.workers import Workers
 from orchestrator.records.costs import StudentCosts
@@ -245,16 +246,12 @@ def test_figures_of_one_of_several_teachers_are_its_own_whatever_their_order(
     assert asked == [[record.trial, "teacher", "teacher 1", "teacher 2"], ["teacher 1", "teacher 2"]]
 
 
-def trains(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> tuple[list[TrainJob], dict[str, finalists.Start]]:
+def trains(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> tuple[list[TrainJob], dict[str, Start]]:
     """What the stage would train, in its order, and with what it would be noted; all reach 80 %."""
     jobs: list[TrainJob] = []
-    noted: dict[str, finalists.Start] = {}
+    noted: dict[str, Start] = {}
 
-    def train(
-        _run: Run, _search: str, given: Sequence[TrainJob], starts: Mapping[str, finalists.Start]
-    ) -> None:
+    def train(_run: Run, _search: str, given: Sequence[TrainJob], starts: Mapping[str, Start]) -> None:
         jobs.extend(given)
         noted.update(starts)
         for job in given:
@@ -327,9 +324,7 @@ def test_finalists_and_control_that_are_trained_already_are_only_found(scene: Sc
 def test_a_finalist_whose_controls_all_failed_stops_the_run_with_the_reason(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train(
-        _run: Run, _search: str, given: Sequence[TrainJob], starts: Mapping[str, finalists.Start]
-    ) -> None:
+    def train(_run: Run, _search: str, given: Sequence[TrainJob], starts: Mapping[str, Start]) -> None:
         for job in given:
             reason = "the loss is nan" if job.trial.role is Role.BASELINE else None
             scene.trained(job, 0.8, repeats=starts[job.job_id].repeats, failure=reason)

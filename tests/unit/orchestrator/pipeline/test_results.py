@@ -43,6 +43,8 @@ class Recorder:
         self.champions: dict[str, bool | None] = {}
 
     def record_figures(self, trial: str | None, figures: dict[str, float], **named: Any) -> None:
+        control, longer = named.pop("controls", (None, None))
+        named |= {"control": control, "same_compute_control": longer}
         known = {name: value for name, value in named.items() if value is not None}
         if trial is None:
             self.parent.append(figures)

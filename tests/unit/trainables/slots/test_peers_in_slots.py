@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from safetensors.torch import load_file
 
 from tests.unit.trainables.training.small_courses import CPU, same_weights, weights_of
 from trainables.config import (
+    Cost,
     DataConfig,
     DataName,
     ModelConfig,
@@ -23,9 +25,12 @@ from trainables.config import (
 )
 from trainables.config.objectives import CeConfig, DmlConfig
 from trainables.local_files import file_sha256
-from trainables.models.weights import save_weights
+from trainables.models.weights import count_parameters, save_weights
+from trainables.slots import warm_state
 from trainables.slots.compiled_students import CompiledStudents
+from trainables.slots.messages import End, Message, TrainJob
 from trainables.slots.warm_state import WarmState
+from trainables.slots.worker import JobChannel, train_job
 from trainables.training.loop import train
 
 STUDENT = ModelConfig(name=ModelName.MLP, width=8)
@@ -55,6 +60,14 @@ def trial(*peers: ModelConfig, seed: int = 3, **training: Any) -> TrialSpec:
         seed=seed,
         peers=peers,
     )
+
+
+def listening(told: list[Message]) -> JobChannel:
+    def send(message: Message) -> bool:
+        told.append(message)
+        return True
+
+    return JobChannel(send, lambda: False)
 
 
 def test_each_network_has_a_seed_of_its_own(spec: WorkbenchSpec) -> None:
@@ -126,3 +139,32 @@ def test_a_trial_has_peers_where_its_objective_has(objective: CeConfig | DmlConf
             seed=1,
             peers=peers,
         )
+
+
+def test_a_trial_tells_what_it_computes_and_its_costs_are_those_of_the_student_alone(
+    spec: WorkbenchSpec,
+) -> None:
+    warm, told = WarmState(CPU), list[Message]()
+    job = TrainJob(workbench=spec, trial=trial(STUDENT, STUDENT), costs=(Cost.PARAMS,))
+    train_job(job, warm, listening(told))
+    metrics = told[-1].metrics
+    assert metrics["train/compute_over_ce"] == 3.0
+    assert metrics["train/flops_per_image"] > 0
+    assert metrics["student/params"] == count_parameters(warm.build(STUDENT, spec))
+    assert told[-1].best["selection/peer2_accuracy"] >= 0
+    kept = load_file(str(told[-1].checkpoint))
+    assert kept.keys() == warm.build(STUDENT, spec).state_dict().keys()
+
+
+def test_a_network_that_cannot_be_counted_is_trained_without_the_figure(
+    spec: WorkbenchSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("no such mode")
+
+    monkeypatch.setattr(warm_state, "compute_of", refuse)
+    told: list[Message] = []
+    job = TrainJob(workbench=spec, trial=trial(STUDENT))
+    train_job(job, WarmState(CPU), listening(told))
+    assert told[-1].end is End.COMPLETED
+    assert "train/compute_over_ce" not in told[-1].metrics
