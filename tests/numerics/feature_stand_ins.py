@@ -80,7 +80,10 @@ def images_of(bank: str, rows: int) -> Tensor:
 
 def peers_of(students: Mapping[str, Tensor]) -> tuple[PeerSignal, ...]:
     """A network beside the student, with answers of its own and without gradient."""
-    others = {bank: value_BC.detach().roll(1, dims=-1) / 2 for bank, value_BC in students.items()}
+    others = {  # indexed and not rolled, which autocast has no fp16 for
+        bank: value_BC.detach()[:, (torch.arange(value_BC.shape[-1]) - 1) % value_BC.shape[-1]] / 2
+        for bank, value_BC in students.items()
+    }
     return (PeerSignal(others, {bank: features_of(value_BC) for bank, value_BC in others.items()}),)
 
 

@@ -283,7 +283,8 @@ def test_all_equal_logits_give_the_entropy_of_a_guess(name: str, value: float) -
         expected = FLAT.get(
             (name, term), math.log(5) if term.removeprefix("peer1_").startswith("ce") else 0.0
         )
-        assert loss.item() == pytest.approx(expected, abs=1e-6)
+        # MCL's cosines are rounded at 1 / tau, and their squared temperature is 9.
+        assert loss.item() == pytest.approx(expected, abs=2e-6)
 
 
 def test_a_batch_dropped_as_a_whole_is_left_with_its_labels_alone() -> None:

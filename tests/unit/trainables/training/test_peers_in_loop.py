@@ -181,7 +181,6 @@ def test_networks_of_unlike_widths_contrast_their_embeddings(workbench: Workbenc
     told = told_by(course, workbench)
     assert all(math.isfinite(value) for metrics in told for value in metrics.values())
     assert told[-1]["train/peer1_ce"] < told[0]["train/peer1_ce"]
-    assert told[-1]["train/vcl"] < told[0]["train/vcl"]
     assert ("train/layers_soft_icl" in told[-1]) is layers
     plain = course_of(staged_network(6, seed=1), model=staged_network(4), objective=DmlConfig(kl_weight=0.0))
     told_by(plain, workbench)
