@@ -15,6 +15,7 @@ from trainables.config.objective_base import MIXED, ROTATED
 from trainables.objectives import build_objective
 from trainables.objectives.terms.divergences import confidence_B
 from trainables.signals import Losses, Objective, Pairs, Signals, TeacherSignal
+from trainables.tensors import at_least_fp32
 
 BANKS = ("weak", "strong", *ROTATED[1:])
 
@@ -40,7 +41,7 @@ def signals_of(
     }
     rows = len(labels_B)
     pairs = Pairs(torch.arange(rows).flip(0), torch.tensor(0.3))
-    students = {**students, MIXED: pairs.mixed(students["weak"])}
+    students = {**students, MIXED: pairs.mixed(at_least_fp32(students["weak"]))}
     return Signals(
         dict(students),
         teacher,

@@ -9,7 +9,7 @@ import torch
 from trainables.config.mutual.fusion import MfefConfig
 from trainables.config.representation.bases import LAST_MAP
 from trainables.objectives.mutual.multi_scale import Fusion
-from trainables.objectives.mutual.networks import each_network, terms_of
+from trainables.objectives.mutual.networks import as_the_student, each_network, terms_of
 from trainables.objectives.terms.divergences import cross_entropy, kd_divergence_B, label_loss
 from trainables.signals import Losses, Setting, Signals, StatefulObjective, student_feature
 from trainables.tensors import at_least_fp32
@@ -41,7 +41,7 @@ class MfefObjective(StatefulObjective[MfefConfig]):
         """The losses of one step; only `total` carries gradient."""
         config, networks = self.config, each_network(signals)
         maps = [student_feature(network, "weak", LAST_MAP) for network in networks]
-        with self.setting.computing():
+        with as_the_student(self.setting, maps[0].device):
             fused_BC = self.fusion(maps)
         fused_BC = at_least_fp32(fused_BC)
         answers = [at_least_fp32(network.student["weak"]) for network in networks]

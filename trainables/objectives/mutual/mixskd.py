@@ -16,6 +16,7 @@ from trainables.config.mutual.mixing import MixskdConfig, MixskdMode
 from trainables.config.objective_base import MIXED
 from trainables.config.representation.bases import LAST_MAP
 from trainables.objectives.mutual.discriminators import Discriminator, reversed_gradient
+from trainables.objectives.mutual.networks import as_the_student
 from trainables.objectives.terms.divergences import cross_entropy, kd_divergence_B
 from trainables.signals import Losses, Pairs, Setting, Signals, StatefulObjective
 from trainables.tensors import at_least_fp32
@@ -100,7 +101,7 @@ class MixskdObjective(StatefulObjective[MixskdConfig]):
         config, pairs = self.config, signals.pairs
         if pairs is None:
             raise ValueError("the signals hold no pairs; mix the images of each batch")
-        with self.setting.computing():
+        with as_the_student(self.setting, signals.labels_B.device):
             stages = self._stages(signals)
             fused_BC = self.self_teacher([stage.mixed_BDhw for stage in stages])
             linear_BC = self.self_teacher([stage.linear_BDhw(pairs) for stage in stages])
@@ -130,7 +131,8 @@ class MixskdObjective(StatefulObjective[MixskdConfig]):
             answers, maps = at_least_fp32(logits_2BC).chunk(2), at_least_fp32(further[LAST_MAP]).chunk(2)
             found.append(Stage(*answers, *maps))
         last, own = self.stages[-1], signals.student
-        return [*found, Stage(own["weak"], own[MIXED], clean[last], mixed[last])]
+        answers = (at_least_fp32(own["weak"]), at_least_fp32(own[MIXED]))
+        return [*found, Stage(*answers, clean[last], mixed[last])]
 
     def _labels(self, logits_BC: Tensor, signals: Signals) -> Tensor:
         return cross_entropy(logits_BC, signals.labels_B, smoothing=signals.label_smoothing)

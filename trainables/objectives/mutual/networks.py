@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
-from trainables.signals import Signals
+from trainables.signals import Setting, Signals
+
+
+@contextmanager
+def as_the_student(setting: Setting, device: torch.device) -> Iterator[None]:
+    """The context in which auxiliary modules compute: the student's own, whatever surrounds it."""
+    with torch.autocast(device.type, enabled=False), setting.computing():
+        yield
 
 
 def each_network(signals: Signals) -> list[Signals]:

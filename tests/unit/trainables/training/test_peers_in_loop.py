@@ -26,6 +26,7 @@ from trainables.config.mutual.peers import WithPeers
 from trainables.config.objectives import DmlConfig, MclConfig
 from trainables.errors import CheckpointError
 from trainables.evaluation.metrics import figures_of
+from trainables.training.checkpoint_paths import kept_state
 from trainables.training.checkpoints import CheckpointFolder, TrainingState
 from trainables.training.course import Course, Trained
 from trainables.training.loop import train
@@ -130,6 +131,19 @@ def test_a_killed_course_goes_on_with_all_networks_to_the_same_end(
             first.keys() == second.keys() == {"model", "optimizer", "precision", "average", "average_steps"}
         )
         assert same_weights(first["average"], second["average"])
+
+
+def test_a_fork_takes_over_all_networks_of_its_origin(tmp_path: Path, workbench: Workbench) -> None:
+    """Population based training: with the same recipe and seed the fork ends as its origin does."""
+    training = SHORT.with_overrides(checkpoint_every=1)
+    origin = CheckpointFolder(tmp_path / "origin", spec_digest="a", keep_all=True)
+    whole = course_of(small_student(seed=1), training=training)
+    told_by(whole, workbench, files=origin)
+    fork = CheckpointFolder(tmp_path / "fork", spec_digest="b", origin=kept_state(tmp_path / "origin", 2))
+    peer = small_student(seed=5)
+    course = course_of(peer, training=training)
+    told_by(course, workbench, files=fork, heard=2)
+    assert same_weights(weights_of(peer), weights_of(whole.peers[0].model))
 
 
 def test_a_state_with_other_peers_is_refused(tmp_path: Path, workbench: Workbench) -> None:
