@@ -19,8 +19,8 @@ def task_of(folder: Path) -> Task:
     text = "".join(line for line in EXPERIMENT.splitlines(True) if not line.startswith("teacher:"))
     (folder / "task.yaml").write_text(text.replace("trials: 6", "trials: 2"))
     (folder / "space.yaml").write_text(
-        "name: space\nobjectives: {ls: {}}\ntraining: {lr: {choice: [0.01, 0.1]}}\n"
-        "search: {algorithm: random}\nscheduler: {name: fifo}\n"
+        "name: space\nobjectives: {ls: {}}\ntraining: {lr: {grid_search: [0.01, 0.1]}}\n"
+        "search: {algorithm: grid}\nscheduler: {name: fifo}\n"
     )
     return task
 
