@@ -25,7 +25,7 @@ space: space.yaml
 LR = "training: {lr: {choice: [0.01, 0.1]}}\n"
 PAIRS = "pairs: {large: {teacher: {name: resnet20}, student: {name: mlp}}}\n"
 TEACHER = "teacher: {model: {name: resnet20}}\n"
-WITHOUT = ("ce", "ls", "zipf", "pskd")
+WITHOUT = ("ce", "ls", "zipf", "pskd", "dml", "mcl", "mfef", "mixskd")
 
 
 def loaded(folder: Path, objectives: str, more: str = "", pair: str = "") -> LoadedExperiment:
@@ -50,7 +50,8 @@ def test_a_mixed_space_is_refused_by_line_with_what_to_write(tmp_path: Path) -> 
     assert problem == (
         f"{tmp_path / 'mine.yaml'}:5: space: found no section `teacher`; objectives kd, crld of space mixed "
         "learn from a teacher: write `teacher: {model: {name: ...}}`, with a `checkpoint` beside `model` "
-        "where it is trained already, or take a space whose objectives all do without (ce, ls, zipf, pskd)"
+        "where it is trained already, or take a space whose objectives all do without "
+        f"({', '.join(WITHOUT)})"
     )
     assert loaded(tmp_path, "{ce: {}, kd: {temperature: {choice: [1, 4]}}}", TEACHER).config.has_teacher
 
