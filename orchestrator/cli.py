@@ -56,7 +56,7 @@ app = typer.Typer(
 )
 app.add_typer(cache.app)
 for command, example in (
-    (methods.methods, "methods methods_fashion_mnist --to docs/methods.md"),
+    (methods.methods, "methods methods_tuned_alike --to docs/methods.md"),
     (record.record, "record digits"),
     (evaluate.evaluate, "evaluate digits --faithfulness --samples 200 --restarts 2"),
 ):

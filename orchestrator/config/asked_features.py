@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
 
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.config.validation_messages import Problem
@@ -12,21 +11,10 @@ from trainables.config import OBJECTIVE_CONFIGS, Need, ObjectiveBase
 from trainables.config.objective_base import Preparation
 from trainables.config.representation.preparation import PreparedTraining, makes
 
-OF_A_TEACHER: Final = frozenset(
-    {Need.ALL_CLASSES, Need.UNSHIFTED, Need.TEACHER_CLASSIFIER, Need.ONLINE_TEACHER}
-)
-"""What nobody but a teacher can give."""
-
-
-def hears_teacher(objective: ObjectiveBase) -> bool:
-    """Whether an objective asks a teacher for anything: logits, features, a preparation, or the network."""
-    asked = (objective.teacher_banks, objective.teacher_features, OF_A_TEACHER & objective.needed)
-    return any(asked) or objective.preparation is not None
-
 
 def taught_objectives(space: SpaceConfig) -> tuple[str, ...]:
     """The objectives that ask a teacher for anything with some of the space's values, in its order."""
-    return tuple(dict.fromkeys(name for name, config in _corners(space) if hears_teacher(config)))
+    return tuple(dict.fromkeys(name for name, config in _corners(space) if config.hears_teacher))
 
 
 def teacher_problems(
@@ -35,7 +23,7 @@ def teacher_problems(
     """What objectives ask for a teacher where the file has none; `pairs` are those that could bring one."""
     if config.has_teacher or not (names := taught_objectives(space)):
         return
-    without = ", ".join(name for name, known in OBJECTIVE_CONFIGS.items() if not hears_teacher(known()))
+    without = ", ".join(name for name, known in OBJECTIVE_CONFIGS.items() if not known().hears_teacher)
     several = len(names) > 1
     text = (
         f"found no section `teacher`; objective{'s' * several} {', '.join(names)} of "

@@ -90,7 +90,7 @@ def _of_labels_alone(summary: Summary) -> Iterator[str]:
 
 def _hears_teacher(objective: str) -> bool:
     known = OBJECTIVE_CONFIGS.get(objective)  # a summary of another version may have others
-    return known is None or bool(known.teacher_banks)
+    return known is None or known().hears_teacher
 
 
 def _of_other_recipes(summary: Summary, champion: Finalist) -> Iterator[str]:

@@ -5,20 +5,19 @@ A ledger of an earlier version tells nothing of it: then no student has a contro
 
 from __future__ import annotations
 
-import re
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from orchestrator.records.ledger import TrialRecord
 from trainables.config import TrainingConfig
-from trainables.config.metrics import COMPUTE_OVER_CE, ENSEMBLE_ACCURACY
+from trainables.config.metrics import COMPUTE_OVER_CE, ENSEMBLE_ACCURACY, peer_accuracy
 
 SAME_FROM: Final = 1.25
 """An epoch that computes more than so many of cross-entropy's asks for a control of equal compute."""
 MOST_EPOCHS: Final = 100_000
 """As many as a recipe may have."""
-_PEER: Final = re.compile(r"selection/peer\d+_accuracy")
 
 
 def compute_over_ce(record: TrialRecord) -> float | None:
@@ -58,7 +57,8 @@ def seconds_of(records: Sequence[TrialRecord]) -> float | None:
 
 def peers_accuracy(best: Mapping[str, float]) -> float | None:
     """Mean accuracy, on the selection split, of the networks beside a student; none where it had none."""
-    found = [value for name, value in best.items() if _PEER.fullmatch(name)]
+    names = map(peer_accuracy, itertools.count(1))
+    found = [best[name] for name in itertools.takewhile(best.__contains__, names)]
     return statistics.fmean(found) if found else None
 
 

@@ -104,11 +104,11 @@ class UnlabelledConfig(Config):
         Raises:
             ValueError: one sample, or one pair (`together` is 2), cannot be of both kinds.
         """
-        if self.share == 1 or together > 1:
-            return batch_size if self.share == 1 else together * self.rows_of(batch_size // together)
-        if batch_size < 2:
+        if self.share == 1:
+            return batch_size
+        if (count := batch_size // together) < 2:
             raise ValueError("a batch of one sample cannot hold a labelled and an unlabelled one")
-        return min(max(round(self.share * batch_size), 1), batch_size - 1)
+        return together * min(max(round(self.share * count), 1), count - 1)
 
 
 class DataConfig(Config):

@@ -22,6 +22,11 @@ ENSEMBLE_ACCURACY: Final = "selection/ensemble_accuracy"
 """Accuracy on the selection split of a student and the networks trained with it, as one."""
 
 
+def peer_accuracy(number: int) -> str:
+    """The same of a network that was trained beside the student, alone; counted from 1."""
+    return f"selection/peer{number}_accuracy"
+
+
 class RankBy(StrEnum):
     """The figure by which epochs and students are ranked, a fraction in [0, 1]; the larger the better."""
 

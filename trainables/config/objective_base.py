@@ -92,6 +92,12 @@ class Need(StrEnum):
     of `teacher_banks` is one of `banks` then."""
 
 
+OF_A_TEACHER: Final = frozenset(
+    {Need.ALL_CLASSES, Need.UNSHIFTED, Need.TEACHER_CLASSIFIER, Need.ONLINE_TEACHER}
+)
+"""What nobody but a teacher can give."""
+
+
 class Preparation(StrEnum):
     """What is trained on a finished teacher before students hear it; its own weights and answers stay."""
 
@@ -209,6 +215,12 @@ class ObjectiveBase(Config):
         """a of Beta(a, a), from which each batch draws one share by which its images are mixed in pairs; none
         where they are not. Networks are then shown `mixed` beside the first bank."""
         return None
+
+    @property
+    def hears_teacher(self) -> bool:
+        """Whether it asks a teacher for anything: logits, features, a preparation, or the network."""
+        asked = (self.teacher_banks, self.teacher_features, OF_A_TEACHER & self.needed)
+        return any(asked) or self.preparation is not None
 
     @property
     def uses_label(self) -> LabelUse:

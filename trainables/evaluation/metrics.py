@@ -135,6 +135,17 @@ def calibration_error(confidence_N: Tensor, correct_N: Tensor) -> Tensor:
     return per_bin.abs().sum() / len(gap_N)
 
 
+def finite_logits(model: nn.Module, batch: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """fp32 logits of a batch of uint8 images on the network's device.
+
+    Raises:
+        TrialFailed: one of them is not finite.
+    """
+    logits_BC = _logits(model, batch, mean, std)
+    _refuse_non_finite(logits_BC)
+    return logits_BC
+
+
 def _logits(model: nn.Module, batch: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     # The loop trains in channels_last, in which convolutions on a CPU are two to three times faster.
     images = normalise(batch, mean, std).contiguous(memory_format=torch.channels_last)

@@ -110,7 +110,7 @@ class WarmState:
         )
 
     def _peer(self, trial: TrialSpec, spec: WorkbenchSpec, number: int) -> Trained:
-        """A network that is trained beside the student: with random weights of its own, whatever he has."""
+        """A network beside the student: its weights are random, whatever the student starts from."""
         data, config = self.data(spec.data), trial.peers[number - 1]
         own = trial.model_copy(update={"student": config})
         model = self.build(config, spec, seed=derive_seed(trial.seed, "peer", number))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config import TrainingConfig
-from trainables.config.metrics import improves
+from trainables.config.metrics import ENSEMBLE_ACCURACY, improves, peer_accuracy
 from trainables.errors import CheckpointError, TrialFailed
 from trainables.objectives import build_objective
 from trainables.seeds import derive_seed
@@ -246,8 +246,10 @@ class _Run:
         metrics.update({f"selection/{name}": value for name, value in figures.items()})
         metrics.update(self.inputs.robustness(model, batch_size=size))
         if self.peers:
-            together = self.workbench.evaluate_together([model, *(p.judged for p in self.peers)], split, size)
-            metrics.update({f"selection/{name}": value for name, value in together.items()})
+            networks = [learner.judged for learner in self.learners]
+            (_, *peers), together = self.workbench.evaluate_together(networks, split, batch_size=size)
+            metrics.update({peer_accuracy(number): value for number, value in enumerate(peers, start=1)})
+            metrics[ENSEMBLE_ACCURACY] = together
         is_better = improves(metrics.get(rank_by.metric), self.best.get(rank_by.metric))
         if is_better or self.course.keeps_last:
             self.best_epoch, self.best = epoch, dict(metrics)

@@ -18,7 +18,7 @@ from trainables.data import ImageSplit, TrainingData
 from trainables.data.splits import by_part, rows_of_parts, split_facts
 from trainables.evaluation.features_worth import Shown, feature_figures
 from trainables.evaluation.metrics import answers, evaluate
-from trainables.evaluation.together import together
+from trainables.evaluation.together import accuracies
 from trainables.signals import Mixing, TeacherSignal
 from trainables.tensors import to_device
 from trainables.training.loaded.shown_images import Room, ShownImages
@@ -174,16 +174,13 @@ class Workbench:
         )
 
     def evaluate_together(
-        self, models: Sequence[nn.Module], split: ImageSplit, batch_size: int
-    ) -> dict[str, float]:
-        """Accuracy of the peers of the first model, and of all as one; see `evaluation.together`.
-
-        By name: `peer1_accuracy` and so on, `ensemble_accuracy`.
-        """
-        return {
-            f"{name}_accuracy": self.evaluate(model, split, batch_size=batch_size)["accuracy"]
-            for name, model in together(models).items()
-        }
+        self, models: Sequence[nn.Module], split: ImageSplit, *, batch_size: int
+    ) -> tuple[list[float], float]:
+        """Accuracy of each model, and of all as one; see `evaluation.together`."""
+        data = self.data
+        return accuracies(
+            models, split, mean=data.mean, std=data.std, batch_size=batch_size, device=self.device
+        )
 
     def classes(self, model: nn.Module, split: ImageSplit, *, batch_size: int) -> Tensor:
         """The class that a model gives each clean image of a split; see `evaluation.answers`."""

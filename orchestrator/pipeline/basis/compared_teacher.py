@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.config.asked_features import hears_teacher
 from orchestrator.pipeline.brought_weights import with_pinned_teacher
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.teacher_stage import is_still_there, known_teacher, recorded_teacher
@@ -44,7 +43,7 @@ def teacher_beside(run: Run, record: TrialRecord, *, needs_network: bool) -> Tea
     teacher = known_teacher(run) if is_known else made_before(run)
     if teacher is not None and (is_known or is_still_there(run, teacher)):
         return teacher
-    if needs_network or hears_teacher(TrialSpec.from_plain(record.spec).objective):
+    if needs_network or TrialSpec.from_plain(record.spec).objective.hears_teacher:
         what = "" if run.hears_teacher else ", with a --space that has an objective with a teacher"
         raise ConfigError(
             f"{run.out} has no teacher of this {run.loaded.source}: it was not made yet, or the file was "

@@ -50,5 +50,5 @@ def controls_of_equal_compute_for(
 def is_wanted(mode: EqualCompute, finalist: TrialRecord) -> bool:
     """Whether the experiment asks for such a control of this finalist, if that computes more."""
     if mode is EqualCompute.AUTO:
-        return not OBJECTIVE_CONFIGS[finalist.objective].teacher_banks
+        return not OBJECTIVE_CONFIGS[finalist.objective]().hears_teacher
     return mode is EqualCompute.ALWAYS

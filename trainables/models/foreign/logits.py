@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from torch import Tensor, nn
 from torch.fx import Proxy
@@ -18,12 +18,11 @@ from trainables.errors import ConfigError
 # B = samples, C = classes
 
 _LOGITS: Final = "logits"
-_LIKE_TENSOR: Final = (Tensor, Proxy)
-"""A tensor, or what stands for one where the forward pass is followed (`models/features/traced.py`)."""
 
 
-def _is_like_tensor(value: object) -> bool:
-    return isinstance(value, _LIKE_TENSOR)
+def _is_like_tensor(value: object) -> TypeGuard[Tensor]:
+    """A tensor, or what stands for one where the forward pass is followed (`models/features/traced.py`)."""
+    return isinstance(value, Tensor | Proxy)
 
 
 @dataclass(frozen=True)
@@ -40,17 +39,16 @@ class LogitsHook:
         Raises:
             ConfigError: they are not there, are no tensor, or might be one of several.
         """
-        if isinstance(output, _LIKE_TENSOR):
+        if _is_like_tensor(output):
             return None
         mode = "training" if network.training else "evaluation"
         returns = f"{type(network).__name__} returns a {type(output).__name__} in {mode} mode"
-        logits: Any = self._logits(output, returns)
+        logits = self._logits(output, returns)
         if not _is_like_tensor(logits):
             raise ConfigError(
                 f"{returns}, and its logits are a {type(logits).__name__}; they must be a tensor"
             )
-        found: Tensor = logits  # a proxy of fx where the network is traced
-        return found
+        return logits
 
     def _logits(self, output: Any, returns: str) -> Any:
         members = _members(output)
@@ -81,10 +79,12 @@ class LogitsHook:
         )
 
     def _fits(self, value: object) -> bool:
-        if not isinstance(value, _LIKE_TENSOR):
-            return False
-        like: Any = value
-        return bool(like.is_floating_point() and like.dim() == 2 and like.shape[1] == self.n_classes)
+        return (
+            _is_like_tensor(value)
+            and value.is_floating_point()
+            and value.dim() == 2
+            and value.shape[1] == self.n_classes
+        )
 
 
 def with_logits(network: nn.Module, *, n_classes: int, which: int | str | None) -> nn.Module:

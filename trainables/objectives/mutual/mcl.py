@@ -138,7 +138,7 @@ class MclObjective(StatefulObjective[MclConfig]):
         networks, against = each_network(signals), self._against(signals)
         levels = [self._losses(self._levels[0], networks, against)]
         for projections, branches, names in zip(self._levels[1:], self.branches, self._stages, strict=True):
-            seen = seen_at_branches(branches, networks, names, self.setting.computing)
+            seen = seen_at_branches(branches, networks, names, self.setting)
             levels.append(self._losses(projections, seen, against))
         total = _sum([self._weighed(level) for level in levels])
         own, mutual = levels[0], levels[0].mutual

@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +15,10 @@ from trainables.config.objective_base import MIXED
 from trainables.config.representation.bases import LAST_MAP
 from trainables.objectives.mutual.discriminators import Discriminator, reversed_gradient
 from trainables.objectives.mutual.networks import as_the_student
+from trainables.objectives.mutual.terms.branches import stages_of
 from trainables.objectives.terms.divergences import cross_entropy, kd_divergence_B
 from trainables.signals import Losses, Pairs, Setting, Signals, StatefulObjective
 from trainables.tensors import at_least_fp32
-
-_STAGE: Final = re.compile(r"stage\d+")
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ class MixskdObjective(StatefulObjective[MixskdConfig]):
             raise ValueError(
                 "mixskd makes branches of the network; give the setting its stages and `later_stages`"
             )
-        self.stages = tuple(name for name in shapes if _STAGE.fullmatch(name))
+        self.stages = tuple(stages_of(shapes))
         *earlier, last = self.stages
         channels = shapes[last][0]
         self.branches = nn.ModuleDict({name: later(name, 0) for name in earlier})

@@ -35,6 +35,10 @@ def loaded(folder: Path, objectives: str, more: str = "") -> LoadedExperiment:
 
 
 def trial(experiment: LoadedExperiment, **values: object) -> TrialSpec:
+    return composed(experiment, {"objective": "dml", "dml": values})
+
+
+def composed(experiment: LoadedExperiment, sample: dict[str, object]) -> TrialSpec:
     config = experiment.config
     workbench = WorkbenchSpec(
         data=config.data,
@@ -44,8 +48,7 @@ def trial(experiment: LoadedExperiment, **values: object) -> TrialSpec:
         cache_manifest=None,
         checkpoints="students",
     )
-    composer = Composer(config, experiment.space, workbench, "s" * 64)
-    return composer({"objective": "dml", "dml": values}).job.trial
+    return Composer(config, experiment.space, workbench, "s" * 64)(sample).job.trial
 
 
 def of_convnet(width: int) -> ModelConfig:
@@ -83,17 +86,7 @@ def test_the_space_counts_before_the_file(tmp_path: Path) -> None:
 
 def test_copies_have_the_shape_of_the_trials_own_student(tmp_path: Path) -> None:
     experiment = loaded(tmp_path, "dml: {}\nstudent: {width: {choice: [2, 6]}}")
-    config = experiment.config
-    workbench = WorkbenchSpec(
-        data=config.data,
-        views=config.views,
-        view_seed=1,
-        cache_uri=None,
-        cache_manifest=None,
-        checkpoints="students",
-    )
-    spec = Composer(config, experiment.space, workbench, "s" * 64)({"student": {"width": 6}}).job.trial
-    assert spec.peers == (of_convnet(6),)
+    assert composed(experiment, {"student": {"width": 6}}).peers == (of_convnet(6),)
 
 
 def test_another_list_is_another_trial(tmp_path: Path) -> None:

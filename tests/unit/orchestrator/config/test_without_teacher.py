@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
-from orchestrator.config.asked_features import hears_teacher, taught_objectives
+from orchestrator.config.asked_features import taught_objectives
 from orchestrator.config.loading import LoadedExperiment, load_experiment, load_space
 from orchestrator.config.overrides import Overrides
 from trainables.config import OBJECTIVE_CONFIGS, CeConfig, Need
@@ -103,7 +103,7 @@ def test_images_without_labels_teach_nobody_who_hears_no_teacher(tmp_path: Path)
 
 
 def test_those_that_do_without_are_told_from_the_others() -> None:
-    assert tuple(n for n, known in OBJECTIVE_CONFIGS.items() if not hears_teacher(known())) == WITHOUT
+    assert tuple(n for n, known in OBJECTIVE_CONFIGS.items() if not known().hears_teacher) == WITHOUT
     assert taught_objectives(load_space("without_teacher")) == ()
     assert taught_objectives(load_space("demo")) == ("kd", "dkd", "crld")
 
@@ -125,4 +125,4 @@ class _Features(CeConfig):
 @pytest.mark.parametrize("config", [_Classifier(), _Prepared(), _Features()])
 def test_whatever_is_asked_of_a_teacher_counts(config: CeConfig) -> None:
     assert config.teacher_banks == ()
-    assert hears_teacher(config)
+    assert config.hears_teacher

@@ -12,14 +12,11 @@ from tests.unit.trainables.training.small_courses import CPU, same_weights
 from trainables.config import (
     CeConfig,
     Cost,
-    DataConfig,
-    DataName,
     ModelConfig,
     ModelName,
     Role,
     TrainingConfig,
     TrialSpec,
-    ViewsConfig,
     WorkbenchSpec,
 )
 from trainables.errors import StillhouseError
@@ -47,18 +44,6 @@ class Agreements:
     def latencies_ms(self) -> list[float]:
         """Those that one of the slots had to measure."""
         return [float(value) for key, value in self.values.items() if key.startswith("latency_ms/")]
-
-
-@pytest.fixture
-def spec(tmp_path: Path) -> WorkbenchSpec:
-    return WorkbenchSpec(
-        data=DataConfig(name=DataName.DIGITS, train_limit=60),
-        views=ViewsConfig(),
-        view_seed=1,
-        cache_uri=None,
-        cache_manifest=None,
-        checkpoints=str(tmp_path),
-    )
 
 
 def job_of(

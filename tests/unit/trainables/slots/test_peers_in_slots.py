@@ -12,15 +12,12 @@ from safetensors.torch import load_file
 from tests.unit.trainables.training.small_courses import CPU, same_weights, weights_of
 from trainables.config import (
     Cost,
-    DataConfig,
-    DataName,
     ModelConfig,
     ModelName,
     Role,
     StartWeights,
     TrainingConfig,
     TrialSpec,
-    ViewsConfig,
     WorkbenchSpec,
 )
 from trainables.config.objectives import CeConfig, DmlConfig
@@ -35,18 +32,6 @@ from trainables.training.loop import train
 
 STUDENT = ModelConfig(name=ModelName.MLP, width=8)
 OTHER = ModelConfig(name=ModelName.CONVNET, width=4)
-
-
-@pytest.fixture
-def spec(tmp_path: Path) -> WorkbenchSpec:
-    return WorkbenchSpec(
-        data=DataConfig(name=DataName.DIGITS, train_limit=60),
-        views=ViewsConfig(),
-        view_seed=1,
-        cache_uri=None,
-        cache_manifest=None,
-        checkpoints=str(tmp_path),
-    )
 
 
 def trial(*peers: ModelConfig, seed: int = 3, **training: Any) -> TrialSpec:

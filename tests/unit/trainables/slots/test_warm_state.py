@@ -8,18 +8,16 @@ from typing import Any
 import pytest
 import torch
 
+from tests.unit.trainables.slots.conftest import N_TRAIN
 from tests.unit.trainables.training.small_courses import CPU, same_weights, weights_of
 from trainables.config import (
     CeConfig,
-    DataConfig,
-    DataName,
     ModelConfig,
     ModelName,
     Role,
     StartWeights,
     TrainingConfig,
     TrialSpec,
-    ViewsConfig,
     WorkbenchSpec,
 )
 from trainables.local_files import file_sha256
@@ -30,20 +28,7 @@ from trainables.slots.warm_state import WarmState
 from trainables.training.loop import train
 from trainables.training.workbench import RENDER_BUDGET_BYTES, render_budget
 
-N_TRAIN = 60
 STUDENT = ModelConfig(name=ModelName.MLP, width=8)
-
-
-@pytest.fixture
-def spec(tmp_path: Path) -> WorkbenchSpec:
-    return WorkbenchSpec(
-        data=DataConfig(name=DataName.DIGITS, train_limit=N_TRAIN),
-        views=ViewsConfig(),
-        view_seed=1,
-        cache_uri=None,
-        cache_manifest=None,
-        checkpoints=str(tmp_path),
-    )
 
 
 def trial(student: ModelConfig = STUDENT, **training: Any) -> TrialSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from trainables.config import (
 )
 from trainables.data import ImageSplit, TrainingData
 from trainables.training.course import Course
+from trainables.training.ranks import Share
 from trainables.training.workbench import Workbench
 
 CPU = torch.device("cpu")
@@ -81,3 +83,15 @@ def same_weights(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def untimed(metrics: dict[str, float]) -> dict[str, float]:
     """Metrics without the figures that differ between two runs of the same computation."""
     return {name: value for name, value in metrics.items() if name not in TIMINGS}
+
+
+@dataclass(frozen=True)
+class Rank:
+    """What one rank of so many does, without the others."""
+
+    rank: int
+    size: int
+
+    def share(self, rows_B: Tensor) -> Share:
+        own_B = torch.tensor_split(rows_B, self.size)[self.rank]
+        return Share(own_B, len(own_B) / len(rows_B)) if len(own_B) else Share(rows_B[:1], 0.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from tests.unit.trainables.training.small_courses import (
     SHORT,
+    Rank,
     same_weights,
     separable_data,
     small_course,
@@ -98,18 +98,6 @@ def test_a_batch_of_an_odd_number_is_refused(size: int) -> None:
     with pytest.raises(ValidationError, match=told):
         PAIRS.with_overrides(batch_size=size)
     assert TrainingConfig(batch_size=size).batch_size == size
-
-
-@dataclass(frozen=True)
-class Rank:
-    """What one rank of so many does, without the others."""
-
-    rank: int
-    size: int
-
-    def share(self, rows_B: Tensor) -> Share:
-        own_B = torch.tensor_split(rows_B, self.size)[self.rank]
-        return Share(own_B, len(own_B) / len(rows_B)) if len(own_B) else Share(rows_B[:1], 0.0)
 
 
 def shares(batch: Batch, size: int, n_train: int) -> list[Share]:

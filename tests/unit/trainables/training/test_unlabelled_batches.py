@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from tests.unit.trainables.training.small_courses import SHORT, separable_data
+from tests.unit.trainables.training.small_courses import SHORT, Rank, separable_data
 from tests.unit.trainables.unlabelled_splits import noise, with_unlabelled
 from trainables.config import CeConfig, KdConfig
 from trainables.data import TrainingData
 from trainables.training.batches import Batch, epoch_batches, hears_unlabelled, shared
-from trainables.training.ranks import SOLO, Share
+from trainables.training.ranks import SOLO
 
 N_TRAIN, N_OWN = 44, 30
 
@@ -32,18 +30,6 @@ def batches(epoch: int, *, size: int = 8, seed: int = 3, **config: Any) -> list[
 def unlabelled_of(some: list[Batch]) -> list[int]:
     rows = torch.cat([batch.rows_B for batch in some])
     return rows[rows >= N_TRAIN].tolist()
-
-
-@dataclass(frozen=True)
-class Rank:
-    """What one rank of so many does, without the others."""
-
-    rank: int
-    size: int
-
-    def share(self, rows_B: Tensor) -> Share:
-        own_B = torch.tensor_split(rows_B, self.size)[self.rank]
-        return Share(own_B, len(own_B) / len(rows_B)) if len(own_B) else Share(rows_B[:1], 0.0)
 
 
 @pytest.mark.parametrize(("share", "labelled"), [(0.5, 4), (0.25, 6), (0.75, 2), (0.01, 7), (0.99, 1)])

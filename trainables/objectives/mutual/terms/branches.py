@@ -5,16 +5,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-import torch
 from torch import nn
 
 from trainables.config.objective_base import EMBEDDING
 from trainables.errors import TrialFailed
+from trainables.objectives.mutual.networks import as_the_student
 from trainables.signals import Setting, Signals, student_feature
 from trainables.tensors import at_least_fp32
 
@@ -30,7 +29,7 @@ def compared_stages(shapes: Sequence[Mapping[str, tuple[int, ...]]]) -> list[tup
     Raises:
         TrialFailed: a network has one stage, or none.
     """
-    stages = [_stages(own) for own in shapes]
+    stages = [stages_of(own) for own in shapes]
     for number, own in enumerate(stages):
         if len(own) < 2:
             whose = "the student" if number == 0 else f"peer {number}"
@@ -62,22 +61,23 @@ def seen_at_branches(
     branches: nn.Module,
     networks: Sequence[Signals],
     names: Sequence[str],
-    computing: Callable[[], AbstractContextManager[object]],
+    setting: Setting,
 ) -> list[Signals]:
     """The signals of each network as its branch answers: logits and embedding, fp32 and with gradient.
 
-    `names` are the stages, `computing` gives the context in which branches compute.
+    `names` are the stages.
     """
     seen = []
     for branch, network, name in zip(branches.children(), networks, names, strict=True):
         map_BCHW = student_feature(network, "weak", name)
-        with torch.autocast(map_BCHW.device.type, enabled=False), computing():
+        with as_the_student(setting, map_BCHW.device):
             logits_BC, features = branch(map_BCHW)
         held = {"weak": {EMBEDDING: at_least_fp32(features[EMBEDDING])}}
         seen.append(replace(network, student={"weak": at_least_fp32(logits_BC)}, features=held))
     return seen
 
 
-def _stages(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+def stages_of(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """The names of a network's stages among those of its features, the earliest first."""
     found = {int(match[1]): name for name in shapes if (match := _STAGE.fullmatch(name))}
     return [found[number] for number in sorted(found)]
