@@ -247,13 +247,13 @@ def test_a_stage_that_is_overwritten_is_taken_as_it_is_then_and_not_overwritten_
 
 def test_a_map_that_would_be_overwritten_is_copied_before() -> None:
     network = Overwriting().eval()
-    logits_BC, features = seen(network, "stage2.pre")
-    branch = behind(network, "stage2.pre", "embedding", "last")
+    logits_BC, features = seen(network, "stage1.pre")
+    branch = behind(network, "stage1.pre", "embedding", "last")
     assert branch.overwrites
-    before = features["stage2.pre"].clone()
-    own_BC, own = branch(features["stage2.pre"])
+    before = features["stage1.pre"].clone()
+    own_BC, own = branch(features["stage1.pre"])
     torch.testing.assert_close(own_BC, logits_BC, rtol=1e-6, atol=1e-6)
-    assert torch.equal(features["stage2.pre"], before)
+    assert torch.equal(features["stage1.pre"], before)
     assert torch.equal(own["last"], F.silu(before))
 
 
@@ -356,7 +356,7 @@ def test_networks_of_transformers_are_followed_or_refused_by_name() -> None:
 
 
 def test_an_unknown_stage_is_refused_with_those_that_there_are() -> None:
-    told = r"ResNet has no feature 'stage4'; it has embedding, first_conv, stem, stage1.*or choose another"
+    told = r"ResNet has no feature 'stage4'; it has stem, stage1, .*or choose another"
     with pytest.raises(TrialFailed, match=told):
         behind(built(**RESNET), "stage4")
     with pytest.raises(TrialFailed, match=r"Mlp has no feature 'stage1'; it has embedding"):
@@ -399,7 +399,7 @@ def test_the_gradient_flows_to_the_map_and_to_every_parameter() -> None:
 
 def test_it_trains_and_its_batch_norm_follows() -> None:
     branch = behind(built(**RESNET), "stage2", "last")
-    map_BCHW, labels_B = torch.rand(16, 8, 16, 16), torch.arange(16) % CLASSES
+    map_BCHW, labels_B = images(16, 16, 8), torch.arange(16) % CLASSES
     mean = branch.get_buffer("parts.layer3.0.bn1.running_mean")
     before = mean.clone()
     optimizer = torch.optim.SGD(branch.parameters(), lr=0.05, momentum=0.9)
@@ -409,8 +409,8 @@ def test_it_trains_and_its_batch_norm_follows() -> None:
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
-        losses.append(float(loss))
-    assert losses[-1] < 0.5 * losses[0]
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
     assert not torch.equal(mean, before)
     after = mean.clone()
     branch.eval()
