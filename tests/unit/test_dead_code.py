@@ -12,6 +12,8 @@ ROOT = Path(trainables.__file__).parents[1]
 PACKAGES = ("orchestrator", "trainables", "search_spaces", "cluster")
 
 CALLED_FROM_OUTSIDE = {
+    # by torch.fx
+    "is_leaf_module",
     # by Ray Tune and Ray Train
     "on_trial_start",
     "on_trial_result",

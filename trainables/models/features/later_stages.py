@@ -14,6 +14,7 @@ from typing import Final
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from trainables.config.objective_base import EMBEDDING, STAGES
 from trainables.errors import TrialFailed
@@ -152,14 +153,14 @@ def _overwrites(branch: LaterStages, tap: FeatureTap, stage: str, input_shape: t
     images_BCHW = torch.randn(BATCHES[0], *input_shape, generator=torch.Generator().manual_seed(_SEED))
     images_BCHW = images_BCHW.to(device)
     part = network.get_submodule(point.path)
-    # Both draw the same masks behind the map.
+    # Both draw the same masks behind the map, where functions draw some.
     place = part.register_forward_pre_hook if point.is_input else part.register_forward_hook
     handle = place(_seed)
     overwrites = False
     try:
         for mode in _MODES:
-            network.train(mode)
-            tried.train(mode)
+            for one in (network, tried):
+                _without_dropout(one.train(mode))
             with (
                 torch.inference_mode(mode=False),
                 torch.no_grad(),
@@ -175,6 +176,13 @@ def _overwrites(branch: LaterStages, tap: FeatureTap, stage: str, input_shape: t
     finally:
         handle.remove()
     return overwrites
+
+
+def _without_dropout(network: nn.Module) -> None:
+    """Masks are drawn in an order that what a branch leaves out, such as auxiliary logits, takes part in."""
+    for part in network.modules():
+        if isinstance(part, _DropoutNd):
+            part.eval()
 
 
 def _seed(*_: object) -> None:

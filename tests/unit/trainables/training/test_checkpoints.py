@@ -24,7 +24,10 @@ def some_state(epoch: int = 2) -> TrainingState:
     best = {"selection/accuracy": 0.5}
     weights, state = weights_of(model), optimizer.state_dict()
     table, mean = {"table": torch.eye(3)}, weights_of(small_student(seed=1))
-    return TrainingState(epoch, weights, state, 1, best, weights, [best] * epoch, "bf16", table, mean, 7)
+    peers = [{"precision": "fp32", "average_steps": 3}]
+    return TrainingState(
+        epoch, weights, state, 1, best, weights, [best] * epoch, "bf16", table, mean, 7, peers
+    )
 
 
 @pytest.fixture
@@ -51,6 +54,7 @@ def test_a_state_comes_back_as_it_was(files: CheckpointFolder) -> None:
         state.history,
         "bf16",
         7,
+        state.peers,
     ]
 
 
