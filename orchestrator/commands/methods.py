@@ -19,36 +19,38 @@ BENCH = Path("out/bench.json")
 def methods(
     experiment: Experiment,
     out: Out = None,
-    also: Annotated[
-        list[str] | None, typer.Option("--and", help="Another experiment, as a chapter behind it.")
+    to: Annotated[
+        Path | None, typer.Option(help="Write the page there; its chapters of other experiments stay.")
     ] = None,
-    to: Annotated[Path | None, typer.Option(help="Write the page there, not to standard output.")] = None,
     benchmarks: Annotated[
         Path, typer.Option("--bench", help="Figures of `make bench`, for what a step costs.")
     ] = BENCH,
 ) -> None:
-    """Compare the objectives that a finished experiment trained with several seeds, as a page in Markdown."""
-    from orchestrator.reports.methods_page import methods_page, read_steps
+    """Compare the objectives that a finished experiment trained with several seeds, as a page in Markdown.
+
+    Experiments may be compared one after another: each is a chapter of the page that `--to` names.
+    """
+    from orchestrator.reports.methods_page import chapters_of, methods_page
+    from orchestrator.reports.step_costs import read_steps
     from trainables.local_files import replace_text
 
-    names = [experiment, *(also or [])]
-    # `out` is the first one's: the others lie where their files say.
-    chapters = [_chapter(name, out if name == experiment else None) for name in names]
-    where = f" --to {to}" if to else ""
+    name, chapter = _chapter(experiment, out)
+    chapters = chapters_of(to.read_text(encoding="utf-8")) if to is not None and to.exists() else {}
     page = methods_page(
-        chapters,
+        {**chapters, name: chapter.text}.values(),
         title="Objectives and their evidence",
-        command=f"stillhouse methods {' --and '.join(names)}{where}",
         steps=read_steps(benchmarks),
     )
     if to is None:
         typer.echo(page, nl=False)
     else:
         replace_text(to, page)
-        typer.echo(f"wrote {to}", err=True)
+        kept = ", ".join(other for other in chapters if other != name)
+        typer.echo(f"wrote {to}{f' and kept in it: {kept}' if kept else ''}", err=True)
 
 
-def _chapter(experiment: str, out: Path | None) -> Chapter:
+def _chapter(experiment: str, out: Path | None) -> tuple[str, Chapter]:
+    """The experiment's name, and what its ledger has."""
     from orchestrator.config.loading import load_experiment
     from orchestrator.config.overrides import Overrides
     from orchestrator.config.paths import out_folder
@@ -61,4 +63,4 @@ def _chapter(experiment: str, out: Path | None) -> Chapter:
     if not (folder / "ledger.jsonl").exists():
         raise ConfigError(f"{folder} holds no run of {loaded.config.name}; run it first, or give its --out")
     ledger = Ledger(folder)
-    return Chapter(facts_of(loaded, ledger), evidence_of(ledger))
+    return loaded.config.name, Chapter(facts_of(loaded, ledger), evidence_of(ledger))

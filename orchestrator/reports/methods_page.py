@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,15 +16,13 @@ from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.selection import PairedDifference
 from orchestrator.reports.evidence import Evidence, Failed, SearchEvidence
-from orchestrator.reports.method_evidence import KD, is_significant
+from orchestrator.reports.method_evidence import is_significant
+from orchestrator.reports.step_costs import step_costs
 from orchestrator.terminal.formatting import short_parameters
-from trainables.config import OBJECTIVE_CONFIGS, ModelConfig, Need
-from trainables.errors import StillhouseError
-from trainables.foreign_files import foreign_file
+from trainables.config import ModelConfig
 
-STEP: Final = "objective_step_over_ce."
-DEAR: Final = 1.3
-"""A step that costs so many of cross-entropy's, or more, is explained."""
+COSTS: Final = "## What a step costs"
+_BEGINS: Final = re.compile(r"^Experiment `([^`]+)`: ", re.MULTILINE)
 HEAD: Final = (
     "objective",
     "mean, %",
@@ -35,7 +33,6 @@ HEAD: Final = (
     "agrees with teacher, %",
     "ECE, %",
     "epoch / CE",
-    "step / CE",
 )
 AGREEMENT: Final = HEAD.index("agrees with teacher, %")
 
@@ -58,20 +55,33 @@ class Chapter:
     """What was run."""
     searches: Sequence[SearchEvidence]
 
+    @property
+    def text(self) -> str:
+        """What was run, then one table a search and what it says in words."""
+        parts = [self.facts]
+        for evidence in self.searches:
+            parts += [_heading(evidence, self.searches[0]), _table(evidence), _words(evidence)]
+        return "\n\n".join(part for part in parts if part)
 
-def methods_page(chapters: Sequence[Chapter], *, title: str, command: str, steps: Mapping[str, float]) -> str:
-    """The page: one table a search, what it says in words, and what a step costs.
+
+def methods_page(chapters: Iterable[str], *, title: str, steps: Mapping[str, float]) -> str:
+    """The page: its chapters, and what a step costs.
 
     `steps` is, by objective, the cost of a training step over cross-entropy's.
     """
-    parts = [f"# {title}", f"Written by `{command}`; no number here was typed by hand.", READING]
-    for chapter in chapters:
-        parts.append(chapter.facts)
-        for evidence in chapter.searches:
-            parts += [_heading(evidence, chapter.searches[0]), _table(evidence, steps), _words(evidence)]
+    parts = [f"# {title}", "Written by `stillhouse methods`; no number here was typed by hand.", READING]
+    parts += chapters
     if steps:
-        parts += ["## What a step costs", _costs(steps)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+        parts += [COSTS, step_costs(steps)]
+    return "\n\n".join(parts) + "\n"
+
+
+def chapters_of(page: str) -> dict[str, str]:
+    """The chapters of a page that stands already, by the name of their experiment."""
+    chapters = page.partition(COSTS)[0]
+    begins = list(_BEGINS.finditer(chapters))
+    ends = [*(one.start() for one in begins), len(chapters)][1:]
+    return {one[1]: chapters[one.start() : end].strip() for one, end in zip(begins, ends, strict=True)}
 
 
 def facts_of(loaded: LoadedExperiment, ledger: Ledger) -> str:
@@ -125,25 +135,6 @@ def _network(model: ModelConfig) -> str:
     return f"{model.name or model.factory}{width}"
 
 
-def read_steps(path: Path) -> dict[str, float]:
-    """The cost of a step by objective, from a file of benchmarks; none when there is no such file.
-
-    Raises:
-        StillhouseError: the file is no file of benchmarks.
-    """
-    if not path.exists():
-        return {}
-    with foreign_file(
-        lambda why: StillhouseError(f"{path} is no file of benchmarks ({why}); write it with `make bench`")
-    ):
-        entries: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            name.removeprefix(STEP): float(entry["value"])
-            for name, entry in entries.items()
-            if name.startswith(STEP)
-        }
-
-
 def _heading(evidence: SearchEvidence, first: SearchEvidence) -> str:
     names = list(dict.fromkeys(group.objective for group in evidence.groups))
     changed = {name: value for name, value in evidence.student.items() if first.student.get(name) != value}
@@ -159,22 +150,21 @@ def _heading(evidence: SearchEvidence, first: SearchEvidence) -> str:
     return f"## {what}, each at its defaults{where}"
 
 
-def _table(evidence: SearchEvidence, steps: Mapping[str, float]) -> str:
+def _table(evidence: SearchEvidence) -> str:
     """As Markdown; without the column of agreement where there was no teacher to agree with."""
     rows = []
     for controlled in evidence.by_control:
         control = controlled.control
-        rows.append(_cells(f"control: {_name(control)}", control, steps))
-        rows += [_cells(f"other recipe: {_name(one)}", one, steps) for one in controlled.beside]
-        rows += [_cells(f"same compute: {_longer(one)}", one, steps) for one in controlled.longer]
-        rows += [_cells(_name(one), one, steps) for one in controlled.finalists if one is not control]
+        rows.append(_cells(f"control: {_name(control)}", control))
+        rows += [_cells(f"other recipe: {_name(one)}", one) for one in controlled.beside]
+        rows += [_cells(f"same compute: {_longer(one)}", one) for one in controlled.longer]
+        rows += [_cells(_name(one), one) for one in controlled.finalists if one is not control]
     shown = [place for place in range(len(HEAD)) if place != AGREEMENT or any(row[place] for row in rows)]
     head, *lines = (f"| {' | '.join(cells[place] for place in shown)} |" for cells in (HEAD, *rows))
     return "\n".join([head, "|" + "---|" * len(shown), *lines])
 
 
-def _cells(name: str, one: Evidence, steps: Mapping[str, float]) -> tuple[str, ...]:
-    step = {**steps, "ce": 1.0}.get(one.objective)
+def _cells(name: str, one: Evidence) -> tuple[str, ...]:
     return (
         name,
         f"{one.mean:.2f}",
@@ -185,7 +175,6 @@ def _cells(name: str, one: Evidence, steps: Mapping[str, float]) -> tuple[str, .
         "" if one.agreement is None else f"{one.agreement:.1f}",
         f"{one.ece:.2f}",
         f"{one.epoch_over_ce:.2f}",
-        "" if step is None else f"{step:.2f}",
     )
 
 
@@ -260,30 +249,3 @@ def _below(over_kd: Sequence[tuple[str, PairedDifference]]) -> list[str]:
 
 def _sentence(what: str, names: Sequence[str]) -> str:
     return f"{what}: {', '.join(names) or 'none'}."
-
-
-def _costs(steps: Mapping[str, float]) -> str:
-    dear = {name: cost for name, cost in steps.items() if cost > DEAR}
-    above = f"Above {DEAR:g}:" if dear else f"None is above {DEAR:g}."
-    lines = [
-        "A training step with the teacher's answers from the cache, over one of cross-entropy, as "
-        f"`make bench` measures it (`{STEP}NAME`). {above}"
-    ]
-    lines += [f"* `{name}`, {cost:.2f}: {_why(name)}." for name, cost in dear.items()]
-    return "\n".join(lines)
-
-
-def _why(name: str) -> str:
-    """What makes a step of an objective dear, by what its configuration asks for."""
-    config = OBJECTIVE_CONFIGS[name]()
-    reasons = []
-    if len(config.banks) > 1:
-        how = "all in one pass" if config.one_pass else "each a pass of its own"
-        reasons.append(f"the student sees {len(config.banks)} views of each sample, {how}")
-    if Need.ATTACK in config.needed:
-        reasons.append("adversarial images take a pass through the student for each step of the attack")
-    if Need.DENSE_LOGITS in config.needed:
-        reasons.append("the classifier is applied at each position of the last feature map")
-    if Need.ROWS in config.needed:
-        reasons.append("a table of each sample's last answer is read and written")
-    return "; ".join(reasons) or f"its own arithmetic on the logits; {KD} costs less"

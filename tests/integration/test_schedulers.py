@@ -48,11 +48,11 @@ def experiment() -> ExperimentConfig:
     )
 
 
-def space(scheduler: dict[str, Any], first_rates: Sequence[float]) -> SpaceConfig:
+def space(scheduler: dict[str, Any], first_rates: Sequence[float], objective: str) -> SpaceConfig:
     return SpaceConfig.from_plain(
         {
             "name": "rates",
-            "objectives": {"ce": {}},
+            "objectives": {objective: {}},
             "training": {"lr": {"loguniform": [1e-4, 1e-1]}},
             "search": {
                 "algorithm": "random",
@@ -69,11 +69,16 @@ class SearchSetting:
     folder: Path
 
     def search(
-        self, scheduler: dict[str, Any], ledger: Ledger, *, first_rates: Sequence[float] = ()
+        self,
+        scheduler: dict[str, Any],
+        ledger: Ledger,
+        *,
+        first_rates: Sequence[float] = (),
+        objective: str = "ce",
     ) -> dict[str, Any]:
         name = str(scheduler["name"])
         task = SearchTask(
-            Composer(experiment(), space(scheduler, first_rates), self.workbench(), name),
+            Composer(experiment(), space(scheduler, first_rates, objective), self.workbench(), name),
             self.workers.broker,
             self.workers.plan.slots,
             self.folder / "tune",
@@ -130,14 +135,14 @@ def test_hyperband_pauses_halves_and_tells_every_epoch_once(setting: SearchSetti
     assert states_of(setting, [record.trial for record in ledger.trials()]) == []
 
 
-def test_pbt_forks_weights_and_optimiser_and_makes_the_same_forks_again(
+def test_pbt_forks_all_networks_with_their_optimisers_and_makes_the_same_forks_again(
     setting: SearchSetting, tmp_path: Path
 ) -> None:
     scheduler = {"name": "pbt", "perturbation_interval": 3, "quantile_fraction": 0.34}
     ledger = Ledger(tmp_path / "first")
     with pytest.MonkeyPatch.context() as killed:  # a driver that dies in its search sweeps nothing away
         killed.setattr("orchestrator.search.driver.drop_states", lambda *_, **__: 0)
-        ended = setting.search(scheduler, ledger)
+        ended = setting.search(scheduler, ledger, objective="dml")  # of two networks that teach each other
     assert ended["failed"] == 0
     assert 2 <= ended["completed"] <= TRIALS  # forks that are equal in all are one student
     records = {record.trial: record for record in ledger.trials()}
@@ -160,7 +165,7 @@ def test_pbt_forks_weights_and_optimiser_and_makes_the_same_forks_again(
     (tmp_path / "again").mkdir()
     (tmp_path / "again" / "ledger.jsonl").write_bytes(b"".join(lines[:at]))
     again = Ledger(tmp_path / "again")
-    setting.search(scheduler, again)
+    setting.search(scheduler, again, objective="dml")
     assert {r.trial: r.status for r in again.trials()} == {t: r.status for t, r in records.items()}
     assert {r.trial: r.final.get("selection/accuracy") for r in again.trials()} == {
         t: r.final.get("selection/accuracy") for t, r in records.items()

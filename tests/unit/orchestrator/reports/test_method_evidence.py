@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from orchestrator.records.events import EpochEnded, StageEvent, TrialEnded, Tria
 from orchestrator.records.ledger import Ledger
 from orchestrator.reports.evidence import Evidence, SearchEvidence
 from orchestrator.reports.method_evidence import evidence_of
-from orchestrator.reports.methods_page import Chapter, facts_of, methods_page, read_steps
+from orchestrator.reports.methods_page import Chapter, chapters_of, facts_of, methods_page
+from orchestrator.reports.step_costs import read_steps
 from trainables.config.metrics import RankBy
 from trainables.errors import StillhouseError
 
@@ -27,6 +29,10 @@ ACCURACY = {
     "ckd": (0.70, 0.71, 0.72, 0.70),
 }
 SECONDS = {"ce": 2.0, "kd": 2.2, "dist": 2.4, "ckd": 3.0}
+
+
+def page_of(*chapters: Chapter, steps: Mapping[str, float] | None = None) -> str:
+    return methods_page([one.text for one in chapters], title="T", steps=steps or {})
 
 
 @pytest.fixture
@@ -148,7 +154,7 @@ def test_a_search_is_compared_by_the_figure_that_ranked_it_and_with_none_that_an
     assert judged.over_ce.mean == pytest.approx(20.0)
     assert judged.over_kd is None  # KD was ranked by its own answers
     assert of(plain, "simreg").mean == pytest.approx(10 + 0.115)
-    page = methods_page([Chapter("F.", [plain, features])], title="T", command="c", steps={})
+    page = page_of(Chapter("F.", [plain, features]))
     (heading,) = [line for line in page.splitlines() if "judged by" in line]
     assert heading.startswith("## simreg")
     assert heading.endswith(", judged by kNN accuracy")
@@ -164,7 +170,7 @@ def test_the_page_speaks_of_a_teacher_where_there_is_one(tmp_path: Path, experim
             tested[student(ledger, "s", name, role, seed)] = {"accuracy": 0.9, "ece": 0.1, **agreement}
     ledger.append(StageEvent(stage="test", key="s", status="finished", seconds=1.0, result=tested))
     chapter = Chapter(facts_of(load_experiment(experiment), ledger), evidence_of(ledger))
-    page = methods_page([chapter], title="T", command="c", steps={})
+    page = page_of(chapter)
     head, rule, *rows = [line for line in page.splitlines() if line.startswith("|")]
     assert ("agrees with teacher" in head) == has_teacher
     assert {line.count("|") for line in (rule, *rows)} == {head.count("|")}
@@ -176,7 +182,7 @@ def test_the_page_speaks_of_a_teacher_where_there_is_one(tmp_path: Path, experim
 
 def test_the_page_says_what_is_significant_what_is_not_and_what_loses_to_kd(ledger: Ledger) -> None:
     steps = {"kd": 1.05, "mlld": 2.06, "zipf": 1.4}
-    page = methods_page([Chapter("F.", evidence_of(ledger))], title="T", command="the command", steps=steps)
+    page = page_of(Chapter("F.", evidence_of(ledger)), steps=steps)
     said = dict(re.findall(r"^\* ([A-Z][^:\n]*): ([^\n]*)\.$", page, re.MULTILINE))
     assert said["Better than CE"] == "`kd`"
     assert said["Worse than CE"] == "`ckd`"
@@ -185,12 +191,16 @@ def test_the_page_says_what_is_significant_what_is_not_and_what_loses_to_kd(ledg
     assert said["Below KD on average, not significantly"] == "`dist`"
     assert "## 3 objectives, each at its defaults" in page
     assert "**+4.00 [+4.00, +4.00]**" in page
-    assert "`mlld`, 2.06: the student sees 2 views" in page
-    assert "`kd`, 1.05" not in page
-    table = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
+    told, _, costs = page.partition("## What a step costs")
+    assert re.findall(r"^\| `(\w+)` \| (\S+) \| (the student sees 2 views)?", costs, re.MULTILINE) == [
+        ("kd", "1.05", ""),
+        ("zipf", "1.40", ""),
+        ("mlld", "2.06", "the student sees 2 views"),
+    ]
+    table = [line.split("|") for line in told.splitlines() if line.startswith("| `")]
     assert [row[1].strip(" `") for row in table] == ["kd", "dist", "ckd"]
     assert page.count("| control: `ce` |") == 1
-    assert {len(row) for row in table} == {12}
+    assert {len(row) for row in table} == {11}
 
 
 def add_search(ledger: Ledger, name: str, *, network: dict[str, object], temperature: float) -> None:
@@ -215,7 +225,7 @@ def test_students_of_another_search_are_held_against_kd_at_its_defaults(ledger: 
     assert tuned.over_kd is not None
     assert tuned.over_kd.mean == pytest.approx(86 - statistics.fmean(ACCURACY["kd"]) * 100)
     assert other.groups[0].over_kd is None  # KD at its defaults was never trained with this network
-    page = methods_page([Chapter("F.", evidence_of(ledger))], title="T", command="c", steps={})
+    page = page_of(Chapter("F.", evidence_of(ledger)))
     assert "## After a search of 8 trials: kd\n" in page
     assert "## After a search of 8 trials: kd, students with cosine_head 64\n" in page
     assert "| `kd` (temperature 2) |" in page
@@ -237,7 +247,7 @@ def test_kd_at_its_defaults_is_what_the_others_of_a_search_are_held_against(tmp_
     assert kd.over_kd is None
     assert lskd.over_kd is not None
     assert lskd.over_kd.mean == pytest.approx(5.0)
-    page = methods_page([Chapter("F.", [found])], title="T", command="c", steps={})
+    page = page_of(Chapter("F.", [found]))
     assert "## 2 settings of kd\n" in page
     assert "Better than KD: `kd` (standardise True)." in page
 
@@ -272,7 +282,7 @@ def test_each_finalist_is_held_against_the_control_of_its_own_width(tmp_path: Pa
     large, small = found.by_control
     assert [one.over_ce and one.over_ce.mean for one in large.beside] == [pytest.approx(1.0)]
     assert (small.beside, found.student) == ((), {"name": "mlp"})
-    page = methods_page([Chapter("F.", [found])], title="T", command="c", steps={})
+    page = page_of(Chapter("F.", [found]))
     rows = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| ") and "`" in line]
     assert rows == [
         "| control: `ce` (student.width 64)",
@@ -319,7 +329,7 @@ def test_a_search_of_cross_entropy_is_held_against_its_best_recipe(tmp_path: Pat
     (other,) = controlled.beside
     gains = [one.over_ce and one.over_ce.mean for one in (*controlled.finalists, other)]
     assert gains == [None, pytest.approx(-5.0), pytest.approx(-10.0)]
-    assert "## 2 settings of ce\n" in methods_page([Chapter("F.", [found])], title="T", command="c", steps={})
+    assert "## 2 settings of ce\n" in page_of(Chapter("F.", [found]))
 
 
 def test_where_each_objective_is_at_its_best_kd_is_too(tmp_path: Path) -> None:
@@ -345,14 +355,22 @@ def test_where_each_objective_is_at_its_best_kd_is_too(tmp_path: Path) -> None:
     over_ce = of(found, "dist").over_ce
     assert over_ce is not None  # the control is the better of both recipes of cross-entropy
     assert over_ce.mean == pytest.approx(6.0)
-    page = methods_page([Chapter("F.", [found])], title="T", command="c", steps={})
+    page = page_of(Chapter("F.", [found]))
     assert "## 3 objectives, each at the best of its share of 6 trials\n" in page
+
+
+def test_chapters_of_a_page_are_found_again(ledger: Ledger) -> None:
+    found = evidence_of(ledger)
+    chapters = {name: Chapter(f"Experiment `{name}`: it.", found).text for name in ("a", "b_2")}
+    for steps in ({}, {"kd": 1.05}):
+        assert chapters_of(methods_page(chapters.values(), title="T", steps=steps)) == chapters
+    assert chapters_of("# Another page\n") == {}
 
 
 def test_a_page_has_a_chapter_for_each_experiment(ledger: Ledger) -> None:
     (found,) = evidence_of(ledger)
     chapters = [Chapter("The first.", [found]), Chapter("The second.", [found])]
-    page = methods_page(chapters, title="T", command="c", steps={})
+    page = page_of(*chapters)
     assert page.index("The first.") < page.index("## 3 objectives") < page.index("The second.")
     assert page.count("each at its defaults") == 2
 
@@ -366,7 +384,7 @@ def test_a_control_of_another_architecture_in_an_earlier_ledger_is_told(tmp_path
         trial = student(ledger, "s", "kd", "finalist", seed, parameters=own, network=network)
         tested[trial] = {"accuracy": 0.9, "ece": 0.1}
     ledger.append(StageEvent(stage="test", key="k", status="finished", seconds=1.0, result=tested))
-    page = methods_page([Chapter("F.", evidence_of(ledger))], title="T", command="c", steps={})
+    page = page_of(Chapter("F.", evidence_of(ledger)))
     said = "`kd` (student.width 64): its control has another architecture or number of epochs; an earlier"
     assert f"* {said} version trained one for all.\n" in page
 
@@ -375,7 +393,7 @@ def test_seeds_that_failed_are_told_with_their_reason(ledger: Ledger) -> None:
     for seed in SEEDS[:2]:
         student(ledger, "whole", "clkd", "finalist", seed, failure="the loss is nan in epoch 1")
     (found,) = evidence_of(ledger)
-    page = methods_page([Chapter("F.", [found])], title="T", command="c", steps={})
+    page = page_of(Chapter("F.", [found]))
     said = "`clkd`: 2 of 4 seeds failed and have no part in this: the loss is nan in epoch 1."
     assert f"* {said}\n" in page
     assert "| `clkd`" not in page
@@ -388,7 +406,7 @@ def test_rows_with_fewer_seeds_are_named_with_their_number(ledger: Ledger) -> No
     }
     student(ledger, "whole", "clkd", "finalist", SEEDS[0], failure="the loss is nan in epoch 1")
     ledger.append(StageEvent(stage="test", key="c", status="finished", seconds=1.0, result=tested))
-    page = methods_page([Chapter("F.", evidence_of(ledger))], title="T", command="c", steps={})
+    page = page_of(Chapter("F.", evidence_of(ledger)))
     assert "* 4 seeds each, the same for all but `clkd` (2).\n" in page
 
 
@@ -399,12 +417,12 @@ def test_where_the_control_lost_a_seed_the_others_keep_their_number(tmp_path: Pa
             tested[student(ledger, "s", "ce", "baseline", seed)] = {"accuracy": 0.8, "ece": 0.1}
         tested[student(ledger, "s", "kd", "finalist", seed)] = {"accuracy": 0.9, "ece": 0.1}
     ledger.append(StageEvent(stage="test", key="k", status="finished", seconds=1.0, result=tested))
-    page = methods_page([Chapter("F.", evidence_of(ledger))], title="T", command="c", steps={})
+    page = page_of(Chapter("F.", evidence_of(ledger)))
     assert "* 4 seeds each, the same for all but `ce` (3).\n" in page
 
 
 def test_where_all_rows_have_as_many_seeds_no_row_is_named(ledger: Ledger) -> None:
-    page = methods_page([Chapter("F.", evidence_of(ledger))], title="T", command="c", steps={})
+    page = page_of(Chapter("F.", evidence_of(ledger)))
     assert "* 4 seeds each, the same for all.\n" in page
 
 
@@ -466,6 +484,6 @@ def test_a_gain_is_told_over_cross_entropy_of_the_same_compute_too(ledger: Ledge
     assert dml.over_same_compute.mean == pytest.approx(2.0)
     (longer,) = controlled.longer
     assert (longer.epochs, longer.objective) == (10, "ce")
-    page = methods_page([Chapter("F.", [found])], title="T", command="c", steps={})
+    page = page_of(Chapter("F.", [found]))
     assert "| same compute: `ce` (training.epochs 10) |" in page
     assert "* Over CE of the same compute, points: `dml` **+2.00 [+2.00, +2.00]**." in page
