@@ -43,7 +43,8 @@ READING: Final = (
     "epoch computes more than 1.25 of its CE's, there may be a row `same compute`: that CE, stretched over "
     "as many epochs as compute as much. KD is `kd` at its defaults, with the same architecture and recipe as "
     "the row; where each objective is at its best, `kd` at its best. Intervals are not corrected for their "
-    "number: of twenty true zeros one is expected to look like a difference."
+    "number: of twenty true zeros one is expected to look like a difference. A trial that is drawn twice is "
+    "trained and counted once."
 )
 
 
