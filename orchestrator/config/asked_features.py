@@ -75,6 +75,11 @@ def untaught_comparisons(space: SpaceConfig) -> list[tuple[str, ObjectiveBase]]:
     return [(name, config) for (name, _), config in found.items()]
 
 
+def batch_contrasters(space: SpaceConfig) -> tuple[str, ...]:
+    """The objectives that compare the images of a batch by class with some of the space's values."""
+    return tuple(dict.fromkeys(name for name, config in _corners(space) if config.contrasts_batch))
+
+
 def asks_classifier(space: SpaceConfig) -> bool:
     """Whether some objective asks for the weights of the teacher's last linear layer."""
     return any(Need.TEACHER_CLASSIFIER in config.needed for _, config in _corners(space))

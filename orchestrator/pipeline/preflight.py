@@ -13,7 +13,8 @@ from typing import Any, Final, TypeVar
 
 from cluster.doctor import Check, disk, tracking
 from cluster.errors import ClusterError
-from orchestrator.config.asked_features import student_askers, untaught_comparisons
+from orchestrator.config.asked_features import batch_contrasters, student_askers, untaught_comparisons
+from orchestrator.config.budget_problems import batch_notes, smallest_share
 from orchestrator.config.paths import tracking_uri
 from orchestrator.config.peers import every_peer, peers_as_known
 from orchestrator.config.turned_images import what_turns
@@ -122,6 +123,7 @@ def preflight_key(run: Run) -> str:
             **({"peers": _peers(run)} if experiment.peers else {}),
             **({"made": made} if (made := [name for name, _ in untaught_comparisons(run.space)]) else {}),
             **({"start": [run.key_path(start), file_stamp(start)]} if start else {}),
+            **({"batches": _batches(run)} if batch_contrasters(run.space) else {}),
             "views": experiment.views.plain(),
             "cache": cache,
             "banks": run.teacher_banks,
@@ -141,6 +143,10 @@ def _peers(run: Run) -> list[Any]:
     peers = run.experiment.peers
     askers = [[role, *objectives] for role, _, objectives in every_peer(peers, run.space)]
     return [peers_as_known(peers), askers]
+
+
+def _batches(run: Run) -> list[Any]:
+    return [run.experiment.training.sampling.value, smallest_share(run.experiment, run.space)]
 
 
 def _keyed_teacher(run: Run) -> tuple[dict[str, Any] | None, list[Any]]:
@@ -204,6 +210,7 @@ def _look_inside(run: Run, found: Findings) -> None:
     if data is None:
         return
     found.attempt(lambda: _require_square(run, data))
+    found.notes += batch_notes(experiment, run.space, data.train.labels.bincount().tolist())
     networks = NetworkChecks(run, data)
     before = len(found.problems)
     for each in each_run(run) if heard and not experiment.teacher.imported else ():

@@ -217,6 +217,11 @@ class ObjectiveBase(Config):
         return None
 
     @property
+    def contrasts_batch(self) -> bool:
+        """Whether it compares the images of a batch by their classes, and so wants several of each class."""
+        return False
+
+    @property
     def hears_teacher(self) -> bool:
         """Whether it asks a teacher for anything: logits, features, a preparation, or the network."""
         asked = (self.teacher_banks, self.teacher_features, OF_A_TEACHER & self.needed)

@@ -47,6 +47,24 @@ def looked(objectives: str, student: str = CONVNET, more: str = "") -> tuple[lis
         return preflight(run).problems, preflight_key(run)
 
 
+def test_batches_with_few_images_of_a_class_are_warned_of_once_for_what_they_are() -> None:
+    """Of four classes an image of four is alone at 0.75^3 = 42 %."""
+    told, key = noted("training: {batch_size: 4}\n")
+    assert "compares the images of a class in a batch, and of the 4 that" in told
+    assert "about 42 %" in told
+    silent, other_key = noted("training: {batch_size: 4, sampling: pairs}\n")
+    assert "images of a class" not in silent
+    assert len({key, other_key, noted("training: {batch_size: 8}\n")[1]}) == 3
+
+
+def noted(more: str) -> tuple[str, str]:
+    """All that is said of mcl with this recipe, and the key under which that is remembered."""
+    Path("space.yaml").write_text("name: s\nobjectives: {mcl: {peers: {choice: [2, 3]}}}\n")
+    Path("task.yaml").write_text(EXPERIMENT.replace("STUDENT", CONVNET) + more)
+    with quiet_run(load_experiment("task.yaml"), Console(out=io.StringIO())) as run:
+        return " ".join(preflight(run).notes), preflight_key(run)
+
+
 def only_problem(objectives: str, student: str = CONVNET, more: str = "") -> str:
     (problem,) = looked(objectives, student, more)[0]
     return problem
