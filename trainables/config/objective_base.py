@@ -36,9 +36,7 @@ Threshold = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Epochs = Annotated[int, Field(ge=1, le=10_000)]
 Standardise = Annotated[
     bool,
-    Field(
-        description="logits of both networks are brought to mean 0 and deviation 1 first (LSKD, CVPR 2024)",
-    ),
+    Field(description="both networks' logits are brought to mean 0 and deviation 1 first (LSKD, CVPR 2024)"),
 ]
 # What follows is left out of plain data where it changes nothing, so that trials keep the ids that they had.
 WarmupEpochs = Annotated[

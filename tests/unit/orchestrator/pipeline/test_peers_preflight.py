@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ from orchestrator.pipeline.context import quiet_run
 from orchestrator.pipeline.preflight import preflight, preflight_key
 from orchestrator.pipeline.preflight_networks import NetworkChecks
 from orchestrator.terminal.console import Console
+from trainables.config import ObjectiveBase
+from trainables.data import TrainingData
+from trainables.training.course import Trained
+from trainables.training.learners.peers import require_objective
 
 TASK = "tests.unit.orchestrator.pipeline.preflight_task"
 EXPERIMENT = f"""\
@@ -137,11 +142,10 @@ def test_a_student_is_cut_where_a_trial_cuts_it() -> None:
 
 def test_copies_of_a_student_are_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[tuple[str, int]] = []
-    require = preflight_networks.require_objective
 
-    def counting(config: object, networks: list[object], data: object) -> None:
-        tried.append((config.name, len(networks)))  # type: ignore[attr-defined]
-        require(config, networks, data)  # type: ignore[arg-type]
+    def counting(config: ObjectiveBase, networks: Sequence[Trained], data: TrainingData) -> None:
+        tried.append((str(config.plain()["name"]), len(networks)))
+        require_objective(config, networks, data)
 
     monkeypatch.setattr(preflight_networks, "require_objective", counting)
     assert looked("mcl: {peers: {choice: [2, 3, 16]}}, dml: {}, mixskd: {}")[0] == []
