@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.config.validation_messages import Problem
@@ -55,16 +55,29 @@ def asking_objectives(space: SpaceConfig, features: Iterable[str]) -> tuple[str,
     return tuple(dict.fromkeys(asking))
 
 
-def student_askers(space: SpaceConfig) -> list[tuple[str, ObjectiveBase]]:
-    """An objective of the space for each set of the student's features that is asked for together.
-
-    Those that ask the same of networks beside the student stand for themselves.
-    """
-    found: dict[tuple[bool, tuple[str, ...]], tuple[str, ObjectiveBase]] = {}
+def student_askers(
+    space: SpaceConfig, objectives: Collection[str] | None = None
+) -> list[tuple[str, ObjectiveBase]]:
+    """An objective of the space, or of these ones, for each set of student's features asked for together."""
+    found: dict[tuple[str, ...], tuple[str, ObjectiveBase]] = {}
     for name, config in _corners(space):
-        if config.student_features:
-            found.setdefault((config.with_peers, config.student_features), (name, config))
+        if config.student_features and (objectives is None or name in objectives):
+            found.setdefault(config.student_features, (name, config))
     return list(found.values())
+
+
+def untaught_comparisons(space: SpaceConfig) -> list[tuple[str, ObjectiveBase]]:
+    """Each objective of the space that compares features of networks without a teacher, once for each set."""
+    found: dict[tuple[str, tuple[str, ...]], ObjectiveBase] = {}
+    for name, config in _corners(space):
+        if config.student_features and not config.hears_teacher:
+            found.setdefault((name, config.student_features), config)
+    return [(name, config) for (name, _), config in found.items()]
+
+
+def batch_contrasters(space: SpaceConfig) -> tuple[str, ...]:
+    """The objectives that compare the images of a batch by class with some of the space's values."""
+    return tuple(dict.fromkeys(name for name, config in _corners(space) if config.contrasts_batch))
 
 
 def asks_classifier(space: SpaceConfig) -> bool:

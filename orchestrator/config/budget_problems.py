@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
+from orchestrator.config.asked_features import batch_contrasters
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.config.validation_messages import Problem
 from search_spaces.domains import Range
 from search_spaces.space import SpaceConfig
+from trainables.config.training import Sampling
 
 ROWS_PER_WORKER: Final = 2
 """The fewest that batch statistics of a worker's own share can be taken of."""
+
+PARTNERED: Final = 0.9
+"""The share of samples with another one of their class beside them from which on nothing is said."""
 
 
 def budget_problems(config: ExperimentConfig, space: SpaceConfig) -> Iterator[Problem]:
@@ -33,13 +38,55 @@ def budget_problems(config: ExperimentConfig, space: SpaceConfig) -> Iterator[Pr
         yield Problem(("budget", "finalists"), text)
 
 
+def batch_notes(config: ExperimentConfig, space: SpaceConfig, counts: Sequence[int]) -> list[str]:
+    """A warning where objectives compare images of one class in batches that hold few such; sentences.
+
+    `counts` are the training samples of each class.
+    """
+    names, sampling, size = batch_contrasters(space), config.training.sampling, smallest_share(config, space)
+    share = _partnered(counts, size, sampling) if names else 1.0
+    if share >= PARTNERED:
+        return []
+    several = len(names) > 1
+    return [
+        f"warning: objective{'s' * several} {', '.join(names)} of space {space.name} "
+        f"compare{'' if several else 's'} the images of a class in a batch, and of the {size} that a worker "
+        f"has at once about {100 * (1 - share):.0f} % are the only one of their class (sampling {sampling}); "
+        "`training: {sampling: pairs}` draws two of a class at a time"
+    ]
+
+
+def smallest_share(config: ExperimentConfig, space: SpaceConfig) -> int:
+    """The fewest samples of a batch that a worker may have at once."""
+    return min(_batch_sizes(config, space)) // config.cluster.workers_per_slot
+
+
+def _partnered(counts: Sequence[int], size: int, sampling: Sampling) -> float:
+    """The expected share of so many samples that have another one of their class among them.
+
+    Each is taken for drawn by itself: 1 - Σ_c p_c (1 - p_c)^(size - 1).
+    """
+    if sampling is Sampling.PAIRS:
+        return 1.0
+    present = [count for count in counts if count > 0]
+    weights = present if sampling is Sampling.NATURAL else [1] * len(present)
+    shares = [weight / sum(weights) for weight in weights]
+    return 1 - sum(share * (1 - share) ** (size - 1) for share in shares)
+
+
+def _batch_sizes(config: ExperimentConfig, space: SpaceConfig) -> list[int]:
+    """Those at the ends of what the space says, or the recipe's."""
+    own = config.training.batch_size
+    return [int(corner.get("batch_size", own)) for corner in space.training.corners()]
+
+
 def batch_problems(config: ExperimentConfig, space: SpaceConfig) -> Iterator[tuple[bool, Problem]]:
     """Batches without room for what shares them; and whether that stands in the space's file.
 
     Workers share a batch, pairs of a class fill it, and unlabelled images may be their part of it.
     """
     own, workers = config.training.batch_size, config.cluster.workers_per_slot
-    sizes = [int(corner.get("batch_size", own)) for corner in space.training.corners()]
+    sizes = _batch_sizes(config, space)
     if workers > 1 and min(sizes) < ROWS_PER_WORKER * workers:
         text = (
             f"found {workers}, which share batches of {min(sizes)} samples; allowed: at most "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Final
 
 from pydantic import Field
@@ -18,6 +18,9 @@ from trainables.errors import ConfigError
 
 KEY: Final = "peers"
 """Of the experiment, and of the objectives that train several networks."""
+
+_UNNAMED: Final = ""
+"""Stands for the name of a list that the experiment gives none."""
 
 Networks = Annotated[tuple[ModelConfig, ...], Field(min_length=1, max_length=MAX_PEERS - 1)]
 PeersConfig = Annotated[
@@ -61,8 +64,7 @@ def with_peers(
 
 def networks_in(own: PeersConfig) -> tuple[ModelConfig, ...]:
     """The networks that the experiment's `peers` lists."""
-    lists = own.values() if isinstance(own, dict) else (own,) if isinstance(own, tuple) else ()
-    return tuple(network for networks in lists for network in networks)
+    return tuple(network for networks in _lists(own).values() for network in networks)
 
 
 def peers_as_known(own: PeersConfig) -> Any:
@@ -73,34 +75,105 @@ def peers_as_known(own: PeersConfig) -> Any:
 
 
 def peers_problems(own: PeersConfig, space: SpaceConfig) -> Iterator[tuple[bool, Problem]]:
-    """What does not fit together, and whether it is in the space's file rather than in the experiment's."""
-    lists = own if isinstance(own, dict) else {}
-    askers = [name for name in space.objective_names if OBJECTIVE_CONFIGS[name].with_peers]
+    """What does not fit together, and whether it is in the space's file rather than in the experiment's.
+
+    A number in the experiment that the space overrides is no problem: the space says it more precisely.
+    """
+    found = [*_unknown_problems(own, space)]
+    yield from found or [(False, problem) for problem in _unused_problems(own, space)]
+
+
+def groups_of_peers(
+    own: PeersConfig, space: SpaceConfig, objective: str, student: ModelConfig
+) -> list[tuple[str, tuple[ModelConfig, ...]]]:
+    """What some trial of an objective trains beside a student: words for messages, and the networks.
+
+    However many copies of the student there may be, they are one here. An objective that trains the student
+    alone has nothing beside it.
+    """
+    if not OBJECTIVE_CONFIGS[objective].with_peers:
+        return [("", ())]
+    values, lists = _given(space, objective), _lists_for(own, space, objective)
+    copies = any(not isinstance(value, str) for value in values) if values else not lists
+    groups: list[tuple[str, tuple[ModelConfig, ...]]] = [("", (student,))] if copies else []
+    return groups + [(f" with its peers{f' {name}' if name else ''}", peers) for name, peers in lists.items()]
+
+
+def every_peer(own: PeersConfig, space: SpaceConfig) -> Iterator[tuple[str, ModelConfig, tuple[str, ...]]]:
+    """Each network that some trial may take from the experiment's lists, to train it beside its student.
+
+    With a name for messages, and the objectives whose trials may.
+    """
+    by_objective = {name: _lists_for(own, space, name) for name in _askers(space)}
+    for name, networks in _lists(own).items():
+        askers = tuple(asker for asker, lists in by_objective.items() if name in lists)
+        for number, network in enumerate(networks if askers else (), start=1):
+            yield f"peer {number}{f' of {name}' if name else ''}", network, askers
+
+
+def _lists(own: PeersConfig) -> dict[str, Networks]:
+    """The experiment's lists of networks by name; one without a name by ''."""
+    return own if isinstance(own, dict) else {_UNNAMED: own} if isinstance(own, tuple) else {}
+
+
+def _lists_for(own: PeersConfig, space: SpaceConfig, objective: str) -> dict[str, Networks]:
+    """Those that some trial of an objective takes its peers from."""
+    lists, values = _lists(own), _given(space, objective)
+    names = {value for value in values if isinstance(value, str)} if values else {_UNNAMED}
+    return {name: networks for name, networks in lists.items() if name in names}
+
+
+def _askers(space: SpaceConfig) -> list[str]:
+    """The objectives of a space that train several networks."""
+    return [name for name in space.objective_names if OBJECTIVE_CONFIGS[name].with_peers]
+
+
+def _given(space: SpaceConfig, objective: str) -> tuple[Scalar, ...]:
+    """The extreme values that the space gives `peers` of an objective, or all of a choice; () for none."""
+    given = space.objectives.given()[objective].dimensions().get(KEY)
+    return () if given is None else given.corners() if isinstance(given, Domain) else (given,)
+
+
+def _unknown_problems(own: PeersConfig, space: SpaceConfig) -> Iterator[tuple[bool, Problem]]:
+    """Objectives that choose a list which is not there, or none where there are several; and no objective."""
+    lists, askers = own if isinstance(own, dict) else {}, _askers(space)
     if own is not None and not askers:
         text = f"found some; no objective of space {space.name} trains several networks: leave it out"
         yield False, Problem((KEY,), text)
     for name in askers:
-        given = space.objectives.given()[name].dimensions().get(KEY)
-        if given is None:
-            if isinstance(own, dict):
-                text = f"found lists by name; objective {name} of space {space.name} must choose one of them"
-                yield True, Problem(("objectives", name), f"{text}: `peers: {{choice: [{', '.join(own)}]}}`")
-            continue
-        values = given.corners() if isinstance(given, Domain) else (given,)
+        values = _given(space, name)
+        if not values and isinstance(own, dict):
+            text = f"found lists by name; objective {name} of space {space.name} must choose one of them"
+            yield True, Problem(("objectives", name), f"{text}: `peers: {_choice(own)}`")
         for value in values:
             if isinstance(value, str) and value not in lists:
                 text = f"found {value!r}; the experiment has no such list among its `peers`; {_known(lists)}"
                 yield True, Problem(("objectives", name, KEY), text)
 
 
-def every_peer(own: PeersConfig, space: SpaceConfig) -> Iterator[tuple[str, ModelConfig]]:
-    """Each network of other shape that some trial may train beside its student, with a name for messages."""
-    if not any(OBJECTIVE_CONFIGS[name].with_peers for name in space.objective_names):
-        return
-    lists = own if isinstance(own, dict) else {"": own} if isinstance(own, tuple) else {}
-    for name, networks in lists.items():
-        for number, network in enumerate(networks, start=1):
-            yield f"peer {number}{f' of {name}' if name else ''}", network
+def _unused_problems(own: PeersConfig, space: SpaceConfig) -> Iterator[Problem]:
+    """Lists of the experiment that no trial would train."""
+    askers = _askers(space)
+    used = {name for asker in askers for name in _lists_for(own, space, asker)}
+    for name in [name for name in _lists(own) if name not in used]:
+        choice = _choice([*_given(space, askers[0]), name or "NAME"])
+        chosen = f"let space {space.name} choose it, `objectives: {{{askers[0]}: {{peers: {choice}}}}}`"
+        if name == _UNNAMED:
+            text = (
+                f"found a list without a name, and space {space.name} gives {', '.join(askers)} a `peers` "
+                f"that counts before it, so no trial would train it: name it, `peers: {{NAME: [...]}}`, and "
+                f"{chosen}; or leave it out"
+            )
+            yield Problem((KEY,), text)
+        else:
+            text = (
+                f"found a list that no objective of space {space.name} can choose: {chosen}; or leave it out"
+            )
+            yield Problem((KEY, name), text)
+
+
+def _choice(values: Iterable[Scalar]) -> str:
+    return f"{{choice: [{', '.join(map(str, values))}]}}"
 
 
 def _known(lists: Mapping[str, object]) -> str:

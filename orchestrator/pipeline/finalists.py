@@ -10,6 +10,7 @@ import ray
 from orchestrator.config.constraints import Constraint, parse_constraints
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.controls.completed import completed_of, finalists_and_controls
+from orchestrator.pipeline.controls.equal_compute import uncounted
 from orchestrator.pipeline.controls.planned import Start, longer_controls, to_repeat
 from orchestrator.pipeline.slot_jobs import run_jobs
 from orchestrator.records.costs import TEACHER, StudentCosts, member_name, numbers_of
@@ -109,6 +110,8 @@ def finalists_stage(
     """
     trained = _repeat(run, workbench, search, "finalists", to_repeat(run, search, chosen))
     finalists, controls = finalists_and_controls(run, trained)
+    for sentence in uncounted(run.experiment.budget.equal_compute, finalists):
+        run.console.info(sentence)
     if longer := longer_controls(run, search, finalists, controls):
         found = completed_of(run, _repeat(run, workbench, search, "equal compute", longer))
         controls += [record for record in found if record not in controls]

@@ -13,7 +13,8 @@ from typing import Any, Final, TypeVar
 
 from cluster.doctor import Check, disk, tracking
 from cluster.errors import ClusterError
-from orchestrator.config.asked_features import student_askers
+from orchestrator.config.asked_features import batch_contrasters, student_askers, untaught_comparisons
+from orchestrator.config.budget_problems import batch_notes, smallest_share
 from orchestrator.config.paths import tracking_uri
 from orchestrator.config.peers import every_peer, peers_as_known
 from orchestrator.config.turned_images import what_turns
@@ -29,7 +30,7 @@ from orchestrator.pipeline.unlabelled_stage import keyed_data
 from orchestrator.terminal.console import Progress
 from orchestrator.terminal.masking import without_secrets
 from trainables.checkpoint_header import known_by
-from trainables.config import digest_of
+from trainables.config import ModelConfig, digest_of
 from trainables.data import TrainingData
 from trainables.data.inspection import inspect_data
 from trainables.errors import ConfigError, StillhouseError
@@ -119,8 +120,10 @@ def preflight_key(run: Run) -> str:
             "students": [known_by(experiment.student.network), run.space.student.plain()],
             **({"rank_by": by.value} if (by := run.space.search.rank_by).is_of_features else {}),
             **({"features": _asked(run)} if student_askers(run.space) else {}),
-            **({"peers": peers_as_known(experiment.peers)} if experiment.peers else {}),
+            **({"peers": _peers(run)} if experiment.peers else {}),
+            **({"made": made} if (made := [name for name, _ in untaught_comparisons(run.space)]) else {}),
             **({"start": [run.key_path(start), file_stamp(start)]} if start else {}),
+            **({"batches": _batches(run)} if batch_contrasters(run.space) else {}),
             "views": experiment.views.plain(),
             "cache": cache,
             "banks": run.teacher_banks,
@@ -133,6 +136,17 @@ def preflight_key(run: Run) -> str:
 
 def _asked(run: Run) -> list[list[str]]:
     return sorted(map(list, {config.student_features for _, config in student_askers(run.space)}))
+
+
+def _peers(run: Run) -> list[Any]:
+    """The networks, and which objectives train which of them."""
+    peers = run.experiment.peers
+    askers = [[role, *objectives] for role, _, objectives in every_peer(peers, run.space)]
+    return [peers_as_known(peers), askers]
+
+
+def _batches(run: Run) -> list[Any]:
+    return [run.experiment.training.sampling.value, smallest_share(run.experiment, run.space)]
 
 
 def _keyed_teacher(run: Run) -> tuple[dict[str, Any] | None, list[Any]]:
@@ -196,22 +210,33 @@ def _look_inside(run: Run, found: Findings) -> None:
     if data is None:
         return
     found.attempt(lambda: _require_square(run, data))
+    found.notes += batch_notes(experiment, run.space, data.train.labels.bincount().tolist())
     networks = NetworkChecks(run, data)
     before = len(found.problems)
     for each in each_run(run) if heard and not experiment.teacher.imported else ():
         found.notes += found.attempt(lambda each=each: _teacher(each, data)) or []  # type: ignore[misc]
     teacher_is_well = len(found.problems) == before
+    _look_at_students(networks, found)
+    found.attempt(networks.require_small_enough)
+    if heard and teacher_is_well:
+        found.attempt(lambda: require_cache_room(run, known_teacher(run, data), data))
+
+
+def _look_at_students(networks: NetworkChecks, found: Findings) -> None:
+    """Students, the networks that are trained beside them, and what is made of both."""
+    run, well = networks.run, list[ModelConfig]()
     for student in networks.students():
         before = len(found.problems)
         notes = found.attempt(lambda student=student: networks.student(student))  # type: ignore[misc]
         found.notes += [note for note in notes or [] if note not in found.notes]
         if len(found.problems) == before:  # one that cannot answer cannot be exported either
+            well.append(student)
             found.attempt(lambda student=student: networks.export(student))  # type: ignore[misc]
-    for role, peer in every_peer(run.experiment.peers, run.space):
-        found.notes += found.attempt(lambda role=role, peer=peer: networks.peer(role, peer)) or []  # type: ignore[misc]
-    found.attempt(networks.require_small_enough)
-    if heard and teacher_is_well:
-        found.attempt(lambda: require_cache_room(run, known_teacher(run, data), data))
+    before = len(found.problems)
+    for each in every_peer(run.experiment.peers, run.space):
+        found.notes += found.attempt(lambda each=each: networks.peer(*each)) or []  # type: ignore[misc]
+    for student in well if len(found.problems) == before else ():
+        found.attempt(lambda student=student: networks.together(student))  # type: ignore[misc]
 
 
 def _require_square(run: Run, data: TrainingData) -> None:

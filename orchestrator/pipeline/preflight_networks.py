@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from orchestrator.config.asked_features import student_askers
+from orchestrator.config.asked_features import student_askers, untaught_comparisons
 from orchestrator.config.constraints import Constraint, parse_constraints, violated
+from orchestrator.config.peers import groups_of_peers
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.export import sample_images
 from orchestrator.records.teacher_checks import require_better_than_chance
@@ -33,7 +34,9 @@ from trainables.models.weights import count_parameters, load_weights
 from trainables.seeds import first_by_hash, salt_of
 from trainables.teacher.loading import load_onnx
 from trainables.teacher.preprocessing import n_outputs, shown_as_trained
+from trainables.training.course import Trained
 from trainables.training.learners.fine_tuning import fine_tuning
+from trainables.training.learners.peers import require_objective
 from trainables.training.step_inputs import student_tap
 from trainables.views.normalise import normalise
 
@@ -117,17 +120,33 @@ class NetworkChecks:
             raise ConfigError(f"{_named('student', config)}: {error}") from error
         return [*notes, *self._adapted(network, config, "student")]
 
-    def peer(self, role: str, config: ModelConfig) -> list[str]:
-        """Build a network that is trained beside students, and show it a batch; how it was adapted.
+    def peer(self, role: str, config: ModelConfig, objectives: Collection[str]) -> list[str]:
+        """Build a network that objectives train beside students, and show it a batch; how it was adapted.
 
         Raises:
             StillhouseError: it cannot be built, does not give logits of the classes, or lacks a feature that
-                an objective of the space compares.
+                one of these objectives compares.
         """
         network = self._built(config)
         self._check_logits(network, config, role)
-        self._check_asked(network, config, role)
+        self._check_asked(network, config, role, objectives)
         return self._adapted(network, config, role)
+
+    def together(self, config: ModelConfig) -> None:
+        """Make once what objectives without a teacher make of a student and its peers: branches, for one.
+
+        Raises:
+            ConfigError: a trial of one of them could not.
+        """
+        space, student = self.run.space, self._untrained(config)
+        for name, objective in untaught_comparisons(space):
+            for beside, peers in groups_of_peers(self.run.experiment.peers, space, name, config):
+                networks = [student, *(student if p == config else self._untrained(p) for p in peers)]
+                try:
+                    require_objective(objective, networks, self.data)
+                except TrialFailed as error:
+                    whose = f"{_named('student', config)}{beside}"
+                    raise ConfigError(f"{whose}: objective {name} of space {space.name}: {error}") from error
 
     def export(self, config: ModelConfig) -> None:
         """Export a student untrained, and compare the files with it on the images that `export_stage` takes.
@@ -186,11 +205,15 @@ class NetworkChecks:
         except NoFeatures as error:
             raise ConfigError(f"{_named('student', config)}: {error}") from error
 
-    def _check_asked(self, network: nn.Module, config: ModelConfig, role: str = "student") -> None:
-        """Refuse a network without a feature that an objective of the space compares."""
-        for name, objective in student_askers(self.run.space):
-            if role != "student" and not objective.with_peers:
-                continue
+    def _check_asked(
+        self,
+        network: nn.Module,
+        config: ModelConfig,
+        role: str = "student",
+        objectives: Collection[str] | None = None,
+    ) -> None:
+        """Refuse a network without a feature that an objective of the space, or one of these, compares."""
+        for name, objective in student_askers(self.run.space, objectives):
             try:
                 student_tap(objective, network, self.data, torch.device("cpu"), config.features)
             except TrialFailed as error:
@@ -237,6 +260,9 @@ class NetworkChecks:
             f"{name}: made for images that were {stated.rule}, and shown some that are {ours}; "
             f"`data: {{resize: {stated.resize or stated.side}}}` brings them to it as it states"
         ]
+
+    def _untrained(self, config: ModelConfig) -> Trained:
+        return Trained(self._built(config), stated=config.features)
 
     def _images(self) -> Tensor:
         return normalise(self.data.train.images[:BATCH], self.data.mean, self.data.std)

@@ -131,6 +131,11 @@ class Finalist(Students):
         "where an epoch of it costs little more, and where no such control was trained",
         exclude_if=lambda value: value is None,
     )
+    is_uncounted: bool = Field(
+        False,
+        description="whether it may ask for such a control, and nobody knows: what it computes is not known",
+        exclude_if=lambda value: not value,
+    )
 
     @property
     def is_own_control(self) -> bool:
@@ -163,10 +168,12 @@ def finalist_of(
     costs: StudentCosts,
     *,
     same_compute: Control | None = None,
+    is_uncounted: bool = False,
 ) -> Finalist:
     """A finalist beside its control, the first, and those with other recipes; `tested` is by trial id.
 
-    Beside it also stands a control that was trained with as much compute, where there is one.
+    Beside it also stands a control that was trained with as much compute, where there is one; `is_uncounted`
+    says that there may be none because nobody knows what it computes.
     """
     students = Students(**_students(group, tested, costs))
     others = [c for c in controls[1:] if c.trials != students.trials and set(c.seeds) & set(students.seeds)]
@@ -176,6 +183,7 @@ def finalist_of(
         **dict(_compared(students, controls[0])),
         beside=tuple(_compared(students, control) for control in others),
         same_compute=_same_compute(students, same_compute),
+        is_uncounted=is_uncounted,
     )
 
 

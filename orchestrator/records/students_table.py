@@ -248,6 +248,11 @@ def _of_finalist(summary: Summary, name: str, finalist: Finalist) -> list[str]:
             f"{name}: an epoch computes {finalist.compute_over_ce or 0:.2f} of cross-entropy's; over {over} "
             f"the test gain is {gain_text(finalist.same_compute.test_gain)}."
         )
+    elif finalist.is_uncounted:
+        told.append(
+            f"{name} has no control of the same compute: what its training computes is not known, so its "
+            "gain, at equal epochs, may be that of more compute."
+        )
     return told
 
 

@@ -36,9 +36,7 @@ Threshold = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Epochs = Annotated[int, Field(ge=1, le=10_000)]
 Standardise = Annotated[
     bool,
-    Field(
-        description="logits of both networks are brought to mean 0 and deviation 1 first (LSKD, CVPR 2024)",
-    ),
+    Field(description="both networks' logits are brought to mean 0 and deviation 1 first (LSKD, CVPR 2024)"),
 ]
 # What follows is left out of plain data where it changes nothing, so that trials keep the ids that they had.
 WarmupEpochs = Annotated[
@@ -215,6 +213,11 @@ class ObjectiveBase(Config):
         """a of Beta(a, a), from which each batch draws one share by which its images are mixed in pairs; none
         where they are not. Networks are then shown `mixed` beside the first bank."""
         return None
+
+    @property
+    def contrasts_batch(self) -> bool:
+        """Whether it compares the images of a batch by their classes, and so wants several of each class."""
+        return False
 
     @property
     def hears_teacher(self) -> bool:

@@ -35,6 +35,7 @@ from trainables.teacher.loading import online_teacher
 from trainables.teacher.online import OnlineTeacher
 from trainables.training.compute import Compute, compute_figures, compute_of, cross_entropy_of
 from trainables.training.course import Course, Trained
+from trainables.training.learners.peers import of_network
 from trainables.training.loaded.teacher_answers import CacheBesideTeacher, Source
 from trainables.training.step_inputs import student_tap
 from trainables.training.workbench import Workbench, render_budget
@@ -115,7 +116,8 @@ class WarmState:
         own = trial.model_copy(update={"student": config})
         model = self.build(config, spec, seed=derive_seed(trial.seed, "peer", number))
         chosen = self._measured.precision(model, own, data, spec.code)
-        return self._trained(model, chosen.precision, own, data, number)
+        with of_network(number):
+            return self._trained(model, chosen.precision, own, data, number)
 
     def _fresh(self, trial: TrialSpec, spec: WorkbenchSpec, purpose: str, number: int) -> nn.Module:
         """A network of the shape of the student (0), or of a peer, with weights that hang on the purpose."""

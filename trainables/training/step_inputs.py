@@ -68,17 +68,21 @@ def student_tap(
             stated=stated,
         )
     except TrialFailed as error:
-        raise TrialFailed(f"{error}; {_less_asking()}") from error
+        raise TrialFailed(f"{error}; {_less_asking(config.hears_teacher)}") from error
 
 
-def _less_asking() -> str:
-    """The objectives that most networks can serve, by what they ask of the student."""
-    defaults = {name: config() for name, config in OBJECTIVE_CONFIGS.items() if config.teacher_banks}
+def _less_asking(hears_teacher: bool) -> str:
+    """The objectives that most networks can serve, by what they ask of the student.
+
+    Those with a teacher, or those without: beside an objective without one there may be none.
+    """
+    known = {name: config() for name, config in OBJECTIVE_CONFIGS.items()}
+    defaults = {name: own for name, own in known.items() if own.hears_teacher == hears_teacher}
     of_embeddings = [name for name, own in defaults.items() if own.student_features == (EMBEDDING,)]
     of_logits = [name for name, own in defaults.items() if not own.student_features]
     return (
-        f"objectives that ask for the embedding alone: {', '.join(of_embeddings)}; for logits alone: "
-        f"{', '.join(of_logits)}"
+        f"objectives {'with' if hears_teacher else 'without'} a teacher that ask for the embedding alone: "
+        f"{', '.join(of_embeddings)}; for logits alone: {', '.join(of_logits)}"
     )
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from orchestrator.config.schema import EqualCompute, ExperimentConfig
-from orchestrator.records.compute import epochs_of_equal_compute, stretched
+from orchestrator.records.compute import compute_over_ce, epochs_of_equal_compute, stretched
 from orchestrator.records.ledger import TrialRecord
-from orchestrator.records.relations import control_of, may_control
+from orchestrator.records.relations import LABELS_ALONE, control_of, may_control
 from orchestrator.records.selection import group_trials
 from orchestrator.search.trial_specs import PlannedControl, control_spec, own_recipe, varied_values
 from trainables.config import OBJECTIVE_CONFIGS, TrialSpec
@@ -45,6 +45,23 @@ def controls_of_equal_compute_for(
         parameters = {**varied_values(finalist.parameters, spec), EPOCHS: epochs}
         found.setdefault(spec.trial_id, PlannedControl(spec, parameters))
     return list(found.values())
+
+
+def is_uncounted(mode: EqualCompute, finalist: TrialRecord) -> bool:
+    """Whether it may ask for such a control, and nobody knows: what it computes was not counted."""
+    alone = finalist.objective == LABELS_ALONE
+    return not alone and compute_over_ce(finalist) is None and is_wanted(mode, finalist)
+
+
+def uncounted(mode: EqualCompute, finalists: Sequence[TrialRecord]) -> list[str]:
+    """A sentence about each set of finalists of which that is true."""
+    firsts = [group.records[0] for group in group_trials(finalists)]
+    return [
+        f"{first.repeats or first.trial} has no control of equal compute: what its training computes is not "
+        "known; the log of its slot says why it could not be counted, unless an earlier version trained it"
+        for first in firsts
+        if is_uncounted(mode, first)
+    ]
 
 
 def is_wanted(mode: EqualCompute, finalist: TrialRecord) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.config.schema import ExperimentConfig
+from orchestrator.pipeline.controls.equal_compute import is_uncounted
 from orchestrator.records.compute import stretched
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
@@ -43,6 +44,7 @@ class Compared:
             self.tested,
             self.costs[record.trial],
             same_compute=longer[0] if longer else None,
+            is_uncounted=is_uncounted(self.experiment.budget.equal_compute, record),
         )
 
     def _control(self, group: Group, finalist: Group) -> Control:

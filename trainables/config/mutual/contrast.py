@@ -94,3 +94,8 @@ class MclConfig(WithPeers):
     def student_features(self) -> tuple[str, ...]:
         """The embedding of each network; with branches its stages too."""
         return (EMBEDDING, STAGES) if self.layers else (EMBEDDING,)
+
+    @property
+    def contrasts_batch(self) -> bool:
+        """The contrast of labels is within a batch, where there is one."""
+        return self.form is MclForm.BATCH and max(self.vcl_weight, self.icl_weight) > 0

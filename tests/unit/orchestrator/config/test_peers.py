@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config.loading import LoadedExperiment, load_experiment
-from orchestrator.config.peers import every_peer, networks_in, peers_as_known
+from orchestrator.config.peers import every_peer, groups_of_peers, networks_in, peers_as_known
 from orchestrator.search.trial_specs import Composer, repeat_specs
 from trainables.config import ModelConfig, ModelName, TrialSpec, WorkbenchSpec
 from trainables.errors import ConfigError
@@ -79,7 +79,7 @@ def test_the_space_may_choose_how_many_and_which(tmp_path: Path) -> None:
     assert all(spec.peers == by_choice["many"].peers for spec in again)
 
 
-def test_the_space_counts_before_the_file(tmp_path: Path) -> None:
+def test_the_number_of_the_space_counts_before_that_of_the_file(tmp_path: Path) -> None:
     experiment = loaded(tmp_path, "dml: {peers: 3, kl_weight: {uniform: [0.5, 2]}}", "peers: 5\n")
     assert len(trial(experiment, kl_weight=1.0).peers) == 2
 
@@ -112,6 +112,19 @@ def test_another_list_is_another_trial(tmp_path: Path) -> None:
         ),
         ("dml: {peers: {choice: [2, odd]}}", LISTS, r"found 'odd'; .* among its `peers`; known: wide, many"),
         ("dml: {peers: {choice: [2, odd]}}", "", "give it there: `peers: {NAME:"),
+        (
+            "dml: {peers: {choice: [2, 3]}}",
+            ONE_LIST,
+            r"mine.yaml:10: peers: found a list without a name, and space together gives dml .* name it, "
+            r"`peers: {NAME: \[...\]}`, and let .* `objectives: {dml: {peers: {choice: \[2, 3, NAME\]}}}`",
+        ),
+        ("dml: {peers: 3}\n  mfef: {peers: 2}", ONE_LIST, "gives dml, mfef a `peers` that counts before it"),
+        (
+            "dml: {peers: {choice: [2, wide]}}",
+            LISTS,
+            r"mine.yaml:10: peers.many: found a list that no objective of space together can choose: let .* "
+            r"{choice: \[2, wide, many\]}",
+        ),
         ("dml: {peers: {choice: [1, 2]}}", "", "objectives.dml.peers.*reaches 1, which peers refuses"),
         ("dml: {peers: {choice: [2, 99]}}", "", "reaches 99, which peers refuses"),
         ("dml: {kl_weight: {uniform: [0.5, 2]}}", "peers: 1\n", "mine.yaml:10: peers"),
@@ -134,11 +147,34 @@ def test_listed_networks_are_known_for_what_they_are(tmp_path: Path) -> None:
         "vgg8",
         "convnet",
     ]
-    roles = [role for role, _ in every_peer(several.config.peers, several.space)]
+    roles = [role for role, _, _ in every_peer(several.config.peers, several.space)]
     assert roles == ["peer 1 of wide", "peer 1 of many", "peer 2 of many", "peer 3 of many"]
     assert set(peers_as_known(several.config.peers)) == {"wide", "many"}
     assert peers_as_known(3) == 3
     assert networks_in(3) == ()
+
+
+def test_each_listed_network_is_told_with_the_objectives_that_may_train_it(tmp_path: Path) -> None:
+    space = "dml: {peers: {choice: [2, wide]}}\n  mfef: {peers: many}\n  kd: {}"
+    several = loaded(tmp_path, space, LISTS)
+    by_role = {role: askers for role, _, askers in every_peer(several.config.peers, several.space)}
+    assert by_role["peer 1 of wide"] == ("dml",)
+    assert by_role["peer 3 of many"] == ("mfef",)
+    student, peers = of_convnet(4), several.config.peers
+    beside = {name: groups_of_peers(peers, several.space, name, student) for name in ("dml", "mfef", "kd")}
+    assert beside["dml"] == [("", (student,)), (" with its peers wide", (of_convnet(8),))]
+    assert [(words, len(networks)) for words, networks in beside["mfef"]] == [(" with its peers many", 3)]
+    assert beside["kd"] == [("", ())]
+    one = loaded(tmp_path, "dml: {}\n  mfef: {peers: 2}", ONE_LIST)
+    assert [(role, askers) for role, _, askers in every_peer(one.config.peers, one.space)] == [
+        ("peer 1", ("dml",)),
+        ("peer 2", ("dml",)),
+    ]
+    (words, networks), *more = groups_of_peers(one.config.peers, one.space, "dml", student)
+    assert (words, networks, more) == (" with its peers", one.config.peers, [])
+    assert groups_of_peers(one.config.peers, one.space, "mfef", student) == [("", (student,))]
+    chosen = one.space.with_overrides(objectives={"mfef": {"peers": {"choice": [2, 3]}}})
+    assert [*every_peer(one.config.peers, chosen)] == []
 
 
 def test_a_factory_among_the_peers_is_code_of_the_experiment(tmp_path: Path) -> None:

@@ -228,3 +228,90 @@ def brings_its_weights(n_classes: int) -> nn.Module:
 
 def fully_convolutional(n_classes: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, n_classes, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def _two_convolutions() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1))
+
+
+class Staged(nn.Module):
+    """A stem and two stages, one after the other."""
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.first = _two_convolutions()
+        self.second = nn.Conv2d(4, 4, 3, stride=2, padding=1)
+        self.fc = nn.Linear(4, n_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.answered(self.first(images))
+
+    def answered(self, early: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.second(early).mean(dim=(2, 3)))
+        return logits
+
+
+class Skipping(Staged):
+    """Its logits see the images too."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) + images.mean(dim=(1, 2, 3))[:, None]
+
+
+class Deciding(Staged):
+    """What it computes hangs on what it sees."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        early = self.first(images)
+        return self.answered(early if float(early.sum()) > 0 else 2 * early)
+
+
+class Joined(nn.Conv2d):
+    """A convolution of a map, to which the mean of the images is added."""
+
+    def forward(self, early: Tensor, images: Tensor | None = None) -> Tensor:
+        added = 0.0 if images is None else images.mean(dim=(1, 2, 3), keepdim=True)
+        return super().forward(early) + added
+
+
+class SkippingToItsSecond(nn.Module):
+    """A stem and three stages, of which the second sees the images too."""
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.first = _two_convolutions()
+        self.second = Joined(4, 4, 3, stride=2, padding=1)
+        self.third = nn.Conv2d(4, 4, 3, stride=2, padding=1)
+        self.fc = nn.Linear(4, n_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        deep = self.third(self.second(self.first(images), images))
+        logits: Tensor = self.fc(deep.mean(dim=(2, 3)))
+        return logits
+
+
+class OneStage(nn.Sequential):
+    """A stem, one stage, and an embedding."""
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__(_two_convolutions(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, n_classes))
+
+
+def staged(n_classes: int) -> nn.Module:
+    return Staged(n_classes)
+
+
+def skipping(n_classes: int) -> nn.Module:
+    return Skipping(n_classes)
+
+
+def deciding(n_classes: int) -> nn.Module:
+    return Deciding(n_classes)
+
+
+def skips_to_its_second(n_classes: int) -> nn.Module:
+    return SkippingToItsSecond(n_classes)
+
+
+def one_stage(n_classes: int) -> nn.Module:
+    return OneStage(n_classes)

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.config.loading import load_experiment
 from orchestrator.config.overrides import Overrides
 from orchestrator.config.schema import EqualCompute, ExperimentConfig
-from orchestrator.pipeline.controls.equal_compute import controls_of_equal_compute_for
+from orchestrator.pipeline.controls.equal_compute import controls_of_equal_compute_for, uncounted
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.relations import controls_of_equal_compute
 from orchestrator.search.trial_specs import PlannedControl, control_spec, repeat_specs
@@ -121,6 +121,24 @@ def test_earlier_ledgers_and_cheap_epochs_get_none(experiment: ExperimentConfig,
     own = records(experiment, DmlConfig(), "dml-1", ratio=ratio)
     control = records(experiment, CeConfig(), "ce-1", ratio=1.0)
     assert planned(experiment, own, control, EqualCompute.ALWAYS) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"),
+    [(EqualCompute.AUTO, ["dml-1"]), (EqualCompute.ALWAYS, ["dml-1", "crld-1"]), (EqualCompute.NEVER, [])],
+)
+def test_finalists_that_may_ask_for_one_and_were_not_counted_are_told_once(
+    experiment: ExperimentConfig, mode: EqualCompute, told: list[str]
+) -> None:
+    finalists = [
+        *records(experiment, DmlConfig(), "dml-1", ratio=None),
+        *records(experiment, CrldConfig(), "crld-1", ratio=None),
+        *records(experiment, CeConfig(), "ce-1", ratio=None),
+        *records(experiment, DmlConfig(peers=3), "dml-2", ratio=3.0),
+    ]
+    sentences = uncounted(mode, finalists)
+    assert sorted(sentence.partition(" ")[0] for sentence in sentences) == sorted(told)
+    assert all("no control of equal compute: what its training computes is not known" in s for s in sentences)
 
 
 def test_what_the_budget_says_by_default_changes_no_fingerprint(experiment: ExperimentConfig) -> None:

@@ -13,6 +13,7 @@ import ray
 
 from orchestrator.config.loading import load_experiment
 from orchestrator.config.overrides import Overrides
+from orchestrator.config.schema import EqualCompute
 from orchestrator.pipeline import finalists  # as a module: pytest would take test_stage for a test
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.controls.planned import Start
@@ -319,6 +320,23 @@ def test_finalists_and_control_that_are_trained_already_are_only_found(scene: Sc
     assert [len(group) for group in found] == [2, 2]
     assert [r.spec["seed"] for r in found[0]] == [r.spec["seed"] for r in found[1]]
     assert found[0][0].spec["seed"] != chosen.spec["seed"]
+
+
+def test_a_finalist_whose_compute_was_not_counted_is_told_on_the_console(scene: Scene) -> None:
+    for mode, told in (
+        (EqualCompute.AUTO, False),
+        (EqualCompute.ALWAYS, True),
+    ):  # its objective has a teacher
+        out, config = io.StringIO(), scene.run.experiment
+        asked = config.with_overrides(budget=config.budget.with_overrides(equal_compute=mode))
+        run = replace(scene.run, loaded=replace(scene.run.loaded, config=asked), console=Console(out=out))
+        chosen = scene.searched(2.0, 0.9)
+        scene.repeated(TrialSpec.from_plain(chosen.spec), 0.85)
+        scene.repeated(control_of_file(scene), 0.8)
+        finalists.finalists_stage(run, scene.workbench, SEARCH, [chosen])
+        said = " ".join(out.getvalue().split())
+        assert (f"{chosen.trial}-seed0 has no control of equal compute: what its training" in said) is told
+        assert said.count("no control of equal compute") == told
 
 
 def test_a_finalist_whose_controls_all_failed_stops_the_run_with_the_reason(

@@ -166,6 +166,19 @@ def test_table_and_sentences_say_which_control_is_which(
     assert Summary.from_plain(shown.plain()) == shown
 
 
+def test_a_finalist_that_was_not_counted_is_told_to_have_no_such_control(
+    summary: Summary, of_peers: Callable[[tuple[float, float]], Finalist]
+) -> None:
+    counted = of_peers((0.86, 0.88))
+    unknown = counted.with_overrides(same_compute=None, compute_over_ce=None, is_uncounted=True)
+    shown = with_finalist(summary, unknown)
+    told = "finalist 1 has no control of the same compute: what its training computes is not known, so its"
+    assert told in " ".join(comparison(shown))
+    assert Summary.from_plain(shown.plain()) == shown
+    assert "is_uncounted" not in counted.plain()
+    assert "no control of the same compute" not in " ".join(comparison(with_finalist(summary, counted)))
+
+
 def test_a_gain_that_longer_training_gives_as_well_is_told_as_a_bad_outcome(
     summary: Summary, of_peers: Callable[[tuple[float, float]], Finalist]
 ) -> None:

@@ -20,7 +20,8 @@ from trainables.config import (
     TrialSpec,
     WorkbenchSpec,
 )
-from trainables.config.objectives import CeConfig, DmlConfig
+from trainables.config.objectives import CeConfig, DmlConfig, MfefConfig
+from trainables.errors import TrialFailed
 from trainables.local_files import file_sha256
 from trainables.models.weights import count_parameters, save_weights
 from trainables.slots import warm_state
@@ -109,6 +110,16 @@ def test_compiled_networks_of_one_shape_are_several(spec: WorkbenchSpec) -> None
     for one, other in zip(told, plain, strict=True):
         assert one["train/loss"] == pytest.approx(other["train/loss"], rel=1e-5)
         assert one["selection/ensemble_accuracy"] == other["selection/ensemble_accuracy"]
+
+
+def test_a_compiled_peer_without_what_is_compared_is_told_by_its_number(spec: WorkbenchSpec) -> None:
+    warm = WarmState(CPU)
+    warm._students = CompiledStudents(backend="eager")
+    job = trial(OTHER, STUDENT, compile=True).model_copy(
+        update={"objective": MfefConfig(peers=3), "student": OTHER}
+    )
+    with pytest.raises(TrialFailed, match=r"^peer 2: Mlp has no feature 'last'"):
+        warm.course(job, spec)
 
 
 @pytest.mark.parametrize("objective", [CeConfig(), DmlConfig()])

@@ -23,8 +23,8 @@ from tests.unit.trainables.training.small_courses import (
 )
 from trainables.config import TrainingPrecision
 from trainables.config.mutual.peers import WithPeers
-from trainables.config.objectives import DmlConfig, MclConfig
-from trainables.errors import CheckpointError
+from trainables.config.objectives import DmlConfig, MclConfig, MfefConfig
+from trainables.errors import CheckpointError, TrialFailed
 from trainables.evaluation.metrics import figures_of
 from trainables.training.checkpoint_paths import kept_state
 from trainables.training.checkpoints import CheckpointFolder, TrainingState
@@ -199,6 +199,39 @@ def test_networks_of_unlike_widths_contrast_their_embeddings(workbench: Workbenc
     plain = course_of(staged_network(6, seed=1), model=staged_network(4), objective=DmlConfig(kl_weight=0.0))
     told_by(plain, workbench)
     assert not same_weights(weights_of(course.model), weights_of(plain.model))
+
+
+class Skipping(nn.Module):
+    """Its logits see the images beside the last stage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = staged_network(seed=2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.network(images)
+        return logits + images.mean(dim=(1, 2, 3))[:, None]
+
+
+@pytest.mark.parametrize(
+    ("peer", "objective", "says"),
+    [
+        (small_student(seed=1), MfefConfig(peers=3), "Sequential has no feature 'last'.* without a teacher"),
+        (Skipping(), MclConfig(peers=3, layers=True, dim=8), "Skipping: what follows stage1 cannot be"),
+    ],
+    ids=["features", "branches"],
+)
+def test_a_peer_that_cannot_be_trained_is_told_by_its_number(
+    workbench: Workbench, peer: nn.Module, objective: WithPeers, says: str
+) -> None:
+    course = course_of(staged_network(seed=1), peer, objective=objective, model=staged_network())
+    with pytest.raises(TrialFailed, match=f"^peer 2: {says}"):
+        told_by(course, workbench)
+    as_the_student = course_of(
+        staged_network(seed=1), staged_network(seed=3), objective=objective, model=peer
+    )
+    with pytest.raises(TrialFailed, match=f"^{says}"):
+        told_by(as_the_student, workbench)
 
 
 def test_peers_with_equal_weights_would_learn_the_same() -> None:
