@@ -517,6 +517,9 @@ def test_overrides_of_the_command_line_win(tmp_path: Path) -> None:
     assert (loaded.config.budget.finalists, loaded.config.budget.seeds) == (7, 12)
 
 
+WITHOUT_TEACHER = ("digits_without_teacher", "methods_together")
+
+
 @pytest.mark.parametrize("name", list(shipped(EXPERIMENTS_FOLDER)))
 # cbd needs a student with a cosine head; test_objective_table holds its refusal.
 @pytest.mark.parametrize("space", [space for space in shipped(SPACES_FOLDER) if "cbd" not in space])
@@ -526,7 +529,7 @@ def test_every_shipped_experiment_loads_with_every_shipped_space(name: str, spac
     found = load_space(space)
     count = len(found.objective_names) if found.search.each_objective else 32
     overrides = Overrides(space=space, trials=count, finalists=count)
-    if name == "digits_without_teacher" and taught_objectives(found):
+    if name in WITHOUT_TEACHER and taught_objectives(found):
         with pytest.raises(ConfigError, match="found no section `teacher`"):
             load_experiment(name, overrides=overrides, check_paths=False)
         return
