@@ -118,16 +118,13 @@ def test_every_objective_trains_on_pairs_of_a_class(workbench: Workbench, object
 
 @pytest.mark.parametrize("name", ["mcl", "mcl in layers"])
 def test_with_pairs_every_image_has_another_one_of_its_class(workbench: Workbench, name: str) -> None:
-    paired = []
+    told: Told = []
     for sampling in ("natural", "pairs"):
-        told: Told = []
-        recipe = ONE.with_overrides(batch_size=4, sampling=sampling)
-        train(
-            course_of(VARIANTS[name], training=recipe), workbench, on_epoch=lambda _, m, to=told: to.append(m)
-        )
-        paired.append(told[0]["train/paired"])
-    assert paired[0] < 0.9
-    assert paired[1] == 1.0
+        course = course_of(VARIANTS[name], training=ONE.with_overrides(batch_size=4, sampling=sampling))
+        train(course, workbench, on_epoch=lambda _, metrics: told.append(metrics))
+    natural, pairs = (metrics["train/paired"] for metrics in told)
+    assert natural < 0.9
+    assert pairs == 1.0
 
 
 STATEFUL: dict[str, ObjectiveBase] = {
