@@ -20,7 +20,7 @@ NEED_WORDS: Final[Mapping[Need, str]] = MappingProxyType(
         Need.TEACHER_CLASSIFIER: "teacher's classifier",
         Need.IMAGES: "the student's images",
         Need.DENSE_LOGITS: "student's last feature map",
-        Need.ROWS: "a table by sample",
+        Need.ROWS: "rows of samples",
         Need.ATTACK: "adversarial images",
         Need.ONLINE_TEACHER: "online teacher",
     }

@@ -60,6 +60,8 @@ def _why(name: str) -> str:
         reasons.append("adversarial images take a pass through the student for each step of the attack")
     if Need.DENSE_LOGITS in config.needed:
         reasons.append("the classifier is applied at each position of the last feature map")
-    if Need.ROWS in config.needed:
+    if config.with_peers:
+        reasons.append(f"{config.n_networks} networks answer and are trained")
+    elif Need.ROWS in config.needed:
         reasons.append("a table of each sample's last answer is read and written")
     return "; ".join(reasons) or f"its own arithmetic on the logits; {KD} costs less"

@@ -22,6 +22,7 @@ from tests.unit.trainables.training.small_courses import CPU, SHORT, VIEWS, sepa
 from trainables.config import ObjectiveBase, TrainingConfig, TrainingPrecision
 from trainables.config.objectives import AkdConfig, CtkdConfig, PskdConfig
 from trainables.data.splits import split_facts
+from trainables.objectives.terms.row_tables import write_last
 from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.course import Course
 
@@ -76,6 +77,14 @@ def test_an_objective_under_bf16_stays_near_its_fp32_losses(
         for precision in (TrainingPrecision.BF16, TrainingPrecision.FP32)
     )
     assert half["train/loss"] == pytest.approx(full["train/loss"], rel=0.03)
+
+
+def test_of_a_row_that_comes_many_times_the_last_value_is_written(device: torch.device) -> None:
+    """By index alone a GPU writes any of them."""
+    rows_B = torch.arange(4096, device=device) % 3
+    table_N, values_B = torch.zeros(4, device=device), torch.arange(4096.0, device=device)
+    write_last(table_N, rows_B, values_B)
+    assert table_N.tolist() == [4095.0, 4093.0, 4094.0, 0.0]
 
 
 @pytest.mark.parametrize("objective", STATEFUL.values(), ids=STATEFUL)

@@ -78,13 +78,19 @@ def images_of(bank: str, rows: int) -> Tensor:
     return torch.from_numpy(draw.normal(size=(rows, *IMAGE_SHAPE)).astype(np.float32))
 
 
-def peers_of(students: Mapping[str, Tensor]) -> tuple[PeerSignal, ...]:
-    """A network beside the student, with answers of its own and without gradient."""
-    others = {  # indexed and not rolled, which autocast has no fp16 for
-        bank: value_BC.detach()[:, (torch.arange(value_BC.shape[-1]) - 1) % value_BC.shape[-1]] / 2
+def peers_of(students: Mapping[str, Tensor], count: int = 1) -> tuple[PeerSignal, ...]:
+    """Networks beside the student, each with answers of its own and without gradient."""
+    return tuple(_peer_of(students, number) for number in range(1, count + 1))
+
+
+def _peer_of(students: Mapping[str, Tensor], number: int) -> PeerSignal:
+    # Indexed and not rolled, which autocast has no fp16 for; halved, which is exact in every precision.
+    others = {
+        bank: value_BC.detach()[:, (torch.arange(value_BC.shape[-1]) - number) % value_BC.shape[-1]]
+        / 2**number
         for bank, value_BC in students.items()
     }
-    return (PeerSignal(others, {bank: features_of(value_BC) for bank, value_BC in others.items()}),)
+    return PeerSignal(others, {bank: features_of(value_BC) for bank, value_BC in others.items()})
 
 
 def setting_of(signals: Signals, *, n_samples: int = 64, epochs: int = 10) -> Setting:

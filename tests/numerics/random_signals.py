@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -78,8 +79,13 @@ def built(config: ObjectiveBase, signals: Signals, *, epochs: int = 10) -> Objec
 
 
 def losses_of(objective: str | ObjectiveBase, signals: Signals, *, epochs: int = 10) -> Losses:
-    """Those of an objective, or of the one of that name at its defaults; its draws are always the same."""
+    """Those of an objective, or of the one of that name at its defaults; its draws are always the same.
+
+    It hears as many networks as its configuration says: stand-ins beside those of the signals.
+    """
     config = OBJECTIVE_CONFIGS[objective]() if isinstance(objective, str) else objective
+    if config.n_networks > 1 + len(signals.peers):
+        signals = replace(signals, peers=peers_of(signals.student, config.n_networks - 1))
     made = built(config, signals, epochs=epochs)
     with torch.random.fork_rng():
         torch.manual_seed(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
@@ -45,8 +46,13 @@ def circle(degrees: Sequence[float], *, turned: float = 0.0) -> Tensor:
     return torch.stack([angles.cos(), angles.sin()], dim=-1)
 
 
+def columns_of(labels: Sequence[int]) -> Columns:
+    """Of samples that are all others."""
+    return batch_columns(torch.tensor(labels), torch.arange(len(labels)))
+
+
 def terms_of(*units: Tensor, labels: Sequence[int] = LABELS, tau: float = 0.1) -> MutualTerms:
-    columns = batch_columns(torch.tensor(labels))
+    columns = columns_of(labels)
     return mutual_terms(batch_scores(units, tau=tau), columns, columns, temperature=3.0)
 
 
@@ -92,7 +98,7 @@ def test_the_terms_have_the_worked_values() -> None:
     assert [one.item() for one in terms.vcl_K] == pytest.approx([0.002031, 0.040191], abs=DIGITS)
     expected = {"vcl": 0.042221, "soft_vcl": 0.711936, "icl": 0.029520, "soft_icl": 0.514968}
     assert values(terms) == pytest.approx(expected, abs=DIGITS)
-    scores, columns = batch_scores([first, second], tau=0.1), batch_columns(torch.tensor(LABELS))
+    scores, columns = batch_scores([first, second], tau=0.1), columns_of(LABELS)
     across = sorted(contrast(scores[a][1 - a], columns).item() for a in (0, 1))
     assert across == pytest.approx([0.005512, 0.024009], abs=DIGITS)
 
@@ -166,7 +172,7 @@ def test_of_three_networks_each_pair_counts() -> None:
 
 
 def test_gradients_of_the_contrast_are_those_of_finite_differences() -> None:
-    columns = batch_columns(torch.tensor([0, 1, 0, 1, 2]))
+    columns = columns_of([0, 1, 0, 1, 2])
     scores_BB = 3 * random(1, 5, 5, grad=True)
     assert torch.autograd.gradcheck(lambda s: contrast(s, columns), scores_BB, rtol=1e-6, atol=1e-9)
     units = [unit_BD.requires_grad_() for unit_BD in three_random(1)]
@@ -234,15 +240,43 @@ def test_layers_are_as_wide_as_each_networks_embedding() -> None:
         assert shapes[f"levels.0.heads.{number}.2.weight"] == (128, 128)
 
 
-def test_a_row_without_a_positive_is_left_out_of_the_mean() -> None:
+def test_a_row_without_a_positive_counts_as_nothing_in_the_mean_over_all() -> None:
     unit_BD = circle([*FIRST, 200.0])
     scores_BB = batch_scores([unit_BD], tau=0.5)[0][0]
-    lonely = contrast(scores_BB, batch_columns(torch.tensor([0, 0, 1, 1, 2])))
+    lonely = contrast(scores_BB, columns_of([0, 0, 1, 1, 2]))
     rows = []
     for row, partner in ((0, 1), (1, 0), (2, 3), (3, 2)):
         others = [other for other in range(5) if other != row]
         rows.append(scores_BB[row, others].logsumexp(dim=0) - scores_BB[row, partner])
-    assert lonely.item() == pytest.approx(torch.stack(rows).mean().item())
+    assert lonely.item() == pytest.approx(torch.stack(rows).sum().item() / 5)
+
+
+def test_a_sample_that_comes_twice_is_no_positive_of_itself_and_not_told_from_itself() -> None:
+    """As with pairs: the third image of a class has one of the others again beside it."""
+    unit_BD = circle([0.0, 20.0, 70.0, 0.0, 90.0, 90.0])
+    rows_B, labels_B = torch.tensor([5, 6, 7, 5, 9, 9]), torch.tensor([0, 0, 0, 0, 1, 1])
+    scores_BB = batch_scores([unit_BD], tau=0.5)[0][0]
+    columns = batch_columns(labels_B, rows_B)
+    positives = [[1, 2], [0, 2, 3], [0, 1, 3], [1, 2]]
+    assert [row.nonzero().flatten().tolist() for row in columns.is_positive_BM] == [*positives, [], []]
+    expected = []
+    for row, partners in enumerate(positives):
+        others = [other for other in range(6) if rows_B[other] != rows_B[row]]
+        expected.append(scores_BB[row, others].logsumexp(dim=0) - scores_BB[row, partners].mean())
+    found = contrast(scores_BB, columns)
+    assert found.item() == pytest.approx(torch.stack(expected).sum().item() / 6)
+    assert columns.soft_log_times_BM is None  # softened, each column counts
+
+
+def test_the_objective_knows_samples_by_their_rows() -> None:
+    embeddings = [random(n, 4, 3) for n in range(2)]
+    signals = embedded(embeddings, labels=LABELS)
+    twice = replace(signals, rows_B=torch.tensor([0, 0, 2, 3]))
+    objective = mcl(signals)
+    assert objective(signals).gauges["paired"].item() == 1.0
+    assert objective(twice).gauges["paired"].item() == 0.5
+    with pytest.raises(ValueError, match="mcl needs the rows of its samples"):
+        objective(replace(signals, rows_B=None))
 
 
 @pytest.mark.parametrize("labels", [[0], [0, 1, 2], [-1, -1, -1]])
@@ -270,7 +304,8 @@ def test_an_unlabelled_image_is_in_the_soft_terms_alone() -> None:
     more = [circle([*degrees, 45.0]) for degrees in (FIRST, SECOND)]
     found = values(terms_of(*more, labels=[*LABELS, -1]))
     without = values(terms_of(circle(FIRST), circle(SECOND)))
-    assert (found["vcl"], found["icl"]) == pytest.approx((without["vcl"], without["icl"]))
+    # Its row counts as 0 in the mean over five.
+    assert (found["vcl"], found["icl"]) == pytest.approx((0.8 * without["vcl"], 0.8 * without["icl"]))
     assert found["soft_vcl"] != pytest.approx(without["soft_vcl"])
 
 
@@ -334,7 +369,7 @@ def test_a_student_alone_or_without_embeddings_is_refused() -> None:
     objective = mcl(signals)
     with pytest.raises(ValueError, match="hold no peers; train one network or more"):
         objective(embedded([circle(FIRST)], labels=LABELS))
-    bare = Signals(signals.student, {}, signals.labels_B, 1, peers=signals.peers)
+    bare = replace(signals, features={})
     with pytest.raises(ValueError, match="no feature 'embedding'"):
         objective(bare)
 
@@ -349,8 +384,7 @@ def test_the_form_brings_the_tau_of_its_paper() -> None:
     assert MclConfig(form=MclForm.BANK).with_overrides(form="batch") == MclConfig()
 
 
-def test_a_table_by_sample_is_asked_for_with_banks_alone() -> None:
-    assert MclConfig().needed == frozenset()
-    assert MclConfig(form=MclForm.BANK).needed == {Need.ROWS}
+def test_rows_are_asked_for_and_with_branches_all_stages() -> None:
+    assert MclConfig().needed == MclConfig(form=MclForm.BANK).needed == {Need.ROWS}
     assert MclConfig().student_features == ("embedding",)
     assert MclConfig(layers=True).student_features == ("embedding", "stages")

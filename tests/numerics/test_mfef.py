@@ -188,6 +188,24 @@ def test_networks_of_unlike_widths_and_map_sizes_are_fused() -> None:
     assert fused(shown).shape == (2, 4)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_fusions_gradients_are_those_of_finite_differences(groups: int) -> None:
+    """In random directions of the maps of networks of unlike shapes, and of all its parameters."""
+    shapes = ((4, 3, 3), (2, 2, 2))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = Fusion(shapes, groups=groups, n_classes=3).double()
+    shown = [one.requires_grad_() for one in maps(*shapes)]
+    names, parameters = zip(*made.named_parameters(), strict=True)
+
+    def fused(*values: Tensor) -> Tensor:
+        given = dict(zip(names, values[len(shown) :], strict=True))
+        answer: Tensor = torch.func.functional_call(made, given, (values[: len(shown)],))
+        return answer
+
+    assert torch.autograd.gradcheck(fused, (*shown, *parameters), rtol=1e-6, atol=1e-9, fast_mode=True)
+
+
 @pytest.mark.parametrize(("channels", "groups"), [(8, 4), (6, 2), (7, 1), (12, 4)])
 def test_there_are_as_many_groups_as_divide_the_channels(channels: int, groups: int) -> None:
     assert MultiScale(channels, groups=4).groups == groups

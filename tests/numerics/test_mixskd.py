@@ -233,6 +233,58 @@ def test_the_networks_own_gradient_is_that_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(total, logits(WEAK_STUDENT, grad=True), rtol=1e-6, atol=1e-9)
 
 
+def differences(loss: Callable[[], Tensor], of: Tensor) -> Tensor:
+    """The gradient of a loss with respect to a leaf that it hangs on, by central differences."""
+    found, step = torch.zeros_like(of), 1e-6
+    with torch.no_grad():
+        values, slopes = of.view(-1), found.view(-1)
+        for place, value in enumerate(values.tolist()):
+            sides = []
+            for moved in (value + step, value - step):
+                values[place] = moved
+                sides.append(loss().item())
+            values[place] = value
+            slopes[place] = (sides[0] - sides[1]) / (2 * step)
+    return found
+
+
+def maps_of(given: Signals) -> list[Tensor]:
+    """Of images and of their mixtures at the last stage, and of images at one that has a branch."""
+    (clean, mixed), last = (given.features[bank] for bank in ("weak", "mixed")), "stage3"
+    return [clean[last], mixed[last], clean["stage2"]]
+
+
+def agree(found: tuple[Tensor, ...], expected: list[Tensor]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert one.abs().sum() > 0
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
+
+
+def test_the_distance_of_maps_has_the_gradient_of_finite_differences() -> None:
+    made, given = objective(), signals()
+
+    def distance() -> Tensor:
+        return torch.stack([made._distance(stage, pairs()) for stage in made._stages(given)]).sum()
+
+    agree(torch.autograd.grad(distance(), maps_of(given)), [differences(distance, m) for m in maps_of(given)])
+
+
+@pytest.mark.parametrize("mode", MixskdMode)
+def test_what_discriminators_say_has_the_gradient_of_finite_differences_reversed_for_maps_in_paper_mode(
+    mode: MixskdMode,
+) -> None:
+    made, given = objective(mode=mode, disc_weight=1.0), signals()
+
+    def told() -> Tensor:
+        return made._discriminated(made._stages(given), pairs())
+
+    sign = -1 if mode is MixskdMode.PAPER else 1
+    agree(torch.autograd.grad(told(), maps_of(given)), [sign * differences(told, m) for m in maps_of(given)])
+    if mode is MixskdMode.PAPER:  # they themselves learn to tell, and are trained in this mode alone
+        learned = [judge.layers[-1].bias for judge in made.discriminators]  # type: ignore[union-attr, index]
+        agree(torch.autograd.grad(told(), learned), [differences(told, bias) for bias in learned])
+
+
 def test_a_network_of_one_stage_has_no_branch_and_a_self_teacher_still() -> None:
     one = {"stage1": (CHANNELS, 2, 2)}
     made = MixskdObjective(

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from tests.numerics import random_signals
 from tests.numerics.random_signals import BANKS, random_logits, with_grad
-from tests.numerics.reference import signals_of
 from trainables.config import CrldConfig, DistConfig, DkdConfig, KdConfig, MlldConfig, ObjectiveBase
 from trainables.config.objectives import (
     AektConfig,
@@ -22,8 +21,11 @@ from trainables.config.objectives import (
     CrdConfig,
     CtkdConfig,
     DeitConfig,
+    DmlConfig,
     FitnetConfig,
     MclConfig,
+    MfefConfig,
+    MixskdConfig,
     PixelConfig,
     PskdConfig,
     ReviewkdConfig,
@@ -78,6 +80,13 @@ VARIANTS: Final[dict[str, ObjectiveBase]] = {
     "mcl with banks": MclConfig(form="bank", negatives=20, kd_weight=1.0),
     "mcl in layers": MclConfig(layers=True, tau=0.05),
     "mcl in layers, with banks": MclConfig(layers=True, form="bank", dim=8, kd_hearers="all"),
+    "mcl of three": MclConfig(peers=3, dim=8, kd_weight=1.0),
+    "dml of three, summed": DmlConfig(peers=3, over_peers="sum", temperature=2.0),
+    "dml of three by their mean": DmlConfig(peers=3, target="mean"),
+    "mfef in one group": MfefConfig(groups=1),
+    "mfef of three": MfefConfig(peers=3),
+    "mixskd with discriminators": MixskdConfig(disc_weight=1.0),
+    "mixskd as its script": MixskdConfig(mode="script", disc_weight=1.0),
 }
 TAUGHT: Final = {name: config for name, config in VARIANTS.items() if config.teacher_banks}
 # These gain by other than equal logits.
@@ -97,10 +106,7 @@ def doubled(logits: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def signals(students: dict[str, Tensor], teachers: dict[str, Tensor], labels: list[int]) -> Signals:
-    dense = {
-        bank: value_BC.detach()[:, :, None, None].expand(-1, -1, 2, 2) for bank, value_BC in students.items()
-    }
-    return signals_of(students, teachers, labels, epoch=7, dense=dense)
+    return random_signals.signals_of(students, teachers, torch.tensor(labels))
 
 
 def losses_of(config: ObjectiveBase, given: Signals) -> Losses:
@@ -183,7 +189,7 @@ def test_one_sample_and_two_classes_give_finite_losses_and_gradients(
         assert torch.isfinite(gradient_BC).all()
 
 
-@pytest.mark.parametrize("value", [0.0, 60.0])
+@pytest.mark.parametrize("value", [0.0, 60.0, -60.0])
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 def test_all_equal_logits_give_finite_losses_and_gradients(config: ObjectiveBase, value: float) -> None:
     flat = {bank: torch.full((3, 5), value) for bank in BANKS}

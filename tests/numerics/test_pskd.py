@@ -104,6 +104,18 @@ def test_an_epoch_hears_the_answers_of_the_one_before_and_keeps_its_own(half: bo
     assert objective.answered_N.sum() == 2
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_of_a_sample_that_comes_twice_the_last_answer_is_kept(half: bool) -> None:
+    objective = PskdObjective(PskdConfig(half=half), Setting(8, 4, epochs=10))
+    student_BC = logits([*WEAK_STUDENT, [2.0, 0.0, 0.0, 0.0]])
+    signals = signals_of(student_BC, None, [0, 2, 0], epoch=1, rows_B=torch.tensor([5, 2, 5]))
+    objective(signals)
+    kept_BC = objective.answers_NC[[2, 5]].double()
+    expected_BC = student_BC[[1, 2]].softmax(-1)
+    torch.testing.assert_close(kept_BC, expected_BC, rtol=1e-3 if half else 1e-6, atol=1e-6)
+    assert objective.answered_N.nonzero().flatten().tolist() == [2, 5]
+
+
 def test_the_table_comes_back_with_the_state() -> None:
     objective = pskd(trust=0.8)
     told(objective, logits(WEAK_STUDENT), 1)

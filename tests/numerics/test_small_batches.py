@@ -36,7 +36,7 @@ from trainables.config.objectives import ClkdConfig, CtkdConfig, ZipfConfig
 from trainables.signals import Losses, Signals
 
 # B = samples in the batch, C = classes
-# In these a sample is told from, or ranked among, the others of its batch.
+# In these a sample is told from, ranked among, normalised or mixed with the others of its batch.
 COUPLED: Final = {
     "dist",
     "clkd",
@@ -56,6 +56,8 @@ COUPLED: Final = {
     "hsakd",
     "tintem",
     "mcl",
+    "mfef",
+    "mixskd",
 }
 ALONE: Final = [name for name in OBJECTIVE_CONFIGS if name not in COUPLED]
 TWO_CLASSES: Final = (

@@ -82,7 +82,7 @@ class Need(StrEnum):
     DENSE_LOGITS = "dense_logits"
     """The student's classifier at each position of its last feature map."""
     ROWS = "rows"
-    """Which samples of the training split a batch holds, for a table by sample."""
+    """Which samples of the training split a batch holds: for a table by sample, or to know one again."""
     ATTACK = "attack"
     """The student sees adversarial images, which the loop makes in each step."""
     ONLINE_TEACHER = "online_teacher"

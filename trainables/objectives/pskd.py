@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trainables.config.objectives import Growth, PskdConfig
 from trainables.objectives.terms.divergences import label_loss
+from trainables.objectives.terms.row_tables import write_last
 from trainables.signals import Losses, Setting, Signals, StatefulObjective
 from trainables.tensors import at_least_fp32
 
@@ -22,7 +23,8 @@ class PskdObjective(StatefulObjective[PskdConfig]):
     a = max_trust · epoch / E, counted from 1 (Kim et al., ICCV 2021, arXiv 2006.12000); `growth: cosine`,
     half a cosine to the same end, is inferred. The probabilities are those of the training step, kept in an
     NxC table that belongs to the state of a course. A sample that has no answer yet counts with its label
-    alone; one that was left out of an epoch, with the short last batch, keeps its older answer.
+    alone; one that was left out of an epoch, with the short last batch, keeps its older answer. Of one
+    that is several times in a batch the last answer is kept.
     Terms: `ce`, `own`. Gauges: `trust` (a), `answered` (fraction of the batch with an answer).
     """
 
@@ -54,16 +56,13 @@ class PskdObjective(StatefulObjective[PskdConfig]):
         one_hot_BC = F.one_hot(signals.labels_B, log_BC.shape[-1]).to(log_BC.dtype)
         target_BC = torch.where(answered_B[:, None], self.answers_NC[rows_B].to(log_BC.dtype), one_hot_BC)
         own = -(target_BC * log_BC).sum(dim=-1).mean()
-        self._keep(rows_B, log_BC.detach())
+        write_last(self.answers_NC, rows_B, log_BC.exp())
+        self.answered_N[rows_B] = True
         return Losses(
             total=(1 - trust) * ce + trust * own,
             terms={"ce": ce.detach(), "own": own.detach()},
             gauges={"trust": ce.new_full((), trust), "answered": answered_B.to(ce.dtype).mean()},
         )
-
-    def _keep(self, rows_B: Tensor, log_BC: Tensor) -> None:
-        self.answers_NC[rows_B] = log_BC.exp().to(self.answers_NC.dtype)
-        self.answered_N[rows_B] = True
 
 
 def trust_of(config: PskdConfig, epoch: int, epochs: int) -> float:

@@ -40,25 +40,31 @@ class CompiledStudent:
 
 
 class CompiledStudents:
-    """The networks that a slot has compiled, the most recently used `max_items` of them."""
+    """The networks that a slot has compiled, the most recently used `max_items` of them.
+
+    Networks that learn together count as one: else a course of more would compile its own anew each time.
+    """
 
     def __init__(self, max_items: int = MAX_COMPILED, *, backend: str = "inductor") -> None:
         """Nothing is compiled yet; `backend` is one of `torch.compile`."""
         self._students: LruCache[str, CompiledStudent] = LruCache(max_items)
-        self._backend = backend
+        self._max_items, self._backend = max_items, backend
 
-    def take(self, key: str, fresh: nn.Module, find: FindTap = lambda _: None) -> CompiledStudent:
+    def take(
+        self, key: str, fresh: nn.Module, find: FindTap = lambda _: None, *, together: int = 1
+    ) -> CompiledStudent:
         """The compiled network of this key with the weights of `fresh`, which has the same architecture.
 
         The key says all that the compiled code depends on, features that `find` finds in the network too. A
         network that was taken before is the same object again, so its former owner must be done with it.
-        Compilation itself happens in the first forward pass.
+        Compilation itself happens in the first forward pass. The course takes as many networks as `together`.
 
         Raises:
             ConfigError: the backend needs a C++ compiler, and this machine has none.
         """
         if self._backend == "inductor":
             _require_compiler()
+        self._students.grow(self._max_items + together - 1)
         student = self._students.get(key, lambda: self._compiled(fresh, find(fresh)))
         if student.model is not fresh:
             _overwrite(student.model, fresh)

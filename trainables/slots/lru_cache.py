@@ -44,6 +44,10 @@ class LruCache(Generic[K, V]):
         self._items.move_to_end(key)
         return self._items[key]
 
+    def grow(self, max_items: int) -> None:
+        """Keep so many values from now on, if that is more than before."""
+        self._max_items = max(self._max_items, max_items)
+
     def keys(self) -> tuple[K, ...]:
         """What is kept, the least recently used first."""
         return tuple(self._items)

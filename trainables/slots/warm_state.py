@@ -142,6 +142,7 @@ class WarmState:
             f"{precision}/{shape_digest(trial, data)}{names}{place}",
             model.to(self._device),
             lambda network: student_tap(trial.objective, network, data, self._device, stated),
+            together=1 + len(trial.peers),
         )
         return Trained(compiled.model, precision, compiled.forward, compiled.tap, stated)
 

@@ -86,11 +86,6 @@ class MclConfig(WithPeers):
         return data
 
     @property
-    def needed(self) -> frozenset[Need]:
-        """A table by sample with banks."""
-        return self.needs if self.form is MclForm.BANK else frozenset()
-
-    @property
     def student_features(self) -> tuple[str, ...]:
         """The embedding of each network; with branches its stages too."""
         return (EMBEDDING, STAGES) if self.layers else (EMBEDDING,)

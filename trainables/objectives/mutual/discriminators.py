@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainables.objectives.representation.terms.heads import head_output
+
 _HIDDEN: Final = 128
 
 
 class Discriminator(nn.Module):
-    """A layer of 128 units with ReLU on a map's mean over places, and two logits."""
+    """A layer of 128 units with ReLU on a map's mean over places, and two logits; outside autocast."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -23,7 +25,7 @@ class Discriminator(nn.Module):
     def forward(self, linear_BDhw: Tensor, mixed_BDhw: Tensor) -> Tensor:
         """Mean binary cross-entropy to (1, 0) for mixed maps and (0, 1) for maps of mixed images."""
         pooled_2BD = torch.cat([linear_BDhw, mixed_BDhw]).mean(dim=(2, 3))
-        logits_2B2 = self.layers(pooled_2BD)
+        logits_2B2 = head_output(self.layers, pooled_2BD)
         is_linear_2B = torch.arange(len(logits_2B2), device=logits_2B2.device) < len(linear_BDhw)
         target_2B2 = torch.stack([is_linear_2B, ~is_linear_2B], dim=-1).to(logits_2B2.dtype)
         return F.binary_cross_entropy_with_logits(logits_2B2, target_2B2)

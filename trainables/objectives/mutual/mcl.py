@@ -75,7 +75,8 @@ class MclObjective(StatefulObjective[MclConfig]):
     the mean of all logits, which stands still, at `temperature`.
 
     `form: batch` compares the images of a batch: give it two images of a class at least, as
-    `training.sampling: pairs` does. Of several ranks each compares its own share.
+    `training.sampling: pairs` does. One without another of its class counts as 0 in the mean, and what is
+    several times in a batch is no other image than itself. Of several ranks each compares its own share.
     `form: bank` compares with entries of a bank of each network, N x dim in fp32 (656 MB each at 1.28 million
     images and 128 numbers): one of the same class and K images of other classes, and across networks the
     image's own. K is `negatives`, or what the smallest pool of other classes has, if that is less (inferred).
@@ -132,8 +133,8 @@ class MclObjective(StatefulObjective[MclConfig]):
         """The losses of one step; only `total` carries gradient. Banks hold this step's embeddings then.
 
         Raises:
-            ValueError: no network is trained beside the student, an embedding is missing, or, with banks, the
-                signals do not say which samples these are.
+            ValueError: no network is trained beside the student, an embedding is missing, or the signals do
+                not say which samples these are.
         """
         networks, against = each_network(signals), self._against(signals)
         levels = [self._losses(self._levels[0], networks, against)]
@@ -153,11 +154,11 @@ class MclObjective(StatefulObjective[MclConfig]):
     def _against(self, signals: Signals) -> _Against:
         """What the batch is compared with: itself, or drawn entries of the banks."""
         rows_B, labels_B = signals.rows_B, signals.labels_B
-        if self.pools is None:
-            columns = batch_columns(labels_B)
-            return _Against(columns, columns, None)
         if rows_B is None:
-            raise ValueError("mcl with banks needs the rows of its samples; serve it signals with rows_B")
+            raise ValueError("mcl needs the rows of its samples; serve it signals with rows_B")
+        if self.pools is None:
+            columns = batch_columns(labels_B, rows_B)
+            return _Against(columns, columns, None)
         positive_B = self.pools.of_the_same_class(rows_B, labels_B)
         drawn = Drawn(rows_B, positive_B, self.pools.negatives(rows_B, labels_B), labels_B)
         return _Against(*bank_columns(drawn), drawn)

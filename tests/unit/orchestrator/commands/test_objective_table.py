@@ -36,9 +36,10 @@ def test_needs_are_those_at_the_defaults_and_those_of_some_options() -> None:
     assert needs["kd"] == ("teacher's logits (weak)", "of all classes with some options")
     assert needs["ckd"] == ("teacher's logits (weak)", "of all classes", "unshifted")
     assert needs["mlld"] == ("teacher's logits (weak, strong)", "of all classes")
-    assert needs["pskd"] == ("no teacher", "a table by sample")
+    assert needs["pskd"] == ("no teacher", "rows of samples")
     logits, embeddings = "teacher's logits (weak)", "both networks' embedding"
-    assert needs["crd"] == (logits, "a table by sample", embeddings)
+    assert needs["mcl"] == ("no teacher", "rows of samples", "student's embedding")
+    assert needs["crd"] == (logits, "rows of samples", embeddings)
     assert needs["simreg"] == (logits, embeddings)
     judged = ("of all classes", "unshifted", "teacher's classifier")
     assert needs["srd"] == (logits, *judged, "student's last or embedding", "teacher's embedding")

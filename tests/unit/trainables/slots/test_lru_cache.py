@@ -20,6 +20,15 @@ def test_the_least_recently_used_goes_first() -> None:
     assert cache.keys() == ("c", "b")
 
 
+def test_a_cache_grows_and_does_not_shrink() -> None:
+    cache: LruCache[str, str] = LruCache(2)
+    cache.grow(3)
+    cache.grow(1)
+    for key in ("a", "b", "c", "d"):
+        cache.get(key, key.upper)
+    assert cache.keys() == ("b", "c", "d")
+
+
 def test_heavy_values_go_before_another_is_made() -> None:
     cache: LruCache[int, list[int]] = LruCache(9, max_bytes=10, size=len)
     present: list[tuple[int, ...]] = []

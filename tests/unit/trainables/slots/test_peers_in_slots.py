@@ -25,7 +25,7 @@ from trainables.errors import TrialFailed
 from trainables.local_files import file_sha256
 from trainables.models.weights import count_parameters, save_weights
 from trainables.slots import warm_state
-from trainables.slots.compiled_students import CompiledStudents
+from trainables.slots.compiled_students import MAX_COMPILED, CompiledStudents
 from trainables.slots.messages import End, Message, TrainJob
 from trainables.slots.warm_state import WarmState
 from trainables.slots.worker import JobChannel, train_job
@@ -120,6 +120,22 @@ def test_a_compiled_peer_without_what_is_compared_is_told_by_its_number(spec: Wo
     )
     with pytest.raises(TrialFailed, match=r"^peer 2: Mlp has no feature 'last'"):
         warm.course(job, spec)
+
+
+def test_a_trial_of_more_networks_than_are_kept_otherwise_compiles_them_once(spec: WorkbenchSpec) -> None:
+    warm, many = WarmState(CPU), [STUDENT] * 8 + [OTHER] * 2
+    warm._students = CompiledStudents(backend="eager")
+    assert len(many) > MAX_COMPILED
+
+    def taken(*peers: ModelConfig, seed: int = 3) -> list[object]:
+        course = warm.course(trial(*peers, seed=seed, compile=True), spec)
+        return [course.forward, *(peer.forward for peer in course.peers)]
+
+    first = taken(*many)
+    assert len(set(map(id, first))) == len(many) + 1
+    assert all(one is other for one, other in zip(first, taken(*many, seed=4), strict=True))
+    warm.course(trial(OTHER).with_overrides(student=OTHER), spec)  # another trial between two such
+    assert all(one is other for one, other in zip(first, taken(*many), strict=True))
 
 
 @pytest.mark.parametrize("objective", [CeConfig(), DmlConfig()])

@@ -103,6 +103,30 @@ def test_every_objective_trains_a_student_from_the_cache(
     assert after.keys() == before.keys()  # modules beside the student leave no trace in it
 
 
+@pytest.mark.parametrize("objective", VARIANTS.values(), ids=VARIANTS)
+def test_every_objective_trains_on_pairs_of_a_class(workbench: Workbench, objective: ObjectiveBase) -> None:
+    """The whole epoch in one step: two classes have an odd number of images, of which one comes twice."""
+    told: Told = []
+    alone = dict(objective).get("hint_epochs", 0)
+    recipe = ONE.with_overrides(epochs=1 + alone, batch_size=44 + 2, sampling="pairs")
+    course = course_of(objective, training=recipe)
+    before = weights_of(course.model)
+    train(course, workbench, on_epoch=lambda _, metrics: told.append(metrics))
+    assert all(math.isfinite(value) for metrics in told for value in metrics.values())
+    assert not same_weights(before, weights_of(course.model))
+
+
+@pytest.mark.parametrize("name", ["mcl", "mcl in layers"])
+def test_with_pairs_every_image_has_another_one_of_its_class(workbench: Workbench, name: str) -> None:
+    told: Told = []
+    for sampling in ("natural", "pairs"):
+        course = course_of(VARIANTS[name], training=ONE.with_overrides(batch_size=4, sampling=sampling))
+        train(course, workbench, on_epoch=lambda _, metrics: told.append(metrics))
+    natural, pairs = (metrics["train/paired"] for metrics in told)
+    assert natural < 0.9
+    assert pairs == 1.0
+
+
 STATEFUL: dict[str, ObjectiveBase] = {
     "ctkd": CtkdConfig(curriculum_epochs=3),
     "pskd": PskdConfig(),

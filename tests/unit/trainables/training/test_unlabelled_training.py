@@ -43,6 +43,7 @@ from trainables.config import (
     Need,
     ObjectiveBase,
     Precision,
+    TrainingConfig,
     TrainingPrecision,
     ViewsConfig,
 )
@@ -109,9 +110,9 @@ def bench(tiny: TinyCache, **options: Any) -> Workbench:
 
 
 def trained(
-    workbench: Workbench, objective: ObjectiveBase, **options: Any
+    workbench: Workbench, objective: ObjectiveBase, training: TrainingConfig = BRIEF, **options: Any
 ) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
-    course = Course(student_for(objective), objective, BRIEF, 3, peers=peers_for(objective))
+    course = Course(student_for(objective), objective, training, 3, peers=peers_for(objective))
     told: list[dict[str, float]] = []
     train(course, workbench, on_epoch=lambda _, metrics: told.append(untimed(metrics)), **options)
     return weights_of(course.model), told
@@ -123,6 +124,13 @@ def test_cached_training_is_online_training_bit_for_bit(cached: TinyCache, name:
     from_teacher = trained(bench(cached, cache=online(cached)), VARIANTS[name])
     assert same_weights(from_cache[0], from_teacher[0])
     assert from_cache[1] == from_teacher[1]
+
+
+def test_pairs_of_a_class_train_beside_unlabelled_images(cached: TinyCache) -> None:
+    pairs = BRIEF.with_overrides(sampling="pairs")
+    from_cache = trained(bench(cached), KdConfig(), pairs)
+    assert same_weights(from_cache[0], trained(bench(cached, cache=online(cached)), KdConfig(), pairs)[0])
+    assert not same_weights(from_cache[0], trained(bench(cached), KdConfig())[0])
 
 
 def test_the_teacher_makes_a_difference(cached: TinyCache) -> None:

@@ -24,7 +24,7 @@ class Columns:
     """What the M columns of scores are to each sample."""
 
     is_positive_BM: Tensor
-    """bool; a row without any is left out of the contrast."""
+    """bool; a row without any counts as 0 in the contrast."""
     log_times_BM: Tensor
     """The logarithm of how often a column counts in the contrast's sum over all; see `logarithm`."""
     soft_log_times_BM: Tensor | None
@@ -60,13 +60,14 @@ class Drawn:
 def contrast(scores_BM: Tensor, columns: Columns) -> Tensor:
     """-mean_i 1/|P_i| Σ_{j in P_i} (G_ij - log Σ_k times_ik exp G_ik), P_i the positives of row i.
 
-    The mean is over the rows that have a positive (inferred: in the paper each has); it is 0 where none has.
+    The mean is over all rows, and one without a positive counts as 0 (inferred: in the paper each has one).
+    So a batch weighs as much as it has to tell, and ranks that share it have the mean of the whole together.
     """
     all_B = (scores_BM + columns.log_times_BM).logsumexp(dim=-1)
     count_B = columns.is_positive_BM.sum(dim=-1)
     positive_B = torch.where(columns.is_positive_BM, scores_BM, 0.0).sum(dim=-1) / count_B.clamp(min=1)
     missed_B = torch.where(count_B > 0, all_B - positive_B, 0.0)
-    return missed_B.sum() / (count_B > 0).sum().clamp(min=1)
+    return missed_B.mean()
 
 
 def soft_gap(
@@ -107,12 +108,14 @@ def mutual_terms(scores: Scores, within: Columns, across: Columns, *, temperatur
     )
 
 
-def batch_columns(labels_B: Tensor) -> Columns:
+def batch_columns(labels_B: Tensor, rows_B: Tensor) -> Columns:
     """The other samples of a batch: positives are those of a sample's class; softened, itself counts too.
 
-    An unlabelled sample (label -1) is in no contrast, for it may be of any class; softened, it counts.
+    What has the same row of the training split is the same sample, shown again as it is, and no other one
+    (inferred): its own image would be a positive that asks nothing. An unlabelled sample (label -1) is in no
+    contrast, for it may be of any class; softened, it counts.
     """
-    is_other_BB = ~torch.eye(len(labels_B), dtype=torch.bool, device=labels_B.device)
+    is_other_BB = rows_B[:, None] != rows_B
     has_label_B = labels_B >= 0
     is_positive_BB = (labels_B[:, None] == labels_B) & is_other_BB & has_label_B
     return Columns(is_positive_BB, logarithm(is_other_BB & has_label_B), soft_log_times_BM=None)

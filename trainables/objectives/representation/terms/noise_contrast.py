@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from trainables.objectives.terms.directions import directions
+from trainables.objectives.terms.row_tables import write_last
 from trainables.tensors import at_least_fp32
 
 _EPS: Final = 1e-7
@@ -109,10 +110,8 @@ class _Mistaken(torch.autograd.Function):
 def enter(bank_ND: Tensor, rows_B: Tensor, unit_BD: Tensor, *, momentum: float) -> None:
     """Renew a bank's entries in place: the direction of momentum · entry + (1 - momentum) · embedding.
 
-    Where a row comes several times, its last embedding in the batch counts, whatever the device: the entry
-    read is the one of before the step for each of them.
+    Where a row comes several times, its last embedding in the batch counts: the entry read is the one of
+    before the step for each of them.
     """
-    own_B = torch.arange(len(rows_B), device=rows_B.device)
-    last_B = torch.where(rows_B[:, None] == rows_B, own_B, -1).amax(dim=-1)
-    mixed_BD = momentum * bank_ND[rows_B] + (1 - momentum) * unit_BD[last_B].to(bank_ND.dtype)
-    bank_ND[rows_B] = directions(mixed_BD, dim=-1)
+    mixed_BD = momentum * bank_ND[rows_B] + (1 - momentum) * unit_BD.to(bank_ND.dtype)
+    write_last(bank_ND, rows_B, directions(mixed_BD, dim=-1))
