@@ -27,9 +27,10 @@ from typing import Final
 
 from torch import nn
 
+from trainables.config.objective_base import PRE
 from trainables.models.features.extended import Extended
 from trainables.models.features.observing import Call, Seen
-from trainables.models.features.points import PRE, STATED, Point, given_to
+from trainables.models.features.points import STATED, Point, given_to
 from trainables.models.foreign.aligned import Aligned
 from trainables.models.renormalised import Renormalised
 from trainables.models.resized import NETWORK, Resize

@@ -396,6 +396,16 @@ def test_a_feature_that_is_not_there_is_told_with_those_that_are() -> None:
         tap_of(built(name=ModelName.MLP), "stage1")
 
 
+def test_where_a_stage_has_no_map_before_its_activation_the_one_behind_it_is_named() -> None:
+    network = built(name=ModelName.SHUFFLENETV2, width=9)
+    tap_of(network, "stage1", "stage3.pre", side=32)
+    message = r"has no feature 'stage1.pre'; .*, or take the map after the activation \(`teacher_maps: post`"
+    with pytest.raises(CacheError, match=message):
+        tap_of(network, "stage1.pre", side=32, error=CacheError)
+    with pytest.raises(CacheError, match=r"no feature 'stage7.pre'; .*PATH\}`, or choose another network"):
+        tap_of(network, "stage7.pre", side=32, error=CacheError)
+
+
 def test_names_of_parts_leave_a_network_what_it_is() -> None:
     plain = ModelConfig(name=ModelName.RESNET8)
     named = ModelConfig.from_plain(
