@@ -27,6 +27,9 @@ MIXED: Final = "mixed"
 OR: Final = "|"
 """Between names of features: the first of them that a network has is meant, and served under its own name."""
 
+PRE: Final = ".pre"
+"""Behind the name of a stage: its map before the last activation."""
+
 STAGES: Final = "stages"
 """Among the names of a student's features: all stages that it has, each served under its own name."""
 

@@ -222,6 +222,7 @@ def _compare(
     compared = {"logit": disagreement(values, values["logit_max"], live_PC, tolerance=tolerance)}
     kept = reader.signal(*plane, rows_P, tuple(answers.features)).features
     for name, live in answers.features.items():
+        _require_shape(reader, name, tuple(kept[name].shape[1:]), tuple(live.shape[1:]))
         compared[name] = feature_disagreement(
             kept[name].flatten(1).numpy(),
             live.flatten(1).numpy(),
@@ -229,6 +230,22 @@ def _compare(
             tolerance=tolerance,
         )
     return compared
+
+
+def _require_shape(reader: CacheReader, name: str, kept: tuple[int, ...], live: tuple[int, ...]) -> None:
+    """Refuse a feature that is of another part of the network than its name means now.
+
+    A cache's identity holds that part only where the experiment file says it, not where it was found.
+
+    Raises:
+        CacheError: the shapes of one row differ.
+    """
+    if kept != live:
+        raise CacheError(
+            f"{reader.uri} keeps {name} as {'x'.join(map(str, kept))} numbers a sample, and the live "
+            f"teacher's has {'x'.join(map(str, live))}; it is of another part of the network: point "
+            "cache.uri elsewhere or remove it"
+        )
 
 
 def _by_plane(pairs: list[Pair]) -> Mapping[tuple[str, int], list[int]]:

@@ -178,7 +178,10 @@ def test_networks_without_the_stages_are_named() -> None:
         TrialFailed, match=r"reviewkd compares feature maps.*'stage1' of the student; found none"
     ):
         build_objective(CONFIG, setting_of({"embedding": (4,)}, TEACHER))
-    with pytest.raises(TrialFailed, match=r"'stage1.pre' of the teacher; found none"):
+    message = (
+        r"'stage1.pre' of the teacher; found none; .*, `teacher_maps: post` \(the map after the activation\)"
+    )
+    with pytest.raises(TrialFailed, match=message):
         build_objective(CONFIG, setting_of(STUDENT, STUDENT))
     with pytest.raises(TrialFailed, match=r"'stage4' of the student; found none"):
         build_objective(ReviewkdConfig(levels=5), setting_of(STUDENT, TEACHER))

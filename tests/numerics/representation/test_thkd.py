@@ -51,16 +51,16 @@ def test_the_terms_of_both_heads_have_the_worked_values() -> None:
 
 
 def test_the_papers_form_mixes_both_heads_by_the_share() -> None:
-    soft = told(thkd(share=0.3, ce_weight=0.0, kd_weight=1.0)).total
-    hard = told(thkd(share=0.3, ce_weight=1.0, kd_weight=0.0)).total
+    soft = told(thkd(form="paper", share=0.3, ce_weight=0.0, kd_weight=1.0)).total
+    hard = told(thkd(form="paper", share=0.3, ce_weight=1.0, kd_weight=0.0)).total
     assert soft.item() == pytest.approx(0.478827, abs=DIGITS)
     assert hard.item() == pytest.approx(0.834061, abs=DIGITS)
-    both = told(thkd(share=0.3, ce_weight=0.5, kd_weight=2.0)).total
+    both = told(thkd(form="paper", share=0.3, ce_weight=0.5, kd_weight=2.0)).total
     assert both.item() == pytest.approx(0.5 * 0.834061 + 2 * 0.478827, abs=2 * DIGITS)
 
 
 def test_the_released_form_has_labels_for_the_own_head_alone() -> None:
-    losses = told(thkd(form="released"))
+    losses = told(thkd())
     expected = 0.753109 + 1.5 * 0.611971 + 0.02 * 0.168160
     assert losses.total.item() == pytest.approx(expected, abs=3 * DIGITS)
 
@@ -85,7 +85,7 @@ def test_the_sum_grows_with_the_batch_and_the_cosine_does_not() -> None:
 def test_no_share_of_the_teachers_head_is_plain_distillation() -> None:
     signals = signals_of(numbers(GIVEN), numbers(TAUGHT), labels=LABELS)
     plain = KdObjective(KdConfig(ce_weight=1.0, kd_weight=1.5))(signals)
-    assert told(thkd(share=0.0)).total.item() == pytest.approx(plain.total.item(), rel=1e-12)
+    assert told(thkd(form="paper", share=0.0)).total.item() == pytest.approx(plain.total.item(), rel=1e-12)
 
 
 def test_an_equal_embedding_has_the_teachers_answer() -> None:

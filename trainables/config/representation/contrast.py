@@ -30,18 +30,27 @@ class NegativeDraw(StrEnum):
     """How CRD draws negatives for the samples of a batch."""
 
     BATCH = "batch"
-    """One random order of the training samples a step; each sample takes the first ones of other classes."""
+    """One random order of the training samples a step; each sample takes the first ones of other classes.
+
+    Inferred. A sample's negatives have the same distribution as with `sample`, so loss and gradient are the
+    same in the mean; those of one batch are not independent. The product of scores is over K candidates and
+    few more, not over all training samples, and one order is drawn, not one for each sample.
+    """
     SAMPLE = "sample"
-    """Each sample draws its own."""
+    """Each sample draws its own, as in the released code."""
 
 
 class Shortage(StrEnum):
     """What CRD does where there are fewer samples of other classes than negatives are asked for."""
 
     CAP = "cap"
-    """All samples draw as many as the smallest of these pools has."""
+    """All samples draw as many as the smallest of these pools has.
+
+    Inferred. K is smaller then, and with it q = K / N and the loss, log(1 + K) + 1 for each network at first;
+    what all negatives together push hardly depends on K. Each is there once, not several times by chance.
+    """
     REPEAT = "repeat"
-    """A sample whose pool is too small draws from it with replacement."""
+    """A sample whose pool is too small draws from it with replacement, as in the released code."""
 
 
 class CrdConfig(OnEmbeddings):
@@ -64,9 +73,9 @@ class CrdConfig(OnEmbeddings):
     positive: Positive = Field(Positive.EXACT, description="the sample itself, or (relaxed) one of its class")
     draw: NegativeDraw = Field(
         NegativeDraw.BATCH,
-        description="one order of all samples a step (inferred, cheap), or each sample draws (released code)",
+        description="batch: one order of all a step (inferred, cheap); sample: each draws (released code)",
     )
     when_short: Shortage = Field(
         Shortage.CAP,
-        description="too few of other classes: all draw so many (inferred), or repeat (released code)",
+        description="too few of other classes: cap: all draw so many (inferred), repeat: released code",
     )

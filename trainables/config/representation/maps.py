@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from trainables.config.objective_base import (
     EMBEDDING,
+    PRE,
     Epochs,
     Temperature,
     Weight,
@@ -166,4 +167,4 @@ class TatConfig(BesideKd):
 
 def map_of_teacher(stage: str, maps: TeacherMaps) -> str:
     """The name of the teacher's feature of a stage; an embedding has only one."""
-    return stage if maps is TeacherMaps.POST or stage == EMBEDDING else f"{stage}.pre"
+    return stage if maps is TeacherMaps.POST or stage == EMBEDDING else f"{stage}{PRE}"

@@ -89,7 +89,7 @@ class ThkdForm(StrEnum):
     """How TH-KD puts its terms together."""
 
     PAPER = "paper"
-    """Labels and soft targets are shared out between both heads."""
+    """Labels and soft targets are shared out between both heads; by how much on CIFAR-100 is not known."""
     RELEASED = "released"
     """Labels for the own head alone; a weight of its own for the teacher's head."""
 
@@ -123,12 +123,16 @@ class ThkdConfig(BesideKd):
     structural = ("embedding", "bridge")
 
     name: Literal["thkd"] = "thkd"
-    form: ThkdForm = Field(ThkdForm.PAPER, description="the paper's loss, or that of the released code")
-    kd_weight: Weight = Field(1.5, description="form paper: of both heads; released: of the own head")
+    form: ThkdForm = Field(
+        ThkdForm.RELEASED, description="that of the released code, whose values are known, or the paper's"
+    )
+    kd_weight: Weight = Field(
+        1.5, description="form released: of the own head; paper: of both heads (the value is inferred)"
+    )
+    head_weight: Weight = Field(0.02, description="form released: weight of the teacher's head")
     share: FiniteFloat = Field(
         0.3, ge=0, lt=1, description="form paper: share of the teacher's head (the value is inferred)"
     )
-    head_weight: Weight = Field(0.02, description="form released: weight of the teacher's head")
     temperature: Temperature = Field(4.0, description="of the soft targets of both heads")
     embedding: EmbeddingDistance = Field(
         EmbeddingDistance.NONE, description="what is added for the embeddings: none, cosine, or kde (a sum)"

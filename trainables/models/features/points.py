@@ -9,10 +9,10 @@ from typing import Final
 
 from torch import nn
 
+from trainables.config.objective_base import PRE
+
 STATED: Final = "STAGES"
 """The attribute of a network's class that holds the points of its stages, by name."""
-PRE: Final = ".pre"
-"""Behind the name of a stage: its map before the last activation."""
 
 
 @dataclass(frozen=True)

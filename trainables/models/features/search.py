@@ -12,13 +12,13 @@ from typing import Final
 import torch
 from torch import nn
 
-from trainables.config.objective_base import EMBEDDING, OR, STAGES
+from trainables.config.objective_base import EMBEDDING, OR, PRE, STAGES
 from trainables.errors import CacheError, StillhouseError
 from trainables.models.distillation_token import distillation_heads
 from trainables.models.embedding import classifier_of
 from trainables.models.features.extended import Extended
 from trainables.models.features.observing import Call, Seen, observed
-from trainables.models.features.points import PRE, Point, given_to, part_of
+from trainables.models.features.points import Point, given_to, part_of
 from trainables.models.features.stages import STAGE, STEM, inner_network, seen_stages, stated_stages
 from trainables.models.foreign.aligned import n_outputs_of
 from trainables.models.foreign.ensemble import Ensemble
@@ -75,10 +75,13 @@ class Found:
         """
         if name not in self.places:
             key = f"{STAGE}1" if name == STAGES else name
+            after = name.removesuffix(PRE)
+            instead = ", or take the map after the activation (`teacher_maps: post` of fitnet and reviewkd)"
             raise self.error(
                 f"{self.network} has no feature {name!r}; it has {', '.join(self.places) or 'none'}; name "
                 "the part of the network whose output it is, beside its `name`, as "
-                f"`features: {{{key}: PATH}}`, or choose another network"
+                f"`features: {{{key}: PATH}}`{instead if after != name and after in self.places else ''}, or "
+                "choose another network"
             )
         return self.places[name]
 

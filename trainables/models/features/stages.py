@@ -3,10 +3,15 @@
 Of a network that states none:
 
 - A *map* is an output BxCxHxW whose sides are in the images' proportion. Parts inside of a *step* do not
-  count: a part that takes a map and gives one, at most halves it, and is a block of two or more layers with
-  weights, or holds none. So what a block widens inside of itself is no stage.
-- The last map of each size is a stage, the largest first: `stage1`, `stage2` and so on, up to where pooling
-  leaves one position. It may lie behind the last block, as the 1x1 convolution of MobileNetV2 does.
+  count: a part that takes a map and gives one, leaves more than a third of its sides, and is a block of two
+  or more layers with weights, or holds none. So what a block makes inside of itself is no stage.
+- The last map of the smallest size, up to where pooling leaves one position, is the last stage. What is
+  larger and comes after it is none: the adaptive pooling of torchvision's VGG, which makes 7x7 of small maps,
+  or a decoder.
+- Of the maps before it, one that is larger than all that follow is a stage. So `stage1`, `stage2` and so on
+  are in the order in which they are computed, each smaller than the one before and the last of its size. It
+  may lie behind the last block, as the 1x1 convolution of MobileNetV2 does. A small map beside the way to
+  larger ones, as the keys of Twins' attention are, is none.
 - `stem` is the last map before the first step of two or more layers with weights (a block), and, in a network
   without blocks, before its second convolution. Where no map of the largest size comes after it, that size
   has no stage: torchvision's resnet18 has its stem before the pooling, and `layer1` to `layer4` as stages.
@@ -22,9 +27,10 @@ from typing import Final
 
 from torch import nn
 
+from trainables.config.objective_base import PRE
 from trainables.models.features.extended import Extended
 from trainables.models.features.observing import Call, Seen
-from trainables.models.features.points import PRE, STATED, Point, given_to
+from trainables.models.features.points import STATED, Point, given_to
 from trainables.models.foreign.aligned import Aligned
 from trainables.models.renormalised import Renormalised
 from trainables.models.resized import NETWORK, Resize
@@ -34,7 +40,8 @@ STAGE: Final = "stage"
 _WITH_WEIGHTS: Final = nn.Conv2d | nn.Linear
 _BLOCK: Final = 2
 """Layers with weights that make a step a block."""
-_HALVING: Final = 2
+_SHRINKING: Final = 3
+"""A step leaves more than this part of a side: without padding, 35 positions become 17 and 12 become 5."""
 _MAP_DIMENSIONS: Final = 4
 _ACTIVATIONS: Final = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish),
@@ -66,10 +73,9 @@ def seen_stages(calls: Sequence[Call], input_size: tuple[int, int]) -> Mapping[s
     maps = _maps(calls, input_size)
     if not maps:
         return {}
-    sizes = sorted({one.size for one in maps}, key=lambda size: -size[0] * size[1])
-    lasts = [[one for one in maps if one.size == size][-1] for size in sizes]
+    lasts = _shrinking(maps)
     end = _end_of_stem(calls, maps)
-    of_stem = [one for one in maps if one.size == sizes[0] and one.call.ended < end]
+    of_stem = [one for one in maps if one.size == lasts[0].size and one.call.ended < end]
     if not of_stem:  # it begins with a block, which is its first stage
         return _named(calls, lasts)
     stem = of_stem[-1]
@@ -93,6 +99,10 @@ class _Map:
     size: tuple[int, int]
     is_block: bool
 
+    @property
+    def n_positions(self) -> int:
+        return self.size[0] * self.size[1]
+
 
 def _maps(calls: Sequence[Call], input_size: tuple[int, int]) -> list[_Map]:
     """Outputs that may be a stage, in the order in which they are made, up to the pooling at the end."""
@@ -108,6 +118,17 @@ def _maps(calls: Sequence[Call], input_size: tuple[int, int]) -> list[_Map]:
         is_step = call.path in steps and not isinstance(call.part, nn.Sequential)
         found.append(_Map(call, size, is_step and _n_layers(call.part) >= _BLOCK))
     return found
+
+
+def _shrinking(maps: Sequence[_Map]) -> list[_Map]:
+    """Up to the last map of the smallest size, in their order: those that are larger than all that follow."""
+    least = min(one.n_positions for one in maps)
+    found: list[_Map] = []
+    for one in reversed(maps):
+        larger = one.n_positions > found[-1].n_positions if found else one.n_positions == least
+        if larger:
+            found.append(one)
+    return found[::-1]
 
 
 def _map_size(seen: Seen | None, input_size: tuple[int, int]) -> tuple[int, int] | None:
@@ -127,7 +148,7 @@ def _steps(calls: Sequence[Call], input_size: tuple[int, int]) -> set[str]:
         before, after = _map_size(call.given, input_size), _map_size(call.output, input_size)
         if not call.path or before is None or after is None:
             continue
-        if before[0] <= _HALVING * after[0] and before[1] <= _HALVING * after[1]:
+        if all(old < _SHRINKING * new for old, new in zip(before, after, strict=True)):
             (rows if isinstance(call.part, nn.Sequential) else steps).add(call.path)
     blocks = {call.path for call in calls if call.path in steps and _n_layers(call.part) >= _BLOCK}
     # Between blocks, a row without one brings maps to the next size, as ConvNeXt's norm and convolution do.

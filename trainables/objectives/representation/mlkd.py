@@ -30,6 +30,7 @@ class MlkdObjective(StatefulObjective[MlkdConfig]):
     relational and categorical similarity is inferred. In the release each turn has a crop of its own, and all
     four share one flip; here all turns are of one crop, as the banks show them. `kd_weight` is inferred.
     Unlabelled images without a label to stand in are each a class of their own in `category`.
+    The batch, whose images `relation` and `category` compare with each other, is that of a rank.
     Terms: `ce`, `kd`, `individual`, `relation`, `category`.
     """
 

@@ -38,7 +38,8 @@ class SskdObjective(StatefulObjective[SskdConfig]):
     rows of the batch count. A cache in fp16 may decide near ties otherwise than one in fp32.
 
     In the paper each turn has a crop of its own, and all four share one flip; here all turns are of one crop,
-    as the banks show them. With one image SS is 0.
+    as the banks show them. The batch is that of a rank: its upright images are those compared with, and those
+    that count are chosen among its turned ones. With one image SS is 0.
     Terms: `ce`, `kd`, `tf`, `ss`. Gauges: `kept_tf`, `kept_ss`, the parts of the turned images that count.
     """
 

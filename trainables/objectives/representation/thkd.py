@@ -21,18 +21,18 @@ from trainables.signals import Losses, Setting, Signals, StatefulObjective, stud
 class ThkdObjective(StatefulObjective[ThkdConfig]):
     """The student's embedding is classified twice: by its own classifier, and by the teacher's, frozen.
 
-    With a = `share`, CE and KL_T (T² KL(teacher ‖ ·), mean over samples) of both heads:
-    `form: paper`: ce_weight · ((1-a) CE_own + a CE_head) + kd_weight · ((1-a) KL_own + a KL_head);
-    `form: released`: ce_weight · CE_own + kd_weight · KL_own + head_weight · KL_head, where the released
-    command has 1, 1.5 and 0.02. Either has embedding_weight · D(student, teacher) added where `embedding`
-    names a distance: `cosine` is the mean over samples of 1 - cos, `kde` the released code's sum over the
-    batch of the squared distance of directions, which grows with the batch: with that of a rank, where
-    several ranks share one.
+    With CE and KL_T (T² KL(teacher ‖ ·), mean over samples) of both heads, and a = `share`:
+    `form: released`: ce_weight · CE_own + kd_weight · KL_own + head_weight · KL_head; the defaults, 1, 1.5
+    and 0.02, are those of the released command for CIFAR-100;
+    `form: paper`: ce_weight · ((1-a) CE_own + a CE_head) + kd_weight · ((1-a) KL_own + a KL_head), for which
+    no values are established: its 0.3 and 1.5 are inferred. At a = 0 it is KD.
+    Either has embedding_weight · D(student, teacher) added where `embedding` names a distance: `cosine` is
+    the mean over samples of 1 - cos, `kde` the released code's sum over the batch of the squared distance of
+    directions, which grows with the batch: with that of a rank, where several ranks share one.
 
-    At a = 0 the paper's form is KD. Default of `share`, and that of `kd_weight` in the paper's form, are
-    inferred. The paper's networks are equally wide; a linear layer between the student's embedding and the
-    teacher's classifier (`bridge`), which the distance sees too, is inferred. The student goes on with its
-    own classifier alone; the paper's mixture of both at inference is left out. SH-KD, which trains another
+    The paper's networks are equally wide; a linear layer between the student's embedding and the teacher's
+    classifier (`bridge`), which the distance sees too, is inferred. The student goes on with its own
+    classifier alone; the paper's mixture of both at inference is left out. SH-KD, which trains another
     teacher first, is no objective: train from that teacher with this one, or any other.
     Terms: `ce`, `ce_head`, `kd`, `kd_head`, and `embedding` where there is a distance.
     """

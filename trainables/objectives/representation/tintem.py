@@ -31,7 +31,8 @@ class TintemObjective(StatefulObjective[TintemConfig]):
     A head on the teacher's side, LayerNorm and Linear, makes its features as narrow as the student's. It
     learns from L_glob and L_loc alone, which hold the angles between rows; the student learns from L_tok and
     L_fea alone, which hold it to what the head gives (arXiv 2411.15239; the authors' weights are all 1).
-    L_glob (`global`): `angle_divergence` of the batch's image rows; with several workers, of each worker's.
+    L_glob (`global`): `angle_divergence` of the batch's image rows. The batch is that of a rank; the authors
+    gather those of all.
     L_loc (`local`): the mean over images of that of the image's tokens, class token included.
     L_tok (`token`): the mean over images of 1 - cosine of student's and narrowed teacher's image row.
     L_fea (`feature`): the same of all tokens of an image as one vector, class token included.

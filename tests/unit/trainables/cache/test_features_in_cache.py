@@ -223,6 +223,17 @@ def test_a_map_of_another_layer_is_refused_by_name(kitchen: TinyCache) -> None:
         prove(kitchen, other)
 
 
+def test_a_map_of_another_size_is_refused_by_name(kitchen: TinyCache) -> None:
+    names = ("conv", "norm", "stage1", "drop", "flat", "head")
+    parts = dict(kitchen.teacher.named_children())
+    wider, narrower = nn.ZeroPad2d(1), nn.ZeroPad2d(-1)  # gives the same logits
+    parts |= {"stage1": nn.Sequential(nn.ReLU(), wider), "drop": narrower}
+    other = nn.Sequential(OrderedDict((name, parts[name]) for name in names))
+    message = r"keeps stage1 as 8x6x6 numbers a sample, and the live teacher's has 8x8x8; .* cache\.uri"
+    with pytest.raises(CacheError, match=message):
+        prove(kitchen, other)
+
+
 def test_another_classifier_with_the_same_logits_is_refused(fresh: TinyCache) -> None:
     kitchen = fresh.but(features={"teacher": ("classifier",)})
     kitchen.build()

@@ -122,13 +122,26 @@ def test_a_deeper_network_has_its_stages_where_the_last_block_is() -> None:
             ["features.0", "features.1", "features.3", "features.8", "features"],
         ),
         ("convnext_tiny", 64, ["features.0", "features.1", "features.3", "features.5", "features"]),
-        ("vgg11", 64, ["features.1", "features.4", "features.9", "features.14", "avgpool"]),
+        # Their `avgpool` makes 7x7 of maps of 2x2, and 6x6 of 3x3: larger than what it is given.
+        (
+            "vgg11",
+            64,
+            ["features.1", "features.4", "features.9", "features.14", "features.19", "features"],
+        ),
+        ("alexnet", 128, ["features.1", "features.4", "features.11", "features"]),
     ],
 )
 def test_stages_of_torchvision_are_seen(variant: str, side: int, expected: list[str]) -> None:
     pytest.importorskip("torchvision")
     network = unweighed(name=ModelName.TORCHVISION, variant=variant)
-    assert list(stages_of(network, side).values())[:5] == expected
+    assert list(stages_of(network, side).values()) == expected
+
+
+def test_blocks_that_halve_without_padding_are_steps() -> None:
+    """Inception's turn 35 positions into 17 and 17 into 8; its branches hold maps of both sizes."""
+    pytest.importorskip("torchvision")
+    network = unweighed(name=ModelName.TORCHVISION, variant="inception_v3", arguments={"init_weights": False})
+    assert list(stages_of(network, 299).values())[-3:] == ["Mixed_5d", "Mixed_6e", "Mixed_7c"]
 
 
 @pytest.mark.parametrize(
@@ -239,6 +252,50 @@ def test_what_a_block_makes_inside_of_itself_is_no_stage() -> None:
     assert stages_of(network) == {"stem": "stem", "stage1": "first", "stage2": "second"}
 
 
+class Hourglass(nn.Module):
+    """Maps shrink, and a decoder makes them as large as the images again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), Block(4, 6), Block(6, 8)
+        self.third = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(8, 6, 3, padding=1))
+        self.fourth = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(6, 4, 3, padding=1))
+        self.head = nn.Linear(4, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.fourth(self.third(self.second(self.first(self.stem(x)))))
+        logits: Tensor = self.head(maps.mean(dim=(-2, -1)))
+        return logits
+
+
+def test_what_a_decoder_enlarges_is_no_stage() -> None:
+    places = found(Hourglass()).places
+    assert {name: places[name].point.path for name in ("stem", "stage1", "stage2", "last")} == {
+        **{"stem": "stem", "stage1": "first", "stage2": "second", "last": "second"},
+    }
+    assert "stage3" not in places
+
+
+class WithKeys(nn.Module):
+    """Beside its way lies a map as small as the last one, as in attention whose keys are pooled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), Block(4, 6), Block(6, 8)
+        self.keys = nn.Conv2d(4, 4, 4, stride=4)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x * self.keys(x).mean(dim=(-2, -1), keepdim=True)
+        logits: Tensor = self.head(self.second(self.first(x)).mean(dim=(-2, -1)))
+        return logits
+
+
+def test_a_small_map_before_larger_ones_is_no_stage() -> None:
+    assert stages_of(WithKeys()) == {"stem": "stem", "stage1": "first", "stage2": "second"}
+
+
 def test_maps_with_the_channels_last_are_none() -> None:
     pytest.importorskip("torchvision")
     seen = shapes(unweighed(name=ModelName.TORCHVISION, variant="swin_t"), side=64)
@@ -337,6 +394,16 @@ def test_a_feature_that_is_not_there_is_told_with_those_that_are() -> None:
         tap_of(network, "stage1", "stage4", error=CacheError)
     with pytest.raises(TrialFailed, match="Mlp has no feature 'stage1'; it has embedding;"):
         tap_of(built(name=ModelName.MLP), "stage1")
+
+
+def test_where_a_stage_has_no_map_before_its_activation_the_one_behind_it_is_named() -> None:
+    network = built(name=ModelName.SHUFFLENETV2, width=9)
+    tap_of(network, "stage1", "stage3.pre", side=32)
+    message = r"has no feature 'stage1.pre'; .*, or take the map after the activation \(`teacher_maps: post`"
+    with pytest.raises(CacheError, match=message):
+        tap_of(network, "stage1.pre", side=32, error=CacheError)
+    with pytest.raises(CacheError, match=r"no feature 'stage7.pre'; .*PATH\}`, or choose another network"):
+        tap_of(network, "stage7.pre", side=32, error=CacheError)
 
 
 def test_names_of_parts_leave_a_network_what_it_is() -> None:

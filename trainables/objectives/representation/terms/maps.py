@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainables.config.objective_base import PRE
 from trainables.errors import TrialFailed
 
 Shape = tuple[int, int, int]
@@ -25,9 +26,10 @@ def map_shape(shapes: Mapping[str, tuple[int, ...]], name: str, *, whose: str, o
     shape = shapes.get(name)
     if shape is None or len(shape) != 3:
         found = "none" if shape is None else "x".join(map(str, shape)) + " numbers a sample, which is no map"
+        instead = ", `teacher_maps: post` (the map after the activation)" if name.endswith(PRE) else ""
         raise TrialFailed(
             f"{objective} compares feature maps, channels x height x width, and asks for {name!r} of the "
-            f"{whose}; found {found}; take a {whose} that has this map (a convolutional one), or an "
+            f"{whose}; found {found}; take a {whose} that has this map (a convolutional one){instead}, or an "
             "objective of embeddings (fitnet with `hint: embedding`, rkd, pkt, crd, simreg) or of logits "
             "(kd, dkd, dist)"
         )
