@@ -7,6 +7,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     kept, told = [], []
     for kind in KINDS:
         killed = task.start()
-        task.kill_when(killed, lambda events, kind=kind: n_told(events, kind) >= FEW)
+        task.kill_when(killed, partial(is_well_begun, kind))
         finish(killed, 60)
         (place,) = (task.out / "teacher" / "prepared").glob(f"{kind}-*")
         kept.append([path.name for path in place.iterdir()])
@@ -139,8 +140,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     return Done(task, kept, told, last)
 
 
-def n_told(events: list[dict[str, Any]], kind: Preparation) -> int:
-    return sum(event["kind"] == "stage_epoch" and event["stage"] == stage_of(kind) for event in events)
+def is_well_begun(kind: Preparation, events: list[dict[str, Any]]) -> bool:
+    told = [e for e in events if e["kind"] == "stage_epoch" and e["stage"] == stage_of(kind)]
+    return len(told) >= FEW
 
 
 @pytest.fixture
