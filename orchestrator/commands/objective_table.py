@@ -109,9 +109,9 @@ def _source(config: ObjectiveBase) -> str:
     if Need.ONLINE_TEACHER in config.needed:
         return "beside the student"
     maps = [name for name in config.teacher_features if is_whole_map(name)]
-    if not maps:
-        return "cached"
-    return f"cached; {', '.join(maps)} where cache.features names them, else beside the student"
+    words = [f"{', '.join(maps)} where cache.features names them, else beside the student"] if maps else []
+    words += ["beside the student with some options"] if Need.ONLINE_TEACHER in config.needs else []
+    return "; ".join(["cached", *words])
 
 
 def _step(config: ObjectiveBase) -> str:

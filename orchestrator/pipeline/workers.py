@@ -153,15 +153,15 @@ class Workers:
         return TeacherFacts.from_plain(self._followed(_teacher_task, request, job_id, on_epoch))
 
     def prepare(
-        self, request: PreparationRequest, on_epoch: Callable[[int, dict[str, float]], None]
+        self, request: PreparationRequest, on_epoch: Callable[[int, dict[str, float]], None], *, heard: int
     ) -> PreparedPart:
-        """Prepare a finished teacher on some worker of the cluster.
+        """Prepare a finished teacher on some worker of the cluster; so many epochs were told before.
 
         Raises:
             StillhouseError: whatever `prepare_teacher` raises.
         """
         job_id = f"preparation-{request.digest()[:8]}"
-        return PreparedPart.from_plain(self._followed(_preparation_task, request, job_id, on_epoch))
+        return PreparedPart.from_plain(self._followed(_preparation_task, request, job_id, on_epoch, heard))
 
     def _followed(
         self,
@@ -169,19 +169,18 @@ class Workers:
         request: Config,
         job_id: str,
         on_epoch: Callable[[int, dict[str, float]], None],
+        *more: Any,
     ) -> dict[str, Any]:
-        """What a task on some worker makes of the request, with each epoch that it tells of."""
+        """What a task on some worker makes of the request (and more), with each epoch that it tells of."""
         follower = Follower(self.broker, job_id, None, holder="driver")
         attempt = follower.submit()
         cpus, gpus = self.stage_resources()
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=2)(task)
-        result = remote.remote(request.plain(), self.broker, job_id, attempt)
-        _follow(follower, result, on_epoch)
+        result = remote.remote(request.plain(), self.broker, job_id, attempt, *more)
         try:
-            made: dict[str, Any] = ray.get(result)
+            return _follow(follower, result, on_epoch)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
-        return made
 
     def ensemble(self, request: EnsembleRequest) -> TeacherFacts:
         """Have several finished teachers looked at together on some worker of the cluster.
@@ -216,18 +215,27 @@ def is_left_open() -> bool:
     return bool(_LEFT_OPEN)
 
 
-def _follow(follower: Follower, result: Any, on_epoch: Callable[[int, dict[str, float]], None]) -> None:
-    """Tell of each epoch until the end is heard or the result is there."""
-    news = follower.ask()
+def _follow(
+    follower: Follower, result: Any, on_epoch: Callable[[int, dict[str, float]], None]
+) -> dict[str, Any]:
+    """The result, after each epoch was told; a task that failed raises at once.
+
+    A result may be there before the last epochs are heard. Where a broker that died took their messages with
+    it, nothing comes any more, and they are told by nobody.
+    """
+    news, waiting = follower.ask(), [result]
     while True:
-        ready, _ = ray.wait([news, result], num_returns=1)
+        ready, _ = ray.wait([news, *waiting], num_returns=1)
         if ready[0] == result:
-            return
+            ray.get(result)
+            waiting = []
+            continue
         message = follower.hear(ray.get(news))
-        if message is not None:
-            if message.end is not None:
-                return
+        if message is not None and message.end is None:
             on_epoch(message.epoch, message.metrics)
+        elif message is not None or not waiting:
+            made: dict[str, Any] = ray.get(result)
+            return made
         news = follower.ask()
 
 
@@ -238,9 +246,11 @@ def _teacher_task(request: dict[str, Any], broker: Any, job_id: str, attempt: in
     return facts.plain()
 
 
-def _preparation_task(request: dict[str, Any], broker: Any, job_id: str, attempt: int) -> dict[str, Any]:
+def _preparation_task(
+    request: dict[str, Any], broker: Any, job_id: str, attempt: int, heard: int
+) -> dict[str, Any]:
     tell = _teller(broker, job_id, attempt)
-    part = prepare_teacher(PreparationRequest.from_plain(request), tell)
+    part = prepare_teacher(PreparationRequest.from_plain(request), tell, heard=heard)
     ray.get(broker.report.remote(job_id, attempt, Message(end=End.COMPLETED)))
     return part.plain()
 

@@ -49,6 +49,25 @@ class StageEvent(LedgerEvent):
         return self.result or {}
 
 
+class StageEpoch(LedgerEvent):
+    """What a stage trains finished an epoch; a stage that goes on after a crash may tell an epoch twice."""
+
+    kind: Literal["stage_epoch"] = "stage_epoch"
+    stage: str
+    key: str = Field(description="of the stage: the fingerprint of its inputs")
+    epoch: int = Field(description="counted from 1")
+    metrics: dict[str, float] = Field(description="under split/name; accuracies are fractions")
+
+
+class TeacherPrepared(LedgerEvent):
+    """What the teacher is prepared with from here on, and by which recipe; told again when that changes."""
+
+    kind: Literal["prepared"] = "prepared"
+    part: str = Field(description="which kind of preparation: ss_head, branches")
+    sha256: str = Field(description="of its kind and weights")
+    recipe: dict[str, Any] = Field(description="how it was trained, as plain data")
+
+
 class TrialStarted(LedgerEvent):
     """A student is about to be trained; a finalist that failed may start again, from nothing."""
 
@@ -162,6 +181,8 @@ class UnknownEvent(LedgerEvent):
 
 KnownEvent = (
     StageEvent
+    | StageEpoch
+    | TeacherPrepared
     | TrialStarted
     | EpochEnded
     | TrialEnded
@@ -177,6 +198,8 @@ EventT = TypeVar("EventT", bound=Event)
 KINDS: Final[Mapping[str, type[KnownEvent]]] = MappingProxyType(
     {
         "stage": StageEvent,
+        "stage_epoch": StageEpoch,
+        "prepared": TeacherPrepared,
         "trial_started": TrialStarted,
         "epoch": EpochEnded,
         "trial_ended": TrialEnded,

@@ -79,7 +79,7 @@ class TrialRecord(Config):
 class Ledger:
     """Append-only JSON lines in `<out>/ledger.jsonl`; one writer process.
 
-    Every line is one event; `events.py` has a type for each of the nine kinds, and `chain.py` the checksums
+    Every line is one event; `events.py` has a type for each of the eleven kinds, and `chain.py` the checksums
     by which lines that were changed, removed or moved are found. A line cut short by a crash is passed over
     when the file is opened again, and cut off before the next event: whoever only reads never alters the
     file, since a run may be writing it at that moment. Paths in the file are relative where they lie in its

@@ -13,8 +13,8 @@ from orchestrator.tracking.store import KnownRun
 # One of these is among the points of each event: a ledger may have lost all that told of the others.
 _ALWAYS: Final = frozenset({"seconds", "epochs", "params"})
 """Of an epoch, a trial's end, and a student's costs."""
-_PARENTS: Final = ("champion_", "seconds/")
-"""How those of the parent begin: of its champion, and of stages."""
+_PARENTS: Final = ("champion_", "seconds/", "preparation ")
+"""How those of the parent begin: of its champion, of stages, and of what a stage trains beside a teacher."""
 
 
 def with_lost_points(

@@ -13,7 +13,9 @@ from orchestrator.records.events import (
     EpochEnded,
     Event,
     FiguresAdded,
+    StageEpoch,
     StageEvent,
+    TeacherPrepared,
     TrialEnded,
     TrialStarted,
 )
@@ -103,12 +105,13 @@ class Projection:
     """Folds ledger events, in order, into changes of runs.
 
     It sees every event from number 0 on, so that what it derives (names, the last epoch of a trial) does
-    not depend on where an earlier process stopped. An epoch that a resumed trial reports again is left out:
-    a curve holds each epoch once.
+    not depend on where an earlier process stopped. An epoch that a resumed trial or stage reports again is
+    left out: a curve holds each epoch once.
     """
 
     def __init__(self) -> None:
         self._trials: dict[str, _Trial] = {}
+        self._stage_epochs: dict[tuple[str, str], int] = {}
         self._changes: dict[str | None, RunChange] = {}
         self.searched: set[str] = set()
         """Names of the parameters that any trial of a search has."""
@@ -156,6 +159,10 @@ class Projection:
                 self._artifact(event)
             case StageEvent():
                 self._stage(event)
+            case StageEpoch():
+                self._stage_epoch(event)
+            case TeacherPrepared():
+                self._prepared(event)
 
     def _change(self, trial: str | None) -> RunChange:
         return self._changes.setdefault(trial, RunChange(trial))
@@ -233,6 +240,19 @@ class Projection:
         if event.status == "finished" and event.seconds is not None:
             seconds = {f"seconds/{event.stage}": rounded(event.seconds)}
             change.points += _points(seconds, event.time_ms, 0)
+
+    def _stage_epoch(self, event: StageEpoch) -> None:
+        told = event.stage, event.key
+        if event.epoch > self._stage_epochs.get(told, 0):
+            self._stage_epochs[told] = event.epoch
+            metrics = {f"{event.stage}/{name}": value for name, value in event.metrics.items()}
+            self._change(None).points += _points(metrics, event.time_ms, event.epoch)
+
+    def _prepared(self, event: TeacherPrepared) -> None:
+        """Tags, since parameters never change, and another recipe may follow in the same folder."""
+        name = f"teacher.{event.part}"  # as in the registry
+        recipe = param_text(event.recipe)[:TAG_CHARACTERS]
+        self._change(None).tags |= {name: event.sha256, f"{name}.recipe": recipe}
 
 
 def _state(trial: _Trial) -> State:

@@ -44,11 +44,19 @@ scheduler: {name: asha, grace_period: 1, reduction_factor: 2}
 class Task:
     """An experiment file in a folder, and the command that runs it."""
 
-    def __init__(self, folder: Path, out: Path, *, objective: str = "ce") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        out: Path,
+        *,
+        objective: str = "ce",
+        experiment: str = EXPERIMENT,
+        space: str = SPACE,
+    ) -> None:
         self.folder, self.out = folder, out
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "task.yaml").write_text(EXPERIMENT)
-        (folder / "space.yaml").write_text(SPACE.replace("OBJECTIVE", objective))
+        (folder / "task.yaml").write_text(experiment)
+        (folder / "space.yaml").write_text(space.replace("OBJECTIVE", objective))
 
     def start(self, *words: str, command: str = "run") -> subprocess.Popen[str]:
         options = [command, "task.yaml", "--out", str(self.out), *words]

@@ -1,4 +1,4 @@
-"""Students of users that misbehave; named as factories by the tests of faults, and run inside slots."""
+"""Networks of users that misbehave; named as factories by the tests of faults, and run by workers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from trainables.config import ModelConfig, ModelName
+from trainables.models import build_model
 
 OUT_OF_MEMORY = 61
 RAISES = 67
@@ -68,6 +71,23 @@ class Ponderous(nn.Module):
         return logits
 
 
+class Hesitant(nn.Module):
+    """A residual teacher of three stages that takes its time for each batch, but not while it is trained."""
+
+    def __init__(self, n_classes: int, seconds: float) -> None:
+        super().__init__()
+        self.body = build_model(
+            ModelConfig(name=ModelName.RESNET8, width=4), n_classes=n_classes, in_channels=1
+        )
+        self._seconds = seconds
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self.training:
+            time.sleep(self._seconds)
+        logits: Tensor = self.body(images)
+        return logits
+
+
 def slow(n_classes: int, seconds: float = 0.05, diary: str = "") -> nn.Module:
     return Slow(n_classes, seconds, diary)
 
@@ -78,3 +98,7 @@ def moody(n_classes: int) -> nn.Module:
 
 def ponderous(n_classes: int, seconds: float = 0.2) -> nn.Module:
     return Ponderous(n_classes, seconds)
+
+
+def hesitant(n_classes: int, seconds: float = 0.15) -> nn.Module:
+    return Hesitant(n_classes, seconds)

@@ -271,6 +271,13 @@ def test_degenerate_batches_give_finite_losses_and_gradients(name: str, rows: in
     assert_finite_with_gradient(name, students, losses_of(name, signals))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_of_one_class_gives_finite_losses_and_gradients(name: str) -> None:
+    students = with_grad(random_logits(1, 3, 5))
+    signals = signals_of(students, random_logits(2, 3, 5), torch.zeros(3, dtype=torch.long))
+    assert_finite_with_gradient(name, students, losses_of(name, signals))
+
+
 @pytest.mark.parametrize("value", [0.0, 60.0, -60.0])
 @pytest.mark.parametrize("name", NAMES)
 def test_all_equal_logits_give_the_entropy_of_a_guess(name: str, value: float) -> None:

@@ -53,11 +53,14 @@ class PreparationRequest(Config):
 
 
 def prepare_teacher(
-    request: PreparationRequest, on_epoch: Callable[[int, dict[str, float]], None]
+    request: PreparationRequest,
+    on_epoch: Callable[[int, dict[str, float]], None],
+    *,
+    heard: int | None = None,
 ) -> PreparedPart:
     """Train a part beside a teacher (going on from where it stopped), and keep its weights.
 
-    The teacher is in evaluation mode, gets no gradient, and keeps every bit.
+    The teacher is in evaluation mode, gets no gradient, and keeps every bit. `heard` is as for `train`.
 
     Raises:
         CacheError: the teacher has not the features that the part is given.
@@ -79,6 +82,7 @@ def prepare_teacher(
         workbench,
         on_epoch=on_epoch,
         files=files,
+        heard=heard,
     )
     part = model.parts[request.kind.value].cpu()
     path = Path(request.folder) / f"{request.kind}.safetensors"

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.unlabelled_stage import keyed_data
+from orchestrator.records.events import StageEpoch, TeacherPrepared
 from trainables.config import (
     MAX_VIEWS,
     OBJECTIVE_CONFIGS,
@@ -53,11 +54,13 @@ def preparation_stages(run: Run, teacher: TeacherFacts) -> TeacherFacts:
         found = run.stages.run(
             stage_of(kind),
             key,
-            partial(_made, run, request),
+            partial(_made, run, request, key),
             still_valid=lambda found: Path(found["weights"]).is_file(),
         )
         parts.append(PreparedPart.from_plain(found))
         run.console.info(f"{stage_of(kind)} {parts[-1].sha256[:8]}: beside the teacher, which stays as it is")
+    for part in parts:
+        _note(run, part, together=part in teacher.prepared)
     return teacher.with_overrides(prepared=parts) if parts else teacher
 
 
@@ -117,14 +120,28 @@ def recipe_of(run: Run, kind: Preparation) -> TrainingConfig:
     )
 
 
-def _made(run: Run, request: PreparationRequest) -> dict[str, Any]:
+def _made(run: Run, request: PreparationRequest, key: str) -> dict[str, Any]:
     run.workers.start_slots_early()
-    with run.console.progress(stage_of(request.kind), request.training.epochs) as progress:
+    stage = stage_of(request.kind)
+    told = (
+        event.epoch for event in run.ledger.events_of(StageEpoch) if (event.stage, event.key) == (stage, key)
+    )
+    with run.console.progress(stage, request.training.epochs) as progress:
 
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+            run.ledger.append(StageEpoch(stage=stage, key=key, epoch=epoch, metrics=metrics))
             progress.update(epoch, f"loss {metrics['train/loss']:.4f}")
 
-        return run.workers.prepare(request, on_epoch).plain()
+        return run.workers.prepare(request, on_epoch, heard=max(told, default=0)).plain()
+
+
+def _note(run: Run, part: PreparedPart, *, together: bool) -> None:
+    """Have the ledger tell what the teacher is prepared with, where it does not say so already."""
+    recipe = run.experiment.teacher.training if together else recipe_of(run, part.kind)
+    event = TeacherPrepared(part=part.kind.value, sha256=part.sha256, recipe=recipe.plain())
+    known = [before for before in run.ledger.events_of(TeacherPrepared) if before.part == event.part]
+    if not known or (known[-1].sha256, known[-1].recipe) != (event.sha256, event.recipe):
+        run.ledger.append(event)
 
 
 def _recorded(run: Run, teacher: TeacherFacts) -> Iterator[PreparedPart]:

@@ -23,6 +23,7 @@ from orchestrator.pipeline.teacher_stage import (
 )
 from orchestrator.pipeline.teachers.preparation import preparation_request, preparation_stages
 from orchestrator.pipeline.workers import Workers
+from orchestrator.records.events import StageEpoch, TeacherPrepared
 from orchestrator.records.ledger import Ledger
 from orchestrator.terminal.console import Console
 from trainables.cache.format.manifest import Manifest, read_manifest
@@ -31,6 +32,7 @@ from trainables.cache.format.records import Origin, Shard, ShardRecord
 from trainables.cache.format.storage import Place, open_place
 from trainables.config import KeptNetwork, WorkbenchSpec
 from trainables.config.objective_base import Preparation
+from trainables.config.representation.preparation import PreparedPart
 from trainables.data import load_training
 from trainables.errors import ConfigError
 from trainables.slots.warm_state import WarmState
@@ -40,7 +42,7 @@ from trainables.teacher.cache_request import CacheRequest
 from trainables.teacher.feature_shapes import feature_shapes
 from trainables.teacher.loading import prepared_teacher
 from trainables.teacher.prepared import part_digest
-from trainables.training.prepare_teacher import prepare_teacher
+from trainables.training.prepare_teacher import PreparationRequest, prepare_teacher
 from trainables.training.train_teacher import TeacherFacts, make_teacher
 
 EXPERIMENT = """\
@@ -62,6 +64,7 @@ scheduler: {name: fifo}
 """
 
 Written = Callable[..., Path]
+OnEpoch = Callable[[int, dict[str, float]], None]
 
 
 @pytest.fixture
@@ -80,7 +83,7 @@ def _made_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, without Ray."""
     threads = torch.get_num_threads()
     monkeypatch.setattr(Workers, "teacher", lambda _, request, tell: make_teacher(request, tell))
-    monkeypatch.setattr(Workers, "prepare", lambda _, request, tell: prepare_teacher(request, tell))
+    monkeypatch.setattr(Workers, "prepare", lambda _, *asked, heard: prepare_teacher(*asked, heard=heard))
     monkeypatch.setattr(Workers, "start_slots_early", lambda _: None)
     torch.set_num_threads(threads)
 
@@ -118,7 +121,7 @@ def test_what_was_prepared_is_known_again_and_not_made_again(
 ) -> None:
     path = written()
     facts = prepared(run_of(path))
-    monkeypatch.setattr(Workers, "prepare", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr(Workers, "prepare", lambda *_, **__: pytest.fail("made again"))
     again = run_of(path)
     assert prepared(again) == facts
     assert recorded_teacher(again) == facts
@@ -167,6 +170,77 @@ def test_the_first_recipe_finds_what_it_had_made_when_it_comes_back(written: Wri
     assert part_digest(loaded.get_submodule("parts.ss_head"), part.kind) == part.sha256
 
 
+def epochs_told(run: Run) -> list[int]:
+    return [event.epoch for event in run.ledger.events_of(StageEpoch)]
+
+
+def test_the_ledger_tells_each_epoch_the_digest_and_the_recipe(written: Written) -> None:
+    run = run_of(written(epochs=3))
+    (part,) = prepared(run).prepared
+    assert epochs_told(run) == [1, 2, 3]
+    losses = [event.metrics["train/loss"] for event in run.ledger.events_of(StageEpoch)]
+    assert losses[-1] < losses[0]
+    (noted,) = run.ledger.events_of(TeacherPrepared)
+    assert (noted.part, noted.sha256) == ("ss_head", part.sha256)
+    assert (noted.recipe["epochs"], noted.recipe["lr"]) == (3, 0.1)
+
+
+def test_what_it_is_prepared_with_is_noted_again_where_it_changed_and_not_otherwise(written: Written) -> None:
+    for epochs in (1, 1, 2, 1):
+        run = run_of(written(epochs=epochs))
+        prepared(run)
+        run.ledger.close()
+    notes = run.ledger.events_of(TeacherPrepared)
+    assert [event.recipe["epochs"] for event in notes] == [1, 2, 1]
+    assert epochs_told(run) == [1, 1, 2]
+
+
+def test_a_run_of_an_earlier_version_is_told_of_what_it_was_prepared_with(written: Written) -> None:
+    path = written()
+    first = run_of(path)
+    facts = prepared(first)
+    first.ledger.close()
+    first.ledger.path.unlink()
+    older = Ledger(first.out)
+    for event in first.ledger.events():
+        if not isinstance(event, StageEpoch | TeacherPrepared):
+            older.append(event)
+    older.close()
+    again = run_of(path)
+    assert epochs_told(again) == []
+    assert prepared(again) == facts
+    (noted,) = again.ledger.events_of(TeacherPrepared)
+    assert noted.sha256 == facts.prepared[0].sha256
+
+
+def test_an_epoch_that_was_kept_but_not_heard_is_told_by_the_run_that_goes_on(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(epochs=4)
+    path.write_text(path.read_text().replace("lr: 0.1", "lr: 0.1, checkpoint_every: 1"))
+
+    def killed(_: Workers, request: PreparationRequest, tell: OnEpoch, *, heard: int) -> PreparedPart:
+        """Of three epochs that were kept the last did not come to the driver."""
+
+        def until_three(epoch: int, metrics: dict[str, float]) -> None:
+            if epoch < 3:
+                tell(epoch, metrics)
+            if epoch == 4:
+                raise ConnectionError
+
+        return prepare_teacher(request, until_three, heard=heard)
+
+    first = run_of(path)
+    with monkeypatch.context() as once:
+        once.setattr(Workers, "prepare", killed)
+        with pytest.raises(ConnectionError):
+            prepared(first)
+    first.ledger.close()
+    again = run_of(path)
+    prepared(again)
+    assert epochs_told(again) == [1, 2, 3, 4]
+
+
 def test_weights_that_are_gone_are_made_again(written: Written) -> None:
     path = written()
     facts = prepared(run_of(path))
@@ -174,8 +248,10 @@ def test_weights_that_are_gone_are_made_again(written: Written) -> None:
     known = known_teacher(run_of(path))
     assert known is not None
     assert known.prepared == ()
-    assert prepared(run_of(path)) == facts
+    again = run_of(path)
+    assert prepared(again) == facts
     assert Path(facts.prepared[0].weights).is_file()
+    assert epochs_told(again) == [1, 1]
 
 
 def test_a_cache_and_a_search_hang_on_what_the_teacher_was_prepared_with(written: Written) -> None:
@@ -245,11 +321,14 @@ def test_a_teacher_that_was_trained_with_its_branches_is_not_prepared_with_other
     written: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = with_teacher(written("hsakd: {branch_weight: {uniform: [0.5, 2]}}"), "prepared: joint_branches")
-    monkeypatch.setattr(Workers, "prepare", lambda *_: pytest.fail("it has its branches"))
+    monkeypatch.setattr(Workers, "prepare", lambda *_, **__: pytest.fail("it has its branches"))
     run = run_of(path)
     facts = prepared(run)
     assert [part.kind for part in facts.prepared] == [Preparation.BRANCHES]
     assert recorded_teacher(run) == known_teacher(run) == facts
+    (noted,) = run.ledger.events_of(TeacherPrepared)
+    assert (noted.part, noted.sha256) == ("branches", facts.prepared[0].sha256)
+    assert noted.recipe == run.experiment.teacher.training.plain()
     asked = cache_request(run, facts)
     assert feature_shapes(asked, ["branch1"]) == {"branch1": (40,)}
     assert facts.fingerprint != prepared(run_of(written("kd: {temperature: {uniform: [1, 4]}}"))).fingerprint

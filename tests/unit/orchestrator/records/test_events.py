@@ -19,7 +19,9 @@ from orchestrator.records.events import (
     Event,
     FiguresAdded,
     LedgerIdentity,
+    StageEpoch,
     StageEvent,
+    TeacherPrepared,
     TrialEnded,
     TrialStarted,
     UnknownEvent,
@@ -32,7 +34,7 @@ from trainables.config import Role
 from trainables.errors import StillhouseError
 
 METRICS = {"selection/accuracy": 0.5, "seconds": 2.0}
-# The lines that version 0.1 wrote, to the byte, behind their number and time.
+# The lines that version 0.1 writes, to the byte, behind their number and time.
 WRITTEN: list[tuple[Event, str]] = [
     (
         StageEvent(stage="cache", key="k", status="started"),
@@ -93,6 +95,14 @@ WRITTEN: list[tuple[Event, str]] = [
         '"kind":"artifact","trial":null,"path":"/out/report.html","folder":null',
     ),
     (LedgerIdentity(ledger="3f2a"), '"kind":"identity","ledger":"3f2a"'),
+    (
+        StageEpoch(stage="preparation ss_head", key="k", epoch=1, metrics={"train/loss": 0.5}),
+        '"kind":"stage_epoch","stage":"preparation ss_head","key":"k","epoch":1,"metrics":{"train/loss":0.5}',
+    ),
+    (
+        TeacherPrepared(part="ss_head", sha256="3f2a", recipe={"epochs": 60, "lr": 0.05}),
+        '"kind":"prepared","part":"ss_head","sha256":"3f2a","recipe":{"epochs":60,"lr":0.05}',
+    ),
 ]
 
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.records.events import EpochEnded, Event, FiguresAdded, StageEvent, TrialEnded, TrialStarted
+from orchestrator.records.events import (
+    EpochEnded,
+    Event,
+    FiguresAdded,
+    StageEpoch,
+    StageEvent,
+    TrialEnded,
+    TrialStarted,
+)
 from orchestrator.tracking.lost_points import with_lost_points
 from orchestrator.tracking.projection import Projection
 from orchestrator.tracking.store import KnownRun
@@ -13,6 +21,7 @@ from trainables.config import Role
 METRICS = {"train/loss": 1.0, "selection/accuracy": 0.5, "seconds": 2.0}
 LEDGER: list[Event] = [
     StageEvent(stage="teacher", key="k", status="finished", seconds=1.0, result={}, time_ms=1),
+    StageEpoch(stage="preparation ss_head", key="k", epoch=1, metrics={"train/loss": 0.5}, time_ms=1),
     TrialStarted(
         trial="t", role=Role.SEARCH, search="s", objective="kd", parameters={}, spec={"seed": 1}, time_ms=2
     ),
@@ -49,9 +58,14 @@ def test_a_metric_that_the_user_logged_is_no_loss() -> None:
 
 @pytest.mark.parametrize(
     ("kept", "lost"),
-    [(6, []), (5, [None]), (4, [None, "t"]), (3, [None, "t"]), (2, [None, "t"]), (0, [None, "t"])],
+    [(7, []), (6, [None]), (5, [None, "t"]), (4, [None, "t"]), (3, [None, "t"]), (0, [None, "t"])],
 )
 def test_what_the_ledger_lost_is_found_also_where_it_has_no_other_event_of_that_kind(
     kept: int, lost: list[str | None]
 ) -> None:
     assert with_lost_points(LEDGER[:kept], run_of(None), {"t": run_of("t")}) == lost
+
+
+def test_a_ledger_that_lost_what_a_teacher_was_prepared_with_is_found() -> None:
+    kept = [event for event in LEDGER if not isinstance(event, StageEpoch)]
+    assert with_lost_points(kept, run_of(None), {"t": run_of("t")}) == [None]

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.unit.trainables.training.small_courses import CPU, same_weights
 from trainables.config import (
     CeConfig,
     Cost,
+    KeptNetwork,
     ModelConfig,
     ModelName,
+    ObjectiveBase,
+    OnlineSpec,
     Role,
     TrainingConfig,
     TrialSpec,
     WorkbenchSpec,
 )
+from trainables.config.objectives import FitnetConfig, SimregConfig
 from trainables.errors import StillhouseError
-from trainables.models.weights import count_parameters, load_weights
+from trainables.evaluation.profiling import StudentFigures, profile_student
+from trainables.models.weights import count_parameters, load_weights, save_weights
+from trainables.slots import agreed_measurements
 from trainables.slots.messages import End, Message, TrainJob
 from trainables.slots.warm_state import WarmState
 from trainables.slots.worker import JobChannel, train_job
 from trainables.training.ranks import Solo
 
 NARROW, WIDE = (ModelConfig(name=ModelName.MLP, width=width) for width in (4, 8))
+STAGED, TEACHER = (ModelConfig(name=ModelName.RESNET8, width=width) for width in (4, 8))
 
 
 class Agreements:
@@ -47,11 +56,20 @@ class Agreements:
 
 
 def job_of(
-    spec: WorkbenchSpec, *costs: Cost, trial_id: str = "ce-1", student: ModelConfig = NARROW
+    spec: WorkbenchSpec,
+    *costs: Cost,
+    trial_id: str = "ce-1",
+    student: ModelConfig = NARROW,
+    objective: ObjectiveBase | None = None,
 ) -> TrainJob:
     training = TrainingConfig(epochs=3, batch_size=20, checkpoint_every=1)
     trial = TrialSpec(
-        trial_id=trial_id, role=Role.SEARCH, objective=CeConfig(), student=student, training=training, seed=3
+        trial_id=trial_id,
+        role=Role.SEARCH,
+        objective=objective or CeConfig(),
+        student=student,
+        training=training,
+        seed=3,
     )
     return TrainJob(workbench=spec, trial=trial, costs=costs)
 
@@ -85,6 +103,33 @@ def test_costs_are_told_with_every_epoch_and_with_the_best(spec: WorkbenchSpec) 
     assert messages[-1].end is End.COMPLETED
     for metrics in (*(message.metrics for message in messages), messages[-1].best):
         assert metrics.items() >= costs.items()
+
+
+@pytest.mark.usefixtures("either_bf16")
+@pytest.mark.parametrize(
+    ("objective", "term"), [(SimregConfig(), "simreg"), (FitnetConfig(), "hint")], ids=["simreg", "fitnet"]
+)
+def test_what_an_objective_trains_beside_the_student_is_neither_counted_nor_timed(
+    spec: WorkbenchSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: ObjectiveBase, term: str
+) -> None:
+    timed: list[set[str]] = []
+
+    def profiled(model: torch.nn.Module, **options: Any) -> StudentFigures:
+        timed.append(set(model.state_dict()))
+        return profile_student(model, **options)
+
+    monkeypatch.setattr(agreed_measurements, "profile_student", profiled)
+    warm, weights = WarmState(CPU), tmp_path / "teacher.safetensors"
+    save_weights(warm.build(TEACHER, spec, seed=9), weights, {})
+    teacher = OnlineSpec(network=KeptNetwork(model=TEACHER, weights=str(weights)), batch_size=20)
+    taught = spec.with_overrides(online=teacher)
+    job = job_of(taught, Cost.PARAMS, Cost.LATENCY_MS, student=STAGED, objective=objective)
+    messages = told(job, warm)
+    assert messages[-1].metrics[f"train/{term}"] > 0
+    bare = warm.build(STAGED, spec)
+    assert [message.metrics["student/params"] for message in messages] == [count_parameters(bare)] * 3
+    assert timed == [set(bare.state_dict())]
+    assert set(load_file(messages[-1].checkpoint or "")) == set(bare.state_dict())
 
 
 @pytest.mark.usefixtures("either_bf16")
