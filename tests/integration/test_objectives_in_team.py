@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from torch import nn
 
 from tests.integration.ranks import keep, run_ranks
 from tests.unit.trainables.cache.tiny_caches import EMBEDDED, TinyCache
-from tests.unit.trainables.objective_variants import reseeded
 from tests.unit.trainables.training.small_courses import (
     SHORT,
     VIEWS,
@@ -24,10 +22,10 @@ from tests.unit.trainables.training.small_courses import (
     weights_of,
 )
 from trainables.config import Precision
-from trainables.config.objectives import CrdConfig, CtkdConfig, MclConfig, PskdConfig
+from trainables.config.objectives import CrdConfig, CtkdConfig, PskdConfig
 from trainables.data.splits import split_facts
 from trainables.signals import Objective
-from trainables.training.course import Course, Trained
+from trainables.training.course import Course
 from trainables.training.loop import train
 from trainables.training.objective_state import SharedTables
 from trainables.training.ranks import SOLO, DdpTeam, Team, average_gradients
@@ -120,30 +118,6 @@ def test_two_ranks_train_one_student_with_crd(tmp_path: Path) -> None:
         losses = [[metrics[term] for metrics in one["metrics"]] for one in (ranks[0], alone)]
         assert losses[0] == pytest.approx(losses[1], rel=0.1)
         assert losses[0][-1] < losses[0][0]
-
-
-def trained_with_peers_and_banks(team: Team) -> dict[str, Any]:
-    told = list[dict[str, float]]()
-    objective, recipe = MclConfig(form="bank", dim=8), SHORT.with_overrides(batch_size=7)
-    peer = reseeded(plain_student(), 1)
-    course = Course(plain_student(), objective, recipe, 3, team=team, peers=(Trained(peer),))
-    train(course, small_workbench(), on_epoch=lambda _, metrics: told.append(untimed(metrics)))
-    return {"weights": weights_of(course.model), "peer": weights_of(peer), "metrics": told}
-
-
-def train_with_peers_and_banks(folder: Path) -> None:
-    keep(folder, trained_with_peers_and_banks(DdpTeam()))
-
-
-def test_two_ranks_train_two_networks_with_banks_of_mcl(tmp_path: Path) -> None:
-    """The draws differ by rank, so the losses are not those of one worker; the networks are common."""
-    ranks, alone = run_ranks(train_with_peers_and_banks, 2, tmp_path), trained_with_peers_and_banks(SOLO)
-    for network in ("weights", "peer"):
-        assert same_weights(ranks[0][network], ranks[1][network])
-    for term in ("train/vcl", "train/peer1_vcl", "train/icl"):
-        told = [[metrics[term] for metrics in one["metrics"]] for one in (ranks[0], alone)]
-        assert all(math.isfinite(loss) for losses in told for loss in losses)
-        assert len(told[0]) == len(told[1])
 
 
 class Tables(Objective[PskdConfig]):

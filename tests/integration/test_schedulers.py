@@ -30,6 +30,13 @@ pytestmark = pytest.mark.ray
 
 TRIALS, EPOCHS = 6, 9
 FORKED = re.compile(r"replaced by (\S+), which forked from (\S+) after epoch (\d+)")
+OF_ALL_NETWORKS = (
+    "selection/accuracy",
+    "selection/peer1_accuracy",
+    "selection/ensemble_accuracy",
+    "train/peer1_ce",
+)
+"""Figures of a student and its peer: what hangs on the weights of both."""
 
 
 def experiment() -> ExperimentConfig:
@@ -139,10 +146,12 @@ def test_pbt_forks_all_networks_with_their_optimisers_and_makes_the_same_forks_a
     setting: SearchSetting, tmp_path: Path
 ) -> None:
     scheduler = {"name": "pbt", "perturbation_interval": 3, "quantile_fraction": 0.34}
+    # Whoever is forked from has learned something: what is not taken over would be seen in the losses.
+    of_two: dict[str, Any] = {"objective": "dml", "first_rates": (0.1, 0.07, 0.05, 3e-4, 2e-4, 1.01e-4)}
     ledger = Ledger(tmp_path / "first")
     with pytest.MonkeyPatch.context() as killed:  # a driver that dies in its search sweeps nothing away
         killed.setattr("orchestrator.search.driver.drop_states", lambda *_, **__: 0)
-        ended = setting.search(scheduler, ledger, objective="dml")  # of two networks that teach each other
+        ended = setting.search(scheduler, ledger, **of_two)
     assert ended["failed"] == 0
     assert 2 <= ended["completed"] <= TRIALS  # forks that are equal in all are one student
     records = {record.trial: record for record in ledger.trials()}
@@ -152,7 +161,11 @@ def test_pbt_forks_all_networks_with_their_optimisers_and_makes_the_same_forks_a
         epoch = record.spec["fork"]["epoch"]
         assert epoch % 3 == 0
         assert epochs_told(ledger, record.trial) == list(range(epoch + 1, record.epochs + 1))
-        assert record.spec["fork"]["trial_id"] in records
+        origin = records[record.spec["fork"]["trial_id"]]
+        # A peer that was not taken over would begin at chance, as its first ancestor did.
+        assert peer_loss(ledger, record.trial, epoch + 1) < peer_loss(
+            ledger, line_of(records, origin)[0].trial, 1
+        )
     replaced = [FORKED.fullmatch(r.reason or "") for r in records.values() if r.status == "pruned"]
     assert {m[1] for m in replaced if m} == {record.trial for record in forks}
 
@@ -165,25 +178,41 @@ def test_pbt_forks_all_networks_with_their_optimisers_and_makes_the_same_forks_a
     (tmp_path / "again").mkdir()
     (tmp_path / "again" / "ledger.jsonl").write_bytes(b"".join(lines[:at]))
     again = Ledger(tmp_path / "again")
-    setting.search(scheduler, again, objective="dml")
+    setting.search(scheduler, again, **of_two)
     assert {r.trial: r.status for r in again.trials()} == {t: r.status for t, r in records.items()}
-    assert {r.trial: r.final.get("selection/accuracy") for r in again.trials()} == {
-        t: r.final.get("selection/accuracy") for t, r in records.items()
+    assert {r.trial: figures_of_all(r.final) for r in again.trials()} == {
+        t: figures_of_all(r.final) for t, r in records.items()
     }
     assert states_of(setting, records) == []
+
+
+def line_of(records: dict[str, TrialRecord], fork: TrialRecord) -> list[TrialRecord]:
+    """A trial after all from which it forked off, the first ancestor first."""
+    line = [fork]
+    while line[0].spec["fork"]:
+        line.insert(0, records[line[0].spec["fork"]["trial_id"]])
+    return line
 
 
 def states_of(setting: SearchSetting, trials: Iterable[str]) -> list[Path]:
     return [path for trial in trials for path in (setting.folder / "students" / trial).glob("*.pt")]
 
 
+def figures_of_all(metrics: dict[str, float]) -> list[float | None]:
+    return [metrics.get(name) for name in OF_ALL_NETWORKS]
+
+
+def peer_loss(ledger: Ledger, trial: str, epoch: int) -> float:
+    events = ledger.events_of(EpochEnded)
+    (metrics,) = (event.metrics for event in events if (event.trial, event.epoch) == (trial, epoch))
+    return metrics["train/peer1_ce"]
+
+
 def assert_is_the_same_alone(
     setting: SearchSetting, records: dict[str, TrialRecord], fork: TrialRecord, folder: Path
 ) -> None:
-    """A fork, trained again here after its ancestors, ends with the same accuracy."""
-    line = [fork]
-    while line[0].spec["fork"]:
-        line.insert(0, records[line[0].spec["fork"]["trial_id"]])
+    """A fork, trained again here after its ancestors, ends with the same figures of all networks."""
+    line = line_of(records, fork)
     torch.set_num_threads(1)
     warm, told = WarmState(torch.device("cpu")), dict[int, dict[str, float]]()
     for record in line:
@@ -197,4 +226,5 @@ def assert_is_the_same_alone(
                 folder / spec.trial_id, spec_digest=spec.digest(), keep_all=True, origin=origin
             ),
         )
-    assert told[EPOCHS]["selection/accuracy"] == fork.final["selection/accuracy"]
+    assert figures_of_all(told[EPOCHS]) == figures_of_all(fork.final)
+    assert None not in figures_of_all(fork.final)

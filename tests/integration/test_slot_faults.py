@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from orchestrator.pipeline.workers import Workers
 from orchestrator.terminal.console import Console
 from tests.integration.slot_experiments import CONTROLLER, EPOCHS, WORKER, shaped, slots_of
 from tests.integration.watched_search import Search, ends_of, events_in, pids_of, space_of, wait_until
-from tests.unit.trainables.training.small_courses import same_weights
-from trainables.config import CeConfig, Role, TrialSpec, WorkbenchSpec
+from tests.unit.trainables.training.small_courses import same_weights, untimed
+from trainables.config import ModelConfig, ModelName, ObjectiveConfig, Role, TrialSpec, WorkbenchSpec
+from trainables.config.mutual.contrast import MclForm
+from trainables.config.objectives import CeConfig, DmlConfig, MclConfig
 from trainables.errors import StillhouseError
 from trainables.slots.follower import Follower
 from trainables.slots.messages import End, Message, TrainJob
@@ -49,7 +51,24 @@ def pair(session: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wo
         yield workers
 
 
-def job_of(experiment: ExperimentConfig, name: str, folder: Path) -> TrainJob:
+@dataclass(frozen=True)
+class Asked:
+    """What a trial trains: its objective, the networks beside the student, what its recipe has of its own."""
+
+    objective: ObjectiveConfig
+    peers: tuple[ModelConfig, ...] = ()
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+
+ALONE = Asked(CeConfig())
+OTHER_SHAPE = ModelConfig(name=ModelName.CONVNET, width=4)
+TOGETHER = Asked(DmlConfig(), (OTHER_SHAPE,), {"ema": 0.9})
+"""Two networks of unlike shapes, each with a running mean of its weights."""
+WITH_BANKS = Asked(MclConfig(form=MclForm.BANK, dim=8, negatives=64), (OTHER_SHAPE,))
+"""Two networks, and an objective with a state: projections, and a table by sample for each network."""
+
+
+def job_of(experiment: ExperimentConfig, name: str, folder: Path, asked: Asked = ALONE) -> TrainJob:
     workbench = WorkbenchSpec(
         data=experiment.data,
         views=experiment.views,
@@ -61,10 +80,11 @@ def job_of(experiment: ExperimentConfig, name: str, folder: Path) -> TrainJob:
     trial = TrialSpec(
         trial_id=name,
         role=Role.SEARCH,
-        objective=CeConfig(),
+        objective=asked.objective,
         student=experiment.student.network,
-        training=experiment.training,
+        training=experiment.training.with_overrides(**asked.recipe),
         seed=3,
+        peers=asked.peers,
     )
     return TrainJob(workbench=workbench, trial=trial)
 
@@ -83,12 +103,19 @@ def done(
 
 
 def train(
-    workers: Workers, name: str, folder: Path, on_epoch: Callable[[int], None] = lambda _epoch: None
-) -> tuple[list[int], dict[str, Any]]:
-    """A trial through broker and slot: the epochs that were told, and the weights in the end."""
-    messages = done(workers, job_of(shaped(), name, folder), on_epoch)
+    workers: Workers,
+    name: str,
+    folder: Path,
+    on_epoch: Callable[[int], None] = lambda _epoch: None,
+    *,
+    asked: Asked = ALONE,
+) -> tuple[dict[int, dict[str, float]], dict[str, Any]]:
+    """A trial through broker and slot: what was told of each epoch, and the weights in the end."""
+    messages = done(workers, job_of(shaped(), name, folder, asked), on_epoch)
     assert messages[-1].end is End.COMPLETED, messages[-1].reason
-    return [message.epoch for message in messages], load_file(messages[-1].checkpoint or "")
+    assert [message.epoch for message in messages] == list(range(1, EPOCHS + 1)), "each once, in order"
+    told = {message.epoch: untimed(message.metrics) for message in messages}
+    return told, load_file(messages[-1].checkpoint or "")
 
 
 def at(epoch: int, action: Callable[[], Any]) -> Callable[[int], None]:
@@ -110,21 +137,21 @@ def slot_pid(workers: Workers) -> int:
 def test_a_killed_worker_is_started_again_and_its_trial_ends_with_the_same_bits(
     single: Workers, tmp_path: Path
 ) -> None:
-    whole, expected = train(single, "whole-1", tmp_path)
+    whole, expected = train(single, "whole-1", tmp_path, asked=TOGETHER)
     before = slot_pid(single)
-    epochs, weights = train(
-        single, "killed-1", tmp_path, at(3, lambda: os.kill(slot_pid(single), signal.SIGKILL))
-    )
-    assert epochs == whole == list(range(1, EPOCHS + 1))
+    kills = at(3, lambda: os.kill(slot_pid(single), signal.SIGKILL))
+    told, weights = train(single, "killed-1", tmp_path, kills, asked=TOGETHER)
+    assert "selection/peer1_accuracy" in told[EPOCHS]
+    assert told == whole  # of the peer too, to the bit: its losses hang on all of its state
     assert same_weights(weights, expected)
     assert slot_pid(single) != before
 
 
 def test_a_slot_whose_controller_is_killed_is_replaced(single: Workers, tmp_path: Path) -> None:
-    _, expected = train(single, "whole-2", tmp_path)
+    whole, expected = train(single, "whole-2", tmp_path)
     (controller,) = pids_of(CONTROLLER)
-    epochs, weights = train(single, "killed-2", tmp_path, at(3, lambda: os.kill(controller, signal.SIGKILL)))
-    assert epochs == list(range(1, EPOCHS + 1))
+    told, weights = train(single, "killed-2", tmp_path, at(3, lambda: os.kill(controller, signal.SIGKILL)))
+    assert told == whole
     assert same_weights(weights, expected)
     assert pids_of(CONTROLLER) not in ([], [controller])
 
@@ -132,13 +159,15 @@ def test_a_slot_whose_controller_is_killed_is_replaced(single: Workers, tmp_path
 def test_a_killed_rank_of_a_team_brings_the_whole_slot_back(
     single: Workers, pair: Workers, tmp_path: Path
 ) -> None:
-    whole, expected = train(pair, "whole-3", tmp_path)
+    whole, expected = train(pair, "whole-3", tmp_path, asked=WITH_BANKS)
     theirs = {slot_pid(single)}
     ranks = set(pids_of(WORKER)) - theirs
     assert len(ranks) == 2
     (second,) = ranks - {slot_pid(pair)}
-    epochs, weights = train(pair, "killed-3", tmp_path, at(3, lambda: os.kill(second, signal.SIGKILL)))
-    assert epochs == whole == list(range(1, EPOCHS + 1))
+    kills = at(3, lambda: os.kill(second, signal.SIGKILL))
+    told, weights = train(pair, "killed-3", tmp_path, kills, asked=WITH_BANKS)
+    assert {"selection/peer1_accuracy", "train/peer1_vcl"} <= told[EPOCHS].keys()
+    assert told == whole
     assert same_weights(weights, expected)
     assert not ranks & (set(pids_of(WORKER)) - theirs), "the survivor was not started again"
 
@@ -148,8 +177,7 @@ def test_what_one_rank_raises_alone_fails_the_trial_and_not_the_slot(pair: Worke
     job = job_of(shaped().with_overrides(student=student), "one-sided", tmp_path)
     (message,) = done(pair, job)
     assert (message.end, message.reason) == (End.FAILED, "ValueError: rank 1 has had enough")
-    epochs, _ = train(pair, "after-3", tmp_path)
-    assert epochs == list(range(1, EPOCHS + 1))
+    train(pair, "after-3", tmp_path)
 
 
 @pytest.mark.slow

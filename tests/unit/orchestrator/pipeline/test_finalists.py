@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,18 @@ from orchestrator.records.costs import StudentCosts
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.ledger_writer import Bookkeeper
-from orchestrator.records.relations import control_of, repeated_trial
+from orchestrator.records.relations import control_of, controls_of_equal_compute, repeated_trial
 from orchestrator.search.trial_specs import Composer, control_spec, repeat_jobs
 from orchestrator.terminal.console import Console
 from trainables.config import Role, TrialSpec, WorkbenchSpec, digest_of
 from trainables.config.data import SplitFacts
-from trainables.config.metrics import RankBy
+from trainables.config.metrics import COMPUTE_OVER_CE, RankBy
 from trainables.errors import StillhouseError
 from trainables.slots.messages import End, Message, TrainJob
 from trainables.training.train_teacher import TeacherFacts
 
 SEARCH = "s" * 64
+DML = {"dml": {"temperature": {"uniform": [1, 4]}}}
 FIGURES = {"params": 610.0, "size_bytes": 4000.0, "latency_ms": 0.1}
 COSTS = StudentCosts(params=610.0, size_bytes=4000.0, latency_ms=0.1)
 TEACHER = TeacherFacts(
@@ -61,6 +62,7 @@ class Scene:
     workbench: WorkbenchSpec
     composer: Composer
     books: Bookkeeper
+    printed: io.StringIO
 
     def trained(
         self,
@@ -75,7 +77,8 @@ class Scene:
         self.books.started(job, parameters=parameters or beta, repeats=repeats)
         if failure is not None:
             self.books.failed(job.job_id, failure)
-        best = {"selection/accuracy": accuracy, "selection/nll": 0.1}
+        ratio = float(job.trial.objective.n_networks)
+        best = {"selection/accuracy": accuracy, "selection/nll": 0.1, COMPUTE_OVER_CE: ratio}
         end = Message(
             epoch=1, metrics=best, end=End.COMPLETED, best_epoch=1, best=best, checkpoint=f"{job.job_id}.st"
         )
@@ -94,6 +97,11 @@ class Scene:
         proposal = composer({"objective": "dkd", **values, "training": {"lr": lr}})
         return self.trained(proposal.job, 0.9, parameters=proposal.parameters)
 
+    def of_two_networks(self) -> TrialRecord:
+        """A trial of which an epoch computes as much as two of cross-entropy."""
+        composer = replace(self.composer, space=over(self.run, objectives=DML).space)
+        return self.trained(composer({"objective": "dml", "dml": {"temperature": 2.0}}).job, 0.9)
+
     def repeated(self, spec: TrialSpec, accuracy: float) -> list[TrialRecord]:
         jobs = repeat_jobs(spec, experiment=self.run.experiment, workbench=self.workbench)
         return [self.trained(job, accuracy) for job in jobs]
@@ -111,12 +119,12 @@ def scene(tmp_path: Path) -> Scene:
         budget=loaded.config.budget.with_overrides(finalists=1, seeds=2),
         pick=loaded.config.pick.with_overrides(where="params <= 700 and latency_ms < 1"),
     )
-    loaded, ledger, console = replace(loaded, config=config), Ledger(tmp_path), Console(out=io.StringIO())
+    printed = io.StringIO()
+    loaded, ledger, console = replace(loaded, config=config), Ledger(tmp_path), Console(out=printed)
     run = Run(loaded, tmp_path, ledger, Stages(ledger, console), Workers(config, tmp_path, console), console)
     workbench = run.workbench(None)
-    return Scene(
-        run, workbench, Composer(config, loaded.space, workbench, SEARCH), Bookkeeper(ledger, search=SEARCH)
-    )
+    composer = Composer(config, loaded.space, workbench, SEARCH)
+    return Scene(run, workbench, composer, Bookkeeper(ledger, search=SEARCH), printed)
 
 
 def over(run: Run, **sections: object) -> Run:
@@ -247,8 +255,13 @@ def test_figures_of_one_of_several_teachers_are_its_own_whatever_their_order(
     assert asked == [[record.trial, "teacher", "teacher 1", "teacher 2"], ["teacher 1", "teacher 2"]]
 
 
-def trains(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> tuple[list[TrainJob], dict[str, Start]]:
-    """What the stage would train, in its order, and with what it would be noted; all reach 80 %."""
+def trains(
+    scene: Scene,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    failing: Callable[[TrainJob], str | None] = lambda _: None,
+) -> tuple[list[TrainJob], dict[str, Start]]:
+    """What the stage would train, in its order, and with what it would be noted; all reach 80 %, or fail."""
     jobs: list[TrainJob] = []
     noted: dict[str, Start] = {}
 
@@ -256,7 +269,7 @@ def trains(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> tuple[list[TrainJob
         jobs.extend(given)
         noted.update(starts)
         for job in given:
-            scene.trained(job, 0.8, repeats=starts[job.job_id].repeats)
+            scene.trained(job, 0.8, repeats=starts[job.job_id].repeats, failure=failing(job))
 
     monkeypatch.setattr(finalists, "_train", train)
     return jobs, noted
@@ -342,16 +355,68 @@ def test_a_finalist_whose_compute_was_not_counted_is_told_on_the_console(scene: 
 def test_a_finalist_whose_controls_all_failed_stops_the_run_with_the_reason(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train(_run: Run, _search: str, given: Sequence[TrainJob], starts: Mapping[str, Start]) -> None:
-        for job in given:
-            reason = "the loss is nan" if job.trial.role is Role.BASELINE else None
-            scene.trained(job, 0.8, repeats=starts[job.job_id].repeats, failure=reason)
+    def of_control(job: TrainJob) -> str | None:
+        return "the loss is nan" if job.trial.role is Role.BASELINE else None
 
-    monkeypatch.setattr(finalists, "_train", train)
+    trains(scene, monkeypatch, failing=of_control)
     with pytest.raises(
         StillhouseError, match=r"the controls of finalist dkd-\w+-seed0 failed with every seed: the"
     ):
         finalists.finalists_stage(scene.run, scene.workbench, SEARCH, [scene.searched(2.0, 0.9)])
+
+
+def is_longer(scene: Scene, job: TrainJob) -> bool:
+    return job.trial.training.epochs == 2 * scene.run.experiment.training.epochs
+
+
+def test_after_finalists_come_their_controls_of_equal_compute(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, noted = trains(scene, monkeypatch)
+    found, controls = finalists.finalists_stage(scene.run, scene.workbench, SEARCH, [scene.of_two_networks()])
+    assert [is_longer(scene, job) for job in jobs] == [False] * 4 + [True] * 2
+    (longer,) = controls_of_equal_compute(found[0], controls)
+    assert [record.trial for record in longer.records] == [job.job_id for job in jobs[4:]]
+    assert noted[jobs[4].job_id].parameters["training.epochs"] == jobs[4].trial.training.epochs
+    assert [r.spec["seed"] for r in longer.records] == [r.spec["seed"] for r in found]
+
+
+def test_controls_of_equal_compute_that_all_failed_are_told_and_not_trained_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_longer(job: TrainJob) -> str | None:
+        return "the loss is nan" if is_longer(scene, job) else None
+
+    jobs, _ = trains(scene, monkeypatch, failing=of_longer)
+    chosen = [scene.of_two_networks()]
+    found, controls = finalists.finalists_stage(scene.run, scene.workbench, SEARCH, chosen)
+    failed = [job.job_id for job in jobs if is_longer(scene, job)]
+    assert len(failed) == 2
+    assert [record.status for record in (*found, *controls)] == ["completed"] * 4
+    assert controls_of_equal_compute(found[0], [*controls, *found]) == []
+    for trial in failed:
+        assert f"{trial} has no part in what follows; it failed: the loss is nan" in scene.printed.getvalue()
+    jobs.clear()
+    again = finalists.finalists_stage(scene.run, scene.workbench, SEARCH, chosen)
+    assert again == (found, controls)
+    assert jobs == []
+
+
+def test_a_run_that_ended_among_controls_of_equal_compute_goes_on_with_these_alone(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(job: TrainJob) -> str | None:
+        if is_longer(scene, job):
+            raise KeyboardInterrupt
+        return None
+
+    trains(scene, monkeypatch, failing=interrupted)
+    chosen = [scene.of_two_networks()]
+    with pytest.raises(KeyboardInterrupt):
+        finalists.finalists_stage(scene.run, scene.workbench, SEARCH, chosen)
+    jobs, _ = trains(scene, monkeypatch)
+    finalists.finalists_stage(scene.run, scene.workbench, SEARCH, chosen)
+    assert [is_longer(scene, job) for job in jobs] == [True, True]
 
 
 def test_the_test_split_is_read_once(scene: Scene) -> None:

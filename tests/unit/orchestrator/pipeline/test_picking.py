@@ -6,20 +6,26 @@ import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.config.loading import load_experiment
 from orchestrator.pipeline import picking
 from orchestrator.pipeline.context import Run
+from orchestrator.pipeline.controls.equal_compute import controls_of_equal_compute_for
 from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.workers import Workers
-from orchestrator.records.events import StageEvent
+from orchestrator.records.events import StageEvent, TrialEnded
 from orchestrator.records.ledger import Ledger
+from orchestrator.records.ledger_writer import Bookkeeper
+from orchestrator.search.trial_specs import repeat_jobs
 from orchestrator.terminal.console import Console
 from tests.older_runs.unpacking import unpack_older_run
 from trainables.config import Role
+from trainables.config.metrics import COMPUTE_OVER_CE
 from trainables.errors import ConfigError, StillhouseError
+from trainables.slots.messages import End, Message, TrainJob
 
 
 @pytest.fixture
@@ -31,7 +37,7 @@ def run(tmp_path: Path) -> Run:
     return Run(loaded, out, ledger, Stages(ledger, console), Workers(loaded.config, out, console), console)
 
 
-def but(run: Run, *, where: str | None = None, budget: Mapping[str, int] | None = None) -> Run:
+def but(run: Run, *, where: str | None = None, budget: Mapping[str, Any] | None = None) -> Run:
     config = run.experiment.with_overrides(
         budget=run.experiment.budget.with_overrides(**(budget or {})),
         pick=run.experiment.pick.with_overrides(where=where),
@@ -78,3 +84,66 @@ def test_slots_are_needed_where_costs_or_test_figures_are_not_known(run: Run, tm
         assert picking.slots_are_needed(
             replace(run, ledger=ledger, stages=Stages(ledger, run.console)), search_of(run)
         )
+
+
+def computing_twice_as_much(run: Run, folder: Path) -> Run:
+    """The run as it would have told of finalists that ask for controls of equal compute."""
+    ledger = Ledger(folder)
+    for event in run.ledger.events():
+        if isinstance(event, TrialEnded):
+            event = event.model_copy(update={"final": {**event.final, COMPUTE_OVER_CE: 2.0}})
+        ledger.append(event)
+    asked = but(run, budget={"equal_compute": "always"})
+    return replace(asked, ledger=ledger, stages=Stages(ledger, run.console))
+
+
+def longer_jobs(run: Run) -> list[TrainJob]:
+    """What controls of equal compute would train."""
+    search = search_of(run)
+    finalists, controls = (run.ledger.trials(search=search, role=r) for r in (Role.FINALIST, Role.BASELINE))
+    planned = controls_of_equal_compute_for(
+        run.experiment, search=search, finalists=finalists, controls=controls
+    )
+    workbench = run.workbench(None)
+    return [
+        job
+        for control in planned
+        for job in repeat_jobs(control.spec, experiment=run.experiment, workbench=workbench)
+    ]
+
+
+def test_slots_are_needed_for_controls_of_equal_compute_until_all_have_ended(
+    run: Run, tmp_path: Path
+) -> None:
+    """Those that failed are not trained again: a pick after it finds nothing to do."""
+    asked = computing_twice_as_much(run, tmp_path / "told")
+    search = search_of(asked)
+    books, jobs = Bookkeeper(asked.ledger, search=search), longer_jobs(asked)
+    assert jobs
+    for job in jobs:
+        assert picking.slots_are_needed(asked, search)
+        books.started(job, parameters={})
+        assert picking.slots_are_needed(asked, search)
+        books.failed(job.job_id, "the loss is nan")
+    assert not picking.slots_are_needed(asked, search)
+
+
+def test_slots_are_needed_for_a_control_of_equal_compute_that_was_not_tested(
+    run: Run, tmp_path: Path
+) -> None:
+    asked = computing_twice_as_much(run, tmp_path / "told")
+    search = search_of(asked)
+    books = Bookkeeper(asked.ledger, search=search)
+    trials = []
+    for job in longer_jobs(asked):
+        books.started(job, parameters={})
+        best = {"selection/accuracy": 0.5}
+        end = Message(epoch=1, metrics=best, end=End.COMPLETED, best_epoch=1, best=best, checkpoint="w.st")
+        books.reported(job.job_id, end)
+        trials.append(job.job_id)
+    assert picking.slots_are_needed(asked, search)
+    figures = {trial: {"accuracy": 0.5} for trial in trials}
+    asked.ledger.append(
+        StageEvent(stage="test", key="of these", status="finished", seconds=1.0, result=figures)
+    )
+    assert not picking.slots_are_needed(asked, search)
