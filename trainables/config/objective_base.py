@@ -89,8 +89,7 @@ class Need(StrEnum):
     ATTACK = "attack"
     """The student sees adversarial images, which the loop makes in each step."""
     ONLINE_TEACHER = "online_teacher"
-    """The teacher's answer to the very images that the student sees: it runs beside the student. Each bank
-    of `teacher_banks` is one of `banks` then."""
+    """The teacher's answer to the student's very images: it runs beside it. `teacher_banks` are of `banks`."""
 
 
 OF_A_TEACHER: Final = frozenset(
@@ -148,8 +147,7 @@ class ObjectiveBase(Config):
     """The hyper-parameters that weigh what the teacher says, each once: `warmup_epochs` scales them."""
 
     class_weights: ClassVar[tuple[str, ...]] = ()
-    """Where the student's own answers may be left untaught, the hyper-parameters that weigh what teaches
-    them: labels, or the teacher's logits; see `learns_classes`."""
+    """The weights of what teaches the student's own answers, where they may all be 0; see `learns_classes`."""
 
     label_use: ClassVar[LabelUse] = LabelUse.NONE
     """What the teacher's terms ask of a label with some hyper-parameters; see `uses_label`."""
@@ -213,8 +211,7 @@ class ObjectiveBase(Config):
 
     @property
     def pair_mixing(self) -> float | None:
-        """a of Beta(a, a), from which each batch draws one share by which its images are mixed in pairs; none
-        where they are not. Networks are then shown `mixed` beside the first bank."""
+        """a of Beta(a, a): each batch draws from it the share that mixes pairs of its images, seen as `mixed`."""
         return None
 
     @property
