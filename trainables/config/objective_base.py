@@ -89,7 +89,7 @@ class Need(StrEnum):
     ATTACK = "attack"
     """The student sees adversarial images, which the loop makes in each step."""
     ONLINE_TEACHER = "online_teacher"
-    """The teacher's answer to the student's very images: it runs beside it. `teacher_banks` are of `banks`."""
+    """The teacher's answer to the student's images: it runs beside it. `teacher_banks` are in `banks`."""
 
 
 OF_A_TEACHER: Final = frozenset(
@@ -147,7 +147,7 @@ class ObjectiveBase(Config):
     """The hyper-parameters that weigh what the teacher says, each once: `warmup_epochs` scales them."""
 
     class_weights: ClassVar[tuple[str, ...]] = ()
-    """The weights of what teaches the student's own answers, where they may all be 0; see `learns_classes`."""
+    """The weights of what teaches the student's own answers, where all may be 0; see `learns_classes`."""
 
     label_use: ClassVar[LabelUse] = LabelUse.NONE
     """What the teacher's terms ask of a label with some hyper-parameters; see `uses_label`."""
@@ -211,7 +211,7 @@ class ObjectiveBase(Config):
 
     @property
     def pair_mixing(self) -> float | None:
-        """a of Beta(a, a): each batch draws from it the share that mixes pairs of its images, seen as `mixed`."""
+        """a of Beta(a, a): each batch draws the share that mixes pairs of its images, seen as `mixed`."""
         return None
 
     @property
