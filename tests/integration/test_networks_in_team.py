@@ -23,9 +23,9 @@ from tests.unit.trainables.training.small_courses import (
 )
 from trainables.config import ObjectiveBase
 from trainables.config.objectives import DmlConfig, MclConfig, MfefConfig, MixskdConfig
+from trainables.objectives import build_objective
 from trainables.signals import Objective
-from trainables.training import loop
-from trainables.training.batches import epoch_batches
+from trainables.training.batches import epoch_batches, shared
 from trainables.training.course import Course, Trained
 from trainables.training.loop import train
 from trainables.training.ranks import SOLO, DdpTeam, Share, Team
@@ -71,20 +71,19 @@ def course_of(name: str, team: Team) -> Course:
 @contextmanager
 def noting(objectives: list[Objective[Any]], rows: list[Tensor]) -> Iterator[None]:
     """Note the objective that a course makes, which it gives nobody, and the rows of this rank's shares."""
-    build, share_out = loop.build_objective, loop.shared
 
     def built(*arguments: Any) -> Objective[Any]:
-        objectives.append(build(*arguments))
+        objectives.append(build_objective(*arguments))
         return objectives[-1]
 
-    def shared(*arguments: Any, **named: Any) -> Share:
-        share = share_out(*arguments, **named)
+    def shared_out(*arguments: Any, **named: Any) -> Share:
+        share = shared(*arguments, **named)
         rows.append(share.rows_B)
         return share
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "build_objective", built)
-        patch.setattr(loop, "shared", shared)
+        patch.setattr("trainables.training.loop.build_objective", built)
+        patch.setattr("trainables.training.loop.shared", shared_out)
         yield
 
 
