@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.numerics import random_signals
+from tests.numerics.feature_stand_ins import features_of, peers_of
 from tests.numerics.reference import (
     DIGITS,
     THREE_STUDENT,
@@ -19,10 +20,13 @@ from tests.numerics.reference import (
     one_view,
 )
 from trainables.config import OBJECTIVE_CONFIGS
+from trainables.config.objective_base import MIXED
 from trainables.objectives.terms.divergences import label_loss
-from trainables.signals import Losses, Mixing, Signals
+from trainables.signals import Losses, Mixing, Pairs, Signals
 
 SMOOTHING = 0.1
+OF_OTHER_LOGITS = {"thkd": {"ce_head"}, "mfef": {"fusion_ce"}, "mixskd": {"ce", "ce_mixed"}}
+"""Terms by objective that are, in part or whole, of what a module beside the student says."""
 
 
 def losses_of(name: str, smoothing: float) -> Losses:
@@ -30,7 +34,18 @@ def losses_of(name: str, smoothing: float) -> Losses:
     config = OBJECTIVE_CONFIGS[name]()
     if getattr(config, "ce_weight", 1.0) == 0:  # the total is to hear of the labels
         config = config.with_overrides(ce_weight=1.0)
-    return random_signals.losses_of(config, all_views(dense=dense, label_smoothing=smoothing))
+    signals = all_views(dense=dense, label_smoothing=smoothing)
+    if config.pair_mixing is not None:
+        signals = mixed_in_pairs(signals)
+    return random_signals.losses_of(config, signals)
+
+
+def mixed_in_pairs(signals: Signals) -> Signals:
+    """With answers to images that are mixed, each with the one of the opposite place."""
+    pairs = Pairs(torch.arange(len(signals.labels_B)).flip(0), torch.tensor(0.3))
+    student = {**signals.student, MIXED: pairs.mixed(signals.student["weak"])}
+    features = {bank: features_of(value_BC) for bank, value_BC in student.items()}
+    return replace(signals, pairs=pairs, student=student, features=features)
 
 
 def smoothed(signals: Signals, bank: str) -> Tensor:
@@ -45,10 +60,12 @@ def test_the_labels_of_every_objective_are_smoothed_and_nothing_else_is(name: st
     plain, found = losses_of(name, 0.0), losses_of(name, SMOOTHING)
     assert found.terms.keys() == plain.terms.keys()
     changed = {term for term in found.terms if not torch.equal(found.terms[term], plain.terms[term])}
-    assert changed == {term for term in found.terms if term.startswith("ce")}
-    for term in changed - {"ce_head"}:  # which is of other logits: those of the teacher's classifier
-        bank = "strong" if term == "ce_strong" else "weak"
-        torch.testing.assert_close(found.terms[term], smoothed(all_views(), bank), rtol=0, atol=1e-6)
+    assert changed == {term for term in found.terms if "ce" in term.split("_")}
+    for term in changed - OF_OTHER_LOGITS.get(name, set()):
+        signals, bank = all_views(), "strong" if term == "ce_strong" else "weak"
+        if term == "peer1_ce":
+            signals = replace(signals, student=peers_of(signals.student)[0].logits)
+        torch.testing.assert_close(found.terms[term], smoothed(signals, bank), rtol=0, atol=1e-6)
     assert bool(found.total != plain.total) is bool(changed)
 
 

@@ -72,13 +72,15 @@ class Scene:
         repeats: str | None = None,
         parameters: Mapping[str, object] | None = None,
         failure: str | None = None,
+        counted: bool = True,
     ) -> TrialRecord:
         beta = {"beta": job.trial.objective.plain().get("beta")}
         self.books.started(job, parameters=parameters or beta, repeats=repeats)
         if failure is not None:
             self.books.failed(job.job_id, failure)
         ratio = float(job.trial.objective.n_networks)
-        best = {"selection/accuracy": accuracy, "selection/nll": 0.1, COMPUTE_OVER_CE: ratio}
+        best = {"selection/accuracy": accuracy, "selection/nll": 0.1}
+        best |= {COMPUTE_OVER_CE: ratio} if counted else {}
         end = Message(
             epoch=1, metrics=best, end=End.COMPLETED, best_epoch=1, best=best, checkpoint=f"{job.job_id}.st"
         )
@@ -102,9 +104,9 @@ class Scene:
         composer = replace(self.composer, space=over(self.run, objectives=DML).space)
         return self.trained(composer({"objective": "dml", "dml": {"temperature": 2.0}}).job, 0.9)
 
-    def repeated(self, spec: TrialSpec, accuracy: float) -> list[TrialRecord]:
+    def repeated(self, spec: TrialSpec, accuracy: float, *, counted: bool = True) -> list[TrialRecord]:
         jobs = repeat_jobs(spec, experiment=self.run.experiment, workbench=self.workbench)
-        return [self.trained(job, accuracy) for job in jobs]
+        return [self.trained(job, accuracy, counted=counted) for job in jobs]
 
     def finish(self, stage: str, key: str, result: Mapping[str, object]) -> None:
         self.run.ledger.append(
@@ -344,7 +346,7 @@ def test_a_finalist_whose_compute_was_not_counted_is_told_on_the_console(scene: 
         asked = config.with_overrides(budget=config.budget.with_overrides(equal_compute=mode))
         run = replace(scene.run, loaded=replace(scene.run.loaded, config=asked), console=Console(out=out))
         chosen = scene.searched(2.0, 0.9)
-        scene.repeated(TrialSpec.from_plain(chosen.spec), 0.85)
+        scene.repeated(TrialSpec.from_plain(chosen.spec), 0.85, counted=False)
         scene.repeated(control_of_file(scene), 0.8)
         finalists.finalists_stage(run, scene.workbench, SEARCH, [chosen])
         said = " ".join(out.getvalue().split())

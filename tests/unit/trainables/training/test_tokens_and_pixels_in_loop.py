@@ -141,7 +141,7 @@ def test_the_image_that_is_drawn_is_the_teachers_view_and_not_the_students_few_p
         (TOKENS, staged_network, r"no feature 'tokens'"),
         (
             MAPS.with_overrides(eta=0.0),
-            lambda: transformer(8),
+            lambda: built(ModelConfig(name=ModelName.RESNET8, width=2)),
             r"the student's has 8 channels, the teacher's 16",
         ),
     ],
