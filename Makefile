@@ -82,7 +82,7 @@ faults: $(DEV) ## tests that kill workers, nodes, brokers and drivers, in CI too
 
 define proved_in
 	@echo; echo "== unit tests and numerics in $(1)"
-	$(SIDE_BY_SIDE:$(BIN)/%=$(1)/bin/%) tests/unit tests/numerics
+	$(SIDE_BY_SIDE:$(BIN)/%=$(1)/bin/%) -m "not slow and not every_variant" tests/unit tests/numerics
 	@echo; echo "== a whole run in $(1)"
 	rm -rf $(1)/whole_run
 	OMP_NUM_THREADS=1 $(1)/bin/stillhouse run tests/whole_run.yaml --out $(1)/whole_run
