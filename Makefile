@@ -18,14 +18,14 @@ OTHER_STAMP := $(OTHER)/.test-$(call checksum,constraints.txt)
 # With indirect dependencies of that day: MLflow 3.5 fails with the SQLAlchemy of a year later.
 OLDEST_DAY := 2025-12-15
 FLOORS := sed -n '/^install_requires/,/^$$/s/^ *\([a-z-]*\).*>=\([^,]*\),.*/\1==\2/p' setup.cfg
-# PyTorch starts a thread for each core in each process; on a busy machine that is slower, not faster.
-TEST_THREADS ?= 2
-PYTEST := OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest
-# Tests that share no session run side by side, a file in one process, each with one thread.
+# Tests run side by side, a file in one process, each with one thread: PyTorch would start one for each core.
 TEST_PROCESSES ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 # What tests are told of the processor: that it has bf16 (yes), has it not (no), or each in turn.
 BF16 ?= both
 SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --bf16=$(BF16)
+# A session of Ray takes 2 to 3 GB, and waits much: two of them at a time, each with the tests of one file.
+RAY_TEST_PROCESSES ?= 2
+WITH_RAY := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(RAY_TEST_PROCESSES) --dist loadfile
 FAULTS := $(wildcard tests/integration/test_*_faults.py)
 PACKAGES := orchestrator trainables search_spaces cluster
 SOURCES := $(PACKAGES) tests
@@ -70,15 +70,15 @@ numerics: $(DEV) ## tests of the mathematics against worked numbers
 
 integration: $(DEV) ## tests with real Ray and real MLflow that take less than a minute each
 	@echo; echo "== integration"
-	$(PYTEST) -m "not slow" tests/integration $(FAULTS:%=--ignore=%)
+	$(WITH_RAY) -m "not slow" tests/integration $(FAULTS:%=--ignore=%)
 
 slow: $(DEV) ## the longer ones, in CI too: whole runs, jobs on a cluster, every pair of networks
 	@echo; echo "== slow"
-	$(PYTEST) -m slow tests/integration $(FAULTS:%=--ignore=%)
+	$(WITH_RAY) -m slow tests/integration $(FAULTS:%=--ignore=%)
 
 faults: $(DEV) ## tests that kill workers, nodes, brokers and drivers, in CI too: about ten minutes
 	@echo; echo "== faults"
-	$(PYTEST) $(FAULTS)
+	$(WITH_RAY) $(FAULTS)
 
 define proved_in
 	@echo; echo "== unit tests and numerics in $(1)"

@@ -20,7 +20,7 @@ def methods(
     experiment: Experiment,
     out: Out = None,
     to: Annotated[
-        Path | None, typer.Option(help="Write the page there; its chapters of other experiments stay.")
+        Path | None, typer.Option(help="Write the page there; its other chapters and costs stay.")
     ] = None,
     benchmarks: Annotated[
         Path, typer.Option("--bench", help="Figures of `make bench`, for what a step costs.")
@@ -31,15 +31,16 @@ def methods(
     Experiments may be compared one after another: each is a chapter of the page that `--to` names.
     """
     from orchestrator.reports.methods_page import chapters_of, methods_page
-    from orchestrator.reports.step_costs import read_steps
+    from orchestrator.reports.step_costs import read_steps, steps_told
     from trainables.local_files import replace_text
 
     name, chapter = _chapter(experiment, out)
-    chapters = chapters_of(to.read_text(encoding="utf-8")) if to is not None and to.exists() else {}
+    before = to.read_text(encoding="utf-8") if to is not None and to.exists() else ""
+    chapters = chapters_of(before)
     page = methods_page(
         {**chapters, name: chapter.text}.values(),
         title="Objectives and their evidence",
-        steps=read_steps(benchmarks),
+        steps={**steps_told(before), **read_steps(benchmarks)},
     )
     if to is None:
         typer.echo(page, nl=False)

@@ -17,11 +17,10 @@ from orchestrator.records.ledger import Ledger
 from orchestrator.records.selection import PairedDifference
 from orchestrator.reports.evidence import Evidence, Failed, SearchEvidence
 from orchestrator.reports.method_evidence import is_significant
-from orchestrator.reports.step_costs import step_costs
+from orchestrator.reports.step_costs import COSTS, step_costs
 from orchestrator.terminal.formatting import short_parameters
 from trainables.config import ModelConfig
 
-COSTS: Final = "## What a step costs"
 _BEGINS: Final = re.compile(r"^Experiment `([^`]+)`: ", re.MULTILINE)
 HEAD: Final = (
     "objective",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,8 @@ from trainables.errors import StillhouseError
 from trainables.foreign_files import foreign_file
 
 STEP: Final = "objective_step_over_ce."
+COSTS: Final = "## What a step costs"
+_ROW: Final = re.compile(r"^\| `(\w+)` \| ([0-9.]+) \|", re.MULTILINE)
 DEAR: Final = 1.3
 """A step that costs so many of cross-entropy's, or more, is explained."""
 
@@ -34,6 +37,11 @@ def read_steps(path: Path) -> dict[str, float]:
             for name, entry in entries.items()
             if name.startswith(STEP)
         }
+
+
+def steps_told(page: str) -> dict[str, float]:
+    """The costs that a page of `stillhouse methods` has already, as it shows them."""
+    return {name: float(cost) for name, cost in _ROW.findall(page.partition(COSTS)[2])}
 
 
 def step_costs(steps: Mapping[str, float]) -> str:

@@ -1,35 +1,48 @@
 """`python -m tests.benchmarks.docs`: measured figures as tables in `docs/performance.md`.
 
-Those of `out/bench.json`, and those of a GPU, of `out/gpu.json`, where these files are.
+Those of `out/bench.json`, each in place of the one of its name, and those of a GPU, of `out/gpu.json`,
+where these files are.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from tests.benchmarks.figures import read_figures
+from tests.benchmarks.registry import BENCHMARKS
 
 FIGURES: Final = Path("out/bench.json")
 PAGE: Final = Path("docs/performance.md")
 BEGIN: Final = "<!-- figures: written by python -m tests.benchmarks.docs -->"
 END: Final = "<!-- end of figures -->"
+_ROW: Final = re.compile(r"^\| `([^`]+)` \| (.+)$", re.MULTILINE)
+_NOTE: Final = re.compile(r"^\* `([^`]+)`: (.+)$", re.MULTILINE)
 GPU_FIGURES: Final = Path("out/gpu.json")
 GPU_BEGIN: Final = "<!-- GPU figures: written by python -m tests.benchmarks.docs -->"
 GPU_END: Final = "<!-- end of GPU figures -->"
 
 
-def table(entries: Mapping[str, Mapping[str, Any]]) -> str:
-    """A Markdown table of the figures, and below it how each was measured."""
-    lines = ["| name | value | bound | kept |", "|---|---|---|---|"]
+def table(entries: Mapping[str, Mapping[str, Any]], before: str = "") -> str:
+    """A Markdown table of the figures, and below it how each was measured.
+
+    Rows and notes of the table that was there `before` stay where they are, but those of benchmarks that are
+    no more; those measured now take their place or come after them.
+    """
+    rows, notes = (
+        {name: text for name, text in kind.findall(before) if name in BENCHMARKS} for kind in (_ROW, _NOTE)
+    )
     for name, entry in entries.items():
         kept = "" if entry["bound"] is None else ("yes" if entry["ok"] else "**no**")
         value = f"{_short(entry['value'])} {entry['unit']}"
-        lines.append(f"| `{name}` | {value} | {_bound(entry)} | {kept} |")
-    notes = [f"* `{name}`: {entry['how']}." for name, entry in entries.items()]
-    return "\n".join([*lines, "", *notes])
+        rows[name] = f"{value} | {_bound(entry)} | {kept} |"
+        notes[name] = f"{entry['how']}."
+    lines = [f"| `{name}` | {row}" for name, row in rows.items()]
+    told = [f"* `{name}`: {note}" for name, note in notes.items()]
+    return "\n".join(["| name | value | bound | kept |", "|---|---|---|---|", *lines, "", *told])
 
 
 def gpu_table(report: Mapping[str, Any]) -> str:
@@ -78,7 +91,7 @@ def main() -> int:
         return 1
     page = PAGE.read_text(encoding="utf-8")
     if entries:
-        page = with_table(page, table(entries))
+        page = with_table(page, table(entries, page.partition(BEGIN)[2].partition(END)[0]))
     if report:
         page = with_table(page, gpu_table(report), marks=(GPU_BEGIN, GPU_END))
     PAGE.write_text(page, encoding="utf-8")

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -172,16 +171,13 @@ def test_an_attached_session_with_a_wrong_token_is_refused(head_node: HeadNode, 
     assert "connected" not in ended.stdout
 
 
-@pytest.mark.parametrize("token", ["0" * 64, None])
-def test_the_doctor_says_in_one_line_that_the_token_is_refused(
-    head_node: HeadNode, project: Path, token: str | None
-) -> None:
+def test_the_doctor_says_in_one_line_that_the_token_is_refused(head_node: HeadNode, project: Path) -> None:
     command = [sys.executable, "-m", "orchestrator", "doctor", "--address", head_node.address]
-    began = time.monotonic()
-    changed = {"RAY_AUTH_TOKEN": token or "", "PYTHONPATH": str(REPOSITORY)}
-    ended = head_node.run(command, cwd=project, environment=changed)
-    assert time.monotonic() - began < 20
-    assert ended.returncode == 1
-    assert ended.stderr == f"error: the cluster at {head_node.address} refuses this process; {AUTH_RECIPE}\n"
+    for token in ("0" * 64, ""):
+        changed = {"RAY_AUTH_TOKEN": token, "PYTHONPATH": str(REPOSITORY)}
+        ended = head_node.run(command, cwd=project, environment=changed)
+        assert ended.returncode == 1
+        refused = f"error: the cluster at {head_node.address} refuses this process; {AUTH_RECIPE}\n"
+        assert ended.stderr == refused
     allowed = head_node.run(command, cwd=project, environment={"PYTHONPATH": str(REPOSITORY)})
     assert "ok  cluster" in allowed.stdout, allowed.stdout + allowed.stderr

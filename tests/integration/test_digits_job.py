@@ -24,7 +24,7 @@ def summary(head_node: HeadNode, tmp_path_factory: pytest.TempPathFactory) -> di
     for package in PACKAGES:
         shutil.copytree(REPOSITORY / package, folder / package)
     out = folder / "results"
-    options = ["--trials", "6", "--out", str(out)]
+    options = ["--trials", "6", "--finalists", "1", "--out", str(out)]
     job = [*ray_command(), "job", "submit", "--working-dir", ".", "--"]
     ended = head_node.run(
         [*job, "python", "-m", "orchestrator", "run", "digits", *options], cwd=folder, timeout_s=590

@@ -1,11 +1,13 @@
-"""An output folder that was copied or moved: work goes on there, and nothing else is touched."""
+"""An output folder that was copied or moved names no absolute place, and is shown and picked from.
+
+That a moved folder goes on to train is shown by test_older_run_goes_on.py.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -53,26 +55,6 @@ def names_of_the_original(task: Task, original: Task) -> list[str]:
 
 def test_what_a_folder_holds_names_no_absolute_place_of_it(original: Task) -> None:
     assert names_of_the_original(original, original) == []
-
-
-def test_a_copy_goes_on_by_itself_while_the_original_is_there(original: Task, tmp_path: Path) -> None:
-    before, task = contents(original.out), copied(original, tmp_path)
-    events = task.events()
-    done = finish(task.start("--trials", "3"))
-    assert done.returncode == 0, done.stderr
-    assert contents(original.out) == before
-    added = task.events()[len(events) :]
-    stages = {event["stage"]: event for event in added if event["kind"] == "stage"}
-    assert "teacher" not in stages
-    assert stages["cache"]["result"]["computed"] == 0
-    assert Path(stages["cache"]["result"]["uri"]).is_relative_to(task.out)
-    started = Counter(e["role"] for e in added if e["kind"] == "trial_started")
-    assert started["search"] == 1
-    assert f"{task.out} was moved or copied from {original.out}" in done.stdout
-    runs = task.mlflow_runs()
-    assert all(run.info.artifact_uri.startswith(f"{task.out.as_uri()}/") for run in runs)
-    told = Counter(run.data.tags.get("trial_id", "parent") for run in runs)
-    assert told == Counter(["parent", *(e["trial"] for e in task.events() if e["kind"] == "trial_started")])
 
 
 def test_a_copy_is_shown_and_picked_from_when_the_original_is_gone(original: Task, tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,6 +24,16 @@ from tests.older_runs.unpacking import unpack_older_run
 pytestmark = pytest.mark.mlflow
 
 MODEL = "stillhouse-three_trials"
+TELLS_IMPORTS = ("-X", "importtime")
+
+
+def slow_imports(said: str) -> set[str]:
+    """What takes seconds to import, of what an interpreter told of its imports."""
+    imported = {
+        line.rsplit("|", 1)[-1].strip() for line in said.splitlines() if line.startswith("import time:")
+    }
+    assert "orchestrator" in imported
+    return imported & {"mlflow", "ray", "torch"}
 
 
 class Kept:
@@ -36,9 +45,12 @@ class Kept:
         (self.out / "report.html").write_text("<p>of the run</p>")
         self.database = self.out / "mlflow.db"
 
-    def run(self, *words: str, command: str = "run") -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *words: str, command: str = "run", options: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """`stillhouse run` or another command in a process of its own; `options` are the interpreter's."""
         return subprocess.run(
-            [sys.executable, "-m", "orchestrator", command, self.file.name, *words],
+            [sys.executable, *options, "-m", "orchestrator", command, self.file.name, *words],
             cwd=self.file.parent,
             capture_output=True,
             text=True,
@@ -96,28 +108,27 @@ def test_a_record_that_was_removed_is_there_again_with_files_and_model(kept: Kep
     assert summary["mlflow"]["parent_run_id"] == parent.info.run_id
     assert summary["ledger"]["check"] == Ledger(kept.out).mark().check
 
-    began, ledger = time.monotonic(), (kept.out / "ledger.jsonl").read_bytes()
-    again = kept.run()
+    ledger = (kept.out / "ledger.jsonl").read_bytes()
+    again = kept.run(options=TELLS_IMPORTS)
+    assert not slow_imports(again.stderr)
     assert (again.returncode, "written from the ledger" in again.stdout) == (0, False)
     assert (kept.out / "ledger.jsonl").read_bytes() == ledger
-    assert time.monotonic() - began < 15  # without MLflow, torch and Ray
     written = kept.run("--json", command="record")
     assert written.returncode == 0, written.stderr
     assert json.loads(written.stdout)["mlflow"]["lacks"] is None
     assert kept.shown().keys() == before.keys()
 
 
-def test_a_damaged_record_is_refused_in_seconds_and_the_results_are_shown(kept: Kept) -> None:
+def test_a_damaged_record_is_refused_before_anything_slow_and_the_results_are_shown(kept: Kept) -> None:
     kept.database.write_bytes(kept.database.read_bytes()[:400_000])
-    began = time.monotonic()
     for command in ("ui", "run"):
-        done = kept.run(command=command)
-        (line,) = done.stderr.splitlines()
+        done = kept.run(command=command, options=TELLS_IMPORTS)
+        assert not slow_imports(done.stderr)
+        (line,) = (said for said in done.stderr.splitlines() if not said.startswith("import time:"))
         assert done.returncode == 1
         assert f"MLflow's record {kept.database} is damaged (" in line
         assert "move it away and run the experiment again" in line
     assert "champion: finalist 1, kd" in done.stdout
-    assert time.monotonic() - began < 30
 
 
 def test_a_registry_that_refuses_withholds_no_results_and_is_asked_again(kept: Kept) -> None:
@@ -180,9 +191,7 @@ def test_a_server_that_lets_nobody_in_withholds_no_results_and_is_not_waited_for
     (kept.out / "summary.json").unlink()
     with refusing_server() as uri:
         kept.file.write_text(f"{kept.file.read_text()}\nrecord: {{tracking_uri: '{uri}'}}\n")
-        began = time.monotonic()
         done = kept.run("--json")
-        assert time.monotonic() - began < 100
     assert done.returncode == 1
     summary = json.loads(done.stdout)
     assert summary["champion"]["objective"] == "kd"

@@ -90,11 +90,9 @@ def test_a_broker_that_came_back_answers_for_finished_trials(workers: Workers, t
     first = search.run()
     kill(BROKER)
     wait_until(lambda: len(pids_of(BROKER)) == 1, "the broker's return")
-    began = time.monotonic()
     assert search.run() == first
     jobs = ray.get(workers.broker.slots.remote())
     assert sum(slot["jobs"] for slot in jobs.values()) == 0
-    assert time.monotonic() - began < 60
 
 
 def test_a_proxy_that_is_killed_is_retried_and_goes_on_where_it_was(workers: Workers, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A whole run of networks that teach each other, without a teacher: killed on its way twice, it goes on."""
+"""A whole run of networks that teach each other, without a teacher: killed on its way, it goes on."""
 
 from __future__ import annotations
 
@@ -44,15 +44,13 @@ Events = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, and what was there before each time that it went on."""
+    """A finished run, and what was there before it went on."""
 
     task: Task
     printed: str
     console: str
-    searching: Events
-    """Of the ledger, when its search was killed."""
     comparing: Events
-    """When it was killed between two controls of equal compute."""
+    """Of the ledger, when it was killed between two controls of equal compute."""
     kept: dict[Path, int]
     """Weights of the students that were trained then, and when they were written."""
 
@@ -115,13 +113,12 @@ def is_between_two(events: Events) -> bool:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     task = task_of(tmp_path_factory.mktemp("without"))
-    searching = killed_when(task, lambda events: any(event["kind"] == "epoch" for event in events))
     comparing = killed_when(task, is_between_two)
     weights = [task.out / "students" / trial / "best.safetensors" for trial in ends_of(comparing)]
     kept = {path: path.stat().st_mtime_ns for path in weights}
     done = finish(task.start("--json"))
     assert done.returncode == 0, done.stderr[-4000:]
-    return Run(task, done.stdout, done.stderr, searching, comparing, kept)
+    return Run(task, done.stdout, done.stderr, comparing, kept)
 
 
 def killed_when(task: Task, happened: Callable[[Events], bool]) -> Events:
@@ -134,8 +131,7 @@ def killed_when(task: Task, happened: Callable[[Events], bool]) -> Events:
 
 def test_what_was_done_when_it_was_killed_is_not_done_again(run: Run) -> None:
     events = run.events
-    for before in (run.searching, run.comparing):
-        assert events[: len(before)] == before
+    assert events[: len(run.comparing)] == run.comparing
     started = [event for event in events if event["kind"] == "trial_started"]
     assert len({event["search"] for event in started}) == 1
     assert len({event["trial"] for event in started}) == len(started)

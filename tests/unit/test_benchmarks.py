@@ -97,6 +97,19 @@ def test_the_page_shows_each_figure_with_its_bound_and_keeps_the_text_around() -
     assert with_table(page, written) == page
 
 
+def test_figures_measured_now_take_the_place_of_theirs_and_the_others_stay() -> None:
+    first, second, gone = "trial_overhead_ratio", "first_report_seconds", "of an earlier version"
+    before = table({name: _figure(2.0, Bound(3)).plain() for name in (gone, first, second)})
+    assert gone in before
+    after = table({first: _figure(4.0, Bound(3)).plain()}, before)
+    assert [line for line in after.splitlines() if line.startswith("| `")] == [
+        f"| `{first}` | 4 x | ≤ 3 | **no** |",
+        f"| `{second}` | 2 x | ≤ 3 | yes |",
+    ]
+    assert after.count("counted by hand") == 2
+    assert gone not in after
+
+
 def test_the_page_has_the_marks_and_one_without_them_is_refused() -> None:
     with_table((ROOT / PAGE).read_text(encoding="utf-8"), "")
     with pytest.raises(ValueError, match="lacks the marks"):

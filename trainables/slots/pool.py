@@ -158,7 +158,7 @@ class SlotPool:
 
     def _run(self, slot: str, restart: int) -> None:
         resources: Mapping[str, float] = {"CPU": self.shape.cpus, "GPU": self.shape.gpus}
-        TorchTrainer(
+        _SlotTrainer(
             slot_loop,
             train_loop_config={
                 "broker": self.broker,
@@ -181,6 +181,18 @@ class SlotPool:
                 ),
             ),
         ).fit()
+
+
+class _SlotTrainer(TorchTrainer):
+    """Ray's trainer without its manager of data sets, a process of 200 MB for each group of workers.
+
+    A slot's images are no Ray data sets: the workbench reads them. Where a version of Ray calls its parts by
+    other names, nothing is left out.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        of_data_sets = "ray.train.v2._internal.callbacks.datasets"
+        return [one for one in super()._create_default_callbacks() if type(one).__module__ != of_data_sets]
 
 
 class _GivesBack(UserCallback):

@@ -17,7 +17,7 @@ from orchestrator.records.ledger import Ledger
 from orchestrator.reports.evidence import Evidence, SearchEvidence
 from orchestrator.reports.method_evidence import evidence_of
 from orchestrator.reports.methods_page import Chapter, chapters_of, facts_of, methods_page
-from orchestrator.reports.step_costs import read_steps
+from orchestrator.reports.step_costs import read_steps, steps_told
 from trainables.config.metrics import RankBy
 from trainables.errors import StillhouseError
 
@@ -452,6 +452,14 @@ def test_steps_come_from_a_file_of_benchmarks(tmp_path: Path) -> None:
     path.write_text("[1]")
     with pytest.raises(StillhouseError, match="no file of benchmarks"):
         read_steps(path)
+
+
+def test_costs_that_were_not_measured_again_stay_on_the_page() -> None:
+    page = methods_page([], title="Objectives", steps={"kd": 1.0625, "crld": 1.93})
+    assert steps_told(page) == {"kd": 1.06, "crld": 1.93}
+    again = methods_page([], title="Objectives", steps={**steps_told(page), "kd": 1.5})
+    assert steps_told(again) == {"kd": 1.5, "crld": 1.93}
+    assert steps_told("# Objectives\n\n| `ce` | 77.03 | no cost |\n") == {}
 
 
 def test_a_gain_is_told_over_cross_entropy_of_the_same_compute_too(ledger: Ledger) -> None:
