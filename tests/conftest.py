@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 
 import hypothesis
@@ -12,6 +13,7 @@ from trainables.training import precision
 hypothesis.settings.register_profile("any_machine", deadline=None)
 hypothesis.settings.load_profile("any_machine")
 
+ONE_OF = 8
 ANSWERS = {"yes": [True], "no": [False], "both": [True, False]}
 """Whether the processor has bf16, as tests that take `either_bf16` are told; by what --bf16 says."""
 
@@ -20,6 +22,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--bf16", choices=list(ANSWERS), default="both", help="what either_bf16 runs a test with"
     )
+
+    parser.addoption(
+        "--some-variants",
+        action="store_true",
+        help=f"of each parametrised test every {ONE_OF}th variant, from another one on for each test",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--some-variants"):
+        return
+    variants: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        variants.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    kept = {
+        item.nodeid
+        for test, of_test in variants.items()
+        for item in of_test[zlib.crc32(test.encode()) % min(ONE_OF, len(of_test)) :: ONE_OF]
+    }
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in kept])
+    items[:] = [item for item in items if item.nodeid in kept]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -40,8 +40,6 @@ from trainables.config.objectives import (
 )
 from trainables.signals import Losses, Signals
 
-pytestmark = pytest.mark.every_variant
-
 # B = samples in the batch, C = classes
 OPEN: Final[dict[str, Any]] = {"weak_threshold": 0.3, "strong_threshold": 0.1}
 VARIANTS: Final[dict[str, ObjectiveBase]] = {

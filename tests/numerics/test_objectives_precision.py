@@ -11,8 +11,6 @@ from tests.numerics.random_signals import losses_of, random_labels, random_logit
 from trainables.config import OBJECTIVE_CONFIGS, CrldConfig, Need
 from trainables.objectives.terms.divergences import confidence_B
 
-pytestmark = pytest.mark.every_variant
-
 # B = samples in the batch, C = classes
 
 NAMES: Final = tuple(OBJECTIVE_CONFIGS)

@@ -33,8 +33,6 @@ from trainables.errors import CacheError, CheckpointError, DataError, Stillhouse
 from trainables.foreign_files import Unreadable, foreign_file
 from trainables.models.weights import load_weights
 
-pytestmark = pytest.mark.every_variant
-
 IDS = np.arange(12)
 LOGITS = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
 METADATA = {"normalisation": '{"mean": [0.5], "std": [0.25]}', "classes": '["a", "b"]'}

@@ -15,8 +15,6 @@ from orchestrator.config.yaml_reader import MAX_BYTES, KeyPath, parse_yaml
 from orchestrator.tracking.registry import require_model_name
 from trainables.errors import ConfigError
 
-pytestmark = pytest.mark.every_variant
-
 DIGITS = (EXPERIMENTS_FOLDER / "digits.yaml").read_text()
 LONG = 5000 * "a"
 SEED = 11

@@ -520,7 +520,6 @@ def test_overrides_of_the_command_line_win(tmp_path: Path) -> None:
 WITHOUT_TEACHER = ("digits_without_teacher", "methods_together")
 
 
-@pytest.mark.every_variant
 @pytest.mark.parametrize("name", list(shipped(EXPERIMENTS_FOLDER)))
 # cbd needs a student with a cosine head; test_objective_table holds its refusal.
 @pytest.mark.parametrize("space", [space for space in shipped(SPACES_FOLDER) if "cbd" not in space])

@@ -66,8 +66,6 @@ from trainables.training.ranks import SOLO
 from trainables.training.step_inputs import StepInputs
 from trainables.training.workbench import Workbench
 
-pytestmark = pytest.mark.every_variant
-
 N_TRAIN, N_OWN = 20, 16
 BRIEF = SHORT.with_overrides(epochs=2, checkpoint_every=1)
 SERVED = [
