@@ -92,6 +92,7 @@ def _finished(stage: str, key: str, result: dict[str, Any]) -> dict[str, Any]:
     ("command", "said"),
     [
         ("methods", "| `kd` |"),
+        ("show", "finalist 1"),
         ("run", "exported: f1-1"),
         ("pick", "exported: f1-1"),
         ("ui", "http://127.0.0.1:9/#/experiments/7/runs"),
