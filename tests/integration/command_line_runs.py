@@ -18,7 +18,7 @@ from orchestrator.tracking.store import prepare_mlflow
 from tests.integration.watched_search import events_in
 
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE_S = 300.0
+PATIENCE_S = 900.0
 
 EXPERIMENT = """\
 name: task

@@ -27,7 +27,7 @@ def summary(head_node: HeadNode, tmp_path_factory: pytest.TempPathFactory) -> di
     options = ["--trials", "6", "--finalists", "1", "--out", str(out)]
     job = [*ray_command(), "job", "submit", "--working-dir", ".", "--"]
     ended = head_node.run(
-        [*job, "python", "-m", "orchestrator", "run", "digits", *options], cwd=folder, timeout_s=590
+        [*job, "python", "-m", "orchestrator", "run", "digits", *options], cwd=folder, timeout_s=1200
     )
     assert ended.returncode == 0, ended.stdout[-4000:] + ended.stderr[-4000:]
     assert head_node.token not in ended.stdout + ended.stderr

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]
 
 README = Path(__file__).parents[2] / "README.md"
 TRIALS = 16
-FIRST_S = 400.0
+FIRST_S = 900.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,10 @@ class Story:
 def example_block(language: str, marker: str) -> str:
     blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
     return next(block for block in blocks if marker in block)
+
+
+ONE_SLOT = "cluster: {slots: 1}\n"
+"""What tests add to an example where how many students train at once is not its matter: half the processes."""
 
 
 def command() -> list[str]:

@@ -35,7 +35,7 @@ from trainables.training.train_teacher import TeacherFacts
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]
 
-PATIENCE_S = 600.0
+PATIENCE_S = 900.0
 EPOCHS = 10
 FEW = 2
 """Epochs of a preparation after which the driver is killed, early enough that its worker is still busy."""

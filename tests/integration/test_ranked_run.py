@@ -23,7 +23,7 @@ from trainables.config import Role
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]
 
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE_S = 400.0
+PATIENCE_S = 900.0
 OWN, KNN = "selection/accuracy", "selection/knn_accuracy"
 EXPERIMENT = """\
 name: features

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.records.summary import read_summary
+from tests.integration.test_from_readme import ONE_SLOT
 from tests.unit.trainables.data.image_folders import picture
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]
@@ -44,7 +45,7 @@ def write_photos(folder: Path) -> None:
 
 def test_the_manifest_of_the_readme_goes_from_pictures_to_champion(tmp_path: Path) -> None:
     assert len(example().splitlines()) < 15
-    (tmp_path / "photos.yaml").write_text(example())
+    (tmp_path / "photos.yaml").write_text(example() + ONE_SLOT)
     write_photos(tmp_path / "photos")
     ended = subprocess.run(
         [sys.executable, "-m", "orchestrator", "run", "photos.yaml"],
@@ -53,7 +54,7 @@ def test_the_manifest_of_the_readme_goes_from_pictures_to_champion(tmp_path: Pat
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=900,
         check=False,
     )
     assert ended.returncode == 0, ended.stdout[-4000:] + ended.stderr[-4000:]

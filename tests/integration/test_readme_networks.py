@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from orchestrator.records.summary import read_summary
-from tests.integration.test_from_readme import README, example_block
+from tests.integration.test_from_readme import ONE_SLOT, README, example_block
 from tests.unit.trainables.data.image_folders import picture
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]
@@ -58,7 +58,7 @@ def command(words: str, name: str, folder: Path, *options: str) -> subprocess.Co
     """A command about README's example."""
     text = example_block("yaml", f"name: {name}\n")
     assert len(text.splitlines()) < MAX_LINES
-    (folder / f"{name}.yaml").write_text(text)
+    (folder / f"{name}.yaml").write_text(text + ONE_SLOT)
     done = subprocess.run(
         [sys.executable, "-m", "orchestrator", words, f"{name}.yaml", *options],
         cwd=folder,
@@ -70,7 +70,7 @@ def command(words: str, name: str, folder: Path, *options: str) -> subprocess.Co
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1000,
         check=False,
     )
     assert done.returncode == 0, done.stderr

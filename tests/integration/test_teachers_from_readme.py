@@ -14,20 +14,20 @@ import torch
 from torch import nn
 
 from orchestrator.records.summary import read_summary
-from tests.integration.test_from_readme import README, example_block
+from tests.integration.test_from_readme import ONE_SLOT, README, example_block
 from tests.unit.trainables.models.onnx_files import exported
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]
 
 MAX_LINES = 15
-RUN_S = 400.0
+RUN_S = 900.0
 
 
 def command(folder: Path, name: str, *words: str) -> subprocess.CompletedProcess[str]:
     (folder / "my_task.py").write_text(example_block("python", "def dataset"))
     text = example_block("yaml", f"name: {name}")
     assert text.count("\n") < MAX_LINES
-    (folder / f"{name}.yaml").write_text(text)
+    (folder / f"{name}.yaml").write_text(text + ONE_SLOT)
     done = subprocess.run(
         [sys.executable, "-m", "orchestrator", words[0], f"{name}.yaml", *words[1:]],
         cwd=folder,

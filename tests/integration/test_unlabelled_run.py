@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.integration.test_from_readme import README, example_block
+from tests.integration.test_from_readme import ONE_SLOT, README, example_block
 from trainables.cache.node.reader import open_cache
 from trainables.data.splits import FIRST_UNLABELLED_ID, NO_LABEL
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]
 
 N_NEW, N_TEST = 300, 25
 """Pictures that nobody has seen, and copies of images of the test part."""
-PATIENCE_S = 400.0
+PATIENCE_S = 900.0
 PICTURES = """
 import sys
 from pathlib import Path
@@ -80,7 +80,7 @@ def called(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("readme-unlabelled")
     (folder / "my_task.py").write_text(example_block("python", "def dataset"))
-    (folder / "my_pictures.yaml").write_text(example_block("yaml", "name: my_pictures"))
+    (folder / "my_pictures.yaml").write_text(example_block("yaml", "name: my_pictures") + ONE_SLOT)
     made = called(folder, "-c", PICTURES, str(N_NEW), str(N_TEST))
     assert made.returncode == 0, made.stderr
     run = ("-m", "orchestrator", "run", "my_pictures.yaml", "--json")

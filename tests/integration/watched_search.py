@@ -25,7 +25,7 @@ from orchestrator.terminal.console import Console
 from search_spaces.space import SpaceConfig
 from trainables.config import WorkbenchSpec
 
-PATIENCE_S = 240.0
+PATIENCE_S = 600.0
 TRAIN_ROWS = 400
 
 
