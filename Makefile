@@ -34,7 +34,7 @@ GPU_PYTHON ?= $(shell test -x $(BIN)/python && echo $(BIN)/python || echo python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check unit numerics integration slow faults oldest python demo-seeds bench gpu pins clean distclean
+.PHONY: help setup demo test check unit numerics integration slow faults with-ray oldest python demo-seeds bench gpu pins clean distclean
 .NOTPARALLEL:
 
 help: ## this list
@@ -75,6 +75,10 @@ integration: $(DEV) ## tests with real Ray and real MLflow that take less than a
 slow: $(DEV) ## the longer ones, in CI too: whole runs, jobs on a cluster, every pair of networks
 	@echo; echo "== slow"
 	$(WITH_RAY) -m slow tests/integration $(FAULTS:%=--ignore=%)
+
+with-ray: $(DEV) ## integration, slow and faults in one go, as CI has them
+	@echo; echo "== integration, slow and faults"
+	$(WITH_RAY) tests/integration
 
 faults: $(DEV) ## tests that kill workers, nodes, brokers and drivers, in CI too: about ten minutes
 	@echo; echo "== faults"

@@ -55,7 +55,7 @@ def example_block(language: str, marker: str) -> str:
 
 
 ONE_SLOT = "cluster: {slots: 1}\n"
-"""What tests add to an example where how many students train at once is not its matter: half the processes."""
+"""What tests add to an example whose matter is not how many students train at once: half the processes."""
 
 
 def command() -> list[str]:
