@@ -86,7 +86,8 @@ def run(name: str, folder: Path) -> tuple[dict[str, Any], str]:
 
 def found_before_training(name: str, folder: Path) -> dict[str, Any]:
     """What a run looks at first: it builds, asks and exports the networks."""
-    found: dict[str, Any] = json.loads(command("validate", name, folder, "--deep", "--json").stdout)
+    told = json.loads(command("validate", name, folder, "--deep", "--json").stdout)
+    found: dict[str, Any] = told["preflight"]
     return found
 
 
