@@ -145,9 +145,10 @@ $(DEV): $(UV_STAMP)
 	$(UV) pip install --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@rm -f $(VENV)/.run-* $(VENV)/.dev-*; touch $@ $(RUN)
 
+# Not compiled as a whole: of what is installed, few modules are imported there.
 define installed_in
 	@found=$$(.ci/find-python $(2)) && rm -rf $(1) && $(UV) venv --quiet --python "$$found" $(1)
-	$(UV) pip install --compile-bytecode --python $(1)/bin/python $(3) --editable '.[test]'
+	$(UV) pip install --python $(1)/bin/python $(3) --editable '.[test]'
 	@touch $@
 endef
 
