@@ -60,7 +60,7 @@ check: $(DEV) ## format, lint, types, import contracts, size budgets
 	@echo; echo "== size budgets"
 	$(BIN)/python tests/size_budgets.py $(PACKAGES)
 
-unit: $(DEV) ## tests without Ray, network and GPU: three to four minutes
+unit: $(DEV) ## tests without Ray, network and GPU: four to ten minutes
 	@echo; echo "== unit tests"
 	STILLHOUSE_GPU_TEST_DEVICE=cpu $(SIDE_BY_SIDE) -m "not slow" tests/unit tests/gpu
 
