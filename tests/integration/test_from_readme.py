@@ -111,11 +111,11 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     first = start(folder)
     wait_for_ended_trials(first, folder, 3)
     first.send_signal(signal.SIGINT)
-    interrupted = finish(first, 240)
+    interrupted = finish(first)
     at_stop = events_of(folder)
     finished = finish(start(folder))
     events = events_of(folder)
-    again = finish(start(folder), 60)
+    again = finish(start(folder))
     yield Story(folder, interrupted, at_stop, finished, events, again, events_of(folder))
 
 

@@ -130,7 +130,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     task = Task(folder, folder / "out" / "prepared", experiment=EXPERIMENT, space=SPACE)
     killed = task.start()
     task.kill_when(killed, partial(is_well_begun, KILLED_IN))
-    finish(killed, 60)
+    finish(killed)
     (place,) = (task.out / "teacher" / "prepared").glob(f"{KILLED_IN}-*")
     kept, told = [path.name for path in place.iterdir()], len(task.events())
     last = finish(task.start("--json"), PATIENCE_S)

@@ -44,14 +44,14 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     first = task.start()
     task.wait_for(first, lambda events: n_ended(events) >= 1 and max(running(events).values(), default=0) > 0)
     first.send_signal(signal.SIGTERM)
-    stopped = finish(first, 240)
+    stopped = finish(first)
     runs_at_stop, at_stop = task.mlflow_runs(), task.events()
 
     second, before = task.start(), n_ended(at_stop)
     task.kill_when(
         second, lambda events: n_ended(events) > before and max(running(events).values(), default=0) > 0
     )
-    finish(second, 60)
+    finish(second)
     at_kill = task.events()
 
     finished = finish(task.start())
@@ -178,7 +178,7 @@ def test_full_and_read_only_storage_are_said_and_harm_nothing(tmp_path: Path) ->
         task.wait_for(process, lambda events: n_ended(events) >= 1)
         fillers = [place / "filler", place / "another"]
         fill(fillers[0])
-        ended = finish(process, 120)
+        ended = finish(process)
         assert ended.returncode == 1, ended
         error = error_of(ended)
         assert "No space left on device" in error
@@ -187,7 +187,7 @@ def test_full_and_read_only_storage_are_said_and_harm_nothing(tmp_path: Path) ->
         assert_readable(task)
 
         fill(fillers[1])  # what the run that ended had written half is gone, and its bytes are free
-        refused = finish(task.start(), 120)
+        refused = finish(task.start())
         assert refused.returncode == 1, refused
         assert "free space" in refused.stderr
 
@@ -199,7 +199,7 @@ def test_full_and_read_only_storage_are_said_and_harm_nothing(tmp_path: Path) ->
         assert_readable(task)
 
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
-        read_only = finish(task.start("--trials", "7"), 120)
+        read_only = finish(task.start("--trials", "7"))
         assert read_only.returncode == 1, read_only
         error = error_of(read_only)
         assert "Read-only file system" in error
