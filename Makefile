@@ -86,13 +86,13 @@ faults: $(DEV) ## tests that kill workers, nodes, brokers and drivers, in CI too
 
 define proved_in
 	@echo; echo "== unit tests and numerics in $(1)"
-	$(SIDE_BY_SIDE:$(BIN)/%=$(1)/bin/%) --bf16=yes --some-variants -m "not slow" tests/unit tests/numerics
+	$(SIDE_BY_SIDE:$(BIN)/%=$(1)/bin/%) --some-variants -m "not slow" tests/unit tests/numerics
 	@echo; echo "== a whole run in $(1)"
 	rm -rf $(1)/whole_run
 	OMP_NUM_THREADS=1 $(1)/bin/stillhouse run tests/whole_run.yaml --out $(1)/whole_run
 endef
 
-oldest: $(OLDEST_STAMP) ## tests of unit and numerics, variants of one thing less, and a whole run with the lowest versions of setup.cfg
+oldest: $(OLDEST_STAMP) ## unit and numerics with some variants, and one whole run, with the lowest versions of setup.cfg
 	$(call proved_in,$(OLDEST))
 
 python: $(OTHER_STAMP) ## the same with another interpreter: make python VERSION=3.13

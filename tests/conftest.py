@@ -22,7 +22,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--bf16", choices=list(ANSWERS), default="both", help="what either_bf16 runs a test with"
     )
-
     parser.addoption(
         "--some-variants",
         action="store_true",

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.commands.options import Experiment, Out
-from trainables.errors import ConfigError
 
 if TYPE_CHECKING:
     from orchestrator.reports.methods_page import Chapter
@@ -52,16 +51,12 @@ def methods(
 
 def _chapter(experiment: str, out: Path | None) -> tuple[str, Chapter]:
     """The experiment's name, and what its ledger has."""
+    from orchestrator.commands.kept_ledger import kept_ledger
     from orchestrator.config.loading import load_experiment
     from orchestrator.config.overrides import Overrides
-    from orchestrator.config.paths import out_folder
-    from orchestrator.records.ledger import Ledger
     from orchestrator.reports.method_evidence import evidence_of
     from orchestrator.reports.methods_page import Chapter, facts_of
 
     loaded = load_experiment(experiment, overrides=Overrides(out=out), check_paths=False)
-    folder = out_folder(loaded)
-    if not (folder / "ledger.jsonl").exists():
-        raise ConfigError(f"{folder} holds no run of {loaded.config.name}; run it first, or give its --out")
-    ledger = Ledger(folder)
+    ledger = kept_ledger(loaded)
     return loaded.config.name, Chapter(facts_of(loaded, ledger), evidence_of(ledger))

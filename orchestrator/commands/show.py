@@ -34,7 +34,7 @@ def show(
     from orchestrator.terminal.console import Console
 
     loaded = load_experiment(experiment, overrides=Overrides(out=out), check_paths=False)
-    ledger, console = ledger_of(loaded), Console(json_only=json_only)
+    ledger, console = _ledger(loaded), Console(json_only=json_only)
     _rankings(ledger, console, top)
     _finalists(loaded, ledger, console)
     if trials is not None:
@@ -43,22 +43,19 @@ def show(
     console.result({"experiment": loaded.config.name, "trials": plain_trials(ledger)})
 
 
-def ledger_of(loaded: LoadedExperiment) -> Ledger:
-    """The ledger of an experiment that has begun.
+def _ledger(loaded: LoadedExperiment) -> Ledger:
+    """The ledger of an experiment whose search has begun.
 
     Raises:
         ConfigError: there is none yet, or it has no trial.
     """
-    from orchestrator.config.paths import out_folder
-    from orchestrator.records.ledger import Ledger
+    from orchestrator.commands.kept_ledger import kept_ledger
 
-    folder = out_folder(loaded)
-    if not (folder / "ledger.jsonl").exists():
-        raise ConfigError(f"{folder} holds no run of {loaded.config.name}; run it first, or give its --out")
-    ledger = Ledger(folder)
-    ledger.close()
+    ledger = kept_ledger(loaded)
     if not ledger.trials():
-        raise ConfigError(f"no trial has started in {folder} yet; look again when the search has begun")
+        raise ConfigError(
+            f"no trial has started in {ledger.folder} yet; look again when the search has begun"
+        )
     return ledger
 
 
@@ -77,9 +74,9 @@ def _rankings(ledger: Ledger, console: Console, top: int) -> None:
 
 
 def _finalists(loaded: LoadedExperiment, ledger: Ledger, console: Console) -> None:
-    """The table of finalists where the run has come to its end; else a word that it has not."""
+    """The table of students where the run has come to its end; else a word that it has not."""
+    from orchestrator.pipeline.finished import show_students
     from orchestrator.records.events import TrialStarted
-    from orchestrator.records.students_table import students_table
     from orchestrator.records.summary import read_summary
     from orchestrator.terminal.formatting import counted
     from trainables.errors import StillhouseError
@@ -93,8 +90,7 @@ def _finalists(loaded: LoadedExperiment, ledger: Ledger, console: Console) -> No
     if summary is None:
         console.info(f"the run is not over; it goes on with: stillhouse run {loaded.source}")
         return
-    columns, rows = students_table(summary)
-    console.table("finalists", columns, rows)
+    show_students(summary, console)
     since = summary.ledger.events if summary.ledger else 0
     later = sum(isinstance(event, TrialStarted) for event in ledger.events(since))
     if later and since:

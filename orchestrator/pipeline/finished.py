@@ -172,12 +172,17 @@ def no_search(loaded: LoadedExperiment) -> ConfigError:
     )
 
 
-def show(summary: Summary, console: Console, *, ui_command: str) -> None:
-    """What a person sees at the end: the table, the champion, its files and how to open MLflow."""
+def show_students(summary: Summary, console: Console) -> None:
+    """The table of students, and in words what its gains are over."""
     columns, rows = students_table(summary)
     console.table("students", columns, rows)
     for sentence in (splits(summary), *comparison(summary)):
         console.info(sentence)
+
+
+def show(summary: Summary, console: Console, *, ui_command: str) -> None:
+    """What a person sees at the end: the table, the champion, its files and how to open MLflow."""
+    show_students(summary, console)
     for line in champion_lines(summary):
         console.info(line)
     for outcome in bad_outcomes(summary):

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.records.ledger import Ledger, TrialRecord
+from orchestrator.records.selection import rank_trials
 from orchestrator.terminal.formatting import clock_time, percent, short_parameters
 from trainables.config import Role
 from trainables.config.metrics import RankBy
 from trainables.errors import ConfigError
+from trainables.local_files import replacing
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS: Final = ("rank", "trial", "objective", "{label}, %", "status", "epochs", "time", "hyper-parameters")
-TIES: Final = "Trials with the same {label} have ranks in the order in which they started."
+TIES: Final = "Of trials with the same {label} the one with the lower NLL comes first, then by name."
 
 
 def ranked(records: Sequence[TrialRecord]) -> list[tuple[int | None, TrialRecord]]:
-    """Trials with their ranks from 1 on, the best first; those without a figure last, without a rank.
+    """Trials as a run ranks them, with ranks from 1 on; below them, without a rank, those not completed.
 
-    The figure is that of the trial's best epoch, by what its search ranks by. Of equal ones that comes first
-    which started first.
+    The order among the completed is `rank_trials`'; that of the others is by their best figure so far.
     """
-    scored = [record for record in records if record.score is not None]
-    order = sorted(scored, key=lambda record: -(record.score or 0.0))
-    rest = [record for record in records if record.score is None]
-    return [*enumerate(order, start=1), *((None, record) for record in rest)]
+    completed = rank_trials(records)
+    known = {record.trial for record in completed}
+    others = [record for record in records if record.trial not in known]
+    others.sort(key=lambda record: -math.inf if record.score is None else record.score, reverse=True)
+    return [*enumerate(completed, start=1), *((None, record) for record in others)]
 
 
 def searches_of(ledger: Ledger) -> list[str]:
@@ -47,8 +49,8 @@ def ranking_table(
 
 
 def has_ties(records: Sequence[TrialRecord]) -> bool:
-    """Whether two trials have the same figure, so that their order needs a word."""
-    scores = [record.score for record in records if record.score is not None]
+    """Whether two ranked trials have the same figure, so that their order needs a word."""
+    scores = [record.score for record in rank_trials(records)]
     return len(set(scores)) < len(scores)
 
 
@@ -126,28 +128,14 @@ def write_trials(ledger: Ledger, path: Path) -> int:
     """Write all trials of a ledger as `.parquet` or `.csv`; how many.
 
     Raises:
-        ConfigError: the file's name ends otherwise, or it cannot be written.
+        ConfigError: the file's name ends otherwise, or it cannot be written; what was there is intact.
     """
-    write = WRITERS.get(path.suffix.lower())
-    if write is None:
-        raise ConfigError(f"cannot tell how to write {path}: let its name end in {' or '.join(WRITERS)}")
-    frame = trial_frame(ledger)
+    from trainables.cache.tools.export_table import require_suffix
+
+    is_csv, frame = require_suffix(path) == ".csv", trial_frame(ledger)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(frame, path)
+        with replacing(path) as beside:
+            (frame.to_csv if is_csv else frame.to_parquet)(beside, index=False)
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error}") from error
+        raise ConfigError(f"cannot write {path}: {error}; what was there is intact") from error
     return len(frame)
-
-
-def _as_parquet(frame: pd.DataFrame, path: Path) -> None:
-    frame.to_parquet(path, index=False)
-
-
-def _as_csv(frame: pd.DataFrame, path: Path) -> None:
-    frame.to_csv(path, index=False)
-
-
-WRITERS: Final[Mapping[str, Callable[[pd.DataFrame, Path], None]]] = MappingProxyType(
-    {".parquet": _as_parquet, ".csv": _as_csv}
-)

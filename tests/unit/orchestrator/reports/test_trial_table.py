@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from orchestrator.cli import app
 from orchestrator.records.events import EpochEnded, TrialEnded, TrialStarted
 from orchestrator.records.ledger import Ledger
+from orchestrator.records.selection import rank_trials
 from orchestrator.reports.trial_table import ranked, ranking_table, write_trials
 from tests.older_runs.unpacking import unpack_older_run
 from trainables.config import Role
@@ -58,43 +59,49 @@ def ledger(tmp_path: Path) -> Ledger:
     trial(ledger, "middle", 0.5, temperature=2, depth="one")
     trial(ledger, "lost", None, status="failed", temperature=4)
     trial(ledger, "best", 0.75, temperature=1.5)
-    trial(ledger, "late", 0.5, status="pruned", depth=3)
+    trial(ledger, "late", 0.5, depth=3)
+    trial(ledger, "cut short", 0.9, status="pruned", temperature=3)
     return ledger
 
 
-def test_the_best_is_first_of_equal_ones_the_earlier_and_those_without_a_figure_last(ledger: Ledger) -> None:
+def test_trials_have_the_ranks_of_the_run_and_those_not_completed_have_none(ledger: Ledger) -> None:
     records = ledger.trials(role=Role.SEARCH)
     assert [(rank, record.trial) for rank, record in ranked(records)] == [
         (1, "best"),
-        (2, "middle"),
-        (3, "late"),
+        (2, "late"),
+        (3, "middle"),
+        (None, "cut short"),
         (None, "lost"),
     ]
-    columns, rows = ranking_table(records, top=3)
+    assert [record.trial for rank, record in ranked(records) if rank] == [
+        record.trial for record in rank_trials(records)
+    ]
+    columns, rows = ranking_table(records, top=4)
     assert columns[3] == "accuracy, %"
     assert [row[:4] for row in rows] == [
         ("1", "best", "kd", "75.00"),
-        ("2", "middle", "kd", "50.00"),
-        ("3", "late", "kd", "50.00"),
+        ("2", "late", "kd", "50.00"),
+        ("3", "middle", "kd", "50.00"),
+        ("", "cut short", "kd", "90.00"),
     ]
-    assert rows[2][4] == "pruned: for a reason"
+    assert rows[3][4] == "pruned: for a reason"
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_all_trials_are_one_flat_table_that_pandas_opens(ledger: Ledger, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / "of a run" / f"trials{suffix}"
-    assert write_trials(ledger, path) == 4
+    assert write_trials(ledger, path) == 5
     found = (pd.read_parquet if suffix == ".parquet" else pd.read_csv)(path)
-    assert list(found["trial"]) == ["middle", "lost", "best", "late"]
-    assert found["rank"].fillna(0).tolist() == [2, 0, 1, 3]
-    assert found["params.temperature"].fillna(0).tolist() == [2, 4, 1.5, 0]
-    assert found["params.depth"].fillna("").astype(str).tolist() == ["one", "", "", "3"]
-    assert found[f"metrics.{FIGURE}"].fillna(0).tolist() == [0.5, 0, 0.75, 0.5]
-    assert found["status"].tolist() == ["completed", "failed", "completed", "pruned"]
+    assert list(found["trial"]) == ["middle", "lost", "best", "late", "cut short"]
+    assert found["rank"].fillna(0).tolist() == [3, 0, 1, 2, 0]
+    assert found["params.temperature"].fillna(0).tolist() == [2, 4, 1.5, 0, 3]
+    assert found["params.depth"].fillna("").astype(str).tolist() == ["one", "", "", "3", ""]
+    assert found[f"metrics.{FIGURE}"].fillna(0).tolist() == [0.5, 0, 0.75, 0.5, 0.9]
+    assert found["status"].tolist() == ["completed", "failed", "completed", "completed", "pruned"]
 
 
 def test_a_file_of_another_kind_is_refused_with_what_to_write(ledger: Ledger, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"let its name end in \.parquet or \.csv"):
+    with pytest.raises(ConfigError, match=r"found suffix '\.xlsx'; allowed: \.parquet or \.csv"):
         write_trials(ledger, tmp_path / "trials.xlsx")
 
 
