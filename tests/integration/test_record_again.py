@@ -24,6 +24,8 @@ from tests.older_runs.unpacking import unpack_older_run
 pytestmark = pytest.mark.mlflow
 
 MODEL = "stillhouse-three_trials"
+MOST_ASKED = 10
+"""Requests to a server that refuses, five in fact; whoever tried again and again would send more."""
 TELLS_IMPORTS = ("-X", "importtime")
 
 
@@ -158,12 +160,15 @@ def test_a_registry_that_refuses_withholds_no_results_and_is_asked_again(kept: K
 
 
 class _Refuses(BaseHTTPRequestHandler):
-    """Knows nobody's password."""
+    """Knows nobody's password; counts who asked."""
+
+    asked = 0
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
     def _answer(self) -> None:
+        type(self).asked += 1
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         body = b'{"error_code": "UNAUTHENTICATED", "message": "You are not authenticated."}'
         self.send_response(401)
@@ -189,9 +194,11 @@ def refusing_server() -> Iterator[str]:
 
 def test_a_server_that_lets_nobody_in_withholds_no_results_and_is_not_waited_for(kept: Kept) -> None:
     (kept.out / "summary.json").unlink()
+    asked_before = _Refuses.asked
     with refusing_server() as uri:
         kept.file.write_text(f"{kept.file.read_text()}\nrecord: {{tracking_uri: '{uri}'}}\n")
         done = kept.run("--json")
+    assert 0 < _Refuses.asked - asked_before <= MOST_ASKED
     assert done.returncode == 1
     summary = json.loads(done.stdout)
     assert summary["champion"]["objective"] == "kd"
