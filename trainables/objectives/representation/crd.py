@@ -107,8 +107,9 @@ class CrdObjective(StatefulObjective[CrdConfig]):
         self, unit_BD: Tensor, bank_ND: Tensor, positive_B: Tensor, drawn: Negatives, *, which: int
     ) -> Tensor:
         """NCE of embeddings against the other network's bank; the first batch fixes the constant."""
-        # Copies: the bank changes before the backward pass.
-        positive_BD, candidates_LD = (bank_ND.index_select(0, rows) for rows in (positive_B, drawn.rows_L))
+        # The bank changes before the backward pass, which needs the positives alone: these are copied.
+        positive_BD = bank_ND.index_select(0, positive_B)
+        candidates_LD = bank_ND if drawn.is_everything else bank_ND.index_select(0, drawn.rows_L)
         entries, tau = Entries(positive_BD, candidates_LD, drawn.times_BL), self.config.tau
         counts = Counts(self.pools.count, self.pools.n_samples)
         if not self._fixed[which]:

@@ -23,6 +23,8 @@ class Negatives:
     """int64; candidates for all samples of the batch."""
     times_BL: Tensor
     """fp32; how often a candidate was drawn for a sample."""
+    is_everything: bool = False
+    """Whether the candidates are all training samples in their order, so that a bank need not be gathered."""
 
 
 class ClassPools(nn.Module):
@@ -75,15 +77,22 @@ class ClassPools(nn.Module):
         if self.draw is NegativeDraw.SAMPLE or self.repeats:
             distinct_BN = self._own_draws(self._eligible(everything_N, rows_B, labels_B))
             if not self.repeats:
-                return Negatives(everything_N, distinct_BN.float())
+                return Negatives(everything_N, distinct_BN.float(), is_everything=True)
             short_B = self._pool_sizes(labels_B) < self.count
             times_BN = torch.where(short_B[:, None], self._repeated(rows_B, labels_B), distinct_BN)
-            return Negatives(everything_N, times_BN.float())
+            return Negatives(everything_N, times_BN.float(), is_everything=True)
         enough = min(self.n_samples, self.count + self._passed_over)
         rows_L = to_device(torch.randperm(self.n_samples)[:enough], rows_B.device)
-        eligible_BL = self._eligible(rows_L, rows_B, labels_B)
-        first_BL = eligible_BL.cumsum(dim=-1, dtype=torch.int32) <= self.count
-        return Negatives(rows_L, (eligible_BL & first_BL).float())
+        n_classes = len(self.sizes_C)
+        if self.n_labelled < self.n_samples or n_classes > len(labels_B):
+            drawn_BL = self._first(self._eligible(rows_L, rows_B, labels_B))
+            return Negatives(rows_L, drawn_BL.float())
+        # Samples of one class have the same negatives: they are found once for each class.
+        drawn_CL = self._first(self._eligible(rows_L, rows_B, torch.arange(n_classes, device=rows_B.device)))
+        if enough < self.n_samples:
+            return Negatives(rows_L, drawn_CL.float()[labels_B])
+        in_order_CN = drawn_CL.index_select(1, rows_L.argsort())
+        return Negatives(everything_N, in_order_CN.float()[labels_B], is_everything=True)
 
     def of_the_same_class(self, rows_B: Tensor, labels_B: Tensor) -> Tensor:
         """For each sample the row of a random training sample of its class, itself among them.
@@ -101,6 +110,10 @@ class ClassPools(nn.Module):
         if self.n_labelled == self.n_samples:
             return others_BL
         return torch.where(labels_B[:, None] < 0, rows_L != rows_B[:, None], others_BL & (labels_L >= 0))
+
+    def _first(self, eligible_BL: Tensor) -> Tensor:
+        """The first K of the candidates that are eligible."""
+        return eligible_BL & (eligible_BL.cumsum(dim=-1, dtype=torch.int32) <= self.count)
 
     def _own_draws(self, eligible_BN: Tensor) -> Tensor:
         """Each sample's K eligible ones with the smallest random keys, or all where they are fewer."""
