@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from orchestrator.tracking.names import ranked_runs_url
+from orchestrator.tracking.views import ranked_runs_url, view_names
 from trainables.errors import ConfigError, StillhouseError
 
 _START_S: Final = 180.0
@@ -60,6 +60,7 @@ def serve_ui(
     with tempfile.TemporaryFile() as log, _server(database, host, free, log) as server:
         _wait_until_it_answers(server, host, free, log)
         echo(ranked_runs_url(f"http://{host}:{free}", experiment_id))
+        echo(f"the menu Views has: {', '.join(view_names())}")
         echo("Ctrl-C stops the server")
         code = server.wait()
         raise StillhouseError(f"the MLflow server ended with code {code}:\n{_tail(log)}")

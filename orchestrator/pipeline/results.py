@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +9,12 @@ from typing import Any
 from orchestrator.pipeline.basis.basis import Basis
 from orchestrator.pipeline.basis.teacher_figures import teacher_figures
 from orchestrator.pipeline.context import Run
-from orchestrator.pipeline.controls.figures import Compared, gains_at_equal_compute, gains_over_controls
+from orchestrator.pipeline.controls.figures import Compared
 from orchestrator.pipeline.finished import STAGE, run_key
 from orchestrator.pipeline.preflight import leaks_found
 from orchestrator.records.costs import StudentCosts, numbers_of
-from orchestrator.records.events import FiguresAdded, StageEvent
-from orchestrator.records.ledger import Ledger, TrialRecord
+from orchestrator.records.events import StageEvent
+from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.places import summary_as_written
 from orchestrator.records.ranked_figures import claims_of
 from orchestrator.records.selection import Figures, SelectedChampion, group_trials
@@ -32,8 +31,8 @@ from orchestrator.records.summary import (
     write_summary,
 )
 from orchestrator.reports.html_report import write_report
-from orchestrator.tracking.names import SHORT, ranked_runs_url
 from orchestrator.tracking.recorder import MlflowRecorder
+from orchestrator.tracking.views import ranked_runs_url
 from trainables.config.data import SplitFacts, UnlabelledCounts
 from trainables.config.metrics import RankBy
 from trainables.teacher.cache_build import CacheSummary
@@ -99,59 +98,6 @@ class RunResults:
         cache = self.cache.identity.digest() if self.cache else "none"
         return {} if teacher is None else {**teacher.hashes, "cache": cache}
 
-    def record_figures(self, recorder: MlflowRecorder, ledger: Ledger) -> None:
-        """Costs and test accuracies beside the students' runs, where the ledger does not have them yet."""
-        known = {
-            event.trial: (
-                event.figures,
-                event.latency_device,
-                event.control,
-                event.same_compute_control,
-                event.champion,
-            )
-            for event in ledger.events_of(FiguresAdded)
-        }
-        marked = {trial for trial, (*_, champion) in known.items() if champion is not None}
-        gains = gains_over_controls(self.finalists, self.compared, self.tests)
-        longer = gains_at_equal_compute(self.finalists, self.compared, self.tests)
-        students = [r for r in self.records if r.status == "completed"]
-        for record in [*students, *self.finalists, *self.controls]:
-            costs = self.costs[record.trial]
-            figures, device = costs.numbers(), costs.latency_device
-            if record.trial in self.tests:
-                tested = self.tested[record.trial]
-                figures |= {f"test_{SHORT.get(name, name)}": value for name, value in tested.items()}
-            control, gain = gains.get(record.trial, (None, None))
-            if gain is not None:
-                figures["gain_over_control"] = gain
-            other, gain = longer.get(record.trial, (None, None))
-            if gain is not None:
-                figures["gain_same_compute"] = gain
-            is_it = record.trial == self.champion.record.trial
-            champion = is_it if is_it or record.trial in marked else None
-            if known.get(record.trial) != (figures, device, control, other, champion):
-                recorder.record_figures(
-                    record.trial, figures, latency_device=device, controls=(control, other), champion=champion
-                )
-        group = self.champion.group
-        figures = self._champions_figures([gains[r.trial][1] for r in group.records if r.trial in gains])
-        if known.get(None, [None])[0] != figures:
-            recorder.record_figures(None, figures)
-
-    def _champions_figures(self, gains: Sequence[float]) -> dict[str, float]:
-        """What the parent run shows of the champion: means over its seeds, its gain and its costs."""
-        costs, means = self.costs[self.champion.record.trial], self.champion_metrics()
-        figure = self.rank_by
-        short = SHORT[figure]
-        figures = {
-            short: means[f"selection_{figure}_mean"],
-            f"test_{short}": means[f"test_{figure}_mean"],
-        }
-        if gains:
-            figures["gain_over_control"] = statistics.fmean(gains)
-        figures |= costs.numbers()
-        return {f"champion_{name}": value for name, value in figures.items()}
-
 
 def write_up(
     run: Run,
@@ -200,7 +146,7 @@ def _summary(
     registered: Mapping[str, Any],
     tracking_uri: str,
 ) -> Summary:
-    finalists = _finalists(run, results)
+    finalists = finalists_of(run, results)
     champion_id = results.champion.record.trial
     winner = next(finalist for finalist in finalists if champion_id in finalist.trials)
     exports = {name: Exported.from_plain(file) for name, file in shipped["files"].items()}
@@ -229,7 +175,8 @@ def _summary(
     )
 
 
-def _finalists(run: Run, results: RunResults) -> list[Finalist]:
+def finalists_of(run: Run, results: RunResults) -> list[Finalist]:
+    """What the summary says of each finalist beside its controls, the best mean first."""
     compared = Compared(run.experiment, results.compared, results.tested, results.costs)
     return [compared.finalist(group) for group in group_trials(results.finalists)]
 

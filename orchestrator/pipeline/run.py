@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import filelock
 
-from orchestrator import __version__
-from orchestrator.config.asked_features import taught_objectives
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import experiment_name, out_folder, tracking_uri
 from orchestrator.pipeline.basis.basis import Basis, basis_stages
@@ -30,7 +27,8 @@ from orchestrator.pipeline.finished import STAGE, run_key
 from orchestrator.pipeline.live_teacher import tell_live_teacher
 from orchestrator.pipeline.picking import require_search, search_stage_key, slots_are_needed
 from orchestrator.pipeline.preflight import preflight_stage
-from orchestrator.pipeline.results import RunResults, write_up
+from orchestrator.pipeline.recorded_figures import record_figures
+from orchestrator.pipeline.results import RunResults, finalists_of, write_up
 from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.storage import storage_told
 from orchestrator.pipeline.workers import Workers
@@ -43,14 +41,14 @@ from orchestrator.records.summary import Summary
 from orchestrator.search.driver import SearchTask, run_search
 from orchestrator.search.trial_specs import Composer
 from orchestrator.terminal.console import Console
+from orchestrator.tracking.experiment_facts import experiment_facts
 from orchestrator.tracking.moved_store import tell_of_move
-from orchestrator.tracking.recorder import MlflowRecorder, ParentFacts
+from orchestrator.tracking.recorder import MlflowRecorder
 from trainables.config import Role, WorkbenchSpec
 from trainables.errors import Interrupted, StillhouseError
 from trainables.teacher.cache_build import CacheSummary
 
 CLOSE_S = {"FINISHED": 120.0, "FAILED": 20.0, "KILLED": 5.0}
-LIBRARIES = ("ray", "torch", "torchvision", "mlflow", "pyarrow", "optuna")
 
 
 def run_experiment(
@@ -116,7 +114,7 @@ def _stages(run: Run, recorder: MlflowRecorder) -> Summary:
         costs=costs,
         tested=tested,
     )
-    results.record_figures(recorder, run.ledger)
+    record_figures(results, finalists_of(run, results), constraints_of(run), recorder, run.ledger)
     identity = cache.identity.digest() if cache else None
     exported = export_stage(
         run,
@@ -154,31 +152,13 @@ def _search_stage(run: Run, workbench: WorkbenchSpec, search: str) -> None:
 
 
 def _recorder(loaded: LoadedExperiment, ledger: Ledger, out: Path) -> MlflowRecorder:
-    config, space = loaded.config, loaded.space
-    dimensions = {key for name in space.objective_names for key in space.domains(name)}
-    searched = {f"{section}.{name}" for section, name in dimensions if section in ("student", "training")}
-    facts = ParentFacts(
-        name=config.name,
-        config={name: value for name, value in config.plain().items() if name != "out"},
-        searched=searched,
-        constants={"space": space.plain()},
-        versions={"stillhouse": __version__, **{name: version(name) for name in LIBRARIES}},
-        summary=f"{_whose(loaded)}, searched over {', '.join(space.objective_names)}.",
-        rank_by=space.search.rank_by,
-    )
     return MlflowRecorder(
         ledger,
         tracking_uri=tracking_uri(loaded),
         experiment_name=experiment_name(loaded),
         out=out,
-        parent=facts,
+        parent=experiment_facts(loaded),
     )
-
-
-def _whose(loaded: LoadedExperiment) -> str:
-    if not taught_objectives(loaded.space):
-        return "Students"
-    return "Students of several teachers" if loaded.config.teachers else "Students of one teacher"
 
 
 @contextmanager

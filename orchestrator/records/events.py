@@ -152,6 +152,22 @@ class FiguresAdded(LedgerEvent):
     )
 
 
+class GroupAdded(LedgerEvent):
+    """Finalists or a control as a whole: what is claimed of its seeds together."""
+
+    kind: Literal["group"] = "group"
+    group: str = Field(description="what its seeds repeat, and `-seeds`")
+    role: Role
+    search: str = Field(description="fingerprint of the search that it belongs to")
+    objective: str
+    parameters: dict[str, Any] = Field(description="searched values, flat")
+    trials: tuple[str, ...] = Field(description="its seeds")
+    figures: dict[str, int | float] = Field(description="means and spreads over the seeds, gains, costs")
+    latency_device: str | None = Field(None, description="of the latencies among the figures")
+    control: str | None = Field(None, description="the group that its gain is over; none of a control")
+    champion: bool = Field(False, description="whether a seed of it is the student to ship")
+
+
 class ArtifactAdded(LedgerEvent):
     """A file or folder that MLflow keeps a copy of, for a student, or without a trial for the whole run."""
 
@@ -189,6 +205,7 @@ KnownEvent = (
     | Agreed
     | CodeSeen
     | FiguresAdded
+    | GroupAdded
     | ArtifactAdded
     | LedgerIdentity
 )
@@ -206,6 +223,7 @@ KINDS: Final[Mapping[str, type[KnownEvent]]] = MappingProxyType(
         "agreed": Agreed,
         "code": CodeSeen,
         "figures": FiguresAdded,
+        "group": GroupAdded,
         "artifact": ArtifactAdded,
         "identity": LedgerIdentity,
     }

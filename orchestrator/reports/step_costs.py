@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from orchestrator.reports.method_evidence import KD
 from trainables.config import OBJECTIVE_CONFIGS, Need
+from trainables.config.objective_base import EMBEDDING
 from trainables.errors import StillhouseError
 from trainables.foreign_files import foreign_file
 
@@ -64,6 +65,10 @@ def _why(name: str) -> str:
     if len(config.banks) > 1:
         how = "all in one pass" if config.one_pass else "each a pass of its own"
         reasons.append(f"the student sees {len(config.banks)} views of each sample, {how}")
+    if config.pair_mixing is not None:
+        reasons.append("mixed images pass through the network beside the others")
+    if set(config.student_features) - {EMBEDDING}:
+        reasons.append("feature maps pass through modules of the objective")
     if Need.ATTACK in config.needed:
         reasons.append("adversarial images take a pass through the student for each step of the attack")
     if Need.DENSE_LOGITS in config.needed:

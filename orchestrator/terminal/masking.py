@@ -25,6 +25,11 @@ _PARAMETER: Final = re.compile(
     re.IGNORECASE,
 )
 _SECRET_KEY: Final = re.compile(rf"[\w.-]*(?:{_WORDS})", re.IGNORECASE)
+_SECRET_LINE: Final = re.compile(
+    rf"((?<![\w.-])[\w.-]*(?:{_WORDS})[\w.-]*[\"']?\s*:[ \t]+)"
+    r"(?:\"[^\"\n]*\"|'[^'\n]*'|(?!-?[\d.eE+-]+[ \t]*(?:[,}\]#\n]|$))[^\s\[{,}#][^\n,}#]*)",
+    re.IGNORECASE,
+)
 
 
 def without_secrets(text: str) -> str:
@@ -35,6 +40,14 @@ def without_secrets(text: str) -> str:
     if "://" in text:
         text = _BROKEN_USER.sub("", _USER.sub("", text))
     return _PARAMETER.sub(rf"\1{MASK}", text) if "=" in text else text
+
+
+def file_without_secrets(text: str) -> str:
+    """The text of a YAML file without secrets in addresses, and with *** for texts under keys as `token`.
+
+    Numbers, lists and mappings under such a key stay: `token_weight` is a hyper-parameter.
+    """
+    return _SECRET_LINE.sub(rf"\g<1>{MASK}", without_secrets(text))
 
 
 def data_without_secrets(value: Any) -> Any:

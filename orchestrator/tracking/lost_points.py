@@ -6,15 +6,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
-from orchestrator.records.events import Event, TrialStarted
+from orchestrator.records.events import Event, GroupAdded, TrialStarted
+from orchestrator.tracking.changes import RunChange
 from orchestrator.tracking.projection import Projection
 from orchestrator.tracking.store import KnownRun
 
 # One of these is among the points of each event: a ledger may have lost all that told of the others.
 _ALWAYS: Final = frozenset({"seconds", "epochs", "params"})
 """Of an epoch, a trial's end, and a student's costs."""
-_PARENTS: Final = ("champion_", "seconds/", "preparation ")
-"""How those of the parent begin: of its champion, of stages, and of what a stage trains beside a teacher."""
+_PARENTS: Final = ("champion_", "teacher_", "seconds/", "preparation ")
+"""How those of the parent begin: of champion, teacher and stages, and of what a stage trains beside it."""
 
 
 def with_lost_points(
@@ -27,11 +28,15 @@ def with_lost_points(
     a user logged under another name is no loss.
     """
     changes = Projection().fold(events)
-    written = {change.trial: {(p.key, p.time_ms, p.step) for p in change.points} for change in changes}
+    written = {change.trial: _written(change) for change in changes}
     ours = {key for points in written.values() for key, _, _ in points}
     known: list[tuple[str | None, KnownRun]] = [(None, parent), *runs.items()]
     lost = {trial: run.latest - written.get(trial, set()) for trial, run in known}
     return [trial for trial, points in lost.items() if any(_is_ours(key, ours) for key, _, _ in points)]
+
+
+def _written(change: RunChange) -> set[tuple[str, int, int]]:
+    return {(point.key, point.time_ms, point.step) for point in (*change.points, *change.figures)}
 
 
 def _is_ours(key: str, written: Collection[str]) -> bool:
@@ -39,6 +44,13 @@ def _is_ours(key: str, written: Collection[str]) -> bool:
 
 
 def first_to_write(events: Sequence[Event], runs: Collection[str]) -> int:
-    """The number of the first of these events that starts a trial without a run; their count if none does."""
-    lost = (e.seq for e in events if isinstance(e, TrialStarted) and e.trial not in runs)
-    return min(lost, default=len(events))
+    """The number of the first of these events that makes a run which is not there; else their count."""
+    made = ((event.seq, _made_by(event)) for event in events)
+    return min((seq for seq, run in made if run is not None and run not in runs), default=len(events))
+
+
+def _made_by(event: Event) -> str | None:
+    """The trial or group whose run an event makes, if it makes one."""
+    if isinstance(event, TrialStarted):
+        return event.trial
+    return event.group if isinstance(event, GroupAdded) else None

@@ -1,26 +1,16 @@
-"""What MLflow shows of an experiment: names, figures, parameters, and the links to the ranked runs."""
+"""What MLflow shows of an experiment: names of runs, figures and parameters."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import quote
 
 from orchestrator.terminal.masking import data_without_secrets, without_secrets
 from trainables.config import Role
 from trainables.config.metrics import RankBy
-
-VIEW_KEY: Final = "best"
-VIEW_TAG: Final = f"mlflow.sharedViewState.{VIEW_KEY}"
-RANKED_FILTER: Final = "tags.kind != 'experiment' and attributes.status = 'FINISHED'"
-# Few enough that the searched parameters, which stand right of them, fit on a wide screen.
-_COLUMNS: Final = ("gain_over_control", "latency_ms", "params")
-_TAG_COLUMNS: Final = ("champion", "kind", "objective")
-_MAX_VIEW_PARAMS: Final = 40
 
 PARAM_CHARACTERS: Final = 6000
 TAG_CHARACTERS: Final = 5000
@@ -38,54 +28,9 @@ SHORT: Final[Mapping[str, str]] = {
     RankBy.PROBE_ACCURACY.value: "probe_acc",
     "agreement": "agree",
 }
+GROUP_KIND: Final = "group"
+"""The tag `kind` of the run above the seeds of a finalist or a control."""
 _SELECTION: Final = "selection/"
-
-
-@dataclass(frozen=True)
-class ParentFacts:
-    """What the parent run says about the experiment."""
-
-    name: str
-    config: Mapping[str, Any]
-    """The whole experiment as plain data; kept as the artifact `experiment.json`."""
-    searched: Collection[str] = ()
-    """Flat names that trials vary (`student.width`, `training.lr`); they are no constants of the parent."""
-    constants: Mapping[str, Any] = field(default_factory=dict)
-    """Further constants: fingerprints of teacher and cache, objective, scheduler."""
-    versions: Mapping[str, str] = field(default_factory=dict)
-    """Versions of the libraries and of the code, by name."""
-    summary: str = ""
-    """One or two sentences in Markdown: what this experiment is."""
-    rank_by: RankBy = RankBy.ACCURACY
-    """The figure that students are ranked by."""
-
-    def params(self) -> dict[str, str]:
-        """The constants of the experiment, flat, as MLflow parameters."""
-        flat = flat_params(self.config) | flat_params(self.constants)
-        return {name: value for name, value in flat.items() if name not in self.searched}
-
-    def document(self) -> dict[str, Any]:
-        """The configuration without secrets, as that of a tracking URI."""
-        return dict(data_without_secrets(self.config))
-
-    def description(self, experiment_id: str) -> str:
-        """The parent's note in Markdown: what it is, and how to find its students."""
-        ranked = ranked_runs_url("", experiment_id)
-        filtered = filtered_runs_url("", experiment_id, self.rank_by)
-        return (
-            f"## {self.name}\n\n{self.summary or 'A distillation experiment.'}\n\n"
-            f"[Students, finalists and controls, best first]({ranked}) · [the same by filter]({filtered})\n\n"
-            f"Filter: `{RANKED_FILTER}`, sorted by `{SHORT[self.rank_by]}`, the {self.rank_by.label} on the "
-            "selection split at the best epoch. Pruned students are KILLED, those that broke are FAILED with "
-            "the tag `reason`. The tag `kind` tells trials of the search from finalists and controls, and "
-            "the tag `champion`, with a star before the name, marks the student to ship, whose means over "
-            "its seeds are this run's figures `champion_...`. "
-            "Constants are this run's parameters; a student's parameters are what the search varied. A "
-            "finalist's `gain_over_control` is that figure on the test split less that of the run whose "
-            "`trial_id` is in its tag `control`: cross-entropy with the same architecture, epochs and seed. "
-            "`gain_same_compute` is that over the run in its tag `same_compute_control`, where there is one: "
-            "cross-entropy for more epochs, which compute as much as the finalist's."
-        )
 
 
 def run_kind(role: Role) -> str:
@@ -149,52 +94,3 @@ def summary_figures(
         if figure.metric in final:
             figures[f"{SHORT[figure]}_final"] = rounded(final[figure.metric])
     return figures
-
-
-def ranked_view(searched: Iterable[str], rank_by: RankBy = RankBy.ACCURACY) -> str:
-    """The value of the experiment tag `VIEW_TAG`: the page's filter, order and columns.
-
-    It is MLflow's internal format (3.17), no public contract; `filtered_runs_url` works without it.
-    """
-    params = [mlflow_key(name) for name in sorted(searched)][:_MAX_VIEW_PARAMS]
-    ranked = SHORT[rank_by]
-    columns = [f"metrics.`{name}`" for name in (ranked, *_COLUMNS, f"test_{ranked}")]
-    columns += [f"params.`{name}`" for name in params]
-    columns += [f"tags.`{name}`" for name in _TAG_COLUMNS]
-    return json.dumps(
-        {
-            "searchFilter": RANKED_FILTER,
-            "orderByKey": _order(rank_by),
-            "orderByAsc": False,
-            "startTime": "ALL",
-            "lifecycleFilter": "Active",
-            "selectedColumns": columns,
-        }
-    )
-
-
-def ranked_runs_url(base_url: str, experiment_id: str) -> str:
-    """The page with all finished students of an experiment, best first, in the shared view."""
-    query = f"viewStateShareKey={VIEW_KEY}&workflowType=machine_learning"
-    return f"{_page(base_url, experiment_id)}?{query}"
-
-
-def filtered_runs_url(base_url: str, experiment_id: str, rank_by: RankBy = RankBy.ACCURACY) -> str:
-    """The same order and filter without the shared view: MLflow chooses the columns."""
-    query = "&".join(
-        (
-            f"searchFilter={quote(RANKED_FILTER, safe='')}",
-            f"orderByKey={quote(_order(rank_by), safe='')}",
-            "orderByAsc=false",
-            "workflowType=machine_learning",
-        )
-    )
-    return f"{_page(base_url, experiment_id)}?{query}"
-
-
-def _order(rank_by: RankBy) -> str:
-    return f"metrics.`{SHORT[rank_by]}`"
-
-
-def _page(base_url: str, experiment_id: str) -> str:
-    return f"{without_secrets(base_url).rstrip('/')}/#/experiments/{experiment_id}/runs"

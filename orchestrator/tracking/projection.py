@@ -5,37 +5,36 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final
 
 from orchestrator.records.events import (
     ArtifactAdded,
     EpochEnded,
     Event,
     FiguresAdded,
+    GroupAdded,
     StageEpoch,
     StageEvent,
     TeacherPrepared,
     TrialEnded,
     TrialStarted,
 )
+from orchestrator.tracking.changes import RUNNING, DataSet, Point, RunChange, State, TrialStart, Upload
+from orchestrator.tracking.data_sets import TRAINING, data_sets, teacher_figures
 from orchestrator.tracking.names import (
     TAG_CHARACTERS,
     mlflow_key,
     param_text,
     rounded,
-    run_kind,
-    run_name,
     summary_figures,
 )
+from orchestrator.tracking.starts import champion_tags, group_start, trial_start
 from trainables.config import Role
 
 _log = logging.getLogger(__name__)
 
-RUNNING: Final = "RUNNING"
 KILLED: Final = "KILLED"
-CHAMPION_MARK: Final = "★"
-"""Before the name of the champion's run: the first column of MLflow's table is always in sight."""
 _INTERRUPTED: Final = "interrupted"
 # A pruned student is KILLED: the page that ranks students filters on FINISHED.
 _STATUS: Final[Mapping[str, str]] = {
@@ -47,51 +46,6 @@ _STATUS: Final[Mapping[str, str]] = {
 }
 
 
-class Point(NamedTuple):
-    """One value of one metric; MLflow stores equal points once."""
-
-    key: str
-    value: float
-    time_ms: int
-    step: int
-
-
-class Upload(NamedTuple):
-    """A file or folder that a run keeps a copy of, in `folder` of its artifacts."""
-
-    path: str
-    folder: str | None
-
-
-class State(NamedTuple):
-    """The status of a run, and when it ended (None while it runs)."""
-
-    status: str
-    time_ms: int | None
-
-
-@dataclass(frozen=True)
-class TrialStart:
-    """What a student's run is created with."""
-
-    name: str
-    tags: Mapping[str, str]
-    params: Mapping[str, str]
-    time_ms: int
-
-
-@dataclass
-class RunChange:
-    """What a stretch of the ledger adds to one run; trial None is the parent."""
-
-    trial: str | None
-    params: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-    points: list[Point] = field(default_factory=list)
-    uploads: list[Upload] = field(default_factory=list)
-    state: State | None = None
-
-
 @dataclass
 class _Trial:
     start: TrialStart
@@ -99,6 +53,7 @@ class _Trial:
     outcome: str = "running"
     epoch: int = 0
     precision: str | None = None
+    has_model: bool = False
 
 
 class Projection:
@@ -113,6 +68,12 @@ class Projection:
         self._trials: dict[str, _Trial] = {}
         self._stage_epochs: dict[tuple[str, str], int] = {}
         self._changes: dict[str | None, RunChange] = {}
+        self._n_students = 0
+        self._group_of: dict[str, str] = {}
+        self.data: DataSet | None = None
+        """What students learn from and are judged on; none before it is known."""
+        self.is_ranked = False
+        """Whether any student has a rank, as all have when their search is over."""
         self.searched: set[str] = set()
         """Names of the parameters that any trial of a search has."""
 
@@ -155,6 +116,8 @@ class Projection:
                 self._ended(event)
             case FiguresAdded():
                 self._figures(event)
+            case GroupAdded():
+                self._group(event)
             case ArtifactAdded():
                 self._artifact(event)
             case StageEvent():
@@ -170,7 +133,8 @@ class Projection:
     def _started(self, event: TrialStarted) -> None:
         name = event.trial
         if name not in self._trials:
-            start = _trial_start(event, len(self._trials) + 1)
+            self._n_students += 1
+            start = trial_start(event, self._n_students)
             self._trials[name] = _Trial(start, event.time_ms)
             if event.role is Role.SEARCH:
                 self.searched |= start.params.keys()
@@ -178,6 +142,7 @@ class Projection:
         change = self._change(name)
         change.params |= start.params
         change.tags |= start.tags
+        change.group = self._group_of.get(name)
         self._set_outcome(event, "running")
 
     def _set_outcome(self, event: TrialStarted | EpochEnded | TrialEnded, outcome: str) -> None:
@@ -206,13 +171,21 @@ class Projection:
         if event.reason:
             change.tags["reason"] = event.reason[:TAG_CHARACTERS]
         figures = summary_figures(event.best, event.final, epochs=event.epochs, best_epoch=event.best_epoch)
-        change.points += _points(figures, event.time_ms, 0)
+        change.figures += _points(figures, event.time_ms, 0)
+        trial = self._trials[event.trial]
+        trial.has_model = event.status == "completed"
+        change.has_model = trial.has_model
 
     def _figures(self, event: FiguresAdded) -> None:
         if self._known(event):
-            figures = {name: rounded(value) for name, value in event.figures.items()}
             change = self._change(event.trial)
-            change.points += _points(figures, event.time_ms, 0)
+            found = _points(_rounded(event.figures), event.time_ms, 0)
+            if event.trial is None:
+                change.points += found
+            else:
+                change.figures += found
+                change.has_model = self._trials[event.trial].has_model
+            self.is_ranked |= "rank" in event.figures
             if event.latency_device is not None:
                 change.tags["latency_device"] = event.latency_device[:TAG_CHARACTERS]
             if event.control is not None:
@@ -221,8 +194,20 @@ class Projection:
                 change.tags["same_compute_control"] = event.same_compute_control
             if event.champion is not None:
                 name = self._trials[event.trial].start.name if event.trial is not None else ""
-                change.tags["champion"] = "champion" if event.champion else ""
-                change.tags["mlflow.runName"] = f"{CHAMPION_MARK} {name}" if event.champion else name
+                change.tags |= champion_tags(name, event.champion)
+
+    def _group(self, event: GroupAdded) -> None:
+        """A run above those of its seeds; a group that is told again, as another one won, changes its run."""
+        start = group_start(event)
+        self._trials[event.group] = group = _Trial(start, event.time_ms, "completed")
+        change = self._change(event.group)
+        change.params |= start.params
+        change.tags |= dict(start.tags) | champion_tags(event.group, event.champion)
+        change.points += _points(_rounded(event.figures), event.time_ms, 0)
+        change.state = _state(group)
+        for trial in event.trials:
+            if trial in self._trials:
+                self._group_of[trial] = self._change(trial).group = event.group
 
     def _artifact(self, event: ArtifactAdded) -> None:
         if self._known(event):
@@ -237,7 +222,13 @@ class Projection:
     def _stage(self, event: StageEvent) -> None:
         change = self._change(None)
         change.tags["stage"] = f"{event.stage} {event.status}"
-        if event.status == "finished" and event.seconds is not None:
+        if event.status != "finished":
+            return
+        if (inputs := data_sets(event)) is not None:
+            change.inputs += inputs
+            self.data = inputs[0] if inputs[0].context == TRAINING else self.data
+        change.points += _points(teacher_figures(event), event.time_ms, 0)
+        if event.seconds is not None:
             seconds = {f"seconds/{event.stage}": rounded(event.seconds)}
             change.points += _points(seconds, event.time_ms, 0)
 
@@ -259,22 +250,8 @@ def _state(trial: _Trial) -> State:
     return State(_STATUS[trial.outcome], None if trial.outcome == "running" else trial.last_ms)
 
 
-def _trial_start(event: TrialStarted, ordinal: int) -> TrialStart:
-    role = event.role
-    values: dict[str, Any] = dict(event.parameters)
-    if role is not Role.SEARCH:
-        values["seed"] = event.spec["seed"]
-    return TrialStart(
-        name=run_name(event.trial, role, event.objective, ordinal),
-        tags={
-            "kind": run_kind(role),
-            "trial_id": event.trial,
-            "objective": event.objective,
-            "search": event.search,
-        },
-        params={mlflow_key(name): param_text(value) for name, value in values.items()},
-        time_ms=event.time_ms,
-    )
+def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
+    return {name: rounded(value) for name, value in figures.items()}
 
 
 def _points(metrics: Mapping[str, Any], time_ms: int, step: int) -> list[Point]:

@@ -17,12 +17,10 @@ from typing import Any, Final, Literal
 
 from orchestrator.records.events import ArtifactAdded, FiguresAdded, LedgerIdentity
 from orchestrator.records.ledger import Ledger
-from orchestrator.tracking.names import ParentFacts
+from orchestrator.tracking.parent import ParentFacts
 from orchestrator.tracking.store import AccessDenied, StoreAway, WriteRefused, prepare_mlflow
 from orchestrator.tracking.synchroniser import Projector
 from trainables.errors import StillhouseError
-
-__all__ = ["MlflowRecorder", "Outstanding", "ParentFacts"]
 
 _log = logging.getLogger(__name__)
 _POLL_S: Final = 1.0

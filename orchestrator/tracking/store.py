@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -12,14 +14,14 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.telemetry import set_telemetry_client
 from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.terminal.masking import without_secrets
-from orchestrator.tracking.projection import RUNNING, Point, State, Upload
+from orchestrator.tracking.changes import RUNNING, DataSet, Point, State, Upload
 from trainables.errors import StillhouseError
 
 _T = TypeVar("_T")
@@ -31,6 +33,8 @@ _PAGE: Final = 1000
 _REFUSALS: Final = frozenset(
     {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "INVALID_STATE"}
 )
+_FOREIGN_TO_MODELS: Final = re.compile(r"[/:.%\"']")
+"""What the name of a model may not hold."""
 _DENIALS: Final = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 _ENVIRONMENT: Final[Mapping[str, str]] = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -156,12 +160,56 @@ class RunStore:
             with translated(remote=self._remote):
                 self._client.log_batch(run_id, tags=[RunTag(*item) for item in chunk])
 
-    def measure(self, run_id: str, points: Sequence[Point]) -> None:
-        """Add metric values to a run; those that it already has stay single."""
+    def measure(
+        self, run_id: str, points: Sequence[Point], *, model: str | None = None, data: DataSet | None = None
+    ) -> None:
+        """Add metric values to a run; those that it already has stay single.
+
+        With a model they are also that model's, and say which data they are of.
+        """
+        linked: dict[str, str] = {} if model is None else {"model_id": model}
+        if model is not None and data is not None:
+            linked |= {"dataset_name": data.name, "dataset_digest": data.digest}
         for chunk in _chunks(points, METRICS_PER_BATCH):
-            metrics = [Metric(point.key, point.value, point.time_ms, point.step) for point in chunk]
+            metrics = [Metric(point.key, point.value, point.time_ms, point.step, **linked) for point in chunk]
             with translated(remote=self._remote):
                 self._client.log_batch(run_id, metrics=metrics)
+
+    def model_of(self, run_id: str, name: str, params: Mapping[str, str], tags: Mapping[str, str]) -> str:
+        """The id of the model of a run, which is made where it has none; it holds no files."""
+        with translated(remote=self._remote):
+            found = self._client.search_logged_models(
+                [self.experiment_id], filter_string=f"source_run_id = '{run_id}'", max_results=1
+            )
+            if found:
+                return str(found[0].model_id)
+            made = self._client.create_logged_model(
+                self.experiment_id,
+                name=_FOREIGN_TO_MODELS.sub("_", name),
+                source_run_id=run_id,
+                params=dict(params),
+                tags=dict(tags),
+                model_type="student",
+            )
+            return str(self._client.finalize_logged_model(made.model_id, "READY").model_id)
+
+    def add_inputs(self, run_id: str, data_sets: Sequence[DataSet]) -> None:
+        """Say what a run learned from; an equal data set stays single."""
+        inputs = [
+            DatasetInput(
+                Dataset(
+                    name=each.name,
+                    digest=each.digest,
+                    source_type="stillhouse",
+                    source=each.source,
+                    profile=json.dumps(each.profile),
+                ),
+                [InputTag("mlflow.data.context", each.context)],
+            )
+            for each in data_sets
+        ]
+        with translated(remote=self._remote):
+            self._client.log_inputs(run_id, inputs)
 
     def upload(self, run_id: str, upload: Upload) -> None:
         """Copy a file or a folder to a run's artifacts; one that is gone by now is refused."""
@@ -178,6 +226,11 @@ class RunStore:
         """Keep plain data as a JSON artifact of a run."""
         with translated(remote=self._remote):
             self._client.log_dict(run_id, dict(document), name)
+
+    def upload_text(self, run_id: str, text: str, name: str) -> None:
+        """Keep a text as an artifact of a run."""
+        with translated(remote=self._remote):
+            self._client.log_text(run_id, text, name)
 
     def set_state(self, run_id: str, state: State) -> None:
         """Set a run RUNNING, or end it."""

@@ -6,16 +6,21 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from orchestrator.config.paths import artifact_folder
 from orchestrator.records.ledger import Ledger
+from orchestrator.tracking.changes import RUNNING, RunChange, State
 from orchestrator.tracking.cursor import CursorFile, TrackingCursor
 from orchestrator.tracking.lost_points import first_to_write, with_lost_points
-from orchestrator.tracking.names import VIEW_TAG, ParentFacts, mlflow_key, ranked_view
-from orchestrator.tracking.projection import RUNNING, Projection, RunChange, State, Upload
-from orchestrator.tracking.store import KnownRun, RunStore, StoreAway, WriteRefused
+from orchestrator.tracking.names import mlflow_key
+from orchestrator.tracking.parent import ParentFacts
+from orchestrator.tracking.projection import Projection
+from orchestrator.tracking.store import KnownRun, RunStore, WriteRefused
+from orchestrator.tracking.views import shared_views
+from orchestrator.tracking.writer import RunWriter
 
 _log = logging.getLogger(__name__)
 _EVENTS_PER_ROUND: Final = 2000
@@ -39,30 +44,38 @@ class Projector:
         self._identity = ""
         self._boundary = 0
         self._opened: RunStore | None = None
-        self._runs: dict[str, KnownRun] = {}
         self._stale = True
         self._described = ""
-        self._view = ""
+        self._views: dict[str, str] = {}
         self._repaired = False
         self._settled = False
         self._projection = Projection()
+        self._writer = RunWriter(lambda: self._store, lambda trial: self._projection.start_of(trial))
         self._pending: deque[RunChange] = deque()
         self._pending_end = 0
         self.cursor = 0
         self.began_anew = False
         """Whether the ledger was written from its first event on, as into a new store."""
-        self.refused = 0
         self.experiment_id = ""
-        self.parent_run_id = ""
 
     def begin(self, identity: str) -> None:
         """Note which ledger this is, and which events were there before any trial of this process."""
-        self._identity = identity
+        self._identity = self._writer.identity = identity
         self._boundary = len(self._ledger.events())
+
+    @property
+    def parent_run_id(self) -> str:
+        """The parent run's id; empty before it is known."""
+        return self._writer.parent_run_id
+
+    @property
+    def refused(self) -> int:
+        """Writes that MLflow will never take."""
+        return self._writer.refused
 
     def run_id(self, trial: str) -> str | None:
         """The run of a trial, if MLflow is known to have it."""
-        known = self._runs.get(trial)
+        known = self._writer.runs.get(trial)
         return known.run_id if known is not None else None
 
     def has(self, events: int) -> bool:
@@ -85,7 +98,7 @@ class Projector:
         report()
         while self._read_ahead():
             self._drain()
-            self._share_view()
+            self._share_views()
             self.cursor = self._pending_end
             self._settled = self._repaired
             self._save()
@@ -112,7 +125,7 @@ class Projector:
                 parent = parent or run
             elif trial is not None:
                 found.setdefault(trial, run)
-        self._runs = found
+        self._writer.runs = found
         if parent is None:
             parent = self._create_parent()
         elif self._resume_point(parent.run_id) == 0:
@@ -124,25 +137,25 @@ class Projector:
         if new_parent or cursor != self.cursor:
             self._go_to(cursor)
             self.began_anew |= cursor == 0
-        self.experiment_id, self.parent_run_id = self._store.experiment_id, parent.run_id
+        self.experiment_id, self._writer.parent_run_id = self._store.experiment_id, parent.run_id
         if self._described != parent.run_id:
             self._describe_parent()
             self._described = parent.run_id
 
     def _without_lost_points(self, parent: KnownRun) -> KnownRun:
         """Set runs aside that hold what the ledger lacks, to be made anew; the parent from now on."""
-        for trial in with_lost_points(self._ledger.events(), parent, self._runs):
-            run = parent if trial is None else self._runs[trial]
+        for trial in with_lost_points(self._ledger.events(), parent, self._writer.runs):
+            run = parent if trial is None else self._writer.runs[trial]
             _log.warning("MLflow's run %s holds what the ledger lost: it is made anew", run.run_id)
             try:
                 self._store.discard(run.run_id)
             except WriteRefused as error:
-                self._refuse(error)
+                self._writer.refuse(error)
                 continue
             if trial is None:
                 parent = self._create_parent()
             else:
-                del self._runs[trial]
+                del self._writer.runs[trial]
         return parent
 
     def _create_parent(self) -> KnownRun:
@@ -163,7 +176,7 @@ class Projector:
         events = self._ledger.events()
         if cursor > len(events):
             return 0
-        return first_to_write(events[:cursor], self._runs)
+        return first_to_write(events[:cursor], self._writer.runs)
 
     def _go_to(self, cursor: int) -> None:
         """Fold the events before `cursor` without writing them."""
@@ -188,19 +201,23 @@ class Projector:
             if before.get(name, value) != value
         }
         tags |= {f"version.{mlflow_key(name)}": text for name, text in self._facts.versions.items()}
+        tags |= self._facts.tags
         tags["mlflow.note.content"] = self._facts.description(self._store.experiment_id)
         new = {name: value for name, value in params.items() if name not in before}
-        self._attempt(lambda: self._store.describe(run_id, new, tags))
-        self._share_view()
-        document = self._facts.document()
-        self._attempt_upload(run_id, lambda: self._store.upload_json(run_id, document, "experiment.json"))
+        self._writer.attempt(lambda: self._store.describe(run_id, new, tags))
+        self._share_views()
+        self._writer.upload_json(self._facts.document(), "experiment.json")
+        for name, text in self._facts.files.items():
+            self._writer.upload_text(text, name)
 
-    def _share_view(self) -> None:
-        """Set the ranking page's columns: what trials are known to differ in, or else may differ in."""
-        view = ranked_view(self._projection.searched or self._facts.searched, self._facts.rank_by)
-        if view != self._view:
-            self._attempt(lambda: self._store.tag_experiment(VIEW_TAG, view))
-            self._view = view
+    def _share_views(self) -> None:
+        """Set the pages' columns and order: what trials are known to differ in, or else may differ in."""
+        searched = self._projection.searched or self._facts.searched
+        views = shared_views(searched, self._facts.rank_by, is_ranked=self._projection.is_ranked)
+        for tag, view in views.items():
+            if view != self._views.get(tag):
+                self._writer.attempt(partial(self._store.tag_experiment, tag, view))
+        self._views = views
 
     def _read_ahead(self) -> bool:
         """Fill the pending changes; whether there is anything to write or to pass over."""
@@ -224,64 +241,15 @@ class Projector:
         changes = self._projection.interrupt()
         repaired = {change.trial for change in changes}
         for trial, state in self._projection.states().items():
-            known = self._runs.get(trial)
+            known = self._writer.runs.get(trial)
             if trial not in repaired and known is not None and known.status != state.status:
                 changes.append(RunChange(trial, state=state))
         return changes
 
     def _drain(self) -> None:
         while self._pending:
-            self._write(self._pending[0])
+            self._writer.write(self._pending[0], self._projection.data)
             self._pending.popleft()
-
-    def _write(self, change: RunChange) -> None:
-        run_id = self.parent_run_id if change.trial is None else self._child(change.trial)
-        tags = dict(change.tags)
-        if "trial_id" in tags:  # a student starts
-            tags["mlflow.parentRunId"] = self.parent_run_id
-        self._attempt(lambda: self._store.describe(run_id, change.params, {}))
-        self._attempt(lambda: self._store.describe(run_id, {}, tags))
-        self._attempt(lambda: self._store.measure(run_id, change.points))
-        for upload in change.uploads:
-            self._upload(run_id, upload)
-        if change.state is not None and change.trial is not None:
-            self._set_state(change.trial, change.state)
-
-    def _set_state(self, trial: str, state: State) -> None:
-        known = self._runs[trial]
-        if known.status != state.status or state.status != RUNNING:
-            self._attempt(lambda: self._store.set_state(known.run_id, state))
-            self._runs[trial] = KnownRun(known.run_id, state.status)
-
-    def _child(self, trial: str) -> str:
-        known = self._runs.get(trial)
-        if known is None:
-            start = self._projection.start_of(trial)
-            tags = {**start.tags, "ledger": self._identity, "mlflow.parentRunId": self.parent_run_id}
-            known = KnownRun(self._store.create(start.name, tags, start.time_ms), RUNNING)
-            self._runs[trial] = known
-        return known.run_id
-
-    def _upload(self, run_id: str, upload: Upload) -> None:
-        self._attempt_upload(run_id, lambda: self._store.upload(run_id, upload))
-
-    def _attempt_upload(self, run_id: str, write: Callable[[], None]) -> None:
-        """Write a file; where only the artifact store fails, the figures do not wait for it."""
-        try:
-            self._attempt(write)
-        except StoreAway as error:
-            self._store.params(run_id)  # raises StoreAway when MLflow itself is away
-            self._refuse(error)
-
-    def _attempt(self, write: Callable[[], None]) -> None:
-        try:
-            write()
-        except WriteRefused as error:
-            self._refuse(error)
-
-    def _refuse(self, error: Exception) -> None:
-        self.refused += 1
-        _log.warning("MLflow refused a part of the record, the ledger keeps it: %s", error)
 
     def _save(self) -> None:
         self._cursor_file.save(
@@ -291,6 +259,6 @@ class Projector:
                 parent_run_id=self.parent_run_id,
                 cursor=self.cursor,
                 check=self._ledger.check_at(self.cursor),
-                runs={trial: run.run_id for trial, run in self._runs.items()},
+                runs={trial: run.run_id for trial, run in self._writer.runs.items()},
             )
         )

@@ -17,7 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from orchestrator.records.events import EpochEnded, TrialEnded, TrialStarted
 from orchestrator.records.ledger import Ledger
-from orchestrator.tracking.recorder import MlflowRecorder, ParentFacts
+from orchestrator.tracking.parent import ParentFacts
+from orchestrator.tracking.recorder import MlflowRecorder
 from orchestrator.tracking.registry import register_champion
 from trainables.errors import StillhouseError
 

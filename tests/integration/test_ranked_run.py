@@ -16,8 +16,8 @@ from mlflow.entities import Run
 
 from orchestrator.records.events import EpochEnded, StageEvent
 from orchestrator.records.ledger import Ledger
-from orchestrator.tracking.names import VIEW_TAG
 from orchestrator.tracking.store import prepare_mlflow
+from orchestrator.tracking.views import VIEW_TAG
 from trainables.config import Role
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]
@@ -144,7 +144,8 @@ def test_mlflow_ranks_by_the_figure(done: Done) -> None:
     place = done.summary["mlflow"]
     client = MlflowClient(place["tracking_uri"])
     view = client.get_experiment(place["experiment_id"]).tags[VIEW_TAG]
-    assert json.loads(view)["orderByKey"] == "metrics.`knn_acc`"
+    assert json.loads(view)["orderByKey"] == "metrics.`rank`"
+    assert "metrics.`knn_acc`" in json.loads(view)["selectedColumns"]
     runs: dict[str, Run] = {
         run.data.tags["trial_id"]: run
         for run in client.search_runs([place["experiment_id"]])

@@ -10,11 +10,11 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestrator.config.tracking_uri import default_tracking_uri
-from orchestrator.records.events import StageEvent
+from orchestrator.records.events import GroupAdded, StageEvent
 from orchestrator.records.ledger import Ledger
-from orchestrator.tracking.names import VIEW_TAG
 from orchestrator.tracking.recorder import MlflowRecorder
 from orchestrator.tracking.registry import register_champion
+from orchestrator.tracking.views import VIEW_TAG
 from tests.integration.recorded_scene import (
     Scene,
     check_champion,
@@ -26,6 +26,7 @@ from tests.integration.recorded_scene import (
     register,
     steps,
 )
+from trainables.config import Role
 from trainables.errors import ConfigError, StillhouseError
 
 pytestmark = pytest.mark.mlflow
@@ -72,7 +73,8 @@ def test_an_experiment_is_a_parent_with_a_child_for_each_student(scene: Scene, c
     names = {file.path for file in client.list_artifacts(recorder.parent_run_id)}
     assert names == {"experiment.json", "report.html"}
     view = json.loads(client.get_experiment(recorder.experiment_id).tags[VIEW_TAG])
-    assert "params.`temperature`" in view["selectedColumns"]
+    assert (view["name"], view["orderByKey"]) == ("Best", "metrics.`acc`")
+    assert "params.`temperature`" in json.loads(view["state"])["selectedColumns"]
 
     runs = children(client, recorder)
     trial, finalist = runs["t-0001"], runs["finalist-1"]
@@ -90,6 +92,74 @@ def test_an_experiment_is_a_parent_with_a_child_for_each_student(scene: Scene, c
     assert record is not None
     assert (trial.info.start_time, trial.info.end_time) == (record.started_ms, record.ended_ms)
     assert recorder.run_id("t-0001") == trial.info.run_id
+
+
+def test_a_finalist_is_one_run_above_those_of_its_seeds_also_after_a_replay(
+    scene: Scene, client: MlflowClient
+) -> None:
+    recorder = scene.recorder()
+    for trial in ("kd-1-seed0", "kd-1-seed1"):
+        scene.start(trial, "finalist", temperature=4.0)
+        scene.train(trial, range(1, 3))
+        scene.end(trial, "completed")
+    group = GroupAdded(
+        group="kd-1-seeds",
+        role=Role.FINALIST,
+        search="5ea4c4",
+        objective="kd",
+        parameters={"temperature": 4.0},
+        trials=("kd-1-seed0", "kd-1-seed1"),
+        figures={"acc": 0.9, "acc_std": 0.01, "seeds": 2, "rank": 1},
+        champion=True,
+    )
+    scene.ledger.append(group)
+    recorder.record_figures("kd-1-seed0", {"rank": 1}, champion=True)
+    assert not recorder.close("FINISHED")
+    (scene.out / "mlflow.json").unlink()
+    again = scene.recorder()
+    assert not again.close("FINISHED")
+
+    assert again.parent_run_id == recorder.parent_run_id
+    (run,) = children(client, again).values()
+    assert (run.info.run_name, run.info.status) == ("★ kd-1-seeds", "FINISHED")
+    assert (run.data.tags["kind"], run.data.tags["role"]) == ("group", "finalist")
+    assert run.data.metrics == {"acc": 0.9, "acc_std": 0.01, "seeds": 2.0, "rank": 1.0}
+    below = client.search_runs(
+        [again.experiment_id], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'", order_by=["tags.trial_id"]
+    )
+    assert [each.data.tags["trial_id"] for each in below] == ["kd-1-seed0", "kd-1-seed1"]
+    view = json.loads(client.get_experiment(again.experiment_id).tags[VIEW_TAG])
+    assert view["orderByKey"] == "metrics.`rank`"
+    found = client.search_runs([again.experiment_id], view["searchFilter"], order_by=["metrics.rank ASC"])
+    assert found[0].info.run_name == "★ kd-1-seed0"
+
+
+def test_finished_students_are_ranked_among_mlflows_models_once_each(
+    scene: Scene, client: MlflowClient
+) -> None:
+    split = {"data_digest": "27" * 32, "ids_digest": "11b7", "n_train": 9, "classes": ["0", "1"]}
+    scene.ledger.append(StageEvent(stage="teacher", key="k", status="finished", result={"split": split}))
+    recorder = scene.recorder()
+    for trial, epochs, status in (("t-1", 2, "completed"), ("t-2", 3, "completed"), ("t-3", 4, "pruned")):
+        scene.start(trial, temperature=4.0)
+        scene.train(trial, range(1, epochs + 1))
+        scene.end(trial, status)
+    recorder.record_figures("t-1", {"latency_ms": 0.25})
+    assert not recorder.close("FINISHED")
+    (scene.out / "mlflow.json").unlink()
+    again = scene.recorder()
+    assert not again.close("FINISHED")
+
+    by_accuracy = [{"field_name": "metrics.acc", "ascending": False}]
+    models = client.search_logged_models([again.experiment_id], order_by=by_accuracy)
+    assert [model.tags["trial_id"] for model in models] == ["t-2", "t-1"]
+    own = {metric.key: metric for metric in models[1].metrics}
+    assert (own["acc"].value, own["latency_ms"].value) == (0.002, 0.25)
+    assert (own["acc"].dataset_name, own["acc"].dataset_digest) == ("images", ("27" * 32)[:36])
+    assert models[1].params == {"temperature": "4.0"}
+    assert children(client, again)["t-1"].info.run_id == models[1].source_run_id
+    (data,) = client.get_run(again.parent_run_id).inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("images", ("27" * 32)[:36])
 
 
 def test_a_replay_leaves_every_epoch_and_term_once(scene: Scene, client: MlflowClient) -> None:

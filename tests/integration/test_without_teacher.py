@@ -207,6 +207,9 @@ def test_nothing_speaks_of_a_teacher(run: Run) -> None:
     assert [name for name, text in told.items() if "teacher" in text.lower()] == []
     assert json.loads(run.printed)["champion"]["objective"] == "dml"
     runs = run.task.mlflow_runs()
-    assert len(runs) == 1 + len({e["trial"] for e in run.events if e["kind"] == "trial_started"})
+    students = {e["trial"] for e in run.events if e["kind"] == "trial_started"}
+    groups = {e["group"] for e in run.events if e["kind"] == "group"}
+    assert groups
+    assert len(runs) == 1 + len(students) + len(groups)
     (parent,) = (one for one in runs if "trial_id" not in one.data.tags)
     assert not any("teacher" in name for name in (*parent.data.params, *parent.data.tags))

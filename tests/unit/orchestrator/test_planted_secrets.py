@@ -25,7 +25,8 @@ from orchestrator.records.summary import Summary, write_summary
 from orchestrator.reports.html_report import write_report
 from orchestrator.terminal.console import Console
 from orchestrator.tracking.cursor import CursorFile, TrackingCursor
-from orchestrator.tracking.recorder import MlflowRecorder, ParentFacts
+from orchestrator.tracking.parent import ParentFacts
+from orchestrator.tracking.recorder import MlflowRecorder
 from orchestrator.tracking.store import StoreAway, translated
 from trainables.errors import StillhouseError
 

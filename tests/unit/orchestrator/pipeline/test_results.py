@@ -14,11 +14,13 @@ from orchestrator.config.loading import load_experiment
 from orchestrator.pipeline.basis.basis import Basis
 from orchestrator.pipeline.basis.teacher_figures import teacher_figures
 from orchestrator.pipeline.export import _facts
+from orchestrator.pipeline.recorded_figures import record_figures
 from orchestrator.pipeline.results import RunResults
 from orchestrator.records.costs import StudentCosts
-from orchestrator.records.events import FiguresAdded
+from orchestrator.records.events import FiguresAdded, GroupAdded
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.selection import choose_champion, group_trials
+from orchestrator.records.student_figures import Finalist, control_students, finalist_of
 from orchestrator.tracking.recorder import MlflowRecorder
 from trainables.config import Role
 from trainables.config.data import SplitFacts
@@ -54,9 +56,24 @@ class Recorder:
         self.ledger.append(FiguresAdded(trial=trial, figures=dict(figures), **known))
 
 
+def finalists_in(results: RunResults) -> list[Finalist]:
+    """Each group of seeds beside those controls that have one of its seeds."""
+    finalists = []
+    for group in group_trials(results.finalists):
+        controls = [
+            control_students(control, results.tested, results.costs[control.records[0].trial])
+            for control in group_trials(results.controls)
+            if set(control.seeds) & set(group.seeds)
+        ]
+        costs = results.costs[group.records[0].trial]
+        if controls:
+            finalists.append(finalist_of(group, controls, results.tested, costs))
+    return finalists
+
+
 def recorded(results: RunResults, ledger: Ledger) -> Recorder:
     recorder = Recorder(ledger)
-    results.record_figures(cast(MlflowRecorder, recorder), ledger)
+    record_figures(results, finalists_in(results), (), cast(MlflowRecorder, recorder), ledger)
     return recorder
 
 
@@ -175,7 +192,9 @@ def test_costs_are_written_once_with_the_device(
 ) -> None:
     ledger = Ledger(tmp_path)
     own, other = written(outcome_of(*pair, NEW), ledger)
-    assert own[:3] == ("f", {**NEW.numbers(), "test_acc": 0.9, "gain_over_control": GAIN}, "Intel Xeon")
+    placed = {"rank": 1, "pareto": 1, "within_budget": 1.0}
+    figures = {**NEW.numbers(), "test_acc": 0.9, **placed, "gain_over_control": GAIN}
+    assert own[:3] == ("f", figures, "Intel Xeon")
     assert other[:3] == ("c", {**NEW.numbers(), "test_acc": 0.7}, "Intel Xeon")
     assert written(outcome_of(*pair, NEW), Ledger(tmp_path)) == []
 
@@ -234,3 +253,37 @@ def test_a_champion_that_is_one_no_more_loses_its_mark(
         tested={**results.tested, "g": {"accuracy": 0.8}},
     )
     assert recorded(second, ledger).champions == {"f": False, "g": True}
+
+
+def test_finalists_and_controls_are_told_as_groups_of_seeds_once(
+    pair: tuple[TrialRecord, TrialRecord], tmp_path: Path
+) -> None:
+    ledger = Ledger(tmp_path)
+    recorded(outcome_of(*pair, NEW), ledger)
+    finalist, control = ledger.events_of(GroupAdded)
+    assert (finalist.group, finalist.role, finalist.trials) == ("t-seeds", Role.FINALIST, ("f",))
+    assert (control.group, control.role, control.trials) == ("ce-1-seeds", Role.BASELINE, ("c",))
+    assert (finalist.control, finalist.champion, control.control) == ("ce-1-seeds", True, None)
+    assert finalist.figures == {
+        "acc": 0.9,
+        "seeds": 1,
+        "test_acc": 0.9,
+        **NEW.numbers(),
+        "rank": 1,
+        "pareto": 1,
+        "within_budget": 1.0,
+        "gain_over_control": GAIN,
+    }
+    recorded(outcome_of(*pair, NEW), Ledger(tmp_path))
+    assert len(Ledger(tmp_path).events_of(GroupAdded)) == 2
+
+
+def test_a_group_is_told_again_when_another_one_won(
+    pair: tuple[TrialRecord, TrialRecord], tmp_path: Path
+) -> None:
+    ledger = Ledger(tmp_path)
+    recorded(outcome_of(*pair, NEW), ledger)
+    results = outcome_of(*pair, NEW.with_overrides(latency_ms=0.05))
+    recorded(results, ledger)
+    told = [event.figures["latency_ms"] for event in ledger.events_of(GroupAdded) if event.group == "t-seeds"]
+    assert told == [0.1, 0.05]

@@ -18,6 +18,7 @@ from orchestrator.records.events import (
     EpochEnded,
     Event,
     FiguresAdded,
+    GroupAdded,
     LedgerIdentity,
     StageEpoch,
     StageEvent,
@@ -89,6 +90,19 @@ WRITTEN: list[tuple[Event, str]] = [
     (
         FiguresAdded(trial="t", figures={"params": 610.0, "size_bytes": 4000}),
         '"kind":"figures","trial":"t","figures":{"params":610.0,"size_bytes":4000}',
+    ),
+    (
+        GroupAdded(
+            group="t-seeds",
+            role=Role.FINALIST,
+            search="s",
+            objective="kd",
+            parameters={"temperature": 4.0},
+            trials=("t-seed1",),
+            figures={"acc": 0.5},
+        ),
+        '"kind":"group","group":"t-seeds","role":"finalist","search":"s","objective":"kd",'
+        '"parameters":{"temperature":4.0},"trials":["t-seed1"],"figures":{"acc":0.5}',
     ),
     (
         ArtifactAdded(trial=None, path="/out/report.html", folder=None),

@@ -23,7 +23,9 @@ from orchestrator.records.summary import Summary, champion_of, trial_row
 from orchestrator.reports.charts import cost_chart, curves_chart
 from orchestrator.reports.html_report import report_html
 from orchestrator.reports.parallel_coordinates import search_chart
-from orchestrator.tracking.names import ParentFacts, filtered_runs_url, ranked_view, summary_figures
+from orchestrator.tracking.names import summary_figures
+from orchestrator.tracking.parent import ParentFacts
+from orchestrator.tracking.views import VIEW_TAG, filtered_runs_url, shared_views
 from trainables.config import Role
 from trainables.config.metrics import RankBy
 from trainables.errors import StillhouseError
@@ -265,10 +267,10 @@ def test_mlflow_shows_and_sorts_by_the_figure() -> None:
         "acc_final": 0.1,
         "knn_acc_final": 0.7,
     }
-    view = ranked_view([], KNN)
+    view = shared_views([], KNN, is_ranked=False)[VIEW_TAG]
     assert '"orderByKey": "metrics.`knn_acc`"' in view
     assert "metrics.`test_knn_acc`" in view
     assert "knn_acc" in filtered_runs_url("http://h", "7", KNN)
-    assert "knn" not in ranked_view([])
+    assert "knn" not in shared_views([])[VIEW_TAG]
     told = ParentFacts(name="n", config={}, rank_by=KNN).description("7")
-    assert "sorted by `knn_acc`, the kNN accuracy on the selection split" in told
+    assert "by `knn_acc`, the kNN accuracy on the selection split" in told

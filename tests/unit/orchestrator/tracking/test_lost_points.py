@@ -44,9 +44,9 @@ LEDGER: list[Event] = [
 
 def run_of(trial: str | None, *own: str) -> KnownRun:
     """As MLflow holds it where it has all of the ledger, and figures of the user's own."""
-    points = {
-        (p.key, p.time_ms, p.step) for c in Projection().fold(LEDGER) if c.trial == trial for p in c.points
-    }
+    changes = [change for change in Projection().fold(LEDGER) if change.trial == trial]
+    told = [point for change in changes for point in (*change.points, *change.figures)]
+    points = {(point.key, point.time_ms, point.step) for point in told}
     return KnownRun("id", "FINISHED", frozenset({*points, *((name, 9, 0) for name in own)}))
 
 

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from orchestrator.records.events import EpochEnded, StageEpoch, TeacherPrepared, TrialStarted
+from orchestrator.records.events import (
+    EpochEnded,
+    FiguresAdded,
+    GroupAdded,
+    StageEpoch,
+    StageEvent,
+    TeacherPrepared,
+    TrialEnded,
+    TrialStarted,
+)
+from orchestrator.tracking.changes import Point, State
 from orchestrator.tracking.names import TAG_CHARACTERS
-from orchestrator.tracking.projection import Point, Projection
+from orchestrator.tracking.projection import Projection
 from trainables.config import Role
 
 START = TrialStarted(
@@ -65,3 +75,124 @@ def test_a_recipe_fits_into_a_tag() -> None:
     long = TeacherPrepared(part="branches", sha256="3f2a", recipe={"freeze": ["layer"] * 5000})
     (change,) = Projection().fold([long])
     assert len(change.tags["teacher.branches.recipe"]) == TAG_CHARACTERS
+
+
+SEED = TrialStarted(
+    trial="t-seed1",
+    role=Role.FINALIST,
+    search="s",
+    objective="kd",
+    parameters={},
+    spec={"seed": 1},
+    repeats="t",
+    time_ms=5,
+)
+GROUP = GroupAdded(
+    group="t-seeds",
+    role=Role.FINALIST,
+    search="s",
+    objective="kd",
+    parameters={"temperature": 4.0},
+    trials=("t-seed1",),
+    figures={"acc": 0.912345678, "seeds": 1},
+    champion=True,
+    time_ms=9,
+)
+
+
+def test_a_group_has_a_finished_run_above_those_of_its_seeds() -> None:
+    projection = Projection()
+    seed, group = projection.fold([SEED, GROUP])
+    assert (seed.trial, seed.group) == ("t-seed1", "t-seeds")
+    assert (group.trial, group.group) == ("t-seeds", None)
+    assert group.state == State("FINISHED", 9)
+    assert group.params == {"temperature": "4.0"}
+    assert [point[:2] for point in group.points] == [("acc", 0.91235), ("seeds", 1.0)]
+    assert group.tags["kind"] == "group"
+    assert group.tags["role"] == "finalist"
+    assert group.tags["mlflow.runName"] == "★ t-seeds"
+    assert projection.start_of("t-seeds").name == "t-seeds"
+
+
+def test_a_seed_that_starts_again_stays_below_its_group() -> None:
+    projection = Projection()
+    projection.fold([SEED, GROUP])
+    (again,) = projection.fold([SEED])
+    assert again.group == "t-seeds"
+
+
+def test_a_group_does_not_change_how_later_trials_are_numbered() -> None:
+    projection = Projection()
+    projection.fold([START, GROUP, START.model_copy(update={"trial": "u"})])
+    assert projection.start_of("u").name == "0002 kd"
+
+
+SPLIT = {"data_digest": "271377f7" * 8, "ids_digest": "11b7", "n_train": 1079, "classes": ["0", "1"]}
+IMAGES = StageEvent(
+    stage="teacher",
+    key="k",
+    status="finished",
+    result={"split": SPLIT, "selection_accuracy": 0.9972144, "params": 174_970},
+    time_ms=3,
+)
+
+
+def test_the_parent_says_what_it_learned_from_and_what_the_teacher_can_do() -> None:
+    cache = {
+        "uri": "cache/9622",
+        "manifest": "3b08" * 16,
+        "identity": {"teacher": "cd9a", "dtype": "fp16"},
+        "rows": 17_264,
+        "bytes": 764_076,
+    }
+    projection = Projection()
+    (parent,) = projection.fold([IMAGES, StageEvent(stage="cache", key="k", status="finished", result=cache)])
+    images, answers = parent.inputs
+    assert (images.name, images.digest, images.context) == (
+        "images",
+        ("271377f7" * 8)[:36],
+        "training and selection",
+    )
+    assert images.profile == {"n_train": 1079, "classes": 2}
+    assert (answers.source, answers.digest) == ("cache/9622", ("3b08" * 16)[:36])
+    assert answers.profile == {"rows": 17_264, "bytes": 764_076, "teacher": "cd9a", "dtype": "fp16"}
+    assert [point[:2] for point in parent.points] == [("teacher_acc", 0.99721), ("teacher_params", 174_970.0)]
+    assert projection.data == images
+
+
+def ended(status: str) -> TrialEnded:
+    return TrialEnded(
+        trial="t",
+        status=status,
+        epochs=3,
+        final={},
+        reason=None,
+        best_epoch=2,
+        best={"selection/accuracy": 0.5},
+        checkpoint=None,
+        time_ms=7,
+    )
+
+
+def test_a_finished_student_has_a_model_with_its_figures_also_those_told_later() -> None:
+    projection = Projection()
+    (done,) = projection.fold([START, ended("completed")])
+    assert done.has_model
+    assert ("acc", 0.5, 7, 0) in done.figures
+    assert done.points == []
+    (later,) = projection.fold([FiguresAdded(trial="t", figures={"params": 7}, time_ms=8)])
+    assert (later.has_model, later.figures) == (True, [Point("params", 7.0, 8, 0)])
+
+
+def test_a_pruned_student_has_no_model() -> None:
+    (pruned,) = Projection().fold([START, ended("pruned")])
+    assert not pruned.has_model
+    assert ("acc", 0.5, 7, 0) in pruned.figures
+
+
+def test_students_are_ranked_as_soon_as_one_has_a_rank() -> None:
+    projection = Projection()
+    projection.fold([START, FiguresAdded(trial="t", figures={"params": 7})])
+    assert not projection.is_ranked
+    projection.fold([FiguresAdded(trial="t", figures={"rank": 1})])
+    assert projection.is_ranked

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,19 @@ import pytest
 
 from orchestrator.records.events import EpochEnded, FiguresAdded, StageEvent, TrialEnded, TrialStarted
 from orchestrator.records.ledger import Ledger
+from orchestrator.tracking.changes import RUNNING, RunChange
 from orchestrator.tracking.cursor import CursorFile, TrackingCursor
 from orchestrator.tracking.names import (
-    ParentFacts,
-    filtered_runs_url,
     flat_params,
     mlflow_key,
     param_text,
-    ranked_runs_url,
-    ranked_view,
     rounded,
     run_name,
     summary_figures,
 )
-from orchestrator.tracking.projection import KILLED, RUNNING, Projection, RunChange
+from orchestrator.tracking.parent import ParentFacts
+from orchestrator.tracking.projection import KILLED, Projection
+from orchestrator.tracking.views import filtered_runs_url, ranked_runs_url
 from trainables.config import Role
 
 
@@ -124,20 +122,8 @@ def test_links_lead_to_the_runs_of_the_experiment() -> None:
         "http://127.0.0.1:5000/#/experiments/7/runs?viewStateShareKey=best&workflowType=machine_learning"
     )
     assert filtered_runs_url("http://h", "7").startswith(
-        "http://h/#/experiments/7/runs?searchFilter=tags.kind%20%21%3D%20%27experiment%27%20and%20attributes"
+        "http://h/#/experiments/7/runs?searchFilter=tags.kind%20%21%3D%20%27experiment%27%20and%20tags.kind"
     )
-
-
-def test_the_shared_view_sorts_by_accuracy_and_shows_what_was_searched() -> None:
-    view = json.loads(ranked_view(["temperature", "student.width"]))
-    assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`acc`", False)
-    assert view["searchFilter"] == "tags.kind != 'experiment' and attributes.status = 'FINISHED'"
-    assert {"metrics.`acc`", "params.`student.width`", "params.`temperature`"} <= set(view["selectedColumns"])
-    assert {"tags.`champion`", "tags.`kind`", "tags.`objective`"} <= set(view["selectedColumns"])
-
-
-def test_the_shared_view_fits_a_tag_however_much_is_searched() -> None:
-    assert len(ranked_view([f"student.argument_{number:04d}" + "x" * 200 for number in range(900)])) < 20_000
 
 
 def started(ledger: Ledger, trial: str, **parameters: Any) -> None:
@@ -253,7 +239,7 @@ def test_a_latency_reaches_mlflow_with_its_percentile_and_its_device(tmp_path: P
     figures = {"latency_ms": 0.125, "latency_p95_ms": 0.18}
     ledger.append(FiguresAdded(trial="t-1", figures=figures, latency_device="Intel Xeon"))
     change = only(Projection().fold(ledger.events()))
-    assert {point.key: point.value for point in change.points} == figures
+    assert {point.key: point.value for point in change.figures} == figures
     assert change.tags["latency_device"] == "Intel Xeon"
 
 
@@ -262,7 +248,7 @@ def test_a_gain_reaches_mlflow_with_the_name_of_the_student_that_it_is_over(tmp_
     started(ledger, "t-1")
     ledger.append(FiguresAdded(trial="t-1", figures={"gain_over_control": 0.04}, control="ce-1-seed0"))
     change = only(Projection().fold(ledger.events()))
-    assert {point.key: point.value for point in change.points} == {"gain_over_control": 0.04}
+    assert {point.key: point.value for point in change.figures} == {"gain_over_control": 0.04}
     assert change.tags["control"] == "ce-1-seed0"
 
 
