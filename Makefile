@@ -34,7 +34,7 @@ GPU_PYTHON ?= $(shell test -x $(BIN)/python && echo $(BIN)/python || echo python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check unit numerics integration slow faults with-ray oldest python demo-seeds bench gpu pins clean distclean
+.PHONY: help setup demo test some check unit numerics integration slow faults with-ray oldest python demo-seeds bench gpu pins clean distclean
 .NOTPARALLEL:
 
 help: ## this list
@@ -45,8 +45,12 @@ setup: $(DEV) ## make .venv with all that development needs
 demo: $(RUN) ## from nothing to a champion: the shipped experiment "digits", no download of data
 	$(BIN)/stillhouse run digits
 
-test: check unit numerics integration ## all checks, and all tests but those of `make slow` and `make faults`
+test: check some integration ## all checks, and what tests there are in ten minutes; CI runs them all
 	@echo; echo "== all passed"
+
+some: $(DEV) ## unit tests and numerics, of parametrised ones every eighth variant: three minutes
+	@echo; echo "== unit tests and numerics, some variants"
+	STILLHOUSE_GPU_TEST_DEVICE=cpu $(SIDE_BY_SIDE) --some-variants -m "not slow" tests/unit tests/gpu tests/numerics
 
 check: $(DEV) ## format, lint, types, import contracts, size budgets
 	@echo; echo "== format"
@@ -68,7 +72,7 @@ numerics: $(DEV) ## tests of the mathematics against worked numbers
 	@echo; echo "== numerics"
 	$(SIDE_BY_SIDE) tests/numerics
 
-integration: $(DEV) ## tests with real Ray and real MLflow that take less than a minute each
+integration: $(DEV) ## tests with real Ray and real MLflow that take less than half a minute each
 	@echo; echo "== integration"
 	$(WITH_RAY) -m "not slow" tests/integration $(FAULTS:%=--ignore=%)
 

@@ -24,9 +24,12 @@ from trainables.slots.compiled_students import COMPILERS, find_compiler
 from trainables.slots.warm_state import WarmState
 from trainables.training.loop import train
 
-pytestmark = pytest.mark.skipif(
-    find_compiler() is None, reason=f"no C++ compiler here: none of CXX, {', '.join(COMPILERS)}"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        find_compiler() is None, reason=f"no C++ compiler here: none of CXX, {', '.join(COMPILERS)}"
+    ),
+]
 
 
 def trained(warm: WarmState, spec: WorkbenchSpec, *, compile_it: bool, seed: int) -> dict[str, torch.Tensor]:

@@ -291,6 +291,7 @@ def assert_is_the_front_of(study: Study, ledger: Ledger) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_latency_is_measured_once_for_each_architecture_of_a_search(
     setting: SearchSetting, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from orchestrator.records.ledger import Ledger
 from orchestrator.tracking.store import prepare_mlflow
 from tests.older_runs.unpacking import unpack_older_run
 
-pytestmark = pytest.mark.mlflow
+pytestmark = [pytest.mark.mlflow, pytest.mark.slow]
 
 MODEL = "stillhouse-three_trials"
 MOST_ASKED = 10

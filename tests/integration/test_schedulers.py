@@ -26,7 +26,7 @@ from trainables.training.checkpoint_paths import kept_state
 from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.loop import train
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 TRIALS, EPOCHS = 6, 9
 FORKED = re.compile(r"replaced by (\S+), which forked from (\S+) after epoch (\d+)")

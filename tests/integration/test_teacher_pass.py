@@ -34,7 +34,7 @@ from trainables.teacher.cache_request import CacheRequest
 from trainables.teacher.loading import load_teacher, teacher_fingerprint
 from trainables.training.train_teacher import TeacherRequest, make_teacher
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 DATA = DataConfig(name=DataName.DIGITS, train_limit=50)
 TEACHER = ModelConfig(name=ModelName.CONVNET, width=8)
