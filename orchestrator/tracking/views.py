@@ -88,7 +88,8 @@ _VIEWS: Final = (
         "failed",
         "Failed and why",
         f"{STUDENTS} and attributes.status = 'FAILED'",
-        "attributes.start_time",
+        # By time MLflow shows the parent, with the broken ones folded away below it.
+        "metrics.`epochs`",
         False,
         ("epochs",),
         ("reason", "objective"),
