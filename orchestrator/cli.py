@@ -13,7 +13,7 @@ import typer
 from cluster.errors import ClusterError
 from cluster.home import ensure_home
 from orchestrator import __version__
-from orchestrator.commands import cache, evaluate, methods, record, show
+from orchestrator.commands import cache, compare, evaluate, methods, record, show, watch
 from orchestrator.commands.completion import complete
 from orchestrator.commands.init_file import start_file
 from orchestrator.commands.options import (
@@ -59,9 +59,11 @@ for command, example in (
     (methods.methods, "methods methods_tuned_alike --to docs/methods.md"),
     (record.record, "record digits"),
     (show.show, "show digits --trials trials.parquet"),
+    (watch.watch, "watch digits"),
     (evaluate.evaluate, "evaluate digits --faithfulness --samples 200 --restarts 2"),
 ):
     app.command(epilog=f"Example: stillhouse {example}")(takes_pair()(command))
+app.command(epilog="Example: stillhouse compare digits my.yaml")(compare.compare)
 
 
 def main() -> None:

@@ -38,6 +38,7 @@ from orchestrator.records.code_seen import note_code
 from orchestrator.records.costs import numbers_of
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.relations import with_repetitions
+from orchestrator.records.run_lock import LOCK
 from orchestrator.records.selection import choose_champion, group_trials
 from orchestrator.records.summary import Summary
 from orchestrator.search.driver import SearchTask, run_search
@@ -188,7 +189,7 @@ def _locked(out: Path) -> Iterator[None]:
     Raises:
         StillhouseError: another run holds it, or it cannot be written.
     """
-    lock = filelock.FileLock(out / ".lock", timeout=0)
+    lock = filelock.FileLock(out / LOCK, timeout=0)
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock.acquire()
