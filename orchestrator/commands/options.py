@@ -17,15 +17,12 @@ Out = Annotated[Path | None, typer.Option(help="Output folder, instead of the fi
 Trials = Annotated[int | None, typer.Option(min=1, help="Budget of trials, instead of the file's.")]
 Finalists = Annotated[int | None, typer.Option(min=1, help="Best students that are trained again.")]
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
-Where = Annotated[
-    str | None,
-    typer.Option(help='Constraints, as "latency_ms <= 2 and selection_accuracy >= 0.9" (a mean over seeds).'),
-]
 Pair = Annotated[str | None, typer.Option("--pair", help="One of the file's pairs of teacher and student.")]
 Address = Annotated[str | None, typer.Option(help="The cluster's job server, as http://head:8265.")]
 CachePlace = Annotated[
     str, typer.Argument(help="An experiment (name or .yaml file), or a cache's folder or s3:// URI.")
 ]
+
 
 Command = Callable[..., None]
 

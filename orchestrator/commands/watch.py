@@ -10,7 +10,7 @@ import typer
 from orchestrator.commands.options import Experiment, Json, Out, Trials
 
 if TYPE_CHECKING:
-    from orchestrator.records.ledger_reader import LedgerReader
+    from orchestrator.records.following.ledger_reader import LedgerReader
     from orchestrator.search.followed_run import FollowedRun
     from orchestrator.terminal.console import Console
 
@@ -30,7 +30,7 @@ def watch(
     from orchestrator.config.loading import load_experiment
     from orchestrator.config.overrides import Overrides
     from orchestrator.config.paths import out_folder
-    from orchestrator.records.ledger_reader import LedgerReader
+    from orchestrator.records.following.ledger_reader import LedgerReader
     from orchestrator.search.followed_run import FollowedRun
     from orchestrator.terminal.console import Console
     from trainables.errors import ConfigError
@@ -57,7 +57,7 @@ def follow(console: Console, run: FollowedRun, reader: LedgerReader, *, once: bo
         StillhouseError: its ledger cannot be read.
     """
     from orchestrator.records.chain import mark_in
-    from orchestrator.records.run_lock import is_held
+    from orchestrator.records.following.run_lock import is_held
 
     folder, was_held = reader.path.parent, False
     run.add(reader.read())

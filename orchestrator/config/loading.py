@@ -14,6 +14,7 @@ from orchestrator.config import path_checks
 from orchestrator.config.asked_features import taught_objectives
 from orchestrator.config.constraints import parse_constraints
 from orchestrator.config.cross_checks import Both, check_together
+from orchestrator.config.figures import figure_named, figures_named
 from orchestrator.config.image_size import with_image_size
 from orchestrator.config.overrides import Overrides
 from orchestrator.config.pairs import chosen, split_pair, with_pair
@@ -204,12 +205,17 @@ def _overridden(config: ExperimentConfig, overrides: Overrides, space_document: 
     budget = {"trials": overrides.trials, "finalists": overrides.finalists}
     if given := {name: value for name, value in budget.items() if value is not None}:
         changes["budget"] = config.budget.with_overrides(**given)
-    if overrides.where is not None:
+    picked: dict[str, Any] = {}
+    for name, check in (("where", parse_constraints), ("rank", figure_named), ("pareto", figures_named)):
+        if (text := getattr(overrides, name)) is None:
+            continue
         try:
-            parse_constraints(overrides.where)
+            check(text)
         except ValueError as error:
-            raise ConfigError(f"--where: {error}") from error
-        changes["pick"] = config.pick.with_overrides(where=overrides.where)
+            raise ConfigError(f"--{name}: {error}") from error
+        picked[name] = text
+    if picked:
+        changes["pick"] = config.pick.with_overrides(**picked)
     return config.with_overrides(**changes)
 
 

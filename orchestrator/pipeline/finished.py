@@ -12,6 +12,7 @@ from orchestrator.records.bad_outcomes import bad_outcomes
 from orchestrator.records.code_seen import edited_code, is_noted
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger
+from orchestrator.records.picking.picked import front_table, told
 from orchestrator.records.ranked_figures import splits
 from orchestrator.records.students_table import comparison, students_table
 from orchestrator.records.summary import Champion, Summary, champions_group, read_summary
@@ -177,6 +178,13 @@ def show_students(summary: Summary, console: Console) -> None:
     columns, rows = students_table(summary)
     console.table("students", columns, rows)
     for sentence in (splits(summary), *comparison(summary)):
+        console.info(sentence)
+    if summary.picked is None:
+        return
+    for title, students in (("finalists", summary.picked.finalists), ("trials", summary.picked.trials)):
+        if students:
+            console.table(*front_table(title, students, summary.picked.pareto))
+    for sentence in told(summary.picked):
         console.info(sentence)
 
 

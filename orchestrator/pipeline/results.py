@@ -16,6 +16,7 @@ from orchestrator.pipeline.preflight import leaks_found
 from orchestrator.records.costs import StudentCosts, numbers_of
 from orchestrator.records.events import FiguresAdded, StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
+from orchestrator.records.picking.picked import Picked
 from orchestrator.records.places import summary_as_written
 from orchestrator.records.ranked_figures import claims_of
 from orchestrator.records.selection import Figures, SelectedChampion, group_trials
@@ -54,6 +55,8 @@ class RunResults:
     finalists: Sequence[TrialRecord]
     controls: Sequence[TrialRecord]
     champion: SelectedChampion
+    picked: Picked
+    """By what it was chosen."""
     costs: Mapping[str, StudentCosts]
     """By trial id, and under `teacher` where there is one."""
     tested: Figures
@@ -223,6 +226,7 @@ def _summary(
             registered_model=registered["model"],
             version=registered["version"],
         ),
+        picked=None if results.picked.says_nothing else results.picked,
         leaks=leaks_found(run),
         ledger=run.ledger.mark(),
         unlabelled=_unlabelled_figures(run, results.basis.split),

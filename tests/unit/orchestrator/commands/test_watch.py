@@ -11,9 +11,9 @@ import pytest
 
 from orchestrator.commands import watch
 from orchestrator.records.events import StageEvent
+from orchestrator.records.following.ledger_reader import LedgerReader
+from orchestrator.records.following.run_lock import LOCK
 from orchestrator.records.ledger import Ledger
-from orchestrator.records.ledger_reader import LedgerReader
-from orchestrator.records.run_lock import LOCK
 from orchestrator.search.followed_run import FollowedRun
 from orchestrator.terminal.console import Console
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.records.events import Agreed
+from orchestrator.records.following.ledger_reader import LedgerReader
 from orchestrator.records.ledger import Ledger
-from orchestrator.records.ledger_reader import LedgerReader
 from trainables.errors import StillhouseError
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import filelock
 
-from orchestrator.records.run_lock import LOCK, is_held
+from orchestrator.records.following.run_lock import LOCK, is_held
 
 
 def test_a_folder_is_held_while_its_lock_is(tmp_path: Path) -> None:
