@@ -52,6 +52,12 @@ class BudgetConfig(Config):
         "trainings",
         exclude_if=lambda mode: mode is EqualCompute.AUTO,
     )
+    smoothed_control: bool = Field(
+        False,
+        description="whether beside each control the same students are trained with label smoothing of 0.1 "
+        "too; it takes as many trainings as the controls do",
+        exclude_if=lambda wanted: not wanted,
+    )
     max_failed_trials: int = Field(10, ge=1, description="failed trials after which the search stops")
 
 

@@ -20,7 +20,7 @@ from orchestrator.records.picking.picked import Picked
 from orchestrator.records.places import summary_as_written
 from orchestrator.records.ranked_figures import claims_of
 from orchestrator.records.selection import Figures, SelectedChampion, group_trials
-from orchestrator.records.student_figures import Finalist
+from orchestrator.records.student_figures import Finalist, taken_together
 from orchestrator.records.summary import (
     CacheFigures,
     Exported,
@@ -234,8 +234,8 @@ def _summary(
 
 
 def _finalists(run: Run, results: RunResults) -> list[Finalist]:
-    compared = Compared(run.experiment, results.compared, results.tested, results.costs)
-    return [compared.finalist(group) for group in group_trials(results.finalists)]
+    compared = Compared(run.experiment, results.compared, results.tested, results.costs, results.records)
+    return taken_together([compared.finalist(group) for group in group_trials(results.finalists)])
 
 
 def _ranked_runs(base: str, experiment_id: str | None) -> str | None:
