@@ -43,6 +43,8 @@ def complete(
     if summary is None and command == "record":
         raise finished.unfinished(loaded)
     try:
+        if summary is None and command == "pick":
+            finished.require_somebody_fits(loaded)
         again = command == "record"
         if summary is None or finished.is_to_be_recorded(loaded, summary, console.info, always=again):
             from orchestrator.pipeline.run import run_experiment

@@ -1,34 +1,16 @@
-"""Whether there is a finished search to pick from, whether slots have work left, and who is picked."""
+"""Whether there is a finished search to pick from, and whether slots have anything left to do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-from orchestrator.config.figures import ACCURACY, figures_named
 from orchestrator.pipeline.basis.basis import recorded_basis
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.controls.planned import to_repeat, to_repeat_longer
 from orchestrator.pipeline.finalists import (
     chosen_finalists,
-    constraints_of,
     known_costs,
     tested_before,
 )
 from orchestrator.pipeline.finished import no_search
-from orchestrator.records.compute import compute_over_ce
-from orchestrator.records.costs import StudentCosts, numbers_of
-from orchestrator.records.ledger import TrialRecord
-from orchestrator.records.picking.champion import Ranking, choose_champion, group_figures, trial_figures
-from orchestrator.records.picking.picked import Picked, placed
-from orchestrator.records.relations import control_of
-from orchestrator.records.selection import (
-    Group,
-    SelectedChampion,
-    group_trials,
-    paired_difference,
-    rank_trials,
-)
 from orchestrator.search.trial_specs import repeat_specs
 from trainables.config import Role, digest_of
 from trainables.training.train_teacher import TeacherFacts
@@ -74,56 +56,3 @@ def slots_are_needed(run: Run, search: str, teacher: TeacherFacts | None = None)
     done = {trial for trial, status in trained.items() if status == "completed"}
     failed = {trial for trial, status in trained.items() if status == "failed"}
     return not (wanted <= done | failed and done <= tested_before(run, {search}, {}).keys())
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The champion, and by what it was chosen."""
-
-    champion: SelectedChampion
-    picked: Picked
-
-
-def choose(
-    run: Run,
-    *,
-    searched: Sequence[TrialRecord],
-    finalists: Sequence[TrialRecord],
-    controls: Sequence[TrialRecord],
-    costs: Mapping[str, StudentCosts],
-) -> Choice:
-    """The champion that the experiment asks for, among completed finalists, by the selection split alone.
-
-    Raises:
-        NobodyFits: none of them meets the constraints.
-        StillhouseError: there is none, or none has the figures that are asked for.
-    """
-    pick, figures = run.experiment.pick, numbers_of(costs)
-    ranking = Ranking(pick.rank or ACCURACY, figures_named(pick.pareto) if pick.pareto else ())
-    groups = group_trials(finalists)
-    for group in groups:
-        figures[group.representative.trial] |= _beyond_costs(group, [*controls, *finalists])
-    champion = choose_champion(groups, figures, constraints_of(run), ranking)
-    picked = Picked(where=pick.where, rank=ranking.by, pareto=ranking.pareto, tie=champion.tie)
-    if ranking.pareto:
-        of_groups = {g.representative.trial: group_figures(g, figures) for g in groups}
-        of_trials = {r.trial: trial_figures(r, figures) for r in rank_trials(searched)}
-        picked = picked.with_overrides(
-            finalists=placed(of_groups, ranking), trials=placed(of_trials, ranking)
-        )
-    return Choice(champion, picked)
-
-
-def _beyond_costs(group: Group, students: Sequence[TrialRecord]) -> dict[str, float]:
-    """Its gain on the selection split, where it has a control but itself, and what its epochs compute."""
-    compute = compute_over_ce(group.records[0])
-    found = {} if compute is None else {"compute_over_ce": compute}
-    control = control_of(group.records[0], students)
-    if {record.trial for record in control.records} & {record.trial for record in group.records}:
-        return found
-    if not set(control.seeds) & set(group.seeds):
-        return found
-    own, its = (dict(zip(each.seeds, each.scores, strict=True)) for each in (group, control))
-    gain = paired_difference(own, its)
-    found["selection_gain"] = gain.mean
-    return found if gain.low is None else {**found, "selection_gain_low": gain.low}

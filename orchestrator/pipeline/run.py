@@ -27,15 +27,17 @@ from orchestrator.pipeline.finalists import (
 )
 from orchestrator.pipeline.finished import STAGE, run_key
 from orchestrator.pipeline.live_teacher import tell_live_teacher
-from orchestrator.pipeline.picking import choose, require_search, search_stage_key, slots_are_needed
+from orchestrator.pipeline.picking import require_search, search_stage_key, slots_are_needed
 from orchestrator.pipeline.preflight import preflight_stage
 from orchestrator.pipeline.results import RunResults, write_up
 from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.storage import storage_told
 from orchestrator.pipeline.workers import Workers
 from orchestrator.records.code_seen import note_code
+from orchestrator.records.costs import numbers_of
 from orchestrator.records.following.run_lock import LOCK
 from orchestrator.records.ledger import Ledger
+from orchestrator.records.picking.choice import Candidates, choose
 from orchestrator.records.relations import with_repetitions
 from orchestrator.records.summary import Summary
 from orchestrator.search.driver import SearchTask, run_search
@@ -102,7 +104,7 @@ def _stages(run: Run, recorder: MlflowRecorder) -> Summary:
     costs = profile_stage(run, workbench, search, completed, teacher)
     finalists, controls = finalists_stage(run, workbench, search, chosen_finalists(run, records, costs))
     costs = with_repetitions(costs, searched=records, finalists=finalists, controls=controls)
-    choice = choose(run, searched=records, finalists=finalists, controls=controls, costs=costs)
+    choice = choose(run.experiment.pick, Candidates(records, finalists, controls, numbers_of(costs)))
     champion = choice.champion
     tested = test_stage(run, workbench, teacher, [*finalists, *controls])
     results = RunResults(
