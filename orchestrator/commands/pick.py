@@ -14,7 +14,7 @@ from orchestrator.config.overrides import Overrides
 
 
 @dataclass(frozen=True)
-class Choice:
+class PickOptions:
     """What is asked of the champion; where one is None, the file's value stays."""
 
     where: Annotated[
@@ -34,10 +34,10 @@ class Choice:
     ] = None
 
 
-@takes_fields("choice", Choice)
+@takes_fields("choice", PickOptions)
 def pick(
     experiment: Experiment,
-    choice: Choice,
+    choice: PickOptions,
     space: Space = None,
     out: Out = None,
     trials: Trials = None,

@@ -104,8 +104,8 @@ def _stages(run: Run, recorder: MlflowRecorder) -> Summary:
     costs = profile_stage(run, workbench, search, completed, teacher)
     finalists, controls = finalists_stage(run, workbench, search, chosen_finalists(run, records, costs))
     costs = with_repetitions(costs, searched=records, finalists=finalists, controls=controls)
-    choice = choose(run.experiment.pick, Candidates(records, finalists, controls, numbers_of(costs)))
-    champion = choice.champion
+    chosen = choose(run.experiment.pick, Candidates(records, finalists, controls, numbers_of(costs)))
+    champion = chosen.champion
     tested = test_stage(run, workbench, teacher, [*finalists, *controls])
     results = RunResults(
         basis=basis,
@@ -114,7 +114,7 @@ def _stages(run: Run, recorder: MlflowRecorder) -> Summary:
         finalists=finalists,
         controls=controls,
         champion=champion,
-        picked=choice.picked,
+        picked=chosen.picked,
         costs=costs,
         tested=tested,
     )

@@ -24,7 +24,7 @@ from orchestrator.records.selection import (
 
 
 @dataclass(frozen=True)
-class Choice:
+class Chosen:
     """The champion, and by what it was chosen."""
 
     champion: SelectedChampion
@@ -43,7 +43,7 @@ class Candidates:
     costs: Figures
 
 
-def choose(pick: PickConfig, candidates: Candidates) -> Choice:
+def choose(pick: PickConfig, candidates: Candidates) -> Chosen:
     """The champion among the finalists, by figures of the selection split and costs alone.
 
     Raises:
@@ -68,7 +68,7 @@ def choose(pick: PickConfig, candidates: Candidates) -> Choice:
         picked = picked.with_overrides(
             finalists=placed(of_groups, ranking), trials=placed(of_trials, ranking)
         )
-    return Choice(champion, picked)
+    return Chosen(champion, picked)
 
 
 def _beyond_costs(group: Group, students: Sequence[TrialRecord]) -> dict[str, float]:

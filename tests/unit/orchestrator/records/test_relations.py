@@ -156,6 +156,21 @@ def test_of_several_recipes_the_best_by_selection_accuracy_is_the_control(make_r
     assert [group.n for group in controls_of(own, [lucky, *controls])] == [2, 2, 1]
 
 
+def test_students_with_label_smoothing_stand_beside_the_control_and_are_none(make_record: MakeRecord) -> None:
+    own = finalist(make_record, "f", width=4, repeats="small")
+    plain = control(make_record, "ce-7", 0.7, repeats="ce")
+    smoothed = with_spec(
+        make_record("ls-7", 0.9, role=Role.BASELINE, objective="ls", repeats="ls"), width=4, seed=7
+    )
+    other = with_spec(
+        make_record("ls-8", 0.95, role=Role.BASELINE, objective="ls", repeats="w"), width=16, seed=7
+    )
+    students = [smoothed, plain, other]
+    assert [group.records[0].trial for group in controls_of(own, students)] == ["ce-7"]
+    assert [group.records[0].trial for group in smoothed_controls_of(own, students)] == ["ls-7"]
+    assert smoothed_controls_of(own, [plain]) == []
+
+
 def test_a_finalist_that_learns_from_labels_alone_is_a_control_too(make_record: MakeRecord) -> None:
     tuned = finalist(make_record, "tuned", width=4, repeats="t2", objective="ce")
     taught = finalist(make_record, "taught", width=4, repeats="t1")
