@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator import cli
-from orchestrator.commands import completion, record
+from orchestrator.commands import completion, pick, record
 from orchestrator.commands.completion import command_line
 from orchestrator.config.constraints import parse_constraints
 from orchestrator.config.loading import LoadedExperiment, load_experiment

@@ -9,7 +9,13 @@ import pytest
 
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
-from orchestrator.records.relations import control_of, controls_of, repeated_trial, with_repetitions
+from orchestrator.records.relations import (
+    control_of,
+    controls_of,
+    repeated_trial,
+    smoothed_controls_of,
+    with_repetitions,
+)
 from orchestrator.records.trial_names import control_name
 from trainables.config import Role
 from trainables.errors import StillhouseError
