@@ -13,7 +13,7 @@ from orchestrator.commands.options import Json, takes_fields
 if TYPE_CHECKING:
     from orchestrator.reports.two_experiments import OneExperiment
 
-Named = "A shipped experiment by name, or the path of a .yaml file; NAME:PAIR for one of its pairs."
+NAMED = "A shipped experiment by name, or the path of a .yaml file; NAME:PAIR for one of its pairs."
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Places:
 
 @takes_fields("where", Places)
 def compare(
-    first: Annotated[str, typer.Argument(help=Named, metavar="A")],
+    first: Annotated[str, typer.Argument(help=NAMED, metavar="A")],
     second: Annotated[str, typer.Argument(help="The other one, likewise.", metavar="B")],
     where: Places,
     json_only: Json = False,

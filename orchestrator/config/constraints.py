@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
 
-from orchestrator.config.figures import ACCURACY as ACCURACY
-from orchestrator.config.figures import FIGURES, figure_named
+from orchestrator.config.picking.figures import ACCURACY as ACCURACY
+from orchestrator.config.picking.figures import FIGURES, figure_named
 
 _OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = MappingProxyType(
     {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
@@ -81,7 +81,7 @@ class Joined:
     @property
     def fields(self) -> frozenset[str]:
         """The figures that it is about."""
-        return frozenset().union(*(part.fields for part in self.parts))
+        return frozenset(name for part in self.parts for name in part.fields)
 
     def holds(self, figures: Mapping[str, float]) -> bool:
         """Whether these figures satisfy it."""
@@ -93,8 +93,8 @@ class Joined:
 
     def distance(self, figures: Mapping[str, float]) -> float:
         """That of the part that decides: the worst of `and`, the nearest of `or`."""
-        of = max if self.word == "and" else min
-        return of(part.distance(figures) for part in self.parts)
+        distances = [part.distance(figures) for part in self.parts]
+        return max(distances) if self.word == "and" else min(distances)
 
     def miss(self, figures: Mapping[str, float]) -> str:
         """By how much it is missed, in words; empty where it holds."""

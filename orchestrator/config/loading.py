@@ -14,10 +14,10 @@ from orchestrator.config import path_checks
 from orchestrator.config.asked_features import taught_objectives
 from orchestrator.config.constraints import parse_constraints
 from orchestrator.config.cross_checks import Both, check_together
-from orchestrator.config.figures import figure_named, figures_named
 from orchestrator.config.image_size import with_image_size
 from orchestrator.config.overrides import Overrides
 from orchestrator.config.pairs import chosen, split_pair, with_pair
+from orchestrator.config.picking.figures import figure_named, figures_named
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.config.schema_description import did_you_mean
 from orchestrator.config.teacher_schema import TeacherConfig

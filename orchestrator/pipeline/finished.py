@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.figures import ACCURACY
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import experiment_name, imported_file, out_folder, tracking_uri
+from orchestrator.config.picking.figures import ACCURACY
 from orchestrator.records.bad_outcomes import bad_outcomes
 from orchestrator.records.code_seen import edited_code, is_noted
 from orchestrator.records.events import StageEvent

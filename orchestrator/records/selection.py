@@ -16,7 +16,7 @@ from pydantic import Field
 from scipy.special import stdtrit  # type: ignore[import-untyped]
 
 from orchestrator.config.constraints import Condition
-from orchestrator.config.figures import FIGURES
+from orchestrator.config.picking.figures import FIGURES
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.picking.nearest_miss import CLOSEST_NAMED, nobody_fits
 from trainables.config import Config

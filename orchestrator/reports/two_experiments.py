@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ NOT_SET: Final = "(not set)"
 LONGEST: Final = 60
 """Characters of a value in the table of differences; `--json` has all of them."""
 Facts = dict[str, Any]
+Cell = Callable[[Facts], str]
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ def _latency(facts: Facts) -> str:
     return f"{facts['latency_ms']:.3f}" + (f" ({device})" if device else "")
 
 
-def _accuracy(mean: str, std: str | None = None) -> Any:
+def _accuracy(mean: str, std: str | None = None) -> Cell:
     def cell(facts: Facts) -> str:
         value = facts.get(mean)
         return "" if value is None else percent(value, facts.get(std) if std else None)
@@ -186,15 +187,15 @@ def _accuracy(mean: str, std: str | None = None) -> Any:
     return cell
 
 
-def _number(name: str) -> Any:
+def _number(name: str) -> Cell:
     return lambda facts: "" if facts.get(name) is None else f"{facts[name]:,}"
 
 
-def _text(name: str) -> Any:
-    return lambda facts: facts.get(name) or ""
+def _text(name: str) -> Cell:
+    return lambda facts: str(facts.get(name) or "")
 
 
-def _time(name: str) -> Any:
+def _time(name: str) -> Cell:
     return lambda facts: clock_time(facts[name]) if facts.get(name) else ""
 
 
@@ -209,7 +210,7 @@ def _parameters(facts: Facts) -> str:
     return short_parameters({name: value for name, value in searched.items() if name != "objective"})
 
 
-_CELLS: Final = (
+_CELLS: Final[tuple[tuple[str, Cell], ...]] = (
     ("state", _text("state")),
     ("ranked by", _text("rank_by")),
     ("champion", _text("champion")),

@@ -13,7 +13,8 @@ from rich.console import ConsoleOptions, RenderResult
 from rich.text import Text
 
 from orchestrator.records.events import EpochEnded, Event, StageEpoch, StageEvent, TrialEnded, TrialStarted
-from orchestrator.search.progress_table import SEARCH, SearchBoard, Student, Words
+from orchestrator.search.board_words import SEARCH, Student, Words
+from orchestrator.search.progress_table import SearchBoard
 from orchestrator.terminal.formatting import duration, plain_percent
 from trainables.config import Role
 from trainables.config.metrics import ACCURACY, RankBy

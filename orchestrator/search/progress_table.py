@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.search.board_words import SEARCH, Student, Words
 from orchestrator.terminal.formatting import clock_time, counted, duration, plain_percent
 from trainables.config.metrics import RankBy, improves
 from trainables.slots.messages import Message, TrainJob
@@ -41,34 +42,11 @@ class TuneTrial(Protocol):
 
 
 @dataclass(frozen=True)
-class Words:
-    """What a board calls its work."""
-
-    title: str
-    waiting: str
-    """What a trial does that has not ended and does not run."""
-
-
-SEARCH: Final = Words("search", "paused")
-
-
-@dataclass(frozen=True)
 class Slots:
     """The slots that are up, and how many of them have a job."""
 
     up: int
     busy: int
-
-
-@dataclass(frozen=True)
-class Student:
-    """What the board says of a student."""
-
-    name: str
-    objective: str
-    epochs: int
-    """That it is trained for."""
-    rank_by: RankBy = RankBy.ACCURACY
 
 
 @dataclass

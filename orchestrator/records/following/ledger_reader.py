@@ -51,11 +51,12 @@ class LedgerReader:
         return self._chain.mark().events
 
     def _event(self, line: bytes) -> Event:
-        with foreign_file(lambda why: self._refused(f"line {self.count + 1} is no ledger event ({why})")):
+        number = self.count + 1
+        with foreign_file(lambda why: self._refused(f"line {number} is no ledger event ({why})")):
             try:
                 return read_event(json.loads(self._chain.follow(line)))
             except Broken as error:
-                raise self._refused(f"line {self.count + 1}: {error}") from error
+                raise self._refused(f"line {number}: {error}") from error
 
     def _refused(self, why: str) -> StillhouseError:
         return StillhouseError(f"{self.path}: {why}; restore the file or move it away")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from orchestrator.config.constraints import Condition, violated
-from orchestrator.config.figures import ACCURACY, cost_of
+from orchestrator.config.picking.figures import ACCURACY, cost_of
 from orchestrator.records.compute import compute_over_ce, seconds_of
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.picking.fronts import fronts
@@ -85,8 +85,7 @@ def group_figures(group: Group, figures: Figures) -> dict[str, float]:
     Raises:
         StillhouseError: its student was never measured.
     """
-    name = group.representative.trial
-    own = trial_figures(group.representative, figures)
+    costs = _costs(group.representative, figures)
     bests = [record.best for record in group.records]
     epochs = group.records[0].spec.get("training", {}).get("epochs")
     found: dict[str, float | None] = {
@@ -98,7 +97,7 @@ def group_figures(group: Group, figures: Figures) -> dict[str, float]:
         "epochs": epochs,
     }
     known = {key: float(value) for key, value in found.items() if value is not None}
-    return own | known | {key: value for key, value in figures[name].items() if key not in known}
+    return {**costs, **known}
 
 
 def trial_figures(record: TrialRecord, figures: Figures) -> dict[str, float]:
@@ -107,8 +106,7 @@ def trial_figures(record: TrialRecord, figures: Figures) -> dict[str, float]:
     Raises:
         StillhouseError: it was never measured.
     """
-    if record.trial not in figures:
-        raise StillhouseError(f"trial {record.trial} was never profiled; measure its student before ranking")
+    costs = _costs(record, figures)
     found: dict[str, float | None] = {
         ACCURACY: record.score,
         "selection_nll": record.best.get(NLL),
@@ -118,7 +116,13 @@ def trial_figures(record: TrialRecord, figures: Figures) -> dict[str, float]:
         "compute_over_ce": compute_over_ce(record),
     }
     known = {key: float(value) for key, value in found.items() if value is not None}
-    return {**figures[record.trial], **known}
+    return {**costs, **known}
+
+
+def _costs(record: TrialRecord, figures: Figures) -> Mapping[str, float]:
+    if record.trial not in figures:
+        raise StillhouseError(f"trial {record.trial} was never profiled; measure its student before ranking")
+    return figures[record.trial]
 
 
 def order_by(figure: str, everything: Mapping[str, Mapping[str, float]]) -> Callable[[str], tuple[Any, ...]]:

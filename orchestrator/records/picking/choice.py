@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.config.constraints import parse_constraints
-from orchestrator.config.figures import ACCURACY, figures_named
+from orchestrator.config.picking.figures import ACCURACY, figures_named
 from orchestrator.config.schema import PickConfig
 from orchestrator.records.compute import compute_over_ce
 from orchestrator.records.ledger import TrialRecord

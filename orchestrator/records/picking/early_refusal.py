@@ -51,5 +51,5 @@ def _costs(ledger: Ledger) -> dict[str, dict[str, float]]:
     return {
         event.trial: {name: float(v) for name, v in event.figures.items() if name in FIELDS_OF_COSTS}
         for event in ledger.events_of(FiguresAdded)
-        if event.trial is not None and FIELDS_OF_COSTS & event.figures.keys()
+        if event.trial is not None and event.figures.keys() >= {"params", "latency_ms"}
     }

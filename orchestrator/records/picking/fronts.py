@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from orchestrator.config.figures import cost_of
+from orchestrator.config.picking.figures import cost_of
 
 Figures = Mapping[str, Mapping[str, float]]
 

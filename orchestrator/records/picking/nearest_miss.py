@@ -8,7 +8,7 @@ from typing import Any, Final
 from pydantic import Field
 
 from orchestrator.config.constraints import Condition, violated
-from orchestrator.config.figures import ACCURACY
+from orchestrator.config.picking.figures import ACCURACY
 from orchestrator.terminal.formatting import percent
 from trainables.config import Config
 from trainables.errors import StillhouseError

@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic import Field
 
-from orchestrator.config.figures import ACCURACY
+from orchestrator.config.picking.figures import ACCURACY
 from orchestrator.records.picking.champion import Ranking, order_by
 from orchestrator.records.picking.fronts import fronts
 from orchestrator.terminal.formatting import counted, percent

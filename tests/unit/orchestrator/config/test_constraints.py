@@ -7,7 +7,7 @@ import re
 import pytest
 
 from orchestrator.config.constraints import DEEPEST, LONGEST, Constraint, parse_constraints, violated
-from orchestrator.config.figures import FIGURES, cost_of, figure_named, figures_named
+from orchestrator.config.picking.figures import FIGURES, cost_of, figure_named, figures_named
 
 FIGURES_OF_ONE = {"params": 1e6, "size_bytes": 4e6, "latency_ms": 2.0, "selection_accuracy": 0.9}
 

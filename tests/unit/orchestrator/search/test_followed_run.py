@@ -107,7 +107,7 @@ def test_trials_of_an_earlier_session_go_on_with_the_same_table(run: FollowedRun
     line = run.line()
     assert "1/4 trials" in line
     assert "best kd-a 60.00 %" in line
-    assert "at most 40 s left" in line  # 4 epochs of it and 16 to come, 2 s each, by one slot
+    assert "at most 39 s left" in line  # 4 epochs of it, 1 s gone, and 16 to come, 2 s each, by one slot
 
 
 def test_a_stage_without_trials_tells_how_long_and_how_far_it_is(run: FollowedRun, now: Now) -> None:
