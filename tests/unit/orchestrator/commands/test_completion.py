@@ -26,6 +26,7 @@ from trainables.errors import ConfigError
         ("pick", Overrides("crld", Path("/elsewhere"), 7, "latency_ms <= 2 and params <= 1e6")),
         ("pick", Overrides(rank="latency_ms", pareto="accuracy,latency_ms")),
         ("record", Overrides("kd", Path("out"), 7, "params <= 1e6", 3)),
+        ("record", Overrides(rank="latency_ms", pareto="accuracy,latency_ms")),
     ],
 )
 def test_the_command_that_goes_on_is_the_command_that_was_given(
