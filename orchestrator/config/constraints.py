@@ -65,7 +65,7 @@ class Constraint:
         if self.field not in figures:
             return f"{self.field} is not known, so {self} is missed"
         value = figures[self.field]
-        return f"{self.field} {value:.6g} misses {self} by {abs(value - self.bound):.3g}"
+        return f"{self.field} {value:.6g} misses {self} by {abs(value - self.bound):.4g}"
 
     def __str__(self) -> str:
         return f"{self.field} {self.symbol} {self.bound:.15g}"

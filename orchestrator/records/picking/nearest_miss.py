@@ -63,8 +63,8 @@ class NobodyFits(StillhouseError):
 def nobody_fits(everything: Figures, conditions: Sequence[Condition], order: Order) -> NobodyFits:
     """The refusal to choose; it names those that miss the constraints by least, and by how much."""
 
-    def worst(name: str) -> tuple[float, str]:
-        return max(each.distance(everything[name]) for each in conditions), name
+    def worst(name: str) -> tuple[Any, ...]:
+        return max(each.distance(everything[name]) for each in conditions), order(name)
 
     closest = sorted(everything, key=worst)[:CLOSEST_NAMED]
     lines = [f"{name}: {_misses(everything[name], conditions)}" for name in closest]
