@@ -15,7 +15,7 @@ from orchestrator.config.loading import load_experiment
 from orchestrator.pipeline import picking
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.controls.equal_compute import controls_of_equal_compute_for
-from orchestrator.pipeline.finished import require_somebody_fits
+from orchestrator.pipeline.finished import require_somebody_fits, run_key
 from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.workers import Workers
 from orchestrator.records.events import StageEvent, TrialEnded
@@ -80,6 +80,10 @@ def test_constraints_that_nobody_meets_are_told_before_anything_starts(run: Run)
 
 def test_constraints_that_nobody_meets_are_told_from_the_ledger_alone(tmp_path: Path) -> None:
     loaded = load_experiment(str(unpack_older_run(tmp_path)))
+    ledger = Ledger(tmp_path / "out" / "three_trials")
+    key = run_key(loaded, ledger)  # that version had another one
+    ledger.append(StageEvent(stage="summary", key=key, status="finished", seconds=0.0, result={}))
+    ledger.close()
     for where, fits in (("params <= 10", False), ("params >= 10", True)):
         config = loaded.config.with_overrides(pick=loaded.config.pick.with_overrides(where=where))
         asked = replace(loaded, config=config)
