@@ -182,7 +182,7 @@ class _Parser:
         if name is None or not re.fullmatch(r"[A-Za-z_]\w*", name) or name in ("and", "or"):
             raise self._refused("a figure is missing" if name is None else f"{name!r} is no figure")
         symbol = self._take()
-        if symbol not in _OPERATORS:
+        if symbol is None or symbol not in _OPERATORS:
             raise self._refused(f"after {name!r} comes one of {', '.join(_OPERATORS)}")
         field = figure_named(name)
         return Constraint(field, symbol, self._bound(field, name, symbol))

@@ -89,7 +89,7 @@ def _described(one: OneExperiment) -> dict[str, Any]:
 
 def _differ(first: Any, second: Any) -> bool:
     """Whether two values say different things: what is not set and what is none say the same."""
-    nothing = (None, NOT_SET, {})
+    nothing: tuple[Any, ...] = (None, NOT_SET, {})
     return bool(first != second) and not (first in nothing and second in nothing)
 
 

@@ -142,7 +142,9 @@ class FollowedRun:
         self._students[event.trial] = _Followed(event.trial, status, student, event.search, event.role)
         board = self._board_of(self._students[event.trial])
         board.follow(self._students[event.trial], student)
-        if not is_searched and (is_new or self._ended.pop(event.trial, None)):  # after a failure: once more
+        if not is_searched and (
+            is_new or self._ended.pop(event.trial, "") != ""
+        ):  # after a failure: once more
             board.trials += 1
 
     def _board_of(self, followed: _Followed) -> SearchBoard:
