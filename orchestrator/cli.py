@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
 from cluster.errors import ClusterError
 from cluster.home import ensure_home
 from orchestrator import __version__
-from orchestrator.commands import cache, evaluate, methods, record, show
+from orchestrator.commands import cache, compare, evaluate, methods, pick, record, show, watch
 from orchestrator.commands.completion import complete
 from orchestrator.commands.init_file import start_file
 from orchestrator.commands.options import (
@@ -25,7 +27,6 @@ from orchestrator.commands.options import (
     Pair,
     Space,
     Trials,
-    Where,
     takes_pair,
 )
 from orchestrator.config.loading import (
@@ -44,6 +45,7 @@ from search_spaces.space import SpaceConfig
 from trainables.errors import ConfigError, StillhouseError
 
 WRONG_USAGE = 2
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 app = typer.Typer(
     name="stillhouse",
@@ -59,9 +61,12 @@ for command, example in (
     (methods.methods, "methods methods_tuned_alike --to docs/methods.md"),
     (record.record, "record digits"),
     (show.show, "show digits --trials trials.parquet"),
+    (watch.watch, "watch digits"),
+    (pick.pick, 'pick digits --where "params <= 20000 and accuracy >= 95 %"'),
     (evaluate.evaluate, "evaluate digits --faithfulness --samples 200 --restarts 2"),
 ):
     app.command(epilog=f"Example: stillhouse {example}")(takes_pair()(command))
+app.command(epilog="Example: stillhouse compare digits my.yaml")(compare.compare)
 
 
 def main() -> None:
@@ -87,13 +92,14 @@ def main() -> None:
         problems = error.problems if isinstance(error, ConfigError) else (str(error),)
         lines = [without_secrets(" ".join(problem.split())) for problem in problems]
         sys.stderr.write("".join(f"error: {line}\n" for line in lines))
-        _tell_programs(lines, error.exit_code)
+        _tell_programs(lines, error.exit_code, error.facts if isinstance(error, StillhouseError) else {})
         _leave(error.exit_code)
 
 
-def _tell_programs(errors: list[str], exit_code: int) -> None:
+def _tell_programs(errors: list[str], exit_code: int, facts: Mapping[str, Any] = NOTHING) -> None:
     if "--json" in sys.argv[1:]:
-        typer.echo(json.dumps({"errors": errors, "exit_code": exit_code}, indent=2))
+        told = {"errors": errors, "exit_code": exit_code, **data_without_secrets(facts)}
+        typer.echo(json.dumps(told, indent=2))
 
 
 def _leave(exit_code: int) -> None:
@@ -134,20 +140,6 @@ def run(
     """Run every stage of an experiment; what an earlier run finished is not done again."""
     overrides = Overrides(space, out, trials, finalists=finalists)
     complete("run", experiment, overrides, json_only=json_only)
-
-
-@app.command(epilog='Example: stillhouse pick digits --where "params <= 20000"')
-@takes_pair()
-def pick(
-    experiment: Experiment,
-    where: Where = None,
-    space: Space = None,
-    out: Out = None,
-    trials: Trials = None,
-    json_only: Json = False,
-) -> None:
-    """Pick the champion of a finished search again, under other constraints; register and export it."""
-    complete("pick", experiment, Overrides(space, out, trials, where), json_only=json_only)
 
 
 @app.command(epilog="Example: stillhouse ui digits")

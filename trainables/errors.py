@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 
 class StillhouseError(Exception):
     """Base of every error that Stillhouse raises on purpose; its text says what to do next."""
 
     exit_code = 1
+    facts: Mapping[str, Any] = MappingProxyType({})
+    """What programs read beside the text."""
 
 
 class ConfigError(StillhouseError):

@@ -32,6 +32,7 @@ def complete(
     """
     loaded = _with_versions(load_experiment(experiment, overrides=overrides))
     from orchestrator.pipeline import finished
+    from orchestrator.records.picking.nearest_miss import COLUMNS, NobodyFits, miss_rows
     from orchestrator.records.summary import lacking
     from orchestrator.terminal.console import Console
 
@@ -42,6 +43,8 @@ def complete(
     if summary is None and command == "record":
         raise finished.unfinished(loaded)
     try:
+        if summary is None and command == "pick":
+            finished.require_somebody_fits(loaded)
         again = command == "record"
         if summary is None or finished.is_to_be_recorded(loaded, summary, console.info, always=again):
             from orchestrator.pipeline.run import run_experiment
@@ -55,6 +58,8 @@ def complete(
                     search_must_exist=command == "pick",
                 )
     except StillhouseError as error:
+        if isinstance(error, NobodyFits):
+            console.table("no student meets all constraints", COLUMNS, miss_rows(error.misses))
         if known is None or isinstance(error, Interrupted):
             raise
         summary = lacking(known, str(error))

@@ -7,9 +7,11 @@ import inspect
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Final, get_type_hints
 
 import typer
+
+from orchestrator.config.picking.figures import FIGURES
 
 Experiment = Annotated[str, typer.Argument(help="A shipped experiment by name, or the path of a .yaml file.")]
 Space = Annotated[str | None, typer.Option(help="Another search space: a shipped name or a path.")]
@@ -17,15 +19,25 @@ Out = Annotated[Path | None, typer.Option(help="Output folder, instead of the fi
 Trials = Annotated[int | None, typer.Option(min=1, help="Budget of trials, instead of the file's.")]
 Finalists = Annotated[int | None, typer.Option(min=1, help="Best students that are trained again.")]
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
-Where = Annotated[
+_WHERE: Final = (
+    'Constraints with and, or and parentheses, as "latency_ms <= 2 and accuracy >= 0.9". '
+    f"Figures: {', '.join(FIGURES)}; accuracies are of the selection split, means over seeds."
+)
+Where = Annotated[str | None, typer.Option(help=_WHERE)]
+Rank = Annotated[
     str | None,
-    typer.Option(help='Constraints, as "latency_ms <= 2 and selection_accuracy >= 0.9" (a mean over seeds).'),
+    typer.Option(help="The figure by which the best is chosen, in the direction that is better."),
+]
+Pareto = Annotated[
+    str | None,
+    typer.Option(help="Choose from the first front by these figures, as accuracy,latency_ms,params."),
 ]
 Pair = Annotated[str | None, typer.Option("--pair", help="One of the file's pairs of teacher and student.")]
 Address = Annotated[str | None, typer.Option(help="The cluster's job server, as http://head:8265.")]
 CachePlace = Annotated[
     str, typer.Argument(help="An experiment (name or .yaml file), or a cache's folder or s3:// URI.")
 ]
+
 
 Command = Callable[..., None]
 

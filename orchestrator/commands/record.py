@@ -10,6 +10,8 @@ from orchestrator.commands.options import (
     Finalists,
     Json,
     Out,
+    Pareto,
+    Rank,
     Space,
     Trials,
     Where,
@@ -27,6 +29,8 @@ class RecordOptions:
     trials: Trials = None
     finalists: Finalists = None
     where: Where = None
+    rank: Rank = None
+    pareto: Pareto = None
 
 
 @takes_fields("options", RecordOptions)

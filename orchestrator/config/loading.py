@@ -17,6 +17,7 @@ from orchestrator.config.cross_checks import Both, check_together
 from orchestrator.config.image_size import with_image_size
 from orchestrator.config.overrides import Overrides
 from orchestrator.config.pairs import chosen, split_pair, with_pair
+from orchestrator.config.picking.figures import figure_named, figures_named
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.config.schema_description import did_you_mean
 from orchestrator.config.teacher_schema import TeacherConfig
@@ -204,12 +205,17 @@ def _overridden(config: ExperimentConfig, overrides: Overrides, space_document: 
     budget = {"trials": overrides.trials, "finalists": overrides.finalists}
     if given := {name: value for name, value in budget.items() if value is not None}:
         changes["budget"] = config.budget.with_overrides(**given)
-    if overrides.where is not None:
+    picked: dict[str, Any] = {}
+    for name, check in (("where", parse_constraints), ("rank", figure_named), ("pareto", figures_named)):
+        if (text := getattr(overrides, name)) is None:
+            continue
         try:
-            parse_constraints(overrides.where)
+            check(text)
         except ValueError as error:
-            raise ConfigError(f"--where: {error}") from error
-        changes["pick"] = config.pick.with_overrides(where=overrides.where)
+            raise ConfigError(f"--{name}: {error}") from error
+        picked[name] = text
+    if picked:
+        changes["pick"] = config.pick.with_overrides(**picked)
     return config.with_overrides(**changes)
 
 

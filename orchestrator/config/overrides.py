@@ -16,9 +16,11 @@ class Overrides:
     trials: int | None = None
     where: str | None = None
     finalists: int | None = None
+    rank: str | None = None
+    pareto: str | None = None
 
     def options(self) -> list[str]:
         """The options as they are written on a command line."""
         given = {"--space": self.space, "--out": self.out, "--trials": self.trials, "--where": self.where}
-        given |= {"--finalists": self.finalists}
+        given |= {"--finalists": self.finalists, "--rank": self.rank, "--pareto": self.pareto}
         return [str(word) for name, value in given.items() if value is not None for word in (name, value)]

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from orchestrator.config.constraints import parse_constraints
 from orchestrator.config.peers import PeersConfig, networks_in
+from orchestrator.config.picking.figures import figure_named, figures_named
 from orchestrator.config.registry_name import registrable
 from orchestrator.config.teacher_schema import NOBODY, ExpectedAccuracy, MemberConfig, TeacherConfig
 from orchestrator.config.tracking_uri import absolute_tracking_uri
@@ -51,6 +52,12 @@ class BudgetConfig(Config):
         "trainings",
         exclude_if=lambda mode: mode is EqualCompute.AUTO,
     )
+    smoothed_control: bool = Field(
+        False,
+        description="whether beside each control the same students are trained with label smoothing of 0.1 "
+        "too; it takes as many trainings as the controls do",
+        exclude_if=lambda wanted: not wanted,
+    )
     max_failed_trials: int = Field(10, ge=1, description="failed trials after which the search stops")
 
 
@@ -74,12 +81,25 @@ class ClusterConfig(Config):
 
 
 class PickConfig(Config):
-    """What a champion must satisfy."""
+    """What a champion must satisfy, and by what it is chosen among those that do."""
 
     where: str | None = Field(
         None,
-        description='constraints, as "latency_ms <= 2 and params <= 1e6"; selection_accuracy is a fraction, '
-        "the mean over the seeds of a finalist, of the figure that search.rank_by of the space names",
+        description='constraints, as "latency_ms <= 2 and params <= 1e6", with and, or and parentheses; '
+        "selection_accuracy is a fraction, the mean over the seeds of a finalist, of the figure that "
+        "search.rank_by of the space names",
+    )
+    rank: str | None = Field(
+        None,
+        description="the figure by which the champion is the best of the finalists; default: "
+        "selection_accuracy",
+        exclude_if=lambda rank: rank is None,
+    )
+    pareto: str | None = Field(
+        None,
+        description="figures separated by commas, as accuracy,latency_ms: the champion is one of the "
+        "finalists that no other beats in all of them",
+        exclude_if=lambda pareto: pareto is None,
     )
     model_name: str | None = Field(None, description="name in the model registry; default: stillhouse-<name>")
 
@@ -89,6 +109,16 @@ class PickConfig(Config):
         if where is not None:
             parse_constraints(where)
         return where
+
+    @field_validator("rank")
+    @classmethod
+    def _known_figure(cls, rank: str | None) -> str | None:
+        return rank if rank is None else figure_named(rank)
+
+    @field_validator("pareto")
+    @classmethod
+    def _known_figures(cls, pareto: str | None) -> str | None:
+        return pareto if pareto is None else ",".join(figures_named(pareto))
 
     @field_validator("model_name")
     @classmethod

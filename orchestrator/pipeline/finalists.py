@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 
-from orchestrator.config.constraints import Constraint, parse_constraints
+from orchestrator.config.constraints import Condition, parse_constraints
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.controls.completed import completed_of, finalists_and_controls
 from orchestrator.pipeline.controls.equal_compute import uncounted
@@ -38,7 +38,7 @@ Figures = dict[str, dict[str, float]]
 COSTS = ("params", "size_bytes", "latency_ms", "latency_p95_ms")
 
 
-def constraints_of(run: Run) -> tuple[Constraint, ...]:
+def constraints_of(run: Run) -> tuple[Condition, ...]:
     """What the champion must satisfy."""
     where = run.experiment.pick.where
     return parse_constraints(where) if where else ()

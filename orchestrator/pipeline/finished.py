@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.paths import experiment_name, imported_file, out_folder, tracking_uri
+from orchestrator.config.picking.figures import ACCURACY
 from orchestrator.records.bad_outcomes import bad_outcomes
 from orchestrator.records.code_seen import edited_code, is_noted
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import Ledger
+from orchestrator.records.picking.early_refusal import require_somebody
+from orchestrator.records.picking.picked import Picked, front_table, told
 from orchestrator.records.ranked_figures import splits
 from orchestrator.records.students_table import comparison, students_table
 from orchestrator.records.summary import Champion, Summary, champions_group, read_summary
@@ -164,6 +168,39 @@ def require_any_search(loaded: LoadedExperiment) -> None:
     raise no_search(loaded)
 
 
+def require_somebody_fits(loaded: LoadedExperiment) -> None:
+    """Refuse at once to pick where the ledger tells that no student of this very search can be picked.
+
+    That it is this search is known where the last finished run differs in its section `pick` alone.
+
+    Raises:
+        NobodyFits: none meets the constraints.
+        StillhouseError: no trial was completed, or none has the figures that are asked for.
+    """
+    out = out_folder(loaded)
+    if not (out / "ledger.jsonl").exists() or not (out / "summary.json").exists():
+        return
+    ledger = Ledger(out)
+    ledger.close()
+    try:
+        summary = read_summary(out / "summary.json")
+    except ConfigError:  # the run writes it again
+        return
+    then = summary.picked or Picked()
+    pick = loaded.config.pick.with_overrides(
+        where=then.where,
+        rank=None if then.rank == ACCURACY else then.rank,
+        pareto=",".join(then.pareto) or None,
+    )
+    before = replace(loaded, config=loaded.config.with_overrides(pick=pick))
+    champion = ledger.trial(summary.champion.trial_id)
+    keys = [e.key for e in ledger.events_of(StageEvent) if (e.stage, e.status) == (STAGE, "finished")]
+    if champion is None or run_key(before, ledger) not in keys:
+        return
+    each_objective = loaded.space.search.each_objective
+    require_somebody(ledger, loaded.config, champion.search, each_objective=each_objective)
+
+
 def no_search(loaded: LoadedExperiment) -> ConfigError:
     """The refusal to pick from nothing."""
     return ConfigError(
@@ -177,6 +214,13 @@ def show_students(summary: Summary, console: Console) -> None:
     columns, rows = students_table(summary)
     console.table("students", columns, rows)
     for sentence in (splits(summary), *comparison(summary)):
+        console.info(sentence)
+    if summary.picked is None:
+        return
+    for title, students in (("finalists", summary.picked.finalists), ("trials", summary.picked.trials)):
+        if students:
+            console.table(*front_table(title, students, summary.picked.pareto))
+    for sentence in told(summary.picked):
         console.info(sentence)
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from orchestrator.pipeline.basis.basis import recorded_basis
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.controls.planned import to_repeat, to_repeat_longer
-from orchestrator.pipeline.finalists import chosen_finalists, known_costs, tested_before
+from orchestrator.pipeline.finalists import (
+    chosen_finalists,
+    known_costs,
+    tested_before,
+)
 from orchestrator.pipeline.finished import no_search
 from orchestrator.search.trial_specs import repeat_specs
 from trainables.config import Role, digest_of

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.config.asked_features import student_askers, untaught_comparisons
-from orchestrator.config.constraints import Constraint, parse_constraints, violated
+from orchestrator.config.constraints import Condition, parse_constraints, violated
 from orchestrator.config.peers import groups_of_peers
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.export import sample_images
@@ -273,10 +273,10 @@ class NetworkChecks:
             return build_model(config, n_classes=outputs or len(self.data.classes), in_channels=channels)
 
 
-def bounds_on_params(run: Run) -> list[Constraint]:
+def bounds_on_params(run: Run) -> list[Condition]:
     """What the champion's parameters must satisfy."""
     where = run.experiment.pick.where
-    return [bound for bound in parse_constraints(where) if bound.field == PARAMS] if where else []
+    return [bound for bound in parse_constraints(where) if bound.fields == {PARAMS}] if where else []
 
 
 def _named(role: str, config: ModelConfig) -> str:

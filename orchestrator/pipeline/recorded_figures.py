@@ -6,14 +6,14 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from orchestrator.config.constraints import Constraint
+from orchestrator.config.constraints import Condition
 from orchestrator.pipeline.controls.figures import gains_at_equal_compute, gains_over_controls
 from orchestrator.pipeline.results import RunResults
 from orchestrator.records.costs import TEACHER, numbers_of
 from orchestrator.records.events import FiguresAdded, GroupAdded
 from orchestrator.records.ledger import Ledger, TrialRecord
-from orchestrator.records.selection import group_trials
-from orchestrator.records.standings import Standing, standings
+from orchestrator.records.picking.choice import Candidates
+from orchestrator.records.picking.standings import Standing, standings
 from orchestrator.records.student_figures import Finalist, Students
 from orchestrator.tracking.names import SHORT
 from orchestrator.tracking.recorder import MlflowRecorder
@@ -36,7 +36,7 @@ class _Facts(NamedTuple):
 def record_figures(
     results: RunResults,
     finalists: Sequence[Finalist],
-    constraints: Sequence[Constraint],
+    constraints: Sequence[Condition],
     recorder: MlflowRecorder,
     ledger: Ledger,
 ) -> None:
@@ -45,13 +45,9 @@ def record_figures(
     Side effects: events in the ledger, which the recorder brings to MLflow.
     """
     known = {event.trial: _facts_of(event) for event in ledger.events_of(FiguresAdded)}
-    placed = standings(
-        results.records,
-        group_trials(results.finalists),
-        results.champion.record,
-        numbers_of(results.costs),
-        constraints,
-    )
+    costs = numbers_of(results.costs)
+    candidates = Candidates(results.records, results.finalists, results.controls, costs)
+    placed = standings(candidates, results.champion.record, constraints)
     marked = {trial for trial, facts in known.items() if facts.champion is not None}
     for trial, facts in _of_students(results, placed, marked):
         if known.get(trial) != facts:

@@ -15,10 +15,11 @@ from orchestrator.pipeline.preflight import leaks_found
 from orchestrator.records.costs import StudentCosts, numbers_of
 from orchestrator.records.events import StageEvent
 from orchestrator.records.ledger import TrialRecord
+from orchestrator.records.picking.picked import Picked
 from orchestrator.records.places import summary_as_written
 from orchestrator.records.ranked_figures import claims_of
 from orchestrator.records.selection import Figures, SelectedChampion, group_trials
-from orchestrator.records.student_figures import Finalist
+from orchestrator.records.student_figures import Finalist, taken_together
 from orchestrator.records.summary import (
     CacheFigures,
     Exported,
@@ -53,6 +54,8 @@ class RunResults:
     finalists: Sequence[TrialRecord]
     controls: Sequence[TrialRecord]
     champion: SelectedChampion
+    picked: Picked
+    """By what it was chosen."""
     costs: Mapping[str, StudentCosts]
     """By trial id, and under `teacher` where there is one."""
     tested: Figures
@@ -169,6 +172,7 @@ def _summary(
             registered_model=registered["model"],
             version=registered["version"],
         ),
+        picked=None if results.picked.says_nothing else results.picked,
         leaks=leaks_found(run),
         ledger=run.ledger.mark(),
         unlabelled=_unlabelled_figures(run, results.basis.split),
@@ -177,8 +181,8 @@ def _summary(
 
 def finalists_of(run: Run, results: RunResults) -> list[Finalist]:
     """What the summary says of each finalist beside its controls, the best mean first."""
-    compared = Compared(run.experiment, results.compared, results.tested, results.costs)
-    return [compared.finalist(group) for group in group_trials(results.finalists)]
+    compared = Compared(run.experiment, results.compared, results.tested, results.costs, results.records)
+    return taken_together([compared.finalist(group) for group in group_trials(results.finalists)])
 
 
 def _ranked_runs(base: str, experiment_id: str | None) -> str | None:

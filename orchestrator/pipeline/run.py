@@ -34,9 +34,10 @@ from orchestrator.pipeline.storage import storage_told
 from orchestrator.pipeline.workers import Workers
 from orchestrator.records.code_seen import note_code
 from orchestrator.records.costs import numbers_of
+from orchestrator.records.following.run_lock import LOCK
 from orchestrator.records.ledger import Ledger
+from orchestrator.records.picking.choice import Candidates, choose
 from orchestrator.records.relations import with_repetitions
-from orchestrator.records.selection import choose_champion, group_trials
 from orchestrator.records.summary import Summary
 from orchestrator.search.driver import SearchTask, run_search
 from orchestrator.search.trial_specs import Composer
@@ -102,7 +103,8 @@ def _stages(run: Run, recorder: MlflowRecorder) -> Summary:
     costs = profile_stage(run, workbench, search, completed, teacher)
     finalists, controls = finalists_stage(run, workbench, search, chosen_finalists(run, records, costs))
     costs = with_repetitions(costs, searched=records, finalists=finalists, controls=controls)
-    champion = choose_champion(group_trials(finalists), numbers_of(costs), constraints_of(run))
+    chosen = choose(run.experiment.pick, Candidates(records, finalists, controls, numbers_of(costs)))
+    champion = chosen.champion
     tested = test_stage(run, workbench, teacher, [*finalists, *controls])
     results = RunResults(
         basis=basis,
@@ -111,6 +113,7 @@ def _stages(run: Run, recorder: MlflowRecorder) -> Summary:
         finalists=finalists,
         controls=controls,
         champion=champion,
+        picked=chosen.picked,
         costs=costs,
         tested=tested,
     )
@@ -168,7 +171,7 @@ def _locked(out: Path) -> Iterator[None]:
     Raises:
         StillhouseError: another run holds it, or it cannot be written.
     """
-    lock = filelock.FileLock(out / ".lock", timeout=0)
+    lock = filelock.FileLock(out / LOCK, timeout=0)
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock.acquire()

@@ -9,6 +9,8 @@ from orchestrator.records.selection import PairedDifference
 from orchestrator.records.student_figures import Finalist, Students
 from orchestrator.terminal.formatting import percent
 
+SEARCH_SCORE: Final = "in the search, %"
+SMOOTHED: Final = "test gain over label smoothing, points (95 %)"
 SAME_COMPUTE: Final = "test gain at the same compute, points (95 %)"
 COMPUTE: Final = "compute, epochs of CE"
 PEERS: Final = "its peers, selection %"
@@ -47,6 +49,51 @@ def with_more(
     ]
 
 
+def with_search_scores(
+    columns: Row, rows: Sequence[Row], finalists: Sequence[Finalist]
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The table with what each finalist, of the last rows, scored in the search, before its mean over seeds.
+
+    That score is of one seed and chose the finalist, so it looks better than the mean that confirms it.
+    """
+    scores = [finalist.search_score for finalist in finalists]
+    if all(score is None for score in scores):
+        return columns, list(rows)
+    cells = [""] * (len(rows) - len(scores)) + ["" if s is None else percent(s) for s in scores]
+    return (*columns[:2], SEARCH_SCORE, *columns[2:]), [
+        (*row[:2], cell, *row[2:]) for row, cell in zip(rows, cells, strict=True)
+    ]
+
+
+def taken_together_text(finalists: Sequence[Finalist]) -> list[str]:
+    """One sentence on the gains of several finalists; nothing where one alone has a gain."""
+    named = [(number, f) for number, f in enumerate(finalists, start=1) if f.together is not None]
+    if not named:
+        return []
+    parts = []
+    for number, finalist in named:
+        own = finalist.together
+        if own is not None:
+            gain, p = finalist.test_gain.mean, _p_text(own.p_holm)
+            parts.append(
+                f"finalist {number} {100 * gain:+.2f} [{100 * own.low:+.2f}, {100 * own.high:+.2f}] ({p})"
+            )
+    return [
+        f"Test gains of {len(named)} finalists taken together, p by Holm, intervals that hold at once with "
+        f"95 %: {', '.join(parts)}."
+    ]
+
+
+def _p_text(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+
+
+def _over_smoothed(students: Students) -> str:
+    if not isinstance(students, Finalist) or students.smoothed is None:
+        return ""
+    return gain_text(students.smoothed.test_gain)
+
+
 def _gain(students: Students) -> str:
     if not isinstance(students, Finalist) or students.same_compute is None:
         return ""
@@ -70,6 +117,7 @@ def _seconds(students: Students) -> str:
 
 
 _CELLS: Final[dict[str, Callable[[Students], str]]] = {
+    SMOOTHED: _over_smoothed,
     SAME_COMPUTE: _gain,
     COMPUTE: _compute,
     PEERS: _peers,

@@ -21,11 +21,13 @@ from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import Group, group_of, rank_trials
 from orchestrator.records.trial_names import control_name
-from trainables.config import CeConfig, Role, digest_of
+from trainables.config import CeConfig, LsConfig, Role, digest_of
 from trainables.errors import StillhouseError
 
 LABELS_ALONE: Final = CeConfig().name
 """The objective of all controls."""
+SMOOTHED: Final = LsConfig().name
+"""The objective of controls with label smoothing."""
 OWN_FIELDS: Final = frozenset({"trial_id", "role", "seed", "fork", "keep_states"})
 """What a repetition's specification does not share with that of the trial that it repeats."""
 
@@ -60,8 +62,13 @@ def setting_of(record: TrialRecord) -> list[Any]:
 
 
 def is_without_teacher(record: TrialRecord, search: str) -> bool:
-    """Whether it is of a control of this search, or of a finalist that learns from the labels alone."""
-    return record.search == search and (record.role is Role.BASELINE or record.objective == LABELS_ALONE)
+    """Whether it is of a control of this search, or of a finalist that learns from the labels alone.
+
+    One with label smoothing is no such control: it stands beside it.
+    """
+    if record.role is Role.BASELINE:
+        return record.search == search and record.objective != SMOOTHED
+    return record.search == search and record.objective == LABELS_ALONE
 
 
 def may_control(record: TrialRecord, finalist: TrialRecord) -> bool:
@@ -100,6 +107,16 @@ def controls_of_equal_compute(finalist: TrialRecord, students: Sequence[TrialRec
         return []
     alike = [each for each in students if is_without_teacher(each, finalist.search)]
     return _best_first(_by_name([each for each in alike if setting_of(each) == wanted]))
+
+
+def smoothed_controls_of(finalist: TrialRecord, students: Sequence[TrialRecord]) -> list[Group]:
+    """Controls of a finalist that were trained with label smoothing, the best first; none where none were."""
+    alike = [
+        each
+        for each in students
+        if each.role is Role.BASELINE and each.objective == SMOOTHED and each.search == finalist.search
+    ]
+    return _best_first(_by_name([each for each in alike if setting_of(each) == setting_of(finalist)]))
 
 
 def control_of(finalist: TrialRecord, students: Sequence[TrialRecord]) -> Group:

@@ -10,19 +10,21 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from pydantic import Field
 from scipy.special import stdtrit  # type: ignore[import-untyped]
 
-from orchestrator.config.constraints import Constraint, violated
+from orchestrator.config.constraints import Condition
+from orchestrator.config.picking.figures import FIGURES
 from orchestrator.records.ledger import TrialRecord
+from orchestrator.records.picking.nearest_miss import CLOSEST_NAMED, nobody_fits
 from trainables.config import Config
 from trainables.config.metrics import NLL, RankBy
 from trainables.errors import StillhouseError
 
-CLOSEST_NAMED = 3
 CONFIDENCE = 0.95
+FIELDS_OF_COSTS: Final = frozenset(name for name, figure in FIGURES.items() if figure.is_of_costs)
 
 Figures = Mapping[str, Mapping[str, float]]
 """By trial id: `params`, `size_bytes` and `latency_ms` of its student."""
@@ -86,6 +88,7 @@ class SelectedChampion(Config):
 
     group: Group
     record: TrialRecord
+    tie: str | None = Field(None, description="what told it apart from one as good; none where none was")
 
 
 def rank_trials(records: Sequence[TrialRecord], figures: Figures | None = None) -> list[TrialRecord]:
@@ -100,7 +103,7 @@ def rank_trials(records: Sequence[TrialRecord], figures: Figures | None = None) 
 def choose_finalists(
     records: Sequence[TrialRecord],
     figures: Figures,
-    constraints: Sequence[Constraint],
+    constraints: Sequence[Condition],
     k: int,
     *,
     each_objective: bool = False,
@@ -109,19 +112,22 @@ def choose_finalists(
 
     With `each_objective` no objective twice either.
 
-    A constraint on accuracy is one on the mean over the seeds, which is not known yet: the champion meets it.
+    What is known only over the seeds, as the mean accuracy, is asked of the champion and not here.
 
     Raises:
-        StillhouseError: no trial was completed, or none meets the constraints (the closest are named).
+        NobodyFits: none meets the constraints.
+        StillhouseError: no trial was completed.
     """
     ranked = rank_trials(records, figures)
     if not ranked:
         raise StillhouseError(_nothing_completed(records))
-    constraints = [constraint for constraint in constraints if constraint.is_of_costs]
-    everything = {r.trial: _with_accuracy(r.trial, score_of(r), figures) for r in ranked}
-    allowed = [r for r in ranked if not violated(constraints, everything[r.trial])]
+    costs = {record.trial: _costs(record.trial, figures) for record in ranked}
+    allowed = [r for r in ranked if all(each.may_hold(costs[r.trial]) for each in constraints)]
     if not allowed:
-        raise StillhouseError(_nobody_fits(everything, constraints))
+        places = {record.trial: place for place, record in enumerate(ranked)}
+        everything = {r.trial: {**costs[r.trial], "selection_accuracy": score_of(r)} for r in ranked}
+        asked = [each for each in constraints if each.fields & set(FIELDS_OF_COSTS)]
+        raise nobody_fits(everything, asked, lambda name: (places[name],))
     distinct: dict[str, TrialRecord] = {}
     for record in allowed:
         distinct.setdefault(record.objective if each_objective else hyper_parameters_key(record), record)
@@ -144,37 +150,6 @@ def group_of(records: Sequence[TrialRecord]) -> Group:
         parameters=records[0].parameters,
         records=tuple(sorted(records, key=lambda record: (seed_of(record), record.trial))),
     )
-
-
-def choose_champion(
-    groups: Sequence[Group], figures: Figures, constraints: Sequence[Constraint]
-) -> SelectedChampion:
-    """The group with the best mean score among those that meet the constraints.
-
-    Ties go to fewer parameters, then lower latency, then the trial id. A group that lost a seed competes
-    only when no group has more seeds: a mean over fewer seeds is more easily lucky. Constraints on
-    accuracy apply to the mean.
-
-    Raises:
-        StillhouseError: there is no group, or none meets the constraints (the closest are named).
-    """
-    if not groups:
-        raise StillhouseError(
-            "no finalist was completed, so there is no champion; see the reasons in the ledger"
-        )
-    by_name = {group.representative.trial: group for group in groups}
-    everything = {name: _with_accuracy(name, group.mean, figures) for name, group in by_name.items()}
-    allowed = [name for name in by_name if not violated(constraints, everything[name])]
-    if not allowed:
-        raise StillhouseError(_nobody_fits(everything, constraints))
-    seeds = max(by_name[name].n for name in allowed)
-
-    def order(name: str) -> tuple[float, float, float, str]:
-        own = everything[name]
-        return -by_name[name].mean, own["params"], own["latency_ms"], name
-
-    best = min((name for name in allowed if by_name[name].n == seeds), key=order)
-    return SelectedChampion(group=by_name[best], record=by_name[best].representative)
 
 
 def pareto_front(
@@ -245,14 +220,15 @@ def _completed(records: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 
 def _rank(record: TrialRecord, figures: Figures | None) -> tuple[float, float, float, str]:
-    params = 0.0 if figures is None else _with_accuracy(record.trial, 0.0, figures)["params"]
+    params = 0.0 if figures is None else _costs(record.trial, figures)["params"]
     return -score_of(record), params, record.best.get(NLL, math.inf), record.trial
 
 
-def _with_accuracy(trial: str, accuracy: float, figures: Figures) -> dict[str, float]:
+def _costs(trial: str, figures: Figures) -> dict[str, float]:
+    """What is known of a student before it is trained with several seeds."""
     if trial not in figures:
         raise StillhouseError(f"trial {trial} was never profiled; measure its student before ranking")
-    return {**figures[trial], "selection_accuracy": accuracy}
+    return {name: value for name, value in figures[trial].items() if name in FIELDS_OF_COSTS}
 
 
 def _nothing_completed(records: Sequence[TrialRecord]) -> str:
@@ -263,26 +239,3 @@ def _nothing_completed(records: Sequence[TrialRecord]) -> str:
     reasons = sorted({r.reason for r in records if r.reason})[:CLOSEST_NAMED]
     why = f"; reasons: {' | '.join(reasons)}" if reasons else ""
     return f"no trial was completed ({counts}), so there is nobody to choose{why}"
-
-
-def _nobody_fits(everything: Figures, constraints: Sequence[Constraint]) -> str:
-    """Name the students that miss the constraints by least, and by how much."""
-
-    def worst(name: str) -> tuple[float, str]:
-        broken = violated(constraints, everything[name])
-        return max(abs(everything[name][c.field] - c.bound) / max(abs(c.bound), 1e-12) for c in broken), name
-
-    closest = sorted(everything, key=worst)[:CLOSEST_NAMED]
-    lines = [f"{name}: {_misses(everything[name], constraints)}" for name in closest]
-    wanted = " and ".join(map(str, constraints))
-    return (
-        f"none of {len(everything)} students meets {wanted}; the closest: {'; '.join(lines)}. "
-        f"Loosen the constraint, or search smaller students"
-    )
-
-
-def _misses(figures: Mapping[str, float], constraints: Sequence[Constraint]) -> str:
-    return ", ".join(
-        f"{c.field} {figures[c.field]:.6g} misses {c} by {abs(figures[c.field] - c.bound):.3g}"
-        for c in violated(constraints, figures)
-    )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
 from orchestrator.records.compute import compute_over_ce, ensemble_accuracy, peers_accuracy, seconds_of
 from orchestrator.records.costs import StudentCosts
+from orchestrator.records.picking.several_gains import Together, together
 from orchestrator.records.selection import Figures, Group, PairedDifference, paired_difference
 from trainables.config import Config
 from trainables.config.metrics import RankBy
@@ -131,6 +133,22 @@ class Finalist(Students):
         "where an epoch of it costs little more, and where no such control was trained",
         exclude_if=lambda value: value is None,
     )
+    smoothed: Comparison | None = Field(
+        None,
+        description="over the best of the controls with label smoothing; none where none were trained",
+        exclude_if=lambda value: value is None,
+    )
+    search_score: float | None = Field(
+        None,
+        description="on the selection split, of the trial of the search that was chosen for it, with one "
+        "seed; none in a record of an earlier version",
+        exclude_if=lambda value: value is None,
+    )
+    together: Together | None = Field(
+        None,
+        description="its test gain beside those of the other finalists; none where no other has one",
+        exclude_if=lambda value: value is None,
+    )
     is_uncounted: bool = Field(
         False,
         description="whether it may ask for such a control, and nobody knows: what it computes is not known",
@@ -161,33 +179,59 @@ def control_students(
     return Control(**_students(group, tested, costs), hyper_parameters=dict(varied), recipe=recipe)
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What else stands beside a finalist; none where there is none."""
+
+    same_compute: Control | None = None
+    """A control that was trained with as much compute."""
+    smoothed: Control | None = None
+    """A control with label smoothing."""
+    search_score: float | None = None
+    """Of the trial of the search that it repeats."""
+
+
+NOTHING_BESIDE: Final = Beside()
+
+
 def finalist_of(
     group: Group,
     controls: Sequence[Control],
     tested: Figures,
     costs: StudentCosts,
     *,
-    same_compute: Control | None = None,
+    beside: Beside = NOTHING_BESIDE,
     is_uncounted: bool = False,
 ) -> Finalist:
     """A finalist beside its control, the first, and those with other recipes; `tested` is by trial id.
 
-    Beside it also stands a control that was trained with as much compute, where there is one; `is_uncounted`
-    says that there may be none because nobody knows what it computes.
+    `is_uncounted` says that there may be no control of the same compute because nobody knows what the
+    finalist computes.
     """
     students = Students(**_students(group, tested, costs))
-    others = [c for c in controls[1:] if c.trials != students.trials and set(c.seeds) & set(students.seeds)]
+    recipes = [c for c in controls[1:] if c.trials != students.trials and set(c.seeds) & set(students.seeds)]
     return Finalist(
         **dict(students),
         hyper_parameters=group.parameters,
         **dict(_compared(students, controls[0])),
-        beside=tuple(_compared(students, control) for control in others),
-        same_compute=_same_compute(students, same_compute),
+        beside=tuple(_compared(students, control) for control in recipes),
+        same_compute=_over(students, beside.same_compute),
+        smoothed=_over(students, beside.smoothed),
+        search_score=beside.search_score,
         is_uncounted=is_uncounted,
     )
 
 
-def _same_compute(students: Students, control: Control | None) -> Comparison | None:
+def taken_together(finalists: Sequence[Finalist]) -> list[Finalist]:
+    """The finalists with what is to be said of their test gains when all are looked at."""
+    gains = [None if finalist.is_own_control else finalist.test_gain for finalist in finalists]
+    return [
+        finalist.with_overrides(together=found)
+        for finalist, found in zip(finalists, together(gains), strict=True)
+    ]
+
+
+def _over(students: Students, control: Control | None) -> Comparison | None:
     if control is None or not set(control.seeds) & set(students.seeds):
         return None
     return _compared(students, control)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from orchestrator.records.compute import SAME_FROM
-from orchestrator.records.more_columns import gain_text, with_more
+from orchestrator.records.more_columns import gain_text, taken_together_text, with_more, with_search_scores
 from orchestrator.records.ranked_figures import column, member_cells, teacher_cells, test_text, worth
 from orchestrator.records.relations import LABELS_ALONE
 from orchestrator.records.student_figures import Control, Finalist, Students
+from orchestrator.records.student_names import named_controls as named_controls
+from orchestrator.records.student_names import named_finalists, student_names
 from orchestrator.records.summary import MemberFigures, Summary, TeacherFigures, is_champion
 from orchestrator.terminal.formatting import UNKNOWN, counted, percent, short_parameters
 
@@ -52,7 +54,8 @@ def students_table(summary: Summary) -> tuple[tuple[str, ...], list[tuple[str, .
     if summary.teacher is None:
         place = COLUMNS.index(SPEED_UP)
         columns, rows = _without(columns, place), [_without(row, place) for row in rows]
-    return with_more(columns, rows, [*students, *summary.finalists])
+    columns, rows = with_more(columns, rows, [*students, *summary.finalists])
+    return with_search_scores(columns, rows, summary.finalists)
 
 
 def _without(cells: tuple[str, ...], place: int) -> tuple[str, ...]:
@@ -91,42 +94,9 @@ def _member_row(summary: Summary, number: int, member: MemberFigures) -> tuple[s
     return (f"teacher {number} (share {member.share:.2g})", "", *accuracies, "", "", params, latency, "", "")
 
 
-def named_controls(summary: Summary) -> list[tuple[str, Control]]:
-    """The controls by name, each once, with those of other recipes after the one that was better.
-
-    A finalist that is the control of another has its own name, and is left out.
-    """
-    known = {finalist.trials for finalist in summary.finalists}
-    chosen = {f.control.trials: f.control for f in summary.finalists if f.control.trials not in known}
-    known |= set(chosen)
-    named: list[tuple[str, Control]] = []
-    for number, (trials, control) in enumerate(chosen.items(), start=1):
-        name = f"control {number}" if len(chosen) > 1 else "control"
-        named += [(name, control), *_other_recipes(summary, trials, name, known)]
-    for number, finalist in enumerate(summary.finalists, start=1):
-        named += _other_recipes(summary, finalist.trials, f"finalist {number}", known)
-    return named + _of_equal_compute(summary, {control.trials: name for name, control in named}, known)
-
-
-def _of_equal_compute(
-    summary: Summary, names: dict[tuple[str, ...], str], known: set[tuple[str, ...]]
-) -> list[tuple[str, Control]]:
-    """Controls that compute as much as a finalist, named after the control of as many epochs."""
-    named: list[tuple[str, Control]] = []
-    own = dict(_named_finalists(summary))
-    names = {**names, **{finalist.trials: name for name, finalist in own.items()}}
-    for finalist in summary.finalists:
-        if finalist.same_compute is not None and finalist.same_compute.control.trials not in known:
-            control = finalist.same_compute.control
-            known.add(control.trials)
-            name = f"{names[finalist.control.trials]}, same compute ({control.epochs} epochs)"
-            named.append((name, control))
-    return named
-
-
 def control_name_of(summary: Summary, finalist: Finalist) -> str:
     """The name, in the table, of the control that a finalist is compared with."""
-    return _names(summary)[finalist.control.trials]
+    return student_names(summary)[finalist.control.trials]
 
 
 def comparison(summary: Summary) -> tuple[str, ...]:
@@ -153,7 +123,7 @@ def comparison(summary: Summary) -> tuple[str, ...]:
     told += _of_unlabelled(summary)
     for number, finalist in enumerate(summary.finalists, start=1):
         told += _of_finalist(summary, f"finalist {number}", finalist)
-    return (*told, *_precisions(summary))
+    return (*told, *taken_together_text(summary.finalists), *_precisions(summary))
 
 
 def latency_text(median_ms: float, p95_ms: float | None) -> str:
@@ -163,7 +133,7 @@ def latency_text(median_ms: float, p95_ms: float | None) -> str:
 
 def _precisions(summary: Summary) -> list[str]:
     """What controls and finalists were trained in; nothing where an earlier version did not note it."""
-    students = [*named_controls(summary), *_named_finalists(summary)]
+    students = [*named_controls(summary), *named_finalists(summary)]
     by_precision: dict[str, list[str]] = {}
     for name, each in students:
         if each.precision is not None:
@@ -172,28 +142,6 @@ def _precisions(summary: Summary) -> list[str]:
         return [f"Controls and finalists were trained in {next(iter(by_precision))}."]
     told = "; ".join(f"{', '.join(names)} in {precision}" for precision, names in by_precision.items())
     return [f"Trained {told}."] if told else []
-
-
-def _named_finalists(summary: Summary) -> list[tuple[str, Finalist]]:
-    return [(f"finalist {number}", each) for number, each in enumerate(summary.finalists, start=1)]
-
-
-def _other_recipes(
-    summary: Summary, better: tuple[str, ...], name: str, known: set[tuple[str, ...]]
-) -> list[tuple[str, Control]]:
-    """Controls that stand beside a better one of their setting; noted in `known`, which are left out."""
-    named: list[tuple[str, Control]] = []
-    for finalist in summary.finalists:
-        for other in finalist.beside if finalist.control.trials == better else ():
-            if other.control.trials not in known:
-                known.add(other.control.trials)
-                named.append((f"{name}, recipe {len(named) + 2}", other.control))
-    return named
-
-
-def _names(summary: Summary) -> dict[tuple[str, ...], str]:
-    names = {control.trials: name for name, control in named_controls(summary)}
-    return names | {finalist.trials: name for name, finalist in _named_finalists(summary)}
 
 
 def _of_unlabelled(summary: Summary) -> list[str]:
@@ -226,7 +174,7 @@ def _of_compute(summary: Summary) -> list[str]:
 
 
 def _of_finalist(summary: Summary, name: str, finalist: Finalist) -> list[str]:
-    names = _names(summary)
+    names = student_names(summary)
     told = []
     if finalist.lacks_own_control:
         told.append(

@@ -13,6 +13,7 @@ from orchestrator.records.chain import LedgerMark
 from orchestrator.records.compute import compute_over_ce, ensemble_accuracy, peers_accuracy
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
+from orchestrator.records.picking.picked import Picked
 from orchestrator.records.places import summary_as_read, summary_as_written
 from orchestrator.records.student_figures import Finalist, Students
 from orchestrator.terminal.masking import without_secrets
@@ -174,6 +175,11 @@ class Summary(Config):
     finalists: tuple[Finalist, ...] = Field(description="best mean selection accuracy first")
     champion: Champion
     mlflow: MlflowPlace
+    picked: Picked | None = Field(
+        None,
+        description="by what the champion was chosen; none where it is simply the best finalist",
+        exclude_if=lambda picked: picked is None,
+    )
     leaks: tuple[str, ...] = Field(
         (), description="which splits share images, in sentences", exclude_if=lambda value: not value
     )

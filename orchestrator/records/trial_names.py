@@ -17,4 +17,4 @@ def control_name(search: str, spec: Mapping[str, Any]) -> str:
         KeyError: the specification lacks objective, student or training.
     """
     content = [search, spec["objective"], spec["student"], spec["training"]]
-    return f"ce-{digest_of(content)[:ID_DIGITS]}"
+    return f"{spec['objective'].get('name', 'ce')}-{digest_of(content)[:ID_DIGITS]}"

@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.search.board_words import SEARCH, Student, Words
 from orchestrator.terminal.formatting import clock_time, counted, duration, plain_percent
 from trainables.config.metrics import RankBy, improves
 from trainables.slots.messages import Message, TrainJob
@@ -53,10 +54,7 @@ class _Row:
     """A trial that has not ended."""
 
     trial: TuneTrial
-    student: str
-    objective: str
-    epochs: int
-    rank_by: RankBy = RankBy.ACCURACY
+    student: Student
     epoch: int = 0
     last: float | None = None
     best: float | None = None
@@ -76,11 +74,19 @@ class SearchBoard:
     """
 
     def __init__(
-        self, *, trials: int, epochs: int, slots: int, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        trials: int,
+        epochs: int,
+        slots: int,
+        clock: Callable[[], float] = time.monotonic,
+        words: Words = SEARCH,
     ) -> None:
-        """`epochs` are the most that a trial can have, `slots` those that were planned."""
+        """`epochs` are the most that a trial can have; `slots` those that were planned, 0 if not known."""
         self.slots: Slots | None = None
-        self._trials = trials
+        self.trials = trials
+        """How many there are to be."""
+        self._words_for = words
         self._epochs = epochs
         self._planned = slots
         self._clock = clock
@@ -95,14 +101,28 @@ class SearchBoard:
 
     def started(self, trial: TuneTrial, job: TrainJob) -> None:
         """A trial starts, or goes on after a pause; with another job it is another student."""
+        spec = job.trial
+        self.follow(
+            trial, Student(job.job_id, spec.objective.name, spec.training.epochs, rank_by=spec.rank_by)
+        )
+
+    def follow(self, trial: TuneTrial, student: Student) -> None:
+        """The same for whoever has no job, but knows the student."""
         with self._lock:
             row = self._rows.get(trial.trial_id)
-            if row is None or row.student != job.job_id:
-                spec = job.trial
-                row = _Row(trial, job.job_id, spec.objective.name, spec.training.epochs, spec.rank_by)
+            if row is None or row.student != student:
+                row = _Row(trial, student)
                 self._rows[trial.trial_id] = row
-                self._rank_by = spec.rank_by
+                self._rank_by = student.rank_by
             row.trial, row.heard_at = trial, None
+
+    def resumed(self) -> None:
+        """The search goes on after a break, which is no part of its time or its pace."""
+        with self._lock:
+            self._began_at = self._clock()
+            self._told_at.clear()
+            for row in self._rows.values():
+                row.heard_at = None
 
     def reported(self, trial_id: str, message: Message) -> None:
         """An epoch of a trial that started."""
@@ -117,18 +137,24 @@ class SearchBoard:
                 self._epoch_s.append(max(message.seconds, waited_s))
             row.heard_at = now
             self._told_at.append(now)
-            if (figure := message.figure(row.rank_by)) is not None:
+            if (figure := message.figure(row.student.rank_by)) is not None:
                 row.last = figure
                 if improves(figure, row.best):
                     row.best = figure
                 if improves(figure, self._best[0] if self._best else None):
-                    self._best = figure, row.student
+                    self._best = figure, row.student.name
 
     def ended(self, trial_id: str, status: str) -> None:
         """A trial is over: completed, pruned or failed."""
         with self._lock:
             self._rows.pop(trial_id, None)
             self._ended[status] += 1
+
+    @property
+    def best(self) -> dict[str, float | str] | None:
+        """The best student so far, and its figure, a fraction."""
+        with self._lock:
+            return None if self._best is None else {"trial": self._best[1], "figure": self._best[0]}
 
     def left_s(self) -> float | None:
         """At most so many seconds are left, if every trial trains to its end; none before the first epoch.
@@ -142,11 +168,11 @@ class SearchBoard:
                 return None
             epoch_s, now = statistics.fmean(self._epoch_s), self._clock()
             owed_s = [
-                max((row.epochs - row.epoch) * epoch_s - (now - (row.heard_at or now)), 0.0)
+                max((row.student.epochs - row.epoch) * epoch_s - (now - (row.heard_at or now)), 0.0)
                 for row in self._rows.values()
             ]
-            unstarted = max(self._trials - self._ended.total() - len(owed_s), 0)
-            slots = (self.slots.up if self.slots else 0) or self._planned
+            unstarted = max(self.trials - self._ended.total() - len(owed_s), 0)
+            slots = (self.slots.up if self.slots else 0) or self._planned or self._running or 1
             longest_s = max([*owed_s, self._epochs * epoch_s if unstarted else 0.0])
             if unstarted == 0 and len(owed_s) <= slots:
                 return longest_s
@@ -161,7 +187,9 @@ class SearchBoard:
     def line(self) -> str:
         """All of it in short."""
         with self._lock:
-            parts = [f"search: {self._ended.total():,}/{self._trials:,} trials{self._endings()}"]
+            parts = [
+                f"{self._words_for.title}: {self._ended.total():,}/{self.trials:,} trials{self._endings()}"
+            ]
             parts += self._best_so_far()
             if self._is_over:
                 parts.append(f"took {duration(self._clock() - self._began_at)}")
@@ -179,8 +207,12 @@ class SearchBoard:
             yield Text(", ".join(self._words()), overflow="fold")
 
     @property
+    def _running(self) -> int:
+        return sum(row.is_running for row in self._rows.values())
+
+    @property
     def _is_over(self) -> bool:
-        return self._ended.total() >= self._trials
+        return self._ended.total() >= self.trials
 
     def _best_so_far(self) -> list[str]:
         """The best student, and what its figure is of where that is not accuracy."""
@@ -203,9 +235,14 @@ class SearchBoard:
     def _bar(self) -> Table:
         grid = Table.grid(padding=(0, 1))
         ended = self._ended.total()
-        text = f"{ended:,}/{self._trials:,} trials{self._endings()}"
-        bar = ProgressBar(total=self._trials, completed=ended, width=20)
-        grid.add_row("[bold]search[/]", bar, text, f"[cyan]{clock_time(self._clock() - self._began_at)}[/]")
+        text = f"{ended:,}/{self.trials:,} trials{self._endings()}"
+        bar = ProgressBar(total=self.trials, completed=ended, width=20)
+        grid.add_row(
+            f"[bold]{escape(self._words_for.title)}[/]",
+            bar,
+            text,
+            f"[cyan]{clock_time(self._clock() - self._began_at)}[/]",
+        )
         return grid
 
     def _table(self, most: int) -> RenderResult:
@@ -217,9 +254,9 @@ class SearchBoard:
             table.add_column(name, justify="right", no_wrap=True, min_width=8)
         for row in running[:most]:
             table.add_row(
-                escape(row.student),
-                escape(row.objective),
-                f"{row.epoch}/{row.epochs}",
+                escape(row.student.name),
+                escape(row.student.objective),
+                f"{row.epoch}/{row.student.epochs}",
                 plain_percent(row.last),
                 plain_percent(row.best),
                 f"{row.images_per_s:,.0f}" if row.images_per_s else "-",
@@ -232,10 +269,10 @@ class SearchBoard:
         parts = self._best_so_far()
         if self._is_over:
             return parts
-        running = sum(row.is_running for row in self._rows.values())
+        running = self._running
         parts.append(f"{running:,} running")
-        if paused := len(self._rows) - running:
-            parts.append(f"{paused:,} paused")
+        if waiting := len(self._rows) - running:
+            parts.append(f"{waiting:,} {self._words_for.waiting}")
         if self.slots is not None:
             up = f"{counted(self.slots.up, 'slot')} up, {self.slots.busy:,} busy"
             parts.append(up if self.slots.up else "no slot is up yet")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from orchestrator.config.peers import with_peers
 from orchestrator.config.schema import ExperimentConfig
@@ -17,6 +17,7 @@ from trainables.checkpoint_header import known_by
 from trainables.config import (
     CeConfig,
     Fork,
+    LsConfig,
     ModelConfig,
     Role,
     TrainingConfig,
@@ -28,6 +29,11 @@ from trainables.config.base import Scalar
 from trainables.config.metrics import RankBy
 from trainables.seeds import derive_seed
 from trainables.slots.messages import TrainJob
+
+LABELS: Final = CeConfig()
+"""The objective of controls."""
+SMOOTHED_LABELS: Final = LsConfig(smoothing=0.1)
+"""That of those with label smoothing, which the budget may ask for beside them."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +111,13 @@ def repeat_jobs(spec: TrialSpec, *, experiment: ExperimentConfig, workbench: Wor
 
 
 def control_spec(
-    search: str, student: ModelConfig, training: TrainingConfig, rank_by: RankBy = RankBy.ACCURACY
+    search: str,
+    student: ModelConfig,
+    training: TrainingConfig,
+    rank_by: RankBy = RankBy.ACCURACY,
+    objective: CeConfig | LsConfig = LABELS,
 ) -> TrialSpec:
     """A student that learns from labels alone, and is judged by the figure that ranks the others."""
-    objective = CeConfig()
     content = {"objective": objective.plain(), "student": known_by(student), "training": training.plain()}
     return TrialSpec(
         trial_id=control_name(search, content),
@@ -140,7 +149,8 @@ def controls_for(
 
     A finalist's control has its student and its number of epochs. A rate that suits the finalist's objective
     need not suit cross-entropy, so it is trained with several recipes: that of the experiment file, that of
-    the finalist, and that of the best trial without a teacher, where the search had such trials.
+    the finalist, and that of the best trial without a teacher, where the search had such trials. Where the
+    budget asks for it, the same students are trained with label smoothing too, by each of these recipes.
     """
     found: dict[str, PlannedControl] = {}
     for finalist in finalists:
@@ -153,6 +163,22 @@ def controls_for(
         if spec.objective == CeConfig():
             twin = control_spec(search, spec.student, own_recipe(experiment, spec.training))
             found.pop(twin.trial_id, None)
+    return [*found.values(), *_smoothed(experiment, search, finalists, searched)]
+
+
+def _smoothed(
+    experiment: ExperimentConfig,
+    search: str,
+    finalists: Sequence[TrialRecord],
+    searched: Sequence[TrialRecord],
+) -> list[PlannedControl]:
+    """Controls with label smoothing, each once; none where the budget does not ask for them."""
+    found: dict[str, PlannedControl] = {}
+    for finalist in finalists if experiment.budget.smoothed_control else ():
+        own = TrialSpec.from_plain(finalist.spec)
+        for training in _recipes(experiment, finalist, searched):
+            spec = control_spec(search, own.student, training, own.rank_by, SMOOTHED_LABELS)
+            found.setdefault(spec.trial_id, PlannedControl(spec, varied_values(finalist.parameters, spec)))
     return list(found.values())
 
 

@@ -11,9 +11,15 @@ from orchestrator.pipeline.controls.equal_compute import is_uncounted
 from orchestrator.records.compute import stretched
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
-from orchestrator.records.relations import control_of, controls_of, controls_of_equal_compute
+from orchestrator.records.relations import (
+    control_of,
+    controls_of,
+    controls_of_equal_compute,
+    repeated_trial,
+    smoothed_controls_of,
+)
 from orchestrator.records.selection import Figures, Group, seed_of
-from orchestrator.records.student_figures import Control, Finalist, control_students, finalist_of
+from orchestrator.records.student_figures import Beside, Control, Finalist, control_students, finalist_of
 from orchestrator.search.trial_specs import file_recipe, own_recipe, varied_values
 from trainables.config import TrialSpec
 
@@ -32,18 +38,25 @@ class Compared:
     """Of the test split, by trial id."""
     costs: Mapping[str, StudentCosts]
     """By trial id."""
+    searched: Sequence[TrialRecord] = ()
+    """Trials of the search, of which finalists repeat some."""
 
     def finalist(self, group: Group) -> Finalist:
         """A finalist with its controls: of equal epochs, and of equal compute where there is one."""
         record = group.records[0]
         controls = [self._control(each, group) for each in controls_of(record, self.students)]
+        smoothed = [self._control(each, group) for each in smoothed_controls_of(record, self.students)]
         longer = [self._control(each, group) for each in controls_of_equal_compute(record, self.students)]
         return finalist_of(
             group,
             controls,
             self.tested,
             self.costs[record.trial],
-            same_compute=longer[0] if longer else None,
+            beside=Beside(
+                same_compute=longer[0] if longer else None,
+                smoothed=smoothed[0] if smoothed else None,
+                search_score=repeated_trial(record, self.searched).score if self.searched else None,
+            ),
             is_uncounted=is_uncounted(self.experiment.budget.equal_compute, record),
         )
 

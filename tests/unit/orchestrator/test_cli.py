@@ -25,7 +25,7 @@ from trainables.errors import ConfigError
 SLOW = ("torch", "ray", "mlflow", "pandas", "numpy")
 COMMANDS = (
     "run", "pick", "ui", "submit", "doctor", "validate", "init", "schema", "experiments", "spaces",
-    "objectives",
+    "objectives", "watch", "compare",
 )  # fmt: skip
 
 
@@ -150,6 +150,7 @@ def test_a_pair_that_there_is_not_writes_no_file(tmp_path: Path) -> None:
     "words",
     [
         *(["run", "digits"], ["pick", "digits"], ["submit", "digits"], ["ui", "digits"], ["ui"]),
+        *(["watch", "digits"], ["show", "digits"]),
         *(["cache", "plan", "digits"], ["cache", "verify", "digits"], ["cache", "info", "digits"]),
         *(["cache", "show", "digits", "--sample", "1"], ["cache", "export", "digits", "a.csv"]),
     ],

@@ -9,10 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator import cli
-from orchestrator.commands import completion, record
+from orchestrator.commands import completion, pick, record
 from orchestrator.commands.completion import command_line
+from orchestrator.config.constraints import parse_constraints
 from orchestrator.config.loading import LoadedExperiment, load_experiment
 from orchestrator.config.overrides import Overrides
+from orchestrator.records.picking.nearest_miss import NobodyFits, nobody_fits
 from trainables.errors import ConfigError
 
 
@@ -22,14 +24,16 @@ from trainables.errors import ConfigError
         ("run", Overrides()),
         ("run", Overrides("my spaces/kd.yaml", Path("out/a b"), 7, finalists=3)),
         ("pick", Overrides("crld", Path("/elsewhere"), 7, "latency_ms <= 2 and params <= 1e6")),
+        ("pick", Overrides(rank="latency_ms", pareto="accuracy,latency_ms")),
         ("record", Overrides("kd", Path("out"), 7, "params <= 1e6", 3)),
+        ("record", Overrides(rank="latency_ms", pareto="accuracy,latency_ms")),
     ],
 )
 def test_the_command_that_goes_on_is_the_command_that_was_given(
     command: Literal["run", "pick", "record"], overrides: Overrides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: list[tuple[Any, ...]] = []
-    for module in (cli, record):
+    for module in (cli, pick, record):
         monkeypatch.setattr(module, "complete", lambda *given, json_only: called.append((*given, json_only)))
     words = shlex.split(command_line(command, "my.yaml:small", overrides))
     assert words[0] == "stillhouse"
@@ -62,6 +66,39 @@ def test_an_accuracy_of_90_is_refused_when_the_option_is_read(tmp_path: Path) ->
     done = CliRunner().invoke(cli.app, words)
     assert isinstance(done.exception, ConfigError)
     assert "--where: 'selection_accuracy >= 90': an accuracy is a fraction" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--rank", "test_accuracy", "--rank: 'test_accuracy' is a figure of the test split"),
+        ("--rank", "latency", "--rank: unknown figure 'latency'"),
+        ("--pareto", "accuracy", "--pareto: 'accuracy': a front needs two figures or more"),
+        ("--pareto", "accuracy,agreement", "--pareto: 'agreement' is a figure of the test split"),
+    ],
+)
+def test_figures_that_choose_nobody_are_refused_when_the_option_is_read(
+    option: str, value: str, said: str, tmp_path: Path
+) -> None:
+    done = CliRunner().invoke(cli.app, ["pick", "digits", "--out", str(tmp_path), option, value])
+    assert isinstance(done.exception, ConfigError)
+    assert said in str(done.exception)
+
+
+def test_where_nobody_fits_a_table_says_who_comes_closest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(_loaded: object) -> None:
+        figures = {"a": {"params": 5.0, "selection_accuracy": 0.9}}
+        raise nobody_fits(figures, parse_constraints("params <= 1"), lambda name: (name,))
+
+    monkeypatch.setattr("orchestrator.pipeline.finished.finished_summary", lambda _loaded: None)
+    monkeypatch.setattr("orchestrator.pipeline.finished.require_any_search", lambda _loaded: None)
+    monkeypatch.setattr("orchestrator.pipeline.finished.require_somebody_fits", refuse)
+    done = CliRunner().invoke(cli.app, ["pick", "digits", "--out", str(tmp_path)])
+    assert isinstance(done.exception, NobodyFits)
+    assert "closest that meets the others" in done.output
+    assert "params 5 misses params <= 1 by 4" in done.output
 
 
 @pytest.mark.parametrize(

@@ -314,6 +314,24 @@ def test_each_finalist_of_a_search_over_width_has_a_control_of_its_own(
     assert [job.trial.role.value for job in jobs] == [*["baseline"] * 2, *["finalist"] * 2] * 2
 
 
+def test_where_it_is_asked_for_each_recipe_of_the_control_is_trained_with_label_smoothing_too(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = scene.run.experiment.budget.with_overrides(smoothed_control=True)
+    config = scene.run.experiment.with_overrides(budget=asked)
+    scene = replace(scene, run=replace(scene.run, loaded=replace(scene.run.loaded, config=config)))
+    jobs, _ = trains(scene, monkeypatch)
+    found, controls = finalists.finalists_stage(
+        scene.run, scene.workbench, SEARCH, [scene.searched(2.0, 0.9)]
+    )
+    trained = [(job.trial.objective.name, job.trial.training.epochs) for job in jobs]
+    epochs = scene.run.experiment.training.epochs
+    assert trained == [("ce", epochs), ("ls", epochs), (found[0].objective, epochs)] * 2
+    smoothed = [job.trial.objective for job in jobs if job.trial.objective.name == "ls"]
+    assert {objective.plain()["smoothing"] for objective in smoothed} == {0.1}
+    assert {record.objective for record in control_of(found[0], controls).records} == {"ce"}
+
+
 def test_each_start_names_what_the_student_repeats(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     _, noted = trains(scene, monkeypatch)
     chosen = [scene.searched(2.0, 0.9), scene.searched(3.0, 0.8)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from orchestrator.config.loading import load_experiment
 from orchestrator.pipeline import picking
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.controls.equal_compute import controls_of_equal_compute_for
+from orchestrator.pipeline.finished import require_somebody_fits, run_key
 from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.workers import Workers
 from orchestrator.records.events import StageEvent, TrialEnded
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.ledger_writer import Bookkeeper
+from orchestrator.records.picking.nearest_miss import NobodyFits
 from orchestrator.search.trial_specs import repeat_jobs
 from orchestrator.terminal.console import Console
 from tests.older_runs.unpacking import unpack_older_run
@@ -73,6 +76,27 @@ def test_slots_are_needed_for_students_that_the_ledger_lacks(run: Run, budget: d
 def test_constraints_that_nobody_meets_are_told_before_anything_starts(run: Run) -> None:
     with pytest.raises(StillhouseError, match="none of 3 students meets params <= 10"):
         picking.slots_are_needed(but(run, where="params <= 10"), search_of(run))
+
+
+def test_constraints_that_nobody_meets_are_told_from_the_ledger_alone(tmp_path: Path) -> None:
+    loaded = load_experiment(str(unpack_older_run(tmp_path)))
+    ledger = Ledger(tmp_path / "out" / "three_trials")
+    key = run_key(loaded, ledger)  # that version had another one
+    ledger.append(StageEvent(stage="summary", key=key, status="finished", seconds=0.0, result={}))
+    ledger.close()
+    for where, fits in (("params <= 10", False), ("params >= 10", True)):
+        config = loaded.config.with_overrides(pick=loaded.config.pick.with_overrides(where=where))
+        asked = replace(loaded, config=config)
+        with nullcontext() if fits else pytest.raises(NobodyFits, match="none of 3 students"):
+            require_somebody_fits(asked)
+
+
+def test_of_another_search_nothing_is_told_before_the_run(tmp_path: Path) -> None:
+    loaded = load_experiment(str(unpack_older_run(tmp_path)))
+    config = loaded.config.with_overrides(
+        pick=loaded.config.pick.with_overrides(where="params <= 10"), seed=loaded.config.seed + 1
+    )
+    require_somebody_fits(replace(loaded, config=config))
 
 
 def test_slots_are_needed_where_costs_or_test_figures_are_not_known(run: Run, tmp_path: Path) -> None:

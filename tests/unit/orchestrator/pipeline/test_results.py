@@ -19,7 +19,9 @@ from orchestrator.pipeline.results import RunResults
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.events import FiguresAdded, GroupAdded
 from orchestrator.records.ledger import Ledger, TrialRecord
-from orchestrator.records.selection import choose_champion, group_trials
+from orchestrator.records.picking.champion import choose_champion
+from orchestrator.records.picking.picked import Picked
+from orchestrator.records.selection import group_trials
 from orchestrator.records.student_figures import Finalist, control_students, finalist_of
 from orchestrator.tracking.recorder import MlflowRecorder
 from trainables.config import Role
@@ -88,6 +90,7 @@ def outcome_of(finalist: TrialRecord, control: TrialRecord, costs: StudentCosts)
         records=[],
         finalists=[finalist],
         controls=[control],
+        picked=Picked(),
         champion=choose_champion(group_trials([finalist]), {finalist.trial: costs.numbers()}, ()),
         costs={finalist.trial: costs, control.trial: costs},
         tested={finalist.trial: {"accuracy": 0.9}, control.trial: {"accuracy": 0.7}},

@@ -22,7 +22,7 @@ from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.more_columns import COMPUTE, ENSEMBLE, PEERS, SAME_COMPUTE, SECONDS
 from orchestrator.records.relations import control_of, controls_of_equal_compute
 from orchestrator.records.selection import group_of
-from orchestrator.records.student_figures import Control, Finalist, control_students, finalist_of
+from orchestrator.records.student_figures import Beside, Control, Finalist, control_students, finalist_of
 from orchestrator.records.students_table import comparison, named_controls, students_table
 from orchestrator.records.summary import Summary, trial_row
 from trainables.config import Role, TrainingConfig
@@ -135,7 +135,9 @@ def of_peers(make_record: MakeRecord) -> Callable[[tuple[float, float]], Finalis
         peers = {"selection/peer1_accuracy": 0.5, "selection/ensemble_accuracy": 0.95}
         group, tested = figures("f", (0.90, 0.92), ratio=2.0, objective="dml", best=peers)
         plain = control("c20", (0.80, 0.82), 20)
-        return finalist_of(group, [plain], tested, COSTS, same_compute=control("c40", longer, 40))
+        return finalist_of(
+            group, [plain], tested, COSTS, beside=Beside(same_compute=control("c40", longer, 40))
+        )
 
     return build
 

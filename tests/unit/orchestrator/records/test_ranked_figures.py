@@ -14,9 +14,10 @@ from orchestrator.records.bad_outcomes import bad_outcomes
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.events import EpochEnded, TrialStarted
 from orchestrator.records.ledger import Ledger, TrialRecord
+from orchestrator.records.picking.champion import choose_champion
 from orchestrator.records.ranked_figures import splits, teachers_test
 from orchestrator.records.relations import control_of
-from orchestrator.records.selection import choose_champion, choose_finalists, group_trials, rank_trials
+from orchestrator.records.selection import choose_finalists, group_trials, rank_trials
 from orchestrator.records.student_figures import control_students, finalist_of
 from orchestrator.records.students_table import COLUMNS, comparison, students_table
 from orchestrator.records.summary import Summary, champion_of, trial_row

@@ -9,7 +9,13 @@ import pytest
 
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
-from orchestrator.records.relations import control_of, controls_of, repeated_trial, with_repetitions
+from orchestrator.records.relations import (
+    control_of,
+    controls_of,
+    repeated_trial,
+    smoothed_controls_of,
+    with_repetitions,
+)
 from orchestrator.records.trial_names import control_name
 from trainables.config import Role
 from trainables.errors import StillhouseError
@@ -154,6 +160,21 @@ def test_of_several_recipes_the_best_by_selection_accuracy_is_the_control(make_r
     # A recipe that lost a seed comes after those that did not, however good the seeds are that are left.
     lucky = of_recipe(control(make_record, "lucky-7", 0.9, repeats="lucky"), 0.2)
     assert [group.n for group in controls_of(own, [lucky, *controls])] == [2, 2, 1]
+
+
+def test_students_with_label_smoothing_stand_beside_the_control_and_are_none(make_record: MakeRecord) -> None:
+    own = finalist(make_record, "f", width=4, repeats="small")
+    plain = control(make_record, "ce-7", 0.7, repeats="ce")
+    smoothed = with_spec(
+        make_record("ls-7", 0.9, role=Role.BASELINE, objective="ls", repeats="ls"), width=4, seed=7
+    )
+    other = with_spec(
+        make_record("ls-8", 0.95, role=Role.BASELINE, objective="ls", repeats="w"), width=16, seed=7
+    )
+    students = [smoothed, plain, other]
+    assert [group.records[0].trial for group in controls_of(own, students)] == ["ce-7"]
+    assert [group.records[0].trial for group in smoothed_controls_of(own, students)] == ["ls-7"]
+    assert smoothed_controls_of(own, [plain]) == []
 
 
 def test_a_finalist_that_learns_from_labels_alone_is_a_control_too(make_record: MakeRecord) -> None:

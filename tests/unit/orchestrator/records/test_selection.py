@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from orchestrator.config.constraints import parse_constraints
 from orchestrator.records.ledger import TrialRecord
+from orchestrator.records.picking.champion import choose_champion
 from orchestrator.records.selection import (
-    choose_champion,
     choose_finalists,
     group_trials,
     paired_difference,

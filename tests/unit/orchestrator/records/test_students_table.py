@@ -11,7 +11,7 @@ from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.more_columns import gain_text
 from orchestrator.records.selection import PairedDifference, group_of, group_trials
-from orchestrator.records.student_figures import Control, Finalist, control_students, finalist_of
+from orchestrator.records.student_figures import Beside, Control, Finalist, control_students, finalist_of
 from orchestrator.records.students_table import comparison, students_table
 from orchestrator.records.summary import Summary, TrialRow
 from orchestrator.terminal.formatting import percent, short_parameters
@@ -185,6 +185,35 @@ def test_a_seed_that_failed_is_left_out_of_a_pair_alone(
     assert (found.test_gain.n, other.test_gain.n) == (2, 1)
     assert found.test_gain.mean == pytest.approx(0.15)
     assert other.test_gain.mean == pytest.approx(0.05)
+
+
+def test_what_the_search_saw_stands_beside_what_the_seeds_confirm(
+    control: Callable[..., Control], students: Callable[..., Any], summary: Summary
+) -> None:
+    group, tests = students("f", (0.9, 0.8), parameters={"t": 1})
+    found = finalist_of(group, [control("c", (0.7, 0.6), {})], tests, COSTS, beside=Beside(search_score=0.93))
+    columns, rows = students_table(with_finalists(summary, found))
+    place = columns.index("in the search, %")
+    assert columns[place + 1] == "selection, %"
+    assert [row[place] for row in rows] == ["", "", "93.00"]
+    assert rows[-1][place + 1].startswith("85.00")
+    assert "in the search, %" not in students_table(summary)[0]
+
+
+def test_a_control_with_label_smoothing_has_a_row_and_the_gain_over_it_a_column(
+    control: Callable[..., Control], students: Callable[..., Any], summary: Summary
+) -> None:
+    plain = control("c", (0.7, 0.6), {})
+    smoothed = control("s", (0.8, 0.72), {}).with_overrides(objective="ls")
+    group, tests = students("f", (0.9, 0.8), parameters={"t": 1})
+    found = finalist_of(group, [plain], tests, COSTS, beside=Beside(smoothed=smoothed))
+    columns, rows = students_table(with_finalists(summary, found))
+    names = [row[0] for row in rows]
+    assert names == ["teacher", "control", "control, label smoothing", "finalist 1 (champion)"]
+    place = columns.index("test gain over label smoothing, points (95 %)")
+    assert rows[-1][place].startswith("+9.00 [")
+    assert rows[-1][4].startswith("+20.00")
+    assert rows[2][1] == "ls"
 
 
 def test_the_table_shows_teacher_control_and_finalists(summary: Summary) -> None:
