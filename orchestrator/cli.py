@@ -13,7 +13,7 @@ import typer
 from cluster.errors import ClusterError
 from cluster.home import ensure_home
 from orchestrator import __version__
-from orchestrator.commands import cache, evaluate, methods, record, show
+from orchestrator.commands import cache, evaluate, methods, predict, record, show
 from orchestrator.commands.completion import complete
 from orchestrator.commands.init_file import start_file
 from orchestrator.commands.options import (
@@ -62,6 +62,7 @@ for command, example in (
     (evaluate.evaluate, "evaluate digits --faithfulness --samples 200 --restarts 2"),
 ):
     app.command(epilog=f"Example: stillhouse {example}")(takes_pair()(command))
+app.command(epilog="Example: stillhouse predict out/digits/champion photos/ --top 2 --json")(predict.predict)
 
 
 def main() -> None:

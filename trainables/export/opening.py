@@ -91,6 +91,9 @@ def exported_file(place: Path) -> Path:
     if graph.is_file():
         return graph
     found = sorted(path.name for path in place.glob("*") if path.suffix in EXPORTED_SUFFIXES)
+    graphs = [name for name in found if name.endswith(graph.suffix)]
+    if len(graphs) == 1:  # under the name that MLflow gives it
+        return place / graphs[0]
     raise CheckpointError(
         f"{place} holds no {weights.name} that can be built again and no {graph.name}; it has "
         f"{', '.join(found) or 'no exported student'}: name a file"
