@@ -6,14 +6,14 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from cluster.errors import ClusterError
 from cluster.home import ensure_home
 from orchestrator import __version__
-from orchestrator.commands import cache, evaluate, methods, predict, record, show
+from orchestrator.commands import cache, evaluate, export, methods, predict, record, schema, show
 from orchestrator.commands.completion import complete
 from orchestrator.commands.init_file import start_file
 from orchestrator.commands.options import (
@@ -37,8 +37,6 @@ from orchestrator.config.loading import (
     shipped,
 )
 from orchestrator.config.overrides import Overrides
-from orchestrator.config.schema import ExperimentConfig
-from orchestrator.config.schema_description import file_schema
 from orchestrator.terminal.masking import data_without_secrets, mask_process, without_secrets
 from search_spaces.space import SpaceConfig
 from trainables.errors import ConfigError, StillhouseError
@@ -62,7 +60,9 @@ for command, example in (
     (evaluate.evaluate, "evaluate digits --faithfulness --samples 200 --restarts 2"),
 ):
     app.command(epilog=f"Example: stillhouse {example}")(takes_pair()(command))
+app.command(epilog="Example: stillhouse schema experiment > experiment.schema.json")(schema.schema)
 app.command(epilog="Example: stillhouse predict out/digits/champion photos/ --top 2 --json")(predict.predict)
+app.command(epilog="Example: stillhouse export digits --format onnx_int8")(export.export)
 
 
 def main() -> None:
@@ -247,15 +247,6 @@ def init(
     """Write a commented experiment or search-space file to start from."""
     start_file(path, experiment=source, pair=pair, space=space, force=force)
     typer.echo(f"wrote {path}; next: stillhouse validate {path}")
-
-
-@app.command(epilog="Example: stillhouse schema experiment > experiment.schema.json")
-def schema(
-    kind: Annotated[Literal["experiment", "space"], typer.Argument(help="Which file.")],
-) -> None:
-    """Print the JSON schema of a file, for editors."""
-    model = ExperimentConfig if kind == "experiment" else SpaceConfig
-    typer.echo(json.dumps(file_schema(model), indent=2))
 
 
 @app.command(epilog="Example: stillhouse experiments")

@@ -194,7 +194,7 @@ def _on_images(
         evaluation.require_picture(options.reliability)
     model = target if names_student(target) else champion_of_run(target, out)
     with opened(model, tracking_uri=options.tracking_uri, allow_factory=options.allow_factory) as student:
-        images = labelled_images(data, student, split=options.split)
+        images = labelled_images(data, student.document, split=options.split)
         found = evaluation.evaluate_on_images(target, student, images, console)
     evaluation.show_images(found, console)
     for path, write in (

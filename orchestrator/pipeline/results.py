@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from orchestrator.pipeline.basis.basis import Basis
@@ -15,6 +16,7 @@ from orchestrator.pipeline.finished import STAGE, run_key
 from orchestrator.pipeline.preflight import leaks_found
 from orchestrator.records.costs import StudentCosts, numbers_of
 from orchestrator.records.events import FiguresAdded, StageEvent
+from orchestrator.records.exported_files import Exported
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.places import summary_as_written
 from orchestrator.records.ranked_figures import claims_of
@@ -22,7 +24,6 @@ from orchestrator.records.selection import Figures, SelectedChampion, group_tria
 from orchestrator.records.student_figures import Finalist
 from orchestrator.records.summary import (
     CacheFigures,
-    Exported,
     MlflowPlace,
     Summary,
     UnlabelledFigures,
@@ -99,8 +100,13 @@ class RunResults:
         cache = self.cache.identity.digest() if self.cache else "none"
         return {} if teacher is None else {**teacher.hashes, "cache": cache}
 
-    def record_figures(self, recorder: MlflowRecorder, ledger: Ledger) -> None:
-        """Costs and test accuracies beside the students' runs, where the ledger does not have them yet."""
+    def record_figures(
+        self, recorder: MlflowRecorder, ledger: Ledger, shipped: Mapping[str, float] = MappingProxyType({})
+    ) -> None:
+        """Costs and test accuracies beside the students' runs, where the ledger does not have them yet.
+
+        `shipped` are figures of the champion's exported files.
+        """
         known = {
             event.trial: (
                 event.figures,
@@ -128,6 +134,7 @@ class RunResults:
             if gain is not None:
                 figures["gain_same_compute"] = gain
             is_it = record.trial == self.champion.record.trial
+            figures |= shipped if is_it else {}
             champion = is_it if is_it or record.trial in marked else None
             if known.get(record.trial) != (figures, device, control, other, champion):
                 recorder.record_figures(
@@ -135,6 +142,7 @@ class RunResults:
                 )
         group = self.champion.group
         figures = self._champions_figures([gains[r.trial][1] for r in group.records if r.trial in gains])
+        figures |= {f"champion_{name}": value for name, value in shipped.items()}
         if known.get(None, [None])[0] != figures:
             recorder.record_figures(None, figures)
 
@@ -214,7 +222,9 @@ def _summary(
         cache=_cache_figures(results.cache),
         trials=tuple(trial_row(record, results.costs.get(record.trial)) for record in results.records),
         finalists=tuple(finalists),
-        champion=champion_of(winner, champion_id, exports, shipped["card"]),
+        champion=champion_of(winner, champion_id, exports, shipped["card"]).with_overrides(
+            not_exported=shipped.get("refused", {})
+        ),
         mlflow=MlflowPlace(
             tracking_uri=tracking_uri,
             experiment_id=registered["experiment_id"],

@@ -18,7 +18,7 @@ from orchestrator.pipeline.basis.basis import Basis, basis_stages
 from orchestrator.pipeline.brought_weights import pinned
 from orchestrator.pipeline.cache_stage import cache_stage
 from orchestrator.pipeline.context import Run
-from orchestrator.pipeline.export import export_stage, register_stage
+from orchestrator.pipeline.export import export_stage, register_stage, shipped_figures
 from orchestrator.pipeline.finalists import (
     chosen_finalists,
     constraints_of,
@@ -116,16 +116,20 @@ def _stages(run: Run, recorder: MlflowRecorder) -> Summary:
         costs=costs,
         tested=tested,
     )
-    results.record_figures(recorder, run.ledger)
     identity = cache.identity.digest() if cache else None
-    exported = export_stage(
-        run,
-        champion,
-        basis,
-        cache=identity,
-        metrics=results.champion_metrics(),
-        costs=costs[champion.record.trial],
-    )
+    try:
+        exported = export_stage(
+            run,
+            champion,
+            basis,
+            cache=identity,
+            metrics=results.champion_metrics(),
+            costs=costs[champion.record.trial],
+        )
+    except StillhouseError:
+        results.record_figures(recorder, run.ledger)  # what was found so far is not withheld
+        raise
+    results.record_figures(recorder, run.ledger, shipped_figures(exported))
     registered = register_stage(
         run, recorder, champion, tracking_uri=tracking_uri(run.loaded), lineage=results.lineage(search)
     )

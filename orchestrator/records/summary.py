@@ -24,6 +24,7 @@ from trainables.errors import ConfigError
 from trainables.foreign_files import foreign_file
 from trainables.local_files import replace_text
 
+
 def _without_secrets(text: str | None) -> str | None:
     return None if text is None else without_secrets(text)
 
@@ -123,9 +124,7 @@ class Champion(Config):
     latency_p95_ms: float | None = Field(None, description="none in a record of an earlier version")
     latency_device: str | None = Field(None, description="measured on it; none as above")
     latency_64_ms: float | None = Field(
-        None,
-        description="median of a whole batch of 64; none as above, and where it did not fit the GPU",
-        exclude_if=lambda value: value is None,
+        None, description="of a batch of 64; none as above", exclude_if=lambda value: value is None
     )
     latency_64_p95_ms: float | None = Field(
         None, description="95th percentile of such a batch", exclude_if=lambda value: value is None

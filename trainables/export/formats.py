@@ -39,6 +39,8 @@ from trainables.models.weights import load_weights, save_weights, weights_digest
 RELATIVE_TOLERANCE = 1e-4
 TIE_TOLERANCE = 1e-5
 """Of the largest logit: two that are nearer to each other than rounding in fp32 name no single top class."""
+VERIFIED_IMAGES: Final = 256
+"""So many real images files are compared on, where the selection split has them."""
 COMPARED_TOGETHER: Final = 32
 """Images of a batch in which files are compared: a whole sample at once could take gigabytes."""
 FILES: Final[Mapping[str, str]] = MappingProxyType(

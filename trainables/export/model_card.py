@@ -11,7 +11,7 @@ from pydantic import Field
 from trainables.checkpoint_header import OURS
 from trainables.config import Config, ModelConfig, Normalisation
 from trainables.foreign_files import Unreadable, foreign_file
-from trainables.local_files import file_sha256
+from trainables.local_files import file_sha256, replace_text
 
 CARD_FILE = "model_card.json"
 CARD_VERSION = 3
@@ -188,8 +188,8 @@ def describe_file(path: Path, compared: Comparison) -> ExportedFile:
 
 
 def write_card(folder: Path, card: ModelCard) -> None:
-    """Write the card beside the files that it describes."""
-    (folder / CARD_FILE).write_text(json.dumps(card.plain(), indent=2) + "\n", encoding="utf-8")
+    """Write the card beside the files that it describes, in the place of an earlier one at once."""
+    replace_text(folder / CARD_FILE, json.dumps(card.plain(), indent=2) + "\n")
 
 
 def read_intact_card(folder: Path) -> ModelCard | None:

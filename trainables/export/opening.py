@@ -113,12 +113,14 @@ def open_student(path: Path, *, allow_factory: bool = False) -> OpenedStudent:
     document = document_of(path)
     match path.suffix:
         case ".safetensors":
-            return OpenedStudent(path, document, _rebuilt(path, document, allow_factory), _named("torch"))
+            return OpenedStudent(
+                path, document, _rebuilt(path, document, allow_factory), runtime_version("torch")
+            )
         case ".onnx":
-            return OpenedStudent(path, document, onnx_forward(path), _named(RUNTIME))
+            return OpenedStudent(path, document, onnx_forward(path), runtime_version(RUNTIME))
         case _:
             with quiet_exporter():
-                return OpenedStudent(path, document, open_archive(path), _named("torch"))
+                return OpenedStudent(path, document, open_archive(path), runtime_version("torch"))
 
 
 def is_rebuildable(document: StudentDocument) -> bool:
@@ -155,5 +157,6 @@ def _why_not_built(path: Path, network: ModelConfig) -> str:
     )
 
 
-def _named(library: str) -> str:
+def runtime_version(library: str) -> str:
+    """What computes, and its version."""
     return f"{library} {version(library)}"

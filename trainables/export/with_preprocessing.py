@@ -37,7 +37,7 @@ def write_with_preprocessing(source: Path, target: Path) -> None:
     channels, height, width = document.input_shape
     if height != width:
         raise StillhouseError(
-            f"{source.name} takes images of {width}x{height} pixels, and only square ones are resized and cut; "
+            f"{source.name} takes images of {width}x{height} pixels, and only square ones are cut out; "
             "prepare images in your own program, and give them to the file as it is"
         )
     if source.with_name(f"{source.name}.data").exists():

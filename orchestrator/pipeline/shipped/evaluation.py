@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from orchestrator.pipeline.shipped.labelled_images import LabelledImages
+from orchestrator.pipeline.shipped.predictions import UnreadImage
 from orchestrator.terminal.console import Console
 from orchestrator.terminal.formatting import counted, percent
 from trainables.config import Config
@@ -88,8 +89,9 @@ def evaluate_on_images(
         CheckpointError: it cannot take them.
         DataError: none of them can be read.
     """
-    with console.progress("images", images.count) as progress:
-        answers = answers_of(_watched(images.answers(student), progress.update))
+    unread: list[UnreadImage] = []
+    with console.progress("images", len(images)) as progress:
+        answers = answers_of(_watched(images.answers(student), unread, progress.update))
     matrix = confusion_matrix(answers, len(student.classes))
     return StudentOnImages(
         model=name,
@@ -101,7 +103,7 @@ def evaluate_on_images(
         classes=_class_figures(student.classes, matrix),
         confusion=tuple(tuple(row) for row in matrix.tolist()),
         reliability=_bins(answers),
-        unreadable=tuple(UnreadFile(image=each.image, why=each.why) for each in images.unread),
+        unreadable=tuple(UnreadFile(image=each.image, why=each.why) for each in unread),
     )
 
 
@@ -174,13 +176,17 @@ def _without_date(path: Path) -> dict[str, str | None]:
 
 
 def _watched(
-    batches: Iterator[tuple[Tensor, Tensor]], tell: Callable[[int], None]
+    batches: Iterator[tuple[Tensor, Tensor, list[UnreadImage]]],
+    unread: list[UnreadImage],
+    tell: Callable[[int], None],
 ) -> Iterator[tuple[Tensor, Tensor]]:
     done = 0
-    for logits_BC, labels_B in batches:
-        done += len(labels_B)
+    for logits_BC, labels_B, left_out in batches:
+        done += len(labels_B) + len(left_out)
+        unread += left_out
         tell(done)
-        yield logits_BC, labels_B
+        if len(labels_B):
+            yield logits_BC, labels_B
 
 
 def _class_figures(classes: tuple[str, ...], matrix_CC: Tensor) -> tuple[ClassFigures, ...]:

@@ -2,48 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from orchestrator.config.loading import load_experiment
-from orchestrator.pipeline.shipped.predictions import UnreadImage, answered, image_files, read_in_batches
-from trainables.config import Split
+from orchestrator.pipeline.shipped.predictions import (
+    ReadImages,
+    UnreadImage,
+    answered,
+    image_files,
+    read_in_batches,
+)
+from trainables.config import DataConfig, DataName, Split
+from trainables.config.data import SourcePart
 from trainables.data import ImageSplit, load_test, load_training
+from trainables.data.layouts.listing import list_images
+from trainables.data.pictures import Encoded
 from trainables.errors import ConfigError
 from trainables.export.opening import OpenedStudent
+from trainables.export.picture_reading import PictureReader, picture_reader
+from trainables.export.stated import StudentDocument
 from trainables.local_files import expanded
 
-_TOGETHER: Final = 64
+TOGETHER: Final = 64
 _NAMED: Final = 5
 _PARTS: Final = ("train", "test", "val", "validation")
 _TESTED: Final = "test_"
 """How figures of the test split begin in a card."""
 
-# B = images, C = classes
+# B = images, C = channels or classes, H, W = height and width
+
+Picture = NDArray[np.uint8]
+"""HxWxC, as it lies in its file or in the data set."""
 
 
-@dataclass(frozen=True)
-class LabelledImages:
-    """Images that a student is asked about, whose classes are known."""
+class LabelledImages(Protocol):
+    """Images whose classes are known, to ask students about."""
 
-    name: str
-    count: int
-    answers: Callable[[OpenedStudent], Iterator[tuple[Tensor, Tensor]]]
-    """Gives float32 logits BxC and int64 labels B, batch by batch, in the order of the student's classes."""
-    unread: list[UnreadImage] = field(default_factory=list)
-    """Grows while answers are read."""
-    pictures: list[Path] = field(default_factory=list)
-    """The files of a folder."""
-    prepared: Callable[[], Iterator[tuple[Tensor, Tensor]]] | None = None
-    """Gives uint8 BxCxHxW and labels B; none of a folder, whose images a student prepares in its own way."""
+    @property
+    def name(self) -> str:
+        """What they are, for people."""
+        ...
+
+    def __len__(self) -> int:
+        """How many there are, those that cannot be read included."""
+        ...
+
+    def answers(self, student: OpenedStudent) -> Iterator[tuple[Tensor, Tensor, list[UnreadImage]]]:
+        """float32 logits BxC, int64 labels B in the order of the student's classes, and what was left out."""
+        ...
+
+    def pictures(self, document: StudentDocument, count: int) -> Iterator[tuple[Picture, Picture]]:
+        """The first images as they lie in their files, and beside each what a student takes, CxHxW."""
+        ...
 
 
-def labelled_images(data: str, student: OpenedStudent, *, split: str = "selection") -> LabelledImages:
+def labelled_images(data: str, document: StudentDocument, *, split: str = "selection") -> LabelledImages:
     """The images that a text names: a folder with a folder for each class, or an experiment.
 
     Raises:
@@ -53,80 +73,128 @@ def labelled_images(data: str, student: OpenedStudent, *, split: str = "selectio
     """
     folder = expanded(data)
     if folder.is_dir():
-        return _of_folder(folder, student.classes)
-    return _of_experiment(data, student, Split(split))
-
-
-def _of_folder(folder: Path, classes: tuple[str, ...]) -> LabelledImages:
-    below = sorted(
-        place.name for place in folder.iterdir() if place.is_dir() and not place.name.startswith(".")
-    )
-    if not below:
-        raise ConfigError(f"{folder} holds no folders; give one with a folder of images for each class")
-    parts = [name for name in below if name in _PARTS and name not in classes]
-    if parts:
-        raise ConfigError(f"{folder} holds parts of a data set; name one of them, as {folder / parts[-1]}")
-    _require_known(below, classes, f"{folder} holds folders")
-    files, labels = [], []
-    for name in below:
-        inside = image_files([folder / name])
-        files += inside
-        labels += [classes.index(name)] * len(inside)
-    unread: list[UnreadImage] = []
-    label_of = dict(zip(files, labels, strict=True))
-
-    def answers(student: OpenedStudent) -> Iterator[tuple[Tensor, Tensor]]:
-        unread.clear()
-        for _, read in read_in_batches(student, files):
-            unread.extend(read.unread)
-            if read.files:
-                yield answered(student, read), torch.tensor([label_of[file] for file in read.files])
-
-    return LabelledImages(str(folder), len(files), answers, unread, pictures=files)
-
-
-def _of_experiment(name: str, student: OpenedStudent, split: Split) -> LabelledImages:
-    config = load_experiment(name).config.data.labelled
-    if student.takes_pictures:
+        return FolderOfClasses(folder, document.classes)
+    config = load_experiment(data).config.data.labelled
+    wanted = Split(split)
+    if wanted is Split.TEST and not any(figure.startswith(_TESTED) for figure in document.metrics):
         raise ConfigError(
-            f"{student.file.name} prepares images itself, and those of an experiment are prepared already; "
-            "give --data a folder of image files"
-        )
-    if split is Split.TEST and not any(figure.startswith(_TESTED) for figure in student.document.metrics):
-        raise ConfigError(
-            f"{student.file.name} tells no figure of the test split, so no run has tested this student, and "
-            "the test split could be used to choose one; leave out --split test"
+            "the student's file tells no figure of the test split, so no run has tested it, and the test "
+            "split could be used to choose a student; leave out --split test"
         )
     training = load_training(config)
-    shown = load_test(config, training.classes) if split is Split.TEST else training.selection
-    _require_known(list(training.classes), student.classes, f"experiment {name} has classes")
-    if shown.image_shape != student.document.input_shape:
-        raise ConfigError(
-            f"experiment {name} has images of shape {shown.image_shape}, the student takes "
-            f"{student.document.input_shape}; name the experiment that it comes from, or a folder"
-        )
-    places_C = torch.tensor([student.classes.index(each) for each in training.classes])
-
-    def prepared() -> Iterator[tuple[Tensor, Tensor]]:
-        return _batches(shown, places_C)
-
-    def answers(asked: OpenedStudent) -> Iterator[tuple[Tensor, Tensor]]:
-        return ((asked.logits(images_BCHW), labels_B) for images_BCHW, labels_B in prepared())
-
-    return LabelledImages(f"{split} split of {name}", len(shown.labels), answers, prepared=prepared)
+    shown = load_test(config, training.classes) if wanted is Split.TEST else training.selection
+    part = SourcePart.TEST if wanted is Split.TEST else SourcePart.TRAIN
+    return SplitOfExperiment(f"{wanted} split of {data}", config, part, shown, training.classes, document)
 
 
-def _batches(shown: ImageSplit, places_C: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    labels = places_C[shown.labels].split(_TOGETHER)
-    return zip(shown.batches(_TOGETHER), labels, strict=True)
+class FolderOfClasses:
+    """A folder with a folder of image files for each class."""
+
+    def __init__(self, folder: Path, classes: Sequence[str]) -> None:
+        """Lists the files; none is read yet.
+
+        Raises:
+            ConfigError: it holds no folders, or such as are none of these classes.
+        """
+        inside = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+        if not inside:
+            raise ConfigError(f"{folder} holds no folders; give one with a folder of images for each class")
+        if parts := [name for name in inside if name in _PARTS and name not in classes]:
+            raise ConfigError(
+                f"{folder} holds parts of a data set; name one of them, as {folder / parts[-1]}"
+            )
+        _require_known(inside, classes, f"{folder} holds folders")
+        self.name = str(folder)
+        self._label_of = {
+            file: classes.index(name) for name in inside for file in image_files([folder / name])
+        }
+
+    def __len__(self) -> int:
+        return len(self._label_of)
+
+    def answers(self, student: OpenedStudent) -> Iterator[tuple[Tensor, Tensor, list[UnreadImage]]]:
+        """As `LabelledImages` says."""
+        for _, read in read_in_batches(student, list(self._label_of)):
+            if read.files:
+                yield answered(student, read), self._labels(read), read.unread
+            elif read.unread:
+                nothing = torch.zeros(0, len(student.classes))
+                yield nothing, torch.zeros(0, dtype=torch.int64), read.unread
+
+    def pictures(self, document: StudentDocument, count: int) -> Iterator[tuple[Picture, Picture]]:
+        """As `LabelledImages` says; evenly over the classes, whose files are listed one after the other."""
+        files = list(self._label_of)
+        step = max(1, len(files) // count)
+        yield from _both(files[::step][:count], picture_reader(document))
+
+    def _labels(self, read: ReadImages) -> Tensor:
+        return torch.tensor([self._label_of[file] for file in read.files])
 
 
-def _require_known(found: list[str], classes: tuple[str, ...], where: str) -> None:
+class SplitOfExperiment:
+    """A split of an experiment's data, as its data module prepared it."""
+
+    def __init__(
+        self,
+        name: str,
+        config: DataConfig,
+        part: SourcePart,
+        split: ImageSplit,
+        classes: Sequence[str],
+        document: StudentDocument,
+    ) -> None:
+        """`classes` are the data's, in the order of its labels.
+
+        Raises:
+            ConfigError: the student of this document does not know them, or takes other images.
+        """
+        _require_known(classes, document.classes, f"{name} has classes")
+        if split.image_shape != document.input_shape:
+            raise ConfigError(
+                f"{name} has images of shape {split.image_shape}, the student takes "
+                f"{document.input_shape}; name the experiment that it comes from, or a folder of images"
+            )
+        self.name = name
+        self._config = config
+        self._part = part
+        self._split = split
+        self._places_C = torch.tensor([document.classes.index(each) for each in classes])
+
+    def __len__(self) -> int:
+        return len(self._split.labels)
+
+    def answers(self, student: OpenedStudent) -> Iterator[tuple[Tensor, Tensor, list[UnreadImage]]]:
+        """As `LabelledImages` says."""
+        if student.takes_pictures:
+            raise ConfigError(
+                f"{student.file.name} prepares images itself, and those of an experiment are prepared "
+                "already; give --data a folder of image files"
+            )
+        labels = self._places_C[self._split.labels].split(TOGETHER)
+        for images_BCHW, labels_B in zip(self._split.batches(TOGETHER), labels, strict=True):
+            yield student.logits(images_BCHW), labels_B, []
+
+    def pictures(self, document: StudentDocument, count: int) -> Iterator[tuple[Picture, Picture]]:
+        """As `LabelledImages` says."""
+        if self._config.name is DataName.IMAGE_FOLDER:
+            listing = list_images(self._config, self._part).images
+            places = [listing.image(row) for row in self._split.ids[:count].tolist()]
+            yield from _both(places, picture_reader(document))
+            return
+        for image_CHW in self._split.images[:count].numpy():
+            yield np.ascontiguousarray(image_CHW.transpose(1, 2, 0)), image_CHW
+
+
+def _both(places: Sequence[Encoded], reader: PictureReader) -> Iterator[tuple[Picture, Picture]]:
+    for place in places:
+        yield reader.whole(place), reader.prepared(place)[0]
+
+
+def _require_known(found: Sequence[str], classes: Sequence[str], where: str) -> None:
     unknown = [name for name in found if name not in classes]
     if unknown:
-        more = " ..." if len(classes) > _NAMED else ""
+        more, others = (" ..." if len(names) > _NAMED else "" for names in (unknown, classes))
         raise ConfigError(
-            f"{where} that the student does not know: {', '.join(map(repr, unknown[:_NAMED]))}"
-            f"{' ...' if len(unknown) > _NAMED else ''}; it knows "
-            f"{', '.join(map(repr, classes[:_NAMED]))}{more}"
+            f"{where} that the student does not know: {', '.join(map(repr, unknown[:_NAMED]))}{more}; it "
+            f"knows {', '.join(map(repr, classes[:_NAMED]))}{others}"
         )

@@ -118,9 +118,8 @@ def test_images_that_cannot_be_read_are_named_and_left_out(model: Path, folder: 
     found = evaluated(model, "--data", tmp_path)
     assert found["images"] == 2
     assert [Path(each["image"]).name for each in found["unreadable"]] == ["broken.png"]
-    assert found["classes"][2] == {"name": "owl", "images": 0, "accuracy": None, "precision": None} | {
-        "precision": found["classes"][2]["precision"]
-    }
+    owl = found["classes"][2]
+    assert (owl["name"], owl["images"], owl["accuracy"]) == ("owl", 0, None)
     for path in tmp_path.rglob("*.png"):
         path.write_bytes(b"no image")
     with pytest.raises(DataError, match="no image to evaluate on that can be read"):
@@ -164,7 +163,9 @@ def test_an_experiment_that_has_no_champion_yet_is_told(folder: Path, tmp_path: 
 
 
 def test_images_of_an_experiment_must_be_what_the_student_takes(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="experiment digits has classes that the student does not know"):
+    with pytest.raises(
+        ConfigError, match="selection split of digits has classes that the student does not know"
+    ):
         raise_what(run(model, "--data", "digits"))
     digits = weights_alone(
         tmp_path / "student.safetensors", trained_network(), classes=[str(n) for n in range(10)]
@@ -175,5 +176,5 @@ def test_images_of_an_experiment_must_be_what_the_student_takes(model: Path, tmp
 
 def test_the_test_split_is_not_shown_to_a_student_that_no_run_tested(tmp_path: Path) -> None:
     untested = weights_alone(tmp_path / "student.safetensors", trained_network(), metrics={})
-    with pytest.raises(ConfigError, match="no run has tested this student"):
+    with pytest.raises(ConfigError, match="no run has tested it"):
         raise_what(run(untested, "--data", "digits", "--split", "test"))

@@ -1,0 +1,109 @@
+"""`stillhouse export`: further files of a student that was exported already."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from orchestrator.commands.options import Json, Out
+from orchestrator.config.exported_students import CHAMPION_FOLDER, champion_place, names_student
+from trainables.errors import ConfigError
+
+COLUMNS = (
+    "file",
+    "bytes",
+    "largest difference of a logit",
+    "same class, %",
+    "images",
+    "accuracy, %",
+    "one image, ms",
+    "64 images, ms",
+)
+
+
+def export(
+    place: Annotated[
+        str,
+        typer.Argument(
+            metavar="EXPERIMENT|FOLDER", help="An experiment that ran, or the folder of its champion."
+        ),
+    ],
+    file_format: Annotated[
+        Literal["onnx", "onnx_int8"],
+        typer.Option(
+            "--format",
+            help="onnx_int8: quantised, calibrated on real images. onnx goes with --with-preprocessing.",
+        ),
+    ] = "onnx",
+    with_preprocessing: Annotated[
+        bool,
+        typer.Option(
+            "--with-preprocessing",
+            help="Takes uint8 pictures HxWxC of any size; resizes and normalises them.",
+        ),
+    ] = False,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Real images to calibrate and compare on: an experiment, or a folder with a folder for each "
+            "class. Default: the selection split of the experiment that is exported."
+        ),
+    ] = None,
+    out: Out = None,
+    json_only: Json = False,
+) -> None:
+    """Write a further file of an exported student beside the others, measured on real images.
+
+    What was measured stands in the model card: how far its answers are those of the student, and for int8
+    accuracy and latency too, so nothing else should compute meanwhile.
+    """
+    wanted = _wanted(file_format, with_preprocessing=with_preprocessing)
+    is_student = names_student(place)
+    shown = data or (None if is_student else place)
+    if shown is None:
+        raise ConfigError(f"say on which images {place} is compared: --data EXPERIMENT, or --data FOLDER")
+    from orchestrator.pipeline.shipped.labelled_images import labelled_images
+    from orchestrator.pipeline.shipped.more_exports import add_format
+    from orchestrator.pipeline.shipped.named import champion_of_run
+    from orchestrator.terminal.console import Console
+    from trainables.export.opening import exported_file
+    from trainables.export.stated import document_of
+    from trainables.local_files import expanded
+
+    console = Console(json_only=json_only)
+    folder = champion_place(place) if is_student else expanded(champion_of_run(place, out))
+    if not folder.is_dir():
+        raise ConfigError(f"{place} is no folder; name the one in which the file lies: {CHAMPION_FOLDER}/")
+    images = labelled_images(shown, document_of(exported_file(folder)))
+    entry = add_format(folder, wanted, images)
+    latency = entry.latency
+    row = (
+        str(folder / entry.file),
+        f"{entry.bytes:,}",
+        f"{entry.max_abs_difference:.2g}",
+        "" if entry.agreement is None else f"{100 * entry.agreement:.2f}",
+        f"{entry.images or 0:,}",
+        "" if entry.accuracy is None else f"{100 * entry.accuracy:.2f}",
+        "" if latency is None else f"{latency.batch_1_median_ms:.3f}",
+        "" if latency is None else f"{latency.batch_64_median_ms:.3f}",
+    )
+    console.table(f"{wanted}, compared on {images.name}", COLUMNS, [row])
+    console.result({"format": wanted, "path": str(folder / entry.file), **entry.plain()})
+
+
+def _wanted(file_format: str, *, with_preprocessing: bool) -> Literal["onnx_int8", "onnx_with_preprocessing"]:
+    match file_format, with_preprocessing:
+        case "onnx", True:
+            return "onnx_with_preprocessing"
+        case "onnx_int8", False:
+            return "onnx_int8"
+        case "onnx", False:
+            raise ConfigError(
+                "every champion has an ONNX file; add --with-preprocessing, or give --format onnx_int8"
+            )
+        case _:
+            raise ConfigError(
+                "int8 is written for prepared images alone; give either --format onnx_int8, or "
+                "--with-preprocessing"
+            )
