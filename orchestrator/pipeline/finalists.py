@@ -35,8 +35,8 @@ from trainables.slots.messages import EvaluateJob, Job, Message, ProfileJob, Tra
 from trainables.training.train_teacher import TeacherFacts
 
 Figures = dict[str, dict[str, float]]
-COSTS = ("params", "size_bytes", "latency_ms", "latency_p95_ms", "latency_threads")
-WHERE_KNOWN = ("latency_64_ms", "latency_64_p95_ms")
+COSTS = ("params", "size_bytes", "latency_ms", "latency_p95_ms")
+WHERE_KNOWN = ("latency_threads", "latency_64_ms", "latency_64_p95_ms")
 """Not where a batch of 64 does not fit the GPU."""
 
 

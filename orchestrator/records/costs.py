@@ -29,9 +29,15 @@ class StudentCosts(Config):
     latency_ms: float = Field(description="median")
     latency_p95_ms: float | None = Field(None, description="95th percentile")
     latency_device: str | None = Field(None, description="model name of the GPU or CPU it was measured on")
-    latency_threads: float | None = Field(None, description="of a CPU that computed")
-    latency_64_ms: float | None = Field(None, description="median of a whole batch of 64")
-    latency_64_p95_ms: float | None = Field(None, description="95th percentile of such a batch")
+    latency_threads: float | None = Field(
+        None, description="of a CPU that computed", exclude_if=lambda value: value is None
+    )
+    latency_64_ms: float | None = Field(
+        None, description="median of a whole batch of 64", exclude_if=lambda value: value is None
+    )
+    latency_64_p95_ms: float | None = Field(
+        None, description="95th percentile of such a batch", exclude_if=lambda value: value is None
+    )
 
     def numbers(self) -> dict[str, float]:
         """The figures by name, without device and threads; those that are not known are left out."""

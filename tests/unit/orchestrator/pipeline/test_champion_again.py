@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.config.schema import ExportConfig
 from orchestrator.pipeline import export
 from orchestrator.pipeline.stages import Stages
 from orchestrator.records.ledger import Ledger
@@ -29,7 +30,10 @@ METRICS = {"selection_accuracy": 0.9}
 def run(tmp_path: Path) -> Any:
     ledger = Ledger(tmp_path)
     experiment = SimpleNamespace(
-        name="x", pick=SimpleNamespace(model_name=None), data=SimpleNamespace(labelled=None)
+        name="x",
+        pick=SimpleNamespace(model_name=None),
+        data=SimpleNamespace(labelled=None),
+        export=ExportConfig(),
     )
     console = Console(json_only=True)
     return SimpleNamespace(

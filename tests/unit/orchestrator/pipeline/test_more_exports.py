@@ -1,0 +1,181 @@
+"""int8, and a file that takes pictures: written, measured on real images, and noted in the card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from orchestrator.cli import app
+from orchestrator.pipeline.shipped import more_exports
+from orchestrator.pipeline.shipped.labelled_images import FolderOfClasses
+from orchestrator.pipeline.shipped.more_exports import MORE_FILES, add_format, add_formats, measure_onnx
+from tests.unit.trainables.export.exported_students import (
+    CLASSES,
+    export_tiny,
+    photograph,
+    trained_network,
+    write_photographs,
+)
+from trainables.errors import CheckpointError, ConfigError, StillhouseError
+from trainables.export.formats import FILES
+from trainables.export.model_card import FileLatency, read_intact_card
+from trainables.export.opening import open_student
+from trainables.export.quantised import write_int8
+from trainables.export.stated import document_of
+
+QUICK = FileLatency(
+    batch_1_median_ms=0.1,
+    batch_1_p95_ms=0.2,
+    batch_64_median_ms=3.0,
+    batch_64_p95_ms=4.0,
+    device="a CPU",
+    threads=1,
+    runtime="onnxruntime 1",
+)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_tiny(tmp_path_factory.mktemp("exports") / "champion", trained_network()).folder
+
+
+@pytest.fixture
+def champion(exported: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(exported, tmp_path / "champion"))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> FolderOfClasses:
+    root = tmp_path_factory.mktemp("pictures")
+    for number, name in enumerate(CLASSES):
+        write_photographs(root / name, [f"{place}.png" for place in range(8)], seed=10 * number)
+    return FolderOfClasses(root, CLASSES)
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timing is tested with the profiler."""
+    monkeypatch.setattr(more_exports, "onnx_latency", lambda *_: QUICK)
+
+
+def test_a_picture_of_any_size_gets_the_answer_of_the_ordinary_way(
+    champion: Path, pictures: FolderOfClasses
+) -> None:
+    entry = add_format(champion, "onnx_with_preprocessing", pictures)
+    assert entry.images == len(pictures)
+    assert entry.agreement is not None
+    assert entry.agreement >= 0.9
+    assert entry.max_abs_difference < 0.2  # a level of grey here and there
+    student = open_student(champion / MORE_FILES["onnx_with_preprocessing"])
+    assert student.takes_pictures
+    for height, width in ((12, 12), (14, 14), (90, 31)):
+        assert student.logits_of_picture(photograph(height, width)).shape == (1, 3)
+
+
+def test_a_picture_that_needs_no_resizing_gets_the_same_answer_to_rounding(
+    champion: Path, tmp_path: Path
+) -> None:
+    for name in CLASSES:
+        (tmp_path / "exact" / name).mkdir(parents=True)
+        write_exact(tmp_path / "exact" / name / "a.png")
+    entry = add_format(champion, "onnx_with_preprocessing", FolderOfClasses(tmp_path / "exact", CLASSES))
+    assert entry.max_abs_difference < 1e-4
+
+
+def write_exact(path: Path) -> None:
+    """A picture whose shorter side is what training scaled it to."""
+    from PIL import Image
+
+    Image.fromarray(photograph(14, 20)).save(path)
+
+
+def test_int8_is_calibrated_measured_and_noted(champion: Path, pictures: FolderOfClasses) -> None:
+    entry = add_format(champion, "onnx_int8", pictures)
+    assert entry.images == len(pictures)
+    assert entry.agreement is not None
+    assert entry.agreement > 0.5  # an untrained network is seldom sure
+    assert entry.accuracy is not None
+    assert entry.latency == QUICK
+    card = read_intact_card(champion)
+    assert card is not None
+    assert card.files["onnx_int8"] == entry
+    path = champion / MORE_FILES["onnx_int8"]
+    kinds = {node.op_type for node in onnx.load(path).graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
+    assert document_of(path) == document_of(champion / FILES["onnx"])
+    answered = open_student(path).logits(torch.zeros(5, 3, 12, 12, dtype=torch.uint8))
+    assert answered.shape == (5, 3)
+
+
+def test_what_cannot_be_quantised_is_named_and_the_folder_stays_as_it_was(
+    champion: Path, pictures: FolderOfClasses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StillhouseError(
+            "student.onnx cannot be quantised to int8: none of its operators has an int8 form"
+        )
+
+    monkeypatch.setattr(more_exports, "write_int8", refuse)
+    before = sorted(path.name for path in champion.iterdir())
+    made, refused = add_formats(champion, ["onnx_int8", "onnx_with_preprocessing"], pictures)
+    assert list(made) == ["onnx_with_preprocessing"]
+    assert "none of its operators has an int8 form" in refused["onnx_int8"]
+    assert sorted(path.name for path in champion.iterdir()) == sorted(
+        [*before, MORE_FILES["onnx_with_preprocessing"]]
+    )
+    assert [path.name for path in champion.parent.iterdir()] == ["champion"]
+
+
+def test_a_graph_without_anything_to_quantise_is_refused_by_its_operators(tmp_path: Path) -> None:
+    given = onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["batch", 3])
+    found = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch", 3])
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Neg", ["images"], ["logits"])], "bare", [given], [found]
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    source = tmp_path / "student.onnx"
+    onnx.save(model, source)
+    with pytest.raises(StillhouseError, match=r"none of its operators has an int8 form \(Neg\)"):
+        write_int8(source, tmp_path / "int8.onnx", [torch.rand(4, 3)])
+    assert not (tmp_path / "int8.onnx").exists()
+
+
+def test_the_latency_of_the_onnx_file_is_measured_once(
+    champion: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert measure_onnx(champion).latency == QUICK
+    monkeypatch.setattr(more_exports, "onnx_latency", lambda *_: pytest.fail("measured again"))
+    assert measure_onnx(champion).latency == QUICK
+    with pytest.raises(CheckpointError, match="no intact export"):
+        measure_onnx(champion.parent)
+
+
+def test_the_command_writes_the_file_beside_the_others(champion: Path, pictures: FolderOfClasses) -> None:
+    arguments = ["export", str(champion), "--with-preprocessing", "--data", pictures.name, "--json"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert Path(told["path"]).is_file()
+    assert told["images"] == len(pictures)
+    answered = CliRunner().invoke(app, ["predict", told["path"], pictures.name, "--json"])
+    assert len(json.loads(answered.stdout)["images"]) == len(pictures)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], "every champion has an ONNX file"),
+        (["--format", "onnx_int8", "--with-preprocessing"], "int8 is written for prepared images alone"),
+        (["--format", "onnx_int8"], "say on which images"),
+    ],
+)
+def test_what_says_nothing_is_refused(champion: Path, options: list[str], told: str) -> None:
+    result = CliRunner().invoke(app, ["export", str(champion), *options])
+    assert isinstance(result.exception, ConfigError)
+    assert told in str(result.exception)
