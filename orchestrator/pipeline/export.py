@@ -26,7 +26,7 @@ from trainables.config import DataConfig, ModelConfig, TrialSpec, digest_of
 from trainables.config.data import SourcePart, SplitFacts
 from trainables.data import TrainingData, load_training
 from trainables.errors import StillhouseError
-from trainables.export.formats import FILES, VERIFIED_IMAGES, export_student
+from trainables.export.formats import VERIFIED_IMAGES, export_student
 from trainables.export.model_card import (
     Architecture,
     ExportedFile,
@@ -34,7 +34,7 @@ from trainables.export.model_card import (
     Resizing,
     read_intact_card,
 )
-from trainables.export.stated import document_of
+from trainables.export.stated import FILES, document_of
 from trainables.models import build_model
 from trainables.models.weights import load_weights
 from trainables.views.normalise import normalise

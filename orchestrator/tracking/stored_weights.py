@@ -16,14 +16,15 @@ from orchestrator.tracking.store import StoreAway, WriteRefused, prepare_mlflow,
 from trainables.checkpoint_header import CONFIG, PREPROCESSING, SUFFIXES, WEIGHTS
 from trainables.errors import ConfigError
 from trainables.export.model_card import CARD_FILE
+from trainables.export.stated import FILES
 
 _DEPTH: Final = 4
 _MODEL_FILE: Final = "MLmodel"
 _PICKLED: Final = PurePosixPath("data", "model.pth")
 """Where MLflow's PyTorch flavour keeps a module, pickled whole."""
 _SHOWN: Final = 5
-_OF_STUDENTS: Final = (".safetensors", ".onnx", ".data")
-"""Of the files of an exported student those that are asked; .data holds numbers of a large ONNX file."""
+_OF_STUDENTS: Final = (FILES["safetensors"], "model.onnx", "model.onnx.data")
+"""What is asked of a registered student; MLflow gives its ONNX file that name, and .data holds large ones."""
 
 
 def pinned_uri(uri: str, *, store: str) -> str:
@@ -91,7 +92,7 @@ def fetch_student(uri: str, *, store: str, folder: Path) -> None:
     with _reading(uri, store):
         root = _root(uri, store)
         files = list(_files(root, PurePosixPath(), store, depth=0))
-        students = [path for path in files if path.suffix in _OF_STUDENTS]
+        students = [path for path in files if path.name in _OF_STUDENTS]
         if not students:
             listed = ", ".join(map(str, files[:_SHOWN])) or "nothing"
             raise ConfigError(f"{uri} is no student that stillhouse registered; it has {listed}")

@@ -30,7 +30,7 @@ from trainables.export.model_card import (
     write_card,
 )
 from trainables.export.onnx_session import Forward, onnx_forward
-from trainables.export.stated import STATED, stated_text
+from trainables.export.stated import FILES, STATED, stated_text
 from trainables.export.tracing import OPSET, quiet_exporter, write_graphs
 from trainables.local_files import sync
 from trainables.models.foreign.copies import copied
@@ -43,9 +43,6 @@ VERIFIED_IMAGES: Final = 256
 """So many real images files are compared on, where the selection split has them."""
 COMPARED_TOGETHER: Final = 32
 """Images of a batch in which files are compared: a whole sample at once could take gigabytes."""
-FILES: Final[Mapping[str, str]] = MappingProxyType(
-    {"safetensors": "student.safetensors", "onnx": "student.onnx", "torch_export": "student.pt2"}
-)
 ONNX_DATA = FILES["onnx"] + ".data"
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors")
 

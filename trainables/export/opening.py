@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from trainables.config import ModelConfig, ModelName
 from trainables.errors import CheckpointError
-from trainables.export.formats import FILES
 from trainables.export.onnx_session import RUNTIME, Forward, onnx_forward
 from trainables.export.pt2_archive import open_archive
-from trainables.export.stated import EXPORTED_SUFFIXES, StudentDocument, document_of
+from trainables.export.stated import EXPORTED_SUFFIXES, FILES, StudentDocument, document_of
 from trainables.export.tracing import quiet_exporter
 from trainables.foreign_files import foreign_file
 from trainables.models import build_model

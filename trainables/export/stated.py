@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Literal
 
 from pydantic import Field
@@ -24,6 +26,10 @@ from trainables.local_files import file_sha256
 STATED: Final = "stillhouse.student"
 DOCUMENT_VERSION: Final = 1
 EXPORTED_SUFFIXES: Final = (".safetensors", ".onnx", ".pt2")
+FILES: Final[Mapping[str, str]] = MappingProxyType(
+    {"safetensors": "student.safetensors", "onnx": "student.onnx", "torch_export": "student.pt2"}
+)
+"""What every champion is exported as, by format."""
 _MAX_DOCUMENT_BYTES: Final = 64_000_000
 """No list of classes is longer; an archive may claim any size."""
 

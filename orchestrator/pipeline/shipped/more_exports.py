@@ -15,7 +15,7 @@ from torch import Tensor
 from orchestrator.pipeline.shipped.labelled_images import TOGETHER, LabelledImages, Picture
 from orchestrator.pipeline.shipped.latency import onnx_latency
 from trainables.errors import CheckpointError, DataError, StillhouseError
-from trainables.export.formats import FILES, VERIFIED_IMAGES
+from trainables.export.formats import VERIFIED_IMAGES
 from trainables.export.model_card import (
     Comparison,
     ExportedFile,
@@ -26,6 +26,7 @@ from trainables.export.model_card import (
 )
 from trainables.export.opening import OpenedStudent, open_student
 from trainables.export.quantised import write_int8
+from trainables.export.stated import FILES
 from trainables.export.with_preprocessing import write_with_preprocessing
 from trainables.views.normalise import normalise
 

@@ -23,11 +23,10 @@ from tests.unit.trainables.export.exported_students import (
     write_photographs,
 )
 from trainables.errors import CheckpointError, ConfigError, StillhouseError
-from trainables.export.formats import FILES
 from trainables.export.model_card import FileLatency, read_intact_card
 from trainables.export.opening import open_student
 from trainables.export.quantised import write_int8
-from trainables.export.stated import document_of
+from trainables.export.stated import FILES, document_of
 
 QUICK = FileLatency(
     batch_1_median_ms=0.1,
