@@ -10,7 +10,7 @@ import typer
 from pydantic import ValidationError
 
 from orchestrator.commands.options import AllowFactory, Json, Out, TrackingUri, takes_fields
-from orchestrator.config.exported_students import names_student
+from orchestrator.config.paths import names_student
 from trainables.config import Config
 from trainables.config.faithfulness import BallSearch, ConfidenceOf
 from trainables.errors import ConfigError

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from orchestrator.commands.options import Json, Out
-from orchestrator.config.exported_students import CHAMPION_FOLDER, champion_place, names_student
+from orchestrator.commands.options import Json, Out, takes_fields
+from orchestrator.config.paths import CHAMPION_FOLDER, champion_place, names_student
 from trainables.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trainables.export.model_card import ExportedFile
 
 COLUMNS = (
     "file",
@@ -22,6 +27,34 @@ COLUMNS = (
 )
 
 
+@dataclass(frozen=True)
+class ExportOptions:
+    """What `stillhouse export` is asked for."""
+
+    file_format: Annotated[
+        Literal["onnx", "onnx_int8"],
+        typer.Option(
+            "--format",
+            help="onnx_int8: quantised, calibrated on real images. onnx goes with --with-preprocessing.",
+        ),
+    ] = "onnx"
+    with_preprocessing: Annotated[
+        bool,
+        typer.Option(
+            "--with-preprocessing",
+            help="Takes uint8 pictures HxWxC of any size; resizes and normalises them.",
+        ),
+    ] = False
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Real images to calibrate and compare on: an experiment, or a folder with a folder for each "
+            "class. Default: the selection split of the experiment that is exported."
+        ),
+    ] = None
+
+
+@takes_fields("options", ExportOptions)
 def export(
     place: Annotated[
         str,
@@ -29,27 +62,7 @@ def export(
             metavar="EXPERIMENT|FOLDER", help="An experiment that ran, or the folder of its champion."
         ),
     ],
-    file_format: Annotated[
-        Literal["onnx", "onnx_int8"],
-        typer.Option(
-            "--format",
-            help="onnx_int8: quantised, calibrated on real images. onnx goes with --with-preprocessing.",
-        ),
-    ] = "onnx",
-    with_preprocessing: Annotated[
-        bool,
-        typer.Option(
-            "--with-preprocessing",
-            help="Takes uint8 pictures HxWxC of any size; resizes and normalises them.",
-        ),
-    ] = False,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="Real images to calibrate and compare on: an experiment, or a folder with a folder for each "
-            "class. Default: the selection split of the experiment that is exported."
-        ),
-    ] = None,
+    options: ExportOptions,
     out: Out = None,
     json_only: Json = False,
 ) -> None:
@@ -58,28 +71,38 @@ def export(
     What was measured stands in the model card: how far its answers are those of the student, and for int8
     accuracy and latency too, so nothing else should compute meanwhile.
     """
-    wanted = _wanted(file_format, with_preprocessing=with_preprocessing)
-    is_student = names_student(place)
-    shown = data or (None if is_student else place)
+    wanted = _wanted(options.file_format, with_preprocessing=options.with_preprocessing)
+    shown = options.data or (None if names_student(place) else place)
     if shown is None:
         raise ConfigError(f"say on which images {place} is compared: --data EXPERIMENT, or --data FOLDER")
     from orchestrator.pipeline.shipped.labelled_images import labelled_images
     from orchestrator.pipeline.shipped.more_exports import add_format
-    from orchestrator.pipeline.shipped.named import champion_of_run
     from orchestrator.terminal.console import Console
     from trainables.export.opening import exported_file
     from trainables.export.stated import document_of
-    from trainables.local_files import expanded
 
     console = Console(json_only=json_only)
-    folder = champion_place(place) if is_student else expanded(champion_of_run(place, out))
-    if not folder.is_dir():
-        raise ConfigError(f"{place} is no folder; name the one in which the file lies: {CHAMPION_FOLDER}/")
+    folder = _champions_folder(place, out)
     images = labelled_images(shown, document_of(exported_file(folder)))
     entry = add_format(folder, wanted, images)
+    path = str(folder / entry.file)
+    console.table(f"{wanted}, compared on {images.name}", COLUMNS, [_row(path, entry)])
+    console.result({"format": wanted, "path": path, **entry.plain()})
+
+
+def _champions_folder(place: str, out: Path | None) -> Path:
+    from orchestrator.pipeline.shipped.named import champion_of_run
+
+    folder = champion_place(place) if names_student(place) else Path(champion_of_run(place, out))
+    if not folder.is_dir():
+        raise ConfigError(f"{place} is no folder; name the one in which the file lies: {CHAMPION_FOLDER}/")
+    return folder
+
+
+def _row(path: str, entry: ExportedFile) -> tuple[str, ...]:
     latency = entry.latency
-    row = (
-        str(folder / entry.file),
+    return (
+        path,
         f"{entry.bytes:,}",
         f"{entry.max_abs_difference:.2g}",
         "" if entry.agreement is None else f"{100 * entry.agreement:.2f}",
@@ -88,8 +111,6 @@ def export(
         "" if latency is None else f"{latency.batch_1_median_ms:.3f}",
         "" if latency is None else f"{latency.batch_64_median_ms:.3f}",
     )
-    console.table(f"{wanted}, compared on {images.name}", COLUMNS, [row])
-    console.result({"format": wanted, "path": str(folder / entry.file), **entry.plain()})
 
 
 def _wanted(file_format: str, *, with_preprocessing: bool) -> Literal["onnx_int8", "onnx_with_preprocessing"]:

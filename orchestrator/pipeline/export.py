@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from orchestrator.config.exported_students import CHAMPION_FOLDER
+from orchestrator.config.paths import CHAMPION_FOLDER
 from orchestrator.pipeline.basis.basis import Basis
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.shipped.labelled_images import SplitOfExperiment
@@ -28,6 +28,7 @@ from trainables.data import TrainingData, load_training
 from trainables.errors import StillhouseError
 from trainables.export.formats import VERIFIED_IMAGES, export_student
 from trainables.export.model_card import (
+    CARD_FILE,
     Architecture,
     ExportedFile,
     Preparation,
@@ -73,22 +74,12 @@ def export_stage(
 
     def export() -> dict[str, Any]:
         run.console.info("writing safetensors, ONNX and torch.export; each is reloaded and compared")
-        student = TrialSpec.from_plain(record.spec).student
-        model = _build(student, split)
-        load_weights(model, Path(record.checkpoint or ""))
         data = load_training(run.experiment.data.labelled)
-        summary = export_student(
-            model,
-            rebuild=lambda: _build(student, split),
-            folder=folder,
-            input_shape=split.input_shape,
-            sample_images=sample_images(data, VERIFIED_IMAGES),
-            card=_in_part(facts, data),
-        )
+        files = _three_formats(record, split, folder, data, _in_part(facts, data))
         made, refused = _further_files(run, folder, more, data)
-        every = {**summary.files, "onnx": measure_onnx(folder), **made}
-        files = {name: _exported(folder, file) for name, file in every.items()}
-        return {"folder": str(folder), "card": str(summary.card), "files": files, "refused": refused}
+        every = {name: _exported(folder, file) for name, file in {**files, **made}.items()}
+        card = str(folder / CARD_FILE)
+        return {"folder": str(folder), "card": card, "files": every, "refused": refused}
 
     # Without a known device, the key is that of earlier versions: what they exported is not exported again.
     places = [record.checkpoint and run.key_path(record.checkpoint), run.key_path(str(folder))]
@@ -97,6 +88,24 @@ def export_stage(
     return run.stages.run(
         "export", key, export, still_valid=lambda found: _holds(folder, record.trial, metrics, found)
     )
+
+
+def _three_formats(
+    record: TrialRecord, split: SplitFacts, folder: Path, data: TrainingData, facts: dict[str, Any]
+) -> dict[str, ExportedFile]:
+    """The files that every champion has, in its folder."""
+    student = TrialSpec.from_plain(record.spec).student
+    model = _build(student, split)
+    load_weights(model, Path(record.checkpoint or ""))
+    summary = export_student(
+        model,
+        rebuild=lambda: _build(student, split),
+        folder=folder,
+        input_shape=split.input_shape,
+        sample_images=sample_images(data, VERIFIED_IMAGES),
+        card=facts,
+    )
+    return {**summary.files, "onnx": measure_onnx(folder)}
 
 
 def _holds(folder: Path, trial: str, metrics: Mapping[str, float], found: Mapping[str, Any]) -> bool:

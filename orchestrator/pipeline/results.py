@@ -107,16 +107,7 @@ class RunResults:
 
         `shipped` are figures of the champion's exported files.
         """
-        known = {
-            event.trial: (
-                event.figures,
-                event.latency_device,
-                event.control,
-                event.same_compute_control,
-                event.champion,
-            )
-            for event in ledger.events_of(FiguresAdded)
-        }
+        known = {event.trial: _recorded(event) for event in ledger.events_of(FiguresAdded)}
         marked = {trial for trial, (*_, champion) in known.items() if champion is not None}
         gains = gains_over_controls(self.finalists, self.compared, self.tests)
         longer = gains_at_equal_compute(self.finalists, self.compared, self.tests)
@@ -159,6 +150,12 @@ class RunResults:
             figures["gain_over_control"] = statistics.fmean(gains)
         figures |= costs.numbers()
         return {f"champion_{name}": value for name, value in figures.items()}
+
+
+def _recorded(event: FiguresAdded) -> tuple[Any, ...]:
+    """What the ledger has of a student's figures already."""
+    others = (event.control, event.same_compute_control, event.champion)
+    return event.figures, event.latency_device, *others
 
 
 def write_up(

@@ -117,23 +117,30 @@ def _stages(run: Run, recorder: MlflowRecorder) -> Summary:
         tested=tested,
     )
     identity = cache.identity.digest() if cache else None
+    exported = _exported(run, recorder, results, identity)
+    registered = register_stage(
+        run, recorder, champion, tracking_uri=tracking_uri(run.loaded), lineage=results.lineage(search)
+    )
+    return write_up(run, recorder, results, exported, registered, tracking_uri(run.loaded))
+
+
+def _exported(run: Run, recorder: MlflowRecorder, results: RunResults, cache: str | None) -> dict[str, Any]:
+    """The champion's files; figures of all students and of these files are recorded."""
+    champion = results.champion
     try:
         exported = export_stage(
             run,
             champion,
-            basis,
-            cache=identity,
+            results.basis,
+            cache=cache,
             metrics=results.champion_metrics(),
-            costs=costs[champion.record.trial],
+            costs=results.costs[champion.record.trial],
         )
     except StillhouseError:
         results.record_figures(recorder, run.ledger)  # what was found so far is not withheld
         raise
     results.record_figures(recorder, run.ledger, shipped_figures(exported))
-    registered = register_stage(
-        run, recorder, champion, tracking_uri=tracking_uri(run.loaded), lineage=results.lineage(search)
-    )
-    return write_up(run, recorder, results, exported, registered, tracking_uri(run.loaded))
+    return exported
 
 
 def _cache(run: Run, basis: Basis, search: str) -> CacheSummary | None:

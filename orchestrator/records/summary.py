@@ -126,9 +126,7 @@ class Champion(Config):
     latency_64_ms: float | None = Field(
         None, description="of a batch of 64; none as above", exclude_if=lambda value: value is None
     )
-    latency_64_p95_ms: float | None = Field(
-        None, description="95th percentile of such a batch", exclude_if=lambda value: value is None
-    )
+    latency_64_p95_ms: float | None = Field(None, exclude_if=lambda value: value is None)
     latency_threads: int | None = Field(
         None, description="of a CPU that computed; none as above", exclude_if=lambda value: value is None
     )

@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from matplotlib.figure import Figure
 from pydantic import Field
@@ -26,6 +26,8 @@ from trainables.local_files import replace_file, replace_text
 
 PICTURES: Final = (".png", ".svg")
 _NAMED: Final = 5
+_SHOWN: Final = 40
+"""Classes that a person reads; `--json` has all."""
 _COLUMNS: Final = ("class", "images", "accuracy, %", "precision, %", "most often taken for")
 _BLUE, _GREY, _RED = "#0072b2", "#666666", "#d55e00"
 """Of the palette of Okabe and Ito, which colour-blind people can tell apart."""
@@ -114,7 +116,11 @@ def show_images(found: StudentOnImages, console: Console) -> None:
         f"{found.model} on {counted(found.images, 'image')}, {found.data}: "
         f"accuracy {percent(found.accuracy)} %{uneven}, nll {found.nll:.4f}, ece {found.ece:.4f}"
     )
-    console.table("each class", _COLUMNS, [_class_row(found, place) for place in range(len(found.classes))])
+    places = list(range(len(found.classes)))
+    if len(places) > _SHOWN:
+        places = sorted(places, key=lambda place: _worst_first(found.classes[place]))[:_SHOWN]
+    title = "each class" if len(places) == len(found.classes) else f"the worst {_SHOWN} classes"
+    console.table(title, _COLUMNS, [_class_row(found, place) for place in places])
     for image in found.unreadable:
         console.info(f"{image.image} is left out, it cannot be read: {image.why}")
 
@@ -137,7 +143,8 @@ def write_reliability(found: StudentOnImages, path: Path) -> None:
     """
     require_picture(path)
     figure = Figure(figsize=(5.2, 5.6), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    axes: Any = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    upper, lower = axes
     full = [each for each in found.reliability if each.samples]
     wide = full[0].upper - full[0].lower
     middles = [(each.lower + each.upper) / 2 for each in full]
@@ -208,6 +215,10 @@ def _share(part: Tensor, whole: Tensor) -> float | None:
 
 def _bins(answers: Answers) -> tuple[ConfidenceBin, ...]:
     return tuple(ConfidenceBin(**asdict(each)) for each in reliability_bins(answers))
+
+
+def _worst_first(one: ClassFigures) -> tuple[bool, float]:
+    return one.accuracy is None, one.accuracy or 0.0
 
 
 def _class_row(found: StudentOnImages, place: int) -> tuple[str, ...]:

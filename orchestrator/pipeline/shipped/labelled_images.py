@@ -38,7 +38,7 @@ _TESTED: Final = "test_"
 
 # B = images, C = channels or classes, H, W = height and width
 
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 """HxWxC, as it lies in its file or in the data set."""
 
 
@@ -58,7 +58,7 @@ class LabelledImages(Protocol):
         """float32 logits BxC, int64 labels B in the order of the student's classes, and what was left out."""
         ...
 
-    def pictures(self, document: StudentDocument, count: int) -> Iterator[tuple[Picture, Picture]]:
+    def pictures(self, document: StudentDocument, count: int) -> Iterator[tuple[Pixels, Pixels]]:
         """The first images as they lie in their files, and beside each what a student takes, CxHxW."""
         ...
 
@@ -121,7 +121,7 @@ class FolderOfClasses:
                 nothing = torch.zeros(0, len(student.classes))
                 yield nothing, torch.zeros(0, dtype=torch.int64), read.unread
 
-    def pictures(self, document: StudentDocument, count: int) -> Iterator[tuple[Picture, Picture]]:
+    def pictures(self, document: StudentDocument, count: int) -> Iterator[tuple[Pixels, Pixels]]:
         """As `LabelledImages` says; evenly over the classes, whose files are listed one after the other."""
         files = list(self._label_of)
         step = max(1, len(files) // count)
@@ -174,7 +174,7 @@ class SplitOfExperiment:
         for images_BCHW, labels_B in zip(self._split.batches(TOGETHER), labels, strict=True):
             yield student.logits(images_BCHW), labels_B, []
 
-    def pictures(self, document: StudentDocument, count: int) -> Iterator[tuple[Picture, Picture]]:
+    def pictures(self, document: StudentDocument, count: int) -> Iterator[tuple[Pixels, Pixels]]:
         """As `LabelledImages` says."""
         if self._config.name is DataName.IMAGE_FOLDER:
             listing = list_images(self._config, self._part).images
@@ -185,7 +185,7 @@ class SplitOfExperiment:
             yield np.ascontiguousarray(image_CHW.transpose(1, 2, 0)), image_CHW
 
 
-def _both(places: Sequence[Encoded], reader: PictureReader) -> Iterator[tuple[Picture, Picture]]:
+def _both(places: Sequence[Encoded], reader: PictureReader) -> Iterator[tuple[Pixels, Pixels]]:
     for place in places:
         yield reader.whole(place), reader.prepared(place)[0]
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from orchestrator.pipeline.shipped.labelled_images import TOGETHER, LabelledImages, Picture
+from orchestrator.pipeline.shipped.labelled_images import TOGETHER, LabelledImages, Pixels
 from orchestrator.pipeline.shipped.latency import onnx_latency
 from trainables.errors import CheckpointError, DataError, StillhouseError
 from trainables.export.formats import VERIFIED_IMAGES
@@ -148,9 +148,9 @@ class _Differences:
         )
 
 
-def _stacked(prepared: Iterable[Picture]) -> Iterator[Tensor]:
+def _stacked(prepared: Iterable[Pixels]) -> Iterator[Tensor]:
     """uint8 BxCxHxW, some images at a time."""
-    waiting: list[Picture] = []
+    waiting: list[Pixels] = []
     for pixels in prepared:
         waiting.append(pixels)
         if len(waiting) == TOGETHER:

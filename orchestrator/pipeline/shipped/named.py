@@ -9,10 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from orchestrator.config.exported_students import CHAMPION_FOLDER, REGISTERED, champion_place
 from orchestrator.config.loading import load_experiment
 from orchestrator.config.overrides import Overrides
-from orchestrator.config.paths import out_folder
+from orchestrator.config.paths import CHAMPION_FOLDER, REGISTERED, champion_place, out_folder
 from orchestrator.config.tracking_uri import absolute_tracking_uri, default_tracking_uri
 from trainables.errors import ConfigError
 from trainables.export.model_card import CARD_FILE
