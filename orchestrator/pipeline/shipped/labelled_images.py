@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -28,6 +29,7 @@ from trainables.errors import ConfigError
 from trainables.export.opening import OpenedStudent
 from trainables.export.picture_reading import PictureReader, picture_reader
 from trainables.export.stated import StudentDocument
+from trainables.foreign_files import Unreadable, foreign_file
 from trainables.local_files import expanded
 
 TOGETHER: Final = 64
@@ -186,8 +188,13 @@ class SplitOfExperiment:
 
 
 def _both(places: Sequence[Encoded], reader: PictureReader) -> Iterator[tuple[Pixels, Pixels]]:
+    """Those that can be read."""
     for place in places:
-        yield reader.whole(place), reader.prepared(place)[0]
+        both: tuple[Pixels, Pixels] | None = None
+        with suppress(Unreadable), foreign_file(Unreadable):
+            both = reader.whole(place), reader.prepared(place)[0]
+        if both is not None:
+            yield both
 
 
 def _require_known(found: Sequence[str], classes: Sequence[str], where: str) -> None:

@@ -63,11 +63,22 @@ def evaluated(*arguments: object) -> dict[str, Any]:
 def test_figures_are_those_of_a_runs_own_evaluation(model: Path, folder: Path) -> None:
     found = evaluated(model, "--data", folder / "test")
     config = DataConfig.from_plain(
-        {"name": "image_folder", "root": str(folder), "image_size": SIDE, "resize": 14}
+        {
+            "name": "image_folder",
+            "root": str(folder),
+            "image_size": SIDE,
+            "resize": 14,
+            "selection_fraction": 0.5,
+        }
     )
     data = load_training(config)
     own = document_of(model).normalisation
-    whole = {"mean": own.mean, "std": own.std, "batch_size": 8, "device": data.train.labels.device}
+    whole: dict[str, Any] = {
+        "mean": own.mean,
+        "std": own.std,
+        "batch_size": 8,
+        "device": data.train.labels.device,
+    }
     parts = [evaluate(trained_network(), part, **whole) for part in (data.train, data.selection)]
     sizes = [len(data.train.labels), len(data.selection.labels)]
     for name in ("accuracy", "nll"):  # train and test hold the same images here

@@ -117,7 +117,7 @@ def _network(model: Path) -> torch.nn.Module:
 
 
 def test_grey_and_transparent_files_are_read_as_colours(model: Path, tmp_path: Path) -> None:
-    shades = np.arange(400, dtype=np.uint8).reshape(20, 20)
+    shades = (np.arange(400) % 256).astype(np.uint8).reshape(20, 20)
     Image.fromarray(shades).save(tmp_path / "grey.png")
     Image.fromarray(np.dstack([shades] * 4)).save(tmp_path / "alpha.png")
     found = document(predict(model, tmp_path, "--json"))["images"]
