@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from orchestrator.pipeline.shipped.predictions import ImageAnswer, UnreadImage
     from orchestrator.terminal.console import Console
+    from trainables.export.stated import StudentDocument
 
+NAMED_CHANNELS = ("RGB", "grey")
 COLUMNS = ("image", "class", "probability, %", "next")
 
 
@@ -43,7 +45,7 @@ def predict(
         console.progress("images", len(files)) as progress,
     ):
         answers, unread = predicted(student, files, top=top, tell=progress.update)
-    _show(answers, unread, student.document.input_shape, console)
+    _show(answers, unread, student.document, console)
     console.result(
         {
             "model": model,
@@ -61,7 +63,7 @@ def predict(
 def _show(
     answers: Sequence[ImageAnswer],
     unread: Sequence[UnreadImage],
-    input_shape: tuple[int, int, int],
+    document: StudentDocument,
     console: Console,
 ) -> None:
     from orchestrator.terminal.formatting import counted
@@ -69,12 +71,18 @@ def _show(
     rows = [_row(answer) for answer in answers]
     if rows:
         console.table(counted(len(rows), "image"), COLUMNS, rows)
+    channels, height, width = document.input_shape
+    if document.preparation is None or document.preparation.channels not in NAMED_CHANNELS:
+        read_as = NAMED_CHANNELS[-1] if channels == 1 else NAMED_CHANNELS[0]
+        console.info(
+            f"the student's data set does not say what its {counted(channels, 'channel')} are: files were "
+            f"read as {read_as}; check that its images were"
+        )
     scaled = sum(answer.was_scaled for answer in answers)
     if scaled:
-        _, height, width = input_shape
         console.info(
-            f"{counted(scaled, 'image')} had another size than {width}x{height} pixels, which all images had "
-            "that the student was trained on, and was scaled: answers may be worse than on such images"
+            f"{counted(scaled, 'image')} had another size than {width}x{height} pixels, as all had that the "
+            "student was trained on, and were scaled: answers may be worse than on such images"
         )
     for image in unread:
         console.info(f"{image.image} cannot be read: {image.why}")

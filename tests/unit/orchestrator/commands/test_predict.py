@@ -125,6 +125,22 @@ def test_grey_and_transparent_files_are_read_as_colours(model: Path, tmp_path: P
     assert alpha["top"] == grey["top"]
 
 
+def test_a_student_of_a_factorys_data_is_asked_with_a_word_of_what_is_not_known(tmp_path: Path) -> None:
+    own = {"channels": "as the data set's factory gives them", "resizing": None}
+    model = weights_alone(tmp_path / "student.safetensors", trained_network(), preparation=own)
+    (image,) = write_photographs(tmp_path / "photos", ["a.png"])
+    result = predict(model, image)
+    assert "files were read as RGB" in result.output
+    assert f"had another size than {SIDE}x{SIDE} pixels" in result.output
+
+
+def test_the_schema_of_what_a_file_says_of_itself_is_printed() -> None:
+    result = CliRunner().invoke(app, ["schema", "student"])
+    assert {"classes", "normalisation", "preparation", "input_shape"} <= json.loads(result.stdout)[
+        "properties"
+    ].keys()
+
+
 @pytest.mark.parametrize(
     ("place", "error", "told"),
     [
