@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,6 +24,7 @@ from tests.unit.trainables.export.exported_students import (
     photograph,
     pixels,
     trained_network,
+    weights_alone,
 )
 from trainables.config import ModelConfig, ModelName
 from trainables.data.pictures import read_square
@@ -149,26 +151,31 @@ def test_a_file_of_an_earlier_version_is_described_by_the_card_beside_it(
         open_student(path)
 
 
+def built_by(network: ModelConfig) -> dict[str, Any]:
+    """The architecture of a card whose network somebody else builds."""
+    return {"network": network.plain(), "n_classes": 3, "in_channels": 3, "parameters": 1}
+
+
 def test_a_champions_folder_is_asked_by_weights_that_can_be_built_again_else_by_onnx(
     model: nn.Module, exported: ExportSummary, tmp_path: Path
 ) -> None:
     assert exported_file(exported.folder) == exported.path("safetensors")
-    theirs = ModelConfig(factory="module_of_nobody:network")
-    built = {"network": theirs.plain(), "n_classes": 3, "in_channels": 3, "parameters": 1}
-    other = export_tiny(tmp_path / "champion", model, architecture=built)
-    assert exported_file(other.folder) == other.path("onnx")
-    with pytest.raises(CheckpointError, match=r"code of yours.*--allow-factory"):
-        open_student(other.path("safetensors"))
-    with pytest.raises(CheckpointError, match="no exported student"):
+    theirs = built_by(ModelConfig(factory="module_of_nobody:network"))
+    weights = weights_alone(tmp_path / "student.safetensors", model, architecture=theirs)
+    with pytest.raises(CheckpointError, match="can be built again and no student.onnx"):
         exported_file(tmp_path)
+    graph = tmp_path / "student.onnx"
+    graph.write_bytes(exported.path("onnx").read_bytes())
+    assert exported_file(tmp_path) == graph
+    with pytest.raises(CheckpointError, match=r"code of yours.*--allow-factory"):
+        open_student(weights)
 
 
 def test_weights_of_transformers_are_not_built_from_a_file(model: nn.Module, tmp_path: Path) -> None:
-    theirs = ModelConfig(name=ModelName.TRANSFORMERS, variant="microsoft/resnet-18")
-    built = {"network": theirs.plain(), "n_classes": 3, "in_channels": 3, "parameters": 1}
-    other = export_tiny(tmp_path / "champion", model, architecture=built)
+    theirs = built_by(ModelConfig(name=ModelName.TRANSFORMERS, variant="microsoft/resnet-18"))
+    weights = weights_alone(tmp_path / "student.safetensors", model, architecture=theirs)
     with pytest.raises(CheckpointError, match=r"not built from a file; use the \.onnx or \.pt2"):
-        open_student(other.path("safetensors"), allow_factory=True)
+        open_student(weights, allow_factory=True)
 
 
 def test_a_users_function_builds_the_network_where_the_user_says_so(
@@ -181,12 +188,10 @@ def test_a_users_function_builds_the_network_where_the_user_says_so(
         "    return build_model(config, n_classes=n_classes, in_channels=3)\n"
     )
     monkeypatch.chdir(tmp_path)
-    theirs = ModelConfig(factory="my_own_network:network")
-    built = {"network": theirs.plain(), "n_classes": 3, "in_channels": 3, "parameters": 1}
-    summary = export_tiny(tmp_path / "champion", model, architecture=built)
+    theirs = built_by(ModelConfig(factory="my_own_network:network"))
+    weights = weights_alone(tmp_path / "student.safetensors", model, architecture=theirs)
     images = pixels(4)
-    answered = open_student(summary.path("safetensors"), allow_factory=True).logits(images)
-    assert torch.equal(answered, expected(model, images))
+    assert torch.equal(open_student(weights, allow_factory=True).logits(images), expected(model, images))
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".onnx", ".pt2"])
