@@ -162,7 +162,7 @@ def test_a_champions_folder_is_asked_by_weights_that_can_be_built_again_else_by_
     assert exported_file(exported.folder) == exported.path("safetensors")
     theirs = built_by(ModelConfig(factory="module_of_nobody:network"))
     weights = weights_alone(tmp_path / "student.safetensors", model, architecture=theirs)
-    with pytest.raises(CheckpointError, match="can be built again and no student.onnx"):
+    with pytest.raises(CheckpointError, match=r"can be built again and no student\.onnx"):
         exported_file(tmp_path)
     graph = tmp_path / "student.onnx"
     graph.write_bytes(exported.path("onnx").read_bytes())
