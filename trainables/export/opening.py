@@ -61,7 +61,7 @@ class OpenedStudent:
 
     def logits_of_picture(self, picture_HWC: NDArray[np.uint8]) -> Tensor:
         """float32 1xC of one picture of any size, of a file that prepares images itself."""
-        return self._answered(torch.from_numpy(picture_HWC))
+        return self._answered(torch.tensor(picture_HWC))
 
     def _answered(self, given: Tensor) -> Tensor:
         refused = self._refused

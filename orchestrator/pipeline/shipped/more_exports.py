@@ -114,7 +114,7 @@ def _add_with_preprocessing(student: OpenedStudent, path: Path, images: Labelled
     taking = open_student(path)
     found = _Differences()
     for picture, prepared in images.pictures(student.document, VERIFIED_IMAGES):
-        expected_BC = student.logits(torch.from_numpy(np.ascontiguousarray(prepared))[None])
+        expected_BC = student.logits(torch.tensor(prepared)[None])
         found.add(expected_BC, taking.logits_of_picture(picture))
     return describe_file(path, found.comparison())
 
