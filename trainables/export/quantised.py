@@ -16,6 +16,7 @@ from torch import Tensor
 
 from trainables.errors import StillhouseError
 from trainables.export.onnx_session import INPUT
+from trainables.export.stated import STATED
 from trainables.foreign_files import foreign_file
 
 CALIBRATED_TOGETHER: Final = 16
@@ -40,11 +41,11 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         return None if batch is None else {INPUT: batch.contiguous().numpy()}
 
 
-def write_int8(source: Path, target: Path, images: Iterable[Tensor]) -> None:
+def write_int8(source: Path, target: Path, images: Iterable[Tensor], stated: str) -> None:
     """Quantise a student's ONNX file; `images` are normalised float32 BxCxHxW, on which ranges are measured.
 
     Weights get 7 bits and a scale for each channel, activations 8 bits (QDQ): so sums do not overflow on
-    processors without VNNI either. What the file says of itself stays.
+    processors without VNNI either. What the file says of itself stays; `stated` is the student's document.
 
     Raises:
         StillhouseError: the student cannot be quantised; its operators or the library's reason are named.
@@ -74,7 +75,7 @@ def write_int8(source: Path, target: Path, images: Iterable[Tensor]) -> None:
             there = ", ".join(name for name, _ in operators.most_common(_NAMED))
             raise _refused(source, f"none of its operators has an int8 form ({there})")
         del model.metadata_props[:]
-        onnx.helper.set_model_props(model, _own_texts(source))
+        onnx.helper.set_model_props(model, _own_texts(source) | {STATED: stated})
         onnx.save(model, target)
 
 

@@ -149,18 +149,13 @@ def write_reliability(found: StudentOnImages, path: Path) -> None:
     wide = full[0].upper - full[0].lower
     middles = [(each.lower + each.upper) / 2 for each in full]
     upper.bar(middles, [each.accuracy or 0.0 for each in full], 0.92 * wide, color=_BLUE, label="accuracy")
-    upper.plot([0, 1], [0, 1], color=_GREY, linestyle="--", label="confidence that is right")
-    upper.plot(
-        [each.confidence or 0.0 for each in full],
-        [each.accuracy or 0.0 for each in full],
-        color=_RED,
-        marker="o",
-        label="mean confidence of a bin",
-    )
-    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
-    upper.legend(loc="upper left", frameon=False)
-    upper.set_title(f"{found.images:,} images, ece {found.ece:.4f}")
-    lower.bar(middles, [each.samples for each in full], 0.92 * wide, color=_GREY)
+    upper.plot([0, 1], [0, 1], color=_RED, linestyle="--", label="accuracy = confidence")
+    upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
+    figure.suptitle(f"{found.images:,} images, ece {found.ece:.4f}")
+    upper.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+    counts = lower.bar(middles, [each.samples for each in full], 0.92 * wide, color=_GREY)
+    lower.bar_label(counts, fontsize="x-small")
+    lower.margins(y=0.3)
     lower.set(xlabel="confidence", ylabel="images")
     content = io.BytesIO()
     # Without the date, so that the same figures give the same file.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -94,7 +95,7 @@ def _add_int8(student: OpenedStudent, path: Path, images: LabelledImages) -> Exp
     own = document.normalisation
     prepared = (pixels for _, pixels in images.pictures(document, VERIFIED_IMAGES))
     batches = (normalise(batch, own.mean, own.std) for batch in _stacked(prepared))
-    write_int8(student.file, path, batches)
+    write_int8(student.file, path, batches, json.dumps(document.plain()))
     quantised = open_student(path)
     found, right = _Differences(), 0
     of_both = zip(images.answers(student), images.answers(quantised), strict=True)

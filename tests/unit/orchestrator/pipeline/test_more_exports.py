@@ -27,6 +27,7 @@ from trainables.export.model_card import FileLatency, read_intact_card
 from trainables.export.opening import open_student
 from trainables.export.quantised import write_int8
 from trainables.export.stated import FILES, document_of
+from trainables.local_files import file_sha256
 
 QUICK = FileLatency(
     batch_1_median_ms=0.1,
@@ -112,6 +113,22 @@ def test_int8_is_calibrated_measured_and_noted(champion: Path, pictures: FolderO
     assert answered.shape == (5, 3)
 
 
+def test_a_file_of_an_earlier_version_gets_further_files_that_describe_themselves(
+    champion: Path, pictures: FolderOfClasses
+) -> None:
+    graph = champion / FILES["onnx"]
+    document = document_of(graph)
+    older = onnx.load(graph)
+    del older.metadata_props[:]
+    onnx.save(older, graph)
+    card = json.loads((champion / "model_card.json").read_text())
+    card["files"]["onnx"]["sha256"] = file_sha256(graph)
+    (champion / "model_card.json").write_text(json.dumps(card))
+    for name, file in MORE_FILES.items():
+        add_format(champion, name, pictures)
+        assert document_of(champion / file).classes == document.classes
+
+
 def test_what_cannot_be_quantised_is_named_and_the_folder_stays_as_it_was(
     champion: Path, pictures: FolderOfClasses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +158,7 @@ def test_a_graph_without_anything_to_quantise_is_refused_by_its_operators(tmp_pa
     source = tmp_path / "student.onnx"
     onnx.save(model, source)
     with pytest.raises(StillhouseError, match=r"none of its operators has an int8 form \(Neg\)"):
-        write_int8(source, tmp_path / "int8.onnx", [torch.rand(4, 3)])
+        write_int8(source, tmp_path / "int8.onnx", [torch.rand(4, 3)], "{}")
     assert not (tmp_path / "int8.onnx").exists()
 
 
