@@ -198,7 +198,7 @@ def _prove(name: str, student: Forward, exported: Forward, images: Tensor) -> Co
     Raises:
         StillhouseError: it differs by more than the tolerance, or in a class that is no tie.
     """
-    batches = (images[:1], *images.split(COMPARED_TOGETHER))
+    batches = (images[:1], *torch.split(images, COMPARED_TOGETHER))
     difference, same = 0.0, []
     for batch in batches:
         expected_BC, found_BC = student(batch), exported(batch)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import onnx
+import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor
@@ -32,7 +33,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 
     def __init__(self, batches: Iterable[Tensor]) -> None:
         self._batches: Iterator[Tensor] = (
-            part for batch in batches for part in batch.split(CALIBRATED_TOGETHER)
+            part for batch in batches for part in torch.split(batch, CALIBRATED_TOGETHER)
         )
 
     def get_next(self) -> dict[str, Any] | None:

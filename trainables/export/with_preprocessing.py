@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -137,7 +137,7 @@ def _normalised(document: StudentDocument, channels: int) -> tuple[list[NodeProt
     return nodes, numbers
 
 
-def _node(kind: str, given: list[str], result: str, **attributes: object) -> NodeProto:
+def _node(kind: str, given: list[str], result: str, **attributes: Any) -> NodeProto:
     names = [name if name in ("", PICTURE) else f"{_PREFIX}{name}" for name in given]
     return helper.make_node(kind, names, [f"{_PREFIX}{result}"], f"{_PREFIX}{result}_of", **attributes)
 

@@ -172,7 +172,7 @@ class SplitOfExperiment:
                 f"{student.file.name} prepares images itself, and those of an experiment are prepared "
                 "already; give --data a folder of image files"
             )
-        labels = self._places_C[self._split.labels].split(TOGETHER)
+        labels = torch.split(self._places_C[self._split.labels], TOGETHER)
         for images_BCHW, labels_B in zip(self._split.batches(TOGETHER), labels, strict=True):
             yield student.logits(images_BCHW), labels_B, []
 
