@@ -13,6 +13,7 @@ from orchestrator.config.paths import CHAMPION_FOLDER, champion_place, names_stu
 from trainables.errors import ConfigError
 
 if TYPE_CHECKING:
+    from orchestrator.pipeline.shipped.more_exports import MoreFormat
     from trainables.export.model_card import ExportedFile
 
 COLUMNS = (
@@ -32,10 +33,10 @@ class ExportOptions:
     """What `stillhouse export` is asked for."""
 
     file_format: Annotated[
-        Literal["onnx", "onnx_int8"],
+        Literal["onnx", "torch_export", "onnx_int8"],
         typer.Option(
             "--format",
-            help="onnx_int8: quantised, calibrated on real images. onnx goes with --with-preprocessing.",
+            help="onnx_int8: quantised, calibrated on real images. The others go with --with-preprocessing.",
         ),
     ] = "onnx"
     with_preprocessing: Annotated[
@@ -113,18 +114,21 @@ def _row(path: str, entry: ExportedFile) -> tuple[str, ...]:
     )
 
 
-def _wanted(file_format: str, *, with_preprocessing: bool) -> Literal["onnx_int8", "onnx_with_preprocessing"]:
+def _wanted(file_format: str, *, with_preprocessing: bool) -> MoreFormat:
     match file_format, with_preprocessing:
         case "onnx", True:
             return "onnx_with_preprocessing"
+        case "torch_export", True:
+            return "torch_export_with_preprocessing"
         case "onnx_int8", False:
             return "onnx_int8"
-        case "onnx", False:
-            raise ConfigError(
-                "every champion has an ONNX file; add --with-preprocessing, or give --format onnx_int8"
-            )
-        case _:
+        case "onnx_int8", True:
             raise ConfigError(
                 "int8 is written for prepared images alone; give either --format onnx_int8, or "
                 "--with-preprocessing"
+            )
+        case _:
+            raise ConfigError(
+                f"every champion has a file of {file_format}; add --with-preprocessing, or give --format "
+                "onnx_int8"
             )

@@ -10,7 +10,13 @@ from trainables.config import Config
 from trainables.export.model_card import FileLatency
 
 ExportFormat = Literal[
-    "safetensors", "onnx", "onnx_data", "torch_export", "onnx_int8", "onnx_with_preprocessing"
+    "safetensors",
+    "onnx",
+    "onnx_data",
+    "torch_export",
+    "onnx_int8",
+    "onnx_with_preprocessing",
+    "torch_export_with_preprocessing",
 ]
 
 

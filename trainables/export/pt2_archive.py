@@ -36,7 +36,7 @@ _OPERATORS: Final = re.compile(
     r"|math\.(floor|ceil|trunc|sqrt)"
 )
 _SYMBOLS: Final = frozenset({"Symbol", "positive", "nonnegative", "integer", "True", "False"})
-_NUMBERS: Final = frozenset({"Integer", "Float", "Rational", "Add", "Mul", "Pow", "Max", "Min"})
+_NUMBERS: Final = frozenset({"Integer", "Float", "Rational", "Add", "Mul", "Pow", "Max", "Min", "max", "min"})
 _DIVISIONS: Final = frozenset({"Mod", "PythonMod", "FloorDiv", "CeilDiv", "CleanDiv", "IntTrueDiv"})
 _ROUNDINGS: Final = frozenset({"ToFloat", "FloatTrueDiv", "TruncToInt", "FloorToInt", "CeilToInt"})
 _COMPARISONS: Final = frozenset({"Eq", "Ne", "Lt", "Le", "Gt", "Ge"})

@@ -47,7 +47,7 @@ def write_graphs(
         program = torch.export.export(
             student, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
         )
-        _drop_places(program.graph_module)
+        drop_places(program.graph_module)
         torch.export.save(program, torch_export, extra_files=dict(extra_files))
         _write_onnx(program, onnx, metadata)
     except OSError as error:
@@ -64,7 +64,7 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), "no reason given").strip()
 
 
-def _drop_places(module: GraphModule) -> None:
+def drop_places(module: GraphModule) -> None:
     """Take away the file and line of code that each node remembers: both formats would keep them."""
     for part in module.modules():
         if isinstance(part, GraphModule):

@@ -26,16 +26,18 @@ from trainables.export.model_card import (
     write_card,
 )
 from trainables.export.opening import OpenedStudent, open_student
+from trainables.export.pt2_with_preprocessing import write_pt2_with_preprocessing
 from trainables.export.quantised import write_int8
 from trainables.export.stated import FILES
 from trainables.export.with_preprocessing import write_with_preprocessing
 from trainables.views.normalise import normalise
 
-MoreFormat = Literal["onnx_int8", "onnx_with_preprocessing"]
+MoreFormat = Literal["onnx_int8", "onnx_with_preprocessing", "torch_export_with_preprocessing"]
 MORE_FILES: Final[Mapping[MoreFormat, str]] = MappingProxyType(
     {
         "onnx_int8": "student_int8.onnx",
         "onnx_with_preprocessing": "student_with_preprocessing.onnx",
+        "torch_export_with_preprocessing": "student_with_preprocessing.pt2",
     }
 )
 
@@ -111,7 +113,10 @@ def _add_int8(student: OpenedStudent, path: Path, images: LabelledImages) -> Exp
 
 
 def _add_with_preprocessing(student: OpenedStudent, path: Path, images: LabelledImages) -> ExportedFile:
-    write_with_preprocessing(student.file, path)
+    if path.suffix == ".pt2":
+        write_pt2_with_preprocessing(student.file.with_name(FILES["torch_export"]), path)
+    else:
+        write_with_preprocessing(student.file, path)
     taking = open_student(path)
     found = _Differences()
     for picture, prepared in images.pictures(student.document, VERIFIED_IMAGES):
@@ -121,7 +126,13 @@ def _add_with_preprocessing(student: OpenedStudent, path: Path, images: Labelled
 
 
 MAKERS: Final[Mapping[MoreFormat, Callable[[OpenedStudent, Path, LabelledImages], ExportedFile]]] = (
-    MappingProxyType({"onnx_int8": _add_int8, "onnx_with_preprocessing": _add_with_preprocessing})
+    MappingProxyType(
+        {
+            "onnx_int8": _add_int8,
+            "onnx_with_preprocessing": _add_with_preprocessing,
+            "torch_export_with_preprocessing": _add_with_preprocessing,
+        }
+    )
 )
 
 

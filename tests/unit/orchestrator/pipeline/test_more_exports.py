@@ -14,7 +14,13 @@ from typer.testing import CliRunner
 from orchestrator.cli import app
 from orchestrator.pipeline.shipped import more_exports
 from orchestrator.pipeline.shipped.labelled_images import FolderOfClasses
-from orchestrator.pipeline.shipped.more_exports import MORE_FILES, add_format, add_formats, measure_onnx
+from orchestrator.pipeline.shipped.more_exports import (
+    MORE_FILES,
+    MoreFormat,
+    add_format,
+    add_formats,
+    measure_onnx,
+)
 from tests.unit.trainables.export.exported_students import (
     CLASSES,
     export_tiny,
@@ -64,15 +70,16 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(more_exports, "onnx_latency", lambda *_: QUICK)
 
 
+@pytest.mark.parametrize("name", ["onnx_with_preprocessing", "torch_export_with_preprocessing"])
 def test_a_picture_of_any_size_gets_the_answer_of_the_ordinary_way(
-    champion: Path, pictures: FolderOfClasses
+    champion: Path, pictures: FolderOfClasses, name: MoreFormat
 ) -> None:
-    entry = add_format(champion, "onnx_with_preprocessing", pictures)
+    entry = add_format(champion, name, pictures)
     assert entry.images == len(pictures)
     assert entry.agreement is not None
     assert entry.agreement >= 0.9
     assert entry.max_abs_difference < 0.2  # a level of grey here and there
-    student = open_student(champion / MORE_FILES["onnx_with_preprocessing"])
+    student = open_student(champion / MORE_FILES[name])
     assert student.takes_pictures
     for height, width in ((12, 12), (14, 14), (90, 31)):
         assert student.logits_of_picture(photograph(height, width)).shape == (1, 3)
@@ -124,9 +131,10 @@ def test_a_file_of_an_earlier_version_gets_further_files_that_describe_themselve
     card = json.loads((champion / "model_card.json").read_text())
     card["files"]["onnx"]["sha256"] = file_sha256(graph)
     (champion / "model_card.json").write_text(json.dumps(card))
-    for name, file in MORE_FILES.items():
+    names: tuple[MoreFormat, ...] = ("onnx_int8", "onnx_with_preprocessing")
+    for name in names:
         add_format(champion, name, pictures)
-        assert document_of(champion / file).classes == document.classes
+        assert document_of(champion / MORE_FILES[name]).classes == document.classes
 
 
 def test_what_cannot_be_quantised_is_named_and_the_folder_stays_as_it_was(
@@ -186,7 +194,7 @@ def test_the_command_writes_the_file_beside_the_others(champion: Path, pictures:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ([], "every champion has an ONNX file"),
+        ([], "every champion has a file of onnx"),
         (["--format", "onnx_int8", "--with-preprocessing"], "int8 is written for prepared images alone"),
         (["--format", "onnx_int8"], "say on which images"),
     ],
