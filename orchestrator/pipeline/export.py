@@ -77,7 +77,7 @@ def export_stage(
         data = load_training(run.experiment.data.labelled)
         files = _three_formats(record, split, folder, data, _in_part(facts, data))
         made, refused = _further_files(run, folder, more, data)
-        every = {name: _exported(folder, file) for name, file in {**files, **made}.items()}
+        every = {name: _exported(folder, file) for name, file in [*files.items(), *made.items()]}
         card = str(folder / CARD_FILE)
         return {"folder": str(folder), "card": card, "files": every, "refused": refused}
 

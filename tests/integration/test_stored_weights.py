@@ -75,8 +75,13 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
     metadata = preprocessing_metadata(Normalisation(mean=(0.3,), std=(0.2,)), list("0123456789"))
     metadata[STATED] = stated_text(CardFacts.from_plain(FACTS), (1, 8, 8))
     save_weights(student, exported / "student.safetensors", metadata)
-    graphs = {"torch_export": exported / "student.pt2", "onnx": exported / "student.onnx"}
-    write_graphs(student.eval(), input_shape=(1, 8, 8), metadata={}, **graphs)
+    write_graphs(
+        student.eval(),
+        input_shape=(1, 8, 8),
+        metadata={},
+        torch_export=exported / "student.pt2",
+        onnx=exported / "student.onnx",
+    )
     register_champion(store, model_name="pets", run_id=run_id, exported=exported, tags={})
     torch.save(network(seed=1).state_dict(), folder / "state.pth")
     client.log_artifact(run_id, str(folder / "state.pth"), "weights")

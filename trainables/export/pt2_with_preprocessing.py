@@ -75,7 +75,7 @@ class _Preparing(nn.Module):
             cut = _resized(pixels, self.side, self.side)
         else:
             height, width = picture.shape[0], picture.shape[1]
-            shortest = torch.sym_min(height, width)
+            shortest = torch.sym_min(height, width)  # type: ignore[no-untyped-call]
             high, wide = self.shorter * height // shortest, self.shorter * width // shortest
             rows, columns = _middle(high, self.side), _middle(wide, self.side)
             cut = _resized(pixels, high, wide).index_select(2, rows).index_select(3, columns)
