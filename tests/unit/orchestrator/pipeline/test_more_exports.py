@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import onnx
 import pytest
@@ -12,8 +15,10 @@ import torch
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
+from orchestrator.config.loading import load_experiment
+from orchestrator.pipeline import export
 from orchestrator.pipeline.shipped import more_exports
-from orchestrator.pipeline.shipped.labelled_images import FolderOfClasses
+from orchestrator.pipeline.shipped.labelled_images import FolderOfClasses, LabelledImages
 from orchestrator.pipeline.shipped.more_exports import (
     MORE_FILES,
     MoreFormat,
@@ -21,18 +26,22 @@ from orchestrator.pipeline.shipped.more_exports import (
     add_formats,
     measure_onnx,
 )
+from orchestrator.terminal.console import Console
 from tests.unit.trainables.export.exported_students import (
     CLASSES,
+    card,
     export_tiny,
     photograph,
     trained_network,
     write_photographs,
 )
+from trainables.config import DataConfig
+from trainables.data import load_training
 from trainables.errors import CheckpointError, ConfigError, StillhouseError
 from trainables.export.model_card import FileLatency, read_intact_card
 from trainables.export.opening import open_student
 from trainables.export.quantised import write_int8
-from trainables.export.stated import FILES, document_of
+from trainables.export.stated import FILES, StudentDocument, document_of
 from trainables.local_files import file_sha256
 
 QUICK = FileLatency(
@@ -109,9 +118,9 @@ def test_int8_is_calibrated_measured_and_noted(champion: Path, pictures: FolderO
     assert entry.agreement > 0.5  # an untrained network is seldom sure
     assert entry.accuracy is not None
     assert entry.latency == QUICK
-    card = read_intact_card(champion)
-    assert card is not None
-    assert card.files["onnx_int8"] == entry
+    noted = read_intact_card(champion)
+    assert noted is not None
+    assert noted.files["onnx_int8"] == entry
     path = champion / MORE_FILES["onnx_int8"]
     kinds = {node.op_type for node in onnx.load(path).graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
@@ -128,9 +137,9 @@ def test_a_file_of_an_earlier_version_gets_further_files_that_describe_themselve
     older = onnx.load(graph)
     del older.metadata_props[:]
     onnx.save(older, graph)
-    card = json.loads((champion / "model_card.json").read_text())
-    card["files"]["onnx"]["sha256"] = file_sha256(graph)
-    (champion / "model_card.json").write_text(json.dumps(card))
+    listed = json.loads((champion / "model_card.json").read_text())
+    listed["files"]["onnx"]["sha256"] = file_sha256(graph)
+    (champion / "model_card.json").write_text(json.dumps(listed))
     names: tuple[MoreFormat, ...] = ("onnx_int8", "onnx_with_preprocessing")
     for name in names:
         add_format(champion, name, pictures)
@@ -203,3 +212,38 @@ def test_what_says_nothing_is_refused(champion: Path, options: list[str], told: 
     result = CliRunner().invoke(app, ["export", str(champion), *options])
     assert isinstance(result.exception, ConfigError)
     assert told in str(result.exception)
+
+
+def test_a_run_hands_over_its_selection_split_and_says_what_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = DataConfig.from_plain({"name": "digits"})
+    data = load_training(config)
+    document = StudentDocument.from_plain({**card(classes=list(data.classes)), "input_shape": [1, 8, 8]})
+    seen: list[LabelledImages] = []
+
+    def add(folder: Path, names: list[MoreFormat], images: LabelledImages) -> tuple[dict[str, Any], ...]:
+        seen.append(images)
+        return {}, dict.fromkeys(names, "none of its operators has an int8 form")
+
+    monkeypatch.setattr(export, "document_of", lambda _: document)
+    monkeypatch.setattr(export, "add_formats", add)
+    told = io.StringIO()
+    experiment = SimpleNamespace(data=SimpleNamespace(labelled=config))
+    run: Any = SimpleNamespace(experiment=experiment, console=Console(out=told))
+    assert export._further_files(run, tmp_path, [], data) == ({}, {})
+    made, refused = export._further_files(run, tmp_path, ["onnx_int8"], data)
+    assert (made, list(refused)) == ({}, ["onnx_int8"])
+    assert told.getvalue() == "no onnx_int8: none of its operators has an int8 form\n"
+    assert len(seen[0]) == len(data.selection.labels)
+    whole, prepared = next(seen[0].pictures(document, 4))
+    assert (whole.shape, prepared.shape) == ((8, 8, 1), (1, 8, 8))
+
+
+def test_an_experiment_asks_for_further_formats_and_says_nothing_of_them_by_default() -> None:
+    plain = load_experiment("digits").config
+    assert "export" not in plain.plain()
+    asked = plain.with_overrides(export={"int8": True, "with_preprocessing": True})
+    run: Any = SimpleNamespace(experiment=asked)
+    assert export._more_formats(run) == ["onnx_int8", "onnx_with_preprocessing"]
+    assert export._more_formats(cast(Any, SimpleNamespace(experiment=plain))) == []
