@@ -8,14 +8,26 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import typer
 
 from cluster.errors import ClusterError
 from cluster.home import ensure_home
 from orchestrator import __version__
-from orchestrator.commands import cache, compare, evaluate, methods, pick, record, show, watch
+from orchestrator.commands import (
+    cache,
+    compare,
+    evaluate,
+    export,
+    methods,
+    pick,
+    predict,
+    record,
+    schema,
+    show,
+    watch,
+)
 from orchestrator.commands.completion import complete
 from orchestrator.commands.init_file import start_file
 from orchestrator.commands.options import (
@@ -38,8 +50,6 @@ from orchestrator.config.loading import (
     shipped,
 )
 from orchestrator.config.overrides import Overrides
-from orchestrator.config.schema import ExperimentConfig
-from orchestrator.config.schema_description import file_schema
 from orchestrator.terminal.masking import data_without_secrets, mask_process, without_secrets
 from search_spaces.space import SpaceConfig
 from trainables.errors import ConfigError, StillhouseError
@@ -67,6 +77,9 @@ for command, example in (
 ):
     app.command(epilog=f"Example: stillhouse {example}")(takes_pair()(command))
 app.command(epilog="Example: stillhouse compare digits my.yaml")(compare.compare)
+app.command(epilog="Example: stillhouse schema experiment > experiment.schema.json")(schema.schema)
+app.command(epilog="Example: stillhouse predict out/digits/champion photos/ --top 2 --json")(predict.predict)
+app.command(epilog="Example: stillhouse export digits --format onnx_int8")(export.export)
 
 
 def main() -> None:
@@ -238,15 +251,6 @@ def init(
     """Write a commented experiment or search-space file to start from."""
     start_file(path, experiment=source, pair=pair, space=space, force=force)
     typer.echo(f"wrote {path}; next: stillhouse validate {path}")
-
-
-@app.command(epilog="Example: stillhouse schema experiment > experiment.schema.json")
-def schema(
-    kind: Annotated[Literal["experiment", "space"], typer.Argument(help="Which file.")],
-) -> None:
-    """Print the JSON schema of a file, for editors."""
-    model = ExperimentConfig if kind == "experiment" else SpaceConfig
-    typer.echo(json.dumps(file_schema(model), indent=2))
 
 
 @app.command(epilog="Example: stillhouse experiments")

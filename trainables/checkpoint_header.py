@@ -108,6 +108,14 @@ def preprocessing_metadata(normalisation: Normalisation, classes: Sequence[str])
     return {NORMALISATION: json.dumps(normalisation.plain()), CLASSES: json.dumps(list(classes))}
 
 
+def file_metadata(path: Path) -> dict[str, str]:
+    """The texts that a safetensors or ONNX file keeps of itself, by key; empty where there are none."""
+    if path.suffix == ONNX:
+        return _onnx_metadata(path) or {}
+    found = (_header(path) or {}).get(_METADATA)
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
 def stated_normalisation(path: Path) -> Normalisation | None:
     """How the images of these weights are normalised, as their file states; none where it does not."""
     with suppress(Unreadable), foreign_file(Unreadable):  # another program's key of that name

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 from pydantic import ValidationError
 
-from orchestrator.commands.options import Experiment, Json, Out, takes_fields
+from orchestrator.commands.options import AllowFactory, Json, Out, TrackingUri, takes_fields
+from orchestrator.config.paths import names_student
+from trainables.config import Config
 from trainables.config.faithfulness import BallSearch, ConfidenceOf
 from trainables.errors import ConfigError
 
+if TYPE_CHECKING:
+    from orchestrator.terminal.console import Console
+
 _SEARCH: Final = BallSearch()
+_OF_DATA: Final = ("confusion", "reliability", "tracking_uri", "allow_factory")
+_OF_LEDGER: Final = ("trial", "faithfulness")
 _LEVELS: Final = ", ".join(f"{epsilon:g}" for epsilon in _SEARCH.epsilons)
 
 
@@ -58,7 +65,44 @@ class EvaluateOptions:
         ConfidenceOf | None,
         typer.Option(help=f"The class of a confidence; teacher: its own. Default: {_SEARCH.confidence_of}."),
     ] = None
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="On these images: a folder with a folder for each class, or an experiment's. Asks the "
+            "exported student alone, and of an experiment its champion."
+        ),
+    ] = None
+    confusion: Annotated[
+        Path | None, typer.Option(help="With --data: write the confusion matrix there, as .csv.")
+    ] = None
+    reliability: Annotated[
+        Path | None, typer.Option(help="With --data: write a reliability diagram there, as .png or .svg.")
+    ] = None
+    tracking_uri: TrackingUri = None
+    allow_factory: AllowFactory = False
     to: Annotated[Path | None, typer.Option(help="Write the result there too, as JSON.")] = None
+
+    def require_one_kind(self, *, names_student: bool) -> None:
+        """Refuse options that say nothing about what is asked for.
+
+        Raises:
+            ConfigError: naming them; or a MODEL without --data.
+        """
+        if self.data is None:
+            given = [name for name in _OF_DATA if getattr(self, name) not in (None, False)]
+            if names_student:
+                raise ConfigError(
+                    "say on which images: --data FOLDER, with a folder for each class, or --data EXPERIMENT"
+                )
+            if given:
+                raise ConfigError(
+                    f"{', '.join(map(_option, given))}: goes with --data; add it, or leave this out"
+                )
+        elif given := [name for name in _OF_LEDGER if getattr(self, name) not in (None, False)]:
+            raise ConfigError(
+                f"{', '.join(map(_option, given))}: of a student that an experiment's record knows; "
+                "leave it out, or leave out --data"
+            )
 
     def search(self) -> BallSearch | None:
         """How balls are searched; none without --faithfulness.
@@ -89,31 +133,75 @@ def _option(field: str) -> str:
     return "--" + {"epsilons": "epsilon"}.get(field, field).replace("_", "-")
 
 
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="EXPERIMENT|MODEL",
+        help="An experiment, by a shipped name or the path of a .yaml file; or with --data an exported "
+        "student: a .safetensors, .onnx or .pt2 file, a champion's folder, or models:/NAME@champion.",
+    ),
+]
+
+
 @takes_fields("options", EvaluateOptions)
-def evaluate(
-    experiment: Experiment, options: EvaluateOptions, out: Out = None, json_only: Json = False
-) -> None:
+def evaluate(experiment: Target, options: EvaluateOptions, out: Out = None, json_only: Json = False) -> None:
     """Evaluate a trained student: accuracy, nll and ece on clean images, and agreement with its teacher.
+
+    With --data an exported student is asked about those images, by its file alone: accuracy of each class,
+    confusion matrix and reliability too.
 
     With --faithfulness also what attacks find in small balls around images that the teacher gets right. That
     is one-sided: disagreement and gap are at least what was found, so none of it is a guarantee. Each image
     takes 8 x radii x steps x restarts passes, forward and back, through both networks: 3,200 by default.
 
-    In this process, without Ray, on a GPU where there is one. The teacher is that of the experiment file.
+    In this process, without Ray, on a GPU where there is one (--data: on the CPU). The teacher is that of the
+    experiment file.
     """
+    options.require_one_kind(names_student=names_student(experiment))
+    search = options.search()
     from orchestrator.config.loading import load_experiment
     from orchestrator.config.overrides import Overrides
-
-    search = options.search()
-    loaded = load_experiment(experiment, overrides=Overrides(out=out))
-    from orchestrator.pipeline.evaluate_student import evaluate_student, show_evaluation
     from orchestrator.terminal.console import Console
     from trainables.local_files import replace_text
 
     console = Console(json_only=json_only)
-    found = evaluate_student(loaded, console, trial=options.trial, split=options.split, search=search)
-    show_evaluation(found, console)
+    if options.data is not None:
+        found = _on_images(experiment, options, options.data, out, console)
+    else:
+        loaded = load_experiment(experiment, overrides=Overrides(out=out))
+        from orchestrator.pipeline.evaluate_student import evaluate_student, show_evaluation
+
+        evaluation = evaluate_student(
+            loaded, console, trial=options.trial, split=options.split, search=search
+        )
+        show_evaluation(evaluation, console)
+        found = evaluation
     if options.to is not None:
         replace_text(options.to, found.model_dump_json(indent=2) + "\n")
         console.info(f"wrote {options.to}")
     console.result(found.plain())
+
+
+def _on_images(
+    target: str, options: EvaluateOptions, data: str, out: Path | None, console: Console
+) -> Config:
+    """What an exported student is worth on these images; files that are asked for are written."""
+    from orchestrator.pipeline.shipped import evaluation
+    from orchestrator.pipeline.shipped.labelled_images import labelled_images
+    from orchestrator.pipeline.shipped.named import champion_of_run, opened
+
+    if options.reliability is not None:
+        evaluation.require_picture(options.reliability)
+    model = target if names_student(target) else champion_of_run(target, out)
+    with opened(model, tracking_uri=options.tracking_uri, allow_factory=options.allow_factory) as student:
+        images = labelled_images(data, student.document, split=options.split)
+        found = evaluation.evaluate_on_images(target, student, images, console)
+    evaluation.show_images(found, console)
+    for path, write in (
+        (options.confusion, evaluation.write_confusion),
+        (options.reliability, evaluation.write_reliability),
+    ):
+        if path is not None:
+            write(found, path)
+            console.info(f"wrote {path}")
+    return found

@@ -37,6 +37,29 @@ Address = Annotated[str | None, typer.Option(help="The cluster's job server, as 
 CachePlace = Annotated[
     str, typer.Argument(help="An experiment (name or .yaml file), or a cache's folder or s3:// URI.")
 ]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="An exported student: a .safetensors, .onnx or .pt2 file, a champion's folder, or "
+        "models:/NAME@champion in MLflow.",
+    ),
+]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(
+        help="The MLflow store of models:/..., an address or the output folder of a run. Default: "
+        "MLFLOW_TRACKING_URI, or the only run below ./out."
+    ),
+]
+AllowFactory = Annotated[
+    bool,
+    typer.Option(
+        "--allow-factory",
+        help="Call the function of yours that the file names to build its network; its module is looked for "
+        "in this folder.",
+    ),
+]
 
 
 Command = Callable[..., None]

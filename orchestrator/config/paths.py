@@ -8,11 +8,17 @@ from pathlib import Path
 
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.tracking_uri import absolute_tracking_uri, default_tracking_uri
+from trainables.export.model_card import CARD_FILE
+from trainables.export.stated import EXPORTED_SUFFIXES
 from trainables.local_files import expanded
 
 HOME_FOLDER = "stillhouse"
 ARTIFACTS = "mlartifacts"
 """Name of the folder of MLflow's files."""
+REGISTERED = "models:/"
+"""How an address of MLflow's model registry begins."""
+CHAMPION_FOLDER = "champion"
+"""Below the output folder of a run."""
 _IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
@@ -52,3 +58,18 @@ def artifact_folder(tracking_uri: str, out: Path) -> Path:
 def experiment_name(loaded: LoadedExperiment) -> str:
     """The name of the MLflow experiment."""
     return loaded.config.record.experiment_name or f"stillhouse/{loaded.config.name}"
+
+
+def names_student(text: str) -> bool:
+    """Whether a text names a file or folder of an exported student, or one in MLflow."""
+    if text.startswith(REGISTERED):
+        return True
+    place = champion_place(text)
+    return place.suffix in EXPORTED_SUFFIXES or (place / CARD_FILE).is_file()
+
+
+def champion_place(text: str) -> Path:
+    """The place that a text names; of a run's output folder, the champion's folder in it."""
+    place = expanded(text)
+    inside = place / CHAMPION_FOLDER
+    return inside if (inside / CARD_FILE).is_file() else place

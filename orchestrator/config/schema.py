@@ -126,6 +126,18 @@ class PickConfig(Config):
         return name if name is None else registrable(name)
 
 
+class ExportConfig(Config):
+    """In which formats the champion is exported beside safetensors, ONNX and torch.export."""
+
+    int8: bool = Field(
+        False, description="ONNX quantised to int8, calibrated on the selection split, and measured there"
+    )
+    with_preprocessing: bool = Field(
+        False,
+        description="ONNX that takes uint8 pictures of any size, and resizes and normalises them itself",
+    )
+
+
 class RecordConfig(Config):
     """Where MLflow keeps the record."""
 
@@ -209,6 +221,12 @@ class ExperimentConfig(Config):
     budget: BudgetConfig = BudgetConfig()
     cluster: ClusterConfig = ClusterConfig()
     pick: PickConfig = PickConfig()
+    export: ExportConfig = Field(
+        ExportConfig(),
+        description="further formats of the champion's files",
+        # Left out where it says nothing, as below.
+        exclude_if=lambda export: export == ExportConfig(),
+    )
     record: RecordConfig = RecordConfig()
     pair: str | None = Field(
         None,

@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 import torch
 from torch import nn
 
+from orchestrator.config.paths import CHAMPION_FOLDER
 from orchestrator.pipeline.basis.basis import Basis
 from orchestrator.pipeline.context import Run
+from orchestrator.pipeline.shipped.labelled_images import SplitOfExperiment
+from orchestrator.pipeline.shipped.more_exports import MoreFormat, add_formats, measure_onnx
 from orchestrator.records.costs import StudentCosts
+from orchestrator.records.exported_files import Exported
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import SelectedChampion, seed_of
 from orchestrator.tracking.recorder import MlflowRecorder
 from orchestrator.tracking.registry import register_champion
 from orchestrator.tracking.store import StoreAway, WriteRefused
 from trainables.config import DataConfig, ModelConfig, TrialSpec, digest_of
-from trainables.config.data import SplitFacts
+from trainables.config.data import SourcePart, SplitFacts
 from trainables.data import TrainingData, load_training
 from trainables.errors import StillhouseError
-from trainables.export.formats import export_student
-from trainables.export.model_card import Architecture, Preparation, Resizing, read_intact_card
+from trainables.export.formats import VERIFIED_IMAGES, export_student
+from trainables.export.model_card import (
+    CARD_FILE,
+    Architecture,
+    ExportedFile,
+    Preparation,
+    Resizing,
+    read_intact_card,
+)
+from trainables.export.stated import FILES, document_of
 from trainables.models import build_model
 from trainables.models.weights import load_weights
 from trainables.views.normalise import normalise
 
 SAMPLE_IMAGES = 64
 LEAST_IMAGES = 2
+_SHORT: Final[Mapping[str, str]] = MappingProxyType({"onnx": "onnx", "onnx_int8": "int8"})
+_TIMES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "latency_ms": "batch_1_median_ms",
+        "latency_p95_ms": "batch_1_p95_ms",
+        "latency_64_ms": "batch_64_median_ms",
+        "latency_64_p95_ms": "batch_64_p95_ms",
+    }
+)
 FLUSH_S = 120.0
 
 
@@ -41,41 +63,109 @@ def export_stage(
     metrics: Mapping[str, float],
     costs: StudentCosts,
 ) -> dict[str, Any]:
-    """The champion's files: {"folder", "card", "files": {format: {"path", "max_abs_difference"}}}."""
+    """The champion's files: {"folder", "card", "files", "refused"}.
+
+    "files" has of each format what `Exported` tells; "refused", of formats that were asked for, why not.
+    """
     record, split = champion.record, basis.split
-    folder = run.out / "champion"
+    folder = run.out / CHAMPION_FOLDER
+    more = _more_formats(run)
     facts = _facts(run, record, basis, cache=cache, metrics=metrics) | _measured(costs, record, split)
 
     def export() -> dict[str, Any]:
         run.console.info("writing safetensors, ONNX and torch.export; each is reloaded and compared")
-        student = TrialSpec.from_plain(record.spec).student
-        model = _build(student, split)
-        load_weights(model, Path(record.checkpoint or ""))
-        summary = export_student(
-            model,
-            rebuild=lambda: _build(student, split),
-            folder=folder,
-            input_shape=split.input_shape,
-            sample_images=sample_images(load_training(run.experiment.data.labelled)),
-            card=facts,
-        )
-        files = {
-            name: {"path": str(folder / file.file), "max_abs_difference": file.max_abs_difference}
-            for name, file in summary.files.items()
-        }
-        return {"folder": str(folder), "card": str(summary.card), "files": files}
+        data = load_training(run.experiment.data.labelled)
+        files = _three_formats(record, split, folder, data, _in_part(facts, data))
+        made, refused = _further_files(run, folder, more, data)
+        every = {name: _exported(folder, file) for name, file in [*files.items(), *made.items()]}
+        card = str(folder / CARD_FILE)
+        return {"folder": str(folder), "card": card, "files": every, "refused": refused}
 
     # Without a known device, the key is that of earlier versions: what they exported is not exported again.
     places = [record.checkpoint and run.key_path(record.checkpoint), run.key_path(str(folder))]
     inputs = [record.trial, places[0], dict(metrics), places[1], *_latency(costs).values()]
-    key = digest_of(inputs)
-    return run.stages.run("export", key, export, still_valid=lambda _: _holds(folder, record.trial, metrics))
+    key = digest_of([*inputs, *more])
+    return run.stages.run(
+        "export", key, export, still_valid=lambda found: _holds(folder, record.trial, metrics, found)
+    )
 
 
-def _holds(folder: Path, trial: str, metrics: Mapping[str, float]) -> bool:
+def _three_formats(
+    record: TrialRecord, split: SplitFacts, folder: Path, data: TrainingData, facts: dict[str, Any]
+) -> dict[str, ExportedFile]:
+    """The files that every champion has, in its folder."""
+    student = TrialSpec.from_plain(record.spec).student
+    model = _build(student, split)
+    load_weights(model, Path(record.checkpoint or ""))
+    summary = export_student(
+        model,
+        rebuild=lambda: _build(student, split),
+        folder=folder,
+        input_shape=split.input_shape,
+        sample_images=sample_images(data, VERIFIED_IMAGES),
+        card=facts,
+    )
+    return {**summary.files, "onnx": measure_onnx(folder)}
+
+
+def _holds(folder: Path, trial: str, metrics: Mapping[str, float], found: Mapping[str, Any]) -> bool:
     """Whether the files of this champion are there and intact: not those of another that was picked since."""
     card = read_intact_card(folder)
-    return card is not None and (card.lineage.trial_id, card.metrics) == (trial, dict(metrics))
+    if card is None or (card.lineage.trial_id, card.metrics) != (trial, dict(metrics)):
+        return False
+    return set(found.get("files", {})) <= set(card.files)
+
+
+def _more_formats(run: Run) -> list[MoreFormat]:
+    """The formats that the experiment asks for beside those that every champion has."""
+    asked = run.experiment.export
+    found: list[MoreFormat] = ["onnx_int8"] if asked.int8 else []
+    return [*found, "onnx_with_preprocessing"] if asked.with_preprocessing else found
+
+
+def _further_files(
+    run: Run, folder: Path, more: Sequence[MoreFormat], data: TrainingData
+) -> tuple[dict[MoreFormat, ExportedFile], dict[MoreFormat, str]]:
+    """These formats of the student in the folder; one that has no such form is exported all the same."""
+    if not more:
+        return {}, {}
+    document = document_of(folder / FILES["onnx"])
+    config = run.experiment.data.labelled
+    images = SplitOfExperiment(
+        "the selection split", config, SourcePart.TRAIN, data.selection, data.classes, document
+    )
+    made, refused = add_formats(folder, more, images)
+    for name, why in refused.items():
+        run.console.info(f"no {name}: {why}")
+    return made, refused
+
+
+def _exported(folder: Path, file: ExportedFile) -> dict[str, Any]:
+    """What the summary tells of a file."""
+    plain = file.plain()
+    told = {name: plain[name] for name in Exported.model_fields if name in plain}
+    return {"path": str(folder / file.file), **told}
+
+
+def _in_part(facts: dict[str, Any], data: TrainingData) -> dict[str, Any]:
+    """The facts, with how JPEGs of a part that stays in its files were decoded."""
+    if data.selection.files is None:
+        return facts
+    return {**facts, "preparation": {**facts["preparation"], "jpeg_in_part": True}}
+
+
+def shipped_figures(exported: Mapping[str, Any]) -> dict[str, float]:
+    """What the exported files cost and reach, by short names: ONNX Runtime's latency, and int8's too."""
+    figures: dict[str, float] = {}
+    for name, short in _SHORT.items():
+        file = exported["files"].get(name, {})
+        if file.get("accuracy") is not None:
+            figures[f"{short}_accuracy"] = float(file["accuracy"])
+        latency = file.get("latency") or {}
+        figures |= {
+            f"{short}_{key}": float(latency[field]) for key, field in _TIMES.items() if field in latency
+        }
+    return figures
 
 
 def register_stage(
@@ -136,9 +226,9 @@ def _build(student: ModelConfig, split: SplitFacts) -> nn.Module:
     return build_model(student, n_classes=len(split.classes), in_channels=split.input_shape[0])
 
 
-def sample_images(data: TrainingData) -> torch.Tensor:
+def sample_images(data: TrainingData, count: int = SAMPLE_IMAGES) -> torch.Tensor:
     """What exported files are compared on: selection images, and a training image where there is but one."""
-    images = data.selection.images[:SAMPLE_IMAGES]
+    images = data.selection.images[:count]
     if len(images) < LEAST_IMAGES:
         images = torch.cat([images, data.train.images[:1]])
     return normalise(images, data.mean, data.std)
@@ -148,8 +238,14 @@ def _latency(costs: StudentCosts) -> dict[str, Any]:
     """The card's latency; nothing where a ledger of an earlier version does not know its device."""
     if costs.latency_p95_ms is None or costs.latency_device is None:
         return {}
-    latency = {"median_ms": costs.latency_ms, "p95_ms": costs.latency_p95_ms}
-    return {"latency": {**latency, "device": costs.latency_device}}
+    latency: dict[str, Any] = {"median_ms": costs.latency_ms, "p95_ms": costs.latency_p95_ms}
+    latency |= {"device": costs.latency_device}
+    if costs.latency_threads is not None:
+        latency["threads"] = int(costs.latency_threads)
+    if costs.latency_64_ms is not None:
+        latency["batch_64_median_ms"] = costs.latency_64_ms
+        latency["batch_64_p95_ms"] = costs.latency_64_p95_ms
+    return {"latency": latency}
 
 
 def _measured(costs: StudentCosts, record: TrialRecord, split: SplitFacts) -> dict[str, Any]:

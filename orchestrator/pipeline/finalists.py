@@ -36,6 +36,8 @@ from trainables.training.train_teacher import TeacherFacts
 
 Figures = dict[str, dict[str, float]]
 COSTS = ("params", "size_bytes", "latency_ms", "latency_p95_ms")
+WHERE_KNOWN = ("latency_threads", "latency_64_ms", "latency_64_p95_ms")
+"""Not where a batch of 64 does not fit the GPU."""
 
 
 def constraints_of(run: Run) -> tuple[Condition, ...]:
@@ -69,7 +71,8 @@ def profile_stage(
         # One after the other: two at once would measure each other.
         for digest, job in zip(networks, jobs, strict=True):
             end = run_jobs(run.workers.broker, [job])[job.job_id]
-            found[digest] = {name: end.metrics[name] for name in COSTS} | {"latency_device": end.device}
+            known = [*COSTS, *(name for name in WHERE_KNOWN if name in end.metrics)]
+            found[digest] = {name: end.metrics[name] for name in known} | {"latency_device": end.device}
         return found
 
     return _costs(students, run.stages.run("profile", key, measure))

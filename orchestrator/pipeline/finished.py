@@ -13,6 +13,7 @@ from orchestrator.config.picking.figures import ACCURACY
 from orchestrator.records.bad_outcomes import bad_outcomes
 from orchestrator.records.code_seen import edited_code, is_noted
 from orchestrator.records.events import StageEvent
+from orchestrator.records.exported_files import Exported
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.picking.early_refusal import require_somebody
 from orchestrator.records.picking.picked import Picked, front_table, told
@@ -234,7 +235,8 @@ def show(summary: Summary, console: Console, *, ui_command: str) -> None:
     champion = summary.champion
     for name, exported in champion.exports.items():
         console.info(
-            f"  {name}: {_from_here(exported.path)} (max difference {exported.max_abs_difference:.1e})"
+            f"  {name}: {_from_here(exported.path)} (max difference {exported.max_abs_difference:.1e}"
+            f"{_compared_and_timed(exported)})"
         )
     console.info(f"  card: {_from_here(champion.model_card)}")
     console.info(f"report: {_from_here(Path(summary.out) / 'report.html')}")
@@ -264,6 +266,18 @@ def _latency(champion: Champion) -> str:
     device = "" if champion.latency_device is None else f"on {champion.latency_device}"
     more = ", ".join(part for part in (p95, device) if part)
     return f"{champion.latency_ms:.3f} ms" + (f" ({more})" if more else "")
+
+
+def _compared_and_timed(exported: Exported) -> str:
+    """What is known of a file: how often it answers as the student, what it reaches, and how fast it is."""
+    told = ""
+    if exported.agreement is not None and exported.images is not None:
+        told += f", same class for {percent(exported.agreement)} % of {counted(exported.images, 'image')}"
+    if exported.accuracy is not None:
+        told += f", selection accuracy {percent(exported.accuracy)} %"
+    if exported.latency is not None:
+        told += f", {exported.latency.batch_1_median_ms:.3f} ms an image"
+    return told
 
 
 def _from_here(path: str | Path) -> str:

@@ -39,8 +39,11 @@ def record_figures(
     constraints: Sequence[Condition],
     recorder: MlflowRecorder,
     ledger: Ledger,
+    shipped: Mapping[str, float],
 ) -> None:
     """Record what is not in the ledger yet: figures of students and of groups, and the champion's.
+
+    `shipped` are those of the champion's exported files.
 
     Side effects: events in the ledger, which the recorder brings to MLflow.
     """
@@ -49,7 +52,7 @@ def record_figures(
     candidates = Candidates(results.records, results.finalists, results.controls, costs)
     placed = standings(candidates, results.champion.record, constraints)
     marked = {trial for trial, facts in known.items() if facts.champion is not None}
-    for trial, facts in _of_students(results, placed, marked):
+    for trial, facts in _of_students(results, placed, marked, shipped):
         if known.get(trial) != facts:
             recorder.record_figures(
                 trial,
@@ -59,6 +62,7 @@ def record_figures(
                 champion=facts.champion,
             )
     figures = _of_champion(results) | _of_teacher(results)
+    figures |= {f"champion_{name}": value for name, value in shipped.items()}
     if known.get(None, _Facts({})).figures != figures:
         recorder.record_figures(None, figures)
     _record_groups(results, finalists, placed, ledger)
@@ -70,7 +74,10 @@ def _facts_of(event: FiguresAdded) -> _Facts:
 
 
 def _of_students(
-    results: RunResults, placed: Mapping[str, Standing], marked: set[str | None]
+    results: RunResults,
+    placed: Mapping[str, Standing],
+    marked: set[str | None],
+    shipped: Mapping[str, float],
 ) -> Iterator[tuple[str, _Facts]]:
     """By trial id; `marked` are those that were said to be the champion, or not to be."""
     gains = gains_over_controls(results.finalists, results.compared, results.tests)
@@ -90,6 +97,7 @@ def _of_students(
         if gain is not None:
             figures["gain_same_compute"] = gain
         is_it = trial == results.champion.record.trial
+        figures |= shipped if is_it else {}
         champion = is_it if is_it or trial in marked else None
         yield trial, _Facts(figures, costs.latency_device, control, other, champion)
 

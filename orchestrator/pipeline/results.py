@@ -14,6 +14,7 @@ from orchestrator.pipeline.finished import STAGE, run_key
 from orchestrator.pipeline.preflight import leaks_found
 from orchestrator.records.costs import StudentCosts, numbers_of
 from orchestrator.records.events import StageEvent
+from orchestrator.records.exported_files import Exported
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.picking.picked import Picked
 from orchestrator.records.places import summary_as_written
@@ -22,7 +23,6 @@ from orchestrator.records.selection import Figures, SelectedChampion, group_tria
 from orchestrator.records.student_figures import Finalist, taken_together
 from orchestrator.records.summary import (
     CacheFigures,
-    Exported,
     MlflowPlace,
     Summary,
     UnlabelledFigures,
@@ -163,7 +163,9 @@ def _summary(
         cache=_cache_figures(results.cache),
         trials=tuple(trial_row(record, results.costs.get(record.trial)) for record in results.records),
         finalists=tuple(finalists),
-        champion=champion_of(winner, champion_id, exports, shipped["card"]),
+        champion=champion_of(winner, champion_id, exports, shipped["card"]).with_overrides(
+            not_exported=shipped.get("refused", {})
+        ),
         mlflow=MlflowPlace(
             tracking_uri=tracking_uri,
             experiment_id=registered["experiment_id"],

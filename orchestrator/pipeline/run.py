@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from orchestrator.pipeline.basis.basis import Basis, basis_stages
 from orchestrator.pipeline.brought_weights import pinned
 from orchestrator.pipeline.cache_stage import cache_stage
 from orchestrator.pipeline.context import Run
-from orchestrator.pipeline.export import export_stage, register_stage
+from orchestrator.pipeline.export import export_stage, register_stage, shipped_figures
 from orchestrator.pipeline.finalists import (
     chosen_finalists,
     constraints_of,
@@ -117,20 +117,36 @@ def _stages(run: Run, recorder: MlflowRecorder) -> Summary:
         costs=costs,
         tested=tested,
     )
-    record_figures(results, finalists_of(run, results), constraints_of(run), recorder, run.ledger)
     identity = cache.identity.digest() if cache else None
-    exported = export_stage(
-        run,
-        champion,
-        basis,
-        cache=identity,
-        metrics=results.champion_metrics(),
-        costs=costs[champion.record.trial],
-    )
+    exported = _exported(run, recorder, results, identity)
     registered = register_stage(
         run, recorder, champion, tracking_uri=tracking_uri(run.loaded), lineage=results.lineage(search)
     )
     return write_up(run, recorder, results, exported, registered, tracking_uri(run.loaded))
+
+
+def _exported(run: Run, recorder: MlflowRecorder, results: RunResults, cache: str | None) -> dict[str, Any]:
+    """The champion's files; figures of all students and of these files are recorded."""
+    champion = results.champion
+    try:
+        exported = export_stage(
+            run,
+            champion,
+            results.basis,
+            cache=cache,
+            metrics=results.champion_metrics(),
+            costs=results.costs[champion.record.trial],
+        )
+    except StillhouseError:
+        _record(run, recorder, results, {})  # what was found so far is not withheld
+        raise
+    _record(run, recorder, results, shipped_figures(exported))
+    return exported
+
+
+def _record(run: Run, recorder: MlflowRecorder, results: RunResults, shipped: Mapping[str, float]) -> None:
+    finalists = finalists_of(run, results)
+    record_figures(results, finalists, constraints_of(run), recorder, run.ledger, shipped)
 
 
 def _cache(run: Run, basis: Basis, search: str) -> CacheSummary | None:

@@ -19,9 +19,9 @@ def member_name(number: int) -> str:
 
 
 class StudentCosts(Config):
-    """Costs of one architecture; latencies are those of one image at a time.
+    """Costs of one architecture; latencies are those of one image at a time, unless they say another number.
 
-    A ledger of an earlier version has neither the 95th percentile nor the device: they are none then.
+    A ledger of an earlier version has no 95th percentile, device, threads or batch: they are none then.
     """
 
     params: float
@@ -29,10 +29,19 @@ class StudentCosts(Config):
     latency_ms: float = Field(description="median")
     latency_p95_ms: float | None = Field(None, description="95th percentile")
     latency_device: str | None = Field(None, description="model name of the GPU or CPU it was measured on")
+    latency_threads: float | None = Field(
+        None, description="of a CPU that computed", exclude_if=lambda value: value is None
+    )
+    latency_64_ms: float | None = Field(
+        None, description="median of a whole batch of 64", exclude_if=lambda value: value is None
+    )
+    latency_64_p95_ms: float | None = Field(
+        None, description="95th percentile of such a batch", exclude_if=lambda value: value is None
+    )
 
     def numbers(self) -> dict[str, float]:
-        """The figures by name, without the device; those that are not known are left out."""
-        values = self.model_dump(exclude={"latency_device"}, exclude_none=True)
+        """The figures by name, without device and threads; those that are not known are left out."""
+        values = self.model_dump(exclude={"latency_device", "latency_threads"}, exclude_none=True)
         return {name: float(value) for name, value in values.items()}
 
 

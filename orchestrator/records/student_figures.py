@@ -42,6 +42,17 @@ class Students(Config):
     latency_ms: float
     latency_p95_ms: float | None = Field(None, description="none in a record of an earlier version")
     latency_device: str | None = Field(None, description="measured on it; none as above")
+    latency_64_ms: float | None = Field(
+        None,
+        description="median of a whole batch of 64; none as above, and where it did not fit the GPU",
+        exclude_if=lambda value: value is None,
+    )
+    latency_64_p95_ms: float | None = Field(
+        None, description="95th percentile of such a batch", exclude_if=lambda value: value is None
+    )
+    latency_threads: int | None = Field(
+        None, description="of a CPU that computed; none as above", exclude_if=lambda value: value is None
+    )
     precision: str | None = Field(
         None, description="what they were trained in, and what chose that; none in a record as above"
     )
@@ -262,6 +273,9 @@ def _students(group: Group, tested: Figures, costs: StudentCosts) -> dict[str, A
         "latency_ms": costs.latency_ms,
         "latency_p95_ms": costs.latency_p95_ms,
         "latency_device": costs.latency_device,
+        "latency_64_ms": costs.latency_64_ms,
+        "latency_64_p95_ms": costs.latency_64_p95_ms,
+        "latency_threads": None if costs.latency_threads is None else int(costs.latency_threads),
         "epochs": group.records[0].spec.get("training", {}).get("epochs"),
         "seconds": seconds_of(group.records),
         "compute_over_ce": compute_over_ce(group.records[0]),

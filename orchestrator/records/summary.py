@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from orchestrator.records.chain import LedgerMark
 from orchestrator.records.compute import compute_over_ce, ensemble_accuracy, peers_accuracy
 from orchestrator.records.costs import StudentCosts
+from orchestrator.records.exported_files import Exported, ExportFormat
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.picking.picked import Picked
 from orchestrator.records.places import summary_as_read, summary_as_written
@@ -23,8 +24,6 @@ from trainables.config.metrics import ACCURACY, ECE, NLL, RankBy
 from trainables.errors import ConfigError
 from trainables.foreign_files import foreign_file
 from trainables.local_files import replace_text
-
-ExportFormat = Literal["safetensors", "onnx", "torch_export"]
 
 
 def _without_secrets(text: str | None) -> str | None:
@@ -114,13 +113,6 @@ class TrialRow(Config):
     )
 
 
-class Exported(Config):
-    """One exported file, compared with the PyTorch student on real inputs."""
-
-    path: str
-    max_abs_difference: float = Field(description="of logits; the largest over all inputs")
-
-
 class Champion(Config):
     """The student to ship: weights of `trial_id`, claims of its group."""
 
@@ -132,11 +124,23 @@ class Champion(Config):
     latency_ms: float
     latency_p95_ms: float | None = Field(None, description="none in a record of an earlier version")
     latency_device: str | None = Field(None, description="measured on it; none as above")
+    latency_64_ms: float | None = Field(
+        None, description="of a batch of 64; none as above", exclude_if=lambda value: value is None
+    )
+    latency_64_p95_ms: float | None = Field(None, exclude_if=lambda value: value is None)
+    latency_threads: int | None = Field(
+        None, description="of a CPU that computed; none as above", exclude_if=lambda value: value is None
+    )
     precision: str | None = Field(None, description="what it was trained in, and what chose that")
     selection_accuracy: float = Field(description="mean over the seeds of its group")
     test_accuracy: float = Field(description="mean over the seeds of its group")
     exports: dict[ExportFormat, Exported]
     model_card: str
+    not_exported: dict[ExportFormat, str] = Field(
+        {},
+        description="formats that were asked for, and why there is none",
+        exclude_if=lambda value: not value,
+    )
 
 
 class MlflowPlace(Config):
@@ -242,6 +246,9 @@ def champion_of(
         latency_ms=finalist.latency_ms,
         latency_p95_ms=finalist.latency_p95_ms,
         latency_device=finalist.latency_device,
+        latency_64_ms=finalist.latency_64_ms,
+        latency_64_p95_ms=finalist.latency_64_p95_ms,
+        latency_threads=finalist.latency_threads,
         precision=finalist.precision,
         selection_accuracy=finalist.selection_mean,
         test_accuracy=finalist.test_mean,

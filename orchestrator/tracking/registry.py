@@ -24,6 +24,7 @@ from mlflow.types import Schema, TensorSpec
 from orchestrator.config.registry_name import registrable
 from orchestrator.tracking.store import StoreAway, prepare_mlflow, translated
 from trainables.errors import ConfigError
+from trainables.export.stated import FILES
 from trainables.local_files import file_sha256
 
 _log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def register_champion(
         tracking_uri: the store that holds the run, absolute.
         model_name: name in the registry.
         run_id: the champion's run.
-        exported: folder with one .onnx and one .safetensors file.
+        exported: folder with student.onnx and one .safetensors file.
         tags: lineage, such as teacher, cache, search and test figures; shown in the description.
 
     Raises:
@@ -57,7 +58,7 @@ def register_champion(
         StoreAway: MLflow did not answer, three times.
     """
     require_model_name(model_name)
-    graph = _only(exported, "*.onnx")
+    graph = _only(exported, FILES["onnx"])
     digest = file_sha256(_only(exported, "*.safetensors"))
     prepare_mlflow()
     lineage = {**tags, _WEIGHTS_TAG: digest}

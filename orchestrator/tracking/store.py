@@ -40,6 +40,8 @@ _ENVIRONMENT: Final[Mapping[str, str]] = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "1",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    # A bar for each file, in the middle of what a command writes.
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # We wait and repeat by ourselves, where we can be woken; MLflow's own retries take four minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",

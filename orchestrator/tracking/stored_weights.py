@@ -15,12 +15,16 @@ from mlflow import MlflowClient
 from orchestrator.tracking.store import StoreAway, WriteRefused, prepare_mlflow, translated
 from trainables.checkpoint_header import CONFIG, PREPROCESSING, SUFFIXES, WEIGHTS
 from trainables.errors import ConfigError
+from trainables.export.model_card import CARD_FILE
+from trainables.export.stated import FILES
 
 _DEPTH: Final = 4
 _MODEL_FILE: Final = "MLmodel"
 _PICKLED: Final = PurePosixPath("data", "model.pth")
 """Where MLflow's PyTorch flavour keeps a module, pickled whole."""
 _SHOWN: Final = 5
+_OF_STUDENTS: Final = (FILES["safetensors"], "model.onnx", "model.onnx.data")
+"""What is asked of a registered student; MLflow gives its ONNX file that name, and .data holds large ones."""
 
 
 def pinned_uri(uri: str, *, store: str) -> str:
@@ -76,6 +80,25 @@ def fetched_weights(uri: str, *, store: str, folder: Path) -> Path:
             shutil.rmtree(folder, ignore_errors=True)
             whole.rename(folder)  # at once: a part of a file would pass for one that was fetched before
     return folder / (chosen.name or PurePosixPath(root).name)
+
+
+def fetch_student(uri: str, *, store: str, folder: Path) -> None:
+    """Bring weights, ONNX file and card of a registered version, models:/NAME/VERSION, into a folder.
+
+    Raises:
+        ConfigError: MLflow has no such version, or no exported student in it.
+        StoreAway: MLflow does not answer.
+    """
+    with _reading(uri, store):
+        root = _root(uri, store)
+        files = list(_files(root, PurePosixPath(), store, depth=0))
+        students = [path for path in files if path.name in _OF_STUDENTS]
+        if not students:
+            listed = ", ".join(map(str, files[:_SHOWN])) or "nothing"
+            raise ConfigError(f"{uri} is no student that stillhouse registered; it has {listed}")
+        for path in [*students, *(path for path in files if path.name == CARD_FILE)]:
+            place = f"{root.rstrip('/')}/{path}"
+            mlflow.artifacts.download_artifacts(artifact_uri=place, dst_path=str(folder), tracking_uri=store)
 
 
 def _root(uri: str, store: str) -> str:

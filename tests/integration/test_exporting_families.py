@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from trainables.config import ModelConfig, ModelName
-from trainables.export.formats import FILES, export_student
+from trainables.export.formats import export_student
+from trainables.export.stated import FILES
 from trainables.models import build_model
 from trainables.models.distillation_token import distillation_heads
 

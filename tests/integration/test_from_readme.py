@@ -176,6 +176,10 @@ def test_the_summary_holds_what_programs_ask_for(story: Story) -> None:
     for exported in champion["exports"].values():
         assert Path(exported["path"]).is_file()
         assert exported["max_abs_difference"] < 1e-3
+        assert exported["agreement"] > 0.99
+        assert exported["images"] >= 2
+    assert champion["latency_64_ms"] > 0
+    assert set(champion["exports"]["onnx"]["latency"]) >= {"batch_1_median_ms", "batch_64_p95_ms", "threads"}
     assert {trial["objective"] for trial in summary["trials"]} == {"kd", "dkd", "crld"}
     assert set(summary["seconds"]) >= {
         "teacher",
@@ -216,6 +220,7 @@ def test_every_epoch_and_every_loss_term_is_in_mlflow(story: Story) -> None:
         assert [point.step for point in history] == list(range(1, len(wanted) + 1)), name
     assert "acc" in run.data.metrics
     assert "test_acc" in run.data.metrics
+    assert run.data.metrics.keys() >= {"latency_64_ms", "onnx_latency_ms", "onnx_latency_64_p95_ms"}
     version = client.get_model_version_by_alias(place["registered_model"], "champion")
     assert str(version.version) == place["version"]
     assert version.run_id == run.info.run_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlflow.pytorch
 import pytest
@@ -13,18 +14,29 @@ from torch import nn
 
 from orchestrator.config.loading import load_experiment
 from orchestrator.pipeline.brought_weights import brought_weights, pinned
+from orchestrator.pipeline.shipped.named import opened
 from orchestrator.tracking.registry import register_champion
 from orchestrator.tracking.store import prepare_mlflow
 from orchestrator.tracking.stored_weights import fetched_weights, pinned_uri
 from trainables.checkpoint_header import preprocessing_metadata, stated_classes
 from trainables.config import ModelConfig, ModelName, Normalisation
 from trainables.errors import ConfigError, StillhouseError
+from trainables.export.model_card import CardFacts
+from trainables.export.stated import STATED, stated_text
 from trainables.export.tracing import write_graphs
 from trainables.models import build_model
 from trainables.models.weights import load_weights, save_weights, weights_digest
+from trainables.views.normalise import normalise
 
 pytestmark = pytest.mark.mlflow
 MODEL = ModelConfig(name=ModelName.MLP, width=4)
+FACTS: dict[str, Any] = {
+    "classes": list("0123456789"),
+    "normalisation": {"mean": [0.3], "std": [0.2]},
+    "metrics": {},
+    "lineage": {"cache": None, "trial_id": "t", "objective": "kd", "hyper_parameters": {}, "seed": 1},
+    "architecture": {"network": MODEL.plain(), "n_classes": 10, "in_channels": 1, "parameters": 1},
+}
 EXPERIMENT = """\
 name: task
 data: {name: digits}
@@ -61,9 +73,15 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
     student, exported = network(), folder / "champion"
     exported.mkdir()
     metadata = preprocessing_metadata(Normalisation(mean=(0.3,), std=(0.2,)), list("0123456789"))
+    metadata[STATED] = stated_text(CardFacts.from_plain(FACTS), (1, 8, 8))
     save_weights(student, exported / "student.safetensors", metadata)
-    graphs = {"torch_export": exported / "student.pt2", "onnx": exported / "student.onnx"}
-    write_graphs(student.eval(), input_shape=(1, 8, 8), metadata={}, **graphs)
+    write_graphs(
+        student.eval(),
+        input_shape=(1, 8, 8),
+        metadata={},
+        torch_export=exported / "student.pt2",
+        onnx=exported / "student.onnx",
+    )
     register_champion(store, model_name="pets", run_id=run_id, exported=exported, tags={})
     torch.save(network(seed=1).state_dict(), folder / "state.pth")
     client.log_artifact(run_id, str(folder / "state.pth"), "weights")
@@ -91,6 +109,24 @@ def test_a_registered_student_of_ours_is_a_checkpoint(kept: Kept, tmp_path: Path
     before = file.stat().st_mtime_ns
     assert fetched_weights(named, store="sqlite:////nowhere", folder=tmp_path / "weights") == file
     assert file.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("uri", ["models:/pets/1", "models:/pets@champion"])
+def test_a_registered_student_is_asked_by_its_name(kept: Kept, uri: str) -> None:
+    images = torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8)
+    with opened(uri, tracking_uri=kept.store) as student:
+        found = student.logits(images)
+        folder = student.file.parent
+    with torch.no_grad():
+        expected = network().eval()(normalise(images, (0.3,), (0.2,)))
+    torch.testing.assert_close(found, expected)
+    assert student.classes == tuple("0123456789")
+    assert not folder.exists()
+
+
+def test_a_registered_model_that_is_no_student_is_told(kept: Kept) -> None:
+    with pytest.raises(ConfigError), opened("models:/nobody@champion", tracking_uri=kept.store):
+        pass
 
 
 @pytest.mark.parametrize("path", ["weights", "weights/state.pth", "several/student.safetensors"])

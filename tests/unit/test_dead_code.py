@@ -28,6 +28,8 @@ CALLED_FROM_OUTSIDE = {
     "reset_config",
     "save_checkpoint",
     "load_checkpoint",
+    # by ONNX Runtime, when it calibrates
+    "get_next",
     # by PyTorch, when a module is printed
     "extra_repr",
     # by whoever distils large maps, as segmentation has them: TaT's formulas for these, with their checks

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,8 @@ _FROM_BELOW: Final = frozenset({3, 4, 7, 8})
 _ON_ITS_SIDE: Final = 5
 """From this orientation on, height and width change places."""
 
+Mode = Literal["RGB", "L"]
+"""Pillow's names of colours, and of grey."""
 Box = tuple[int, int, int, int]
 """Top, left, height and width in pixels."""
 
@@ -101,21 +103,39 @@ def examine(place: Encoded, *, decode: bool) -> Picture:
 
 
 def read_square(
-    place: Encoded, side: int, *, draft: bool = False, resize: Resize = None
+    place: Encoded, side: int, *, draft: bool = False, resize: Resize = None, mode: Mode = "RGB"
 ) -> NDArray[np.uint8]:
-    """uint8 CxSxS RGB: upright, the shorter side brought to `side`, or as `resize` says, then the centre.
+    """uint8 CxSxS: upright, the shorter side brought to `side`, or as `resize` says, then the centre.
 
-    With `draft`, a JPEG that is four times as large or more is decoded at a part of its size.
+    With `draft`, a JPEG that is four times as large or more is decoded at a part of its size. `mode` L gives
+    one channel of grey.
     """
     with _opened(place) as image:
         size = image.size
         scale = _draft(image, min(size) // max(side, _shorter(resize))) if draft else 1
-        rgb, (width, height), orientation = _upright(image, size)
+        upright, (width, height), orientation = _upright(image, size, mode)
     if scale == 1:
-        return np.asarray(squared(rgb, side, resize)).transpose(2, 0, 1)
-    edges = _reduced((0, 0, height, width), (width, height), scale, rgb, orientation)
-    small = rgb.resize(scaled((width, height), side, resize), Image.Resampling.BILINEAR, box=edges)
-    return np.asarray(centred(small, side)).transpose(2, 0, 1)
+        return _channels_first(squared(upright, side, resize))
+    edges = _reduced((0, 0, height, width), (width, height), scale, upright, orientation)
+    small = upright.resize(scaled((width, height), side, resize), Image.Resampling.BILINEAR, box=edges)
+    return _channels_first(centred(small, side))
+
+
+def read_whole(place: Encoded, *, mode: Mode = "RGB") -> NDArray[np.uint8]:
+    """uint8 CxHxW: an image file, upright and of its own size."""
+    with _opened(place) as image:
+        return _channels_first(_upright(image, image.size, mode)[0])
+
+
+def upright_size(place: Encoded) -> tuple[int, int]:
+    """Width and height in pixels of the upright image in a file."""
+    with _opened(place) as image:
+        return _upright_size(image.size, _orientation(image))
+
+
+def _channels_first(image: Image.Image) -> NDArray[np.uint8]:
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def read_cut(place: Encoded, box: Box, side: int, *, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -164,16 +184,18 @@ def _opened(place: Encoded) -> Image.Image:
         raise ValueError(_another_kind(place.read_bytes())) from error
 
 
-def _upright(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, tuple[int, int], int]:
-    """The image in RGB as its camera was held, what width and height of the whole then are, and how it lay.
+def _upright(
+    image: Image.Image, size: tuple[int, int], mode: Mode = "RGB"
+) -> tuple[Image.Image, tuple[int, int], int]:
+    """The image as its camera was held, what width and height of the whole then are, and how it lay.
 
     Alpha is dropped and of an animation the first frame is taken, as torchvision does.
     """
     image.info.pop("transparency", None)  # Pillow would warn of each palette that has it
-    rgb = eight_bit(image, "RGB")
+    pixels = eight_bit(image, mode)
     orientation = _orientation(image)  # after decoding, since PNG may hold it behind the pixels
     turn = TURNS.get(orientation)
-    return (rgb if turn is None else rgb.transpose(turn)), _upright_size(size, orientation), orientation
+    return (pixels if turn is None else pixels.transpose(turn)), _upright_size(size, orientation), orientation
 
 
 def _reduced(

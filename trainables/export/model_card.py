@@ -11,10 +11,10 @@ from pydantic import Field
 from trainables.checkpoint_header import OURS
 from trainables.config import Config, ModelConfig, Normalisation
 from trainables.foreign_files import Unreadable, foreign_file
-from trainables.local_files import file_sha256
+from trainables.local_files import file_sha256, replace_text
 
 CARD_FILE = "model_card.json"
-CARD_VERSION = 2
+CARD_VERSION = 3
 
 
 class InputNormalisation(Normalisation):
@@ -42,6 +42,11 @@ class Preparation(Config):
     )
     resizing: Resizing | None = Field(description="none: images are of the input's size in the data set")
     layout: Literal["NCHW float32"] = "NCHW float32"
+    jpeg_in_part: bool = Field(
+        False,
+        description="a JPEG four times as large as wanted, or more, was decoded at a part of its size",
+        exclude_if=lambda value: not value,
+    )
 
 
 class Architecture(Config):
@@ -74,11 +79,32 @@ class Lineage(Config):
 
 
 class Latency(Config):
-    """How long the student takes for one image at a time, on one kind of device."""
+    """How long the PyTorch student takes for one image, and for 64 at once, on one kind of device."""
 
     median_ms: float
     p95_ms: float = Field(description="95th percentile")
     device: str = Field(description="model name of the GPU or CPU")
+    batch_64_median_ms: float | None = Field(
+        None,
+        description="of the whole batch; none in cards of earlier versions, as below",
+        exclude_if=lambda value: value is None,
+    )
+    batch_64_p95_ms: float | None = Field(None, exclude_if=lambda value: value is None)
+    threads: int | None = Field(
+        None, description="of a CPU that computed", exclude_if=lambda value: value is None
+    )
+
+
+class FileLatency(Config):
+    """How long a file takes in the runtime that it is for: medians and 95th percentiles, in milliseconds."""
+
+    batch_1_median_ms: float = Field(description="of one image")
+    batch_1_p95_ms: float
+    batch_64_median_ms: float = Field(description="of 64 images at once, all together")
+    batch_64_p95_ms: float
+    device: str = Field(description="model name of the CPU or GPU")
+    threads: int = Field(description="of the CPU that computed")
+    runtime: str = Field(description="and its version, as onnxruntime 1.21.0")
 
 
 class CardFacts(Config):
@@ -109,12 +135,30 @@ class CardFacts(Config):
 
 
 class ExportedFile(Config):
-    """One exported file, and its largest difference from the PyTorch student's logits."""
+    """One exported file, compared with the PyTorch student on real images."""
 
     file: str
     sha256: str
     bytes: int
-    max_abs_difference: float
+    max_abs_difference: float = Field(description="of a logit")
+    agreement: float | None = Field(
+        None,
+        description="share of images to which both give the same class; none in cards of earlier versions",
+        exclude_if=lambda value: value is None,
+    )
+    images: int | None = Field(
+        None,
+        description="how many they were compared on; none as above",
+        exclude_if=lambda value: value is None,
+    )
+    accuracy: float | None = Field(
+        None,
+        description="on the selection split, of a file that answers otherwise than the student, as int8 does",
+        exclude_if=lambda value: value is None,
+    )
+    latency: FileLatency | None = Field(
+        None, description="where it was measured", exclude_if=lambda value: value is None
+    )
 
 
 class ModelCard(CardFacts):
@@ -130,16 +174,22 @@ class ModelCard(CardFacts):
     versions: dict[str, str]
 
 
-def describe_file(path: Path, difference: float) -> ExportedFile:
+class Comparison(Config):
+    """What a comparison with the PyTorch student found."""
+
+    max_abs_difference: float
+    agreement: float
+    images: int
+
+
+def describe_file(path: Path, compared: Comparison) -> ExportedFile:
     """What the card says of a file on disk."""
-    return ExportedFile(
-        file=path.name, sha256=file_sha256(path), bytes=path.stat().st_size, max_abs_difference=difference
-    )
+    return ExportedFile(file=path.name, sha256=file_sha256(path), bytes=path.stat().st_size, **dict(compared))
 
 
 def write_card(folder: Path, card: ModelCard) -> None:
-    """Write the card beside the files that it describes."""
-    (folder / CARD_FILE).write_text(json.dumps(card.plain(), indent=2) + "\n", encoding="utf-8")
+    """Write the card beside the files that it describes, in the place of an earlier one at once."""
+    replace_text(folder / CARD_FILE, json.dumps(card.plain(), indent=2) + "\n")
 
 
 def read_intact_card(folder: Path) -> ModelCard | None:

@@ -10,6 +10,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import nn
@@ -30,10 +31,12 @@ def write_graphs(
     metadata: Mapping[str, str],
     torch_export: Path,
     onnx: Path,
+    extra_files: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write both files; they take float32 BCHW images of `input_shape` (CHW) in batches of any size.
 
-    `metadata` becomes the ONNX model's own, which any runtime can read.
+    `metadata` becomes the ONNX model's own, which any runtime can read; `extra_files` are kept in
+    torch.export's archive, by name.
 
     Raises:
         StillhouseError: the student cannot be traced, or a file cannot be written.
@@ -44,8 +47,8 @@ def write_graphs(
         program = torch.export.export(
             student, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
         )
-        _drop_places(program.graph_module)
-        torch.export.save(program, torch_export)
+        drop_places(program.graph_module)
+        torch.export.save(program, torch_export, extra_files=dict(extra_files))
         _write_onnx(program, onnx, metadata)
     except OSError as error:
         raise StillhouseError(f"cannot write the exported student: {error}") from error
@@ -61,7 +64,7 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), "no reason given").strip()
 
 
-def _drop_places(module: GraphModule) -> None:
+def drop_places(module: GraphModule) -> None:
     """Take away the file and line of code that each node remembers: both formats would keep them."""
     for part in module.modules():
         if isinstance(part, GraphModule):

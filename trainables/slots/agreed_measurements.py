@@ -70,7 +70,7 @@ class AgreedMeasurements:
             def find() -> str:
                 with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
                     model = build().to(self._device)
-                    figures = profile_student(model, input_shape=data.train.image_shape)
+                    figures = profile_student(model, input_shape=data.train.image_shape, with_batch=False)
                 return repr(figures.latency_ms)
 
             self._latencies_ms[key] = float(self._agree(key, find))

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from orchestrator.records.costs import StudentCosts
+from orchestrator.records.exported_files import Exported
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import group_trials
 from orchestrator.records.student_figures import control_students, finalist_of
 from orchestrator.records.summary import (
     CacheFigures,
-    Exported,
     MlflowPlace,
     Summary,
     TeacherFigures,

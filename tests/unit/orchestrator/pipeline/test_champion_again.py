@@ -8,12 +8,20 @@ from typing import Any
 
 import pytest
 
+from orchestrator.config.schema import ExportConfig
 from orchestrator.pipeline import export
 from orchestrator.pipeline.stages import Stages
 from orchestrator.records.ledger import Ledger
 from orchestrator.terminal.console import Console
 from trainables.export.formats import ExportSummary
-from trainables.export.model_card import ModelCard, describe_file, write_card
+from trainables.export.model_card import (
+    Comparison,
+    ExportedFile,
+    ModelCard,
+    describe_file,
+    read_intact_card,
+    write_card,
+)
 
 METRICS = {"selection_accuracy": 0.9}
 
@@ -22,7 +30,10 @@ METRICS = {"selection_accuracy": 0.9}
 def run(tmp_path: Path) -> Any:
     ledger = Ledger(tmp_path)
     experiment = SimpleNamespace(
-        name="x", pick=SimpleNamespace(model_name=None), data=SimpleNamespace(labelled=None)
+        name="x",
+        pick=SimpleNamespace(model_name=None),
+        data=SimpleNamespace(labelled=None),
+        export=ExportConfig(),
     )
     console = Console(json_only=True)
     return SimpleNamespace(
@@ -43,7 +54,7 @@ def written(folder: Path, card: dict[str, Any]) -> ExportSummary:
     folder.mkdir(exist_ok=True)
     file = folder / "student.safetensors"
     file.write_text(card["trial"])
-    files = {"safetensors": describe_file(file, 0.0)}
+    files = {"onnx": describe_file(file, Comparison(max_abs_difference=0.0, agreement=1.0, images=2))}
     lineage = {"teacher": None, "cache": None, "trial_id": card["trial"], "objective": "ce", "seed": 0}
     plain = {
         "classes": ["a", "b"],
@@ -58,6 +69,12 @@ def written(folder: Path, card: dict[str, Any]) -> ExportSummary:
     }
     write_card(folder, ModelCard.from_plain(plain))
     return ExportSummary(folder, folder / "model_card.json", files)
+
+
+def _only_file(folder: Path) -> ExportedFile:
+    card = read_intact_card(folder)
+    assert card is not None
+    return card.files["onnx"]
 
 
 @pytest.mark.parametrize("trials", ["ABA", "AA"])
@@ -79,6 +96,8 @@ def test_the_files_in_the_folder_are_those_of_the_champion_asked_for(
         monkeypatch.setattr(export, name, lambda *_: {})
     for name in ("_build", "load_weights", "load_training", "sample_images"):
         monkeypatch.setattr(export, name, lambda *_: None)
+    monkeypatch.setattr(export, "_in_part", lambda facts, _: facts)
+    monkeypatch.setattr(export, "measure_onnx", lambda folder: _only_file(folder))
     basis: Any = SimpleNamespace(split=SimpleNamespace(input_shape=(1, 4, 4)))
     costs: Any = None
     for trial in trials:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from orchestrator.config.loading import load_experiment
 from orchestrator.pipeline.basis.basis import Basis
 from orchestrator.pipeline.basis.teacher_figures import teacher_figures
-from orchestrator.pipeline.export import _facts
+from orchestrator.pipeline.export import _facts, shipped_figures
 from orchestrator.pipeline.recorded_figures import record_figures
 from orchestrator.pipeline.results import RunResults
 from orchestrator.records.costs import StudentCosts
@@ -73,9 +73,11 @@ def finalists_in(results: RunResults) -> list[Finalist]:
     return finalists
 
 
-def recorded(results: RunResults, ledger: Ledger) -> Recorder:
+def recorded(
+    results: RunResults, ledger: Ledger, shipped: Mapping[str, float] = MappingProxyType({})
+) -> Recorder:
     recorder = Recorder(ledger)
-    record_figures(results, finalists_in(results), (), cast(MlflowRecorder, recorder), ledger)
+    record_figures(results, finalists_in(results), (), cast(MlflowRecorder, recorder), ledger, shipped)
     return recorder
 
 
@@ -136,6 +138,40 @@ def test_what_is_written_of_a_champion_is_the_figure_that_ranked_it_and_its_own_
     (parent,) = recorder.parent
     assert (parent["champion_knn_acc"], parent["champion_test_knn_acc"]) == (0.75, 0.7)
     assert "champion_acc" not in parent
+
+
+def test_figures_of_exported_files_stand_with_the_champion_and_are_written_once(
+    pair: tuple[TrialRecord, TrialRecord], tmp_path: Path
+) -> None:
+    results, ledger = outcome_of(*pair, NEW), Ledger(tmp_path)
+    shipped = {"onnx_latency_ms": 0.07, "int8_accuracy": 0.88}
+    recorder = recorded(results, ledger, shipped)
+    by_trial = {trial: figures for trial, figures, *_ in recorder.written}
+    assert by_trial["f"].items() >= shipped.items()
+    assert not by_trial["c"].keys() & shipped.keys()
+    (parent,) = recorder.parent
+    assert parent["champion_onnx_latency_ms"] == 0.07
+    again = recorded(results, ledger, shipped)
+    ledger.close()
+    assert (again.written, again.parent) == ([], [])
+
+
+def test_what_exported_files_cost_has_short_names() -> None:
+    times = {"batch_1_median_ms": 0.1, "batch_1_p95_ms": 0.2, "batch_64_median_ms": 3.0}
+    latency = {**times, "batch_64_p95_ms": 4.0, "device": "a CPU", "threads": 1, "runtime": "onnxruntime 1"}
+    files = {
+        "safetensors": {"path": "student.safetensors", "max_abs_difference": 0.0},
+        "onnx": {"path": "student.onnx", "max_abs_difference": 1e-6, "latency": latency},
+        "onnx_int8": {"path": "student_int8.onnx", "max_abs_difference": 0.3, "accuracy": 0.91},
+    }
+    assert shipped_figures({"files": files}) == {
+        "onnx_latency_ms": 0.1,
+        "onnx_latency_p95_ms": 0.2,
+        "onnx_latency_64_ms": 3.0,
+        "onnx_latency_64_p95_ms": 4.0,
+        "int8_accuracy": 0.91,
+    }
+    assert shipped_figures({"files": {"onnx": {"path": "of an earlier version"}}}) == {}
 
 
 @pytest.fixture
