@@ -13,7 +13,7 @@ from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.controls.figures import Compared, gains_at_equal_compute, gains_over_controls
 from orchestrator.pipeline.finished import STAGE, run_key
 from orchestrator.pipeline.preflight import leaks_found
-from orchestrator.records.costs import StudentCosts, numbers_of
+from orchestrator.records.costs import StudentCosts
 from orchestrator.records.events import FiguresAdded, StageEvent
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.places import summary_as_written
@@ -32,6 +32,7 @@ from orchestrator.records.summary import (
     write_summary,
 )
 from orchestrator.reports.html_report import write_report
+from orchestrator.reports.run_facts import facts_of
 from orchestrator.tracking.names import SHORT, ranked_runs_url
 from orchestrator.tracking.recorder import MlflowRecorder
 from trainables.config.data import SplitFacts, UnlabelledCounts
@@ -170,13 +171,7 @@ def write_up(
     write_summary(run.out / "summary.json", summary)
     report = run.out / "report.html"
     within = Summary.from_plain(summary_as_written(summary.plain()))
-    write_report(
-        report,
-        within,
-        results.records,
-        run.ledger.events(),
-        figures=numbers_of(results.costs),
-    )
+    write_report(report, facts_of(run.loaded, run.ledger, within, where=run.experiment.pick.where))
     is_new = run.ledger.finished(STAGE, run_key(run.loaded, run.ledger)) is None
     if is_new or recorder.began_anew:  # what was kept before names the runs of the store that is gone
         recorder.record_artifact(report)
