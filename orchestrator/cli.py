@@ -13,7 +13,7 @@ import typer
 from cluster.errors import ClusterError
 from cluster.home import ensure_home
 from orchestrator import __version__
-from orchestrator.commands import cache, evaluate, methods, record, show
+from orchestrator.commands import cache, evaluate, methods, record, report, show
 from orchestrator.commands.completion import complete
 from orchestrator.commands.init_file import start_file
 from orchestrator.commands.options import (
@@ -59,6 +59,7 @@ for command, example in (
     (methods.methods, "methods methods_tuned_alike --to docs/methods.md"),
     (record.record, "record digits"),
     (show.show, "show digits --trials trials.parquet"),
+    (report.report, "report digits --to digits.html"),
     (evaluate.evaluate, "evaluate digits --faithfulness --samples 200 --restarts 2"),
 ):
     app.command(epilog=f"Example: stillhouse {example}")(takes_pair()(command))

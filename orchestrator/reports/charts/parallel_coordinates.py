@@ -26,7 +26,7 @@ MAX_AXES: Final = 12
 ABSENT_HEIGHT: Final = -0.12
 
 
-class Line(NamedTuple):
+class TrialLine(NamedTuple):
     """One trial: where it stands on each axis, 0 to 1, and below where it has no such value."""
 
     heights: list[float]
@@ -39,7 +39,7 @@ class Parallel(NamedTuple):
     """All that the chart shows."""
 
     axes: list[SearchAxis]
-    lines: list[Line]
+    lines: list[TrialLine]
     """In the order in which they are drawn, the best trial last."""
     left_out: int
     """Parameters that have no axis, since there are too many and fewer trials have them."""
@@ -97,7 +97,7 @@ def _commonest(axes: Sequence[SearchAxis], records: Sequence[TrialRecord]) -> li
 
 def _line(
     record: TrialRecord, axes: Sequence[SearchAxis], score: SearchAxis | None, colour: str, width: float
-) -> Line:
+) -> TrialLine:
     row = searched_row(record)
     heights = [ABSENT_HEIGHT if row.get(axis.name) is None else axis.height(row[axis.name]) for axis in axes]
     if score is not None:
@@ -108,7 +108,7 @@ def _line(
         f"{record.trial} ({record.status}): {percent(score_of(record))} %\n"
         f"{record.objective}: {short_parameters(record.parameters)}"
     )
-    return Line(heights, colour, width, told)
+    return TrialLine(heights, colour, width, told)
 
 
 def _paint(figure: Figure, parallel: Parallel, is_narrow: bool) -> Tips:
