@@ -97,6 +97,12 @@ def paint_curves(figure: Figure, curves: Sequence[Curve]) -> Tips:
     return tips
 
 
+def thinned(epochs: Sequence[int]) -> list[int]:
+    """As many of these epochs as a table has, evenly, with the last one."""
+    step = max(-(-len(epochs) // TABLE_ROWS), 1)
+    return list(epochs[::-1][::step][::-1])
+
+
 def _curves(events: Iterable[Event], metric: str) -> dict[str, dict[int, float]]:
     """A metric by trial and epoch; an epoch that was told twice counts once."""
     curves: dict[str, dict[int, float]] = {}
@@ -122,14 +128,13 @@ def _shown_heights(curves: Sequence[Curve], reached: float | None) -> list[float
 
 def _table(curves: Sequence[Curve], what: str) -> Table:
     epochs = sorted({epoch for curve in curves for epoch in curve.epochs})
-    step = max(-(-len(epochs) // TABLE_ROWS), 1)
-    kept = epochs[::-1][::step][::-1]
-    rows = [[str(epoch), *(_cell(curve, epoch) for curve in curves)] for epoch in kept]
+    rows = [[str(epoch), *(cell_of(curve, epoch) for curve in curves)] for epoch in thinned(epochs)]
     names = [curve.group.name for curve in curves]
     return Table(("epoch", *names), rows, f"{what}, %: means over seeds ± standard deviation")
 
 
-def _cell(curve: Curve, epoch: int) -> str:
+def cell_of(curve: Curve, epoch: int) -> str:
+    """A table's cell: mean and deviation in an epoch; empty where the curve has none there."""
     if epoch not in curve.epochs:
         return ""
     place = curve.epochs.index(epoch)

@@ -1,0 +1,162 @@
+"""How much each searched parameter matters to what ranks students, and how sure that is."""
+
+from __future__ import annotations
+
+import statistics
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from random import Random
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from orchestrator.records.ledger import TrialRecord
+from orchestrator.records.selection import rank_trials, score_of
+from orchestrator.reports.charts.search_axes import SearchAxis, search_axes, searched_row
+from orchestrator.reports.run_facts import RunFacts
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.importance import BaseImportanceEvaluator
+    from optuna.trial import FrozenTrial
+
+LEAST_TRIALS: Final = 20
+"""Fewer completed trials say nothing."""
+LEAST_FOR_TOP: Final = 100
+"""So many have a best tenth that can be compared with the others."""
+RESAMPLES: Final = 10
+CHANCE: Final = "a random number"
+"""What each forest is given beside the parameters: a share like its own says nothing."""
+
+
+class Share(NamedTuple):
+    """The importance of one parameter, of all in its comparison together 1: its mean over the resamples."""
+
+    name: str
+    mean: float
+    std: float
+    top: float | None
+    """Its share in whether a trial is among the best tenth; none of few trials, and of `CHANCE`."""
+
+
+class Importances(NamedTuple):
+    """The parameters that some trials share, the most important first."""
+
+    about: str
+    n_trials: int
+    shares: list[Share]
+
+
+def importances(facts: RunFacts) -> list[Importances]:
+    """Those of all completed trials, and of each objective's where there are several; none of too few."""
+    completed = rank_trials(facts.records)
+    objectives = sorted({record.objective for record in completed})
+    cohorts = [("all trials", completed)]
+    if len(objectives) > 1:
+        cohorts += [
+            (f"trials of {each}", [r for r in completed if r.objective == each]) for each in objectives
+        ]
+    found = (_of_cohort(facts, about, records) for about, records in cohorts)
+    return [each for each in found if each is not None]
+
+
+def _of_cohort(facts: RunFacts, about: str, records: Sequence[TrialRecord]) -> Importances | None:
+    if len(records) < LEAST_TRIALS or len(set(map(score_of, records))) < 2:
+        return None
+    rows = [searched_row(record) for record in records]
+    axes = [
+        axis
+        for axis in search_axes(records, facts.log_domains)
+        if all(row.get(axis.name) is not None for row in rows)
+    ]
+    if not axes:
+        return None
+    return Importances(about, len(records), _shares(records, axes))
+
+
+def _shares(records: Sequence[TrialRecord], axes: Sequence[SearchAxis]) -> list[Share]:
+    """Mean decrease of impurity in random forests, each of trials drawn anew with replacement."""
+    from optuna.importance import MeanDecreaseImpurityImportanceEvaluator, PedAnovaImportanceEvaluator
+
+    drawn: dict[str, list[float]] = {}
+    top: dict[str, list[float]] = {}
+    with _quiet():
+        for number in range(RESAMPLES):
+            random = Random(number)  # noqa: S311 (a resample, no secret)
+            sample = random.choices(records, k=len(records))
+            forest = MeanDecreaseImpurityImportanceEvaluator(seed=number)
+            _note(drawn, forest, sample, axes, random)
+            if len(records) >= LEAST_FOR_TOP:
+                _note(top, PedAnovaImportanceEvaluator(), sample, axes, None)
+    shares = [
+        Share(
+            name,
+            statistics.fmean(values),
+            statistics.stdev(values),
+            statistics.fmean(top[name]) if name in top else None,
+        )
+        for name, values in drawn.items()
+    ]
+    return sorted(shares, key=lambda share: -share.mean)
+
+
+def _note(
+    known: dict[str, list[float]],
+    evaluator: BaseImportanceEvaluator,
+    records: Sequence[TrialRecord],
+    axes: Sequence[SearchAxis],
+    random: Random | None,
+) -> None:
+    """Add one evaluation; with `random` beside a parameter that is pure chance."""
+    import optuna
+
+    study = optuna.create_study(direction="maximize")
+    distributions = {axis.name: _distribution(axis, records) for axis in axes}
+    if random is not None:
+        distributions[CHANCE] = optuna.distributions.FloatDistribution(0, 1)
+    study.add_trials([_trial(record, axes, distributions, random) for record in records])
+    found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=list(distributions))
+    for name, value in found.items():
+        known.setdefault(name, []).append(value)
+
+
+def _trial(
+    record: TrialRecord,
+    axes: Sequence[SearchAxis],
+    distributions: dict[str, BaseDistribution],
+    random: Random | None,
+) -> FrozenTrial:
+    import optuna
+
+    row = searched_row(record)
+    values = {axis.name: row[axis.name] if axis.numeric else str(row[axis.name]) for axis in axes}
+    if random is not None:
+        values[CHANCE] = random.random()
+    return optuna.create_trial(params=values, distributions=distributions, value=score_of(record))
+
+
+def _distribution(axis: SearchAxis, records: Sequence[TrialRecord]) -> BaseDistribution:
+    """What the trials span: the space may be wider, but of that nobody knows anything."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if not axis.numeric:
+        return CategoricalDistribution(axis.values)
+    low, high = axis.values
+    values: list[Any] = [searched_row(record)[axis.name] for record in records]
+    if all(isinstance(value, int) for value in values):
+        return IntDistribution(int(low), int(high), log=axis.log)
+    return FloatDistribution(float(low), float(high), log=axis.log)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Optuna's lines about studies that live in memory for a moment."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
