@@ -227,8 +227,7 @@ def validate(
             from orchestrator.commands.validate_deep import validate_deep
             from orchestrator.terminal.console import Console
 
-            found = validate_deep(loaded, Console(json_only=json_only))
-            data["preflight"] = found
+            data["preflight"] = found = validate_deep(loaded, Console(json_only=json_only))
     problems = found["problems"]
     verdict = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}" if problems else "ok"
     shown = json.dumps(data_without_secrets(data), indent=2) if json_only else f"{file}: {verdict}, {text}"

@@ -97,9 +97,9 @@ def _importance(facts: RunFacts) -> Part:
     about = note(
         f"Shares of the differences in selection {facts.rank_by.label} between completed trials that a "
         f"random forest explains by each parameter (Optuna's mean decrease of impurity), over {RESAMPLES} "
-        f"forests, each of trials drawn anew with replacement. Each forest also has {CHANCE} to explain by: what is "
-        "no more important than that may not matter at all. Only parameters that all trials of a comparison "
-        "have are in it. A search that favours good regions shows less of what is bad elsewhere."
+        f"forests, each of trials drawn anew with replacement. Each forest also has {CHANCE} to explain by: "
+        "what is no more important than that may not matter at all. Only parameters that all trials of a "
+        "comparison have are in it. A search that favours good regions shows less of what is bad elsewhere."
     )
     return Part(section(head, chart.markup, about), chart)
 

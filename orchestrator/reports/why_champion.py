@@ -36,11 +36,13 @@ def _chosen(facts: RunFacts, summary: Summary, champion: Finalist) -> str:
         if place
         else ""
     )
-    within = f" of those that satisfy {facts.where}" if facts.where else ""
+    choice = f"the best that satisfies {facts.where}" if facts.where else "the best that was allowed"
+    if all(each.selection_mean <= champion.selection_mean for each in summary.finalists):
+        choice = f"the best of {counted(len(summary.finalists), 'finalist')}"
+        choice += f", and it satisfies {facts.where}" if facts.where else ""
     return (
         f"{what} is the champion: its mean selection {label} over {counted(len(champion.seeds), 'seed')}, "
-        f"{percent(champion.selection_mean, champion.selection_std)} %, is the best of "
-        f"{counted(len(summary.finalists), 'finalist')}{within}{rank}."
+        f"{percent(champion.selection_mean, champion.selection_std)} %, is {choice}{rank}."
     )
 
 
