@@ -38,8 +38,9 @@ def report_open_ms_1000(rounds: int = ROUNDS) -> Figure:
                 times_ms.append(1000 * (time.perf_counter() - began))
         how = (
             f"median of {rounds} openings of the report of {_size()} ({file.stat().st_size / 1e6:.2f} MB) "
-            f"from a file, each in a fresh context of one headless Chromium {browser.version} at 1280 pixels, "
-            f"from the request to the second frame after it was loaded; {surroundings('matplotlib', 'playwright')}"
+            f"from a file, each in a fresh context of one headless Chromium {browser.version} at 1280 "
+            f"pixels, from the request to the second frame after it was loaded; "
+            f"{surroundings('matplotlib', 'playwright')}"
         )
     return Figure(statistics.median(times_ms), "ms", how, OPEN)
 
