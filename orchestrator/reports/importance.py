@@ -24,6 +24,8 @@ LEAST_TRIALS: Final = 20
 LEAST_FOR_TOP: Final = 100
 """So many have a best tenth that can be compared with the others."""
 RESAMPLES: Final = 10
+MOST_DRAWN: Final = 2000
+"""Trials that a forest grows from; more would take long and change little."""
 CHANCE: Final = "a random number"
 """What each forest is given beside the parameters: a share like its own says nothing."""
 
@@ -82,7 +84,7 @@ def _shares(records: Sequence[TrialRecord], axes: Sequence[SearchAxis]) -> list[
     with _quiet():
         for number in range(RESAMPLES):
             random = Random(number)  # noqa: S311 (a resample, no secret)
-            sample = random.choices(records, k=len(records))
+            sample = random.choices(records, k=min(len(records), MOST_DRAWN))
             forest = MeanDecreaseImpurityImportanceEvaluator(seed=number)
             _note(drawn, forest, sample, axes, random)
             if len(records) >= LEAST_FOR_TOP:

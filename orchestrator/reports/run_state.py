@@ -33,9 +33,10 @@ def state_of(facts: RunFacts) -> str:
 
 def trial_counts(records: Sequence[TrialRecord], budget: int | None = None) -> str:
     """How many trials there are, and how they ended."""
-    whole = "" if budget is None or budget <= len(records) else f" of {budget:,}"
-    started = " started" if whole else ""
-    return f"{len(records):,}{whole} trials{started}: {_states(records) or 'none ended'}."
+    count = counted(len(records), "trial")
+    if budget is not None and budget > len(records):
+        count = f"{len(records):,} of {counted(budget, 'trial')} started"
+    return f"{count}: {_states(records) or 'none ended'}."
 
 
 def leading_tiles(facts: RunFacts) -> str:

@@ -15,7 +15,7 @@ from orchestrator.records.selection import pareto_front, score_of
 from orchestrator.reports.charts.chart import PANEL, Chart, Key, Panel, Table
 from orchestrator.reports.charts.groups import ChartGroup, groups_of, teachers_selection
 from orchestrator.reports.charts.palette import QUIET, TEACHER, Look, hexadecimal
-from orchestrator.reports.charts.scales import room_above, scale, spans_decades
+from orchestrator.reports.charts.scales import room_above, scale_x, spans_decades
 from orchestrator.reports.charts.svg import Tips, axes_of, drawing
 from orchestrator.reports.run_facts import RunFacts
 from orchestrator.terminal.formatting import percent, short_parameters
@@ -146,7 +146,7 @@ def _drawn(facts: RunFacts, panel: CostPanel) -> Panel:
         everyone = [*panel.searched, *(point for _, point in panel.groups)]
         everyone += [panel.teacher] if panel.teacher else []
         costs = [point.cost for point in everyone]
-        scale(axes.xaxis, costs, log=spans_decades(costs), counts=panel.field == "params")
+        scale_x(axes, costs, log=spans_decades(costs), counts=panel.field == "params")
         if not spans_decades(costs):
             axes.set_xlim(0, 1.08 * max(costs))
         room_above(axes, [point.reached for point in everyone])

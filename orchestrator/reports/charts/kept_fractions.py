@@ -41,8 +41,8 @@ def kept_chart(facts: RunFacts) -> Chart | None:
     found = kept_curves(facts)
     if not found:
         return None
-    groups = dict.fromkeys(curve.group for curves in found.values() for curve in curves)
-    keys = [Key(group.name, group.look, "line") for group in groups]
+    groups = {curve.group.name: curve.group for curves in found.values() for curve in curves}
+    keys = [Key(name, group.look, "line") for name, group in groups.items()]
     panels = [_panel(name, curves) for name, curves in found.items()]
     rows = [
         (name, curve.group.name, str(epoch), cell_of(curve, epoch))

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 LOG_FROM: Final = 10.0
+FEW_DECADES: Final = 300.0
+"""Over a wider span, ticks stand at powers of ten alone."""
 
 
 def spans_decades(values: Sequence[float], least: float = LOG_FROM) -> bool:
@@ -17,17 +18,17 @@ def spans_decades(values: Sequence[float], least: float = LOG_FROM) -> bool:
     return bool(values) and min(values) > 0 and max(values) / min(values) >= least
 
 
-def scale(axis: Axis, values: Sequence[float], *, log: bool, counts: bool = False) -> None:
-    """Set an axis for these values, with round ticks; `counts` are written as 20k or 3M."""
-    written = EngFormatter(sep="") if counts else FuncFormatter(lambda value, _: f"{value:g}")
+def scale_x(axes: Axes, values: Sequence[float], *, log: bool, counts: bool = False) -> None:
+    """Set the horizontal axis for these values, with round ticks; `counts` are written as 20k or 3M."""
     if log:
-        axis._set_axes_scale("log")  # type: ignore[attr-defined]
+        axes.set_xscale("log")
         span = max(values) / min(values)
-        axis.set_major_locator(LogLocator(subs=(1.0,) if span > 1e4 else (1.0, 2.0, 5.0), numticks=12))
-        axis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if span > FEW_DECADES else (1.0, 2.0, 5.0)))
+        axes.xaxis.set_minor_locator(NullLocator())
     else:
-        axis.set_major_locator(MaxNLocator(nbins=5))
-    axis.set_major_formatter(written)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    written = EngFormatter(sep="") if counts else FuncFormatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_major_formatter(written)
 
 
 def room_above(axes: Axes, heights: Sequence[float], share: float = 0.08) -> None:

@@ -12,7 +12,7 @@ from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import rank_trials, score_of
 from orchestrator.reports.charts.chart import PANEL, Chart, Key, Panel
 from orchestrator.reports.charts.palette import QUIET, Look, hexadecimal, student_look
-from orchestrator.reports.charts.scales import room_above, scale
+from orchestrator.reports.charts.scales import room_above, scale_x
 from orchestrator.reports.charts.search_axes import SearchAxis, search_axes, searched_row
 from orchestrator.reports.charts.svg import NO_TIPS, Tips, axes_of, drawing, plain_label
 from orchestrator.reports.run_facts import RunFacts
@@ -69,7 +69,7 @@ def _panel(
         axes = axes_of(figure, left=58)
         axes.set(xlabel=plain_label(axis.title), ylabel=f"selection {facts.rank_by.label}, %")
         if axis.numeric:
-            scale(axes.xaxis, axis.values, log=axis.log)
+            scale_x(axes, axis.values, log=axis.log)
         else:
             names = [plain_label(str(value), 60 // max(len(axis.values), 4) + 3) for value in axis.values]
             axes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 6 else 0)
