@@ -6,6 +6,7 @@ import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -35,7 +36,7 @@ class Key:
     name: str
     look: Look
     kind: str = "both"
-    """What of its look is drawn: `line`, `marker`, `ring`, `band` or both."""
+    """What of its look is drawn: `line`, `marker`, `ring` (a hollow one) or both."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def table_markup(table: Table) -> str:
     )
 
 
-def dash_pattern(look: Look) -> tuple[float, tuple[float, ...]] | str:
+def dash_pattern(look: Look) -> tuple[float, tuple[float, ...]] | Literal["-"]:
     """A look's dashes as matplotlib takes them."""
     return (0, look.dashes) if look.dashes else "-"
 
@@ -132,19 +133,16 @@ def _swatch(name: str, key: Key) -> Drawing:
         axes.set_axis_off()
         axes.set(xlim=(0, 1), ylim=(0, 1))
         colour = hexadecimal(key.look.colour)
-        hollow = key.kind == "ring"
-        if key.kind == "band":
-            axes.axhspan(0.15, 0.85, color=colour, lw=0)
         axes.add_line(
             Line2D(
                 [0.02, 0.5, 0.98],
                 [0.5] * 3,
                 color=colour,
-                linestyle=dash_pattern(key.look) if key.kind in ("both", "line") else "",
+                linestyle=dash_pattern(key.look) if key.kind in ("both", "line") else "none",
                 marker=key.look.marker if key.kind in ("both", "marker", "ring") else "",
                 markevery=[1],
                 markersize=9 if key.look.marker == "*" else 7,
-                markerfacecolor="none" if hollow else colour,
+                markerfacecolor="none" if key.kind == "ring" else colour,
                 markeredgecolor=colour,
             )
         )

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import group_of, hyper_parameters_key, rank_trials
+from orchestrator.records.student_figures import Students
 from orchestrator.records.students_table import named_controls
 from orchestrator.records.summary import is_champion
 from orchestrator.reports.charts.chart import Key
@@ -60,7 +61,7 @@ def _of_summary(facts: RunFacts) -> list[ChartGroup]:
     summary = facts.summary
     if summary is None:
         return []
-    named = [
+    named: list[tuple[str, Look, Students, bool]] = [
         (f"{name} (ce)", control_look(index), control, False)
         for index, (name, control) in enumerate(named_controls(summary))
     ]
@@ -98,7 +99,14 @@ def _in_training(facts: RunFacts) -> list[ChartGroup]:
         name = f"{'finalist' if is_finalist else 'control'} {number + 1} ({records[0].objective})"
         done = [r for r in records if r.status == "completed" and r.score is not None]
         group = group_of(done) if done else None
-        own = next((facts.figures[r.repeats] for r in records if r.repeats in facts.figures), {})
+        own = next(
+            (
+                facts.figures[r.repeats]
+                for r in records
+                if r.repeats is not None and r.repeats in facts.figures
+            ),
+            {},
+        )
         groups.append(
             ChartGroup(
                 name,

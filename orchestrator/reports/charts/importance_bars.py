@@ -54,7 +54,7 @@ def _paint(figure: Figure, found: Importances, shown: Sequence[Share]) -> Tips:
     axes.set_title(
         f"{plain_label(found.about)} ({found.n_trials:,})", loc="left", fontsize=13, fontweight="bold"
     )
-    places = range(len(shown))
+    places = list(range(len(shown)))
     looks = [_CHANCE if share.name == CHANCE else _BAR for share in shown]
     axes.barh(
         places,
@@ -74,7 +74,7 @@ def _paint(figure: Figure, found: Importances, shown: Sequence[Share]) -> Tips:
             edgecolors=hexadecimal("paper"),
             zorder=3,
         )
-    axes.set_yticks(list(places), [plain_label(share.name, 22) for share in shown])
+    axes.set_yticks(places, [plain_label(share.name, 22) for share in shown])
     axes.set(xlabel="importance, %", ylim=(len(shown) - 0.4, -0.6))
     axes.set_xlim(left=0)
     axes.grid(visible=False, axis="y")

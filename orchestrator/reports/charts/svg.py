@@ -25,7 +25,7 @@ _NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _FONT = re.compile(r"(?P<weight>bold|\d00)?\s*(?P<size>[\d.]+)px")
 _VARIABLES: Final = {shade.light: f"var(--{name})" for name, shade in reversed(THEME.items())}
 FONT_SIZE: Final = 13
-SETTINGS: Final[Mapping[str, Any]] = {
+SETTINGS: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "stillhouse",  # the same page again, to the byte
     "text.parse_math": False,  # a name of the user's with two dollars is no formula
