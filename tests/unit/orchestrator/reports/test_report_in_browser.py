@@ -41,7 +41,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     files = {}
     for name, is_over in (("finished", True), ("going_on", False)):
-        run = SyntheticRun(trials=30, epochs=4, seeds=2, is_over=is_over)
+        run = SyntheticRun(trials=60, epochs=4, seeds=2, is_over=is_over)
         files[name] = folder / f"{name}.html"
         files[name].write_text(report_html(run.facts(folder / name)), encoding="utf-8")
     return files
