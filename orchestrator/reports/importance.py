@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -16,8 +16,7 @@ from orchestrator.reports.run_facts import RunFacts
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
-    from optuna.importance import BaseImportanceEvaluator
-    from optuna.trial import FrozenTrial
+    from optuna.study import Study
 
 LEAST_TRIALS: Final = 20
 """Fewer completed trials say nothing."""
@@ -77,18 +76,24 @@ def _of_cohort(facts: RunFacts, about: str, records: Sequence[TrialRecord]) -> I
 
 def _shares(records: Sequence[TrialRecord], axes: Sequence[SearchAxis]) -> list[Share]:
     """Mean decrease of impurity in random forests, each of trials drawn anew with replacement."""
-    from optuna.importance import MeanDecreaseImpurityImportanceEvaluator, PedAnovaImportanceEvaluator
+    from optuna.importance import (
+        MeanDecreaseImpurityImportanceEvaluator,
+        PedAnovaImportanceEvaluator,
+        get_param_importances,
+    )
 
     drawn: dict[str, list[float]] = {}
     top: dict[str, list[float]] = {}
+    names = [axis.name for axis in axes]
     with _quiet():
         for number in range(RESAMPLES):
-            random = Random(number)  # noqa: S311 (a resample, no secret)
-            sample = random.choices(records, k=min(len(records), MOST_DRAWN))
+            study = _resampled(records, axes, Random(number))  # noqa: S311 (a resample, no secret)
             forest = MeanDecreaseImpurityImportanceEvaluator(seed=number)
-            _note(drawn, forest, sample, axes, random)
+            _note(drawn, get_param_importances(study, evaluator=forest, params=[*names, CHANCE]))
             if len(records) >= LEAST_FOR_TOP:
-                _note(top, PedAnovaImportanceEvaluator(), sample, axes, None)
+                _note(
+                    top, get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), params=names)
+                )
     shares = [
         Share(
             name,
@@ -101,39 +106,26 @@ def _shares(records: Sequence[TrialRecord], axes: Sequence[SearchAxis]) -> list[
     return sorted(shares, key=lambda share: -share.mean)
 
 
-def _note(
-    known: dict[str, list[float]],
-    evaluator: BaseImportanceEvaluator,
-    records: Sequence[TrialRecord],
-    axes: Sequence[SearchAxis],
-    random: Random | None,
-) -> None:
-    """Add one evaluation; with `random` beside a parameter that is pure chance."""
-    import optuna
-
-    study = optuna.create_study(direction="maximize")
-    distributions = {axis.name: _distribution(axis, records) for axis in axes}
-    if random is not None:
-        distributions[CHANCE] = optuna.distributions.FloatDistribution(0, 1)
-    study.add_trials([_trial(record, axes, distributions, random) for record in records])
-    found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=list(distributions))
+def _note(known: dict[str, list[float]], found: Mapping[str, float]) -> None:
     for name, value in found.items():
         known.setdefault(name, []).append(value)
 
 
-def _trial(
-    record: TrialRecord,
-    axes: Sequence[SearchAxis],
-    distributions: dict[str, BaseDistribution],
-    random: Random | None,
-) -> FrozenTrial:
+def _resampled(records: Sequence[TrialRecord], axes: Sequence[SearchAxis], random: Random) -> Study:
+    """As many trials, drawn with replacement, beside their parameters with one that is pure chance."""
     import optuna
 
-    row = searched_row(record)
-    values = {axis.name: row[axis.name] if axis.numeric else str(row[axis.name]) for axis in axes}
-    if random is not None:
+    distributions = {axis.name: _distribution(axis, records) for axis in axes}
+    distributions[CHANCE] = optuna.distributions.FloatDistribution(0, 1)
+    study = optuna.create_study(direction="maximize")
+    for record in random.choices(records, k=min(len(records), MOST_DRAWN)):
+        row = searched_row(record)
+        values = {axis.name: row[axis.name] if axis.numeric else str(row[axis.name]) for axis in axes}
         values[CHANCE] = random.random()
-    return optuna.create_trial(params=values, distributions=distributions, value=score_of(record))
+        study.add_trial(
+            optuna.create_trial(params=values, distributions=distributions, value=score_of(record))
+        )
+    return study
 
 
 def _distribution(axis: SearchAxis, records: Sequence[TrialRecord]) -> BaseDistribution:

@@ -20,7 +20,7 @@ from orchestrator.reports.run_facts import RunFacts, facts_of, log_domains
 from orchestrator.reports.run_state import later_students, state_of
 from search_spaces.space import SpaceConfig
 from tests.synthetic_run import SyntheticRun
-from trainables.errors import ConfigError
+from trainables.errors import ConfigError, StillhouseError
 
 GOES_ON = SyntheticRun(trials=12, epochs=4, is_over=False)
 
@@ -36,7 +36,7 @@ def experiment(tmp_path: Path) -> Path:
 
 def report(*arguments: str) -> tuple[int, str]:
     done = CliRunner().invoke(app, ["report", *arguments])
-    if isinstance(done.exception, ConfigError):
+    if isinstance(done.exception, StillhouseError):
         raise done.exception
     return done.exit_code, done.output
 
@@ -75,6 +75,14 @@ def test_without_a_place_the_page_is_that_of_the_run(experiment: Path) -> None:
 def test_an_experiment_that_never_ran_is_refused(experiment: Path) -> None:
     with pytest.raises(ConfigError, match="holds no run of digits; run it first"):
         report(str(experiment))
+
+
+def test_a_place_that_cannot_be_written_is_told(experiment: Path, tmp_path: Path) -> None:
+    Ledger(out_folder(load_experiment(str(experiment)))).append(
+        StageEvent(stage="teacher", key="k", status="started")
+    )
+    with pytest.raises(StillhouseError, match=f"cannot write {tmp_path}"):
+        report(str(experiment), "--to", str(tmp_path))
 
 
 def test_a_run_whose_teacher_is_being_trained_has_a_page_too(experiment: Path) -> None:
