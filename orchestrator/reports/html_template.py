@@ -47,7 +47,8 @@ a { color: var(--accent); }
 svg { display: block; width: 100%; height: auto; overflow: visible; }
 svg * { stroke-linejoin: round; stroke-linecap: butt; }
 .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(340px, 100%), 1fr)); gap: 16px; }
-.panels > div { max-width: 620px; }
+.panels > div { max-width: 480px; }
+.chart { margin-top: 14px; }
 .narrow { display: none; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 18px; list-style: none; margin: 0 0 10px; padding: 0;
   font-size: 13px; }

@@ -84,12 +84,13 @@ def _shares(records: Sequence[TrialRecord], axes: Sequence[SearchAxis]) -> list[
 
     drawn: dict[str, list[float]] = {}
     top: dict[str, list[float]] = {}
-    names = [axis.name for axis in axes]
+    # Sorted: Optuna 5.0 sorts the parameters of the trials, but gives the shares by the order asked for.
+    names = sorted(axis.name for axis in axes)
     with _quiet():
         for number in range(RESAMPLES):
             study = _resampled(records, axes, Random(number))  # noqa: S311 (a resample, no secret)
             forest = MeanDecreaseImpurityImportanceEvaluator(seed=number)
-            _note(drawn, get_param_importances(study, evaluator=forest, params=[*names, CHANCE]))
+            _note(drawn, get_param_importances(study, evaluator=forest, params=sorted([*names, CHANCE])))
             if len(records) >= LEAST_FOR_TOP:
                 _note(
                     top, get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), params=names)

@@ -83,7 +83,7 @@ def _panel(
                 axes.scatter(
                     [_place(axis, record, order) for order, record in enumerate(own)],
                     [100 * score_of(record) for record in own],
-                    s=26,
+                    s=34,
                     marker=look.marker,
                     color=hexadecimal(look.colour),
                     alpha=0.8,

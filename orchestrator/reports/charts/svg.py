@@ -23,7 +23,7 @@ _XLINK: Final = "{http://www.w3.org/1999/xlink}href"
 _NUMBER = re.compile(r"-?\d+\.\d+")
 _NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _FONT = re.compile(r"(?P<weight>bold|\d00)?\s*(?P<size>[\d.]+)px")
-_VARIABLES: Final = {shade.light: f"var(--{name})" for name, shade in reversed(THEME.items())}
+_VARIABLES: Final = {shade.light: f"var(--{name})" for name, shade in reversed([*THEME.items()])}
 FONT_SIZE: Final = 13
 SETTINGS: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",

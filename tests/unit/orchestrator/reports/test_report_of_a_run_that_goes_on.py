@@ -127,7 +127,7 @@ def test_log_domains_are_those_of_the_space() -> None:
     space = SpaceConfig.from_plain(
         {
             "name": "s",
-            "objectives": {"kd": {"temperature": {"uniform": [1, 8]}, "kd_weight": {"choice": [0.5, 1.0]}}},
+            "objectives": {"kd": {"temperature": {"uniform": [1, 8]}, "kd_weight": {"choice": [0.5, 0.9]}}},
             "training": {"lr": {"loguniform": [0.001, 1]}},
         }
     )
