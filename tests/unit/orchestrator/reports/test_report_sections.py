@@ -79,7 +79,7 @@ def test_stages_last_from_their_start_to_their_end() -> None:
     def stage(name: str, status: Any, at_s: float) -> StageEvent:
         return StageEvent(stage=name, key="k", status=status, time_ms=int(1000 * at_s))
 
-    events = [
+    events: list[Event] = [
         stage("teacher", "started", 0),
         stage("teacher", "interrupted", 5),
         stage("teacher", "started", 100),
