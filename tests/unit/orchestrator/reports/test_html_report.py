@@ -60,7 +60,7 @@ def test_the_page_is_whole_and_loads_nothing(
 ) -> None:
     path = tmp_path / "report.html"
     figures = {"s1": {"params": 5e6, "size_bytes": 1.0, "latency_ms": 0.5}}
-    events = [epoch("f1-0", 1, 0.5), STAGE]
+    events: list[Event] = [epoch("f1-0", 1, 0.5), STAGE]
     write_report(path, RunFacts("digits", search_records, events, summary, figures))
     text = path.read_text(encoding="utf-8")
     page = Page(text)
