@@ -123,7 +123,7 @@ def _kept(facts: RunFacts) -> Part:
         return Part("")
     about = note(
         "The mean share of the training samples of an epoch that a mask of the objective keeps, as a "
-        "threshold on the teacher's confidence does; a term hardly teaches where its mask keeps almost none."
+        "threshold on confidence does; a term hardly teaches where its mask keeps almost none."
     )
     return Part(section("Samples kept by confidence thresholds", chart.markup, about), chart)
 

@@ -36,10 +36,12 @@ def test_the_table_has_neither_its_row_nor_a_speed_up(without_teacher: Summary) 
 
 def test_the_page_does_not_speak_of_one(without_teacher: Summary, search_records: list[TrialRecord]) -> None:
     trial = without_teacher.finalists[0].trials[0]
-    events = [EpochEnded(trial=trial, epoch=1, metrics={"selection/accuracy": 0.5})]
+    metrics = {"selection/accuracy": 0.5, "train/kept": 0.75, "seconds": 2.0}
+    events = [EpochEnded(trial=trial, epoch=1, metrics=metrics)]
     page = report_html(RunFacts("digits", search_records, events, without_teacher))
     assert "eacher" not in page
-    assert "Learning curves" in page
+    for head in ("Learning curves", "Samples kept by confidence thresholds", "Where the time went"):
+        assert head in page
     charts = [line for line in page.splitlines() if "chart-cost" in line or "chart-curves" in line]
     assert charts
     assert not any("teacher" in line for line in charts)
