@@ -214,7 +214,8 @@ class SyntheticRun:
             for record in completed
             if record.role is not Role.SEARCH
         }
-        control = control_students(control_group, tested, _costs_of(groups[0]))
+        width = {"student.width": groups[0].parameters["student.width"]}
+        control = control_students(control_group, tested, _costs_of(groups[0]), varied=width)
         finalists = tuple(finalist_of(group, [control], tested, _costs_of(group)) for group in groups)
         exports = {"onnx": Exported(path="champion/student.onnx", max_abs_difference=1e-6)}
         champion = finalists[0]

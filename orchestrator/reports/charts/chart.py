@@ -17,6 +17,8 @@ from orchestrator.reports.charts.svg import NO_TIPS, Drawing, Tips, axes_of, dra
 PANEL = (420, 300)
 """Pixels of a panel, several of which stand beside or below each other."""
 WIDE = 1180
+MOST_WITH_TIPS = 150
+"""Trials whose points have hover texts where several panels show them; of more, these would be the page."""
 NARROW = 380
 """Pixels in width of a chart that is drawn twice, for wide and for narrow screens."""
 

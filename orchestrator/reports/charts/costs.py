@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import pareto_front, score_of
-from orchestrator.reports.charts.chart import PANEL, Chart, Key, Panel, Table
+from orchestrator.reports.charts.chart import MOST_WITH_TIPS, PANEL, Chart, Key, Panel, Table
 from orchestrator.reports.charts.groups import ChartGroup, groups_of, teachers_selection
 from orchestrator.reports.charts.palette import QUIET, TEACHER, Look, hexadecimal
 from orchestrator.reports.charts.scales import room_above, scale_x, spans_decades
@@ -154,7 +154,8 @@ def _drawn(facts: RunFacts, panel: CostPanel) -> Panel:
         if panel.searched:
             quiet, reached = hexadecimal(QUIET.colour), [p.reached for p in panel.searched]
             axes.scatter([p.cost for p in panel.searched], reached, s=22, color=quiet, gid="searched")
-            tips["searched"] = [point.tip for point in panel.searched]
+            if len(panel.searched) <= MOST_WITH_TIPS:
+                tips["searched"] = [point.tip for point in panel.searched]
         _paint_front(axes, panel)
         for number, (group, point) in enumerate(panel.groups):
             _paint_point(axes, group.look, point, group.std, f"group-{number}")

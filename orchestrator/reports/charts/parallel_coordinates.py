@@ -21,6 +21,8 @@ from orchestrator.reports.run_facts import RunFacts
 from orchestrator.terminal.formatting import percent, short_parameters
 
 MAX_LINES: Final = 1000
+FEW_LINES: Final = 200
+"""More are drawn thinner."""
 MAX_AXES: Final = 12
 """Beside that of the figure; more would stand too close to read."""
 ABSENT_HEIGHT: Final = -0.12
@@ -55,12 +57,13 @@ def parallel_of(facts: RunFacts) -> Parallel | None:
     score = axis_of(f"selection {facts.rank_by.label}, %", [100 * score_of(r) for r in completed], log=False)
     if not completed or not axes:
         return None
-    lines = [_line(record, axes, score, "quiet", 1.0) for record in pruned]
+    thin = 1.6 if len(completed) <= FEW_LINES else 0.8
+    lines = [_line(record, axes, score, "quiet", thin / 1.6) for record in pruned]
     for record in reversed(completed):  # the best are drawn last, on top
         # Where all score the same, or one alone was completed, there is no axis of scores.
         height = 1.0 if score is None else score.height(100 * score_of(record))
         colour = f"ramp-{round(height * (RAMP_STEPS - 1))}"
-        lines.append(_line(record, axes, score, colour, 4.0 if record is completed[0] else 1.6))
+        lines.append(_line(record, axes, score, colour, 4.0 if record is completed[0] else thin))
     return Parallel([*axes, *([score] if score else [])], lines, len(searched) - len(axes))
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import rank_trials, score_of
-from orchestrator.reports.charts.chart import PANEL, Chart, Key, Panel
+from orchestrator.reports.charts.chart import MOST_WITH_TIPS, PANEL, Chart, Key, Panel
 from orchestrator.reports.charts.palette import QUIET, Look, hexadecimal, student_look
 from orchestrator.reports.charts.scales import room_above, scale_x
 from orchestrator.reports.charts.search_axes import SearchAxis, search_axes, searched_row
@@ -19,8 +19,6 @@ from orchestrator.reports.run_facts import RunFacts
 from orchestrator.terminal.formatting import percent, short_parameters
 
 MOST_PANELS: Final = 16
-MOST_WITH_TIPS: Final = 150
-"""Trials that each point of every panel has a hover text for; of more, the page would be mostly these."""
 TOLD_APART: Final = 6
 """Objectives with a colour and a marker of their own: those of most trials."""
 LEAST_TRIALS: Final = 3

@@ -16,7 +16,7 @@ from orchestrator.reports.charts.palette import Look, hexadecimal
 from orchestrator.reports.charts.svg import NO_TIPS, Tips, axes_of
 from orchestrator.reports.run_facts import RunFacts
 from orchestrator.reports.timeline import Span, StageSpan, kind_of, stage_spans, time_rows, training_spans
-from orchestrator.terminal.formatting import counted, duration, percent, short_parameters
+from orchestrator.terminal.formatting import counted, duration, percent
 
 LOOKS: Final[Mapping[str, Look]] = MappingProxyType(
     {
@@ -86,6 +86,7 @@ def _paint(figure: Figure, spans: Sequence[Span], stages: Sequence[StageSpan], i
             facecolors=[hexadecimal(LOOKS[kind_of(span.record)].colour) for span in spans],
             edgecolors=hexadecimal("paper"),
             linewidths=0.6,
+            clip_on=False,
             gid="students",
         )
     )
@@ -127,8 +128,5 @@ def _stage_tip(stage: StageSpan) -> str:
 def _tip(span: Span) -> str:
     record = span.record
     reached = "" if record.score is None else f": {percent(record.score)} %"
-    return (
-        f"{record.trial} ({kind_of(record)}){reached}\n{record.objective}: "
-        f"{short_parameters(record.parameters)}\n"
-        f"{counted(span.epochs, 'epoch')} in {duration(span.end_s - span.start_s)}"
-    )
+    took = f"{counted(span.epochs, 'epoch')} in {duration(span.end_s - span.start_s)}"
+    return f"{record.trial} ({kind_of(record)}){reached}; {took}"

@@ -69,7 +69,7 @@ def test_the_page_is_whole_and_loads_nothing(
     assert "default-src 'none'" in text
     assert [attrs["href"] for tag, attrs in page.tags if tag == "a"] == [summary.mlflow.ui_url]
     charts = [attrs["id"] for tag, attrs in page.tags if attrs.get("class") == "chart"]
-    assert charts == ["chart-cost", "chart-curves", "chart-search"]
+    assert charts == ["chart-cost", "chart-curves", "chart-search", "chart-slices"]
 
 
 def test_the_policy_lets_no_script_run_and_no_other_style_count(
