@@ -24,6 +24,7 @@ from orchestrator.commands import (
     pick,
     predict,
     record,
+    report,
     schema,
     show,
     watch,
@@ -73,6 +74,7 @@ for command, example in (
     (show.show, "show digits --trials trials.parquet"),
     (watch.watch, "watch digits"),
     (pick.pick, 'pick digits --where "params <= 20000 and accuracy >= 95 %"'),
+    (report.report, "report digits --to digits.html"),
     (evaluate.evaluate, "evaluate digits --faithfulness --samples 200 --restarts 2"),
 ):
     app.command(epilog=f"Example: stillhouse {example}")(takes_pair()(command))
@@ -231,8 +233,7 @@ def validate(
             from orchestrator.commands.validate_deep import validate_deep
             from orchestrator.terminal.console import Console
 
-            found = validate_deep(loaded, Console(json_only=json_only))
-            data["preflight"] = found
+            data["preflight"] = found = validate_deep(loaded, Console(json_only=json_only))
     problems = found["problems"]
     verdict = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}" if problems else "ok"
     shown = json.dumps(data_without_secrets(data), indent=2) if json_only else f"{file}: {verdict}, {text}"

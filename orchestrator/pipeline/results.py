@@ -12,7 +12,7 @@ from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.controls.figures import Compared
 from orchestrator.pipeline.finished import STAGE, run_key
 from orchestrator.pipeline.preflight import leaks_found
-from orchestrator.records.costs import StudentCosts, numbers_of
+from orchestrator.records.costs import StudentCosts
 from orchestrator.records.events import StageEvent
 from orchestrator.records.exported_files import Exported
 from orchestrator.records.ledger import TrialRecord
@@ -32,6 +32,7 @@ from orchestrator.records.summary import (
     write_summary,
 )
 from orchestrator.reports.html_report import write_report
+from orchestrator.reports.run_facts import facts_of
 from orchestrator.tracking.recorder import MlflowRecorder
 from orchestrator.tracking.views import ranked_runs_url
 from trainables.config.data import SplitFacts, UnlabelledCounts
@@ -119,13 +120,7 @@ def write_up(
     write_summary(run.out / "summary.json", summary)
     report = run.out / "report.html"
     within = Summary.from_plain(summary_as_written(summary.plain()))
-    write_report(
-        report,
-        within,
-        results.records,
-        run.ledger.events(),
-        figures=numbers_of(results.costs),
-    )
+    write_report(report, facts_of(run.loaded, run.ledger, within, where=run.experiment.pick.where))
     is_new = run.ledger.finished(STAGE, run_key(run.loaded, run.ledger)) is None
     if is_new or recorder.began_anew:  # what was kept before names the runs of the store that is gone
         recorder.record_artifact(report)

@@ -48,6 +48,8 @@ BENCHMARKS: Final[Mapping[str, str]] = MappingProxyType(
         "cache_open_second_ms": "tests.benchmarks.cache_files:cache_open_second_ms",
         "cache_build_memory_gb": "tests.benchmarks.cache_files:cache_build_memory_gb",
         "cached_fp16_weight_drift": "tests.benchmarks.drift:cached_fp16_weight_drift",
+        "report_open_ms_1000": "tests.benchmarks.report_pages:report_open_ms_1000",
+        "report_bytes_1000": "tests.benchmarks.report_pages:report_bytes_1000",
         "features_cached_over_online": "tests.benchmarks.features:features_cached_over_online",
         **{
             f"objective_step_over_ce.{name}": f"tests.benchmarks.objectives:objective_step_over_ce {name}"

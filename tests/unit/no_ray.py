@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-ABSENT: Final = ("ray", "mlflow", "pandas", "optuna", "typer", "rich", "matplotlib", "plotly", "yaml")
+ABSENT: Final = ("ray", "mlflow", "pandas", "optuna", "typer", "rich", "matplotlib", "yaml")
 _REFUSES: Final = """
 import sys
 

@@ -14,6 +14,9 @@ NLL: Final = "selection/nll"
 ECE: Final = "selection/ece"
 """Expected calibration error on the selection split, of 15 bins."""
 
+KEPT: Final = "train/kept"
+"""How the names of an objective's masks begin: the mean fraction of samples that each kept, in [0, 1]."""
+
 FLOPS_PER_IMAGE: Final = "train/flops_per_image"
 """Floating-point operations of a training step, for each image of its batch."""
 COMPUTE_OVER_CE: Final = "train/compute_over_ce"

@@ -17,7 +17,7 @@ from trainables.config import (
     TrialSpec,
     WorkbenchSpec,
 )
-from trainables.config.metrics import RankBy
+from trainables.config.metrics import KEPT, RankBy
 
 
 class TrainJob(Config):
@@ -113,11 +113,8 @@ class Message(Config):
     @property
     def kept_fractions(self) -> dict[str, float]:
         """By mask of the objective, as `kept_weak`, the mean fraction of samples that it kept, in [0, 1]."""
-        prefix = "train/"
         return {
-            name.removeprefix(prefix): value
-            for name, value in self.metrics.items()
-            if name.startswith(f"{prefix}kept")
+            name.partition("/")[2]: value for name, value in self.metrics.items() if name.startswith(KEPT)
         }
 
 

@@ -23,6 +23,7 @@ from orchestrator.records.events import LedgerIdentity, TrialEnded, TrialStarted
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.summary import Summary, write_summary
 from orchestrator.reports.html_report import write_report
+from orchestrator.reports.run_facts import RunFacts
 from orchestrator.terminal.console import Console
 from orchestrator.tracking.cursor import CursorFile, TrackingCursor
 from orchestrator.tracking.parent import ParentFacts
@@ -150,7 +151,8 @@ def test_summary_report_and_cursor_hold_no_secrets(
     place = summary.mlflow.with_overrides(tracking_uri=URI, ui_url=URI)
     planted = Summary.from_plain({**summary.plain(), "mlflow": place.plain(), "out": str(tmp_path)})
     write_summary(tmp_path / "summary.json", planted)
-    write_report(tmp_path / "report.html", planted, search_records, [LedgerIdentity(ledger="l")])
+    facts = RunFacts("digits", search_records, [LedgerIdentity(ledger="l")], planted)
+    write_report(tmp_path / "report.html", facts)
     cursor = TrackingCursor(ledger="l", experiment_id="1", parent_run_id="r", cursor=3)
     CursorFile(tmp_path, URI, "digits").save(cursor)
     assert CursorFile(tmp_path, URI, "digits").load() == cursor

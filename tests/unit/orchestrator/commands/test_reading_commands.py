@@ -95,6 +95,7 @@ def _finished(stage: str, key: str, result: dict[str, Any]) -> dict[str, Any]:
         ("show", "finalist 1"),
         ("watch", "the run is over"),
         ("compare", "their files say the same"),
+        ("report", "report.html ("),
         ("run", "exported: f1-1"),
         ("pick", "exported: f1-1"),
         ("ui", "http://127.0.0.1:9/#/experiments/7/runs"),

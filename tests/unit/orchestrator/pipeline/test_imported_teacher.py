@@ -14,6 +14,7 @@ from orchestrator.records.ledger import Ledger
 from orchestrator.records.students_table import students_table
 from orchestrator.records.summary import Summary, TeacherFigures
 from orchestrator.reports.html_report import report_html
+from orchestrator.reports.run_facts import RunFacts
 from tests.unit.trainables.cache.tiny_caches import random_data
 from trainables.cache.tools.import_logits import ImportedTeacher
 from trainables.errors import ConfigError
@@ -118,6 +119,6 @@ def test_table_and_report_say_what_imported_logits_do_not_tell(summary: Summary)
     changed = summary.model_copy(update={"teacher": unknown})
     _, rows = students_table(changed)
     assert rows[0][2:7] == ("unknown", "unknown", "", "", "unknown")
-    page = report_html(changed, [], [])
+    page = report_html(RunFacts("digits", [], summary=changed))
     assert "teacher: unknown" in page
     assert "of the teacher's" not in page.split("<h2>")[0]

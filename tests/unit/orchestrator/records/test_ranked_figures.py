@@ -21,9 +21,12 @@ from orchestrator.records.selection import choose_finalists, group_trials, rank_
 from orchestrator.records.student_figures import control_students, finalist_of
 from orchestrator.records.students_table import COLUMNS, comparison, students_table
 from orchestrator.records.summary import Summary, champion_of, trial_row
-from orchestrator.reports.charts import cost_chart, curves_chart
+from orchestrator.reports.charts.costs import cost_chart, cost_panels
+from orchestrator.reports.charts.curves import curves_chart, curves_of
+from orchestrator.reports.charts.groups import groups_of
+from orchestrator.reports.charts.parallel_coordinates import parallel_of
 from orchestrator.reports.html_report import report_html
-from orchestrator.reports.parallel_coordinates import search_chart
+from orchestrator.reports.run_facts import RunFacts
 from orchestrator.tracking.names import summary_figures
 from orchestrator.tracking.parent import ParentFacts
 from orchestrator.tracking.views import VIEW_TAG, filtered_runs_url, shared_views
@@ -224,18 +227,19 @@ def test_that_a_student_gives_one_class_is_told_where_its_answers_are_judged(knn
 def test_charts_show_the_figure_and_name_it(knn_summary: Summary, judged: MakeRecord) -> None:
     records = [judged("s1", 0.75, 0.2), judged("s2", 0.65, 0.3, parameters={"temperature": 2.0})]
     figures = {record.trial: COSTS.numbers() for record in records}
-    costs = cost_chart(knn_summary, records, figures)
-    assert costs.layout.yaxis.title.text == "selection kNN accuracy, %"
-    drawn = {trace.name: tuple(trace.y) for trace in costs.data}
-    assert drawn["trials of the search (one seed)"] == pytest.approx((75.0, 65.0))
-    assert "teacher" not in drawn  # its features are not judged on the selection split
     told = [
         EpochEnded(trial="f-0", epoch=1, metrics={"selection/accuracy": 0.1, "selection/knn_accuracy": 0.6})
     ]
-    curves = curves_chart(knn_summary, told)
-    assert curves.layout.yaxis.title.text == "selection kNN accuracy, %"
-    assert [list(trace.y) for trace in curves.data] == [[60.0], [60.0]]
-    assert not curves.layout.shapes
+    facts = RunFacts("digits", records, told, knn_summary, figures)
+    for chart in (cost_chart(facts), curves_chart(facts)):
+        assert chart is not None
+        assert "selection kNN accuracy, %" in chart.panels[0].drawing.markup
+        assert "teacher" not in [key.name for key in chart.keys]  # its features are not judged there
+    for panel in cost_panels(facts):
+        assert [point.reached for point in panel.searched] == pytest.approx([75.0, 65.0])
+        assert panel.teacher is None
+    curves = curves_of(facts, KNN.metric, groups_of(facts))
+    assert [curve.means for curve in curves] == [[60.0]]
 
 
 def test_parallel_coordinates_end_with_the_figure(judged: MakeRecord) -> None:
@@ -243,15 +247,14 @@ def test_parallel_coordinates_end_with_the_figure(judged: MakeRecord) -> None:
         judged("s1", 0.75, 0.2, parameters={"temperature": 1.0}),
         judged("s2", 0.65, 0.3, parameters={"temperature": 2.0}),
     ]
-    chart = search_chart(records)
-    assert chart is not None
-    heads = [note.text for note in chart.layout.annotations if note.text.startswith("<b>")]
-    assert heads[-1].replace("<br>", "") == "<b>selection kNN accuracy, %</b>"
-    assert chart.data[-1].text[0].startswith("s1 (completed): 75.00 %")
+    parallel = parallel_of(RunFacts("digits", records))
+    assert parallel is not None
+    assert parallel.axes[-1].name == "selection kNN accuracy, %"
+    assert parallel.lines[-1].tip.startswith("s1 (completed): 75.00 %")
 
 
 def test_the_report_names_the_figure(knn_summary: Summary, judged: MakeRecord) -> None:
-    page = report_html(knn_summary, [judged("s1", 0.75, 0.2)], [])
+    page = report_html(RunFacts("digits", [judged("s1", 0.75, 0.2)], summary=knn_summary))
     assert "<span>Test kNN accuracy</span><strong>80.00 %</strong>" in page
     assert "88.9 % of the teacher&#x27;s" in page
     assert "the seed with the best selection kNN accuracy" in page

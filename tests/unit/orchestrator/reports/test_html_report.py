@@ -1,20 +1,21 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import base64
+import hashlib
+import re
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from orchestrator.records.events import EpochEnded, StageEvent
+from orchestrator.records.events import EpochEnded, Event, StageEvent
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import PairedDifference
 from orchestrator.records.summary import MemberFigures, Summary
-from orchestrator.reports.charts import cost_chart, curves_chart
-from orchestrator.reports.html_report import report_html, verdict, write_report
-from orchestrator.reports.parallel_coordinates import search_chart
-from trainables.config import Cost
+from orchestrator.reports.finished_sections import verdict
+from orchestrator.reports.html_report import report_html, write_report
+from orchestrator.reports.run_facts import RunFacts
 
 MakeRecord = Callable[..., TrialRecord]
 STAGE = StageEvent(stage="search", key="k", status="started")
@@ -46,6 +47,10 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
+def page_of(summary: Summary, records: Sequence[TrialRecord], events: Sequence[Event] = ()) -> str:
+    return report_html(RunFacts(summary.experiment, records, events, summary))
+
+
 def epoch(trial: str, number: int, accuracy: float) -> EpochEnded:
     return EpochEnded(trial=trial, epoch=number, metrics={"selection/accuracy": accuracy})
 
@@ -54,19 +59,56 @@ def test_the_page_is_whole_and_loads_nothing(
     summary: Summary, search_records: list[TrialRecord], tmp_path: Path
 ) -> None:
     path = tmp_path / "report.html"
-    write_report(path, summary, search_records, [epoch("f1-0", 1, 0.5), STAGE])
+    figures = {"s1": {"params": 5e6, "size_bytes": 1.0, "latency_ms": 0.5}}
+    events: list[Event] = [epoch("f1-0", 1, 0.5), STAGE]
+    write_report(path, RunFacts("digits", search_records, events, summary, figures))
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert not [attrs for _, attrs in page.tags if attrs.get("src") or attrs.get("srcset")]
-    assert "link" not in [tag for tag, _ in page.tags]
+    assert {"link", "script"}.isdisjoint(tag for tag, _ in page.tags)
     assert "default-src 'none'" in text
     assert [attrs["href"] for tag, attrs in page.tags if tag == "a"] == [summary.mlflow.ui_url]
-    charts = [attrs["id"] for tag, attrs in page.tags if attrs.get("class") == "plotly-graph-div"]
-    assert charts == ["chart-cost", "chart-curves", "chart-search"]
+    charts = [attrs["id"] for tag, attrs in page.tags if attrs.get("class") == "chart"]
+    assert charts == ["chart-cost", "chart-curves", "chart-search", "chart-slices"]
+
+
+def test_the_policy_lets_no_script_run_and_no_other_style_count(
+    summary: Summary, search_records: list[TrialRecord]
+) -> None:
+    text = page_of(summary, search_records, [epoch("f1-0", 1, 0.5)])
+    (sheet,) = re.findall("<style>(.*?)</style>", text, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(sheet.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'sha256-{digest}'" in text
+    tags = Page(text).tags
+    assert "script" not in {tag for tag, _ in tags}
+    assert not [attrs for _, attrs in tags if "style" in attrs]
+    assert not [name for _, attrs in tags for name in attrs if name.startswith("on")]
+
+
+def test_ids_of_a_page_are_unique_and_what_refers_to_one_finds_it(
+    summary: Summary, search_records: list[TrialRecord]
+) -> None:
+    figures = {"s1": {"params": 5e6, "size_bytes": 1.0, "latency_ms": 0.5}}
+    events = [epoch(f"f1-{seed}", number, 0.5) for seed in range(3) for number in range(1, 9)]
+    tags = Page(report_html(RunFacts("digits", search_records, events, summary, figures))).tags
+    ids = [attrs["id"] for _, attrs in tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    refers = {
+        found[1]
+        for _, attrs in tags
+        for name in ("href", "clip-path")
+        if (found := re.search("#([^)]+)", attrs.get(name) or "")) and "//" not in (attrs[name] or "")
+    }
+    assert refers <= set(ids)
+
+
+def test_the_same_run_gives_the_same_page(summary: Summary, search_records: list[TrialRecord]) -> None:
+    events = [epoch("f1-0", 1, 0.5), epoch("f1-0", 2, 0.75)]
+    assert page_of(summary, search_records, events) == page_of(summary, search_records, events)
 
 
 def test_the_page_tells_the_facts(summary: Summary, search_records: list[TrialRecord]) -> None:
-    text = Page(report_html(summary, search_records, [])).text
+    text = Page(page_of(summary, search_records)).text
     for fact in (
         "95.00 ± 1.00",
         "94.00 %",
@@ -96,7 +138,7 @@ def test_the_verdict_names_another_recipe_of_the_control_over_which_no_gain_is_s
     def page(test_gain: PairedDifference) -> str:
         beside = [{**other, "test_gain": test_gain}]
         finalists = [champion.with_overrides(beside=beside), *summary.finalists[1:]]
-        return Page(report_html(summary.with_overrides(finalists=finalists), search_records, [])).text
+        return Page(page_of(summary.with_overrides(finalists=finalists), search_records)).text
 
     said = (
         "Over control, recipe 2, which was worse on the selection split, the champion's gain is not shown: "
@@ -108,13 +150,13 @@ def test_the_verdict_names_another_recipe_of_the_control_over_which_no_gain_is_s
 def test_the_page_tells_what_a_latency_was_measured_on(
     measured: Summary, search_records: list[TrialRecord]
 ) -> None:
-    text = Page(report_html(measured, search_records, [])).text
+    text = Page(page_of(measured, search_records)).text
     assert "one image, median; p95 0.180 ms; Intel Xeon" in text
     assert "0.125 (p95 0.180)" in text
     assert "the median and the 95th percentile (p95), on Intel Xeon." in text
     other = measured.finalists[0].with_overrides(latency_device="NVIDIA H200")
     mixed = measured.with_overrides(finalists=[other, *measured.finalists[1:]])
-    text = Page(report_html(mixed, search_records, [])).text
+    text = Page(page_of(mixed, search_records)).text
     assert "Intel Xeon: control, finalist 2; NVIDIA H200: finalist 1." in text
     assert "Latencies of different devices do not compare." in text
 
@@ -122,7 +164,7 @@ def test_the_page_tells_what_a_latency_was_measured_on(
 def test_a_latency_of_an_earlier_version_is_shown_as_before(
     summary: Summary, search_records: list[TrialRecord]
 ) -> None:
-    text = Page(report_html(summary, search_records, [])).text
+    text = Page(page_of(summary, search_records)).text
     assert "one image, median" in text
     assert "p95" not in text
 
@@ -139,94 +181,12 @@ def test_words_of_the_user_cannot_become_markup(summary: Summary, make_record: M
         }
     )
     records = [make_record(f"t{i}", 0.9 + i / 100, parameters={evil: f"{evil}{i}"}) for i in range(3)]
-    plain, attacked = Page(report_html(summary, records, [])), Page(report_html(hostile, records, []))
+    attacked = Page(page_of(hostile, records))
     count = [tag for tag, _ in attacked.tags].count
     assert count("img") == 0
-    assert count("script") == [tag for tag, _ in plain.tags].count("script")
+    assert count("script") == 0
     assert count("a") == 0
     assert evil in attacked.text
-
-
-def test_curves_average_the_seeds_and_count_a_repeated_epoch_once(summary: Summary) -> None:
-    events = [
-        epoch("b-0", 1, 0.1),
-        epoch("b-0", 1, 0.2),
-        epoch("b-0", 2, 0.4),
-        epoch("b-1", 2, 0.8),
-        epoch("b-1", 1, 0.4),
-        epoch("elsewhere", 1, 1.0),
-    ]
-    lines = curves_chart(summary, events).data
-    assert [list(line.x) for line in lines] == [[1, 2]] * 3
-    assert [list(line.y) for line in lines] == [pytest.approx(y) for y in ([20, 40], [40, 80], [30, 60])]
-    assert [line.showlegend for line in lines] == [False, False, True]
-
-
-def test_the_chart_of_costs_shows_the_profiled_trials(
-    summary: Summary, search_records: list[TrialRecord]
-) -> None:
-    figures = {"s1": {"params": 5e6, "size_bytes": 1.0, "latency_ms": 0.5}}
-    chart = cost_chart(summary, search_records, figures)
-    trials = [t for t in chart.data if t.name == "trials of the search (one seed)"]
-    assert [(list(t.x), list(t.y)) for t in trials] == [([0.5], [95.0]), ([5e6], [95.0])]
-    assert chart.layout.xaxis2.type == "log"
-    assert sum(t.name == "teacher" for t in chart.data) == 1  # its latency is not known
-
-
-def test_trials_that_none_beats_in_what_the_search_weighed_are_ringed(
-    summary: Summary, make_record: MakeRecord
-) -> None:
-    # Of b and c the one is faster, the other smaller; a beats d in all, and e in all but latency.
-    students = {
-        "a": (0.90, 300, 2.0),
-        "b": (0.80, 200, 1.0),
-        "c": (0.80, 100, 3.0),
-        "d": (0.85, 400, 2.5),
-        "e": (0.85, 350, 1.5),
-    }
-    figures = {
-        name: {"params": float(params), "size_bytes": 1.0, "latency_ms": latency_ms}
-        for name, (_, params, latency_ms) in students.items()
-    }
-
-    def ringed(*weighed: Cost) -> list[tuple[list[float], list[int]]]:
-        records = [make_record(name, accuracy) for name, (accuracy, _, _) in students.items()]
-        told = [
-            record.model_copy(update={"best": record.best | {cost.metric: 9.0 for cost in weighed}})
-            for record in records
-        ]
-        traces = [t for t in cost_chart(summary, told, figures).data if "unbeaten" in (t.name or "")]
-        assert {t.name for t in traces} <= {f"unbeaten trials: accuracy, {', '.join(weighed)}"}
-        return [(list(t.x), [round(y) for y in t.y]) for t in traces]
-
-    assert ringed(Cost.PARAMS) == [([2.0, 3.0], [90, 80]), ([100.0, 300.0], [80, 90])]
-    by_latency, by_params = ringed(Cost.PARAMS, Cost.LATENCY_MS)
-    assert by_latency == ([1.0, 1.5, 2.0, 3.0], [80, 85, 90, 80])
-    assert by_params == ([100.0, 200.0, 300.0, 350.0], [80, 80, 90, 85])
-    assert not ringed()
-
-
-def test_the_search_chart_leaves_out_what_never_varied(make_record: MakeRecord) -> None:
-    records = [
-        make_record("a", 0.90, parameters={"lr": 0.01, "width": 8, "temperature": 4.0}),
-        make_record("b", 0.92, parameters={"lr": 1.0, "width": 8, "temperature": 2.0}),
-        make_record("c", 0.91, parameters={"lr": 0.1, "width": 8}),
-    ]
-    chart = search_chart(records)
-    assert chart is not None
-    titles = [note.text for note in chart.layout.annotations if note.text.startswith("<b>")]
-    assert titles == ["<b>lr <br>(log)</b>", "<b>temperature</b>", "<b>selection <br>accuracy, <br>%</b>"]
-    assert [list(line.y) for line in chart.data] == [
-        pytest.approx([0.0, 1.0, 0.0]),
-        pytest.approx([0.5, -0.12, 0.5]),
-        pytest.approx([1.0, 0.0, 1.0]),
-    ]
-
-
-def test_a_search_of_one_point_has_no_chart(make_record: MakeRecord, summary: Summary) -> None:
-    records = [make_record("a", 0.9, parameters={"lr": 0.1})]
-    assert search_chart(records) is None
-    assert "No hyper-parameter took two values" in report_html(summary, records, [])
 
 
 @pytest.mark.parametrize(
@@ -245,23 +205,7 @@ def test_the_verdict_follows_the_interval(
     best = summary.finalists[0].with_overrides(test_gain=gain)
     shown = summary.with_overrides(finalists=(best, *summary.finalists[1:]))
     assert words in verdict(shown)
-    assert words in report_html(shown, [], [])
-
-
-@pytest.mark.parametrize("accuracies", [[0.9], [0.9, 0.9]])
-def test_a_search_whose_scores_are_all_equal_has_a_chart_without_them(
-    make_record: MakeRecord, accuracies: list[float]
-) -> None:
-    values: list[dict[str, Any]] = [{"temperature": 1.0, "beta": 2.0}, {"temperature": 4.0}]
-    records = [make_record(f"t{n}", accuracy, parameters=values[n]) for n, accuracy in enumerate(accuracies)]
-    records += [
-        make_record("stopped", 0.5, parameters={"temperature": 2.0, "beta": 8.0}).model_copy(
-            update={"status": "pruned"}
-        )
-    ]
-    chart = search_chart(records)
-    assert chart is not None
-    assert len(chart.data) == len(records)
+    assert words in page_of(shown, [])
 
 
 def test_of_several_teachers_the_page_tells_each_and_all_together(
@@ -274,6 +218,6 @@ def test_of_several_teachers_the_page_tells_each_and_all_together(
     assert summary.teacher is not None
     teacher = summary.teacher.model_copy(update={"members": members})
     together = summary.model_copy(update={"teacher": teacher})
-    text = Page(report_html(together, search_records, [])).text
+    text = Page(page_of(together, search_records)).text
     for fact in ("teachers together", "teacher 1", "43.75", "1,234", "teacher 2"):
         assert fact in text
