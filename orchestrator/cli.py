@@ -15,20 +15,7 @@ import typer
 from cluster.errors import ClusterError
 from cluster.home import ensure_home
 from orchestrator import __version__
-from orchestrator.commands import (
-    cache,
-    compare,
-    evaluate,
-    export,
-    methods,
-    pick,
-    predict,
-    record,
-    report,
-    schema,
-    show,
-    watch,
-)
+from orchestrator.commands import cache, evaluate, export, pick, predict, record, schema
 from orchestrator.commands.completion import complete
 from orchestrator.commands.init_file import start_file
 from orchestrator.commands.options import (
@@ -42,6 +29,7 @@ from orchestrator.commands.options import (
     Trials,
     takes_pair,
 )
+from orchestrator.commands.reading import compare, methods, report, show, watch
 from orchestrator.config.loading import (
     EXPERIMENTS_FOLDER,
     SPACES_FOLDER,

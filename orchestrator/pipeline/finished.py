@@ -18,8 +18,8 @@ from orchestrator.records.ledger import Ledger
 from orchestrator.records.picking.early_refusal import require_somebody
 from orchestrator.records.picking.picked import Picked, front_table, told
 from orchestrator.records.ranked_figures import splits
-from orchestrator.records.students_table import comparison, students_table
 from orchestrator.records.summary import Champion, Summary, champions_group, read_summary
+from orchestrator.records.tables.students_table import comparison, students_table
 from orchestrator.terminal.console import Console
 from orchestrator.terminal.formatting import counted, percent
 from orchestrator.tracking.cursor import CursorFile

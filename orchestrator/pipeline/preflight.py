@@ -19,6 +19,7 @@ from orchestrator.config.paths import tracking_uri
 from orchestrator.config.peers import every_peer, peers_as_known
 from orchestrator.config.turned_images import what_turns
 from orchestrator.pipeline.basis.data_stage import look_at_images
+from orchestrator.pipeline.basis.unlabelled_stage import keyed_data
 from orchestrator.pipeline.cache_stage import require_cache_room
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.finished import file_stamp, teacher_stamp
@@ -26,7 +27,6 @@ from orchestrator.pipeline.preflight_networks import NetworkChecks, bounds_on_pa
 from orchestrator.pipeline.teacher_stage import known_teacher
 from orchestrator.pipeline.teachers.ensemble import each_run, named
 from orchestrator.pipeline.teachers.imported import read_imported
-from orchestrator.pipeline.unlabelled_stage import keyed_data
 from orchestrator.terminal.console import Progress
 from orchestrator.terminal.masking import without_secrets
 from trainables.checkpoint_header import known_by

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.pipeline.basis.data_stage import look_at_images, require_same_data, tell_left_out
-from orchestrator.pipeline.context import Run
-from orchestrator.pipeline.teachers.ensemble import ensemble_stage, recorded_ensemble
-from orchestrator.pipeline.teachers.imported import imported_facts, read_imported
-from orchestrator.pipeline.teachers.preparation import recorded_preparations
-from orchestrator.pipeline.unlabelled_stage import (
+from orchestrator.pipeline.basis.unlabelled_stage import (
     keyed_data,
     recorded_unlabelled,
     with_facts,
     with_known,
     with_unlabelled,
 )
+from orchestrator.pipeline.context import Run
+from orchestrator.pipeline.teachers.ensemble import ensemble_stage, recorded_ensemble
+from orchestrator.pipeline.teachers.imported import imported_facts, read_imported
+from orchestrator.pipeline.teachers.preparation import recorded_preparations
 from orchestrator.records.events import StageEvent
 from orchestrator.records.teacher_checks import (
     chance_in_words,

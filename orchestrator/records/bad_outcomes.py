@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.records.more_columns import gain_text
 from orchestrator.records.relations import LABELS_ALONE
 from orchestrator.records.selection import PairedDifference
 from orchestrator.records.student_figures import Finalist, Students
-from orchestrator.records.students_table import control_name_of, named_controls
 from orchestrator.records.summary import Summary, champions_group
+from orchestrator.records.tables.more_columns import gain_text
+from orchestrator.records.tables.students_table import control_name_of, named_controls
 from orchestrator.terminal.formatting import counted, percent
 from trainables.config import OBJECTIVE_CONFIGS
 

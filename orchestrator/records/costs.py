@@ -13,6 +13,21 @@ TEACHER: Final = "teacher"
 """Where figures are kept by trial id, the teacher's are kept under this name."""
 
 
+LATENCIES: Final = (
+    "latency_ms",
+    "latency_p95_ms",
+    "latency_device",
+    "latency_64_ms",
+    "latency_64_p95_ms",
+)
+"""Fields of the same names in costs, and in what a summary says of students and of the champion."""
+
+
+def is_none(value: object) -> bool:
+    """Whether a field is left out of what is written: nothing is known of it."""
+    return value is None
+
+
 def member_name(number: int) -> str:
     """Under which name figures of one of several teachers are kept, which are counted from 1."""
     return f"{TEACHER} {number}"

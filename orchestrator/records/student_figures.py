@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from orchestrator.records.compute import compute_over_ce, ensemble_accuracy, peers_accuracy, seconds_of
-from orchestrator.records.costs import StudentCosts
+from orchestrator.records.costs import LATENCIES, StudentCosts, is_none
 from orchestrator.records.picking.several_gains import Together, together
 from orchestrator.records.selection import Figures, Group, PairedDifference, paired_difference
 from trainables.config import Config
@@ -45,13 +45,13 @@ class Students(Config):
     latency_64_ms: float | None = Field(
         None,
         description="median of a whole batch of 64; none as above, and where it did not fit the GPU",
-        exclude_if=lambda value: value is None,
+        exclude_if=is_none,
     )
     latency_64_p95_ms: float | None = Field(
-        None, description="95th percentile of such a batch", exclude_if=lambda value: value is None
+        None, description="95th percentile of such a batch", exclude_if=is_none
     )
     latency_threads: int | None = Field(
-        None, description="of a CPU that computed; none as above", exclude_if=lambda value: value is None
+        None, description="of a CPU that computed; none as above", exclude_if=is_none
     )
     precision: str | None = Field(
         None, description="what they were trained in, and what chose that; none in a record as above"
@@ -67,35 +67,33 @@ class Students(Config):
     test_own_accuracy: float | None = Field(
         None,
         description="of the students' own answers, mean over the seeds, where another figure ranks them",
-        exclude_if=lambda value: value is None,
+        exclude_if=is_none,
     )
     answered_classes: int | None = Field(
         None, description="different answers to the test split, of the seed with the fewest; none as above"
     )
 
     epochs: int | None = Field(
-        None, description="that they were trained for; none as above", exclude_if=lambda value: value is None
+        None, description="that they were trained for; none as above", exclude_if=is_none
     )
     seconds: float | None = Field(
-        None,
-        description="of a training, mean over the seeds; none as above",
-        exclude_if=lambda value: value is None,
+        None, description="of a training, mean over the seeds; none as above", exclude_if=is_none
     )
     compute_over_ce: float | None = Field(
         None,
         description="operations of an epoch over those of cross-entropy with the same student; none as above",
-        exclude_if=lambda value: value is None,
+        exclude_if=is_none,
     )
     peers_selection_mean: float | None = Field(
         None,
         description="accuracy of the networks trained beside them, mean over networks and seeds; they rank "
         "nothing and are not shipped; none where there were none",
-        exclude_if=lambda value: value is None,
+        exclude_if=is_none,
     )
     ensemble_selection_mean: float | None = Field(
         None,
         description="accuracy of student and peers as one, mean over the seeds; as above",
-        exclude_if=lambda value: value is None,
+        exclude_if=is_none,
     )
 
     @property
@@ -142,23 +140,23 @@ class Finalist(Students):
         None,
         description="cross-entropy for as many epochs as compute what this finalist's training did; none "
         "where an epoch of it costs little more, and where no such control was trained",
-        exclude_if=lambda value: value is None,
+        exclude_if=is_none,
     )
     smoothed: Comparison | None = Field(
         None,
         description="over the best of the controls with label smoothing; none where none were trained",
-        exclude_if=lambda value: value is None,
+        exclude_if=is_none,
     )
     search_score: float | None = Field(
         None,
         description="on the selection split, of the trial of the search that was chosen for it, with one "
         "seed; none in a record of an earlier version",
-        exclude_if=lambda value: value is None,
+        exclude_if=is_none,
     )
     together: Together | None = Field(
         None,
         description="its test gain beside those of the other finalists; none where no other has one",
-        exclude_if=lambda value: value is None,
+        exclude_if=is_none,
     )
     is_uncounted: bool = Field(
         False,
@@ -270,11 +268,7 @@ def _students(group: Group, tested: Figures, costs: StudentCosts) -> dict[str, A
         "test_std": statistics.stdev(by_seed) if len(by_seed) > 1 else None,
         "params": int(costs.params),
         "size_bytes": int(costs.size_bytes),
-        "latency_ms": costs.latency_ms,
-        "latency_p95_ms": costs.latency_p95_ms,
-        "latency_device": costs.latency_device,
-        "latency_64_ms": costs.latency_64_ms,
-        "latency_64_p95_ms": costs.latency_64_p95_ms,
+        **{name: getattr(costs, name) for name in LATENCIES},
         "latency_threads": None if costs.latency_threads is None else int(costs.latency_threads),
         "epochs": group.records[0].spec.get("training", {}).get("epochs"),
         "seconds": seconds_of(group.records),

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from orchestrator.records.chain import LedgerMark
 from orchestrator.records.compute import compute_over_ce, ensemble_accuracy, peers_accuracy
-from orchestrator.records.costs import StudentCosts
+from orchestrator.records.costs import LATENCIES, StudentCosts, is_none
 from orchestrator.records.exported_files import Exported, ExportFormat
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.picking.picked import Picked
@@ -50,7 +50,7 @@ class TeacherFigures(Config):
     test_ranked: float | None = Field(
         None,
         description="the figure that ranks students, where that is not accuracy, and it has such features",
-        exclude_if=lambda value: value is None,
+        exclude_if=is_none,
     )
     latency_ms: float | None = Field(None, description="median; none in a record of an earlier version")
     latency_p95_ms: float | None = Field(None, description="95th percentile; none as above")
@@ -86,9 +86,7 @@ class TrialRow(Config):
     precision: str | None = Field(None, description="what it was trained in, and what chose that")
     selection_accuracy: float | None = Field(description="of the kind that ranks students, see `rank_by`")
     selection_own_accuracy: float | None = Field(
-        None,
-        description="of the student's own answers, where another figure ranks it",
-        exclude_if=lambda value: value is None,
+        None, description="of the student's own answers, where another figure ranks it", exclude_if=is_none
     )
     selection_nll: float | None = Field(None, description="nats, at that epoch")
     selection_ece: float | None = Field(None, description="at that epoch")
@@ -96,20 +94,20 @@ class TrialRow(Config):
     size_bytes: int | None = Field(None, description="of the safetensors file, of completed trials")
     latency_ms: float | None = Field(None, description="median, of completed trials")
     seconds: float | None = Field(
-        None, description="of its training; none where not known", exclude_if=lambda value: value is None
+        None, description="of its training; none where not known", exclude_if=is_none
     )
     compute_over_ce: float | None = Field(
         None,
         description="operations of an epoch over those of cross-entropy with the same student; none as above",
-        exclude_if=lambda value: value is None,
+        exclude_if=is_none,
     )
     peers_selection_accuracy: float | None = Field(
         None,
         description="mean over the networks that were trained beside it, which rank nothing",
-        exclude_if=lambda value: value is None,
+        exclude_if=is_none,
     )
     ensemble_selection_accuracy: float | None = Field(
-        None, description="of all of them as one", exclude_if=lambda value: value is None
+        None, description="of all of them as one", exclude_if=is_none
     )
 
 
@@ -125,11 +123,11 @@ class Champion(Config):
     latency_p95_ms: float | None = Field(None, description="none in a record of an earlier version")
     latency_device: str | None = Field(None, description="measured on it; none as above")
     latency_64_ms: float | None = Field(
-        None, description="of a batch of 64; none as above", exclude_if=lambda value: value is None
+        None, description="of a batch of 64; none as above", exclude_if=is_none
     )
-    latency_64_p95_ms: float | None = Field(None, exclude_if=lambda value: value is None)
+    latency_64_p95_ms: float | None = Field(None, exclude_if=is_none)
     latency_threads: int | None = Field(
-        None, description="of a CPU that computed; none as above", exclude_if=lambda value: value is None
+        None, description="of a CPU that computed; none as above", exclude_if=is_none
     )
     precision: str | None = Field(None, description="what it was trained in, and what chose that")
     selection_accuracy: float = Field(description="mean over the seeds of its group")
@@ -170,9 +168,7 @@ class Summary(Config):
     )
     seconds: dict[str, float] = Field(description="by stage")
     teacher: TeacherFigures | None = Field(
-        None,
-        description="none where students hear none, and none is known",
-        exclude_if=lambda value: value is None,
+        None, description="none where students hear none, and none is known", exclude_if=is_none
     )
     cache: CacheFigures | None
     trials: tuple[TrialRow, ...]
@@ -243,11 +239,7 @@ def champion_of(
         hyper_parameters=finalist.hyper_parameters,
         params=finalist.params,
         size_bytes=finalist.size_bytes,
-        latency_ms=finalist.latency_ms,
-        latency_p95_ms=finalist.latency_p95_ms,
-        latency_device=finalist.latency_device,
-        latency_64_ms=finalist.latency_64_ms,
-        latency_64_p95_ms=finalist.latency_64_p95_ms,
+        **{name: getattr(finalist, name) for name in LATENCIES},
         latency_threads=finalist.latency_threads,
         precision=finalist.precision,
         selection_accuracy=finalist.selection_mean,

@@ -8,13 +8,13 @@ from orchestrator.records.bad_outcomes import bad_outcomes
 from orchestrator.records.ranked_figures import teachers_test
 from orchestrator.records.selection import PairedDifference
 from orchestrator.records.student_figures import Finalist, Students
-from orchestrator.records.students_table import (
+from orchestrator.records.summary import Champion, Summary, champions_group, is_champion
+from orchestrator.records.tables.students_table import (
     control_name_of,
     named_controls,
     speed_up_text,
     students_table,
 )
-from orchestrator.records.summary import Champion, Summary, champions_group, is_champion
 from orchestrator.reports.markup import fact_list, table, text, tiles
 from orchestrator.terminal.formatting import counted, percent, short_parameters
 

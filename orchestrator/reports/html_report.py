@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.records.students_table import comparison
 from orchestrator.records.summary import Summary
+from orchestrator.records.tables.students_table import comparison
 from orchestrator.reports import finished_sections as finished
 from orchestrator.reports.chart_sections import chart_parts
 from orchestrator.reports.charts.chart import merged_styles

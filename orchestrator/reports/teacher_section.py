@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.records.students_table import latency_text, member_facts
 from orchestrator.records.summary import Summary
+from orchestrator.records.tables.students_table import latency_text, member_facts
 from orchestrator.terminal.formatting import UNKNOWN, percent
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from orchestrator.records.ledger import Ledger
-from orchestrator.records.more_columns import gain_text
 from orchestrator.records.selection import PairedDifference, paired_difference
 from orchestrator.records.student_figures import Finalist
 from orchestrator.records.summary import Summary, champions_group
+from orchestrator.records.tables.more_columns import gain_text
 from orchestrator.reports.trial_table import ranked, searches_of
 from orchestrator.terminal.formatting import clock_time, counted, percent, short_parameters
 from trainables.config import Role

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from orchestrator.records.selection import rank_trials
 from orchestrator.records.student_figures import Finalist
-from orchestrator.records.students_table import control_name_of
 from orchestrator.records.summary import Summary, champions_group
+from orchestrator.records.tables.students_table import control_name_of
 from orchestrator.reports.run_facts import RunFacts
 from orchestrator.terminal.formatting import counted, percent, short_parameters
 

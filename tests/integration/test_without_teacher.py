@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from orchestrator.records.more_columns import ENSEMBLE, PEERS
 from orchestrator.records.student_figures import Finalist
 from orchestrator.records.summary import Summary, read_summary
+from orchestrator.records.tables.more_columns import ENSEMBLE, PEERS
 from tests.integration.command_line_runs import EXPERIMENT, Task, finish, running
 from tests.integration.watched_search import ends_of, epochs_of
 from trainables.export.model_card import ModelCard, read_intact_card

@@ -6,8 +6,8 @@ import hashlib
 from contextlib import ExitStack
 from typing import Any, Final
 
+from orchestrator.pipeline.basis.unlabelled_stage import keyed_data
 from orchestrator.pipeline.context import Run
-from orchestrator.pipeline.unlabelled_stage import keyed_data
 from orchestrator.records.events import StageEvent
 from orchestrator.terminal.console import Console, Progress
 from trainables.config import DataConfig, digest_of

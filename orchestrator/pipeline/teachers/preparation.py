@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from orchestrator.pipeline.basis.unlabelled_stage import keyed_data
 from orchestrator.pipeline.context import Run
-from orchestrator.pipeline.unlabelled_stage import keyed_data
 from orchestrator.records.events import StageEpoch, TeacherPrepared
 from trainables.config import (
     MAX_VIEWS,

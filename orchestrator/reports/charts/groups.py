@@ -9,8 +9,8 @@ from typing import NamedTuple
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import group_of, hyper_parameters_key, rank_trials
 from orchestrator.records.student_figures import Students
-from orchestrator.records.students_table import named_controls
 from orchestrator.records.summary import is_champion
+from orchestrator.records.tables.students_table import named_controls
 from orchestrator.reports.charts.chart import Key
 from orchestrator.reports.charts.palette import CHAMPION_MARKER, Look, control_look, student_look
 from orchestrator.reports.run_facts import RunFacts

@@ -9,7 +9,7 @@ from pathlib import Path
 import filelock
 import pytest
 
-from orchestrator.commands import watch
+from orchestrator.commands.reading import watch
 from orchestrator.records.events import StageEvent
 from orchestrator.records.following.ledger_reader import LedgerReader
 from orchestrator.records.following.run_lock import LOCK

@@ -11,8 +11,8 @@ from orchestrator.config.paths import imported_file
 from orchestrator.pipeline.finished import run_key
 from orchestrator.pipeline.teachers.imported import imported_facts, keep_imported, read_imported
 from orchestrator.records.ledger import Ledger
-from orchestrator.records.students_table import students_table
 from orchestrator.records.summary import Summary, TeacherFigures
+from orchestrator.records.tables.students_table import students_table
 from orchestrator.reports.html_report import report_html
 from orchestrator.reports.run_facts import RunFacts
 from tests.unit.trainables.cache.tiny_caches import random_data

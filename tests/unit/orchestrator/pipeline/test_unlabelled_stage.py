@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 from orchestrator.cli import app
 from orchestrator.config.loading import load_experiment
+from orchestrator.pipeline.basis.unlabelled_stage import recorded_unlabelled, with_unlabelled
 from orchestrator.pipeline.context import Run, quiet_run
 from orchestrator.pipeline.finished import run_key
 from orchestrator.pipeline.preflight import preflight
 from orchestrator.pipeline.preflight_networks import NetworkChecks
 from orchestrator.pipeline.teacher_stage import recorded_teacher, teacher_request
-from orchestrator.pipeline.unlabelled_stage import recorded_unlabelled, with_unlabelled
 from orchestrator.records.events import StageEvent
 from orchestrator.terminal.console import Console
 from trainables.data import load_training

@@ -19,12 +19,12 @@ from orchestrator.records.compute import (
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.events import EpochEnded, TrialStarted
 from orchestrator.records.ledger import Ledger, TrialRecord
-from orchestrator.records.more_columns import COMPUTE, ENSEMBLE, PEERS, SAME_COMPUTE, SECONDS
 from orchestrator.records.relations import control_of, controls_of_equal_compute
 from orchestrator.records.selection import group_of
 from orchestrator.records.student_figures import Beside, Control, Finalist, control_students, finalist_of
-from orchestrator.records.students_table import comparison, named_controls, students_table
 from orchestrator.records.summary import Summary, trial_row
+from orchestrator.records.tables.more_columns import COMPUTE, ENSEMBLE, PEERS, SAME_COMPUTE, SECONDS
+from orchestrator.records.tables.students_table import comparison, named_controls, students_table
 from trainables.config import Role, TrainingConfig
 
 MakeRecord = Callable[..., TrialRecord]

@@ -19,8 +19,8 @@ from orchestrator.records.ranked_figures import splits, teachers_test
 from orchestrator.records.relations import control_of
 from orchestrator.records.selection import choose_finalists, group_trials, rank_trials
 from orchestrator.records.student_figures import control_students, finalist_of
-from orchestrator.records.students_table import COLUMNS, comparison, students_table
 from orchestrator.records.summary import Summary, champion_of, trial_row
+from orchestrator.records.tables.students_table import COLUMNS, comparison, students_table
 from orchestrator.reports.charts.costs import cost_chart, cost_panels
 from orchestrator.reports.charts.curves import curves_chart, curves_of
 from orchestrator.reports.charts.groups import groups_of

@@ -9,11 +9,11 @@ from itertools import combinations
 import pytest
 from scipy import stats  # type: ignore[import-untyped]
 
-from orchestrator.records.more_columns import taken_together_text
 from orchestrator.records.picking.several_gains import holm, p_value, together
 from orchestrator.records.selection import PairedDifference, paired_difference
 from orchestrator.records.student_figures import taken_together
 from orchestrator.records.summary import Summary
+from orchestrator.records.tables.more_columns import taken_together_text
 
 
 def gain_of(*differences: float) -> PairedDifference:

@@ -9,11 +9,11 @@ import pytest
 
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.ledger import TrialRecord
-from orchestrator.records.more_columns import gain_text
 from orchestrator.records.selection import PairedDifference, group_of, group_trials
 from orchestrator.records.student_figures import Beside, Control, Finalist, control_students, finalist_of
-from orchestrator.records.students_table import comparison, students_table
 from orchestrator.records.summary import Summary, TrialRow
+from orchestrator.records.tables.more_columns import gain_text
+from orchestrator.records.tables.students_table import comparison, students_table
 from orchestrator.terminal.formatting import percent, short_parameters
 
 MakeRecord = Callable[..., TrialRecord]

@@ -11,8 +11,8 @@ from orchestrator.records.events import EpochEnded
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.ranked_figures import teachers_test
 from orchestrator.records.selection import PairedDifference
-from orchestrator.records.students_table import COLUMNS, SPEED_UP, students_table
 from orchestrator.records.summary import Summary, read_summary, write_summary
+from orchestrator.records.tables.students_table import COLUMNS, SPEED_UP, students_table
 from orchestrator.reports.html_report import report_html
 from orchestrator.reports.run_facts import RunFacts
 

@@ -73,7 +73,7 @@ def _known(experiment: str, out: Path | None, space: str | None) -> OneExperimen
         ConfigError: its file cannot be used, or its folder holds no run.
         StillhouseError: its ledger or summary is damaged.
     """
-    from orchestrator.commands.kept_ledger import kept_ledger
+    from orchestrator.commands.reading.kept_ledger import kept_ledger
     from orchestrator.config.loading import load_experiment
     from orchestrator.config.overrides import Overrides
     from orchestrator.records.summary import read_summary

@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import Final
 
 from orchestrator.records.compute import SAME_FROM
-from orchestrator.records.more_columns import gain_text, taken_together_text, with_more, with_search_scores
 from orchestrator.records.ranked_figures import column, member_cells, teacher_cells, test_text, worth
 from orchestrator.records.relations import LABELS_ALONE
 from orchestrator.records.student_figures import Control, Finalist, Students
-from orchestrator.records.student_names import named_controls as named_controls
-from orchestrator.records.student_names import named_finalists, student_names
 from orchestrator.records.summary import MemberFigures, Summary, TeacherFigures, is_champion
+from orchestrator.records.tables.more_columns import (
+    gain_text,
+    taken_together_text,
+    with_more,
+    with_search_scores,
+)
+from orchestrator.records.tables.student_names import named_controls as named_controls
+from orchestrator.records.tables.student_names import named_finalists, student_names
 from orchestrator.terminal.formatting import UNKNOWN, counted, percent, short_parameters
 
 SPEED_UP: Final = "speed-up"

@@ -61,7 +61,7 @@ def _facts(loaded: LoadedExperiment, console: Console) -> RunFacts:
         ConfigError: there is no ledger.
         StillhouseError: it was changed after it was written.
     """
-    from orchestrator.commands.kept_ledger import kept_ledger
+    from orchestrator.commands.reading.kept_ledger import kept_ledger
     from orchestrator.pipeline.finished import finished_summary
     from orchestrator.reports.run_facts import facts_of
 

@@ -51,7 +51,7 @@ def methods(
 
 def _chapter(experiment: str, out: Path | None) -> tuple[str, Chapter]:
     """The experiment's name, and what its ledger has."""
-    from orchestrator.commands.kept_ledger import kept_ledger
+    from orchestrator.commands.reading.kept_ledger import kept_ledger
     from orchestrator.config.loading import load_experiment
     from orchestrator.config.overrides import Overrides
     from orchestrator.reports.method_evidence import evidence_of

@@ -49,7 +49,7 @@ def _ledger(loaded: LoadedExperiment) -> Ledger:
     Raises:
         ConfigError: there is none yet, or it has no trial.
     """
-    from orchestrator.commands.kept_ledger import kept_ledger
+    from orchestrator.commands.reading.kept_ledger import kept_ledger
 
     ledger = kept_ledger(loaded)
     if not ledger.trials():
