@@ -20,12 +20,12 @@ from orchestrator.records.events import (
     TrialEnded,
     TrialStarted,
 )
+from orchestrator.records.exported_files import Exported
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.selection import Group, group_trials
 from orchestrator.records.student_figures import control_students, finalist_of
 from orchestrator.records.summary import (
     CacheFigures,
-    Exported,
     MlflowPlace,
     Summary,
     TeacherFigures,

@@ -233,11 +233,8 @@ def finalist_of(
 
 def taken_together(finalists: Sequence[Finalist]) -> list[Finalist]:
     """The finalists with what is to be said of their test gains when all are looked at."""
-    gains = [None if finalist.is_own_control else finalist.test_gain for finalist in finalists]
-    return [
-        finalist.with_overrides(together=found)
-        for finalist, found in zip(finalists, together(gains), strict=True)
-    ]
+    found = together([None if each.is_own_control else each.test_gain for each in finalists])
+    return [each.with_overrides(together=one) for each, one in zip(finalists, found, strict=True)]
 
 
 def _over(students: Students, control: Control | None) -> Comparison | None:
@@ -269,7 +266,7 @@ def _students(group: Group, tested: Figures, costs: StudentCosts) -> dict[str, A
         "params": int(costs.params),
         "size_bytes": int(costs.size_bytes),
         **{name: getattr(costs, name) for name in LATENCIES},
-        "latency_threads": None if costs.latency_threads is None else int(costs.latency_threads),
+        "latency_threads": costs.latency_threads and int(costs.latency_threads),
         "epochs": group.records[0].spec.get("training", {}).get("epochs"),
         "seconds": seconds_of(group.records),
         "compute_over_ce": compute_over_ce(group.records[0]),

@@ -153,12 +153,14 @@ def test_finished_students_are_ranked_among_mlflows_models_once_each(
     by_accuracy = [{"field_name": "metrics.acc", "ascending": False}]
     models = client.search_logged_models([again.experiment_id], order_by=by_accuracy)
     assert [model.tags["trial_id"] for model in models] == ["t-2", "t-1"]
-    own = {metric.key: metric for metric in models[1].metrics}
+    own = {metric.key: metric for metric in models[1].metrics or ()}
     assert (own["acc"].value, own["latency_ms"].value) == (0.002, 0.25)
     assert (own["acc"].dataset_name, own["acc"].dataset_digest) == ("images", ("27" * 32)[:36])
     assert models[1].params == {"temperature": "4.0"}
     assert children(client, again)["t-1"].info.run_id == models[1].source_run_id
-    (data,) = client.get_run(again.parent_run_id).inputs.dataset_inputs
+    inputs = client.get_run(again.parent_run_id).inputs
+    assert inputs is not None
+    (data,) = inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("images", ("27" * 32)[:36])
 
 
