@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import http.client
-import os
 import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,6 +25,7 @@ from tests.integration.recorded_scene import (
     is_ready,
     register,
 )
+from tests.integration.served import answers, free_port, mlflow_server
 from trainables.errors import ConfigError
 
 pytestmark = pytest.mark.mlflow
@@ -39,28 +36,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     uri = default_tracking_uri(tmp_path_factory.mktemp("store"))
     MlflowClient(uri, registry_uri=uri).search_experiments()  # makes the tables
     return uri
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def mlflow_server(folder: Path, store: str, port: int) -> Iterator[None]:
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--workers", "1"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--artifacts-destination", str(folder / "kept")]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "server.log").open("ab") as log:
-        server = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-        try:
-            yield
-        finally:
-            os.killpg(server.pid, signal.SIGTERM)
-            server.wait(30)
 
 
 @pytest.mark.slow
@@ -111,17 +86,6 @@ def read_until(process: subprocess.Popen[str], text: str, timeout_s: float) -> l
         if text in line or not line:
             return lines
     raise AssertionError(f"no {text!r} in {lines}")
-
-
-def answers(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == http.client.OK
-    except OSError:
-        return False
-    finally:
-        connection.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
