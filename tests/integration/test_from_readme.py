@@ -202,7 +202,12 @@ def test_mlflow_has_each_student_once_and_nothing_left_running(story: Story) -> 
     ids = Counter(run.data.tags["trial_id"] for run in children)
     assert set(ids.values()) == {1}
     started = {event["trial"] for event in story.events if event["kind"] == "trial_started"}
-    assert set(ids) == started
+    groups = {event["group"]: event["trials"] for event in story.events if event["kind"] == "group"}
+    assert set(ids) == started | groups.keys()
+    run_of = {run.data.tags["trial_id"]: run for run in children}
+    for group, seeds in groups.items():
+        above = {run_of[seed].data.tags["mlflow.parentRunId"] for seed in seeds}
+        assert above == {run_of[group].info.run_id}
     parents = [run for run in runs if run.info.run_id == place["parent_run_id"]]
     assert [run.info.status for run in parents] == ["FINISHED"]
 

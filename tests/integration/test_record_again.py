@@ -104,7 +104,8 @@ def test_a_record_that_was_removed_is_there_again_with_files_and_model(kept: Kep
         assert len({(point.key, point.step) for point in curves}) == len(curves)
     (parent,) = (run for run in kept.runs() if run.data.tags["kind"] == "experiment")
     names = {file.path for file in kept.client().list_artifacts(parent.info.run_id)}
-    assert names == {"experiment.json", "report.html", "summary.json"}
+    files = {"experiment.json", "experiment.yaml", "space.yaml", "report.html", "summary.json"}
+    assert names == files
     assert kept.client().get_model_version_by_alias(MODEL, "champion").version
     summary = json.loads((kept.out / "summary.json").read_text())
     assert summary["mlflow"]["parent_run_id"] == parent.info.run_id
