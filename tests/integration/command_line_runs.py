@@ -41,6 +41,12 @@ scheduler: {name: asha, grace_period: 1, reduction_factor: 2}
 """
 
 
+def with_runs(events: list[dict[str, Any]]) -> set[str]:
+    """The students and the groups of seeds that MLflow has a run of."""
+    made_by = {"trial_started": "trial", "group": "group"}
+    return {event[made_by[event["kind"]]] for event in events if event["kind"] in made_by}
+
+
 class Task:
     """An experiment file in a folder, and the command that runs it."""
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow.entities import Run
 
-from tests.integration.command_line_runs import Task, finish, n_ended, running
+from tests.integration.command_line_runs import Task, finish, n_ended, running, with_runs
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]
 
@@ -121,7 +121,7 @@ def test_after_a_kill_mlflow_has_no_duplicate_and_nothing_running(story: Story) 
     assert {run.info.status for run in story.runs} <= {"FINISHED", "KILLED", "FAILED"}
     ids = Counter(run.data.tags["trial_id"] for run in story.runs if "trial_id" in run.data.tags)
     assert set(ids.values()) == {1}
-    assert set(ids) == {event["trial"] for event in story.events if event["kind"] == "trial_started"}
+    assert set(ids) == with_runs(story.events)
     parents = [run.info.status for run in story.runs if "trial_id" not in run.data.tags]
     assert parents == ["FINISHED"]
 
