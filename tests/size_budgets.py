@@ -37,7 +37,8 @@ def violations(path: Path) -> Iterator[str]:
 
 def folder_violations(folder: Path) -> Iterator[str]:
     """What is over budget in a folder and in those below it, as `path: message`."""
-    for path in [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]:
+    below = (path for path in folder.rglob("*") if path.is_dir() and path.name != "__pycache__")
+    for path in [folder, *sorted(below)]:
         names = [entry.name for entry in path.iterdir() if entry.is_file()]
         if len(names) > FOLDER_FILES:
             yield f"{path}: folder of {len(names)} files; {FOLDER_FILES} at most: split it by idea"
