@@ -10,27 +10,22 @@ from orchestrator.commands.options import (
     Finalists,
     Json,
     Out,
-    Pareto,
-    Rank,
     Space,
     Trials,
-    Where,
     takes_fields,
 )
+from orchestrator.commands.pick import PickOptions
 from orchestrator.config.overrides import Overrides
 
 
 @dataclass(frozen=True)
-class RecordOptions:
+class RecordOptions(PickOptions):
     """What the run was given, or the command that picked again."""
 
     space: Space = None
     out: Out = None
     trials: Trials = None
     finalists: Finalists = None
-    where: Where = None
-    rank: Rank = None
-    pareto: Pareto = None
 
 
 @takes_fields("options", RecordOptions)

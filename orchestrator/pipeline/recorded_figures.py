@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from orchestrator.config.constraints import Condition
-from orchestrator.pipeline.controls.figures import gains_at_equal_compute, gains_over_controls
+from orchestrator.pipeline.controls.figures import Gain, gains_at_equal_compute, gains_over_controls
 from orchestrator.pipeline.results import RunResults
 from orchestrator.records.costs import TEACHER, numbers_of
 from orchestrator.records.events import FiguresAdded, GroupAdded
@@ -51,8 +51,9 @@ def record_figures(
     costs = numbers_of(results.costs)
     candidates = Candidates(results.records, results.finalists, results.controls, costs)
     placed = standings(candidates, results.champion.record, constraints)
+    gains = gains_over_controls(results.finalists, results.compared, results.tests)
     marked = {trial for trial, facts in known.items() if facts.champion is not None}
-    for trial, facts in _of_students(results, placed, marked, shipped):
+    for trial, facts in _of_students(results, placed, gains, marked, shipped):
         if known.get(trial) != facts:
             recorder.record_figures(
                 trial,
@@ -61,7 +62,7 @@ def record_figures(
                 controls=(facts.control, facts.same_compute_control),
                 champion=facts.champion,
             )
-    figures = _of_champion(results) | _of_teacher(results)
+    figures = _of_champion(results, gains) | _of_teacher(results)
     figures |= {f"champion_{name}": value for name, value in shipped.items()}
     if known.get(None, _Facts({})).figures != figures:
         recorder.record_figures(None, figures)
@@ -76,11 +77,11 @@ def _facts_of(event: FiguresAdded) -> _Facts:
 def _of_students(
     results: RunResults,
     placed: Mapping[str, Standing],
+    gains: Mapping[str, Gain],
     marked: set[str | None],
     shipped: Mapping[str, float],
 ) -> Iterator[tuple[str, _Facts]]:
     """By trial id; `marked` are those that were said to be the champion, or not to be."""
-    gains = gains_over_controls(results.finalists, results.compared, results.tests)
     longer = gains_at_equal_compute(results.finalists, results.compared, results.tests)
     students = [r for r in results.records if r.status == "completed"]
     for record in [*students, *results.finalists, *results.controls]:
@@ -102,9 +103,8 @@ def _of_students(
         yield trial, _Facts(figures, costs.latency_device, control, other, champion)
 
 
-def _of_champion(results: RunResults) -> dict[str, float]:
+def _of_champion(results: RunResults, gains: Mapping[str, Gain]) -> dict[str, float]:
     """What the parent run shows of the champion: means over its seeds, its gain and its costs."""
-    gains = gains_over_controls(results.finalists, results.compared, results.tests)
     own = [gains[r.trial][1] for r in results.champion.group.records if r.trial in gains]
     costs, means = results.costs[results.champion.record.trial], results.champion_metrics()
     figure = results.rank_by

@@ -120,7 +120,7 @@ def write_up(
     write_summary(run.out / "summary.json", summary)
     report = run.out / "report.html"
     within = Summary.from_plain(summary_as_written(summary.plain()))
-    write_report(report, facts_of(run.loaded, run.ledger, within, where=run.experiment.pick.where))
+    write_report(report, facts_of(run.loaded, run.ledger, within))
     is_new = run.ledger.finished(STAGE, run_key(run.loaded, run.ledger)) is None
     if is_new or recorder.began_anew:  # what was kept before names the runs of the store that is gone
         recorder.record_artifact(report)

@@ -35,7 +35,7 @@ class RunFacts:
     trials: int | None = None
     """The budget of trials; none where it is not known."""
     where: str | None = None
-    """What a champion must satisfy."""
+    """What the champion had to satisfy."""
     log_domains: Mapping[str, bool] = field(default_factory=dict)
     """Whether the space searches a parameter by its logarithm; of a list it says nothing."""
 
@@ -52,13 +52,8 @@ class RunFacts:
         return [event for event in self.events if isinstance(event, StageEvent)]
 
 
-def facts_of(
-    loaded: LoadedExperiment, ledger: Ledger, summary: Summary | None = None, *, where: str | None = None
-) -> RunFacts:
-    """What a ledger tells of an experiment: of the search that the summary is of, else of the latest one.
-
-    `where` are the constraints under which the champion of the summary was chosen.
-    """
+def facts_of(loaded: LoadedExperiment, ledger: Ledger, summary: Summary | None = None) -> RunFacts:
+    """What a ledger tells of an experiment: of the search that the summary is of, else of the latest one."""
     search = _search_of(ledger, summary)
     records = ledger.trials(search=search, role=Role.SEARCH) if search else []
     everyone = ledger.trials(search=search) if search else []
@@ -71,7 +66,7 @@ def facts_of(
         figures=_costs(records, events, summary),
         repeated=[record for record in everyone if record.role is not Role.SEARCH],
         trials=loaded.config.budget.trials,
-        where=where,
+        where=summary.picked.where if summary is not None and summary.picked is not None else None,
         log_domains=log_domains(loaded.space),
     )
 

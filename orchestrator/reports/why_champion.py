@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from orchestrator.config.picking.figures import ACCURACY
+from orchestrator.records.picking.picked import told
 from orchestrator.records.selection import rank_trials
 from orchestrator.records.student_figures import Finalist
 from orchestrator.records.summary import Summary, champions_group
@@ -20,10 +22,22 @@ def why_champion(facts: RunFacts, summary: Summary) -> tuple[str, ...]:
                 _chosen(facts, summary, champion),
                 _others(facts, summary, champion),
                 _gain(summary, champion),
-                "Ties would have gone to fewer parameters, then to the lower latency, then by name.",
+                *_asked(summary),
             ),
         )
     )
+
+
+def _asked(summary: Summary) -> list[str]:
+    """By what it was chosen, where that was said, and what told it from one as good."""
+    if summary.picked is not None:
+        return told(summary.picked)
+    return ["Ties would have gone to fewer parameters, then to the lower latency, then by name."]
+
+
+def _is_ranked_otherwise(summary: Summary) -> bool:
+    """Whether another figure than the one that ranks students, or a front, had a say."""
+    return summary.picked is not None and bool(summary.picked.rank != ACCURACY or summary.picked.pareto)
 
 
 def _chosen(facts: RunFacts, summary: Summary, champion: Finalist) -> str:
@@ -36,6 +50,12 @@ def _chosen(facts: RunFacts, summary: Summary, champion: Finalist) -> str:
         if place
         else ""
     )
+    if _is_ranked_otherwise(summary):
+        return (
+            f"{what} is the champion; its mean selection {label} over "
+            f"{counted(len(champion.seeds), 'seed')} is "
+            f"{percent(champion.selection_mean, champion.selection_std)} %{rank}."
+        )
     choice = f"the best that satisfies {facts.where}" if facts.where else "the best that was allowed"
     if all(each.selection_mean <= champion.selection_mean for each in summary.finalists):
         choice = f"the best of {counted(len(summary.finalists), 'finalist')}"
@@ -61,6 +81,8 @@ def _others(facts: RunFacts, summary: Summary, champion: Finalist) -> str:
     if better:
         names = ", ".join(f"finalist {summary.finalists.index(each) + 1}" for each in better)
         why = f"does not satisfy {facts.where or 'what was asked of the champion'}"
+        if _is_ranked_otherwise(summary):
+            why = "is not the best by what was asked"
         lost = any(len(each.seeds) < len(champion.seeds) for each in better)
         return f"The mean of {names} is higher, but it {'lost a seed' if lost else why}."
     if not others:

@@ -27,6 +27,8 @@ class RunWriter:
         self.parent_run_id = ""
         self.runs: dict[str, KnownRun] = {}
         """By trial or group."""
+        self._models: dict[str, str] = {}
+        """By run the model that it is known to have."""
         self.refused = 0
         """Writes that MLflow will never take."""
 
@@ -97,13 +99,13 @@ class RunWriter:
         """Figures of a student as a whole: of a finished one they are those of its model, too."""
         trial = str(change.trial)
         run_id = self.runs[trial].run_id
-        model: str | None = None
-        if change.has_model:
+        if change.has_model and run_id not in self._models:
             start = self._start_of(trial)
             try:
-                model = self._opened().model_of(run_id, start.name, start.params, start.tags)
+                self._models[run_id] = self._opened().model_of(run_id, start.name, start.params, start.tags)
             except WriteRefused as error:
                 self.refuse(error)
+        model = self._models.get(run_id) if change.has_model else None
         self.attempt(lambda: self._opened().measure(run_id, change.figures, model=model, data=data))
 
     def _set_state(self, trial: str, state: State) -> None:

@@ -62,15 +62,10 @@ def _facts(loaded: LoadedExperiment, console: Console) -> RunFacts:
         StillhouseError: it was changed after it was written.
     """
     from orchestrator.commands.reading.kept_ledger import kept_ledger
-    from orchestrator.pipeline.finished import finished_summary
     from orchestrator.reports.run_facts import facts_of
 
     ledger = kept_ledger(loaded)
-    summary = _summary(ledger.folder / "summary.json", console)
-    # Of a run with other options, as `pick --where`, the file does not tell the constraints.
-    is_this_run = summary is not None and finished_summary(loaded) is not None
-    where = loaded.config.pick.where if is_this_run else None
-    return facts_of(loaded, ledger, summary, where=where)
+    return facts_of(loaded, ledger, _summary(ledger.folder / "summary.json", console))
 
 
 def _summary(path: Path, console: Console) -> Summary | None:
