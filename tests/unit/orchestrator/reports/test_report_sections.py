@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.records.events import EpochEnded, Event, StageEvent
 from orchestrator.records.ledger import TrialRecord
+from orchestrator.records.picking.picked import Picked
 from orchestrator.records.summary import Summary
 from orchestrator.reports.charts.kept_fractions import kept_chart, kept_curves
 from orchestrator.reports.charts.slices import MOST_PANELS, slice_axes, slices_chart
@@ -214,3 +215,14 @@ def test_a_better_finalist_that_was_not_allowed_is_named(
     assert "the best of 2 finalists" not in chosen
     assert "is the best that satisfies params <= 9000" in chosen
     assert others == "The mean of finalist 2 is higher, but it does not satisfy params <= 9000."
+
+
+def test_why_says_by_what_it_was_chosen_where_another_figure_or_a_tie_decided(
+    summary: Summary, search_records: list[TrialRecord]
+) -> None:
+    asked = Picked(rank="latency_ms", tie="f1-1 and f2-1 are equal in latency_ms (0.1); f1-1 comes first")
+    changed = summary.with_overrides(picked=asked)
+    chosen, *_, rank, tie = why_champion(RunFacts("digits", search_records), changed)
+    assert "best" not in chosen
+    assert rank == "The champion is the best by latency_ms of the finalists."
+    assert tie.startswith("A tie: f1-1 and f2-1 are equal in latency_ms")
