@@ -87,12 +87,11 @@ async def test_leases_of_the_former_incarnation_are_unknown_and_its_attempts_nev
 
 @in_a_loop
 async def test_a_broker_that_came_back_gives_out_nothing_before_the_quiet_is_over() -> None:
+    began = time.monotonic()
     broker = Broker(quiet_s=0.2)
     await submit(broker, "a")
-    assert await broker.take("slot-0", 1, NEVER_S) is None
-    began = time.monotonic()
     assert (await lease_of(broker))[0] == "a"
-    assert time.monotonic() - began > 0.1
+    assert time.monotonic() - began >= 0.2
 
 
 @in_a_loop
