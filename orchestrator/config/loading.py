@@ -202,6 +202,8 @@ def _overridden(config: ExperimentConfig, overrides: Overrides, space_document: 
         changes["space"] = space_document.file if _is_path(overrides.space) else overrides.space
     if overrides.out is not None:
         changes["out"] = str(overrides.out)
+    if overrides.int8_aware and config.export.aware is None:
+        changes["export"] = config.export.with_overrides(int8_aware=True)
     budget = {"trials": overrides.trials, "finalists": overrides.finalists}
     if given := {name: value for name, value in budget.items() if value is not None}:
         changes["budget"] = config.budget.with_overrides(**given)

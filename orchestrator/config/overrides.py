@@ -18,9 +18,12 @@ class Overrides:
     finalists: int | None = None
     rank: str | None = None
     pareto: str | None = None
+    int8_aware: bool = False
+    """The champion is also exported as int8 that it was trained for."""
 
     def options(self) -> list[str]:
         """The options as they are written on a command line."""
         given = {"--space": self.space, "--out": self.out, "--trials": self.trials, "--where": self.where}
         given |= {"--finalists": self.finalists, "--rank": self.rank, "--pareto": self.pareto}
+        given["--format"] = "onnx_int8_aware" if self.int8_aware else None
         return [str(word) for name, value in given.items() if value is not None for word in (name, value)]

@@ -9,6 +9,7 @@ from typing import Annotated, Final, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from orchestrator.config.constraints import parse_constraints
+from orchestrator.config.export_schema import ExportConfig
 from orchestrator.config.peers import PeersConfig, networks_in
 from orchestrator.config.picking.figures import figure_named, figures_named
 from orchestrator.config.registry_name import registrable
@@ -124,18 +125,6 @@ class PickConfig(Config):
     @classmethod
     def _registrable(cls, name: str | None) -> str | None:
         return name if name is None else registrable(name)
-
-
-class ExportConfig(Config):
-    """In which formats the champion is exported beside safetensors, ONNX and torch.export."""
-
-    int8: bool = Field(
-        False, description="ONNX quantised to int8, calibrated on the selection split, and measured there"
-    )
-    with_preprocessing: bool = Field(
-        False,
-        description="ONNX that takes uint8 pictures of any size, and resizes and normalises them itself",
-    )
 
 
 class RecordConfig(Config):

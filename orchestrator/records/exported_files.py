@@ -15,6 +15,7 @@ ExportFormat = Literal[
     "onnx_data",
     "torch_export",
     "onnx_int8",
+    "onnx_int8_aware",
     "onnx_with_preprocessing",
     "torch_export_with_preprocessing",
 ]

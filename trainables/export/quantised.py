@@ -52,11 +52,11 @@ def write_int8(source: Path, target: Path, images: Iterable[Tensor], stated: str
         StillhouseError: the student cannot be quantised; its operators or the library's reason are named.
     """
     if source.with_name(f"{source.name}.data").exists() or source.stat().st_size > _LARGEST_BYTES:
-        raise _refused(source, "it is larger than 2 GB, which the quantiser does not take as one file")
+        raise refused(source, "it is larger than 2 GB, which the quantiser does not take as one file")
     with (
         tempfile.TemporaryDirectory(dir=target.parent) as folder,
-        _quiet(),
-        foreign_file(lambda why: _refused(source, why)),
+        quiet_quantiser(),
+        foreign_file(lambda why: refused(source, why)),
     ):
         prepared, found = Path(folder, "prepared.onnx"), Path(folder, "found.onnx")
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
@@ -74,25 +74,27 @@ def write_int8(source: Path, target: Path, images: Iterable[Tensor], stated: str
         operators = Counter(node.op_type for node in model.graph.node)
         if _MARK not in operators:
             there = ", ".join(name for name, _ in operators.most_common(_NAMED))
-            raise _refused(source, f"none of its operators has an int8 form ({there})")
-        del model.metadata_props[:]
-        onnx.helper.set_model_props(model, _own_texts(source) | {STATED: stated})
+            raise refused(source, f"none of its operators has an int8 form ({there})")
+        state_texts(model, source, stated)
         onnx.save(model, target)
 
 
-def _own_texts(source: Path) -> dict[str, str]:
-    stated = onnx.load(source, load_external_data=False).metadata_props
-    return {entry.key: entry.value for entry in stated}
+def state_texts(model: onnx.ModelProto, source: Path, stated: str) -> None:
+    """Have a quantised model say of itself what its source says, and `stated`, the student's document."""
+    told = onnx.load(source, load_external_data=False).metadata_props
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {entry.key: entry.value for entry in told} | {STATED: stated})
 
 
-def _refused(source: Path, why: str) -> StillhouseError:
+def refused(source: Path, why: str) -> StillhouseError:
+    """The error that says why a student's file has no int8 form."""
     return StillhouseError(
         f"{source.name} cannot be quantised to int8: {why}; ship the float32 files, or a student of "
         "convolutions and linear layers"
     )
 
 
-class _quiet:
+class quiet_quantiser:  # noqa: N801
     """Without the quantiser's warnings to the root logger, of preparations that were made already."""
 
     def __enter__(self) -> None:

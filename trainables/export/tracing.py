@@ -41,15 +41,36 @@ def write_graphs(
     Raises:
         StillhouseError: the student cannot be traced, or a file cannot be written.
     """
-    # Black images, for torch.export keeps what it traced with in its file.
-    images = torch.zeros(TRACED_BATCH, *input_shape)
-    try:
-        program = torch.export.export(
-            student, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
-        )
+    with _traceable():
+        program = _traced(student, input_shape)
         drop_places(program.graph_module)
         torch.export.save(program, torch_export, extra_files=dict(extra_files))
         _write_onnx(program, onnx, metadata)
+
+
+def write_onnx(network: nn.Module, path: Path, *, input_shape: tuple[int, int, int]) -> None:
+    """Write the ONNX file alone, of a network that has operators of ONNX in it, as for `write_graphs`.
+
+    Raises:
+        StillhouseError: the network cannot be traced, or the file cannot be written.
+    """
+    with _traceable():
+        program = _traced(network, input_shape)
+        drop_places(program.graph_module)
+        _write_onnx(program, path, {})
+
+
+def _traced(network: nn.Module, input_shape: tuple[int, int, int]) -> ExportedProgram:
+    # Black images, for torch.export keeps what it traced with in its file.
+    images = torch.zeros(TRACED_BATCH, *input_shape)
+    sizes = ({0: torch.export.Dim("batch", min=1)},)
+    return torch.export.export(network, (images,), dynamic_shapes=sizes)
+
+
+@contextlib.contextmanager
+def _traceable() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise StillhouseError(f"cannot write the exported student: {error}") from error
     except Exception as error:  # the exporter may raise anything for a user's network

@@ -27,6 +27,12 @@ class TrainJob(Config):
     workbench: WorkbenchSpec
     trial: TrialSpec
     costs: tuple[Cost, ...] = Field((), description="of the student, told with every epoch's metrics")
+    fake_quantised: str | None = Field(
+        None,
+        description="a file of weights: they are what the student begins with, and from there on it computes "
+        "as an int8 file would",
+        exclude_if=lambda weights: weights is None,
+    )
 
     @property
     def job_id(self) -> str:

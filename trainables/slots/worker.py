@@ -38,6 +38,7 @@ from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.course import Course
 from trainables.training.loop import train
 from trainables.training.precision import KEPT, Chosen
+from trainables.training.quantisation_aware import quantisation_aware
 from trainables.training.ranks import SOLO, Team, lost_a_rank, team_here
 
 TAKE_WAIT_S = 5.0
@@ -71,7 +72,13 @@ def train_job(job: TrainJob, warm: WarmState, channel: JobChannel) -> None:
     spec = job.trial
     files = _files(job, channel)
     course = replace(warm.course(spec, job.workbench), team=channel.team)
-    course = _with_costs(course, job, warm)
+    quantised = {}
+    if job.fake_quantised is None:
+        course = _with_costs(course, job, warm)
+    else:
+        course, quantised = quantisation_aware(
+            course, Path(job.fake_quantised), warm.workbench(job.workbench)
+        )
     last: dict[str, Any] = {}
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
@@ -99,7 +106,8 @@ def train_job(job: TrainJob, warm: WarmState, channel: JobChannel) -> None:
         return
     data = warm.data(job.workbench.data)
     metadata = {"trial_id": spec.trial_id, "student": spec.student.model_dump_json()}
-    path = files.save_best(course.model, metadata | preprocessing_metadata(data.normalisation, data.classes))
+    metadata |= quantised | preprocessing_metadata(data.normalisation, data.classes)
+    path = files.save_best(course.model, metadata)
     end = Message(
         **last, end=End.COMPLETED, best_epoch=result.best_epoch, best=result.best, checkpoint=str(path)
     )
