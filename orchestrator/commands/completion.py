@@ -1,4 +1,4 @@
-"""`stillhouse run`, `pick` and `record`: do what is left of an experiment, and show what came of it."""
+"""`stillhouse run`, `pick`, `record`, `export`: do what is left of an experiment, and show what came."""
 
 from __future__ import annotations
 
@@ -19,9 +19,14 @@ if TYPE_CHECKING:
 
 
 def complete(
-    command: Literal["run", "pick", "record"], experiment: str, overrides: Overrides, *, json_only: bool
+    command: Literal["run", "pick", "record", "export"],
+    experiment: str,
+    overrides: Overrides,
+    *,
+    json_only: bool,
 ) -> None:
-    """Do what the ledger lacks, and print the result; `pick` asks for a search that is finished.
+    """Do what the ledger lacks, and print the result; `pick` and `export` ask for a search that
+    is finished.
 
     What only MLflow lacks withholds no results: they are shown, and the exit status is 1. `record` asks for
     a run that is finished, and writes its ledger to MLflow from the first event on, whatever is there.
@@ -36,16 +41,16 @@ def complete(
     from orchestrator.records.summary import lacking
     from orchestrator.terminal.console import Console
 
-    console = Console(json_only=json_only)
+    console, again = Console(json_only=json_only), command == "record"
+    after_search = command in ("pick", "export")
     summary = known = finished.finished_summary(loaded)
-    if summary is None and command == "pick":
+    if summary is None and after_search:
         finished.require_any_search(loaded)
-    if summary is None and command == "record":
+    if summary is None and again:
         raise finished.unfinished(loaded)
     try:
-        if summary is None and command == "pick":
+        if summary is None and after_search:
             finished.require_somebody_fits(loaded)
-        again = command == "record"
         if summary is None or finished.is_to_be_recorded(loaded, summary, console.info, always=again):
             from orchestrator.pipeline.run import run_experiment
 
@@ -55,7 +60,7 @@ def complete(
                     loaded,
                     console,
                     resume_command=command_line(command, experiment, overrides),
-                    search_must_exist=command == "pick",
+                    search_must_exist=after_search,
                 )
     except StillhouseError as error:
         if isinstance(error, NobodyFits):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from orchestrator.commands.options import Json, Out, takes_fields
+from orchestrator.config.overrides import Overrides
 from orchestrator.config.paths import CHAMPION_FOLDER, champion_place, names_student
 from trainables.errors import ConfigError
 
@@ -33,10 +34,11 @@ class ExportOptions:
     """What `stillhouse export` is asked for."""
 
     file_format: Annotated[
-        Literal["onnx", "torch_export", "onnx_int8"],
+        Literal["onnx", "torch_export", "onnx_int8", "onnx_int8_aware"],
         typer.Option(
             "--format",
-            help="onnx_int8: quantised, calibrated on real images. The others go with --with-preprocessing.",
+            help="onnx_int8: quantised, calibrated on real images; onnx_int8_aware: after some more epochs "
+            "of training for it, on slots. The others go with --with-preprocessing.",
         ),
     ] = "onnx"
     with_preprocessing: Annotated[
@@ -72,6 +74,9 @@ def export(
     What was measured stands in the model card: how far its answers are those of the student, and for int8
     accuracy and latency too, so nothing else should compute meanwhile.
     """
+    if options.file_format == "onnx_int8_aware":
+        _export_aware(place, options, out, json_only=json_only)
+        return
     wanted = _wanted(options.file_format, with_preprocessing=options.with_preprocessing)
     shown = options.data or (None if names_student(place) else place)
     if shown is None:
@@ -89,6 +94,29 @@ def export(
     path = str(folder / entry.file)
     console.table(f"{wanted}, compared on {images.name}", COLUMNS, [_row(path, entry)])
     console.result({"format": wanted, "path": path, **entry.plain()})
+
+
+def _export_aware(place: str, options: ExportOptions, out: Path | None, *, json_only: bool) -> None:
+    """Have the run go on: it trains the champion for int8, and exports it again with that file."""
+    if names_student(place):
+        raise ConfigError(
+            "onnx_int8_aware trains the champion on, with the data and the teacher's answers of its "
+            f"experiment; name the experiment in the place of {place}"
+        )
+    if options.data is not None:
+        raise ConfigError("onnx_int8_aware is compared on the experiment's selection split; leave out --data")
+    if options.with_preprocessing:
+        raise _for_prepared_images()
+    from orchestrator.commands.completion import complete
+
+    complete("export", place, Overrides(out=out, int8_aware=True), json_only=json_only)
+
+
+def _for_prepared_images() -> ConfigError:
+    return ConfigError(
+        "int8 is written for prepared images alone; give either --format onnx_int8 or onnx_int8_aware, or "
+        "--with-preprocessing"
+    )
 
 
 def _champions_folder(place: str, out: Path | None) -> Path:
@@ -123,10 +151,7 @@ def _wanted(file_format: str, *, with_preprocessing: bool) -> MoreFormat:
         case "onnx_int8", False:
             return "onnx_int8"
         case "onnx_int8", True:
-            raise ConfigError(
-                "int8 is written for prepared images alone; give either --format onnx_int8, or "
-                "--with-preprocessing"
-            )
+            raise _for_prepared_images()
         case _:
             raise ConfigError(
                 f"every champion has a file of {file_format}; add --with-preprocessing, or give --format "

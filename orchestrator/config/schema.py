@@ -9,10 +9,10 @@ from typing import Annotated, Final, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from orchestrator.config.constraints import parse_constraints
-from orchestrator.config.export_schema import ExportConfig
 from orchestrator.config.peers import PeersConfig, networks_in
 from orchestrator.config.picking.figures import figure_named, figures_named
 from orchestrator.config.registry_name import registrable
+from orchestrator.config.sections.export import ExportConfig
 from orchestrator.config.teacher_schema import NOBODY, ExpectedAccuracy, MemberConfig, TeacherConfig
 from orchestrator.config.tracking_uri import absolute_tracking_uri
 from trainables.config import (

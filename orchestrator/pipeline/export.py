@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -37,12 +38,15 @@ from trainables.export.model_card import (
 )
 from trainables.export.stated import FILES, document_of
 from trainables.models import build_model
+from trainables.models.fake_quantised.network import load_fake_quantised
 from trainables.models.weights import load_weights
 from trainables.views.normalise import normalise
 
 SAMPLE_IMAGES = 64
 LEAST_IMAGES = 2
-_SHORT: Final[Mapping[str, str]] = MappingProxyType({"onnx": "onnx", "onnx_int8": "int8"})
+_SHORT: Final[Mapping[str, str]] = MappingProxyType(
+    {"onnx": "onnx", "onnx_int8": "int8", "onnx_int8_aware": "int8_aware"}
+)
 _TIMES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "latency_ms": "batch_1_median_ms",
@@ -54,29 +58,40 @@ _TIMES: Final[Mapping[str, str]] = MappingProxyType(
 FLUSH_S = 120.0
 
 
+@dataclass(frozen=True)
+class ChampionFigures:
+    """What the run found of the champion."""
+
+    metrics: Mapping[str, float]
+    costs: StudentCosts
+
+
 def export_stage(
     run: Run,
     champion: SelectedChampion,
     basis: Basis,
     *,
     cache: str | None,
-    metrics: Mapping[str, float],
-    costs: StudentCosts,
+    figures: ChampionFigures,
+    aware: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The champion's files: {"folder", "card", "files", "refused"}.
 
     "files" has of each format what `Exported` tells; "refused", of formats that were asked for, why not.
+    `aware` is what `aware_stage` made of it.
     """
     record, split = champion.record, basis.split
     folder = run.out / CHAMPION_FOLDER
-    more = _more_formats(run)
+    more = _more_formats(run, aware)
+    metrics, costs = figures.metrics, figures.costs
     facts = _facts(run, record, basis, cache=cache, metrics=metrics) | _measured(costs, record, split)
 
     def export() -> dict[str, Any]:
         run.console.info("writing safetensors, ONNX and torch.export; each is reloaded and compared")
         data = load_training(run.experiment.data.labelled)
         files = _three_formats(record, split, folder, data, _in_part(facts, data))
-        made, refused = _further_files(run, folder, more, data)
+        made, refused = _further_files(run, folder, more, data, _aware_network(record, split, aware))
+        refused |= {"onnx_int8_aware": aware["refused"]} if aware and "refused" in aware else {}
         every = {name: _exported(folder, file) for name, file in [*files.items(), *made.items()]}
         card = str(folder / CARD_FILE)
         return {"folder": str(folder), "card": card, "files": every, "refused": refused}
@@ -84,7 +99,7 @@ def export_stage(
     # Without a known device, the key is that of earlier versions: what they exported is not exported again.
     places = [record.checkpoint and run.key_path(record.checkpoint), run.key_path(str(folder))]
     inputs = [record.trial, places[0], dict(metrics), places[1], *_latency(costs).values()]
-    key = digest_of([*inputs, *more])
+    key = digest_of([*inputs, *more, *([dict(aware)] if aware else [])])
     return run.stages.run(
         "export", key, export, still_valid=lambda found: _holds(folder, record.trial, metrics, found)
     )
@@ -116,15 +131,36 @@ def _holds(folder: Path, trial: str, metrics: Mapping[str, float], found: Mappin
     return set(found.get("files", {})) <= set(card.files)
 
 
-def _more_formats(run: Run) -> list[MoreFormat]:
+def _more_formats(run: Run, aware: Mapping[str, Any] | None = None) -> list[MoreFormat]:
     """The formats that the experiment asks for beside those that every champion has."""
     asked = run.experiment.export
     found: list[MoreFormat] = ["onnx_int8"] if asked.int8 else []
+    if aware is not None and "refused" not in aware:
+        found.append("onnx_int8_aware")
     return [*found, "onnx_with_preprocessing"] if asked.with_preprocessing else found
 
 
+def _aware_network(
+    record: TrialRecord, split: SplitFacts, aware: Mapping[str, Any] | None
+) -> Callable[[], nn.Module] | None:
+    """The champion as it was trained for int8."""
+    if aware is None or "refused" in aware:
+        return None
+
+    def build() -> nn.Module:
+        network = _build(TrialSpec.from_plain(record.spec).student, split)
+        load_fake_quantised(network, Path(aware["weights"]))
+        return network
+
+    return build
+
+
 def _further_files(
-    run: Run, folder: Path, more: Sequence[MoreFormat], data: TrainingData
+    run: Run,
+    folder: Path,
+    more: Sequence[MoreFormat],
+    data: TrainingData,
+    aware: Callable[[], nn.Module] | None = None,
 ) -> tuple[dict[MoreFormat, ExportedFile], dict[MoreFormat, str]]:
     """These formats of the student in the folder; one that has no such form is exported all the same."""
     if not more:
@@ -134,7 +170,7 @@ def _further_files(
     images = SplitOfExperiment(
         "the selection split", config, SourcePart.TRAIN, data.selection, data.classes, document
     )
-    made, refused = add_formats(folder, more, images)
+    made, refused = add_formats(folder, more, images, aware)
     for name, why in refused.items():
         run.console.info(f"no {name}: {why}")
     return made, refused

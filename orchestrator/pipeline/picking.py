@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from orchestrator.pipeline.basis.basis import recorded_basis
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.controls.planned import to_repeat, to_repeat_longer
@@ -11,6 +13,8 @@ from orchestrator.pipeline.finalists import (
     tested_before,
 )
 from orchestrator.pipeline.finished import no_search
+from orchestrator.pipeline.shipped.aware_training import STAGE as AWARE
+from orchestrator.pipeline.shipped.aware_training import aware_key
 from orchestrator.search.trial_specs import repeat_specs
 from trainables.config import Role, digest_of
 from trainables.training.train_teacher import TeacherFacts
@@ -55,4 +59,15 @@ def slots_are_needed(run: Run, search: str, teacher: TeacherFacts | None = None)
     trained = {r.trial: r.status for r in run.ledger.trials(search=search) if r.trial in wanted}
     done = {trial for trial, status in trained.items() if status == "completed"}
     failed = {trial for trial, status in trained.items() if status == "failed"}
-    return not (wanted <= done | failed and done <= tested_before(run, {search}, {}).keys())
+    is_done = wanted <= done | failed and done <= tested_before(run, {search}, {}).keys()
+    return not is_done or _is_to_be_quantised(run, search, done)
+
+
+def _is_to_be_quantised(run: Run, search: str, students: Collection[str]) -> bool:
+    """Whether one of these may be trained on for int8, should it be the champion, and was not yet."""
+    settings = run.experiment.export.aware
+    if settings is None:
+        return False
+    finalists = run.ledger.trials(search=search, role=Role.FINALIST)
+    keys = [aware_key(run, record, settings) for record in finalists if record.trial in students]
+    return not all(run.stages.is_finished(AWARE, key) for key in keys)

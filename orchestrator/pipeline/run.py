@@ -15,7 +15,7 @@ from orchestrator.pipeline.basis.basis import Basis, basis_stages
 from orchestrator.pipeline.brought_weights import pinned
 from orchestrator.pipeline.cache_stage import cache_stage
 from orchestrator.pipeline.context import Run
-from orchestrator.pipeline.export import export_stage, register_stage, shipped_figures
+from orchestrator.pipeline.export import ChampionFigures, export_stage, register_stage, shipped_figures
 from orchestrator.pipeline.finalists import (
     chosen_finalists,
     constraints_of,
@@ -29,6 +29,7 @@ from orchestrator.pipeline.picking import require_search, search_stage_key, slot
 from orchestrator.pipeline.preflight import preflight_stage
 from orchestrator.pipeline.recorded_figures import record_figures
 from orchestrator.pipeline.results import RunResults, finalists_of, write_up
+from orchestrator.pipeline.shipped.aware_training import aware_stage
 from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.storage import storage_told
 from orchestrator.pipeline.workers import Workers
@@ -118,14 +119,20 @@ def _stages(run: Run, recorder: MlflowRecorder) -> Summary:
         tested=tested,
     )
     identity = cache.identity.digest() if cache else None
-    exported = _exported(run, recorder, results, identity)
+    exported = _exported(run, recorder, results, identity, workbench)
     registered = register_stage(
         run, recorder, champion, tracking_uri=tracking_uri(run.loaded), lineage=results.lineage(search)
     )
     return write_up(run, recorder, results, exported, registered, tracking_uri(run.loaded))
 
 
-def _exported(run: Run, recorder: MlflowRecorder, results: RunResults, cache: str | None) -> dict[str, Any]:
+def _exported(
+    run: Run,
+    recorder: MlflowRecorder,
+    results: RunResults,
+    cache: str | None,
+    workbench: WorkbenchSpec,
+) -> dict[str, Any]:
     """The champion's files; figures of all students and of these files are recorded."""
     champion = results.champion
     try:
@@ -134,8 +141,8 @@ def _exported(run: Run, recorder: MlflowRecorder, results: RunResults, cache: st
             champion,
             results.basis,
             cache=cache,
-            metrics=results.champion_metrics(),
-            costs=results.costs[champion.record.trial],
+            figures=ChampionFigures(results.champion_metrics(), results.costs[champion.record.trial]),
+            aware=aware_stage(run, workbench, champion.record),
         )
     except StillhouseError:
         _record(run, recorder, results, {})  # what was found so far is not withheld

@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from orchestrator.records.events import EpochEnded, StageEvent
+from orchestrator.records.events import EpochEnded, StageEpoch, StageEvent
 from orchestrator.records.ledger import Ledger
 from orchestrator.tracking.store import prepare_mlflow
 from orchestrator.tracking.views import VIEW_TAG
@@ -35,6 +35,7 @@ training: {epochs: 3, batch_size: 32, precision: fp32}
 space: space.yaml
 budget: {trials: 3, finalists: 1, seeds: 2}
 cluster: {slots: 1, gpus_per_worker: 0}
+export: {int8: true, int8_aware: {epochs: 2}}
 """
 SPACE = """\
 name: features
@@ -156,6 +157,25 @@ def test_mlflow_ranks_by_the_figure(done: Done) -> None:
     parent = client.get_run(place["parent_run_id"]).data.metrics
     (finalist,) = done.summary["finalists"]
     assert parent["champion_knn_acc"] == pytest.approx(finalist["selection_mean"], rel=1e-4)
+
+
+def test_the_champion_is_trained_on_for_int8_and_its_file_measured_beside_the_others(done: Done) -> None:
+    stage, files = "int8 aware", done.summary["champion"]["exports"]
+    assert [event.epoch for event in done.ledger.events_of(StageEpoch) if event.stage == stage] == [1, 2]
+    assert not any("-int8-" in record.trial for record in done.ledger.trials())  # it is no finalist
+    for name in ("onnx_int8", "onnx_int8_aware"):
+        assert files[name]["agreement"] > 0.8
+        assert 0 <= files[name]["accuracy"] <= 1
+        assert files[name]["latency"]["batch_1_median_ms"] > 0
+    file = done.out / "champion" / "student_int8_aware.onnx"
+    answered = called(done.folder, "evaluate", str(file), "--data", "features.yaml", "--json")
+    assert json.loads(answered.stdout)["accuracy"] == pytest.approx(files["onnx_int8_aware"]["accuracy"])
+    place = done.summary["mlflow"]
+    parent = MlflowClient(place["tracking_uri"]).get_run(place["parent_run_id"]).data.metrics
+    assert parent["champion_int8_aware_accuracy"] == pytest.approx(
+        files["onnx_int8_aware"]["accuracy"], abs=1e-4
+    )
+    assert f"{stage}/selection/knn_accuracy" in parent
 
 
 def test_other_commands_go_by_the_figure_too(done: Done) -> None:

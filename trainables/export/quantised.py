@@ -94,7 +94,7 @@ def refused(source: Path, why: str) -> StillhouseError:
     )
 
 
-class quiet_quantiser:  # noqa: N801
+class quiet_quantiser:
     """Without the quantiser's warnings to the root logger, of preparations that were made already."""
 
     def __enter__(self) -> None:

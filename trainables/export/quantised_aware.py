@@ -1,4 +1,4 @@
-"""int8 with the weights and ranges that a network was trained with: what it computed with fake quantisation."""
+"""int8 with the weights and ranges that a network was trained with: what fake quantisation computed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from trainables.errors import StillhouseError
 from trainables.export.onnx_session import onnx_forward
 from trainables.export.quantised import quiet_quantiser, refused, state_texts
 from trainables.export.tracing import quiet_exporter, write_onnx
@@ -23,10 +22,10 @@ from trainables.models.fake_quantised.quantisers import LEVEL_OF_WEIGHTS
 from trainables.models.foreign.copies import copied
 
 LARGEST_DIFFERENCE: Final = 0.05
-"""Mean difference of a logit between file and network, as a part of the largest logit, above which a file is refused.
+"""Of a logit in the mean, as a part of the largest one: a file that differs by more is refused.
 
-It is no rounding of fp32 alone: where a value lies half-way between two levels, file and network may take different
-ones, and the file's biases are rounded too.
+It is more than rounding of fp32: where a value lies half-way between two levels, file and network may take
+different ones, and the file's biases are rounded too.
 """
 COMPARED_TOGETHER: Final = 32
 _PRODUCTS: Final = ("Conv", "Gemm", "MatMul")
@@ -125,9 +124,7 @@ class _Weights:
             unique = f"{name}_of_{node.input[1]}_{node.input[0]}"
             node.input[2] = self._dequantised(unique, counts.round().astype(np.int32), steps_O, 0)
 
-    def _dequantised(
-        self, name: str, counts: NDArray[Any], steps_O: NDArray[np.float32], axis: int
-    ) -> str:
+    def _dequantised(self, name: str, counts: NDArray[Any], steps_O: NDArray[np.float32], axis: int) -> str:
         if name not in self._made:
             zeros = np.zeros(len(steps_O), counts.dtype)
             parts = {"counts": counts, "steps": steps_O, "zeros": zeros}

@@ -23,9 +23,7 @@ MEASURED_IMAGES: Final = 256
 _TOGETHER: Final = 32
 
 
-def quantisation_aware(
-    course: Course, weights: Path, workbench: Workbench
-) -> tuple[Course, dict[str, str]]:
+def quantisation_aware(course: Course, weights: Path, workbench: Workbench) -> tuple[Course, dict[str, str]]:
     """The course with fake quantisation put on its student, and what the file of its weights has to say.
 
     The student has the weights of the file. Ranges of its activations are those of clean training images,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.config.export_schema import AwareConfig
+from orchestrator.config.sections.export import AwareConfig
 from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.slot_jobs import run_jobs
 from orchestrator.records.events import StageEpoch
@@ -29,10 +29,11 @@ def aware_key(run: Run, record: TrialRecord, settings: AwareConfig) -> str:
 
 
 def aware_stage(run: Run, workbench: WorkbenchSpec, record: TrialRecord) -> dict[str, Any] | None:
-    """The champion with fake quantisation: {"weights", "sha256", ...}, or {"refused": why}; none is asked for.
+    """The champion with fake quantisation: {"weights", "sha256", "best_epoch"}, or {"refused": why}.
 
-    It learns as it did, from its own weights on: by its objective as that was in its last epoch, from the
-    same views and the same cache. A student that cannot be quantised is exported in all other formats.
+    None where the experiment does not ask for it. It learns as it did, from its own weights on: by its
+    objective as that was in its last epoch, from the same views and the same cache. A student that cannot
+    be quantised is exported in all other formats.
 
     Raises:
         StillhouseError: no job can be done any more, as where storage is full.
@@ -46,8 +47,8 @@ def aware_stage(run: Run, workbench: WorkbenchSpec, record: TrialRecord) -> dict
     def train() -> dict[str, Any]:
         if spec.peers:
             return {
-                "refused": f"{spec.objective.name} trains several networks together, and only the student was "
-                "kept: take int8, which needs no training"
+                "refused": f"{spec.objective.name} trains several networks together, and only the student "
+                "was kept: take int8, which needs no training"
             }
         job = TrainJob(
             workbench=workbench,
@@ -64,7 +65,7 @@ def aware_spec(champion: TrialSpec, settings: AwareConfig, name: str) -> TrialSp
     training = champion.training
     return champion.with_overrides(
         trial_id=name,
-        # What changed over its course has arrived: its teacher has its whole weight, its temperature is the last.
+        # What changed over its course has arrived: the teacher's weight is whole, the temperature the last.
         objective=champion.objective.at(training.epochs, training.epochs),
         training=training.with_overrides(
             epochs=settings.epochs,

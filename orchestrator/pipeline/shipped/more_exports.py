@@ -1,4 +1,4 @@
-"""Further files of an exported student, from its ONNX file: int8, and one that takes pictures as they are."""
+"""Further files of an exported student: int8, and one that takes pictures as they are."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Final, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from orchestrator.pipeline.shipped.labelled_images import TOGETHER, LabelledImages, Pixels
 from orchestrator.pipeline.shipped.latency import onnx_latency
-from trainables.errors import CheckpointError, DataError, StillhouseError
+from trainables.errors import CheckpointError, ConfigError, DataError, StillhouseError
 from trainables.export.formats import VERIFIED_IMAGES
 from trainables.export.model_card import (
     Comparison,
@@ -28,14 +28,18 @@ from trainables.export.model_card import (
 from trainables.export.opening import OpenedStudent, open_student
 from trainables.export.pt2_with_preprocessing import write_pt2_with_preprocessing
 from trainables.export.quantised import write_int8
+from trainables.export.quantised_aware import write_int8_aware
 from trainables.export.stated import FILES
 from trainables.export.with_preprocessing import write_with_preprocessing
 from trainables.views.normalise import normalise
 
-MoreFormat = Literal["onnx_int8", "onnx_with_preprocessing", "torch_export_with_preprocessing"]
+MoreFormat = Literal[
+    "onnx_int8", "onnx_int8_aware", "onnx_with_preprocessing", "torch_export_with_preprocessing"
+]
 MORE_FILES: Final[Mapping[MoreFormat, str]] = MappingProxyType(
     {
         "onnx_int8": "student_int8.onnx",
+        "onnx_int8_aware": "student_int8_aware.onnx",
         "onnx_with_preprocessing": "student_with_preprocessing.onnx",
         "torch_export_with_preprocessing": "student_with_preprocessing.pt2",
     }
@@ -44,12 +48,15 @@ MORE_FILES: Final[Mapping[MoreFormat, str]] = MappingProxyType(
 # B = images, C = channels or classes
 
 
-def add_format(folder: Path, name: MoreFormat, images: LabelledImages) -> ExportedFile:
+def add_format(
+    folder: Path, name: MoreFormat, images: LabelledImages, aware: Callable[[], nn.Module] | None = None
+) -> ExportedFile:
     """Write a further file into a champion's folder, measure it on these images, and note it in the card.
 
-    int8 is calibrated on the first 256 of them, and asked about all; a file that takes pictures is compared
-    with the ordinary way on the first 256. Both are compared with the student's ONNX file, which was proved
-    to answer as the PyTorch student. An earlier file of that name is replaced.
+    int8 is calibrated on the first 256 of them, and asked about all; `aware` gives the student as it was
+    trained for int8, whose file needs no calibration and is asked alike; a file that takes pictures is
+    compared with the ordinary way on the first 256. All are compared with the student's ONNX file, which
+    was proved to answer as the PyTorch student. An earlier file of that name is replaced.
 
     Raises:
         StillhouseError: the student cannot be written in this format; the folder stays as it was.
@@ -60,7 +67,10 @@ def add_format(folder: Path, name: MoreFormat, images: LabelledImages) -> Export
     student = open_student(folder / FILES["onnx"])
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
         path = Path(beside, MORE_FILES[name])
-        entry = MAKERS[name](student, path, images)
+        if name == "onnx_int8_aware":
+            entry = _add_int8_aware(student, path, images, _trained(aware))
+        else:
+            entry = MAKERS[name](student, path, images)
         path.rename(folder / path.name)
     _note(folder, card, name, entry)
     return entry
@@ -98,7 +108,32 @@ def _add_int8(student: OpenedStudent, path: Path, images: LabelledImages) -> Exp
     prepared = (pixels for _, pixels in images.pictures(document, VERIFIED_IMAGES))
     batches = (normalise(batch, own.mean, own.std) for batch in _stacked(prepared))
     write_int8(student.file, path, batches, json.dumps(document.plain()))
-    quantised = open_student(path)
+    return _measured_int8(student, path, images)
+
+
+def _add_int8_aware(
+    student: OpenedStudent, path: Path, images: LabelledImages, network: nn.Module
+) -> ExportedFile:
+    document = student.document
+    own = document.normalisation
+    prepared = (pixels for _, pixels in images.pictures(document, VERIFIED_IMAGES))
+    batches = [normalise(batch, own.mean, own.std) for batch in _stacked(prepared)]
+    if not batches:
+        raise _nothing_to_compare()
+    write_int8_aware(network, student.file, path, torch.cat(batches), json.dumps(document.plain()))
+    return _measured_int8(student, path, images)
+
+
+def _trained(aware: Callable[[], nn.Module] | None) -> nn.Module:
+    if aware is None:
+        raise ConfigError(
+            "int8 with training takes the experiment: stillhouse export EXPERIMENT --format onnx_int8_aware"
+        )
+    return aware()
+
+
+def _measured_int8(student: OpenedStudent, path: Path, images: LabelledImages) -> ExportedFile:
+    document, quantised = student.document, open_student(path)
     found, right = _Differences(), 0
     of_both = zip(images.answers(student), images.answers(quantised), strict=True)
     for (expected_BC, labels_B, _), (answered_BC, _, _) in of_both:
@@ -154,10 +189,14 @@ class _Differences:
     def comparison(self) -> Comparison:
         """Raises DataError where no image was compared."""
         if not self._images:
-            raise DataError("there is no image to compare on that can be read; give at least one")
+            raise _nothing_to_compare()
         return Comparison(
             max_abs_difference=self._largest, agreement=self._same / self._images, images=self._images
         )
+
+
+def _nothing_to_compare() -> DataError:
+    return DataError("there is no image to compare on that can be read; give at least one")
 
 
 def _stacked(prepared: Iterable[Pixels]) -> Iterator[Tensor]:
@@ -173,14 +212,17 @@ def _stacked(prepared: Iterable[Pixels]) -> Iterator[Tensor]:
 
 
 def add_formats(
-    folder: Path, names: Iterable[MoreFormat], images: LabelledImages
+    folder: Path,
+    names: Iterable[MoreFormat],
+    images: LabelledImages,
+    aware: Callable[[], nn.Module] | None = None,
 ) -> tuple[dict[MoreFormat, ExportedFile], dict[MoreFormat, str]]:
     """Each of these formats that the student can be written in, and why not, of the others."""
     made: dict[MoreFormat, ExportedFile] = {}
     refused: dict[MoreFormat, str] = {}
     for name in names:
         try:
-            made[name] = add_format(folder, name, images)
+            made[name] = add_format(folder, name, images, aware)
         except StillhouseError as error:  # the student is exported all the same
             refused[name] = str(error)
     return made, refused

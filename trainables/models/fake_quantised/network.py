@@ -80,7 +80,7 @@ def load_fake_quantised(network: nn.Module, path: Path) -> None:
 
 
 def measure_ranges(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Let the quantisers measure what comes by on these images (float32 BxCxHxW), before anything is trained."""
+    """Let quantisers measure what comes by on these images (float32 BxCxHxW), before anything is trained."""
     quantisers = [part for part in network.modules() if isinstance(part, ActivationQuantiser)]
     for quantiser in quantisers:
         quantiser.measures = True

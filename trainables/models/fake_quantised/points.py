@@ -1,8 +1,8 @@
 """Where a network is quantised, so that ONNX Runtime can compute its layers in int8.
 
-The runtime does so with a convolution whose input, weights and output are all quantised, and with a linear layer
-whose input and weights are. Batch norm and ReLU directly behind a convolution belong to it: the first is
-folded into it, the second is what the range of its output says already.
+The runtime does so with a convolution whose input, weights and output are all quantised, and with a linear
+layer whose input and weights are. Batch norm and ReLU directly behind a convolution belong to it: the first
+is folded into it, the second is what the range of its output says already.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trainables.errors import StillhouseError
 from trainables.models.foreign.copies import copied
 
 LAYERS: Final = (nn.Conv2d, nn.Linear)
-"""What has weights of int8; a class that derives from one of them may compute otherwise, and stays as it is."""
+"""What has weights of int8; a class that derives from one of them may compute otherwise, and stays."""
 POINTS: Final = "fake_quantised"
 """Under which key a file of weights says at which points its network is quantised, as JSON."""
 _PRODUCTS: Final = ("conv2d", "linear")

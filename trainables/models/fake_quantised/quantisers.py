@@ -1,9 +1,10 @@
 """What rounds weights and activations of a network in training as an int8 file does.
 
-The scheme is that of the static files (`trainables/export/quantised.py`): weights have 7 bits, symmetric, a scale for
-each output channel, so that sums do not overflow on processors without VNNI; activations have 8 bits, one scale and
-zero point for a tensor. Gradients pass the rounding as if it were not there, and are 0 beyond the range (Jacob et al.,
-2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference").
+The scheme is that of the static files (`trainables/export/quantised.py`): weights have 7 bits, symmetric, a
+scale for each output channel, so that sums do not overflow on processors without VNNI; activations have 8
+bits, one scale and zero point for a tensor. Gradients pass the rounding as if it were not there, and are 0
+beyond the range (Jacob et al., 2018, "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference").
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ LEVEL_OF_WEIGHTS: Final = 64
 LEVEL_OF_ACTIVATIONS: Final = 255
 """Integers of activations lie between 0 and this."""
 FOLLOWING: Final = 0.01
-"""Part of a batch's range in the moving average, as in `torch.ao.quantization.MovingAverageMinMaxObserver`."""
+"""Part of a batch's range in the moving average, as in torch.ao's `MovingAverageMinMaxObserver`."""
 ONNX_VERSION: Final = 18
 """Of the operators that an exported network is written in."""
 _NARROWEST: Final = 1e-8
@@ -33,7 +34,7 @@ def weight_scales(weight: Tensor) -> Tensor:
 
 
 def quantised_weight(weight: Tensor) -> Tensor:
-    """The weights (O first), rounded to whole multiples of `weight_scales`; what is rounded stays as it is."""
+    """The weights (O first) in whole multiples of `weight_scales`; what is rounded stays as it is."""
     scales_O = weight_scales(weight)
     zeros_O = torch.zeros_like(scales_O, dtype=torch.int32)
     return torch.fake_quantize_per_channel_affine(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -99,9 +99,9 @@ def test_the_files_in_the_folder_are_those_of_the_champion_asked_for(
     monkeypatch.setattr(export, "_in_part", lambda facts, _: facts)
     monkeypatch.setattr(export, "measure_onnx", lambda folder: _only_file(folder))
     basis: Any = SimpleNamespace(split=SimpleNamespace(input_shape=(1, 4, 4)))
-    costs: Any = None
+    figures = export.ChampionFigures(METRICS, cast(Any, None))
     for trial in trials:
-        export.export_stage(run, champion(trial), basis, cache=None, metrics=METRICS, costs=costs)
+        export.export_stage(run, champion(trial), basis, cache=None, figures=figures)
         assert (run.out / "champion" / "student.safetensors").read_text() == trial
     assert "".join(exported) == ("A" if trials == "AA" else trials)
 

@@ -43,6 +43,8 @@ from trainables.export.opening import open_student
 from trainables.export.quantised import write_int8
 from trainables.export.stated import FILES, StudentDocument, document_of
 from trainables.local_files import file_sha256
+from trainables.models.fake_quantised.network import fake_quantise, measure_ranges
+from trainables.models.fake_quantised.points import find_points
 
 QUICK = FileLatency(
     batch_1_median_ms=0.1,
@@ -129,6 +131,27 @@ def test_int8_is_calibrated_measured_and_noted(champion: Path, pictures: FolderO
     assert answered.shape == (5, 3)
 
 
+def test_a_student_that_was_trained_for_int8_is_measured_as_the_calibrated_one_is(
+    champion: Path, pictures: FolderOfClasses
+) -> None:
+    with pytest.raises(ConfigError, match="takes the experiment"):
+        add_format(champion, "onnx_int8_aware", pictures)
+    trained = trained_network()
+    fake_quantise(trained, find_points(trained, (3, 12, 12)))
+    measure_ranges(trained, [torch.randn(64, 3, 12, 12)])
+    entry = add_format(champion, "onnx_int8_aware", pictures, lambda: trained)
+    assert entry.images == len(pictures)
+    assert entry.accuracy is not None
+    assert entry.agreement is not None
+    assert entry.latency == QUICK
+    noted = read_intact_card(champion)
+    assert noted is not None
+    assert noted.files["onnx_int8_aware"] == entry
+    path = champion / MORE_FILES["onnx_int8_aware"]
+    assert document_of(path) == document_of(champion / FILES["onnx"])
+    assert open_student(path).logits(torch.zeros(5, 3, 12, 12, dtype=torch.uint8)).shape == (5, 3)
+
+
 def test_a_file_of_an_earlier_version_gets_further_files_that_describe_themselves(
     champion: Path, pictures: FolderOfClasses
 ) -> None:
@@ -206,6 +229,7 @@ def test_the_command_writes_the_file_beside_the_others(champion: Path, pictures:
         ([], "every champion has a file of onnx"),
         (["--format", "onnx_int8", "--with-preprocessing"], "int8 is written for prepared images alone"),
         (["--format", "onnx_int8"], "say on which images"),
+        (["--format", "onnx_int8_aware"], "name the experiment in the place of"),
     ],
 )
 def test_what_says_nothing_is_refused(champion: Path, options: list[str], told: str) -> None:
@@ -247,3 +271,12 @@ def test_an_experiment_asks_for_further_formats_and_says_nothing_of_them_by_defa
     run: Any = SimpleNamespace(experiment=asked)
     assert export._more_formats(run) == ["onnx_int8", "onnx_with_preprocessing"]
     assert export._more_formats(cast(Any, SimpleNamespace(experiment=plain))) == []
+
+
+def test_a_student_is_exported_as_trained_for_int8_where_its_training_came_to_something() -> None:
+    run: Any = SimpleNamespace(experiment=load_experiment("digits").config)
+    assert export._more_formats(run, {"weights": "w", "sha256": "s"}) == ["onnx_int8_aware"]
+    assert export._more_formats(run, {"refused": "no layer"}) == []
+    assert export.shipped_figures({"files": {"onnx_int8_aware": {"accuracy": 0.5}}}) == {
+        "int8_aware_accuracy": 0.5
+    }

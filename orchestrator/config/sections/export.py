@@ -37,8 +37,8 @@ class ExportConfig(Config):
     )
     int8_aware: Annotated[AwareConfig | bool | None, BeforeValidator(_or_flag)] = Field(
         None,
-        description="ONNX of int8 after some more epochs of the champion's own training, in which it computes as "
-        "that file will: true, or {epochs: 5, lr_factor: 0.01}",
+        description="ONNX of int8 after some more epochs of the champion's own training, in which it "
+        "computes as that file will: true, or {epochs: 5, lr_factor: 0.01}",
         # Left out where it says nothing, so that other experiments keep the fingerprints that they had.
         exclude_if=lambda aware: aware is None,
     )
