@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from contextlib import redirect_stdout, suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import typer
 
@@ -17,6 +17,8 @@ from trainables.errors import Interrupted, StillhouseError
 if TYPE_CHECKING:
     from orchestrator.records.summary import Summary
 
+_AFTER_SEARCH: Final = ("pick", "export")
+
 
 def complete(
     command: Literal["run", "pick", "record", "export"],
@@ -25,8 +27,7 @@ def complete(
     *,
     json_only: bool,
 ) -> None:
-    """Do what the ledger lacks, and print the result; `pick` and `export` ask for a search that
-    is finished.
+    """Do what the ledger lacks, and print the result; `pick` and `export` ask for a finished search.
 
     What only MLflow lacks withholds no results: they are shown, and the exit status is 1. `record` asks for
     a run that is finished, and writes its ledger to MLflow from the first event on, whatever is there.
@@ -41,17 +42,15 @@ def complete(
     from orchestrator.records.summary import lacking
     from orchestrator.terminal.console import Console
 
-    console, again = Console(json_only=json_only), command == "record"
-    after_search = command in ("pick", "export")
+    console, after_search = Console(json_only=json_only), command in _AFTER_SEARCH
     summary = known = finished.finished_summary(loaded)
-    if summary is None and after_search:
-        finished.require_any_search(loaded)
-    if summary is None and again:
-        raise finished.unfinished(loaded)
+    if summary is None:
+        _require_what_goes_before(command, loaded)
     try:
         if summary is None and after_search:
             finished.require_somebody_fits(loaded)
-        if summary is None or finished.is_to_be_recorded(loaded, summary, console.info, always=again):
+        always = command == "record"
+        if summary is None or finished.is_to_be_recorded(loaded, summary, console.info, always=always):
             from orchestrator.pipeline.run import run_experiment
 
             # Ray writes notices to standard output, where programs read JSON.
@@ -71,6 +70,16 @@ def complete(
     finished.show(summary, console, ui_command=command_line("ui", experiment, Overrides(out=overrides.out)))
     console.result(summary.plain())
     _require_record(summary)
+
+
+def _require_what_goes_before(command: str, loaded: LoadedExperiment) -> None:
+    """Refuse a command that needs a search, or a run, that is finished, where there is none."""
+    from orchestrator.pipeline import finished
+
+    if command in _AFTER_SEARCH:
+        finished.require_any_search(loaded)
+    if command == "record":
+        raise finished.unfinished(loaded)
 
 
 def _with_versions(loaded: LoadedExperiment) -> LoadedExperiment:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,8 +13,8 @@ from torch import nn
 from orchestrator.config.paths import CHAMPION_FOLDER
 from orchestrator.pipeline.basis.basis import Basis
 from orchestrator.pipeline.context import Run
-from orchestrator.pipeline.shipped.labelled_images import SplitOfExperiment
-from orchestrator.pipeline.shipped.more_exports import MoreFormat, add_formats, measure_onnx
+from orchestrator.pipeline.shipped.further_files import further_files, more_formats
+from orchestrator.pipeline.shipped.more_exports import measure_onnx
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.exported_files import Exported
 from orchestrator.records.ledger import TrialRecord
@@ -24,7 +23,7 @@ from orchestrator.tracking.recorder import MlflowRecorder
 from orchestrator.tracking.registry import register_champion
 from orchestrator.tracking.store import StoreAway, WriteRefused
 from trainables.config import DataConfig, ModelConfig, TrialSpec, digest_of
-from trainables.config.data import SourcePart, SplitFacts
+from trainables.config.data import SplitFacts
 from trainables.data import TrainingData, load_training
 from trainables.errors import StillhouseError
 from trainables.export.formats import VERIFIED_IMAGES, export_student
@@ -36,25 +35,12 @@ from trainables.export.model_card import (
     Resizing,
     read_intact_card,
 )
-from trainables.export.stated import FILES, document_of
 from trainables.models import build_model
-from trainables.models.fake_quantised.network import load_fake_quantised
 from trainables.models.weights import load_weights
 from trainables.views.normalise import normalise
 
 SAMPLE_IMAGES = 64
 LEAST_IMAGES = 2
-_SHORT: Final[Mapping[str, str]] = MappingProxyType(
-    {"onnx": "onnx", "onnx_int8": "int8", "onnx_int8_aware": "int8_aware"}
-)
-_TIMES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "latency_ms": "batch_1_median_ms",
-        "latency_p95_ms": "batch_1_p95_ms",
-        "latency_64_ms": "batch_64_median_ms",
-        "latency_64_p95_ms": "batch_64_p95_ms",
-    }
-)
 FLUSH_S = 120.0
 
 
@@ -82,7 +68,7 @@ def export_stage(
     """
     record, split = champion.record, basis.split
     folder = run.out / CHAMPION_FOLDER
-    more = _more_formats(run, aware)
+    more = more_formats(run, aware)
     metrics, costs = figures.metrics, figures.costs
     facts = _facts(run, record, basis, cache=cache, metrics=metrics) | _measured(costs, record, split)
 
@@ -90,8 +76,9 @@ def export_stage(
         run.console.info("writing safetensors, ONNX and torch.export; each is reloaded and compared")
         data = load_training(run.experiment.data.labelled)
         files = _three_formats(record, split, folder, data, _in_part(facts, data))
-        made, refused = _further_files(run, folder, more, data, _aware_network(record, split, aware))
-        refused |= {"onnx_int8_aware": aware["refused"]} if aware and "refused" in aware else {}
+        made, refused = further_files(
+            run, folder, data, aware, lambda: _build(TrialSpec.from_plain(record.spec).student, split)
+        )
         every = {name: _exported(folder, file) for name, file in [*files.items(), *made.items()]}
         card = str(folder / CARD_FILE)
         return {"folder": str(folder), "card": card, "files": every, "refused": refused}
@@ -99,7 +86,7 @@ def export_stage(
     # Without a known device, the key is that of earlier versions: what they exported is not exported again.
     places = [record.checkpoint and run.key_path(record.checkpoint), run.key_path(str(folder))]
     inputs = [record.trial, places[0], dict(metrics), places[1], *_latency(costs).values()]
-    key = digest_of([*inputs, *more, *([dict(aware)] if aware else [])])
+    key = digest_of([*inputs, *more, *([aware.get("key")] if aware else [])])
     return run.stages.run(
         "export", key, export, still_valid=lambda found: _holds(folder, record.trial, metrics, found)
     )
@@ -131,51 +118,6 @@ def _holds(folder: Path, trial: str, metrics: Mapping[str, float], found: Mappin
     return set(found.get("files", {})) <= set(card.files)
 
 
-def _more_formats(run: Run, aware: Mapping[str, Any] | None = None) -> list[MoreFormat]:
-    """The formats that the experiment asks for beside those that every champion has."""
-    asked = run.experiment.export
-    found: list[MoreFormat] = ["onnx_int8"] if asked.int8 else []
-    if aware is not None and "refused" not in aware:
-        found.append("onnx_int8_aware")
-    return [*found, "onnx_with_preprocessing"] if asked.with_preprocessing else found
-
-
-def _aware_network(
-    record: TrialRecord, split: SplitFacts, aware: Mapping[str, Any] | None
-) -> Callable[[], nn.Module] | None:
-    """The champion as it was trained for int8."""
-    if aware is None or "refused" in aware:
-        return None
-
-    def build() -> nn.Module:
-        network = _build(TrialSpec.from_plain(record.spec).student, split)
-        load_fake_quantised(network, Path(aware["weights"]))
-        return network
-
-    return build
-
-
-def _further_files(
-    run: Run,
-    folder: Path,
-    more: Sequence[MoreFormat],
-    data: TrainingData,
-    aware: Callable[[], nn.Module] | None = None,
-) -> tuple[dict[MoreFormat, ExportedFile], dict[MoreFormat, str]]:
-    """These formats of the student in the folder; one that has no such form is exported all the same."""
-    if not more:
-        return {}, {}
-    document = document_of(folder / FILES["onnx"])
-    config = run.experiment.data.labelled
-    images = SplitOfExperiment(
-        "the selection split", config, SourcePart.TRAIN, data.selection, data.classes, document
-    )
-    made, refused = add_formats(folder, more, images, aware)
-    for name, why in refused.items():
-        run.console.info(f"no {name}: {why}")
-    return made, refused
-
-
 def _exported(folder: Path, file: ExportedFile) -> dict[str, Any]:
     """What the summary tells of a file."""
     plain = file.plain()
@@ -188,20 +130,6 @@ def _in_part(facts: dict[str, Any], data: TrainingData) -> dict[str, Any]:
     if data.selection.files is None:
         return facts
     return {**facts, "preparation": {**facts["preparation"], "jpeg_in_part": True}}
-
-
-def shipped_figures(exported: Mapping[str, Any]) -> dict[str, float]:
-    """What the exported files cost and reach, by short names: ONNX Runtime's latency, and int8's too."""
-    figures: dict[str, float] = {}
-    for name, short in _SHORT.items():
-        file = exported["files"].get(name, {})
-        if file.get("accuracy") is not None:
-            figures[f"{short}_accuracy"] = float(file["accuracy"])
-        latency = file.get("latency") or {}
-        figures |= {
-            f"{short}_{key}": float(latency[field]) for key, field in _TIMES.items() if field in latency
-        }
-    return figures
 
 
 def register_stage(

@@ -15,7 +15,7 @@ from orchestrator.pipeline.basis.basis import Basis, basis_stages
 from orchestrator.pipeline.brought_weights import pinned
 from orchestrator.pipeline.cache_stage import cache_stage
 from orchestrator.pipeline.context import Run
-from orchestrator.pipeline.export import ChampionFigures, export_stage, register_stage, shipped_figures
+from orchestrator.pipeline.export import ChampionFigures, export_stage, register_stage
 from orchestrator.pipeline.finalists import (
     chosen_finalists,
     constraints_of,
@@ -30,6 +30,7 @@ from orchestrator.pipeline.preflight import preflight_stage
 from orchestrator.pipeline.recorded_figures import record_figures
 from orchestrator.pipeline.results import RunResults, finalists_of, write_up
 from orchestrator.pipeline.shipped.aware_training import aware_stage
+from orchestrator.pipeline.shipped.further_files import shipped_figures
 from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.storage import storage_told
 from orchestrator.pipeline.workers import Workers

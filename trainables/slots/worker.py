@@ -71,14 +71,7 @@ def train_job(job: TrainJob, warm: WarmState, channel: JobChannel) -> None:
     """
     spec = job.trial
     files = _files(job, channel)
-    course = replace(warm.course(spec, job.workbench), team=channel.team)
-    quantised = {}
-    if job.fake_quantised is None:
-        course = _with_costs(course, job, warm)
-    else:
-        course, quantised = quantisation_aware(
-            course, Path(job.fake_quantised), warm.workbench(job.workbench)
-        )
+    course, said = _course(job, warm, channel.team)
     last: dict[str, Any] = {}
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
@@ -106,13 +99,21 @@ def train_job(job: TrainJob, warm: WarmState, channel: JobChannel) -> None:
         return
     data = warm.data(job.workbench.data)
     metadata = {"trial_id": spec.trial_id, "student": spec.student.model_dump_json()}
-    metadata |= quantised | preprocessing_metadata(data.normalisation, data.classes)
+    metadata |= said | preprocessing_metadata(data.normalisation, data.classes)
     path = files.save_best(course.model, metadata)
     end = Message(
         **last, end=End.COMPLETED, best_epoch=result.best_epoch, best=result.best, checkpoint=str(path)
     )
     if channel.send(end):  # an end that nobody heard is told by the next attempt, which starts from the state
         files.drop_state()
+
+
+def _course(job: TrainJob, warm: WarmState, team: Team) -> tuple[Course, dict[str, str]]:
+    """How the student is trained, and what the file of its weights has to say of it."""
+    course = replace(warm.course(job.trial, job.workbench), team=team)
+    if job.fake_quantised is None:
+        return _with_costs(course, job, warm), {}
+    return quantisation_aware(course, Path(job.fake_quantised), warm.workbench(job.workbench))
 
 
 def _with_costs(course: Course, job: TrainJob, warm: WarmState) -> Course:

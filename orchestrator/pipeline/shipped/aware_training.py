@@ -13,7 +13,6 @@ from orchestrator.records.ledger import TrialRecord
 from orchestrator.terminal.formatting import percent
 from trainables.config import TrainingPrecision, TrialSpec, WorkbenchSpec, digest_of
 from trainables.config.training import ScheduleName
-from trainables.local_files import file_sha256
 from trainables.seeds import derive_seed
 from trainables.slots.messages import End, Job, Message, TrainJob
 
@@ -29,7 +28,7 @@ def aware_key(run: Run, record: TrialRecord, settings: AwareConfig) -> str:
 
 
 def aware_stage(run: Run, workbench: WorkbenchSpec, record: TrialRecord) -> dict[str, Any] | None:
-    """The champion with fake quantisation: {"weights", "sha256", "best_epoch"}, or {"refused": why}.
+    """The champion with fake quantisation: {"weights", "best_epoch", "key"}, or {"refused": why}.
 
     None where the experiment does not ask for it. It learns as it did, from its own weights on: by its
     objective as that was in its last epoch, from the same views and the same cache. A student that cannot
@@ -55,7 +54,7 @@ def aware_stage(run: Run, workbench: WorkbenchSpec, record: TrialRecord) -> dict
             trial=aware_spec(spec, settings, f"{record.trial}-int8-{key[:_DIGITS]}"),
             fake_quantised=record.checkpoint,
         )
-        return _result(_trained(run, job, key))
+        return {**_result(_trained(run, job, key)), "key": key}
 
     return run.stages.run(STAGE, key, train, still_valid=_is_there)
 
@@ -104,8 +103,7 @@ def _trained(run: Run, job: TrainJob, key: str) -> Message:
 def _result(end: Message) -> dict[str, Any]:
     if end.end is not End.COMPLETED or end.checkpoint is None:
         return {"refused": end.reason or "its training was stopped"}
-    weights = Path(end.checkpoint)
-    return {"weights": str(weights), "sha256": file_sha256(weights), "best_epoch": end.best_epoch}
+    return {"weights": end.checkpoint, "best_epoch": end.best_epoch}
 
 
 def _is_there(found: dict[str, Any]) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from orchestrator.config.loading import load_experiment
 from orchestrator.config.overrides import Overrides
@@ -20,12 +21,12 @@ from orchestrator.pipeline.workers import Workers
 from orchestrator.records.events import StageEpoch
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.terminal.console import Console
+from tests.unit.trainables.training.small_courses import same_weights
 from trainables.checkpoint_header import file_metadata
 from trainables.config import (
     CeConfig,
     DataConfig,
     DkdConfig,
-    DmlConfig,
     ModelConfig,
     ModelName,
     Role,
@@ -34,6 +35,7 @@ from trainables.config import (
     ViewsConfig,
     WorkbenchSpec,
 )
+from trainables.config.mutual.peers import DmlConfig
 from trainables.models.fake_quantised.network import load_fake_quantised
 from trainables.models.fake_quantised.points import POINTS
 from trainables.slots.messages import End, Job, Message, TrainJob
@@ -48,9 +50,11 @@ views: {weak: {views: 1, recipe: []}}
 space: space.yaml
 export: {int8_aware: {epochs: 2, lr_factor: 0.1}}
 """
-SPACE = "name: labels\nobjectives: {ce: {}}\n"
+SPACE = "name: labels\nobjectives: {ce: {}}\ntraining: {lr: {loguniform: [0.01, 0.1]}}\n"
 STUDENT = ModelConfig(name=ModelName.CONVNET, width=4)
-TRAINING = TrainingConfig(epochs=3, batch_size=40, lr=0.1, schedule="step", milestones=(2,))
+TRAINING = TrainingConfig.from_plain(
+    {"epochs": 8, "batch_size": 40, "lr": 0.1, "schedule": "step", "milestones": [6], "precision": "fp32"}
+)
 
 
 @pytest.fixture
@@ -169,8 +173,10 @@ def test_it_is_trained_once_and_again_when_settings_or_files_changed(
     assert aware_stage(run, bench, champion) == found
     assert len(slot.done) == 1
     assert found is not None
+    weights = load_file(found["weights"])
     Path(found["weights"]).unlink()
-    assert aware_stage(run, bench, champion) == found  # to the bit
+    assert aware_stage(run, bench, champion) == found
+    assert same_weights(load_file(found["weights"]), weights)
     assert len(slot.done) == 2
     assert [e.epoch for e in run.ledger.events_of(StageEpoch)] == [1, 2]  # told once
 
@@ -182,7 +188,9 @@ def test_a_student_that_cannot_be_quantised_is_refused_with_the_reason(
         return {jobs[0].job_id: Message(end=End.FAILED, reason="Strange has no torch.nn.Conv2d")}
 
     monkeypatch.setattr(aware_training, "run_jobs", refuse)
-    assert aware_stage(run, bench, champion) == {"refused": "Strange has no torch.nn.Conv2d"}
+    found = aware_stage(run, bench, champion)
+    assert found is not None
+    assert found["refused"] == "Strange has no torch.nn.Conv2d"
 
 
 def test_a_student_whose_peers_were_not_kept_is_refused_without_a_job(

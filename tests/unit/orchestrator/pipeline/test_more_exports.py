@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from orchestrator.cli import app
 from orchestrator.config.loading import load_experiment
-from orchestrator.pipeline import export
-from orchestrator.pipeline.shipped import more_exports
+from orchestrator.config.sections.export import ExportConfig
+from orchestrator.pipeline.shipped import further_files, more_exports
 from orchestrator.pipeline.shipped.labelled_images import FolderOfClasses, LabelledImages
 from orchestrator.pipeline.shipped.more_exports import (
     MORE_FILES,
@@ -246,19 +246,28 @@ def test_a_run_hands_over_its_selection_split_and_says_what_is_refused(
     document = StudentDocument.from_plain({**card(classes=list(data.classes)), "input_shape": [1, 8, 8]})
     seen: list[LabelledImages] = []
 
-    def add(folder: Path, names: list[MoreFormat], images: LabelledImages) -> tuple[dict[str, Any], ...]:
+    def add(
+        folder: Path, names: list[MoreFormat], images: LabelledImages, aware: object
+    ) -> tuple[dict[str, Any], ...]:
         seen.append(images)
         return {}, dict.fromkeys(names, "none of its operators has an int8 form")
 
-    monkeypatch.setattr(export, "document_of", lambda _: document)
-    monkeypatch.setattr(export, "add_formats", add)
+    monkeypatch.setattr(further_files, "document_of", lambda _: document)
+    monkeypatch.setattr(further_files, "add_formats", add)
     told = io.StringIO()
-    experiment = SimpleNamespace(data=SimpleNamespace(labelled=config))
-    run: Any = SimpleNamespace(experiment=experiment, console=Console(out=told))
-    assert export._further_files(run, tmp_path, [], data) == ({}, {})
-    made, refused = export._further_files(run, tmp_path, ["onnx_int8"], data)
-    assert (made, list(refused)) == ({}, ["onnx_int8"])
-    assert told.getvalue() == "no onnx_int8: none of its operators has an int8 form\n"
+
+    def run_with(**asked: bool) -> Any:
+        of_file = SimpleNamespace(data=SimpleNamespace(labelled=config), export=ExportConfig(**asked))
+        return SimpleNamespace(experiment=of_file, console=Console(out=told))
+
+    build = cast(Any, None)
+    assert further_files.further_files(run_with(), tmp_path, data, None, build) == ({}, {})
+    strange = {"refused": "no layer"}
+    made, refused = further_files.further_files(run_with(int8=True), tmp_path, data, strange, build)
+    assert (made, sorted(refused)) == ({}, ["onnx_int8", "onnx_int8_aware"])
+    assert told.getvalue() == (
+        "no onnx_int8_aware: no layer\nno onnx_int8: none of its operators has an int8 form\n"
+    )
     assert len(seen[0]) == len(data.selection.labels)
     whole, prepared = next(seen[0].pictures(document, 4))
     assert (whole.shape, prepared.shape) == ((8, 8, 1), (1, 8, 8))
@@ -269,14 +278,14 @@ def test_an_experiment_asks_for_further_formats_and_says_nothing_of_them_by_defa
     assert "export" not in plain.plain()
     asked = plain.with_overrides(export={"int8": True, "with_preprocessing": True})
     run: Any = SimpleNamespace(experiment=asked)
-    assert export._more_formats(run) == ["onnx_int8", "onnx_with_preprocessing"]
-    assert export._more_formats(cast(Any, SimpleNamespace(experiment=plain))) == []
+    assert further_files.more_formats(run, None) == ["onnx_int8", "onnx_with_preprocessing"]
+    assert further_files.more_formats(cast(Any, SimpleNamespace(experiment=plain)), None) == []
 
 
 def test_a_student_is_exported_as_trained_for_int8_where_its_training_came_to_something() -> None:
     run: Any = SimpleNamespace(experiment=load_experiment("digits").config)
-    assert export._more_formats(run, {"weights": "w", "sha256": "s"}) == ["onnx_int8_aware"]
-    assert export._more_formats(run, {"refused": "no layer"}) == []
-    assert export.shipped_figures({"files": {"onnx_int8_aware": {"accuracy": 0.5}}}) == {
+    assert further_files.more_formats(run, {"weights": "w"}) == ["onnx_int8_aware"]
+    assert further_files.more_formats(run, {"refused": "no layer"}) == []
+    assert further_files.shipped_figures({"files": {"onnx_int8_aware": {"accuracy": 0.5}}}) == {
         "int8_aware_accuracy": 0.5
     }
