@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -17,16 +18,11 @@ from trainables.errors import Interrupted, StillhouseError
 if TYPE_CHECKING:
     from orchestrator.records.summary import Summary
 
+Command = Literal["run", "pick", "record", "export"]
 _AFTER_SEARCH: Final = ("pick", "export")
 
 
-def complete(
-    command: Literal["run", "pick", "record", "export"],
-    experiment: str,
-    overrides: Overrides,
-    *,
-    json_only: bool,
-) -> None:
+def complete(command: Command, experiment: str, overrides: Overrides, *, json_only: bool) -> None:
     """Do what the ledger lacks, and print the result; `pick` and `export` ask for a finished search.
 
     What only MLflow lacks withholds no results: they are shown, and the exit status is 1. `record` asks for
@@ -37,20 +33,20 @@ def complete(
         typer.Exit: MLflow lacks something.
     """
     loaded = _with_versions(load_experiment(experiment, overrides=overrides))
+    after_search = command in _AFTER_SEARCH
     from orchestrator.pipeline import finished
     from orchestrator.records.picking.nearest_miss import COLUMNS, NobodyFits, miss_rows
     from orchestrator.records.summary import lacking
     from orchestrator.terminal.console import Console
 
-    console, after_search = Console(json_only=json_only), command in _AFTER_SEARCH
+    console = Console(json_only=json_only)
     summary = known = finished.finished_summary(loaded)
     if summary is None:
         _require_what_goes_before(command, loaded)
     try:
         if summary is None and after_search:
             finished.require_somebody_fits(loaded)
-        always = command == "record"
-        if summary is None or finished.is_to_be_recorded(loaded, summary, console.info, always=always):
+        if summary is None or _is_to_be_recorded(command, loaded, summary, console.info):
             from orchestrator.pipeline.run import run_experiment
 
             # Ray writes notices to standard output, where programs read JSON.
@@ -80,6 +76,14 @@ def _require_what_goes_before(command: str, loaded: LoadedExperiment) -> None:
         finished.require_any_search(loaded)
     if command == "record":
         raise finished.unfinished(loaded)
+
+
+def _is_to_be_recorded(
+    command: str, loaded: LoadedExperiment, summary: Summary, tell: Callable[[str], None]
+) -> bool:
+    from orchestrator.pipeline import finished
+
+    return finished.is_to_be_recorded(loaded, summary, tell, always=command == "record")
 
 
 def _with_versions(loaded: LoadedExperiment) -> LoadedExperiment:

@@ -56,7 +56,8 @@ def further_files(
     refused: dict[MoreFormat, str] = {}
     if aware is not None and "refused" in aware:
         refused["onnx_int8_aware"] = str(aware["refused"])
-    made, others = _made(run, folder, data, more, aware and partial(_trained, aware, build))
+    trained = None if aware is None else partial(_trained, aware, build)
+    made, others = _made(run, folder, data, more, trained)
     refused |= others
     for name, why in refused.items():
         run.console.info(f"no {name}: {why}")

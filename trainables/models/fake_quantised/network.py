@@ -30,7 +30,8 @@ OUTPUT: Final = "output_quantiser"
 
 class _QuantisedConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
-        return self._conv_forward(input, quantised_weight(self.weight), self.bias)
+        product: Tensor = self._conv_forward(input, quantised_weight(self.weight), self.bias)
+        return product
 
 
 class _QuantisedLinear(nn.Linear):
@@ -98,10 +99,9 @@ def exportable(network: nn.Module) -> nn.Module:
     copy = copied(network).cpu().eval()
     with torch.no_grad():
         for module in list(copy.modules()):
-            plain = _PLAIN.get(type(module))
-            if plain is not None:
+            if isinstance(module, _QuantisedConv2d | _QuantisedLinear):
                 module.weight.copy_(quantised_weight(module.weight))
-                module.__class__ = plain
+                module.__class__ = _PLAIN[type(module)]
             for name, child in list(module.named_children()):
                 if isinstance(child, ActivationQuantiser):
                     setattr(module, name, OnnxQuantiser(child))

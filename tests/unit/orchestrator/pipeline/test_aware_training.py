@@ -224,7 +224,8 @@ def test_the_course_is_the_champions_as_it_ended() -> None:
     assert isinstance(on.objective, DkdConfig)
     assert (on.objective.alpha, on.objective.warmup_epochs) == (1.0, 1)  # half of the warm-up was over
     training = on.training
-    assert (training.epochs, training.lr) == (4, pytest.approx(0.001))
+    assert training.epochs == 4
+    assert training.lr == pytest.approx(0.001)
     assert (training.schedule, training.milestones, training.warmup_epochs) == ("cosine", (), 0)
     assert (training.precision, training.compile) == ("fp32", False)
     assert (training.batch_size, training.weight_decay) == (40, TRAINING.weight_decay)

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from orchestrator.config.schema import ExportConfig
+from orchestrator.config.sections.export import ExportConfig
 from orchestrator.pipeline import export
 from orchestrator.pipeline.stages import Stages
 from orchestrator.records.ledger import Ledger

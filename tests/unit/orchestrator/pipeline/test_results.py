@@ -13,9 +13,10 @@ import pytest
 from orchestrator.config.loading import load_experiment
 from orchestrator.pipeline.basis.basis import Basis
 from orchestrator.pipeline.basis.teacher_figures import teacher_figures
-from orchestrator.pipeline.export import _facts, shipped_figures
+from orchestrator.pipeline.export import _facts
 from orchestrator.pipeline.recorded_figures import record_figures
 from orchestrator.pipeline.results import RunResults
+from orchestrator.pipeline.shipped.further_files import shipped_figures
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.events import FiguresAdded, GroupAdded
 from orchestrator.records.ledger import Ledger, TrialRecord
