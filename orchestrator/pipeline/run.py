@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
-from pathlib import Path
+from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
-import filelock
-
 from orchestrator.config.loading import LoadedExperiment
-from orchestrator.config.paths import experiment_name, out_folder, tracking_uri
+from orchestrator.config.paths import out_folder, tracking_uri
 from orchestrator.pipeline.basis.basis import Basis, basis_stages
 from orchestrator.pipeline.brought_weights import pinned
 from orchestrator.pipeline.cache_stage import cache_stage
@@ -34,7 +31,7 @@ from orchestrator.pipeline.storage import storage_told
 from orchestrator.pipeline.workers import Workers
 from orchestrator.records.code_seen import note_code
 from orchestrator.records.costs import numbers_of
-from orchestrator.records.following.run_lock import LOCK
+from orchestrator.records.following.run_lock import locked
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.picking.choice import Candidates, choose
 from orchestrator.records.relations import with_repetitions
@@ -42,7 +39,7 @@ from orchestrator.records.summary import Summary
 from orchestrator.search.driver import SearchTask, run_search
 from orchestrator.search.trial_specs import Composer
 from orchestrator.terminal.console import Console
-from orchestrator.tracking.experiment_facts import experiment_facts
+from orchestrator.tracking.again import recorder_of
 from orchestrator.tracking.moved_store import tell_of_move
 from orchestrator.tracking.recorder import MlflowRecorder
 from trainables.config import Role, WorkbenchSpec
@@ -63,7 +60,7 @@ def run_experiment(
         StillhouseError: a stage failed; running again goes on from there.
     """
     loaded, out = pinned(loaded), out_folder(loaded)
-    with _locked(out), closing(Ledger(out)) as ledger:
+    with locked(out), closing(Ledger(out)) as ledger:
         workers = Workers(loaded.config, out, console)
         run = Run(loaded, out, ledger, Stages(ledger, console), workers, console)
         if search_must_exist:
@@ -71,7 +68,7 @@ def run_experiment(
         tell_of_move(loaded, console.info)
         for line in note_code(loaded.code, ledger):
             console.info(line)
-        recorder = _recorder(loaded, ledger, out)
+        recorder = recorder_of(loaded, ledger, out)
         status, is_behind = "FAILED", False
         try:
             with storage_told("run", ledger), workers:
@@ -168,34 +165,3 @@ def _search_stage(run: Run, workbench: WorkbenchSpec, search: str) -> None:
         return run_search(task, run.ledger, run.console)
 
     run.stages.run("search", search_stage_key(run, search), search_action)
-
-
-def _recorder(loaded: LoadedExperiment, ledger: Ledger, out: Path) -> MlflowRecorder:
-    return MlflowRecorder(
-        ledger,
-        tracking_uri=tracking_uri(loaded),
-        experiment_name=experiment_name(loaded),
-        out=out,
-        parent=experiment_facts(loaded),
-    )
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Two runs never write into one folder.
-
-    Raises:
-        StillhouseError: another run holds it, or it cannot be written.
-    """
-    lock = filelock.FileLock(out / LOCK, timeout=0)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise StillhouseError(f"another run is writing into {out}; wait for it or give --out") from error
-    except OSError as error:
-        raise StillhouseError(f"cannot write into {out}: {error}; free space there or give --out") from error
-    try:  # outside: what a run meets is of its own kind
-        yield
-    finally:
-        lock.release()

@@ -53,7 +53,7 @@ class Kept:
     ) -> subprocess.CompletedProcess[str]:
         """`stillhouse run` or another command in a process of its own; `options` are the interpreter's."""
         return subprocess.run(
-            [sys.executable, *options, "-m", "orchestrator", command, self.file.name, *words],
+            [sys.executable, *options, "-m", "orchestrator", *command.split(), self.file.name, *words],
             cwd=self.file.parent,
             capture_output=True,
             text=True,
@@ -119,10 +119,43 @@ def test_a_record_that_was_removed_is_there_again_with_files_and_model(kept: Kep
     assert not slow_imports(again.stderr)
     assert (again.returncode, "written from the ledger" in again.stdout) == (0, False)
     assert (kept.out / "ledger.jsonl").read_bytes() == ledger
-    written = kept.run("--json", command="record")
+    written = kept.run("--json", command="record sync")
     assert written.returncode == 0, written.stderr
     assert json.loads(written.stdout)["mlflow"]["lacks"] is None
     assert kept.shown().keys() == before.keys() | groups
+
+
+def test_an_unfinished_run_is_recorded_as_far_as_it_came_also_into_an_empty_store(kept: Kept) -> None:
+    lines = (kept.out / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    kinds = [json.loads(line)["kind"] for line in lines]
+    second = [n for n, kind in enumerate(kinds) if kind == "trial_started"][1]
+    (kept.out / "ledger.jsonl").write_bytes(b"".join(lines[: second + 2]))  # as if killed there
+    (kept.out / "summary.json").unlink()
+    kept.database.unlink()
+
+    def synced() -> dict[str, tuple[str, dict[str, float], dict[str, str]]]:
+        done = kept.run("--json", command="record sync")
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert (told["status"], told["refused"]) == ("KILLED", 0)
+        assert "the run is not finished and `stillhouse run` goes on with it" in done.stderr
+        runs = kept.runs()
+        assert told["parent_run_id"] in {run.info.run_id for run in runs}
+        return {
+            run.data.tags.get("trial_id", "parent"): (run.info.status, run.data.metrics, run.data.params)
+            for run in runs
+        }
+
+    first = synced()
+    assert [status for status, _, _ in first.values()].count("FINISHED") == 1
+    assert {first[name][0] for name in ("parent", *first) if first[name][0] != "FINISHED"} == {"KILLED"}
+    assert len(first) == 3  # the parent, the trial that ended, and the one that was in training
+    assert synced() == first
+    kept.database.rename(kept.out / "elsewhere.db")
+    for file in kept.out.glob("mlflow.db-*"):
+        file.unlink()
+    assert len(kept.runs()) == 0
+    assert synced() == first
 
 
 def test_a_damaged_record_is_refused_before_anything_slow_and_the_results_are_shown(kept: Kept) -> None:
