@@ -128,8 +128,9 @@ def test_a_record_that_was_removed_is_there_again_with_files_and_model(kept: Kep
 def test_an_unfinished_run_is_recorded_as_far_as_it_came_also_into_an_empty_store(kept: Kept) -> None:
     lines = (kept.out / "ledger.jsonl").read_bytes().splitlines(keepends=True)
     kinds = [json.loads(line)["kind"] for line in lines]
-    second = [n for n, kind in enumerate(kinds) if kind == "trial_started"][1]
-    (kept.out / "ledger.jsonl").write_bytes(b"".join(lines[: second + 2]))  # as if killed there
+    killed_at = kinds.index("trial_ended") + 1
+    assert kinds[:killed_at].count("trial_started") == 2
+    (kept.out / "ledger.jsonl").write_bytes(b"".join(lines[:killed_at]))
     (kept.out / "summary.json").unlink()
     kept.database.unlink()
 
