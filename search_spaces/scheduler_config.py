@@ -41,7 +41,7 @@ class AshaScheduler(SchedulerBase):
     reduction_factor: int = Field(4, ge=2, description="one in so many goes on at each rung")
 
     def place_of(self, epoch: int) -> str:
-        """The same with the rung, counted from 1: rung k is at epoch grace_period · reduction_factor^(k-1)."""
+        """The same with the rung, counted from 1: rung k is at grace_period · reduction_factor^(k-1)."""
         rung = 1
         while self.grace_period * self.reduction_factor**rung <= epoch:
             rung += 1

@@ -1,4 +1,4 @@
-"""Where a run has the teacher's answers to the selection split from, and what it says where there are none."""
+"""Where a run has the answers to the selection split from, and what it says where there are none."""
 
 from __future__ import annotations
 
