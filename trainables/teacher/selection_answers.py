@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from trainables.config import Config, DataConfig, KeptEnsemble, KeptNetwork, SelectionAnswers, digest_of
+from trainables.config import Config, DataConfig, KeptTeacher, SelectionAnswers, digest_of
 from trainables.data import TrainingData, load_training
 from trainables.errors import CacheError
 from trainables.evaluation.chance import AgainstChance, against_chance
@@ -35,7 +35,7 @@ _LOGITS: Final = "logits"
 class AnswersRequest(Config):
     """Which teacher is asked, and where its answers are kept."""
 
-    network: KeptNetwork | KeptEnsemble
+    network: KeptTeacher
     data: DataConfig
     batch_size: int = Field(ge=1)
     threads: int = Field(1, ge=1)
