@@ -14,17 +14,17 @@ _UNCOMPARED: Final = "students are not compared with the teacher epoch by epoch 
 
 
 def selection_answers(run: Run, teacher: TeacherFacts, *, needed: bool) -> SelectionAnswers | None:
-    """Where they are kept; none where they are not known, which is said.
+    """Where they are kept; none where no student is to be trained (`needed`), or where they are not known.
 
     The stage of the teacher keeps them, and so does an import of logits that has those of the selection
-    split. Where they are not there (an earlier version kept none) the teacher is asked again, if students are
-    still to be trained (`needed`). They are figures beside the training, so nothing ends for want of them.
+    split. Where they are not there (an earlier version kept none) the teacher is asked again. They are
+    figures beside the training, so nothing ends for want of them: it is said.
     """
+    if not needed:
+        return None
     kept = answers_in(run.out / "teacher", teacher=teacher.fingerprint, data=teacher.split.data_digest)
     if are_kept(kept):
         return kept
-    if not needed:
-        return None
     network = run.kept(teacher)
     if network is None:
         run.console.info(

@@ -94,7 +94,7 @@ def test_a_teacher_of_an_earlier_version_is_asked_again_where_students_are_still
     run = run_of(tmp_path)
     teacher = teacher_stage(run)
     file = tmp_path / "out" / "teacher" / NAME
-    kept, data = selection_answers(run, teacher, needed=False), load_training(DATA)
+    kept, data = selection_answers(run, teacher, needed=True), load_training(DATA)
     assert kept is not None
     before_NC = read_answers(kept, data).clone()
     if damaged:
