@@ -26,7 +26,7 @@ def split() -> ImageSplit:
 
 
 @pytest.fixture
-def student() -> nn.Module:
+def student() -> nn.Sequential:
     torch.manual_seed(1)
     return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(9, C))
 
@@ -110,10 +110,10 @@ def test_logits_of_half_precision_are_compared_in_single_precision(
 
 
 def test_a_student_whose_logits_are_not_finite_fails_as_it_does_alone(
-    split: ImageSplit, student: nn.Module, teacher_NC: Tensor
+    split: ImageSplit, student: nn.Sequential, teacher_NC: Tensor
 ) -> None:
     with torch.no_grad():
-        student[2].get_parameter("bias")[0] = float("nan")  # type: ignore[index]
+        student[2].get_parameter("bias")[0] = float("nan")
     with pytest.raises(TrialFailed, match="logits that are not finite"):
         figures(BesideTeacher(student, teacher_NC), split)
 
