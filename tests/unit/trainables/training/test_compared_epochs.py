@@ -51,7 +51,7 @@ def test_each_epoch_tells_both_figures_and_trains_the_same_weights(training: Tra
     ends = []
     for workbench in (small_workbench(), comparing_workbench()):
         course, told = small_course(training), Told()
-        result = train(course, workbench, on_epoch=lambda *news, told=told: told.append(news))  # type: ignore[misc]
+        result = train(course, workbench, on_epoch=lambda *news, told=told: told.append(news))
         ends.append((weights_of(course.model), result, told))
     (plain, alone, without), (weights, compared, told) = ends
     assert same_weights(plain, weights)
