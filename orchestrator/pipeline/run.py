@@ -28,6 +28,7 @@ from orchestrator.pipeline.recorded_figures import record_figures
 from orchestrator.pipeline.results import RunResults, finalists_of, write_up
 from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.storage import storage_told
+from orchestrator.pipeline.teachers.selection_answers import selection_answers
 from orchestrator.pipeline.workers import Workers
 from orchestrator.records.code_seen import note_code
 from orchestrator.records.costs import numbers_of
@@ -42,7 +43,7 @@ from orchestrator.terminal.console import Console
 from orchestrator.tracking.again import recorder_of
 from orchestrator.tracking.moved_store import tell_of_move
 from orchestrator.tracking.recorder import MlflowRecorder
-from trainables.config import Role, WorkbenchSpec
+from trainables.config import Role, SelectionAnswers, WorkbenchSpec
 from trainables.errors import Interrupted, StillhouseError
 from trainables.teacher.cache_build import CacheSummary
 
@@ -92,8 +93,8 @@ def run_experiment(
 def _stages(run: Run, recorder: MlflowRecorder) -> Summary:
     basis = basis_stages(run)
     search, teacher = basis.search(run), basis.teacher
-    cache = _cache(run, basis, search)
-    workbench = run.workbench(cache, teacher=teacher)
+    cache, compared = _teachers_answers(run, basis, search)
+    workbench = run.workbench(cache, teacher=teacher).with_overrides(selection_answers=compared)
     _search_stage(run, workbench, search)
     records = run.ledger.trials(search=search, role=Role.SEARCH)
     completed = [record for record in records if record.status == "completed"]
@@ -146,15 +147,19 @@ def _record(run: Run, recorder: MlflowRecorder, results: RunResults, shipped: Ma
     record_figures(results, finalists, constraints_of(run), recorder, run.ledger, shipped)
 
 
-def _cache(run: Run, basis: Basis, search: str) -> CacheSummary | None:
-    """The answers of a teacher that is heard, where a cache keeps them."""
+def _teachers_answers(
+    run: Run, basis: Basis, search: str
+) -> tuple[CacheSummary | None, SelectionAnswers | None]:
+    """The answers of a teacher that is heard: those to learn from, where a cache keeps them, and those to
+    the selection split.
+    """
     if not run.hears_teacher or basis.teacher is None:
-        return None
+        return None, None
     over = run.ledger.finished(STAGE, run_key(run.loaded, run.ledger)) is not None
     needed = not over and slots_are_needed(run, search, basis.teacher)
     cache = cache_stage(run, basis.teacher, needed=needed)
     tell_live_teacher(run, basis.teacher)
-    return cache
+    return cache, selection_answers(run, basis.teacher, needed=needed)
 
 
 def _search_stage(run: Run, workbench: WorkbenchSpec, search: str) -> None:

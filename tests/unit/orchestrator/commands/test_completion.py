@@ -74,7 +74,11 @@ def test_an_accuracy_of_90_is_refused_when_the_option_is_read(tmp_path: Path) ->
         ("--rank", "test_accuracy", "--rank: 'test_accuracy' is a figure of the test split"),
         ("--rank", "latency", "--rank: unknown figure 'latency'"),
         ("--pareto", "accuracy", "--pareto: 'accuracy': a front needs two figures or more"),
-        ("--pareto", "accuracy,agreement", "--pareto: 'agreement' is a figure of the test split"),
+        (
+            "--pareto",
+            "accuracy,gain_over_control",
+            "--pareto: 'gain_over_control' is a figure of the test split",
+        ),
     ],
 )
 def test_figures_that_choose_nobody_are_refused_when_the_option_is_read(
