@@ -18,6 +18,7 @@ from orchestrator.records.events import ArtifactAdded, FiguresAdded, LedgerIdent
 from orchestrator.records.ledger import Ledger
 from orchestrator.tracking.faults.errors import AccessDenied, StoreAway, WriteRefused
 from orchestrator.tracking.faults.outstanding import Outstanding
+from orchestrator.tracking.faults.waits import doubled_wait_s
 from orchestrator.tracking.parent import ParentFacts
 from orchestrator.tracking.store import prepare_mlflow
 from orchestrator.tracking.synchroniser import Projector
@@ -263,7 +264,7 @@ class MlflowRecorder:
         if self._projector.written > self._written:
             self._waits = 0  # it took something in between: one that fails now and then is not away
         self._written = self._projector.written
-        wait_s = min(_FIRST_WAIT_S * 2**self._waits, _LONGEST_WAIT_S)
+        wait_s = doubled_wait_s(self._waits, first_s=_FIRST_WAIT_S, longest_s=_LONGEST_WAIT_S)
         if self._attempts == 0:
             _log.warning("MLflow does not take the record now, training goes on: %s", error)
         self._attempts += 1

@@ -26,7 +26,7 @@ USER = "distiller"
 PASSWORD = f"p@ss/{secrets.token_hex(8)}"
 IN_ADDRESS = PASSWORD.replace("@", "%40").replace("/", "%2F")
 WRONG = f"wr0ng-{secrets.token_hex(8)}"
-EXPERIMENT = Path("tests/whole_run.yaml").absolute()
+EXPERIMENT = Path(__file__).parents[1] / "whole_run.yaml"
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 from typing import Final
 
 from orchestrator.tracking.faults.errors import StoreAway
+from orchestrator.tracking.faults.waits import doubled_wait_s
 
 _FIRST_WAIT_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 60.0
@@ -60,5 +61,6 @@ class LateFiles:
 
     def _postpone(self, error: StoreAway) -> None:
         self.error = str(error)
-        self._due_s = self._clock() + min(_FIRST_WAIT_S * 2**self._tries, _LONGEST_WAIT_S)
+        wait_s = doubled_wait_s(self._tries, first_s=_FIRST_WAIT_S, longest_s=_LONGEST_WAIT_S)
+        self._due_s = self._clock() + wait_s
         self._tries += 1

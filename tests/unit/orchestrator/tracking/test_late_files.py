@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.tracking.faults.errors import StoreAway
 from orchestrator.tracking.faults.late_files import LateFiles
+from orchestrator.tracking.faults.waits import doubled_wait_s
 
 AWAY = StoreAway("planted")
 
@@ -85,3 +86,8 @@ def test_the_same_file_waits_once_and_is_not_hoped_for_for_ever(store: Store) ->
         hopes.append(late.may_come_soon)
         late.write(attempt, at_once=True)
     assert hopes == [True, True, True, True, False]
+
+
+def test_after_hours_of_attempts_the_wait_is_still_the_longest() -> None:
+    waits = [doubled_wait_s(attempts, first_s=1.0, longest_s=15.0) for attempts in (0, 1, 3, 4, 5000)]
+    assert waits == [1, 2, 8, 15, 15]

@@ -21,7 +21,7 @@ def answered(code: str, message: str) -> RestException:
 
 @pytest.mark.parametrize("message", PASSING)
 def test_a_database_that_lost_its_connection_is_waited_for(message: str) -> None:
-    with pytest.raises(StoreAway, match="connection|rolled back"), translated(remote=True):
+    with pytest.raises(StoreAway, match=r"connection|rolled back"), translated(remote=True):
         raise answered("BAD_REQUEST", message)
 
 
