@@ -47,8 +47,11 @@ class Postgres:
 
     @property
     def uri(self) -> str:
-        """Its database, as `mlflow server --backend-store-uri` takes it."""
-        return f"postgresql://{_USER}:{self.password}@127.0.0.1:{self.port}/postgres"
+        """Its database, as `mlflow server --backend-store-uri` takes it.
+
+        With the driver's name: without it SQLAlchemy means psycopg2 up to 2.0, and psycopg from 2.1 on.
+        """
+        return f"postgresql+psycopg2://{_USER}:{self.password}@127.0.0.1:{self.port}/postgres"
 
     def make(self) -> None:
         """Make the cluster."""

@@ -72,6 +72,8 @@ def test_a_database_that_is_killed_under_the_server_costs_nothing(served: Served
 
 
 def test_the_address_of_the_database_itself_is_refused_with_the_server_to_start(served: Served) -> None:
-    with pytest.raises(ValueError, match="mlflow server --backend-store-uri postgresql://") as refused:
+    with pytest.raises(
+        ValueError, match=r"mlflow server --backend-store-uri postgresql\+psycopg2://"
+    ) as refused:
         absolute_tracking_uri(served.database.uri)
     assert served.database.password not in str(refused.value)
