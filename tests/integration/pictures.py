@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 from rich.text import Text
 
-COLUMNS = 190
+COLUMNS = 118
 WIDE = {"width": 1600, "height": 720}
 REDRAWN = re.compile(r"[^\n]*\r\x1b\[2K")
 """What a bar of progress replaces."""
@@ -27,7 +27,7 @@ PATIENCE_MS = 300_000
 LINK = re.compile(r"http://127\.0\.0\.1:\S+")
 ROWS = ".ag-pinned-left-cols-container [role=row]"
 TERMINAL = """<!DOCTYPE html><html><head><meta charset="UTF-8"><style>{stylesheet} body {{ margin: 0 }}
-pre {{ display: inline-block; min-width: 640px; margin: 0; padding: 16px 20px; border-radius: 6px; background: #fafafa;
+pre {{ display: inline-block; min-width: 640px; margin: 0; padding: 16px 20px; background: #fafafa;
 font: 13px/1.35 "DejaVu Sans Mono", "Liberation Mono", monospace; color: #1a1a1a }}</style></head>
 <body><pre>{code}</pre></body></html>"""
 
