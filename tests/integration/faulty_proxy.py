@@ -90,11 +90,10 @@ def stretch(begin: int, end: int) -> Plan:
 
 def nth_of_kind(wanted: str, nth: int, fault: Fault) -> Plan:
     """One request alone fails: the nth, from 1, of those whose kind ends so."""
-    seen: Counter[str] = Counter()
+    seen = itertools.count(1)
 
     def plan(number: int, kind: str) -> Fault | None:
-        seen[kind.endswith(wanted)] += 1
-        return fault if kind.endswith(wanted) and seen[True] == nth else None
+        return fault if kind.endswith(wanted) and next(seen) == nth else None
 
     return plan
 

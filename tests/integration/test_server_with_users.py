@@ -66,9 +66,9 @@ def addresses(host: str) -> dict[str, str]:
 
 def require_no_password(out: Path, *said: str) -> None:
     for file in out.rglob("*"):
-        text = file.read_bytes() if file.is_file() else b""
+        content = file.read_bytes() if file.is_file() else b""
         for password in (PASSWORD, IN_ADDRESS, WRONG):
-            assert password.encode() not in text, f"{file} has the password"
+            assert password.encode() not in content, f"{file} has the password"
     for text in said:
         for password in (PASSWORD, IN_ADDRESS, WRONG):
             assert password not in text
@@ -93,6 +93,7 @@ def test_runs_figures_files_and_models_come_to_a_server_that_asks_for_a_password
     assert found.keys() == {"parent", "t-1", "t-2", "t-3", "t-1-seed0", "t-1-seeds"}
     assert [path for path, _ in found["parent"]["files"]] == ["experiment.json", "report.html"]
     experiment = client.get_experiment_by_name(scene.name)
+    assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id], "tags.trial_id = 't-1'")
     export_student(tmp_path / "student", seed=3)
     version = register_champion(

@@ -146,5 +146,6 @@ def test_a_champion_is_registered_once_whatever_answers_are_lost(served: Served,
     assert served.client.get_model_version_by_alias(scene.out.name, "champion").version == "1"
     found = recorded(served.client, scene.name)["t-1"]["models"]
     assert {kind: model[0] for kind, model in found.items()} == {"student": "READY", "onnx": "READY"}
-    outputs = served.client.get_run(run_id).outputs.model_outputs
-    assert len(outputs) == 1
+    outputs = served.client.get_run(run_id).outputs
+    assert outputs is not None
+    assert len(outputs.model_outputs) == 1

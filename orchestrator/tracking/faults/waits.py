@@ -10,4 +10,4 @@ _DOUBLINGS: Final = 30
 
 def doubled_wait_s(attempts: int, *, first_s: float, longest_s: float) -> float:
     """Seconds after so many attempts before this one: the first wait, doubled each time up to the longest."""
-    return min(first_s * 2 ** min(attempts, _DOUBLINGS), longest_s)
+    return min(first_s * 2.0 ** min(attempts, _DOUBLINGS), longest_s)

@@ -66,6 +66,7 @@ def _events(trial: str, number: int, epochs: int) -> list[KnownEvent]:
     end = TrialEnded(
         trial=trial,
         status="completed",
+        reason=None,
         epochs=epochs,
         best_epoch=epochs,
         best=found[-1],

@@ -33,7 +33,8 @@ def record_slowdown(trials: int = TRIALS, epochs: int = EPOCHS, rounds: int = RO
         student={"name": "convnet", "width": 8},
         training={"epochs": epochs, "batch_size": 64},
     )
-    plain_s, recorded_s = [], []
+    plain_s: list[float] = []
+    recorded_s: list[float] = []
     with connect("local", cpus=2), scratch_folder() as folder, search_of(experiment, folder) as search:
         search.start_slots()
         # The first search waits for workers' imports and data, the first recorder makes the tables.

@@ -57,7 +57,8 @@ def test_a_file_is_tried_again_when_it_is_time_and_then_waits_no_more(store: Sto
 def test_waits_double_up_to_a_minute(store: Store) -> None:
     late = store.late("report")
     store.refused = {"report"}
-    waits, last_s = [], 0.0
+    waits: list[float] = []
+    last_s = 0.0
     while len(waits) < 8:
         store.now_s += 0.5
         before = len(store.asked)

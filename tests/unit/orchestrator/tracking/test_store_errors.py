@@ -16,7 +16,7 @@ PASSING = (
 
 
 def answered(code: str, message: str) -> RestException:
-    return RestException({"error_code": code, "message": message})
+    return RestException({"error_code": code, "message": message})  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("message", PASSING)
