@@ -50,6 +50,7 @@ BENCHMARKS: Final[Mapping[str, str]] = MappingProxyType(
         "cached_fp16_weight_drift": "tests.benchmarks.drift:cached_fp16_weight_drift",
         "report_open_ms_1000": "tests.benchmarks.report_pages:report_open_ms_1000",
         "report_bytes_1000": "tests.benchmarks.report_pages:report_bytes_1000",
+        "report_cpu_s_1000": "tests.benchmarks.report_pages:report_cpu_s_1000",
         "features_cached_over_online": "tests.benchmarks.features:features_cached_over_online",
         **{
             f"objective_step_over_ce.{name}": f"tests.benchmarks.objectives:objective_step_over_ce {name}"
