@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from orchestrator.config.picking.figures import ACCURACY
 from orchestrator.records.kept_answers import RunAnswers, answers_file, run_answers
 from orchestrator.records.picking.champion import Ranking
 from orchestrator.records.picking.picked import Picked, placed
-from orchestrator.records.summary import Summary
+from orchestrator.records.summary import Summary, champions_group
 from trainables.data import ImageSplit
 from trainables.evaluation.answers_file import write_answers
 from trainables.evaluation.confusion import Answers, answers_of
@@ -38,7 +39,7 @@ class SyntheticAnswers:
         """Of the classes."""
         return tuple(f"class {number}" for number in range(self.classes))
 
-    @property
+    @cached_property
     def split(self) -> ImageSplit:
         """The images; their ids are no places."""
         draws = torch.Generator().manual_seed(3)
@@ -64,14 +65,13 @@ class SyntheticAnswers:
     def beside(self, summary: Summary, folder: Path) -> tuple[Summary, RunAnswers]:
         """The summary as if its champion had been picked from a front, and what is kept beside it."""
         picked = picked_from_a_front(summary)
-        self.write(folder, tested_trials(picked))
+        self.write(folder, shown_trials(picked))
         return picked, run_answers(folder, picked, [])
 
 
-def tested_trials(summary: Summary) -> list[str]:
-    """The students of all finalists and of their controls."""
-    groups = [group for finalist in summary.finalists for group in (finalist, finalist.control)]
-    return list(dict.fromkeys(trial for group in groups for trial in group.trials))
+def shown_trials(summary: Summary) -> list[str]:
+    """The champion, and its control with each seed."""
+    return [summary.champion.trial_id, *champions_group(summary).control.trials]
 
 
 def picked_from_a_front(summary: Summary) -> Summary:

@@ -157,7 +157,10 @@ def _top_shares(
                     params=values, distributions=distributions, value=score_of(records[place])
                 )
             )
-        return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), params=names)
+        shares: dict[str, float] = get_param_importances(
+            study, evaluator=PedAnovaImportanceEvaluator(), params=names
+        )
+    return shares
 
 
 def _distribution(axis: SearchAxis, rows: Sequence[Mapping[str, Any]]) -> BaseDistribution:

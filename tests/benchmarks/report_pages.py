@@ -25,7 +25,7 @@ ROUNDS: Final = 7
 PAINTED: Final = (
     "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))"
 )
-ANSWERS: Final = SyntheticAnswers(images=10_000, classes=100, side=96)
+ANSWERS: Final = SyntheticAnswers(images=2000, classes=100, side=96)
 RUN: Final = SyntheticRun(trials=TRIALS, epochs=EPOCHS, slots=16, seeds=5, finalists=5, answers=ANSWERS)
 
 

@@ -139,9 +139,10 @@ def _require_whole(found: KeptAnswers) -> None:
     """
     n_samples, n_classes = len(found.labels_N), len(found.classes)
     networks = [network for network in (found.student, found.teacher) if network]
-    of_samples = [found.ids_N, *(each for n in networks for each in (n.answers_N, n.confidence_N))]
-    of_classes = [found.images_C, *(network.right_C for network in networks)]
-    if {len(each) for each in of_samples} != {n_samples} or {len(each) for each in of_classes} != {n_classes}:
+    of_samples = {len(found.ids_N), *(len(network.answers_N) for network in networks)}
+    of_samples |= {len(network.confidence_N) for network in networks}
+    of_classes = {len(found.images_C), *(len(network.right_C) for network in networks)}
+    if of_samples != {n_samples} or of_classes != {n_classes}:
         raise ValueError("its arrays are of different lengths")
     classes = [found.labels_N, *(network.answers_N for network in networks)]
     if not n_samples or any(each.min() < 0 or each.max() >= n_classes for each in classes):

@@ -89,11 +89,12 @@ def test_intervals_are_those_of_scipy(right: int, count: int) -> None:
 
 
 def test_each_class_has_the_share_of_its_images_that_is_right(facts: RunFacts) -> None:
-    said = [SyntheticAnswers().said(seed) for seed in (99, 1, 0)]
+    some = SyntheticAnswers()
+    said = [some.said(99, skill=5.0), some.said(1), some.said(0)]
     found = classes_of(champion(facts), answered(facts))
     assert [one.name for one in found] == [f"class {number}" for number in range(10)]
     for number, one in enumerate(found):
-        own_N = said[2].labels_N == number
+        own_N = some.split.labels == number
         assert one.images == int(own_N.sum())
         right = [int((each.answers_N[own_N] == number).sum()) for each in said]
         assert [reached.accuracy for reached in one.reached] == [count / one.images for count in right]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,7 +133,7 @@ def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
         ({"classes": np.array([{}], dtype=object)}, "allow_pickle=False"),
     ],
 )
-def test_a_file_of_another_kind_is_refused(tmp_path: Path, changed: dict[str, object], why: str) -> None:
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, changed: dict[str, Any], why: str) -> None:
     path = tmp_path / "a.npz"
     write_answers(path, made())
     with np.load(path) as whole:
