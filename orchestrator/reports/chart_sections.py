@@ -14,7 +14,7 @@ from orchestrator.reports.charts.parallel_coordinates import parallel_of, search
 from orchestrator.reports.charts.picked_front import front_chart
 from orchestrator.reports.charts.slices import MOST_PANELS, slices_chart
 from orchestrator.reports.charts.timeline_bars import timeline_chart
-from orchestrator.reports.importance import CHANCE, LEAST_TRIALS, RESAMPLES, TREES, importances
+from orchestrator.reports.importance import CHANCE, LEAST_TRIALS, MOST_DRAWN, RESAMPLES, TREES, importances
 from orchestrator.reports.markup import Part, fact_list, note, section, text
 from orchestrator.reports.run_facts import RunFacts
 from orchestrator.reports.run_state import trial_counts
@@ -106,10 +106,10 @@ def _importance(facts: RunFacts) -> Part:
     about = note(
         f"Shares of the differences in selection {facts.rank_by.label} between completed trials that a "
         f"random forest explains by each parameter (Optuna's mean decrease of impurity), over {RESAMPLES} "
-        f"forests of {TREES} trees, each of trials drawn anew with replacement. Each forest also has "
-        f"{CHANCE} to explain by: what is no more important than that may not matter at all. Only parameters "
-        "that all trials of a comparison have are in it. A search that favours good regions shows less of "
-        "what is bad elsewhere."
+        f"forests of {TREES} trees, each of {MOST_DRAWN} trials at most, drawn anew with replacement. Each "
+        f"forest also has {CHANCE} to explain by: what is no more important than that may not matter at all. "
+        "Only parameters that all trials of a comparison have are in it. A search that favours good regions "
+        "shows less of what is bad elsewhere."
     )
     return Part(section(head, chart.markup, about), chart)
 

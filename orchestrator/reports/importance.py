@@ -25,10 +25,11 @@ LEAST_TRIALS: Final = 20
 LEAST_FOR_TOP: Final = 100
 """So many have a best tenth that can be compared with the others."""
 RESAMPLES: Final = 10
-TREES: Final = 20
-"""Of each forest: 200 in all, over which a share is a mean."""
-MOST_DRAWN: Final = 2000
-"""Trials that a forest grows from, and that PED-ANOVA is told of; more would take long and change little."""
+TREES: Final = 10
+"""Of each forest: 100 in all, over which a share is a mean."""
+MOST_DRAWN: Final = 500
+"""Trials that a forest grows from, and that PED-ANOVA is told of: of more, shares change little, and a page of
+thousands of trials would be minutes in the making."""
 CHANCE: Final = "a random number"
 """What each forest is given beside the parameters: a share like its own says nothing."""
 

@@ -19,10 +19,13 @@ from orchestrator.records.summary import Summary
 from orchestrator.reports.charts.kept_fractions import kept_chart, kept_curves
 from orchestrator.reports.charts.slices import MOST_PANELS, slice_axes, slices_chart
 from orchestrator.reports.charts.timeline_bars import timeline_chart
+from orchestrator.reports.html_report import report_html
 from orchestrator.reports.importance import (
     CHANCE,
     LEAST_FOR_TOP,
     LEAST_TRIALS,
+    MOST_DRAWN,
+    RESAMPLES,
     TREES,
     forest_shares,
     importances,
@@ -184,6 +187,24 @@ def test_of_a_hundred_trials_it_is_told_what_puts_one_among_the_best(make_record
     assert top.pop(CHANCE) is None
     assert sum(share for share in top.values() if share) == pytest.approx(1)
     assert (top["temperature"] or 0) > 0.8
+
+
+def test_a_forest_of_a_large_search_grows_from_a_sample_that_the_page_states(
+    make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.reports.importance.MOST_DRAWN", 25)
+    drawn: list[int] = []
+
+    def noted(names: Sequence[str], values: Any, scores: Any, *, seed: int) -> dict[str, float]:
+        drawn.append(len(values))
+        return forest_shares(names, values, scores, seed=seed)
+
+    monkeypatch.setattr("orchestrator.reports.importance.forest_shares", noted)
+    facts = RunFacts("digits", by_temperature(make_record, LEAST_FOR_TOP))
+    (found,) = importances(facts)
+    assert drawn == [25] * RESAMPLES
+    assert (found.n_trials, found.shares[0].name) == (LEAST_FOR_TOP, "temperature")
+    assert f"forests of {TREES} trees, each of {MOST_DRAWN} trials at most" in report_html(facts)
 
 
 def test_kept_samples_are_those_of_the_groups_that_have_a_mask(summary: Summary) -> None:
