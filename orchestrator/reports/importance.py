@@ -28,8 +28,7 @@ RESAMPLES: Final = 10
 TREES: Final = 10
 """Of each forest: 100 in all, over which a share is a mean."""
 MOST_DRAWN: Final = 500
-"""Trials that a forest grows from, and that PED-ANOVA is told of: of more, shares change little, and a page of
-thousands of trials would be minutes in the making."""
+"""Trials that a forest grows from, and that PED-ANOVA is told of; more take long and change little."""
 CHANCE: Final = "a random number"
 """What each forest is given beside the parameters: a share like its own says nothing."""
 
