@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from scipy.stats import binomtest
+from scipy.stats import binomtest  # type: ignore[import-untyped]
 
 from orchestrator.records.kept_answers import answers_file, run_answers
 from orchestrator.records.summary import Summary
@@ -146,7 +147,7 @@ def test_images_on_the_page_are_those_of_the_test_split(facts: RunFacts) -> None
     assert found is not None
     assert found[1] == f"Test image {first.image}, of class {first.true_class}"
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(found[2]))))
-    expected = SyntheticAnswers().split.images[first.image // 2].permute(1, 2, 0)
+    (expected,) = SyntheticAnswers().split.images[torch.tensor([first.image // 2])].permute(0, 2, 3, 1)
     assert pixels.tolist() == expected.tolist()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,8 @@ def test_small_pictures_are_the_pixels_themselves(channels: int) -> None:
 
 
 def test_large_pictures_are_made_smaller_and_keep_their_shape() -> None:
-    split = shaped(3, 4 * SIDE, 2 * SIDE)
-    split.images[:] = torch.tensor([10, 100, 200], dtype=torch.uint8).reshape(1, 3, 1, 1)
+    colour = torch.tensor([10, 100, 200], dtype=torch.uint8).reshape(1, 3, 1, 1)
+    split = replace(shaped(3, 1, 1), images=colour.repeat(3, 1, 4 * SIDE, 2 * SIDE))
     found = pictures(split, torch.tensor([1]))
     assert found.shape == (1, SIDE, SIDE // 2, 3)
     assert set(map(tuple, found.reshape(-1, 3).tolist())) == {(10, 100, 200)}

@@ -228,9 +228,10 @@ def test_answers_of_both_are_in_their_file_before_the_figures_are_told(
     assert own.figures == pytest.approx({name: told[f"test/{name}"] for name in own.figures}, abs=1e-5)
     assert float((own.answers_N == taught.answers_N).mean()) == pytest.approx(told["test/agreement"])
     assert (found.labels_N.tolist(), found.ids_N.tolist()) == (split.labels.tolist(), split.ids.tolist())
-    first = int(found.shown_K[0])
+    first = found.shown_K[0]
     assert own.answers_N[first] != taught.answers_N[first]
-    assert found.pictures_KHWD[0, :, :, 0].tolist() == split.images[first, 0].tolist()
+    (grey,) = split.images[torch.tensor([first])]
+    assert found.pictures_KHWD[0, :, :, 0].tolist() == grey[0].tolist()
 
 
 @pytest.mark.usefixtures("either_bf16")
