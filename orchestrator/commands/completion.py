@@ -1,4 +1,4 @@
-"""`stillhouse run`, `pick` and `record`: do what is left of an experiment, and show what came of it."""
+"""`stillhouse run`, `pick` and `record sync`: do what is left of an experiment, and show what came of it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from trainables.errors import Interrupted, StillhouseError
 
 if TYPE_CHECKING:
     from orchestrator.records.summary import Summary
+    from orchestrator.terminal.console import Console
 
 
 def complete(
-    command: Literal["run", "pick", "record"], experiment: str, overrides: Overrides, *, json_only: bool
+    command: Literal["run", "pick", "record sync"], experiment: str, overrides: Overrides, *, json_only: bool
 ) -> None:
     """Do what the ledger lacks, and print the result; `pick` asks for a search that is finished.
 
-    What only MLflow lacks withholds no results: they are shown, and the exit status is 1. `record` asks for
-    a run that is finished, and writes its ledger to MLflow from the first event on, whatever is there.
+    What only MLflow lacks withholds no results: they are shown, and the exit status is 1. `record sync`
+    writes the ledger to MLflow from the first event on, whatever is there, and registers the champion of a
+    run that is finished.
 
     Raises:
         StillhouseError: as `run_experiment` says; the message names the command that goes on.
@@ -40,12 +42,13 @@ def complete(
     summary = known = finished.finished_summary(loaded)
     if summary is None and command == "pick":
         finished.require_any_search(loaded)
-    if summary is None and command == "record":
-        raise finished.unfinished(loaded)
+    if summary is None and command == "record sync":
+        _record_unfinished(loaded, console)
+        return
     try:
         if summary is None and command == "pick":
             finished.require_somebody_fits(loaded)
-        again = command == "record"
+        again = command == "record sync"
         if summary is None or finished.is_to_be_recorded(loaded, summary, console.info, always=again):
             from orchestrator.pipeline.run import run_experiment
 
@@ -66,6 +69,22 @@ def complete(
     finished.show(summary, console, ui_command=command_line("ui", experiment, Overrides(out=overrides.out)))
     console.result(summary.plain())
     _require_record(summary)
+
+
+def _record_unfinished(loaded: LoadedExperiment, console: Console) -> None:
+    from orchestrator.tracking.again import record_ledger
+
+    recorded = record_ledger(loaded, console)
+    refused = recorded["refused"]
+    if recorded["status"] == "FINISHED":
+        what = "with other options than these, or its files are gone"
+    else:
+        what = "and `stillhouse run` goes on with it"
+    console.info(f"MLflow has all {recorded['events']:,} events of the ledger in {recorded['out']}")
+    console.info(f"note: the run is not finished {what}")
+    if refused:
+        console.info(f"warning: MLflow refused {refused:,} of the writes; the log says which")
+    console.result(recorded)
 
 
 def _with_versions(loaded: LoadedExperiment) -> LoadedExperiment:
@@ -93,4 +112,4 @@ def _require_record(summary: Summary) -> None:
 
 def command_line(command: str, experiment: str, overrides: Overrides) -> str:
     """A command as one would type it."""
-    return shlex.join(["stillhouse", command, experiment, *overrides.options()])
+    return shlex.join(["stillhouse", *command.split(), experiment, *overrides.options()])

@@ -107,6 +107,11 @@ class MlflowRecorder:
         return self._thread is not None
 
     @property
+    def is_stuck(self) -> bool:
+        """Whether waiting does not help: the server does not let us in, or the thread has ended."""
+        return self._is_denied or not self._alive
+
+    @property
     def began_anew(self) -> bool:
         """Whether this process wrote the ledger from its first event on, as into a new store."""
         return self._projector.began_anew
@@ -179,9 +184,7 @@ class MlflowRecorder:
         target = len(self._ledger.events())
         self._wake.set()
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._projector.has(target) or self._is_denied or not self._alive, timeout_s
-            )
+            self._changed.wait_for(lambda: self._projector.has(target) or self.is_stuck, timeout_s)
         return self._outstanding(target)
 
     def close(self, status: FinalStatus, timeout_s: float = 60.0) -> Outstanding:

@@ -34,6 +34,7 @@ from trainables.teacher.cache_request import stated_features
 from trainables.teacher.live import LiveTeacher
 from trainables.teacher.loading import online_teacher
 from trainables.teacher.online import OnlineTeacher
+from trainables.teacher.selection_answers import read_answers
 from trainables.training.compute import Compute, compute_figures, compute_of, cross_entropy_of
 from trainables.training.course import Course, Trained
 from trainables.training.learners.peers import of_network
@@ -200,7 +201,7 @@ class WarmState:
                 cache = CacheBesideTeacher(cache, functools.cache(lambda: self._online(beside, spec)))
         elif spec.online is not None:
             cache = self._online(spec.online, spec)
-        return Workbench(
+        workbench = Workbench(
             self.data(spec.data),
             spec.views,
             view_seed=spec.view_seed,
@@ -208,6 +209,9 @@ class WarmState:
             cache=cache,
             render_budget_bytes=render_budget(self._device),
         )
+        if spec.selection_answers is not None:
+            workbench.compare_with(read_answers(spec.selection_answers, workbench.data))
+        return workbench
 
     def teacher_answers(self, teacher: OnlineSpec, spec: WorkbenchSpec, split: ImageSplit) -> Answers:
         """What the teacher says of each clean image of a split; found out once."""
