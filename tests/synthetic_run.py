@@ -48,17 +48,25 @@ LOG_DOMAINS = {"training.lr": True, "temperature": False, "kd_weight": False, "w
 
 
 @dataclass
-class _Writer:
-    """Lines of a ledger; `now_ms` is moved on by whoever writes."""
+class LedgerLines:
+    """Lines of a ledger, which are sealed without waiting for a disk."""
 
     chain: Chain = field(default_factory=Chain)
     lines: list[bytes] = field(default_factory=list)
+    _before: int = 0
 
     def write(self, event: KnownEvent, time_ms: float) -> None:
-        plain = event.model_copy(update={"seq": len(self.lines), "time_ms": int(time_ms)}).plain()
+        plain = event.model_copy(
+            update={"seq": self._before + len(self.lines), "time_ms": int(time_ms)}
+        ).plain()
         line = self.chain.sealed(json.dumps(plain, separators=(",", ":")).encode())
         self.chain.follow(line)
         self.lines.append(line)
+
+    def clear(self) -> None:
+        """Forget the lines, which somebody wrote to the file; those to come follow them."""
+        self._before += len(self.lines)
+        self.lines.clear()
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ class SyntheticRun:
     def write(self, folder: Path) -> Ledger:
         """Its ledger in a folder, and the ledger opened."""
         folder.mkdir(parents=True, exist_ok=True)
-        writer, random = _Writer(), Random(self.seed)
+        writer, random = LedgerLines(), Random(self.seed)
         began = self._stages_before(writer)
         specs = [self._proposal(number, random) for number in range(self.trials)]
         started = specs if self.is_over else specs[: max(4 * self.trials // 5, 1)]
@@ -120,7 +128,7 @@ class SyntheticRun:
             answers=answers,
         )
 
-    def _stages_before(self, writer: _Writer) -> float:
+    def _stages_before(self, writer: LedgerLines) -> float:
         now = float(START_MS)
         found: dict[str, dict[str, Any]] = {"teacher": {"selection_accuracy": 0.97}, "cache": {}}
         for stage, seconds in (("preflight", 5), ("teacher", 60), ("cache", 12)):
@@ -196,7 +204,7 @@ class SyntheticRun:
         )
         return [*events, (now + 200, end)]
 
-    def _finalists(self, writer: _Writer, specs: Sequence[TrialSpec], now: float, random: Random) -> None:
+    def _finalists(self, writer: LedgerLines, specs: Sequence[TrialSpec], now: float, random: Random) -> None:
         writer.write(StageEvent(stage="search", key="k", status="finished", seconds=1.0, result={}), now)
         writer.write(StageEvent(stage="finalists", key="k", status="started"), now)
         chosen = sorted(specs, key=_quality, reverse=True)[: self.finalists]

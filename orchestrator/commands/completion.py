@@ -40,13 +40,12 @@ def complete(
 
     console = Console(json_only=json_only)
     summary = known = finished.finished_summary(loaded)
-    if summary is None and command == "pick":
-        finished.require_any_search(loaded)
     if summary is None and command == "record sync":
         _record_unfinished(loaded, console)
         return
     try:
         if summary is None and command == "pick":
+            finished.require_any_search(loaded)
             finished.require_somebody_fits(loaded)
         again = command == "record sync"
         if summary is None or finished.is_to_be_recorded(loaded, summary, console.info, always=again):

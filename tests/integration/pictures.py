@@ -20,12 +20,14 @@ from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 from rich.text import Text
 
 COLUMNS = 118
-WIDE = {"width": 1280, "height": 640}
+WIDE = {"width": 1600, "height": 720}
+REDRAWN = re.compile(r"[^\n]*\r\x1b\[2K")
+"""What a bar of progress replaces."""
 PATIENCE_MS = 300_000
 LINK = re.compile(r"http://127\.0\.0\.1:\S+")
 ROWS = ".ag-pinned-left-cols-container [role=row]"
 TERMINAL = """<!DOCTYPE html><html><head><meta charset="UTF-8"><style>{stylesheet} body {{ margin: 0 }}
-pre {{ display: inline-block; margin: 0; padding: 16px 20px; border-radius: 6px; background: #fafafa;
+pre {{ display: inline-block; min-width: 640px; margin: 0; padding: 16px 20px; background: #fafafa;
 font: 13px/1.35 "DejaVu Sans Mono", "Liberation Mono", monospace; color: #1a1a1a }}</style></head>
 <body><pre>{code}</pre></body></html>"""
 
@@ -50,8 +52,8 @@ def picture_of_terminal(browser: Browser, words: Sequence[str], said: str, file:
     """A command and what it said, as a terminal shows them."""
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), color_system="truecolor")
     console.print(Text(f"$ stillhouse {shlex.join(words)}", style="bold"))
-    console.print(Text.from_ansi(said.rstrip()))
-    page = browser.new_page(viewport={"width": 1200, "height": 300}, device_scale_factor=1)
+    console.print(Text.from_ansi(REDRAWN.sub("", said).rstrip()))
+    page = browser.new_page(viewport={"width": 1800, "height": 300})
     page.set_content(console.export_html(theme=DEFAULT_TERMINAL_THEME, code_format=TERMINAL))
     page.locator("pre").screenshot(path=file)
     page.close()
@@ -59,7 +61,7 @@ def picture_of_terminal(browser: Browser, words: Sequence[str], said: str, file:
 
 def picture_of_report(browser: Browser, report: Path, file: Path) -> None:
     """The head of the page: why this champion, the table, and the first chart."""
-    page = browser.new_page(viewport={"width": WIDE["width"], "height": 1100})
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.goto(report.absolute().as_uri(), wait_until="load")
     page.screenshot(path=file)
     page.close()
@@ -71,6 +73,8 @@ def picture_of_mlflow(browser: Browser, link: str, file: Path) -> list[str]:
     page.set_default_timeout(PATIENCE_MS)
     page.goto(link)
     page.locator(ROWS).get_by_text("★").first.wait_for()
+    if (assistant := page.get_by_role("button", name="Close")).count() == 1:
+        assistant.click()  # MLflow's own, which takes a quarter of the page when it is new
     by_place = sorted(page.locator(ROWS).all(), key=lambda row: int(row.get_attribute("row-index") or 0))
     names = [row.get_by_role("link").first.inner_text() for row in by_place]
     page.screenshot(path=file)

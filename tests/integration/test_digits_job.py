@@ -1,4 +1,4 @@
-"""The shipped experiment as a job on a real head node, by Ray's own command line; then the newcomer's path."""
+"""The shipped experiment as a job on a real head node, by Ray's command line; a newcomer's path then."""
 
 from __future__ import annotations
 
