@@ -21,6 +21,7 @@ from orchestrator.records.events import (
     TrialStarted,
 )
 from orchestrator.records.exported_files import Exported
+from orchestrator.records.kept_answers import NO_ANSWERS
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.selection import Group, group_trials
 from orchestrator.records.student_figures import control_students, finalist_of
@@ -33,6 +34,7 @@ from orchestrator.records.summary import (
     trial_row,
 )
 from orchestrator.reports.run_facts import RunFacts
+from tests.synthetic_answers import SyntheticAnswers
 from trainables.config import Role, TrialSpec
 
 START_MS = 1_790_000_000_000
@@ -79,6 +81,8 @@ class SyntheticRun:
     is_over: bool = True
     """Whether finalists were trained and a champion was chosen; else the search stands at four fifths."""
     seed: int = 7
+    answers: SyntheticAnswers | None = None
+    """With these, single answers are kept of a run that is over, and its champion was picked from a front."""
 
     def write(self, folder: Path) -> Ledger:
         """Its ledger in a folder, and the ledger opened."""
@@ -109,15 +113,19 @@ class SyntheticRun:
             for r in records
             if r.status == "completed"
         }
+        summary, answers = self._summary(ledger) if self.is_over else None, NO_ANSWERS
+        if summary is not None and self.answers is not None:
+            summary, answers = self.answers.beside(summary, folder)
         return RunFacts(
             experiment="synthetic",
             records=records,
             events=ledger.events(),
-            summary=self._summary(ledger) if self.is_over else None,
+            summary=summary,
             figures=figures if self.is_over else {},
             repeated=[r for r in ledger.trials() if r.role is not Role.SEARCH],
             trials=self.trials,
             log_domains=LOG_DOMAINS,
+            answers=answers,
         )
 
     def _stages_before(self, writer: LedgerLines) -> float:

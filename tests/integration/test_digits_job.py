@@ -15,6 +15,7 @@ from PIL import Image
 from playwright.sync_api import Browser
 from sklearn.datasets import load_digits
 
+from orchestrator.records.kept_answers import answers_file
 from tests.browser import MISSING, chromium, open_browser
 from tests.integration.head_node import HeadNode, ray_command
 from tests.integration.pictures import (
@@ -24,6 +25,7 @@ from tests.integration.pictures import (
     served_ui,
     stillhouse,
 )
+from trainables.evaluation.answers_file import read_answers
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]
 
@@ -72,6 +74,18 @@ def test_the_demos_champion_is_above_the_control_which_has_room(summary: dict[st
     control = own["selection_mean"]
     assert 0.90 <= control <= 0.98
     assert summary["champion"]["selection_accuracy"] > control
+
+
+def test_the_report_has_single_answers_of_champion_control_and_teacher(
+    results: Path, summary: dict[str, Any]
+) -> None:
+    page = (results / "report.html").read_text(encoding="utf-8")
+    found = read_answers(answers_file(results, summary["champion"]["trial_id"]))
+    assert found.teacher is not None
+    for who, network in (("champion", found.student), ("teacher", found.teacher)):
+        assert f"{who}, ece {network.figures['ece']:.4f}" in page
+    assert page.count("<img ") == len(found.shown_K) > 0
+    assert "Accuracy by class" in page
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from trainables.config.views import base_of
 from trainables.data import ImageSplit, TrainingData
 from trainables.data.splits import by_part, rows_of_parts, split_facts
 from trainables.evaluation.beside_teacher import BesideTeacher
+from trainables.evaluation.confusion import Answers, labelled_answers
 from trainables.evaluation.features_worth import Shown, feature_figures
 from trainables.evaluation.metrics import answers, evaluate
 from trainables.evaluation.together import accuracies
@@ -213,6 +214,13 @@ class Workbench:
         """The class that a model gives each clean image of a split; see `evaluation.answers`."""
         data = self.data
         return answers(model, split, mean=data.mean, std=data.std, batch_size=batch_size, device=self.device)
+
+    def answers(self, model: nn.Module, split: ImageSplit, *, batch_size: int) -> Answers:
+        """What a model says of each clean image of a split, with how sure it is."""
+        data = self.data
+        return labelled_answers(
+            model, split, mean=data.mean, std=data.std, batch_size=batch_size, device=self.device
+        )
 
     def features_worth(
         self,
