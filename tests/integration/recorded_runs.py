@@ -102,7 +102,9 @@ def _run(client: MlflowClient, run: Run, names: Mapping[str, str], experiment_id
         "latest": dict(run.data.metrics),
         "params": dict(run.data.params),
         "tags": {key: _text(key, value, names, experiment_id) for key, value in run.data.tags.items()},
-        "data": sorted((i.dataset.name, i.dataset.digest) for i in (run.inputs.dataset_inputs if run.inputs else ())),
+        "data": sorted(
+            (i.dataset.name, i.dataset.digest) for i in (run.inputs.dataset_inputs if run.inputs else ())
+        ),
         "files": sorted((file.path, file.file_size) for file in client.list_artifacts(run_id)),
         "models": {},
     }
