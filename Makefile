@@ -34,7 +34,7 @@ GPU_PYTHON ?= $(shell test -x $(BIN)/python && echo $(BIN)/python || echo python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test some check unit numerics integration slow faults with-ray oldest python demo-seeds bench gpu pins clean distclean
+.PHONY: help setup demo test some check unit numerics integration slow faults with-ray oldest python pictures demo-seeds bench gpu pins clean distclean
 .NOTPARALLEL:
 
 help: ## this list
@@ -104,6 +104,10 @@ python: $(OTHER_STAMP) ## the same with another interpreter: make python VERSION
 
 bench: $(DEV) ## measurements; ONLY=name for one of them
 	$(BIN)/python -m tests.benchmarks $(ONLY)
+
+pictures: demo $(DEV) ## the README's pictures, of what `make demo` left, by the test of the newcomer's path
+	STILLHOUSE_DEMO=out/digits STILLHOUSE_PICTURES=docs/pictures OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
+		-k newcomer tests/integration/test_digits_job.py
 
 demo-seeds: $(DEV) ## the demo with five seeds, and one of them twice: what it shows, and shows again
 	$(BIN)/python -m tests.benchmarks.demo_seeds

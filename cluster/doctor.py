@@ -10,7 +10,6 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -40,15 +39,12 @@ class Check:
     next_step: str = ""
 
 
-def checks(*, output: str = "out", tracking_uri: str | None = None) -> list[Check]:
+def checks(*, output: str = "out") -> list[Check]:
     """Checks this machine and, where the process is connected to a cluster, every node of it.
 
-    The checks read: nothing is created, and no token is shown. `output` is where results go, `tracking_uri`
-    where runs are recorded, as the orchestrator checked it: an SQLite file or a server. Takes seconds.
+    The checks read: nothing is created, and no token is shown. `output` is where results go. Takes seconds.
     """
     found = [_versions(), *_authentication(), _cores(), _gpus(), disk(output)]
-    if tracking_uri:
-        found.append(tracking(tracking_uri))
     if ray.is_initialized():
         found += [_dashboard(), _inventory(), listening(_addresses()), *_nodes()]
     return found
@@ -132,43 +128,24 @@ def disk(output: str) -> Check:
     return Check("disk", enough, detail, step)
 
 
-def tracking(uri: str) -> Check:
-    """Whether the record can be written: an SQLite file or a server, as the orchestrator checked it."""
-    if uri.startswith("sqlite:///"):
-        return _sqlite(Path(uri.removeprefix("sqlite:///")))
-    return _answers("tracking", uri, "/health", "start the MLflow server, or correct the tracking URI")
-
-
-def _sqlite(path: Path) -> Check:
-    place = path.absolute()
-    while not place.exists():
-        place = place.parent
-    writable = os.access(place, os.W_OK)
-    return Check("tracking", writable, f"SQLite at {path}", "" if writable else f"make {place} writable")
-
-
 def _dashboard() -> Check:
     address = current_session().dashboard_url
     step = "start Ray with its dashboard: without it Ray Train never frees the slots of a run that was killed"
     if not address:
         return Check("dashboard", False, "off", step)
-    return _answers("dashboard", address, "/api/version", step)
-
-
-def _answers(name: str, address: str, path: str, next_step: str) -> Check:
-    """Any answer counts as reachable, also one that asks for a token."""
+    # Any answer counts as reachable, also one that asks for a token.
     parts = urlsplit(address)
     secure = parts.scheme == "https"
     kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
     try:
-        connection.request("GET", parts.path.rstrip("/") + path)
+        connection.request("GET", parts.path.rstrip("/") + "/api/version")
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        return Check(name, False, f"{address} does not answer: {error}", next_step)
+        return Check("dashboard", False, f"{address} does not answer: {error}", step)
     finally:
         connection.close()
-    return Check(name, True, f"{address} answers (HTTP {status})")
+    return Check("dashboard", True, f"{address} answers (HTTP {status})")
 
 
 def _inventory() -> Check:

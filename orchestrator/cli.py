@@ -56,9 +56,9 @@ app = typer.Typer(
     epilog="Example: stillhouse run digits",
 )
 app.add_typer(cache.app)
+app.add_typer(record.app)
 for command, example in (
     (methods.methods, "methods methods_tuned_alike --to docs/methods.md"),
-    (record.record, "record digits"),
     (show.show, "show digits --trials trials.parquet"),
     (watch.watch, "watch digits"),
     (pick.pick, 'pick digits --where "params <= 20000 and accuracy >= 95 %"'),

@@ -22,6 +22,10 @@ class SchedulerBase(Config):
                 return key, int(getattr(self, key))
         return "name", 1
 
+    def place_of(self, epoch: int) -> str:
+        """In words, where a trial stood that was judged after so many epochs."""
+        return f"after epoch {epoch}"
+
 
 class FifoScheduler(SchedulerBase):
     """Every trial runs all its epochs."""
@@ -35,6 +39,13 @@ class AshaScheduler(SchedulerBase):
     name: Literal["asha"]
     grace_period: int = Field(1, ge=1, description="epochs that every trial is given")
     reduction_factor: int = Field(4, ge=2, description="one in so many goes on at each rung")
+
+    def place_of(self, epoch: int) -> str:
+        """The same with the rung, counted from 1: rung k is at grace_period · reduction_factor^(k-1)."""
+        rung = 1
+        while self.grace_period * self.reduction_factor**rung <= epoch:
+            rung += 1
+        return f"{super().place_of(epoch)}, at rung {rung}"
 
 
 class HyperBandScheduler(SchedulerBase):

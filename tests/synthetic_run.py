@@ -21,6 +21,7 @@ from orchestrator.records.events import (
     TrialStarted,
 )
 from orchestrator.records.exported_files import Exported
+from orchestrator.records.kept_answers import NO_ANSWERS
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.selection import Group, group_trials
 from orchestrator.records.student_figures import control_students, finalist_of
@@ -33,6 +34,7 @@ from orchestrator.records.summary import (
     trial_row,
 )
 from orchestrator.reports.run_facts import RunFacts
+from tests.synthetic_answers import SyntheticAnswers
 from trainables.config import Role, TrialSpec
 
 START_MS = 1_790_000_000_000
@@ -46,17 +48,25 @@ LOG_DOMAINS = {"training.lr": True, "temperature": False, "kd_weight": False, "w
 
 
 @dataclass
-class _Writer:
-    """Lines of a ledger; `now_ms` is moved on by whoever writes."""
+class LedgerLines:
+    """Lines of a ledger, which are sealed without waiting for a disk."""
 
     chain: Chain = field(default_factory=Chain)
     lines: list[bytes] = field(default_factory=list)
+    _before: int = 0
 
     def write(self, event: KnownEvent, time_ms: float) -> None:
-        plain = event.model_copy(update={"seq": len(self.lines), "time_ms": int(time_ms)}).plain()
+        plain = event.model_copy(
+            update={"seq": self._before + len(self.lines), "time_ms": int(time_ms)}
+        ).plain()
         line = self.chain.sealed(json.dumps(plain, separators=(",", ":")).encode())
         self.chain.follow(line)
         self.lines.append(line)
+
+    def clear(self) -> None:
+        """Forget the lines, which somebody wrote to the file; those to come follow them."""
+        self._before += len(self.lines)
+        self.lines.clear()
 
 
 @dataclass(frozen=True)
@@ -71,11 +81,13 @@ class SyntheticRun:
     is_over: bool = True
     """Whether finalists were trained and a champion was chosen; else the search stands at four fifths."""
     seed: int = 7
+    answers: SyntheticAnswers | None = None
+    """With these, single answers are kept of a run that is over, and its champion was picked from a front."""
 
     def write(self, folder: Path) -> Ledger:
         """Its ledger in a folder, and the ledger opened."""
         folder.mkdir(parents=True, exist_ok=True)
-        writer, random = _Writer(), Random(self.seed)
+        writer, random = LedgerLines(), Random(self.seed)
         began = self._stages_before(writer)
         specs = [self._proposal(number, random) for number in range(self.trials)]
         started = specs if self.is_over else specs[: max(4 * self.trials // 5, 1)]
@@ -101,18 +113,22 @@ class SyntheticRun:
             for r in records
             if r.status == "completed"
         }
+        summary, answers = self._summary(ledger) if self.is_over else None, NO_ANSWERS
+        if summary is not None and self.answers is not None:
+            summary, answers = self.answers.beside(summary, folder)
         return RunFacts(
             experiment="synthetic",
             records=records,
             events=ledger.events(),
-            summary=self._summary(ledger) if self.is_over else None,
+            summary=summary,
             figures=figures if self.is_over else {},
             repeated=[r for r in ledger.trials() if r.role is not Role.SEARCH],
             trials=self.trials,
             log_domains=LOG_DOMAINS,
+            answers=answers,
         )
 
-    def _stages_before(self, writer: _Writer) -> float:
+    def _stages_before(self, writer: LedgerLines) -> float:
         now = float(START_MS)
         found: dict[str, dict[str, Any]] = {"teacher": {"selection_accuracy": 0.97}, "cache": {}}
         for stage, seconds in (("preflight", 5), ("teacher", 60), ("cache", 12)):
@@ -188,7 +204,7 @@ class SyntheticRun:
         )
         return [*events, (now + 200, end)]
 
-    def _finalists(self, writer: _Writer, specs: Sequence[TrialSpec], now: float, random: Random) -> None:
+    def _finalists(self, writer: LedgerLines, specs: Sequence[TrialSpec], now: float, random: Random) -> None:
         writer.write(StageEvent(stage="search", key="k", status="finished", seconds=1.0, result={}), now)
         writer.write(StageEvent(stage="finalists", key="k", status="started"), now)
         chosen = sorted(specs, key=_quality, reverse=True)[: self.finalists]

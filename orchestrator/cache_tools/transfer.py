@@ -7,9 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from orchestrator.cache_tools.owner import require_teacher_banks
 from orchestrator.cache_tools.target import CacheTarget
 from orchestrator.config.loading import LoadedExperiment
+from orchestrator.config.paths import imported_file
 from orchestrator.pipeline.cache_stage import cache_request
 from orchestrator.pipeline.context import quiet_run
 from orchestrator.pipeline.teachers.imported import imported_facts, keep_imported
@@ -20,14 +23,15 @@ from trainables.cache.format.storage import open_place
 from trainables.cache.node.reader import open_cache
 from trainables.cache.tools.export_features import export_feature
 from trainables.cache.tools.export_table import export_plain, require_suffix
-from trainables.cache.tools.import_logits import check_logits, import_logits
+from trainables.cache.tools.import_logits import BroughtLogits, check_logits, import_logits
 from trainables.cache.tools.logit_files import read_logits
 from trainables.cache.tools.sample_picture import draw_picture, views_of_sample
 from trainables.config import OBJECTIVE_CONFIGS, BroughtValues, Need
-from trainables.data import load_training
+from trainables.data import TrainingData, load_training
 from trainables.data.splits import NO_LABEL
 from trainables.errors import ConfigError
 from trainables.teacher.alignment_proof import prove_alignment
+from trainables.teacher.selection_answers import answers_in, are_held, keep_answers
 
 
 def import_file(
@@ -60,6 +64,7 @@ def import_file(
     reader = open_cache(request.uri, kept=request.features)
     prove_alignment(reader, data, None, request.views, request.view_seed, banks=request.banks)
     keep_imported(loaded, brought.record)
+    _keep_selection_answers(loaded, brought, data)
     record = brought.record
     console.info(
         f"{file}: {len(data.train.ids):,} answers, right on {100 * record.accuracy:.2f} % of the training "
@@ -69,6 +74,14 @@ def import_file(
         _tell_of_constants(loaded, console)
     console.info(f"next: stillhouse run {loaded.source}")
     return {"uri": place.uri, "files": len(written), **record.plain()}
+
+
+def _keep_selection_answers(loaded: LoadedExperiment, brought: BroughtLogits, data: TrainingData) -> None:
+    """Those logits of the file that students are compared with, where it has them and they are few enough."""
+    if brought.selection_NC is not None and are_held(data):
+        folder = imported_file(loaded).parent
+        kept = answers_in(folder, teacher=brought.record.teacher, data=data.digest)
+        keep_answers(kept, torch.from_numpy(brought.selection_NC), data)
 
 
 def _require_imported(loaded: LoadedExperiment) -> None:

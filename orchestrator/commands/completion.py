@@ -1,10 +1,9 @@
-"""`stillhouse run`, `pick`, `record`, `export`: do what is left of an experiment, and show what came."""
+"""`stillhouse run`, `pick`, `record sync`, `export`: do what is left of an experiment, and show it."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -17,16 +16,18 @@ from trainables.errors import Interrupted, StillhouseError
 
 if TYPE_CHECKING:
     from orchestrator.records.summary import Summary
+    from orchestrator.terminal.console import Console
 
-Command = Literal["run", "pick", "record", "export"]
+Command = Literal["run", "pick", "record sync", "export"]
 _AFTER_SEARCH: Final = ("pick", "export")
 
 
 def complete(command: Command, experiment: str, overrides: Overrides, *, json_only: bool) -> None:
     """Do what the ledger lacks, and print the result; `pick` and `export` ask for a finished search.
 
-    What only MLflow lacks withholds no results: they are shown, and the exit status is 1. `record` asks for
-    a run that is finished, and writes its ledger to MLflow from the first event on, whatever is there.
+    What only MLflow lacks withholds no results: they are shown, and the exit status is 1. `record sync`
+    writes the ledger to MLflow from the first event on, whatever is there, and registers the champion of a
+    run that is finished.
 
     Raises:
         StillhouseError: as `run_experiment` says; the message names the command that goes on.
@@ -41,12 +42,15 @@ def complete(command: Command, experiment: str, overrides: Overrides, *, json_on
 
     console = Console(json_only=json_only)
     summary = known = finished.finished_summary(loaded)
-    if summary is None:
-        _require_what_goes_before(command, loaded)
+    if summary is None and command == "record sync":
+        _record_unfinished(loaded, console)
+        return
     try:
         if summary is None and after_search:
+            finished.require_any_search(loaded)
             finished.require_somebody_fits(loaded)
-        if summary is None or _is_to_be_recorded(command, loaded, summary, console.info):
+        again = command == "record sync"
+        if summary is None or finished.is_to_be_recorded(loaded, summary, console.info, always=again):
             from orchestrator.pipeline.run import run_experiment
 
             # Ray writes notices to standard output, where programs read JSON.
@@ -68,22 +72,20 @@ def complete(command: Command, experiment: str, overrides: Overrides, *, json_on
     _require_record(summary)
 
 
-def _require_what_goes_before(command: str, loaded: LoadedExperiment) -> None:
-    """Refuse a command that needs a search, or a run, that is finished, where there is none."""
-    from orchestrator.pipeline import finished
+def _record_unfinished(loaded: LoadedExperiment, console: Console) -> None:
+    from orchestrator.tracking.again import record_ledger
 
-    if command in _AFTER_SEARCH:
-        finished.require_any_search(loaded)
-    if command == "record":
-        raise finished.unfinished(loaded)
-
-
-def _is_to_be_recorded(
-    command: str, loaded: LoadedExperiment, summary: Summary, tell: Callable[[str], None]
-) -> bool:
-    from orchestrator.pipeline import finished
-
-    return finished.is_to_be_recorded(loaded, summary, tell, always=command == "record")
+    recorded = record_ledger(loaded, console)
+    refused = recorded["refused"]
+    if recorded["status"] == "FINISHED":
+        what = "with other options than these, or its files are gone"
+    else:
+        what = "and `stillhouse run` goes on with it"
+    console.info(f"MLflow has all {recorded['events']:,} events of the ledger in {recorded['out']}")
+    console.info(f"note: the run is not finished {what}")
+    if refused:
+        console.info(f"warning: MLflow refused {refused:,} of the writes; the log says which")
+    console.result(recorded)
 
 
 def _with_versions(loaded: LoadedExperiment) -> LoadedExperiment:
@@ -111,4 +113,4 @@ def _require_record(summary: Summary) -> None:
 
 def command_line(command: str, experiment: str, overrides: Overrides) -> str:
     """A command as one would type it."""
-    return shlex.join(["stillhouse", command, experiment, *overrides.options()])
+    return shlex.join(["stillhouse", *command.split(), experiment, *overrides.options()])

@@ -15,17 +15,23 @@ from orchestrator.terminal.masking import without_secrets
 def examine(address: str | None, out: str, tracking_uri: str | None, *, json_only: bool) -> bool:
     """Print what was found; whether all of it is well."""
     console = Console(json_only=json_only)
-    refused: list[Check] = []
-    if tracking_uri is not None:
-        try:
-            # Any answer of a server will do, so a password is not needed, and is not shown.
-            tracking_uri = without_secrets(absolute_tracking_uri(tracking_uri))
-        except ValueError as error:
-            refused = [Check("tracking", False, without_secrets(tracking_uri), str(error))]
-            tracking_uri = None
     with connect(address) if address else nullcontext():
-        found = [*checks(output=out, tracking_uri=tracking_uri), *refused]
+        found = checks(output=out)
+    if tracking_uri is not None:
+        found.append(_tracking(tracking_uri))
     rows = [("ok" if check.ok else "PROBLEM", check.name, check.detail, check.next_step) for check in found]
     console.table("doctor", ("", "check", "found", "next step"), rows)
     console.result({"checks": [asdict(check) for check in found]})
     return all(check.ok for check in found)
+
+
+def _tracking(uri: str) -> Check:
+    """What a run would find at an address."""
+    try:
+        absolute = absolute_tracking_uri(uri)
+    except ValueError as error:
+        return Check("tracking", False, without_secrets(uri), str(error))
+    # Late: MLflow takes seconds to import, and no other check needs it.
+    from orchestrator.tracking.faults.access import tracking_check
+
+    return tracking_check(absolute)

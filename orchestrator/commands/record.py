@@ -1,8 +1,11 @@
-"""`stillhouse record`: MLflow's record of a finished run, written again from the ledger."""
+"""`stillhouse record sync`: MLflow's record of a run, written again from its ledger."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Final
+
+import typer
 
 from orchestrator.commands.completion import complete
 from orchestrator.commands.options import (
@@ -13,9 +16,23 @@ from orchestrator.commands.options import (
     Space,
     Trials,
     takes_fields,
+    takes_pair,
 )
 from orchestrator.commands.pick import PickOptions
 from orchestrator.config.overrides import Overrides
+
+app: Final = typer.Typer(
+    name="record",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="What MLflow shows of a run: written again from the ledger, as into an empty store.",
+    epilog="Example: stillhouse record sync digits",
+)
+
+
+@app.callback()
+def _record() -> None:
+    """What MLflow shows of a run: written again from the ledger, as into an empty store."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +45,12 @@ class RecordOptions(PickOptions):
     finalists: Finalists = None
 
 
+@app.command(epilog="Example: stillhouse record sync digits")
+@takes_pair()
 @takes_fields("options", RecordOptions)
-def record(experiment: Experiment, options: RecordOptions, json_only: Json = False) -> None:
-    """Write MLflow's record of a finished run again, as after a server lost it; nothing is trained."""
-    complete("record", experiment, Overrides(**asdict(options)), json_only=json_only)
+def sync(experiment: Experiment, options: RecordOptions, json_only: Json = False) -> None:
+    """Write the whole ledger to MLflow, as after a server lost its record; nothing is trained.
+
+    A run that is not finished is recorded as far as it came. What is there already is not written twice.
+    """
+    complete("record sync", experiment, Overrides(**asdict(options)), json_only=json_only)

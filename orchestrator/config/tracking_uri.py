@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}(?=:)")
 _ODD: Final = re.compile(r"^\s|\s$|[\x00-\x1f\x7f]|^https?:.*\s")
+_DATABASES: Final = frozenset({"postgresql", "mysql", "mssql"})
+"""Those that MLflow keeps its record in, beside SQLite."""
 _WRITE: Final = "write sqlite:////absolute/path/mlflow.db or the http(s)://server address of an MLflow server"
 
 
@@ -43,6 +45,12 @@ def absolute_tracking_uri(uri: str) -> str:
         raise ValueError(
             "it is a folder, which MLflow 3 no longer writes to; use sqlite:////absolute/path/mlflow.db or "
             "http(s)://server (`mlflow migrate-filestore` moves old runs)"
+        )
+    if scheme.partition("+")[0] in _DATABASES:
+        # MLflow keeps files beside the runs, and one server has one place for them; a client alone has none.
+        raise ValueError(
+            f"{scheme} is a database: start `mlflow server --backend-store-uri {scheme}://...` on it and "
+            "write that server's http(s) address, or use sqlite:////absolute/path/mlflow.db"
         )
     raise ValueError(
         f"{scheme} is no store that Stillhouse writes to; use sqlite:////absolute/path/mlflow.db, or the "

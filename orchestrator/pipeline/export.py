@@ -19,9 +19,9 @@ from orchestrator.records.costs import StudentCosts
 from orchestrator.records.exported_files import Exported
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.selection import SelectedChampion, seed_of
+from orchestrator.tracking.faults.errors import StoreAway, WriteRefused
 from orchestrator.tracking.recorder import MlflowRecorder
 from orchestrator.tracking.registry import register_champion
-from orchestrator.tracking.store import StoreAway, WriteRefused
 from trainables.config import DataConfig, ModelConfig, TrialSpec, digest_of
 from trainables.config.data import SplitFacts
 from trainables.data import TrainingData, load_training

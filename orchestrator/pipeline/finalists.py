@@ -15,6 +15,7 @@ from orchestrator.pipeline.controls.planned import Start, longer_controls, to_re
 from orchestrator.pipeline.slot_jobs import run_jobs
 from orchestrator.records.costs import TEACHER, StudentCosts, member_name, numbers_of
 from orchestrator.records.events import StageEvent
+from orchestrator.records.kept_answers import answers_file
 from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.ledger_writer import Bookkeeper, agreements_in
 from orchestrator.records.selection import choose_finalists
@@ -148,7 +149,8 @@ def test_stage(
     """By trial id, `accuracy`, the figure that ranks, `nll`, `ece`, `agreement` with the teacher: on test.
     Finalists and control have them, and the teacher itself, where there is one with a network that could be
     asked about this split. No other stage reads it; afterwards `stillhouse evaluate` may, for the same
-    students. A student that an earlier pick tested is not tested again.
+    students. A student that an earlier pick tested is not tested again. What each answered to each image, and
+    the teacher beside it, is kept in a file of its own, see `records/kept_answers.py`.
     """
     jobs = _test_jobs(run, workbench, teacher, records)
     several = teacher.members if teacher else ()
@@ -182,7 +184,8 @@ def _test_jobs(
     for record in records:
         student = TrialSpec.from_plain(record.spec).student
         network = KeptNetwork(model=student, weights=str(record.checkpoint or ""))
-        jobs[record.trial] = _evaluation(record.trial, network, workbench, by)
+        job = _evaluation(record.trial, network, workbench, by)
+        jobs[record.trial] = job.with_overrides(answers=str(answers_file(run.out, record.trial)))
     kept = None if teacher is None else run.kept(teacher)
     if kept is not None:
         beside = OnlineSpec(network=kept, batch_size=run.experiment.cache.batch_size)

@@ -12,7 +12,7 @@ from orchestrator.config.paths import experiment_name, imported_file, out_folder
 from orchestrator.config.picking.figures import ACCURACY
 from orchestrator.records.bad_outcomes import bad_outcomes
 from orchestrator.records.code_seen import edited_code, is_noted
-from orchestrator.records.events import StageEvent
+from orchestrator.records.events import LAST_STAGE, StageEvent
 from orchestrator.records.exported_files import Exported
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.picking.early_refusal import require_somebody
@@ -32,7 +32,7 @@ from trainables.errors import ConfigError
 from trainables.image_files import images_stamp
 from trainables.local_files import expanded, file_sha256
 
-STAGE = "summary"
+STAGE = LAST_STAGE
 
 
 def run_key(loaded: LoadedExperiment, ledger: Ledger) -> str:
@@ -144,14 +144,6 @@ def is_to_be_recorded(
     why = "" if lack is None else f"{lack.why}: "
     tell(f"{why}MLflow's record is written from the ledger, and nothing is trained")
     return True
-
-
-def unfinished(loaded: LoadedExperiment) -> ConfigError:
-    """The refusal to record again what is not finished."""
-    return ConfigError(
-        f"{out_folder(loaded)} holds no finished run of {loaded.config.name} with these options; `stillhouse "
-        "run` goes on with it, and records what it finds"
-    )
 
 
 def require_any_search(loaded: LoadedExperiment) -> None:

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from cluster.doctor import Check, disk, tracking
+from cluster.doctor import Check, disk
 from cluster.errors import ClusterError
 from orchestrator.config.asked_features import batch_contrasters, student_askers, untaught_comparisons
 from orchestrator.config.budget_problems import batch_notes, smallest_share
@@ -28,7 +28,7 @@ from orchestrator.pipeline.teacher_stage import known_teacher
 from orchestrator.pipeline.teachers.ensemble import each_run, named
 from orchestrator.pipeline.teachers.imported import read_imported
 from orchestrator.terminal.console import Progress
-from orchestrator.terminal.masking import without_secrets
+from orchestrator.tracking.faults.access import tracking_check
 from trainables.checkpoint_header import known_by
 from trainables.config import ModelConfig, digest_of
 from trainables.data import TrainingData
@@ -184,7 +184,7 @@ def _tell(run: Run, found: Findings) -> None:
 
 def _look_around(run: Run, found: Findings) -> None:
     """What may have changed since the last run: record and disk."""
-    record = tracking(without_secrets(tracking_uri(run.loaded)))
+    record = tracking_check(tracking_uri(run.loaded))
     if not record.ok and run.ledger.trials():
         # A run that goes on needs no server: what the record lacks is written when it is back.
         found.notes.append(f"{_in_a_line(record)}; what it lacks is written when it is back")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
-from pathlib import Path
+from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
-import filelock
-
 from orchestrator.config.loading import LoadedExperiment
-from orchestrator.config.paths import experiment_name, out_folder, tracking_uri
+from orchestrator.config.paths import out_folder, tracking_uri
 from orchestrator.pipeline.basis.basis import Basis, basis_stages
 from orchestrator.pipeline.brought_weights import pinned
 from orchestrator.pipeline.cache_stage import cache_stage
@@ -33,10 +30,11 @@ from orchestrator.pipeline.shipped.aware_training import aware_stage
 from orchestrator.pipeline.shipped.further_files import shipped_figures
 from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.storage import storage_told
+from orchestrator.pipeline.teachers.selection_answers import selection_answers
 from orchestrator.pipeline.workers import Workers
 from orchestrator.records.code_seen import note_code
 from orchestrator.records.costs import numbers_of
-from orchestrator.records.following.run_lock import LOCK
+from orchestrator.records.following.run_lock import locked
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.picking.choice import Candidates, choose
 from orchestrator.records.relations import with_repetitions
@@ -44,10 +42,10 @@ from orchestrator.records.summary import Summary
 from orchestrator.search.driver import SearchTask, run_search
 from orchestrator.search.trial_specs import Composer
 from orchestrator.terminal.console import Console
-from orchestrator.tracking.experiment_facts import experiment_facts
+from orchestrator.tracking.again import recorder_of
 from orchestrator.tracking.moved_store import tell_of_move
 from orchestrator.tracking.recorder import MlflowRecorder
-from trainables.config import Role, WorkbenchSpec
+from trainables.config import Role, SelectionAnswers, WorkbenchSpec
 from trainables.errors import Interrupted, StillhouseError
 from trainables.teacher.cache_build import CacheSummary
 
@@ -65,7 +63,7 @@ def run_experiment(
         StillhouseError: a stage failed; running again goes on from there.
     """
     loaded, out = pinned(loaded), out_folder(loaded)
-    with _locked(out), closing(Ledger(out)) as ledger:
+    with locked(out), closing(Ledger(out)) as ledger:
         workers = Workers(loaded.config, out, console)
         run = Run(loaded, out, ledger, Stages(ledger, console), workers, console)
         if search_must_exist:
@@ -73,7 +71,7 @@ def run_experiment(
         tell_of_move(loaded, console.info)
         for line in note_code(loaded.code, ledger):
             console.info(line)
-        recorder = _recorder(loaded, ledger, out)
+        recorder = recorder_of(loaded, ledger, out)
         status, is_behind = "FAILED", False
         try:
             with storage_told("run", ledger), workers:
@@ -97,8 +95,8 @@ def run_experiment(
 def _stages(run: Run, recorder: MlflowRecorder) -> Summary:
     basis = basis_stages(run)
     search, teacher = basis.search(run), basis.teacher
-    cache = _cache(run, basis, search)
-    workbench = run.workbench(cache, teacher=teacher)
+    cache, compared = _teachers_answers(run, basis, search)
+    workbench = run.workbench(cache, teacher=teacher).with_overrides(selection_answers=compared)
     _search_stage(run, workbench, search)
     records = run.ledger.trials(search=search, role=Role.SEARCH)
     completed = [record for record in records if record.status == "completed"]
@@ -157,15 +155,19 @@ def _record(run: Run, recorder: MlflowRecorder, results: RunResults, shipped: Ma
     record_figures(results, finalists, constraints_of(run), recorder, run.ledger, shipped)
 
 
-def _cache(run: Run, basis: Basis, search: str) -> CacheSummary | None:
-    """The answers of a teacher that is heard, where a cache keeps them."""
+def _teachers_answers(
+    run: Run, basis: Basis, search: str
+) -> tuple[CacheSummary | None, SelectionAnswers | None]:
+    """The answers of a teacher that is heard: those to learn from, where a cache keeps them, and those to
+    the selection split.
+    """
     if not run.hears_teacher or basis.teacher is None:
-        return None
+        return None, None
     over = run.ledger.finished(STAGE, run_key(run.loaded, run.ledger)) is not None
     needed = not over and slots_are_needed(run, search, basis.teacher)
     cache = cache_stage(run, basis.teacher, needed=needed)
     tell_live_teacher(run, basis.teacher)
-    return cache
+    return cache, selection_answers(run, basis.teacher, needed=needed)
 
 
 def _search_stage(run: Run, workbench: WorkbenchSpec, search: str) -> None:
@@ -176,34 +178,3 @@ def _search_stage(run: Run, workbench: WorkbenchSpec, search: str) -> None:
         return run_search(task, run.ledger, run.console)
 
     run.stages.run("search", search_stage_key(run, search), search_action)
-
-
-def _recorder(loaded: LoadedExperiment, ledger: Ledger, out: Path) -> MlflowRecorder:
-    return MlflowRecorder(
-        ledger,
-        tracking_uri=tracking_uri(loaded),
-        experiment_name=experiment_name(loaded),
-        out=out,
-        parent=experiment_facts(loaded),
-    )
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Two runs never write into one folder.
-
-    Raises:
-        StillhouseError: another run holds it, or it cannot be written.
-    """
-    lock = filelock.FileLock(out / LOCK, timeout=0)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise StillhouseError(f"another run is writing into {out}; wait for it or give --out") from error
-    except OSError as error:
-        raise StillhouseError(f"cannot write into {out}: {error}; free space there or give --out") from error
-    try:  # outside: what a run meets is of its own kind
-        yield
-    finally:
-        lock.release()

@@ -35,7 +35,7 @@ from trainables.data import TrainingData, load_training
 from trainables.local_files import file_sha256
 from trainables.models.foreign.onnx_graph import onnx_files
 from trainables.seeds import derive_seed
-from trainables.training.train_teacher import TeacherFacts, TeacherRequest, checkpoint_facts
+from trainables.training.train_teacher import NO_PART, TeacherFacts, TeacherRequest, checkpoint_facts
 
 
 def teacher_stage(run: Run) -> TeacherFacts:
@@ -127,11 +127,12 @@ def teacher_request(run: Run) -> tuple[TeacherRequest, str]:
         seed=derive_seed(experiment.seed, "teacher", *([] if run.member is None else [run.member])),
         folder=str(run.out / "teacher" / ("" if run.member is None else str(run.member))),
         threads=experiment.cluster.cpus_per_worker,
+        keeps_answers=run.member is None,  # students are compared with several as one
         prepared=config.prepared,
         **_student_of(run),
         code=run.edited(config.model.factory if config.model else None, experiment.data.factory),
     )
-    inputs = request.model_dump(mode="json", exclude={"folder", "threads", "checkpoint", "data"})
+    inputs = request.model_dump(mode="json", exclude={*NO_PART, "checkpoint", "data"})
     inputs["data"] = keyed_data(run, request.data)
     inputs["model"] = request.model and known_by(request.model.unnamed)
     beside = digests_beside(Path(request.checkpoint)) if request.checkpoint else []

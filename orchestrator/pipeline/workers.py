@@ -188,7 +188,7 @@ class Workers:
         Raises:
             StillhouseError: whatever `measure_ensemble` raises.
         """
-        return TeacherFacts.from_plain(self._asked(_ensemble_task, request))
+        return TeacherFacts.from_plain(self.asked(_ensemble_task, request))
 
     def split(self, data: DataConfig) -> SplitFacts:
         """The facts of the data as some worker of the cluster finds them.
@@ -196,10 +196,14 @@ class Workers:
         Raises:
             StillhouseError: whatever `load_training` raises.
         """
-        return SplitFacts.from_plain(self._asked(_split_task, data))
+        return SplitFacts.from_plain(self.asked(_split_task, data))
 
-    def _asked(self, task: Callable[..., dict[str, Any]], request: Config) -> dict[str, Any]:
-        """What a task on some worker makes of the request, which tells of nothing meanwhile."""
+    def asked(self, task: Callable[..., dict[str, Any]], request: Config) -> dict[str, Any]:
+        """What a task on some worker makes of the request, which tells of nothing meanwhile.
+
+        Raises:
+            Exception: whatever the task raises.
+        """
         _ = self.broker  # connects
         cpus, gpus = self.stage_resources()
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=2)(task)

@@ -16,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trainables.config import Role
 
+LAST_STAGE: Final = "summary"
+"""Of a run: what is finished there is finished as a whole."""
+
 
 class LedgerEvent(BaseModel):
     """What all kinds have; the ledger sets both fields when it writes the event."""

@@ -20,7 +20,7 @@ from orchestrator.records.student_figures import Finalist, Students
 from orchestrator.terminal.masking import without_secrets
 from trainables.config import Config
 from trainables.config.data import UnlabelledCounts
-from trainables.config.metrics import ACCURACY, ECE, NLL, RankBy
+from trainables.config.metrics import ACCURACY, AGREEMENT, ECE, KL_TO_TEACHER, NLL, RankBy
 from trainables.errors import ConfigError
 from trainables.foreign_files import foreign_file
 from trainables.local_files import replace_text
@@ -90,12 +90,12 @@ class TrialRow(Config):
     )
     selection_nll: float | None = Field(None, description="nats, at that epoch")
     selection_ece: float | None = Field(None, description="at that epoch")
+    selection_agreement: float | None = Field(None, description="with the teacher", exclude_if=is_none)
+    selection_kl_to_teacher: float | None = Field(None, description="nats", exclude_if=is_none)
     params: int | None = Field(None, description="of completed trials")
     size_bytes: int | None = Field(None, description="of the safetensors file, of completed trials")
     latency_ms: float | None = Field(None, description="median, of completed trials")
-    seconds: float | None = Field(
-        None, description="of its training; none where not known", exclude_if=is_none
-    )
+    seconds: float | None = Field(None, description="of its training, if known", exclude_if=is_none)
     compute_over_ce: float | None = Field(
         None,
         description="operations of an epoch over those of cross-entropy with the same student; none as above",
@@ -213,6 +213,8 @@ def trial_row(record: TrialRecord, costs: StudentCosts | None) -> TrialRow:
         selection_own_accuracy=record.best.get(ACCURACY) if record.rank_by.is_of_features else None,
         selection_nll=record.best.get(NLL),
         selection_ece=record.best.get(ECE),
+        selection_agreement=record.best.get(AGREEMENT),
+        selection_kl_to_teacher=record.best.get(KL_TO_TEACHER),
         params=int(measured["params"]) if measured else None,
         size_bytes=int(measured["size_bytes"]) if measured else None,
         latency_ms=measured.get("latency_ms"),

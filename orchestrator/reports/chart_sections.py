@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from orchestrator.records.picking.picked import told
 from orchestrator.records.selection import rank_trials
+from orchestrator.reports.answer_sections import answer_parts
 from orchestrator.reports.charts.chart import Chart
 from orchestrator.reports.charts.costs import cost_chart
 from orchestrator.reports.charts.curves import curves_chart
 from orchestrator.reports.charts.importance_bars import importance_chart
 from orchestrator.reports.charts.kept_fractions import kept_chart
 from orchestrator.reports.charts.parallel_coordinates import parallel_of, search_chart
+from orchestrator.reports.charts.picked_front import front_chart
 from orchestrator.reports.charts.slices import MOST_PANELS, slices_chart
 from orchestrator.reports.charts.timeline_bars import timeline_chart
-from orchestrator.reports.importance import CHANCE, LEAST_TRIALS, RESAMPLES, importances
-from orchestrator.reports.markup import fact_list, note, section, text
+from orchestrator.reports.importance import CHANCE, LEAST_TRIALS, MOST_DRAWN, RESAMPLES, TREES, importances
+from orchestrator.reports.markup import Part, fact_list, note, section, text
 from orchestrator.reports.run_facts import RunFacts
 from orchestrator.reports.run_state import trial_counts
 from orchestrator.reports.timeline import saved_text, stage_spans
 from orchestrator.terminal.formatting import counted
 
 
-class Part(NamedTuple):
-    """A section of the page; empty where there is nothing to show."""
-
-    markup: str
-    chart: Chart | None = None
-
-
 def chart_parts(facts: RunFacts) -> list[Part]:
     """All of them; those of data that the run does not have are empty."""
-    return [_costs(facts), _curves(facts), *_search(facts), _kept(facts), _time(facts)]
+    of_students = [_costs(facts), _front(facts), _curves(facts), *answer_parts(facts)]
+    return [*of_students, *_search(facts), _kept(facts), _time(facts)]
 
 
 def _search(facts: RunFacts) -> list[Part]:
@@ -50,6 +45,20 @@ def _costs(facts: RunFacts) -> Part:
     if facts.summary is None:
         about = "A grey point is a trial with one seed; the dashed line joins those that no other beats."
     return Part(section("Accuracy and cost", chart.markup, note(about)), chart)
+
+
+def _front(facts: RunFacts) -> Part:
+    """Where the champion was picked from a front, that front."""
+    chart, picked = front_chart(facts), facts.summary.picked if facts.summary else None
+    if chart is None or picked is None:
+        return Part("")
+    about = note(
+        *told(picked),
+        "On the first front are those that no other finalist beats in all of these figures"
+        f"{f', whether they meet {picked.where} or not' if picked.where else ''}; finalists are means over "
+        "their seeds. Trials of the search, of one seed each, have fronts of their own: shown is the first.",
+    )
+    return Part(section("The front that was picked from", chart.markup, about), chart)
 
 
 def _curves(facts: RunFacts) -> Part:
@@ -97,9 +106,10 @@ def _importance(facts: RunFacts) -> Part:
     about = note(
         f"Shares of the differences in selection {facts.rank_by.label} between completed trials that a "
         f"random forest explains by each parameter (Optuna's mean decrease of impurity), over {RESAMPLES} "
-        f"forests, each of trials drawn anew with replacement. Each forest also has {CHANCE} to explain by: "
-        "what is no more important than that may not matter at all. Only parameters that all trials of a "
-        "comparison have are in it. A search that favours good regions shows less of what is bad elsewhere."
+        f"forests of {TREES} trees, each of {MOST_DRAWN} trials at most, drawn anew with replacement. Each "
+        f"forest also has {CHANCE} to explain by: what is no more important than that may not matter at all. "
+        "Only parameters that all trials of a comparison have are in it. A search that favours good regions "
+        "shows less of what is bad elsewhere."
     )
     return Part(section(head, chart.markup, about), chart)
 

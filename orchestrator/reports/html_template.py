@@ -54,6 +54,11 @@ svg * { stroke-linejoin: round; stroke-linecap: butt; }
   font-size: 13px; }
 .legend li { display: flex; align-items: center; gap: 6px; overflow-wrap: anywhere; }
 .swatch { flex: none; width: 34px; }
+.pictures { display: grid; gap: 14px; list-style: none; margin: 14px 0 0; padding: 0;
+  grid-template-columns: repeat(auto-fill, minmax(min(280px, 100%), 1fr)); }
+.pictures li { display: flex; gap: 12px; align-items: flex-start; font-size: 13px; overflow-wrap: anywhere; }
+.pictures img { flex: none; width: 96px; height: auto; border: 1px solid var(--line); }
+.pictures span { display: block; } .pictures .coarse { image-rendering: pixelated; }
 details { margin-top: 12px; } summary { cursor: pointer; color: var(--accent); width: fit-content; }
 details table { font-size: 13px; width: auto; }
 details td, details th { white-space: nowrap; padding-right: 22px; }

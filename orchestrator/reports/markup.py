@@ -4,6 +4,16 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from orchestrator.reports.charts.chart import Chart
+
+
+class Part(NamedTuple):
+    """A section of the page; empty where there is nothing to show."""
+
+    markup: str
+    chart: Chart | None = None
 
 
 def text(value: str) -> str:

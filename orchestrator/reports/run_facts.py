@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.records.costs import StudentCosts
 from orchestrator.records.events import Event, StageEvent
+from orchestrator.records.kept_answers import NO_ANSWERS, RunAnswers, run_answers
 from orchestrator.records.ledger import Ledger, TrialRecord
 from orchestrator.records.selection import Figures
 from orchestrator.records.summary import Summary
@@ -38,6 +39,8 @@ class RunFacts:
     """What the champion had to satisfy."""
     log_domains: Mapping[str, bool] = field(default_factory=dict)
     """Whether the space searches a parameter by its logarithm; of a list it says nothing."""
+    answers: RunAnswers = NO_ANSWERS
+    """Of the champion and its control to the test split; of a run that is not over there are none."""
 
     @property
     def rank_by(self) -> RankBy:
@@ -68,6 +71,7 @@ def facts_of(loaded: LoadedExperiment, ledger: Ledger, summary: Summary | None =
         trials=loaded.config.budget.trials,
         where=summary.picked.where if summary is not None and summary.picked is not None else None,
         log_domains=log_domains(loaded.space),
+        answers=NO_ANSWERS if summary is None else run_answers(ledger.folder, summary, _tests(events)),
     )
 
 
@@ -89,6 +93,12 @@ def _search_of(ledger: Ledger, summary: Summary | None) -> str | None:
                 return record.search
     latest = ledger.trials(role=Role.SEARCH)
     return latest[-1].search if latest else None
+
+
+def _tests(events: Sequence[Event]) -> list[dict[str, dict[str, float]]]:
+    """What each test found, the latest last."""
+    stages = (event for event in events if isinstance(event, StageEvent) and event.stage == "test")
+    return [event.found for event in stages if event.status == "finished"]
 
 
 def _costs(records: Sequence[TrialRecord], events: Sequence[Event], summary: Summary | None) -> Figures:

@@ -137,8 +137,8 @@ class SearchFollower(tune.Callback, tune.Stopper):
         # At once, and also where the proxy is dead: the slot need not wait for the next trial to know.
         self._broker.cancel.remote(job_id, trial.trial_id)
         if not self.stop_all():  # what a search that ends early leaves behind is for the next run
-            scheduler = self._composer.space.scheduler.name
-            self._books.pruned(job_id, f"stopped by {scheduler} after epoch {epoch}")
+            scheduler = self._composer.space.scheduler
+            self._books.pruned(job_id, f"stopped by {scheduler.name} {scheduler.place_of(epoch)}")
         self._progress.ended(trial.trial_id, self._books.status(job_id))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

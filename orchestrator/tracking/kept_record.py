@@ -36,7 +36,7 @@ class Lack(NamedTuple):
 def what_is_lacking(ledger: Ledger, *, uri: str, experiment: str, out: Path) -> Lack | None:
     """What MLflow lacks of the ledger of a run; none where nothing is known to be missing.
 
-    Of a server it is known how far it was written, not what it has: `stillhouse record` writes all anew.
+    Of a server it is known how far it was written, not what it has: `stillhouse record sync` writes all anew.
 
     Raises:
         StillhouseError: the SQLite file is damaged.

@@ -11,14 +11,16 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from orchestrator.records.events import ArtifactAdded, FiguresAdded, LedgerIdentity
 from orchestrator.records.ledger import Ledger
+from orchestrator.tracking.faults.errors import AccessDenied, StoreAway, WriteRefused
+from orchestrator.tracking.faults.outstanding import Outstanding
+from orchestrator.tracking.faults.waits import doubled_wait_s
 from orchestrator.tracking.parent import ParentFacts
-from orchestrator.tracking.store import AccessDenied, StoreAway, WriteRefused, prepare_mlflow
+from orchestrator.tracking.store import prepare_mlflow
 from orchestrator.tracking.synchroniser import Projector
 from trainables.errors import StillhouseError
 
@@ -27,32 +29,10 @@ _POLL_S: Final = 1.0
 _FIRST_WAIT_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 15.0
 _DENIED_S: Final = 5.0
+_LAST_WAITS_S: Final = (0.0, 1.0, 2.0)
+"""Before each last attempt at files that wait, when all else is written."""
 
 FinalStatus = Literal["FINISHED", "FAILED", "KILLED"]
-
-
-@dataclass(frozen=True)
-class Outstanding:
-    """What MLflow does not have."""
-
-    events: int
-    """Ledger events that wait for MLflow."""
-    refused: int
-    """Writes that MLflow will never take; each was logged as a warning."""
-    error: str | None
-    """Why events wait, as far as MLflow said."""
-    settled: bool
-    """Whether the status of runs that an earlier process left is right."""
-
-    def __bool__(self) -> bool:
-        return self.events > 0 or not self.settled
-
-    def __str__(self) -> str:
-        why = f": {self.error}" if self.error else ""
-        if not self:
-            return "MLflow has everything"
-        what = f"{self.events} ledger events are" if self.events else "the status of some runs is"
-        return f"{what} not in MLflow{why}; the next run writes them"
 
 
 class MlflowRecorder:
@@ -87,6 +67,9 @@ class MlflowRecorder:
         self._is_denied = False
         self._closing: FinalStatus | None = None
         self._attempts = 0
+        self._waits = 0
+        self._written = 0
+        self._was_away = False
         self._abandoned = False
 
     def start(self) -> None:
@@ -105,6 +88,11 @@ class MlflowRecorder:
     def is_started(self) -> bool:
         """Whether it was started, so that it has to be closed."""
         return self._thread is not None
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether waiting does not help: the server does not let us in, or the thread has ended."""
+        return self._is_denied or not self._alive
 
     @property
     def began_anew(self) -> bool:
@@ -179,9 +167,7 @@ class MlflowRecorder:
         target = len(self._ledger.events())
         self._wake.set()
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._projector.has(target) or self._is_denied or not self._alive, timeout_s
-            )
+            self._changed.wait_for(lambda: self._is_written(target) or self.is_stuck, timeout_s)
         return self._outstanding(target)
 
     def close(self, status: FinalStatus, timeout_s: float = 60.0) -> Outstanding:
@@ -219,11 +205,16 @@ class MlflowRecorder:
                 f"the ledger has no trial {trial!r}; figures belong to a trial that started"
             )
 
+    def _is_written(self, target: int) -> bool:
+        return self._projector.has(target) and not self._projector.late.may_come_soon
+
     def _outstanding(self, target: int) -> Outstanding:
-        done = self._projector.has(target)
+        done, late = self._projector.has(target), self._projector.late
         waiting = max(0, target - self._projector.cursor)
-        error = None if done else self._error
-        return Outstanding(waiting, self._projector.refused, error, settled=done or waiting > 0)
+        error = late.error if done else self._error
+        return Outstanding(
+            waiting, self._projector.refused, error, settled=done or waiting > 0, files=len(late)
+        )
 
     def _run(self) -> None:
         try:
@@ -238,18 +229,30 @@ class MlflowRecorder:
         self._wake.clear()
         closing = self._closing
         try:
+            if closing is not None and self._was_away:
+                # A request of that time may have made a run beside the one that was made instead.
+                self._projector.distrust()
+                self._was_away = False
             self._projector.advance(self._report)
             if closing is not None:
                 self._projector.finish(closing, time.time_ns() // 1_000_000)
+                self._write_last_files()
                 return True
         except (StoreAway, WriteRefused) as error:
             self._wait_for_store(error)
             return self._abandoned
         if self._attempts:
             _log.info("MLflow is back")
-        self._attempts, self._error, self._is_denied = 0, None, False
+        self._attempts, self._waits, self._error, self._is_denied = 0, 0, None, False
         self._wake.wait(_POLL_S)
         return False
+
+    def _write_last_files(self) -> None:
+        for wait_s in _LAST_WAITS_S:
+            if not self._projector.late or self._abandoned:
+                return
+            time.sleep(wait_s)
+            self._projector.write_late_files(at_once=True)
 
     def _report(self) -> None:
         with self._changed:
@@ -261,10 +264,15 @@ class MlflowRecorder:
         with self._changed:
             self._is_denied = isinstance(error, AccessDenied)
             self._changed.notify_all()
-        wait_s = min(_FIRST_WAIT_S * 2**self._attempts, _LONGEST_WAIT_S)
+        if self._projector.written > self._written:
+            self._waits = 0  # it took something in between: one that fails now and then is not away
+        self._written = self._projector.written
+        wait_s = doubled_wait_s(self._waits, first_s=_FIRST_WAIT_S, longest_s=_LONGEST_WAIT_S)
         if self._attempts == 0:
             _log.warning("MLflow does not take the record now, training goes on: %s", error)
         self._attempts += 1
+        self._waits += 1
+        self._was_away = True
         self._projector.distrust()
         self._wake.wait(wait_s)
 

@@ -22,7 +22,8 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from orchestrator.config.registry_name import registrable
-from orchestrator.tracking.store import StoreAway, prepare_mlflow, translated
+from orchestrator.tracking.faults.errors import AccessDenied, StoreAway, translated
+from orchestrator.tracking.store import prepare_mlflow
 from trainables.errors import ConfigError
 from trainables.export.stated import FILES
 from trainables.local_files import file_sha256
@@ -32,6 +33,8 @@ _log = logging.getLogger(__name__)
 ALIAS: Final = "champion"
 _WEIGHTS_TAG: Final = "weights_sha256"
 _WAITS_S: Final = (2.0, 10.0)
+_WAITS_FOR_SERVER_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""A server that is down for a minute is waited for."""
 _INLINE_BYTES: Final = 1_500_000_000
 _REQUIRED: Final = ("onnx", "onnxruntime", "numpy")
 
@@ -55,16 +58,18 @@ def register_champion(
     Raises:
         ConfigError: a name that the registry cannot hold, or no exported student in the folder.
         WriteRefused: MLflow does not take the model.
-        StoreAway: MLflow did not answer, three times.
+        StoreAway: MLflow did not take it, three times, or a server for a minute; AccessDenied comes at once.
     """
     require_model_name(model_name)
     graph = _only(exported, FILES["onnx"])
     digest = file_sha256(_only(exported, "*.safetensors"))
     prepare_mlflow()
     lineage = {**tags, _WEIGHTS_TAG: digest}
-    for wait_s in _WAITS_S:
+    for wait_s in _WAITS_FOR_SERVER_S if _is_remote(tracking_uri) else _WAITS_S:
         try:
             return _register(tracking_uri, model_name, run_id, graph, lineage)
+        except AccessDenied:
+            raise
         except StoreAway as error:
             _log.warning(
                 "MLflow does not answer, the champion is registered again in %g s: %s", wait_s, error
@@ -87,7 +92,7 @@ def require_model_name(name: str) -> None:
 
 def _register(uri: str, name: str, run_id: str, graph: Path, lineage: Mapping[str, str]) -> str:
     """One attempt; what an earlier one did is found and used."""
-    with translated(remote=urlsplit(uri).scheme in ("http", "https")):
+    with translated(remote=_is_remote(uri)):
         client = MlflowClient(uri, registry_uri=uri)
         _ensure_name(client, name)
         digest = lineage[_WEIGHTS_TAG]
@@ -100,6 +105,10 @@ def _register(uri: str, name: str, run_id: str, graph: Path, lineage: Mapping[st
             registered = _new_version(client, name, run_id, model, lineage)
         _promote(client, registered, run_id, lineage)
         return str(registered.version)
+
+
+def _is_remote(uri: str) -> bool:
+    return urlsplit(uri).scheme in ("http", "https")
 
 
 def _only(folder: Path, pattern: str) -> Path:
@@ -124,19 +133,28 @@ def _logged_model(client: MlflowClient, run_id: str, graph: Path, lineage: Mappi
     experiment_id = client.get_run(run_id).info.experiment_id
     digest = lineage[_WEIGHTS_TAG]
     found = client.search_logged_models([experiment_id], f"tags.{_WEIGHTS_TAG} = '{digest}'")
-    for model in found:
-        is_ready = model.status == LoggedModelStatus.READY and model.source_run_id == run_id
-        if is_ready and _is_there(model.artifact_location):
+    ours = [model for model in found if model.source_run_id == run_id]
+    for model in ours:
+        if model.status == LoggedModelStatus.READY and _is_there(model.artifact_location):
             return model
-    model = client.create_logged_model(
+    # One that was made, and whose answer was lost, gets its files now.
+    begun = next((model for model in ours if model.status == LoggedModelStatus.PENDING), None)
+    model = begun or client.create_logged_model(
         experiment_id, name="student", source_run_id=run_id, tags=dict(lineage), model_type="onnx"
     )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         _save(graph, folder, Model(run_id=run_id, model_id=model.model_id))
         client.log_model_artifacts(model.model_id, str(folder))
-    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    _link(client, run_id, model.model_id)
     return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+
+def _link(client: MlflowClient, run_id: str, model_id: str) -> None:
+    """Make a model an output of its run, once: MLflow refuses the second time, as after a lost answer."""
+    outputs = client.get_run(run_id).outputs
+    if all(known.model_id != model_id for known in (outputs.model_outputs if outputs else ())):
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
 
 
 def _is_there(location: str | None) -> bool:
@@ -182,7 +200,7 @@ def _new_version(
     client: MlflowClient, name: str, run_id: str, model: LoggedModel, lineage: Mapping[str, str]
 ) -> ModelVersion:
     # A server resolves models:/ID itself and refuses paths; a local store would ask MLflow's global URI.
-    remote = urlsplit(client.tracking_uri).scheme in ("http", "https")
+    remote = _is_remote(client.tracking_uri)
     source = f"models:/{model.model_id}" if remote else model.artifact_location
     return client.create_model_version(
         name, source, run_id=run_id, tags=dict(lineage), model_id=model.model_id

@@ -14,15 +14,20 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException, RestException
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+)
 from mlflow.telemetry import set_telemetry_client
-from requests import RequestException
-from sqlalchemy.exc import SQLAlchemyError
 
-from orchestrator.terminal.masking import without_secrets
 from orchestrator.tracking.changes import RUNNING, DataSet, Point, State, Upload
-from trainables.errors import StillhouseError
+from orchestrator.tracking.faults.errors import StoreAway, WriteRefused, translated
 
 _T = TypeVar("_T")
 
@@ -30,12 +35,10 @@ _T = TypeVar("_T")
 METRICS_PER_BATCH: Final = 1000
 _PARAMS_PER_BATCH: Final = 50
 _PAGE: Final = 1000
-_REFUSALS: Final = frozenset(
-    {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "INVALID_STATE"}
-)
 _FOREIGN_TO_MODELS: Final = re.compile(r"[/:.%\"']")
 """What the name of a model may not hold."""
-_DENIALS: Final = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
+_STUDENT: Final = "student"
+"""The type of a model that is a finished trial."""
 _ENVIRONMENT: Final[Mapping[str, str]] = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "1",
@@ -46,18 +49,6 @@ _ENVIRONMENT: Final[Mapping[str, str]] = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
-
-
-class StoreAway(StillhouseError):
-    """The store cannot be reached, or not now; the same call may work later."""
-
-
-class AccessDenied(StoreAway):
-    """The server knows neither user nor token, or does not let them in: waiting seldom helps."""
-
-
-class WriteRefused(StillhouseError):
-    """The store answered that it will never take this write."""
 
 
 @dataclass(frozen=True)
@@ -181,19 +172,26 @@ class RunStore:
         """The id of the model of a run, which is made where it has none; it holds no files."""
         with translated(remote=self._remote):
             found = self._client.search_logged_models(
-                [self.experiment_id], filter_string=f"source_run_id = '{run_id}'", max_results=1
+                [self.experiment_id],
+                # The champion's run has a registered model too, of another type.
+                filter_string=f"source_run_id = '{run_id}' and model_type = '{_STUDENT}'",
+                max_results=1,
             )
-            if found:
-                return str(found[0].model_id)
-            made = self._client.create_logged_model(
-                self.experiment_id,
-                name=_FOREIGN_TO_MODELS.sub("_", name),
-                source_run_id=run_id,
-                params=dict(params),
-                tags=dict(tags),
-                model_type="student",
+            model = (
+                found[0]
+                if found
+                else self._client.create_logged_model(
+                    self.experiment_id,
+                    name=_FOREIGN_TO_MODELS.sub("_", name),
+                    source_run_id=run_id,
+                    params=dict(params),
+                    tags=dict(tags),
+                    model_type=_STUDENT,
+                )
             )
-            return str(self._client.finalize_logged_model(made.model_id, "READY").model_id)
+            if model.status != LoggedModelStatus.READY:
+                model = self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+            return str(model.model_id)
 
     def add_inputs(self, run_id: str, data_sets: Sequence[DataSet]) -> None:
         """Say what a run learned from; an equal data set stays single."""
@@ -246,32 +244,6 @@ class RunStore:
         """Set a tag of the experiment."""
         with translated(remote=self._remote):
             self._client.set_experiment_tag(self.experiment_id, name, value)
-
-
-class translated:
-    """A context that turns the errors of MLflow and of what lies below it into StoreAway and WriteRefused.
-
-    MLflow quotes the store's address in full.
-    """
-
-    def __init__(self, *, remote: bool) -> None:
-        self._remote = remote
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, MlflowException) and self._refused(error):
-            raise WriteRefused(without_secrets(str(error))) from error
-        if isinstance(error, MlflowException) and self._remote and error.error_code in _DENIALS:
-            raise AccessDenied(without_secrets(str(error))) from error
-        if isinstance(error, MlflowException | SQLAlchemyError | RequestException | OSError):
-            raise StoreAway(without_secrets(f"{type(error).__name__}: {error}")) from error
-
-    def _refused(self, error: MlflowException) -> bool:
-        # A proxy in front of a server that is away may answer 404, without MLflow's JSON: that passes.
-        answered = isinstance(error, RestException) or not self._remote
-        return answered and error.error_code in _REFUSALS
 
 
 def _described(run: Run) -> tuple[str, str | None, KnownRun]:

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import mlflow.artifacts
 from mlflow import MlflowClient
 
-from orchestrator.tracking.store import StoreAway, WriteRefused, prepare_mlflow, translated
+from orchestrator.tracking.faults.errors import StoreAway, WriteRefused, translated
+from orchestrator.tracking.store import prepare_mlflow
 from trainables.checkpoint_header import CONFIG, PREPROCESSING, SUFFIXES, WEIGHTS
 from trainables.errors import ConfigError
 from trainables.export.model_card import CARD_FILE

@@ -14,17 +14,18 @@ from orchestrator.config.paths import artifact_folder
 from orchestrator.records.ledger import Ledger
 from orchestrator.tracking.changes import RUNNING, RunChange, State
 from orchestrator.tracking.cursor import CursorFile, TrackingCursor
+from orchestrator.tracking.faults.errors import WriteRefused
+from orchestrator.tracking.faults.late_files import LateFiles
 from orchestrator.tracking.lost_points import first_to_write, with_lost_points
 from orchestrator.tracking.names import mlflow_key
 from orchestrator.tracking.parent import ParentFacts
 from orchestrator.tracking.projection import Projection
-from orchestrator.tracking.store import KnownRun, RunStore, WriteRefused
+from orchestrator.tracking.store import KnownRun, RunStore
 from orchestrator.tracking.views import shared_views
-from orchestrator.tracking.writer import RunWriter
+from orchestrator.tracking.writer import PARENT_KIND, RunWriter
 
 _log = logging.getLogger(__name__)
 _EVENTS_PER_ROUND: Final = 2000
-_PARENT_KIND: Final = "experiment"
 
 
 class Projector:
@@ -54,6 +55,10 @@ class Projector:
         self._pending: deque[RunChange] = deque()
         self._pending_end = 0
         self.cursor = 0
+        self._whole = 0
+        """Events whose files MLflow has too: another process goes on there."""
+        self.written = 0
+        """Changes that were written, however often MLflow was away in between."""
         self.began_anew = False
         """Whether the ledger was written from its first event on, as into a new store."""
         self.experiment_id = ""
@@ -72,6 +77,11 @@ class Projector:
     def refused(self) -> int:
         """Writes that MLflow will never take."""
         return self._writer.refused
+
+    @property
+    def late(self) -> LateFiles:
+        """Files that wait for the artifact store."""
+        return self._writer.late
 
     def run_id(self, trial: str) -> str | None:
         """The run of a trial, if MLflow is known to have it."""
@@ -103,6 +113,15 @@ class Projector:
             self._settled = self._repaired
             self._save()
             report()
+        self.write_late_files()
+        report()
+
+    def write_late_files(self, *, at_once: bool = False) -> None:
+        """Try those again whose time has come, or all of them."""
+        waited = len(self.late)
+        self.late.write(self._writer.attempt, at_once=at_once)
+        if len(self.late) < waited:
+            self._save()
 
     def finish(self, status: str, time_ms: int) -> None:
         """End the runs of trials that are still running as KILLED, and the parent as `status`."""
@@ -118,14 +137,9 @@ class Projector:
 
     def _adopt(self) -> None:
         """Find this ledger's runs, or make them; go back to the first event that a lost run needs."""
-        found: dict[str, KnownRun] = {}
-        parent: KnownRun | None = None
-        for kind, trial, run in self._store.runs_of(self._identity):
-            if kind == _PARENT_KIND:
-                parent = parent or run
-            elif trial is not None:
-                found.setdefault(trial, run)
-        self._writer.runs = found
+        parent, doubles = self._writer.adopt(self._store.runs_of(self._identity), self._written_into())
+        for run in doubles:
+            self._writer.discard_double(run)
         if parent is None:
             parent = self._create_parent()
         elif self._resume_point(parent.run_id) == 0:
@@ -141,6 +155,12 @@ class Projector:
         if self._described != parent.run_id:
             self._describe_parent()
             self._described = parent.run_id
+
+    def _written_into(self) -> set[str]:
+        """The ids of runs that this process knows, and of those that an earlier one noted."""
+        saved = self._cursor_file.load()
+        earlier = () if saved is None else (saved.parent_run_id, *saved.runs.values())
+        return {self.parent_run_id, *(run.run_id for run in self._writer.runs.values()), *earlier}
 
     def _without_lost_points(self, parent: KnownRun) -> KnownRun:
         """Set runs aside that hold what the ledger lacks, to be made anew; the parent from now on."""
@@ -160,7 +180,7 @@ class Projector:
 
     def _create_parent(self) -> KnownRun:
         time_ms = time.time_ns() // 1_000_000
-        tags = {"kind": _PARENT_KIND, "ledger": self._identity}
+        tags = {"kind": PARENT_KIND, "ledger": self._identity}
         return KnownRun(self._store.create(self._facts.name, tags, time_ms), RUNNING)
 
     def _resume_point(self, parent_run_id: str) -> int:
@@ -188,7 +208,7 @@ class Projector:
         if self._repaired:
             self._projection.interrupt()
             self._projection.fold(events[self._boundary : cursor])
-        self.cursor = cursor
+        self.cursor = self._whole = cursor
 
     def _describe_parent(self) -> None:
         run_id = self.parent_run_id
@@ -250,15 +270,18 @@ class Projector:
         while self._pending:
             self._writer.write(self._pending[0], self._projection.data)
             self._pending.popleft()
+            self.written += 1
 
     def _save(self) -> None:
+        if not self.late:
+            self._whole = self.cursor
         self._cursor_file.save(
             TrackingCursor(
                 ledger=self._identity,
                 experiment_id=self.experiment_id,
                 parent_run_id=self.parent_run_id,
-                cursor=self.cursor,
-                check=self._ledger.check_at(self.cursor),
+                cursor=self._whole,
+                check=self._ledger.check_at(self._whole),
                 runs={trial: run.run_id for trial, run in self._writer.runs.items()},
             )
         )

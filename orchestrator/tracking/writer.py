@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from typing import Any, Final
 
 from orchestrator.tracking.changes import RUNNING, DataSet, RunChange, State, TrialStart, Upload
-from orchestrator.tracking.store import KnownRun, RunStore, StoreAway, WriteRefused
+from orchestrator.tracking.faults.errors import StoreAway, WriteRefused
+from orchestrator.tracking.faults.late_files import LateFiles
+from orchestrator.tracking.store import KnownRun, RunStore
 
 _log = logging.getLogger(__name__)
+PARENT_KIND: Final = "experiment"
+"""The tag `kind` of the parent."""
 
 
 class RunWriter:
@@ -31,6 +35,40 @@ class RunWriter:
         """By run the model that it is known to have."""
         self.refused = 0
         """Writes that MLflow will never take."""
+        self.late = LateFiles()
+        """Of these runs."""
+
+    def adopt(
+        self, found: Iterable[tuple[str, str | None, KnownRun]], written: Collection[str]
+    ) -> tuple[KnownRun | None, list[KnownRun]]:
+        """Know the runs that the store has of this ledger; the parent among them, and doubles.
+
+        A request that nobody waits for any more may still be carried out: then a run is there twice. The one
+        whose id is among those `written` into is kept, or else the first.
+        """
+        one_each: dict[str | None, KnownRun] = {}
+        doubles: list[KnownRun] = []
+        for kind, trial, run in found:
+            is_parent = kind == PARENT_KIND
+            if not is_parent and trial is None:
+                continue
+            key = None if is_parent else trial
+            kept = one_each.get(key)
+            if kept is None:
+                one_each[key] = run
+            elif run.run_id in written and kept.run_id not in written:
+                one_each[key] = run
+                doubles.append(kept)
+            else:
+                doubles.append(run)
+        parent = one_each.pop(None, None)
+        self.runs = {str(trial): run for trial, run in one_each.items()}
+        return parent, doubles
+
+    def discard_double(self, run: KnownRun) -> None:
+        """Mark a run as deleted that a request made which arrived late."""
+        _log.warning("MLflow made run %s when another was in its place already: it is deleted", run.run_id)
+        self.attempt(lambda: self._opened().discard(run.run_id))
 
     def write(self, change: RunChange, data: DataSet | None) -> None:
         """Write all of a change into its run, which is created where it is not there.
@@ -63,23 +101,28 @@ class RunWriter:
         except WriteRefused as error:
             self.refuse(error)
 
-    def attempt_upload(self, run_id: str, write: Callable[[], None]) -> None:
-        """Write a file; where only the artifact store fails, the figures do not wait for it."""
+    def attempt_upload(self, run_id: str, file: Hashable, write: Callable[[], None]) -> None:
+        """Write a file; where only the artifact store fails, it is kept for later and figures go on.
+
+        `file` says which of the run's files it is.
+        """
         try:
             self.attempt(write)
         except StoreAway as error:
             self._opened().params(run_id)  # raises StoreAway when MLflow itself is away
-            self.refuse(error)
+            if not self.late:
+                _log.warning("MLflow does not take a file now, it is tried again: %s", error)
+            self.late.add((run_id, file), write, error)
 
     def upload_json(self, document: Mapping[str, Any], name: str) -> None:
         """Keep plain data as a file of the parent run."""
         run_id = self.parent_run_id
-        self.attempt_upload(run_id, lambda: self._opened().upload_json(run_id, document, name))
+        self.attempt_upload(run_id, name, lambda: self._opened().upload_json(run_id, document, name))
 
     def upload_text(self, text: str, name: str) -> None:
         """Keep a text as a file of the parent run."""
         run_id = self.parent_run_id
-        self.attempt_upload(run_id, lambda: self._opened().upload_text(run_id, text, name))
+        self.attempt_upload(run_id, name, lambda: self._opened().upload_text(run_id, text, name))
 
     def refuse(self, error: Exception) -> None:
         """Count what MLflow will never take."""
@@ -115,4 +158,4 @@ class RunWriter:
             self.runs[trial] = KnownRun(known.run_id, state.status)
 
     def _upload(self, run_id: str, upload: Upload) -> None:
-        self.attempt_upload(run_id, lambda: self._opened().upload(run_id, upload))
+        self.attempt_upload(run_id, upload, lambda: self._opened().upload(run_id, upload))

@@ -50,6 +50,14 @@ BENCHMARKS: Final[Mapping[str, str]] = MappingProxyType(
         "cached_fp16_weight_drift": "tests.benchmarks.drift:cached_fp16_weight_drift",
         "report_open_ms_1000": "tests.benchmarks.report_pages:report_open_ms_1000",
         "report_bytes_1000": "tests.benchmarks.report_pages:report_bytes_1000",
+        "report_cpu_s_1000": "tests.benchmarks.report_pages:report_cpu_s_1000",
+        "record_runs_per_s": "tests.benchmarks.records.recording:record_runs_per_s",
+        "record_memory_mb": "tests.benchmarks.records.recording:record_memory_mb",
+        "record_slowdown": "tests.benchmarks.records.slowdown:record_slowdown",
+        **{
+            f"best_row_ms_{trials}": f"tests.benchmarks.records.rows:best_row_ms {trials}"
+            for trials in (100, 10_000)
+        },
         "features_cached_over_online": "tests.benchmarks.features:features_cached_over_online",
         **{
             f"objective_step_over_ce.{name}": f"tests.benchmarks.objectives:objective_step_over_ce {name}"

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,13 +23,21 @@ def free_port() -> int:
 
 
 @contextmanager
-def mlflow_server(folder: Path, store: str, port: int) -> Iterator[None]:
+def mlflow_server(
+    folder: Path,
+    store: str,
+    port: int,
+    *,
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[None]:
+    """A server of one worker on a store, with further options and variables; its words go to server.log."""
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--artifacts-destination", str(folder / "kept")]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    variables = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **(environment or {})}
     with (folder / "server.log").open("ab") as log:
         server = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+            [*command, *options], cwd=folder, env=variables, stdout=log, stderr=log, start_new_session=True
         )
         try:
             yield

@@ -13,7 +13,7 @@ from tests.older_runs.unpacking import unpack_older_run
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]
 
-
+COMPARED = {"selection/agreement", "selection/kl_to_teacher"}
 MADE_IN = Path("/tmp/stillhouse/fixture")  # noqa: S108  # nothing is written there
 
 
@@ -51,6 +51,13 @@ def test_a_larger_budget_adds_a_trial_and_keeps_all_that_was_there(tmp_path: Pat
     assert (stages["cache"]["result"]["computed"], stages["cache"]["result"]["reused"]) == (0, 2)
     searched = [e["trial"] for e in events if e["kind"] == "trial_started" and e["role"] == "search"]
     assert len(searched) == len(set(searched)) == 4
+    # Its teacher was not asked about the selection split in a way that was kept: it is asked once, now.
+    last = {event["trial"]: event["metrics"] for event in events if event["kind"] == "epoch"}
+    old, new = ({e["trial"] for e in part if e["kind"] == "epoch"} for part in (before, added))
+    assert new
+    assert not any(COMPARED & last[trial].keys() for trial in old - new)
+    assert all(last[trial].keys() >= COMPARED for trial in new)
+    assert (task.out / "teacher" / "selection_answers.safetensors").is_file()
     summary = json.loads(done.stdout)
     assert [trial["status"] for trial in summary["trials"]] == ["completed"] * 4
     told = Counter(run.data.tags.get("trial_id", "parent") for run in task.mlflow_runs())

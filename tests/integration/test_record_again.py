@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -53,7 +55,7 @@ class Kept:
     ) -> subprocess.CompletedProcess[str]:
         """`stillhouse run` or another command in a process of its own; `options` are the interpreter's."""
         return subprocess.run(
-            [sys.executable, *options, "-m", "orchestrator", command, self.file.name, *words],
+            [sys.executable, *options, "-m", "orchestrator", *command.split(), self.file.name, *words],
             cwd=self.file.parent,
             capture_output=True,
             text=True,
@@ -119,10 +121,45 @@ def test_a_record_that_was_removed_is_there_again_with_files_and_model(kept: Kep
     assert not slow_imports(again.stderr)
     assert (again.returncode, "written from the ledger" in again.stdout) == (0, False)
     assert (kept.out / "ledger.jsonl").read_bytes() == ledger
-    written = kept.run("--json", command="record")
+    written = kept.run("--json", command="record sync")
     assert written.returncode == 0, written.stderr
     assert json.loads(written.stdout)["mlflow"]["lacks"] is None
     assert kept.shown().keys() == before.keys() | groups
+
+
+def test_an_unfinished_run_is_recorded_as_far_as_it_came_also_into_an_empty_store(kept: Kept) -> None:
+    lines = (kept.out / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    kinds = [json.loads(line)["kind"] for line in lines]
+    killed_at = kinds.index("trial_ended") + 1
+    assert kinds[:killed_at].count("trial_started") == 2
+    (kept.out / "ledger.jsonl").write_bytes(b"".join(lines[:killed_at]))
+    (kept.out / "summary.json").unlink()
+    kept.database.unlink()
+    looks = itertools.count()
+
+    def synced() -> dict[str, tuple[str, dict[str, float], dict[str, str]]]:
+        done = kept.run("--json", command="record sync")
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert (told["status"], told["refused"]) == ("KILLED", 0)
+        assert "the run is not finished and `stillhouse run` goes on with it" in done.stderr
+        there, kept.database = kept.database, kept.out / f"looked at {next(looks)}.db"
+        shutil.copyfile(there, kept.database)  # MLflow keeps a connection open for each address
+        runs = kept.runs()
+        kept.database = there
+        assert told["parent_run_id"] in {run.info.run_id for run in runs}
+        return {
+            run.data.tags.get("trial_id", "parent"): (run.info.status, run.data.metrics, run.data.params)
+            for run in runs
+        }
+
+    first = synced()
+    assert [status for status, _, _ in first.values()].count("FINISHED") == 1
+    assert {first[name][0] for name in ("parent", *first) if first[name][0] != "FINISHED"} == {"KILLED"}
+    assert len(first) == 3  # the parent, the trial that ended, and the one that was in training
+    assert synced() == first
+    kept.database.unlink()
+    assert synced() == first
 
 
 def test_a_damaged_record_is_refused_before_anything_slow_and_the_results_are_shown(kept: Kept) -> None:

@@ -26,6 +26,7 @@ from tests.unit.trainables.training.small_courses import (
 )
 from tests.unit.trainables.unlabelled_splits import with_unlabelled
 from trainables.config import CeConfig, KdConfig, Precision
+from trainables.config.metrics import AGREEMENT, KL_TO_TEACHER
 from trainables.data.splits import split_facts
 from trainables.errors import CheckpointError, TrialFailed
 from trainables.training.checkpoints import CheckpointFolder
@@ -33,6 +34,7 @@ from trainables.training.course import Course
 from trainables.training.loop import train
 from trainables.training.ranks import SOLO, DdpTeam, Team, any_rank
 from trainables.training.workbench import Workbench
+from trainables.views.normalise import normalise
 
 # Six batches of 7 leave 2 rows out; 7 rows are 4 and 3 for two ranks.
 UNEVEN = SHORT.with_overrides(batch_size=7)
@@ -95,7 +97,11 @@ def teaching_workbench(folder: Path) -> Workbench:
         folder, data, small_student(seed=9), split_facts(data), views=VIEWS, precision=Precision.FP32
     )
     tiny.build()
-    return small_workbench(data, cache=tiny.open())
+    workbench = small_workbench(data, cache=tiny.open())
+    with torch.no_grad():
+        selection = normalise(data.selection.images[:], data.mean, data.std)
+        workbench.compare_with(small_student(seed=9).eval()(selection))
+    return workbench
 
 
 def train_with_a_teacher(folder: Path) -> None:
@@ -114,6 +120,7 @@ def test_two_ranks_learn_from_unlabelled_images_what_one_learns(tmp_path: Path) 
         torch.testing.assert_close(ranks[0]["weights"][name], value, rtol=1e-4, atol=1e-5)
     for mine, theirs in zip(alone["metrics"], ranks[0]["metrics"], strict=True):
         assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-3)
+        assert {AGREEMENT, KL_TO_TEACHER} <= mine.keys()  # as one: each rank evaluates the whole split
 
 
 def train_with_interruption(folder: Path) -> None:

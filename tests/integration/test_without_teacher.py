@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from orchestrator.records.kept_answers import answers_file
 from orchestrator.records.student_figures import Finalist
 from orchestrator.records.summary import Summary, read_summary
 from orchestrator.records.tables.more_columns import ENSEMBLE, PEERS
 from tests.integration.command_line_runs import EXPERIMENT, Task, finish, running
 from tests.integration.watched_search import ends_of, epochs_of
+from trainables.evaluation.answers_file import read_answers
 from trainables.export.model_card import ModelCard, read_intact_card
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.slow]
@@ -194,6 +196,20 @@ def test_one_network_is_shipped_and_its_peer_stands_beside_it(run: Run) -> None:
     assert PEERS in run.report
     assert ENSEMBLE in run.report
     assert not [name for name in card.metrics if "peer" in name or "ensemble" in name]
+
+
+def test_the_page_has_the_answers_of_the_champion_and_its_control(run: Run) -> None:
+    (test,) = (stage for stage in finished_stages(run.events) if stage["stage"] == "test")
+    kept = {path.stem for path in (run.task.out / "answers").iterdir()}
+    assert kept == {event["trial"] for event in run.events if event["kind"] == "trial_started"} & {
+        *test["result"]
+    }
+    for trial in kept:
+        found, told = read_answers(answers_file(run.task.out, trial)).student, test["result"][trial]
+        assert found.figures == pytest.approx({name: told[name] for name in found.figures}, abs=1e-5)
+    own = read_answers(answers_file(run.task.out, run.summary.champion.trial_id)).student
+    assert f"champion, ece {own.figures['ece']:.4f}" in run.report
+    assert "Accuracy by class" in run.report
 
 
 def test_nothing_speaks_of_a_teacher(run: Run) -> None:

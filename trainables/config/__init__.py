@@ -32,7 +32,16 @@ from trainables.config.teacher import (
     TeacherSource,
 )
 from trainables.config.training import OptimizerName, ScheduleName, TrainingConfig, TrainingPrecision
-from trainables.config.trial import Cost, Fork, OnlineSpec, Role, StartWeights, TrialSpec, WorkbenchSpec
+from trainables.config.trial import (
+    Cost,
+    Fork,
+    OnlineSpec,
+    Role,
+    SelectionAnswers,
+    StartWeights,
+    TrialSpec,
+    WorkbenchSpec,
+)
 from trainables.config.views import (
     MAX_VIEWS,
     BankConfig,
@@ -86,6 +95,7 @@ __all__ = [
     "Recipe",
     "Role",
     "ScheduleName",
+    "SelectionAnswers",
     "Split",
     "StartWeights",
     "Step",

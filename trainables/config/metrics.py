@@ -14,6 +14,11 @@ NLL: Final = "selection/nll"
 ECE: Final = "selection/ece"
 """Expected calibration error on the selection split, of 15 bins."""
 
+AGREEMENT: Final = "selection/agreement"
+"""The fraction of the selection split to which student and teacher give the same class."""
+KL_TO_TEACHER: Final = "selection/kl_to_teacher"
+"""Mean KL(teacher || student) on the selection split, at temperature 1, in nats."""
+
 KEPT: Final = "train/kept"
 """How the names of an objective's masks begin: the mean fraction of samples that each kept, in [0, 1]."""
 

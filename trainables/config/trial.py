@@ -52,6 +52,14 @@ class StartWeights(Config):
     sha256: str = Field(description="of its content: what searches know it by")
 
 
+class SelectionAnswers(Config):
+    """The file with the teacher's logits of the selection split, with which each epoch is compared."""
+
+    path: str = Field(description="on every node")
+    teacher: str = Field(description="fingerprint of whoever gave them")
+    data: str = Field(description="digest of the data that it was asked about")
+
+
 class WorkbenchSpec(Config):
     """What every trial of a search shares: data, views, the teacher's cache, and where students start."""
 
@@ -75,6 +83,11 @@ class WorkbenchSpec(Config):
         None,
         description="what students start from, controls too; none for random weights",
         exclude_if=lambda start: start is None,
+    )
+    selection_answers: SelectionAnswers | None = Field(
+        None,
+        description="none where no teacher is heard, or nobody knows what it says of the selection split",
+        exclude_if=lambda answers: answers is None,
     )
     code: str | None = Field(
         None,

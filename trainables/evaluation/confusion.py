@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from trainables.data import ImageSplit
 from trainables.errors import DataError
-from trainables.evaluation.metrics import ECE_BINS, calibration_error
+from trainables.evaluation.metrics import ECE_BINS, calibration_error, finite_logits
+from trainables.models.modes import evaluating
 
 # N = samples, C = classes, B = samples of a batch
 
@@ -72,6 +74,35 @@ def answers_of(batches: Iterable[tuple[Tensor, Tensor]]) -> Answers:
     if not labels:
         raise DataError("there is no image to evaluate on that can be read; give at least one")
     return Answers(*(torch.cat(column) for column in (labels, answers, confidences, losses)))
+
+
+def labelled_answers(
+    model: nn.Module,
+    split: ImageSplit,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    batch_size: int,
+    device: torch.device,
+) -> Answers:
+    """What a network says of the unaltered images of a split; its training modes are as before afterwards.
+
+    Raises:
+        DataError: the split is empty.
+        TrialFailed: a logit is not finite.
+    """
+    labels_N = split.labels.to(device)
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        first = 0
+        for batch in split.batches(batch_size):
+            yield finite_logits(model, batch.to(device), mean, std), labels_N[first : first + len(batch)]
+            first += len(batch)
+
+    with evaluating(model), torch.inference_mode():
+        found = answers_of(batches())
+        columns = (found.labels_N, found.answers_N, found.confidence_N, found.nll_N)
+        return Answers(*(column.cpu() for column in columns))
 
 
 def confusion_matrix(answers: Answers, n_classes: int) -> Tensor:

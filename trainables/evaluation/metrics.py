@@ -71,6 +71,25 @@ def answers(
     return torch.cat(classes)
 
 
+def logits_of(
+    model: nn.Module,
+    split: ImageSplit,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    batch_size: int,
+    device: torch.device,
+) -> Tensor:
+    """fp32 logits of each unaltered image of a split, NxC, on the CPU.
+
+    Raises:
+        TrialFailed: one of them is not finite.
+    """
+    with evaluating(model), torch.inference_mode():
+        batches = split.batches(batch_size)
+        return torch.cat([finite_logits(model, batch.to(device), mean, std).cpu() for batch in batches])
+
+
 def answer_figures(answers_N: Tensor, labels_N: Tensor) -> dict[str, float]:
     """What accuracy does not show: int64 answers and labels, N each.
 

@@ -54,6 +54,9 @@ class EvaluateJob(Config):
         description="the figure that ranks students, told too",
         exclude_if=lambda figure: figure is RankBy.ACCURACY,
     )
+    answers: str | None = Field(
+        None, description="the file in which its answers, image by image, are kept beside the teacher's"
+    )
 
 
 class ProfileJob(Config):

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainables.cache.node.reader import open_cache
 from trainables.config import (
@@ -22,6 +22,7 @@ from trainables.config import (
 )
 from trainables.data import ImageSplit, TrainingData, load_training
 from trainables.errors import StillhouseError
+from trainables.evaluation.confusion import Answers
 from trainables.models import build_model
 from trainables.models.foreign.start import start_from
 from trainables.models.weights import count_parameters
@@ -33,6 +34,7 @@ from trainables.teacher.cache_request import stated_features
 from trainables.teacher.live import LiveTeacher
 from trainables.teacher.loading import online_teacher
 from trainables.teacher.online import OnlineTeacher
+from trainables.teacher.selection_answers import read_answers
 from trainables.training.compute import Compute, compute_figures, compute_of, cross_entropy_of
 from trainables.training.course import Course, Trained
 from trainables.training.learners.peers import of_network
@@ -62,7 +64,7 @@ class WarmState:
             max_workbenches, max_bytes=IDLE_BYTES, size=lambda workbench: workbench.held_bytes
         )
         self._students = CompiledStudents()
-        self._answers: LruCache[str, Tensor] = LruCache(max_workbenches)
+        self._answers: LruCache[str, Answers] = LruCache(max_workbenches)
         self._counted: LruCache[str, Compute] = LruCache(MAX_COUNTED)
 
     def data(self, config: DataConfig) -> TrainingData:
@@ -199,7 +201,7 @@ class WarmState:
                 cache = CacheBesideTeacher(cache, functools.cache(lambda: self._online(beside, spec)))
         elif spec.online is not None:
             cache = self._online(spec.online, spec)
-        return Workbench(
+        workbench = Workbench(
             self.data(spec.data),
             spec.views,
             view_seed=spec.view_seed,
@@ -207,13 +209,16 @@ class WarmState:
             cache=cache,
             render_budget_bytes=render_budget(self._device),
         )
+        if spec.selection_answers is not None:
+            workbench.compare_with(read_answers(spec.selection_answers, workbench.data))
+        return workbench
 
-    def teacher_answers(self, teacher: OnlineSpec, spec: WorkbenchSpec, split: ImageSplit) -> Tensor:
-        """The class (int64, on the CPU) that the teacher gives each clean image; found out once a split."""
+    def teacher_answers(self, teacher: OnlineSpec, spec: WorkbenchSpec, split: ImageSplit) -> Answers:
+        """What the teacher says of each clean image of a split; found out once."""
 
-        def find() -> Tensor:
+        def find() -> Answers:
             module = online_teacher(teacher, self.data(spec.data)).to(self._device)
-            return self.workbench(spec).classes(module, split, batch_size=teacher.batch_size)
+            return self.workbench(spec).answers(module, split, batch_size=teacher.batch_size)
 
         return self._answers.get(digest_of([teacher.plain(), spec.data.plain(), split.ids.tolist()]), find)
 

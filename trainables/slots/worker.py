@@ -23,6 +23,8 @@ from trainables.checkpoint_header import preprocessing_metadata
 from trainables.config import DataConfig, ModelConfig, Split, TrainingPrecision
 from trainables.data import load_test
 from trainables.errors import StillhouseError, StorageError, TrialFailed, UnreadableData
+from trainables.evaluation.answers_file import write_answers
+from trainables.evaluation.disagreement import kept_answers
 from trainables.evaluation.features_worth import NoFeatures
 from trainables.evaluation.metrics import answer_figures
 from trainables.evaluation.profiling import profile_student
@@ -150,6 +152,9 @@ def evaluate_job(job: EvaluateJob, warm: WarmState, channel: JobChannel) -> None
 
     The figures are those of `evaluate` and of `answer_figures`, and the one that ranks students; with a
     teacher, `agreement` is the fraction of images that both give the same class.
+
+    Raises:
+        StorageError: the file of its answers cannot be written.
     """
     workbench = warm.workbench(job.workbench)
     data = workbench.data
@@ -166,11 +171,13 @@ def evaluate_job(job: EvaluateJob, warm: WarmState, channel: JobChannel) -> None
         figures |= workbench.features_worth(
             model, job.rank_by, split, batch_size=EVALUATED_TOGETHER, stated=stated
         )
-    own_N = workbench.classes(model, split, batch_size=EVALUATED_TOGETHER)
-    figures |= answer_figures(own_N, split.labels)
-    if job.teacher is not None:
-        same_N = own_N == warm.teacher_answers(job.teacher, job.workbench, split)
-        figures["agreement"] = float(same_N.double().mean())
+    own = workbench.answers(model, split, batch_size=EVALUATED_TOGETHER)
+    figures |= answer_figures(own.answers_N, split.labels)
+    taught = warm.teacher_answers(job.teacher, job.workbench, split) if job.teacher else None
+    if taught is not None:
+        figures["agreement"] = float((own.answers_N == taught.answers_N).double().mean())
+    if job.answers is not None:  # before the figures are told: a run that has them has the file too
+        write_answers(Path(job.answers), kept_answers(own, taught, split, data.classes))
     channel.send(Message(metrics={f"{job.split}/{n}": v for n, v in figures.items()}, end=End.COMPLETED))
 
 

@@ -241,7 +241,7 @@ class _Run:
         model = self.student.judged
         split, size = self.workbench.data.selection, self.course.training.eval_batch_size
         rank_by, stated = self.course.rank_by, self.course.stated
-        figures = self.workbench.evaluate(model, split, batch_size=size)
+        figures = self.workbench.judge(model, batch_size=size)
         figures |= self.workbench.features_worth(model, rank_by, split, batch_size=size, stated=stated)
         metrics.update({f"selection/{name}": value for name, value in figures.items()})
         metrics.update(self.inputs.robustness(model, batch_size=size))

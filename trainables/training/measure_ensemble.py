@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from pydantic import Field
 
-from trainables.config import Config, DataConfig, KeptEnsemble, ViewsConfig
+from trainables.config import Config, DataConfig, KeptEnsemble
 from trainables.data import load_training
 from trainables.data.splits import split_facts
-from trainables.evaluation.chance import against_chance
 from trainables.models.weights import count_parameters
 from trainables.teacher.loading import kept_fingerprint, load_teacher
+from trainables.teacher.selection_answers import answers_in, judged, keep_answers
 from trainables.training.train_teacher import TeacherFacts
-from trainables.training.workbench import Workbench
 
 
 class EnsembleRequest(Config):
@@ -22,6 +23,7 @@ class EnsembleRequest(Config):
     data: DataConfig
     batch_size: int = Field(ge=1)
     threads: int = Field(1, ge=1)
+    folder: str = Field(description="where what they say of the selection split is kept")
 
 
 def measure_ensemble(request: EnsembleRequest) -> TeacherFacts:
@@ -29,19 +31,21 @@ def measure_ensemble(request: EnsembleRequest) -> TeacherFacts:
 
     Raises:
         CheckpointError: the weights of one cannot be read.
+        OSError: their answers cannot be written.
     """
     torch.set_num_threads(request.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = load_training(request.data)
-    workbench = Workbench(data, ViewsConfig(), view_seed=0, device=device)
     teacher = load_teacher(request.network, data).to(device)
-    figures = workbench.evaluate(teacher, data.selection, batch_size=request.batch_size)
-    answers_N = workbench.classes(teacher, data.selection, batch_size=request.batch_size)
+    found = judged(teacher, data, batch_size=request.batch_size, device=device)
+    fingerprint = kept_fingerprint(request.network, teacher.cpu())
+    kept = answers_in(Path(request.folder), teacher=fingerprint, data=data.digest)
+    keep_answers(kept, found.logits_NC, data)
     return TeacherFacts(
         weights=None,
-        fingerprint=kept_fingerprint(request.network, teacher.cpu()),
+        fingerprint=fingerprint,
         params=count_parameters(teacher),
-        selection_accuracy=figures["accuracy"],
+        selection_accuracy=found.accuracy,
         split=split_facts(data),
-        chance=against_chance(answers_N, data.selection.labels),
+        chance=found.chance,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 import torch
 from pydantic import Field
@@ -28,7 +29,7 @@ from trainables.config.representation.preparation import PreparedPart, PreparedT
 from trainables.config.teacher import ONNX
 from trainables.data import TrainingData, load_training
 from trainables.data.splits import split_facts
-from trainables.evaluation.chance import AgainstChance, against_chance
+from trainables.evaluation.chance import AgainstChance
 from trainables.local_files import replacing
 from trainables.models import build_model
 from trainables.models.foreign.aligned import classes_of
@@ -39,6 +40,7 @@ from trainables.seeds import derive_seed
 from trainables.teacher.class_order import known_classes
 from trainables.teacher.loading import load_network, load_onnx, teacher_fingerprint
 from trainables.teacher.preprocessing import n_outputs, shown_as_trained
+from trainables.teacher.selection_answers import answers_in, judged, keep_answers
 from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.teacher_courses import (
     TeacherCourse,
@@ -47,6 +49,9 @@ from trainables.training.teacher_courses import (
     train_with_classifier,
 )
 from trainables.training.workbench import Workbench
+
+NO_PART: Final = ("folder", "threads", "keeps_answers")
+"""What of a request does not make it another teacher: what is kept of it where, on how many threads."""
 
 
 class TeacherRequest(TeacherSource):
@@ -68,6 +73,9 @@ class TeacherRequest(TeacherSource):
     )
     student_training: TrainingConfig | None = Field(
         None, description="how that student is trained", exclude_if=lambda training: training is None
+    )
+    keeps_answers: bool = Field(
+        True, description="it keeps its answers to the selection split, with which students are compared"
     )
     code: str | None = Field(
         None,
@@ -146,8 +154,7 @@ def make_teacher(request: TeacherRequest, on_epoch: Callable[[int, dict[str, flo
         data, request.views, view_seed=derive_seed(request.seed, "teacher views"), device=device
     )
     model = _network(request, workbench)
-    # Where it is kept and on how many threads it is trained do not make it another teacher.
-    spec = request.model_dump(mode="json", exclude={"folder", "threads"})
+    spec = request.model_dump(mode="json", exclude=set(NO_PART))
     files = CheckpointFolder(Path(request.folder), spec_digest=digest_of(spec))
     parts: tuple[PreparedPart, ...] = ()
     if not request.is_loaded:
@@ -172,23 +179,26 @@ def _trained(model: nn.Module, request: TeacherRequest, course: TeacherCourse) -
 
 def _kept(model: nn.Module, request: TeacherRequest, workbench: Workbench) -> TeacherFacts:
     """Evaluate a finished network as the teacher that it is, and keep its weights."""
-    data, batch_size = workbench.data, request.training.eval_batch_size
-    teacher = shown_as_trained(model, request, data).to(workbench.device)
-    figures = workbench.evaluate(teacher, data.selection, batch_size=batch_size)
-    answers_N = workbench.classes(teacher, data.selection, batch_size=batch_size)
+    data, batch_size, device = workbench.data, request.training.eval_batch_size, workbench.device
+    teacher = shown_as_trained(model, request, data).to(device)
+    found = judged(teacher, data, batch_size=batch_size, device=device)
     own = normalisation_of(teacher)
     classes = known_classes(request, model) or data.classes
     metadata = preprocessing_metadata(own or data.normalisation, classes)
     path = _written(model, request, metadata)
+    fingerprint = teacher_fingerprint(request.model, teacher.cpu())
+    if request.keeps_answers:
+        kept = answers_in(Path(request.folder), teacher=fingerprint, data=data.digest)
+        keep_answers(kept, found.logits_NC, data)
     return TeacherFacts(
         weights=str(path),
-        fingerprint=teacher_fingerprint(request.model, teacher.cpu()),
+        fingerprint=fingerprint,
         params=count_parameters(model),
-        selection_accuracy=figures["accuracy"],
+        selection_accuracy=found.accuracy,
         split=split_facts(data),
         normalisation=own,
         classes=classes_of(teacher),
-        chance=against_chance(answers_N, data.selection.labels),
+        chance=found.chance,
         adapted=adapted_by(teacher),
     )
 

@@ -16,6 +16,8 @@ from trainables.config.metrics import RankBy
 from trainables.config.views import base_of
 from trainables.data import ImageSplit, TrainingData
 from trainables.data.splits import by_part, rows_of_parts, split_facts
+from trainables.evaluation.beside_teacher import BesideTeacher
+from trainables.evaluation.confusion import Answers, labelled_answers
 from trainables.evaluation.features_worth import Shown, feature_figures
 from trainables.evaluation.metrics import answers, evaluate
 from trainables.evaluation.together import accuracies
@@ -27,6 +29,8 @@ from trainables.views.normalise import normalise
 from trainables.views.rotation import quarter_turned, require_square
 
 RENDER_BUDGET_BYTES = 1 << 30
+COMPARED_BYTES = 256 << 20
+"""So much of a device goes to the teacher's logits of the selection split."""
 GPU_SHARE = 8
 """One part in so many of a GPU's free memory goes to views, and as much to signals: slots may share it."""
 
@@ -82,6 +86,15 @@ class Workbench:
         self._last: _Batch | None = None
         self._mixings: dict[tuple[str, int], Mixing] = {}
         self.said = TeacherAnswers(cache, views, device, budget_bytes=render_budget_bytes)
+        self._compared_NC: Tensor | None = None
+
+    def compare_with(self, teacher_NC: Tensor) -> None:
+        """Have students compared from now on with what the teacher says of the selection split, as logits.
+
+        They lie on the device while they take little of it; else batches of them are brought there.
+        """
+        fits = teacher_NC.nbytes <= COMPARED_BYTES
+        self._compared_NC = teacher_NC.to(self.device) if fits else teacher_NC
 
     @property
     def n_train(self) -> int:
@@ -97,7 +110,8 @@ class Workbench:
     def held_bytes(self) -> int:
         """What this workbench holds in memory: images, rendered views and signals."""
         images = sum(shown.held_bytes for shown in self._parts)
-        return images + self.said.held_bytes
+        compared = 0 if self._compared_NC is None else self._compared_NC.nbytes
+        return images + compared + self.said.held_bytes
 
     def view_of(self, bank: str, epoch: int) -> int:
         """The view on which an epoch (counted from 1) trains: (epoch - 1) mod the bank's views."""
@@ -173,6 +187,20 @@ class Workbench:
             device=self.device,
         )
 
+    def judge(self, student: nn.Module, *, batch_size: int) -> dict[str, float]:
+        """Figures of a student on the selection split; beside the teacher, where it is known what that says.
+
+        See `evaluation.evaluate` and `evaluation.BesideTeacher`.
+
+        Raises:
+            TrialFailed: a logit of the student is not finite.
+        """
+        split = self.data.selection
+        if self._compared_NC is None:
+            return self.evaluate(student, split, batch_size=batch_size)
+        beside = BesideTeacher(student, self._compared_NC)
+        return self.evaluate(beside, split, batch_size=batch_size) | beside.figures()
+
     def evaluate_together(
         self, models: Sequence[nn.Module], split: ImageSplit, *, batch_size: int
     ) -> tuple[list[float], float]:
@@ -186,6 +214,13 @@ class Workbench:
         """The class that a model gives each clean image of a split; see `evaluation.answers`."""
         data = self.data
         return answers(model, split, mean=data.mean, std=data.std, batch_size=batch_size, device=self.device)
+
+    def answers(self, model: nn.Module, split: ImageSplit, *, batch_size: int) -> Answers:
+        """What a model says of each clean image of a split, with how sure it is."""
+        data = self.data
+        return labelled_answers(
+            model, split, mean=data.mean, std=data.std, batch_size=batch_size, device=self.device
+        )
 
     def features_worth(
         self,

@@ -41,6 +41,12 @@ FIGURES: Final[Mapping[str, Figure]] = MappingProxyType(
         "selection_std": Figure("its standard deviation over the seeds", is_fraction=True),
         "selection_nll": Figure("negative log-likelihood in nats, mean over the seeds"),
         "selection_ece": Figure("calibration error, mean over the seeds", is_fraction=True),
+        "selection_agreement": Figure(
+            "share of the images with the teacher's class, mean over the seeds",
+            higher_is_better=True,
+            is_fraction=True,
+        ),
+        "selection_kl_to_teacher": Figure("KL(teacher || student) in nats, mean over the seeds"),
         "selection_gain": Figure("gain in selection_accuracy over its control", higher_is_better=True),
         "selection_gain_low": Figure("lower end of its 95 % interval", higher_is_better=True),
         "seconds": Figure("of a training, mean over the seeds", unit="s"),
@@ -53,11 +59,13 @@ ALIASES: Final[Mapping[str, str]] = MappingProxyType(
         "accuracy": ACCURACY,
         "nll": "selection_nll",
         "ece": "selection_ece",
+        "agreement": "selection_agreement",
+        "kl_to_teacher": "selection_kl_to_teacher",
         "gain": "selection_gain",
         "gain_low": "selection_gain_low",
     }
 )
-_OF_TEST: Final = frozenset({"agreement", "gain_over_control", "gain_same_compute", "answered_classes"})
+_OF_TEST: Final = frozenset({"gain_over_control", "gain_same_compute", "answered_classes"})
 """What is recorded of the test split without having it in its name."""
 
 

@@ -55,6 +55,7 @@ def ensemble_stage(run: Run, one: Callable[[Run], TeacherFacts]) -> TeacherFacts
         data=run.experiment.data.labelled,
         batch_size=run.experiment.training.eval_batch_size,
         threads=run.experiment.cluster.cpus_per_worker,
+        folder=str(run.out / "teacher"),
     )
     found = run.stages.run(STAGE, _key(run, members), lambda: run.workers.ensemble(request).plain())
     facts = TeacherFacts.from_plain(found).with_overrides(members=members)

@@ -1,12 +1,39 @@
-"""Whether a process of this machine holds an output folder; nothing is locked to find out."""
+"""Who writes into an output folder: one run at a time; others see that one does without locking anything."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import filelock
+
+from trainables.errors import StillhouseError
+
 LOCK: Final = ".lock"
 _LOCKS: Final = Path("/proc/locks")
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Hold an output folder: two runs never write into one.
+
+    Raises:
+        StillhouseError: another run holds it, or it cannot be written.
+    """
+    lock = filelock.FileLock(out / LOCK, timeout=0)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise StillhouseError(f"another run is writing into {out}; wait for it or give --out") from error
+    except OSError as error:
+        raise StillhouseError(f"cannot write into {out}: {error}; free space there or give --out") from error
+    try:  # outside: what a run meets is of its own kind
+        yield
+    finally:
+        lock.release()
 
 
 def is_held(folder: Path, locks: Path = _LOCKS) -> bool:

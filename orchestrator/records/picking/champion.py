@@ -14,11 +14,19 @@ from orchestrator.records.ledger import TrialRecord
 from orchestrator.records.picking.fronts import fronts
 from orchestrator.records.picking.nearest_miss import nobody_fits
 from orchestrator.records.selection import Figures, Group, SelectedChampion
-from trainables.config.metrics import ECE, NLL
+from trainables.config.metrics import AGREEMENT, ECE, KL_TO_TEACHER, NLL
 from trainables.errors import StillhouseError
 
 _BREAKS_TIES: Final = (ACCURACY, "params", "latency_ms")
 """By which students are told apart that are equal in the figure that ranks; last comes the name."""
+
+_OF_BEST_EPOCH: Final = {
+    "selection_nll": NLL,
+    "selection_ece": ECE,
+    "selection_agreement": AGREEMENT,
+    "selection_kl_to_teacher": KL_TO_TEACHER,
+}
+"""By figure the metric of a student's best epoch that it is; not every student has all of them."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +99,7 @@ def group_figures(group: Group, figures: Figures) -> dict[str, float]:
     found: dict[str, float | None] = {
         ACCURACY: group.mean,
         "selection_std": group.std,
-        "selection_nll": _mean([best.get(NLL) for best in bests]),
-        "selection_ece": _mean([best.get(ECE) for best in bests]),
+        **{name: _mean([best.get(metric) for best in bests]) for name, metric in _OF_BEST_EPOCH.items()},
         "seconds": seconds_of(group.records),
         "epochs": epochs,
     }
@@ -109,8 +116,7 @@ def trial_figures(record: TrialRecord, figures: Figures) -> dict[str, float]:
     costs = _costs(record, figures)
     found: dict[str, float | None] = {
         ACCURACY: record.score,
-        "selection_nll": record.best.get(NLL),
-        "selection_ece": record.best.get(ECE),
+        **{name: record.best.get(metric) for name, metric in _OF_BEST_EPOCH.items()},
         "seconds": record.seconds or None,
         "epochs": record.spec.get("training", {}).get("epochs"),
         "compute_over_ce": compute_over_ce(record),

@@ -26,9 +26,9 @@ from orchestrator.reports.html_report import write_report
 from orchestrator.reports.run_facts import RunFacts
 from orchestrator.terminal.console import Console
 from orchestrator.tracking.cursor import CursorFile, TrackingCursor
+from orchestrator.tracking.faults.errors import StoreAway, translated
 from orchestrator.tracking.parent import ParentFacts
 from orchestrator.tracking.recorder import MlflowRecorder
-from orchestrator.tracking.store import StoreAway, translated
 from trainables.errors import StillhouseError
 
 PLANTED = ("hunter2", "tok-3f2a", "pw-in-query")

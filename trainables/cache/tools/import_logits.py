@@ -61,6 +61,8 @@ class BroughtLogits:
 
     record: ImportedTeacher
     logits_NC: Float32s
+    selection_NC: Float32s | None = None
+    """Those of the selection split in its order, N of its samples, where the file has all of them."""
 
 
 def check_logits(
@@ -72,7 +74,8 @@ def check_logits(
 ) -> BroughtLogits:
     """The logits in the order of the training split, after all that can be checked without the teacher.
 
-    Ids of the selection split may be in the file too; they tell the teacher's accuracy there. The share of
+    Ids of the selection split may be in the file too; they tell the teacher's accuracy there, and students
+    are compared with them. The share of
     right answers must be above what the same answers would have on shuffled samples, which is how shifted
     ids show: Σ_c p(label c) p(answer c), by three standard errors of a binomial share.
 
@@ -93,16 +96,17 @@ def check_logits(
     order = np.argsort(ids)
     train_NC = logits[_places(ids, data.train.ids.numpy(), order)]
     accuracy, chance = _accuracy(path, train_NC, data.train)
+    selection_NC = _of_selection(ids, logits, order, data.selection)
     record = ImportedTeacher(
         teacher=_digest(data.train.ids.numpy(), train_NC, values),
         source=path.name,
         source_sha256=file_sha256(path),
         accuracy=accuracy,
         chance=chance,
-        selection_accuracy=_selection_accuracy(ids, logits, order, data.selection),
+        selection_accuracy=None if selection_NC is None else _right(selection_NC, data.selection),
         values=values,
     )
-    return BroughtLogits(record, train_NC)
+    return BroughtLogits(record, train_NC, selection_NC)
 
 
 def import_logits(
@@ -192,12 +196,13 @@ def _places(ids: Int64s, wanted: Int64s, order: Int64s) -> Int64s:
     return order[np.searchsorted(ids, wanted, sorter=order)]
 
 
-def _selection_accuracy(ids: Int64s, logits: Float32s, order: Int64s, selection: ImageSplit) -> float | None:
+def _of_selection(ids: Int64s, logits: Float32s, order: Int64s, selection: ImageSplit) -> Float32s | None:
     wanted = selection.ids.numpy()
-    if not np.isin(wanted, ids).all():
-        return None
-    answers = logits[_places(ids, wanted, order)].argmax(axis=1)
-    return float((answers == selection.labels.numpy()).mean())
+    return logits[_places(ids, wanted, order)] if np.isin(wanted, ids).all() else None
+
+
+def _right(logits_NC: Float32s, split: ImageSplit) -> float:
+    return float((logits_NC.argmax(axis=1) == split.labels.numpy()).mean())
 
 
 def _digest(ids_N: Int64s, logits_NC: Float32s, values: BroughtValues) -> str:

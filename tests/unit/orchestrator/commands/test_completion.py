@@ -25,12 +25,12 @@ from trainables.errors import ConfigError
         ("run", Overrides("my spaces/kd.yaml", Path("out/a b"), 7, finalists=3)),
         ("pick", Overrides("crld", Path("/elsewhere"), 7, "latency_ms <= 2 and params <= 1e6")),
         ("pick", Overrides(rank="latency_ms", pareto="accuracy,latency_ms")),
-        ("record", Overrides("kd", Path("out"), 7, "params <= 1e6", 3)),
-        ("record", Overrides(rank="latency_ms", pareto="accuracy,latency_ms")),
+        ("record sync", Overrides("kd", Path("out"), 7, "params <= 1e6", 3)),
+        ("record sync", Overrides(rank="latency_ms", pareto="accuracy,latency_ms")),
     ],
 )
 def test_the_command_that_goes_on_is_the_command_that_was_given(
-    command: Literal["run", "pick", "record"], overrides: Overrides, monkeypatch: pytest.MonkeyPatch
+    command: Literal["run", "pick", "record sync"], overrides: Overrides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: list[tuple[Any, ...]] = []
     for module in (cli, pick, record):
@@ -74,7 +74,11 @@ def test_an_accuracy_of_90_is_refused_when_the_option_is_read(tmp_path: Path) ->
         ("--rank", "test_accuracy", "--rank: 'test_accuracy' is a figure of the test split"),
         ("--rank", "latency", "--rank: unknown figure 'latency'"),
         ("--pareto", "accuracy", "--pareto: 'accuracy': a front needs two figures or more"),
-        ("--pareto", "accuracy,agreement", "--pareto: 'agreement' is a figure of the test split"),
+        (
+            "--pareto",
+            "accuracy,gain_over_control",
+            "--pareto: 'gain_over_control' is a figure of the test split",
+        ),
     ],
 )
 def test_figures_that_choose_nobody_are_refused_when_the_option_is_read(
@@ -123,6 +127,6 @@ def test_a_finished_run_of_an_alias_is_known_by_the_version_that_it_noted(
     monkeypatch.setattr("orchestrator.tracking.stored_weights.pinned_uri", pinned_uri)
     monkeypatch.setattr("orchestrator.pipeline.brought_weights._store", lambda *_: "sqlite:///x")
     monkeypatch.setattr("orchestrator.pipeline.finished.finished_summary", finished_summary)
-    with pytest.raises(ConfigError, match="holds no finished run"):
-        completion.complete("record", "digits", Overrides(), json_only=True)
+    with pytest.raises(ConfigError, match="holds no run of digits"):
+        completion.complete("record sync", "digits", Overrides(), json_only=True)
     assert names == [asked]

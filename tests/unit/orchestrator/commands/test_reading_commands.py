@@ -16,6 +16,7 @@ from orchestrator.pipeline.finished import STAGE, run_key
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.summary import Summary
 from orchestrator.tracking.cursor import CursorFile, TrackingCursor
+from tests.synthetic_answers import SyntheticAnswers
 
 BLOCKED = ("torch", "torchvision", "ray", "mlflow")
 # The finder stands before all others, so an import of a blocked library fails as if it were not installed.
@@ -46,6 +47,7 @@ def experiment(tmp_path: Path, summary: Summary) -> Path:
     exported.write_bytes(b"weights")
     onnx = summary.champion.exports["onnx"].with_overrides(path=str(exported))
     champion = summary.champion.with_overrides(exports={"onnx": onnx})
+    SyntheticAnswers(images=20).write(out, ["f1-1", "b-1"])
     (out / "summary.json").write_text(summary.with_overrides(champion=champion).model_dump_json())
     identity = {"kind": "identity", "ledger": "l"}
     events = [identity, *_students(), _finished(STAGE, run_key(loaded, Ledger(out)), {})]
@@ -115,6 +117,9 @@ def test_a_command_that_only_reads_needs_neither_torch_nor_ray(
     )
     assert done.returncode == 0, done.stderr
     assert said in done.stdout + done.stderr
+    if command == "report":
+        (page,) = (experiment.parent / "out").rglob("report.html")
+        assert page.read_text(encoding="utf-8").count("<img ") > 0
 
 
 def test_what_is_blocked_cannot_be_imported() -> None:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from cluster.doctor import Check
 from orchestrator.cli import app
 from orchestrator.config.loading import EXPERIMENTS_FOLDER, load_experiment
 from orchestrator.config.paths import tracking_uri
+from orchestrator.tracking.faults import access
 from trainables.errors import ConfigError
 
+OPERATIONS = (Path(__file__).parents[4] / "docs" / "operations.md").read_text()
+DOCUMENTED = [
+    pytest.param(address, accepted == "yes", id=address)
+    for address, accepted in re.findall(r"^\| `([^`]+)` \| (yes|no) \|", OPERATIONS, re.MULTILINE)
+]
 DIGITS = (EXPERIMENTS_FOLDER / "digits.yaml").read_text()
 REFUSED = [
     "mlruns",
@@ -21,6 +29,11 @@ REFUSED = [
     "sqlite:///:memory:",
     "ftp://host/x",
     "postgresql://me:secret@host/db",
+    "postgresql+psycopg2://me:secret@host/db",
+    "mysql+pymysql://me:secret@host/db",
+    "mssql+pyodbc://me:secret@host/db",
+    "databricks",
+    "databricks://profile",
 ]
 
 
@@ -85,3 +98,22 @@ def test_the_doctor_shows_no_password_of_a_server_that_is_away(tmp_path: Path) -
     (check,) = [c for c in json.loads(done.stdout)["checks"] if c["name"] == "tracking"]
     assert "http://127.0.0.1:1 does not answer" in check["detail"]
     assert "secret" not in done.output
+
+
+@pytest.mark.parametrize(("address", "is_accepted"), DOCUMENTED)
+def test_run_validate_and_doctor_accept_what_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, is_accepted: bool
+) -> None:
+    monkeypatch.setattr(access, "tracking_check", lambda uri: Check("tracking", True, f"asked {uri}"))
+    file = str(experiment_with(tmp_path, address))
+    run = CliRunner().invoke(app, ["run", file, "--out", "/dev/null/no folder"])
+    validate = CliRunner().invoke(app, ["validate", file])
+    doctor = CliRunner().invoke(app, ["doctor", "--tracking-uri", address, "--json"])
+    (check,) = [c for c in json.loads(doctor.stdout)["checks"] if c["name"] == "tracking"]
+    refused = "record.tracking_uri" in f"{run.output}{run.exception}"
+    assert [not refused, validate.exit_code == 0, check["ok"]] == [is_accepted] * 3
+
+
+def test_the_page_tells_of_addresses_of_both_kinds() -> None:
+    assert {param.values[1] for param in DOCUMENTED} == {True, False}
+    assert len(DOCUMENTED) >= 12

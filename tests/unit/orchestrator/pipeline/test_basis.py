@@ -17,13 +17,13 @@ from orchestrator.pipeline.context import Run
 from orchestrator.pipeline.finished import run_key
 from orchestrator.pipeline.preflight import preflight, preflight_key
 from orchestrator.pipeline.preflight_networks import NetworkChecks
-from orchestrator.pipeline.run import _recorder
 from orchestrator.pipeline.stages import Stages
 from orchestrator.pipeline.teacher_stage import teacher_request
 from orchestrator.pipeline.workers import Workers
 from orchestrator.records.events import StageEvent, TrialStarted
 from orchestrator.records.ledger import Ledger
 from orchestrator.terminal.console import Console
+from orchestrator.tracking.again import recorder_of
 from tests.unit.trainables.data.image_folders import write_folder
 from trainables.config import digest_of
 from trainables.data import load_training
@@ -279,7 +279,7 @@ def test_the_record_speaks_of_a_teacher_where_one_is_heard(
         "orchestrator.pipeline.run.MlflowRecorder", lambda *_, parent, **__: told.append(parent)
     )
     run = run_of(TEACHER * bool(whose), objectives=objectives)
-    _recorder(run.loaded, run.ledger, run.out)
+    recorder_of(run.loaded, run.ledger, run.out)
     (parent,) = told
     assert parent.summary.startswith(f"Students{whose}, searched over ls")
     assert any(name.startswith("teacher") for name in parent.params()) == bool(whose)

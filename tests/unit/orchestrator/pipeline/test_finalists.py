@@ -449,6 +449,13 @@ def test_the_test_split_is_read_once(scene: Scene) -> None:
     assert finalists.test_stage(scene.run, scene.workbench, TEACHER, [record]) == found
 
 
+def test_answers_are_kept_of_each_student_and_of_the_teacher_beside_it(scene: Scene) -> None:
+    record = scene.searched(2.0, 0.9)
+    jobs = finalists._test_jobs(scene.run, scene.workbench, TEACHER, [record])
+    file = str(scene.run.out / "answers" / f"{record.trial}.npz")
+    assert {trial: job.answers for trial, job in jobs.items()} == {record.trial: file, "teacher": None}
+
+
 def test_what_an_earlier_pick_tested_is_not_tested_again(scene: Scene) -> None:
     first, second = scene.searched(2.0, 0.9), scene.searched(3.0, 0.8)
     found = {first.trial: {"accuracy": 0.7}, second.trial: {"accuracy": 0.6}, "teacher": {"accuracy": 0.8}}

@@ -35,6 +35,7 @@ from trainables.data import load_training
 from trainables.errors import ConfigError, StillhouseError
 from trainables.teacher.cache_build import TeacherWorker
 from trainables.teacher.loading import load_teacher
+from trainables.teacher.selection_answers import NAME, answers_in, read_answers
 from trainables.training.measure_ensemble import EnsembleRequest, measure_ensemble
 from trainables.training.train_teacher import make_teacher
 from trainables.views.normalise import normalise
@@ -126,6 +127,19 @@ def test_what_was_made_is_known_again_and_not_made_again(
     assert known_teacher(again) == facts
 
 
+def test_their_answers_to_the_selection_split_are_kept_once_for_all_of_them(written: Written) -> None:
+    run = run_of(written())
+    facts = teacher_stage(run)
+    kept = answers_in(run.out / "teacher", teacher=facts.fingerprint, data=facts.split.data_digest)
+    assert [path.parent for path in run.out.rglob(NAME)] == [run.out / "teacher"]
+    data, network = load_training(run.experiment.data), run.kept(facts)
+    assert network is not None
+    with torch.no_grad():
+        images = normalise(data.selection.images[:], data.mean, data.std)
+        together = load_teacher(network, data).eval()(images)
+    torch.testing.assert_close(read_answers(kept, data), together, rtol=1e-5, atol=1e-5)
+
+
 def test_none_is_known_before_all_are_made_unless_all_are_files(written: Written, tmp_path: Path) -> None:
     assert known_teacher(run_of(written())) is None
     for name in "ab":
@@ -136,7 +150,10 @@ def test_none_is_known_before_all_are_made_unless_all_are_files(written: Written
     assert known is not None
     kept = run.kept(known)
     assert isinstance(kept, KeptEnsemble)
-    measured = measure_ensemble(EnsembleRequest(network=kept, data=run.experiment.data, batch_size=64))
+    request = EnsembleRequest(
+        network=kept, data=run.experiment.data, batch_size=64, folder=str(tmp_path / "together")
+    )
+    measured = measure_ensemble(request)
     assert known.fingerprint == measured.fingerprint
 
 

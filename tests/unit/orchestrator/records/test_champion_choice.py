@@ -9,11 +9,17 @@ import pytest
 
 from orchestrator.config.constraints import parse_constraints
 from orchestrator.records.ledger import TrialRecord
-from orchestrator.records.picking.champion import Ranking, choose_champion, group_figures
+from orchestrator.records.picking.champion import (
+    Ranking,
+    choose_champion,
+    group_figures,
+    trial_figures,
+)
 from orchestrator.records.picking.fronts import fronts
 from orchestrator.records.picking.nearest_miss import NobodyFits, miss_rows
 from orchestrator.records.picking.picked import Picked, Placed, front_table, placed, told
 from orchestrator.records.selection import choose_finalists, group_trials, pareto_front, score_of
+from trainables.config.metrics import AGREEMENT, KL_TO_TEACHER
 from trainables.errors import StillhouseError
 
 MakeRecord = Callable[..., TrialRecord]
@@ -76,6 +82,35 @@ def test_means_over_seeds_are_what_is_compared(make_record: MakeRecord) -> None:
     assert found["seconds"] == pytest.approx(11.0)
     assert found["selection_std"] == pytest.approx(0.0141421, rel=1e-4)
     assert found["selection_gain"] == 0.02
+
+
+def near_teacher(make_record: MakeRecord, name: str, *near: tuple[float, float] | None) -> list[TrialRecord]:
+    """A student for each seed; none where an earlier version trained it, which did not compare."""
+    records = []
+    for seed, pair in enumerate(near):
+        record = make_record(f"{name}-{seed}", 0.9, seed=seed, parameters={"name": name})
+        figures = {} if pair is None else dict(zip((AGREEMENT, KL_TO_TEACHER), pair, strict=True))
+        records.append(record.model_copy(update={"best": {**record.best, **figures}}))
+    return records
+
+
+def test_students_are_picked_by_how_near_they_come_to_the_teacher(make_record: MakeRecord) -> None:
+    records = [
+        *near_teacher(make_record, "a", (0.9, 0.3), (0.8, 0.1)),
+        *near_teacher(make_record, "b", (0.7, 0.1), (0.7, 0.2)),
+        *near_teacher(make_record, "c", (0.99, 0.01), None),
+    ]
+    groups, costs = group_trials(records), {record.trial: cost(1) for record in records}
+    found = {group.representative.trial[0]: group_figures(group, costs) for group in groups}
+    assert (found["a"]["selection_agreement"], found["b"]["selection_kl_to_teacher"]) == pytest.approx(
+        (0.85, 0.15)
+    )
+    assert not {"selection_agreement", "selection_kl_to_teacher"} & found["c"].keys()
+    assert trial_figures(records[0], costs)["selection_kl_to_teacher"] == 0.3
+    for by, chosen_first in (("selection_agreement", "a"), ("selection_kl_to_teacher", "b")):
+        assert choose_champion(groups, costs, (), Ranking(by)).record.trial[0] == chosen_first
+    where = parse_constraints("agreement <= 0.8 and kl_to_teacher < 0.16")
+    assert choose_champion(groups, costs, where).record.trial[0] == "b"
 
 
 def test_a_tie_is_broken_by_what_is_said(make_record: MakeRecord) -> None:

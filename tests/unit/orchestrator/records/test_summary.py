@@ -76,6 +76,13 @@ def test_a_trial_has_its_costs_and_what_its_best_epoch_reached(make_record: Make
     row = trial_row(record.model_copy(update={"best": best}), costs)
     assert (row.selection_accuracy, row.selection_nll, row.selection_ece) == (0.9, 0.4, 0.05)
     assert (row.params, row.size_bytes, row.latency_ms) == (10, 40, 0.1)
+    assert not {"selection_agreement", "selection_kl_to_teacher"} & row.plain().keys()
+
+
+def test_a_trial_with_a_teacher_has_how_near_to_it_its_best_epoch_came(make_record: MakeRecord) -> None:
+    best = {"selection/accuracy": 0.9, "selection/agreement": 0.95, "selection/kl_to_teacher": 0.2}
+    row = trial_row(make_record("t", 0.9).model_copy(update={"best": best}), None)
+    assert (row.selection_agreement, row.selection_kl_to_teacher) == (0.95, 0.2)
 
 
 def test_finalists_are_paired_with_the_control_seed_by_seed(summary: Summary) -> None:

@@ -11,7 +11,9 @@ from playwright.sync_api import Browser, Page
 
 from orchestrator.reports.html_report import report_html
 from tests.browser import MISSING, chromium, open_browser, opened
+from tests.synthetic_answers import SyntheticAnswers
 from tests.synthetic_run import SyntheticRun
+from trainables.evaluation.disagreement import MOST_SHOWN
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(chromium() is None, reason=MISSING)]
 
@@ -24,6 +26,11 @@ TEXT_SIZES = """() => [...document.querySelectorAll('.chart svg text')]
 SHOWN = """() => [...document.querySelectorAll('.chart')].map(chart => [chart.id,
     [...chart.querySelectorAll('.panels svg, .single svg')].map(svg => svg.getBoundingClientRect())
         .filter(box => box.width > 0).map(box => [box.left, box.right, box.height])])"""
+# Of every image its own width, alternative text, and where it and its words are.
+PICTURES = """() => [...document.querySelectorAll('.pictures li')].map(item => {
+    const image = item.querySelector('img'), box = image.getBoundingClientRect();
+    const words = item.querySelector('div').getBoundingClientRect();
+    return [image.naturalWidth, image.alt, box.left, box.right, words.left, words.right] })"""
 # Colours of what is drawn, as the browser computes them from the page's variables.
 BRIGHTNESS = """(colour) => { const [r, g, b] = colour.match(/[0-9.]+/g).map(Number);
     return (0.299 * r + 0.587 * g + 0.114 * b) / 255 }"""
@@ -41,7 +48,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     files = {}
     for name, is_over in (("finished", True), ("going_on", False)):
-        run = SyntheticRun(trials=60, epochs=4, seeds=2, is_over=is_over)
+        run = SyntheticRun(trials=60, epochs=4, seeds=2, is_over=is_over, answers=SyntheticAnswers())
         files[name] = folder / f"{name}.html"
         files[name].write_text(report_html(run.facts(folder / name)), encoding="utf-8")
     return files
@@ -56,9 +63,9 @@ def test_all_charts_are_shown_and_none_makes_the_page_scroll_sideways(
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         shown = dict(page.evaluate(SHOWN))
         charts = ["curves", "search", "importance", "slices", "kept", "timeline"]
-        assert [*shown] == [
-            f"chart-{chart}" for chart in [*(["cost"] if name == "finished" else []), *charts]
-        ]
+        if name == "finished":
+            charts = ["cost", "front", "curves", "reliability", "classes", *charts[1:]]
+        assert [*shown] == [f"chart-{chart}" for chart in charts]
         for boxes in shown.values():
             assert boxes
             assert all(left >= 0 and right <= width and height > 40 for left, right, height in boxes)
@@ -75,6 +82,19 @@ def test_every_text_in_a_chart_is_large_enough_to_read(
         sizes = page.evaluate(TEXT_SIZES)
         assert len(sizes) > 50
         assert min(sizes) >= LEAST_TEXT_PX
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_images_of_disagreements_are_whole_and_beside_their_words(
+    browser: Browser, pages: dict[str, Path], width: int
+) -> None:
+    with opened(browser, pages["finished"], width=width) as page:
+        shown = page.evaluate(PICTURES)
+        assert len(shown) == MOST_SHOWN
+        for pixels, alt, left, right, words_left, words_right in shown:
+            assert pixels == SyntheticAnswers().side
+            assert alt.startswith("Test image ")
+            assert 0 <= left < right <= words_left < words_right <= width
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -6,7 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import optuna
 import pytest
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.importance import MeanDecreaseImpurityImportanceEvaluator, get_param_importances
 
 from orchestrator.records.events import EpochEnded, Event, StageEvent
 from orchestrator.records.ledger import TrialRecord
@@ -15,7 +19,17 @@ from orchestrator.records.summary import Summary
 from orchestrator.reports.charts.kept_fractions import kept_chart, kept_curves
 from orchestrator.reports.charts.slices import MOST_PANELS, slice_axes, slices_chart
 from orchestrator.reports.charts.timeline_bars import timeline_chart
-from orchestrator.reports.importance import CHANCE, LEAST_TRIALS, importances
+from orchestrator.reports.html_report import report_html
+from orchestrator.reports.importance import (
+    CHANCE,
+    LEAST_FOR_TOP,
+    LEAST_TRIALS,
+    MOST_DRAWN,
+    RESAMPLES,
+    TREES,
+    forest_shares,
+    importances,
+)
 from orchestrator.reports.run_facts import RunFacts
 from orchestrator.reports.timeline import (
     kind_of,
@@ -145,6 +159,52 @@ def test_too_few_trials_have_no_importance(make_record: MakeRecord) -> None:
         make_record(f"t{number}", 0.5, parameters={"temperature": float(number)}) for number in range(30)
     ]
     assert importances(RunFacts("digits", alike)) == []
+
+
+def test_shares_of_a_forest_are_those_of_optuna() -> None:
+    draws = np.random.default_rng(1)
+    kinds, heats = draws.integers(3, size=60), draws.uniform(1, 8, size=60)
+    scores = 0.1 * kinds + 0.02 * heats + draws.normal(0, 0.01, size=60)
+    space: dict[str, BaseDistribution] = {
+        "heat": FloatDistribution(1, 8),
+        "kind": CategoricalDistribution(("a", "b", "c")),
+    }
+    study = optuna.create_study(direction="maximize")
+    for kind, heat, score in zip(kinds, heats, scores, strict=True):
+        values = {"heat": heat, "kind": "abc"[kind]}
+        study.add_trial(optuna.create_trial(params=values, distributions=space, value=score))
+    evaluator = MeanDecreaseImpurityImportanceEvaluator(n_trees=TREES, seed=4)
+    expected = get_param_importances(study, evaluator=evaluator, params=["heat", "kind"])
+    columns = np.column_stack([heats, kinds == 0, kinds == 1, kinds == 2]).astype(float)
+    found = forest_shares(["heat", "kind", "kind", "kind"], columns, scores, seed=4)
+    assert found == pytest.approx(expected)
+    assert 0.05 < found["heat"] < found["kind"]
+
+
+def test_of_a_hundred_trials_it_is_told_what_puts_one_among_the_best(make_record: MakeRecord) -> None:
+    (found,) = importances(RunFacts("digits", by_temperature(make_record, LEAST_FOR_TOP)))
+    top = {share.name: share.top for share in found.shares}
+    assert top.pop(CHANCE) is None
+    assert sum(share for share in top.values() if share) == pytest.approx(1)
+    assert (top["temperature"] or 0) > 0.8
+
+
+def test_a_forest_of_a_large_search_grows_from_a_sample_that_the_page_states(
+    make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.reports.importance.MOST_DRAWN", 25)
+    drawn: list[int] = []
+
+    def noted(names: Sequence[str], values: Any, scores: Any, *, seed: int) -> dict[str, float]:
+        drawn.append(len(values))
+        return forest_shares(names, values, scores, seed=seed)
+
+    monkeypatch.setattr("orchestrator.reports.importance.forest_shares", noted)
+    facts = RunFacts("digits", by_temperature(make_record, LEAST_FOR_TOP))
+    (found,) = importances(facts)
+    assert drawn == [25] * RESAMPLES
+    assert (found.n_trials, found.shares[0].name) == (LEAST_FOR_TOP, "temperature")
+    assert f"forests of {TREES} trees, each of {MOST_DRAWN} trials at most" in report_html(facts)
 
 
 def test_kept_samples_are_those_of_the_groups_that_have_a_mask(summary: Summary) -> None:

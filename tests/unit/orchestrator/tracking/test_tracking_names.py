@@ -106,10 +106,12 @@ def test_the_summary_has_the_best_epoch_under_short_names_and_the_final_accuracy
         "selection/accuracy": 0.9123456,
         "selection/nll": 0.31,
         "selection/agreement": 0.95,
+        "selection/kl_to_teacher": 0.1234567,
         "train/loss": 1,
     }
     figures = summary_figures(best, {"selection/accuracy": 0.9}, epochs=20, best_epoch=17)
-    expected = {"acc": 0.91235, "acc_final": 0.9, "agree": 0.95, "nll": 0.31, "epoch_best": 17, "epochs": 20}
+    expected = {"acc": 0.91235, "acc_final": 0.9, "agree": 0.95, "kl_to_teacher": 0.12346, "nll": 0.31}
+    expected |= {"epoch_best": 17, "epochs": 20}
     assert figures == expected
 
 

@@ -27,7 +27,8 @@ from trainables.config import (
 )
 from trainables.config.objectives import AkdConfig, TeacherInput
 from trainables.data import load_test
-from trainables.errors import CacheError, CheckpointError, TrialFailed
+from trainables.errors import CacheError, CheckpointError, StorageError, TrialFailed
+from trainables.evaluation.answers_file import read_answers
 from trainables.evaluation.metrics import answer_figures
 from trainables.evaluation.profiling import device_name
 from trainables.models.weights import load_weights
@@ -195,6 +196,61 @@ def test_a_student_is_compared_with_the_teacher_image_by_image(warm: WarmState, 
         )
         evaluate_job(job, warm, evaluated.channel())
         assert evaluated.messages[0].metrics["test/agreement"] == agreement
+
+
+@pytest.mark.usefixtures("either_bf16")
+def test_answers_of_both_are_in_their_file_before_the_figures_are_told(
+    warm: WarmState, spec: WorkbenchSpec, tmp_path: Path
+) -> None:
+    weights = []
+    for seed in (1, 2):
+        trained = Listener()
+        train_job(job_of(spec, trial_id=f"ce-{seed}", seed=seed, training=ONE), warm, trained.channel())
+        weights.append(trained.messages[-1].checkpoint or "")
+    file = tmp_path / "answers" / "ce-1.npz"
+    job = EvaluateJob(
+        job_id="e",
+        workbench=spec,
+        network=kept(weights[0]),
+        split=Split.TEST,
+        teacher=OnlineSpec(network=kept(weights[1]), batch_size=64),
+        answers=str(file),
+    )
+    with pytest.raises(ConnectionError):  # the slot dies before anybody heard its figures
+        evaluate_job(job, warm, Listener(dies_at=0).channel())
+    before = file.read_bytes()
+    listener = Listener()
+    evaluate_job(job, warm, listener.channel())
+    assert file.read_bytes() == before
+    told, found, split = listener.messages[0].metrics, read_answers(file), load_test(DATA)
+    own, taught = found.student, found.teacher
+    assert taught is not None
+    assert own.figures == pytest.approx({name: told[f"test/{name}"] for name in own.figures}, abs=1e-5)
+    assert float((own.answers_N == taught.answers_N).mean()) == pytest.approx(told["test/agreement"])
+    assert (found.labels_N.tolist(), found.ids_N.tolist()) == (split.labels.tolist(), split.ids.tolist())
+    first = found.shown_K[0]
+    assert own.answers_N[first] != taught.answers_N[first]
+    (grey,) = split.images[torch.tensor([first])]
+    assert found.pictures_KHWD[0, :, :, 0].tolist() == grey[0].tolist()
+
+
+@pytest.mark.usefixtures("either_bf16")
+def test_answers_that_cannot_be_written_end_the_job_with_the_reason(
+    warm: WarmState, spec: WorkbenchSpec, tmp_path: Path
+) -> None:
+    trained, listener = Listener(), Listener()
+    train_job(job_of(spec, training=ONE), warm, trained.channel())
+    (tmp_path / "answers").write_text("a file where a folder is to be")
+    job = EvaluateJob(
+        job_id="e",
+        workbench=spec,
+        network=kept(trained.messages[-1].checkpoint or ""),
+        split=Split.TEST,
+        answers=str(tmp_path / "answers" / "ce-1.npz"),
+    )
+    with pytest.raises(StorageError, match=r"cannot write .*ce-1\.npz"):
+        evaluate_job(job, warm, listener.channel())
+    assert listener.messages == []
 
 
 @pytest.mark.usefixtures("either_bf16")

@@ -130,6 +130,7 @@ def test_numbers_that_lie_beside_it_are_kept_with_it(file: Path, tmp_path: Path,
     facts, kept = made(tmp_path / "teacher", path)
     assert sorted(each.name for each in (tmp_path / "teacher").iterdir()) == [
         "given.onnx.data",
+        "selection_answers.safetensors",
         "teacher.onnx",
     ]
     path.unlink()

@@ -30,7 +30,7 @@ Told = dict[int, dict[str, float]]
 class Scripted(Workbench):
     """Judges features as it was told to, epoch by epoch, and notes the weights that it was shown."""
 
-    def judge(self, *figures: float) -> None:
+    def will_say(self, *figures: float) -> None:
         self.figures = iter(figures)
         self.shown: list[Any] = []
 
@@ -50,7 +50,7 @@ class Scripted(Workbench):
 def scripted(*figures: float) -> Scripted:
     plain = small_workbench()
     workbench = Scripted(plain.data, plain.views, view_seed=7, device=plain.device)
-    workbench.judge(*figures)
+    workbench.will_say(*figures)
     return workbench
 
 

@@ -13,6 +13,7 @@ from trainables.data.splits import split_facts
 from trainables.errors import CheckpointError
 from trainables.models import build_model
 from trainables.models.weights import count_parameters, load_weights
+from trainables.teacher.selection_answers import NAME
 from trainables.training.train_teacher import TeacherRequest, make_teacher
 
 DATA = DataConfig(name=DataName.DIGITS, train_limit=100)
@@ -63,8 +64,18 @@ def test_a_trained_teacher_is_known_by_its_weights(request_of_five_epochs: Teach
     assert facts.selection_accuracy == max(metrics["selection/accuracy"] for _, metrics in told)
     assert facts.params == count_parameters(build_model(MODEL, n_classes=10, in_channels=1))
     assert facts.split == split_facts(load_training(DATA))
-    files = [path.name for path in Path(request_of_five_epochs.folder).iterdir()]
-    assert files == ["teacher.safetensors"]
+    files = {path.name for path in Path(request_of_five_epochs.folder).iterdir()}
+    assert files == {"teacher.safetensors", NAME}
+
+
+def test_whether_a_teacher_keeps_its_answers_makes_it_no_other_one(
+    request_of_five_epochs: TeacherRequest,
+) -> None:
+    die_in_epoch_four(request_of_five_epochs)
+    told = Told()
+    make_teacher(request_of_five_epochs.with_overrides(keeps_answers=False), lambda *news: told.append(news))
+    assert [epoch for epoch, _ in told] == [3, 4, 5]
+    assert [path.name for path in Path(request_of_five_epochs.folder).iterdir()] == ["teacher.safetensors"]
 
 
 def test_a_teacher_whose_training_was_killed_goes_on_to_the_same_weights(

@@ -131,12 +131,16 @@ def test_other_logits_do_not_go_into_the_same_folder(data: TrainingData, tmp_pat
 
 def test_logits_of_the_selection_split_tell_the_accuracy_there(data: TrainingData, tmp_path: Path) -> None:
     ids, logits = answers(data)
-    assert checked(data, written(tmp_path, ids, logits)).record.selection_accuracy is None
+    alone = checked(data, written(tmp_path, ids, logits))
+    assert (alone.record.selection_accuracy, alone.selection_NC) == (None, None)
     right = 9 * np.eye(5, dtype=np.float32)[data.selection.labels.numpy()]
     right[0] = np.roll(right[0], 1)
     path = written(tmp_path, np.append(data.selection.ids.numpy(), ids), np.concatenate([right, logits]))
-    record = checked(data, path).record
+    brought = checked(data, path)
+    record = brought.record
     assert record.selection_accuracy == 7 / 8
+    assert brought.selection_NC is not None
+    assert np.array_equal(brought.selection_NC, right)
     assert record.teacher == checked(data, written(tmp_path, ids, logits)).record.teacher
 
 
