@@ -72,10 +72,10 @@ class OnlineWorkbench(Workbench):
         return super().images(bank, epoch, rows_B)
 
     def teacher(self, bank: str, epoch: int, rows_B: Tensor, *_: object, **__: object) -> TeacherSignal:
-        logits_BC = self.answers(bank, self._shown[bank], rows_B)
+        logits_BC = self.live_logits(bank, self._shown[bank], rows_B)
         return TeacherSignal(logits_BC, confidence_B(logits_BC))
 
-    def answers(self, bank: str, epoch: int, rows_B: Tensor) -> Tensor:
+    def live_logits(self, bank: str, epoch: int, rows_B: Tensor) -> Tensor:
         images = super().images(bank, epoch, rows_B).contiguous(memory_format=torch.channels_last)
         with evaluating(self._live), torch.no_grad():
             logits_BC: Tensor = self._live(images)
@@ -90,15 +90,15 @@ class SameBatchesWorkbench(OnlineWorkbench):
     training in a shuffled one: only with the same batches can the two agree in every bit.
     """
 
-    def answers(self, bank: str, epoch: int, rows_B: Tensor) -> Tensor:
+    def live_logits(self, bank: str, epoch: int, rows_B: Tensor) -> Tensor:
         chunks = [
             chunk
             for shard in shards_of(bank, 1, n_rows=self.n_train, rows_per_shard=16)
             for chunk in torch.split(torch.arange(shard.first, shard.first + shard.rows), TOGETHER)
         ]
-        return torch.cat([super(SameBatchesWorkbench, self).answers(bank, epoch, rows) for rows in chunks])[
-            rows_B
-        ]
+        return torch.cat(
+            [super(SameBatchesWorkbench, self).live_logits(bank, epoch, rows) for rows in chunks]
+        )[rows_B]
 
 
 OWN = Normalisation(mean=(0.45,), std=(0.3,))
