@@ -276,7 +276,7 @@ def test_the_record_speaks_of_a_teacher_where_one_is_heard(
 ) -> None:
     told: list[Any] = []
     monkeypatch.setattr(
-        "orchestrator.pipeline.run.MlflowRecorder", lambda *_, parent, **__: told.append(parent)
+        "orchestrator.tracking.again.MlflowRecorder", lambda *_, parent, **__: told.append(parent)
     )
     run = run_of(TEACHER * bool(whose), objectives=objectives)
     recorder_of(run.loaded, run.ledger, run.out)
