@@ -152,27 +152,6 @@ def group_of(records: Sequence[TrialRecord]) -> Group:
     )
 
 
-def pareto_front(
-    points: Figures,
-    *,
-    maximise: Sequence[str] = ("selection_accuracy",),
-    minimise: Sequence[str] = ("latency_ms", "params"),
-) -> list[str]:
-    """Names of the points that no other point beats: at least as good in all figures, better in one."""
-    costs = {
-        name: tuple([-point[f] for f in maximise] + [point[f] for f in minimise])
-        for name, point in points.items()
-    }
-
-    def beaten(mine: tuple[float, ...]) -> bool:
-        return any(
-            other != mine and all(o <= m for o, m in zip(other, mine, strict=True))
-            for other in costs.values()
-        )
-
-    return [name for name, cost in costs.items() if not beaten(cost)]
-
-
 def paired_difference(values: Mapping[int, float], control: Mapping[int, float]) -> PairedDifference:
     """Mean gain over other students with the same seeds, d_s = value_s - control_s; both maps are by seed.
 

@@ -42,6 +42,11 @@ def fronts(points: Figures, names: Sequence[str]) -> dict[str, int]:
     return {student: found[cost] for student, cost in costs.items()}
 
 
+def first_front(points: Figures, names: Sequence[str]) -> list[str]:
+    """The students that no other beats in these figures."""
+    return [student for student, front in fronts(points, names).items() if front == 1]
+
+
 def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     """Of two that differ."""
     return all(mine <= its for mine, its in zip(one, other, strict=True))

@@ -10,8 +10,10 @@ from typing import Final, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from orchestrator.config.picking.figures import ACCURACY
 from orchestrator.records.ledger import TrialRecord
-from orchestrator.records.selection import pareto_front, score_of
+from orchestrator.records.picking.fronts import first_front
+from orchestrator.records.selection import score_of
 from orchestrator.reports.charts.chart import MOST_WITH_TIPS, PANEL, Chart, Key, Panel, Table
 from orchestrator.reports.charts.groups import ChartGroup, groups_of, teachers_selection
 from orchestrator.reports.charts.palette import QUIET, TEACHER, Look, hexadecimal
@@ -108,23 +110,20 @@ def _cost_panel(facts: RunFacts, field: str) -> CostPanel:
         list(searched.values()),
         [searched[trial] for trial in _unbeaten(facts, records)],
         groups,
-        _front(points),
+        _front(points, field),
         _teacher_point(facts, field),
     )
 
 
 def _unbeaten(facts: RunFacts, records: Sequence[TrialRecord]) -> list[str]:
     weighed = weighed_costs(facts)
-    points = {r.trial: {**facts.figures[r.trial], "selection_accuracy": score_of(r)} for r in records}
-    return pareto_front(points, minimise=weighed) if weighed else []
+    points = {r.trial: {**facts.figures[r.trial], ACCURACY: score_of(r)} for r in records}
+    return first_front(points, (ACCURACY, *weighed)) if weighed else []
 
 
-def _front(points: Sequence[Point]) -> list[Point]:
-    named = {
-        str(number): {"selection_accuracy": point.reached, "cost": point.cost}
-        for number, point in enumerate(points)
-    }
-    return sorted(points[int(name)] for name in pareto_front(named, minimise=("cost",)))
+def _front(points: Sequence[Point], field: str) -> list[Point]:
+    named = {str(n): {ACCURACY: point.reached, field: point.cost} for n, point in enumerate(points)}
+    return sorted(points[int(name)] for name in first_front(named, (ACCURACY, field)))
 
 
 def _teacher_point(facts: RunFacts, field: str) -> Point | None:

@@ -6,6 +6,8 @@ import random
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from orchestrator.config.constraints import parse_constraints
 from orchestrator.records.ledger import TrialRecord
@@ -15,16 +17,18 @@ from orchestrator.records.picking.champion import (
     group_figures,
     trial_figures,
 )
-from orchestrator.records.picking.fronts import fronts
+from orchestrator.records.picking.fronts import first_front, fronts
 from orchestrator.records.picking.nearest_miss import NobodyFits, miss_rows
 from orchestrator.records.picking.picked import Picked, Placed, front_table, placed, told
-from orchestrator.records.selection import choose_finalists, group_trials, pareto_front, score_of
+from orchestrator.records.selection import choose_finalists, group_trials, score_of
 from trainables.config.metrics import AGREEMENT, KL_TO_TEACHER
 from trainables.errors import StillhouseError
 
 MakeRecord = Callable[..., TrialRecord]
 Three = tuple[list[TrialRecord], dict[str, dict[str, float]]]
 PAIR = ("selection_accuracy", "latency_ms")
+THREE = (*PAIR, "params")
+coordinates = st.integers(0, 4).map(float)
 
 
 def cost(params: float, latency_ms: float = 1.0, **more: float) -> dict[str, float]:
@@ -201,19 +205,47 @@ def test_equal_students_share_a_front_and_who_lacks_a_figure_has_none() -> None:
     assert fronts(points, ("params", "epochs")) == {"a": 1, "b": 1}
 
 
+def test_the_front_keeps_what_nothing_else_beats() -> None:
+    points = {
+        "best": {"selection_accuracy": 0.9, "latency_ms": 3.0, "params": 5.0},
+        "fast": {"selection_accuracy": 0.8, "latency_ms": 1.0, "params": 5.0},
+        "beaten": {"selection_accuracy": 0.8, "latency_ms": 2.0, "params": 5.0},
+        "twin": {"selection_accuracy": 0.9, "latency_ms": 3.0, "params": 5.0},
+    }
+    assert first_front(points, THREE) == ["best", "fast", "twin"]
+    assert first_front(points, ("selection_accuracy", "params")) == ["best", "twin"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(coordinates, coordinates, coordinates), min_size=1, max_size=12))
+def test_every_point_off_the_front_is_beaten_by_one_on_it(rows: list[tuple[float, float, float]]) -> None:
+    points = {
+        str(i): {"selection_accuracy": a, "latency_ms": b, "params": c} for i, (a, b, c) in enumerate(rows)
+    }
+    front = first_front(points, THREE)
+    assert front
+
+    def beats(one: str, other: str) -> bool:
+        (a, b, c), (x, y, z) = rows[int(one)], rows[int(other)]
+        return a >= x and b <= y and c <= z and (a, b, c) != (x, y, z)
+
+    for name in points:
+        assert (name in front) == (not any(beats(other, name) for other in points))
+        assert name in front or any(beats(other, name) for other in front)
+
+
 def test_fronts_are_those_that_peeling_gives() -> None:
     """The first front, then the first of what is left, and so on."""
     drawn = random.Random(3)
-    names = ("selection_accuracy", "latency_ms", "params")
-    points = {f"p{n}": {name: float(drawn.randint(0, 6)) for name in names} for n in range(60)}
+    points = {f"p{n}": {name: float(drawn.randint(0, 6)) for name in THREE} for n in range(60)}
     left, expected = dict(points), {}
     for number in range(1, 61):
-        for name in pareto_front(left):
+        for name in first_front(left, THREE):
             expected[name] = number
         left = {name: point for name, point in points.items() if name not in expected}
         if not left:
             break
-    assert fronts(points, names) == expected
+    assert fronts(points, THREE) == expected
 
 
 def test_students_stand_by_front_and_then_by_the_ranking(three: Three) -> None:

@@ -5,8 +5,6 @@ from collections.abc import Callable
 
 import pytest
 import scipy.stats  # type: ignore[import-untyped]
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from orchestrator.config.constraints import parse_constraints
 from orchestrator.records.ledger import TrialRecord
@@ -15,7 +13,6 @@ from orchestrator.records.selection import (
     choose_finalists,
     group_trials,
     paired_difference,
-    pareto_front,
     rank_trials,
 )
 from trainables.errors import StillhouseError
@@ -173,38 +170,6 @@ def test_a_champion_that_nobody_can_be_is_an_error(make_record: MakeRecord) -> N
         choose_champion(groups, {"a": cost(1)}, parse_constraints("selection_accuracy >= 0.95"))
     with pytest.raises(StillhouseError, match="no finalist was completed"):
         choose_champion([], {}, ())
-
-
-def test_the_front_keeps_what_nothing_else_beats() -> None:
-    points = {
-        "best": {"selection_accuracy": 0.9, "latency_ms": 3.0, "params": 5.0},
-        "fast": {"selection_accuracy": 0.8, "latency_ms": 1.0, "params": 5.0},
-        "beaten": {"selection_accuracy": 0.8, "latency_ms": 2.0, "params": 5.0},
-        "twin": {"selection_accuracy": 0.9, "latency_ms": 3.0, "params": 5.0},
-    }
-    assert pareto_front(points) == ["best", "fast", "twin"]
-    assert pareto_front(points, minimise=("params",)) == ["best", "twin"]
-
-
-coordinates = st.integers(0, 4).map(float)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(coordinates, coordinates, coordinates), min_size=1, max_size=12))
-def test_every_point_off_the_front_is_beaten_by_one_on_it(rows: list[tuple[float, float, float]]) -> None:
-    points = {
-        str(i): {"selection_accuracy": a, "latency_ms": b, "params": c} for i, (a, b, c) in enumerate(rows)
-    }
-    front = pareto_front(points)
-    assert front
-
-    def beats(one: str, other: str) -> bool:
-        (a, b, c), (x, y, z) = rows[int(one)], rows[int(other)]
-        return a >= x and b <= y and c <= z and (a, b, c) != (x, y, z)
-
-    for name in points:
-        assert (name in front) == (not any(beats(other, name) for other in points))
-        assert name in front or any(beats(other, name) for other in front)
 
 
 def test_the_paired_difference_agrees_with_scipys_paired_test() -> None:
