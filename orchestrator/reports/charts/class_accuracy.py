@@ -40,13 +40,14 @@ def wilson_interval(right: int, count: int, level: float = 0.95) -> tuple[float,
     """Bounds of a probability of which `right` of `count` draws, 1 or more, are a sample.
 
     Wilson (1927): (p + z²/2n ± z·sqrt(p(1 - p)/n + z²/4n²)) / (1 + z²/n). Unlike the normal interval it has a
-    width where all draws are right, and lies within 0 and 1.
+    width where all draws are right, lies within 0 and 1, and holds p, to the last bit too.
     """
     z2 = float(ndtri(0.5 + level / 2)) ** 2
     share, whole = right / count, 1 + z2 / count
     middle = (share + z2 / (2 * count)) / whole
     half = math.sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count**2))) / whole
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    # Where all draws are right or wrong a bound is p itself, and rounding puts it on either side.
+    return min(max(middle - half, 0.0), share), max(min(middle + half, 1.0), share)
 
 
 def classes_of(kept: KeptAnswers, networks: Sequence[Answered]) -> list[OneClass]:

@@ -89,6 +89,13 @@ def test_intervals_are_those_of_scipy(right: int, count: int) -> None:
     assert wilson_interval(right, count) == pytest.approx((interval.low, interval.high), abs=1e-12)
 
 
+def test_every_interval_holds_its_share_so_that_a_bar_can_be_drawn() -> None:
+    for count in range(1, 120):
+        for right in range(count + 1):
+            low, high = wilson_interval(right, count)
+            assert 0 <= low <= right / count <= high <= 1
+
+
 def test_each_class_has_the_share_of_its_images_that_is_right(facts: RunFacts) -> None:
     some = SyntheticAnswers()
     said = [some.said(99, skill=5.0), some.said(1), some.said(0)]
