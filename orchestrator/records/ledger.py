@@ -22,6 +22,7 @@ from orchestrator.records.events import (
     read_event,
 )
 from orchestrator.records.places import KeyPaths, former_places, read, written
+from orchestrator.records.uninterrupted import uninterrupted
 from orchestrator.terminal.masking import without_secrets
 from trainables.config import Config, Role
 from trainables.config.metrics import RankBy, improves
@@ -116,10 +117,12 @@ class Ledger:
     def append(self, event: EventT) -> EventT:
         """Write one event and push it to disk before it counts; returned with its number and time.
 
+        Ctrl-C takes effect behind it.
+
         Raises:
             StillhouseError: it cannot be written; the events before it are intact.
         """
-        with self._lock:
+        with uninterrupted(), self._lock:
             stamp = {"seq": len(self._events), "time_ms": time.time_ns() // 1_000_000}
             event = _masked(read(cast(EventT, event.model_copy(update=stamp)), self.folder, ()))
             plain = written(event, self.folder).plain()
