@@ -18,6 +18,8 @@ VIEW_TAG: Final = f"{_TAG_PREFIX}{VIEW_KEY}"
 STUDENTS: Final = f"tags.kind != 'experiment' and tags.kind != '{GROUP_KIND}'"
 RANKED_FILTER: Final = f"{STUDENTS} and attributes.status = 'FINISHED'"
 _MAX_VIEW_PARAMS: Final = 40
+_BEST: Final = "metrics.rank <= 100"
+"""In a view by place: MLflow's page shows so many at once, and takes five seconds to sort 10,000 runs."""
 _EPOCH_MS: Final = 1_700_000_000_000
 """When the first view is said to be from: the menu lists the newest first."""
 
@@ -142,11 +144,12 @@ def _state(view: _View, params: Sequence[str], rank_by: RankBy, is_ranked: bool)
     ranked = SHORT[rank_by]
     by_place = view.order == "{place}"
     order = ("metrics.`rank`" if is_ranked else "metrics.`{ranked}`") if by_place else view.order
+    is_long = by_place and is_ranked and view.filter.startswith(RANKED_FILTER)
     columns = [f"metrics.`{name.format(ranked=ranked)}`" for name in view.metrics]
     columns += [f"params.`{name}`" for name in params]
     columns += [f"tags.`{name}`" for name in view.tags]
     return {
-        "searchFilter": view.filter,
+        "searchFilter": f"{_BEST} and {view.filter}" if is_long else view.filter,
         "orderByKey": order.format(ranked=ranked),
         "orderByAsc": view.ascending if is_ranked or not by_place else False,
         "startTime": "ALL",

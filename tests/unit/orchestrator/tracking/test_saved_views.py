@@ -52,9 +52,12 @@ def test_students_stand_by_their_rank_once_they_have_one(key: str) -> None:
 def test_students_alone_are_listed_and_broken_ones_apart() -> None:
     found = states()
     alone = "tags.kind != 'experiment' and tags.kind != 'group' and attributes.status = "
-    assert found["best"]["searchFilter"] == f"{alone}'FINISHED'"
+    assert found["best"]["searchFilter"] == f"metrics.rank <= 100 and {alone}'FINISHED'"
     assert found["pareto"]["searchFilter"] == f"{alone}'FINISHED' and metrics.pareto = 1"
-    assert found["within_budget"]["searchFilter"] == f"{alone}'FINISHED' and metrics.within_budget = 1"
+    assert (
+        found["within_budget"]["searchFilter"]
+        == f"metrics.rank <= 100 and {alone}'FINISHED' and metrics.within_budget = 1"
+    )
     assert found["failed"]["searchFilter"] == f"{alone}'FAILED'"
     assert found["finalists"]["searchFilter"] == "tags.kind = 'group'"
 
