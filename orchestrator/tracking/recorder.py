@@ -25,7 +25,8 @@ from orchestrator.tracking.synchroniser import Projector
 from trainables.errors import StillhouseError
 
 _log = logging.getLogger(__name__)
-_POLL_S: Final = 1.0
+_POLL_S: Final = 5.0
+"""Between two looks at the ledger: what came is one write for each run, so fewer looks cost less."""
 _FIRST_WAIT_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 15.0
 _DENIED_S: Final = 5.0
