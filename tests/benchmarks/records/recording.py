@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,7 +60,9 @@ def record_memory_mb(trials: int = TRIALS, epochs: int = EPOCHS) -> Figure:
     return Figure(peak, "MB", how)
 
 
+@functools.cache
 def _recorded(trials: int, epochs: int) -> _Recorded:
+    """Once for both figures: it takes minutes."""
     with scratch_folder() as folder, _served(folder) as uri:
         out = folder / "out"
         out.mkdir()
