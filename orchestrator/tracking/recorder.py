@@ -25,8 +25,7 @@ from orchestrator.tracking.synchroniser import Projector
 from trainables.errors import StillhouseError
 
 _log = logging.getLogger(__name__)
-_POLL_S: Final = 5.0
-"""Between two looks at the ledger: what came is one write for each run, so fewer looks cost less."""
+_POLL_S: Final = 1.0
 _FIRST_WAIT_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 15.0
 _DENIED_S: Final = 5.0
