@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trainables.data import ImageSplit
 from trainables.errors import DataError
-from trainables.evaluation.metrics import ECE_BINS, calibration_error, finite_logits
+from trainables.evaluation.metrics import ECE_BINS, calibration_error, confidence_bins, finite_logits
 from trainables.models.modes import evaluating
 
 # N = samples, C = classes, B = samples of a batch
@@ -113,8 +113,7 @@ def confusion_matrix(answers: Answers, n_classes: int) -> Tensor:
 
 def reliability_bins(answers: Answers) -> list[ReliabilityBin]:
     """The 15 equal bins of confidence over which the calibration error is summed."""
-    edges = torch.linspace(0, 1, ECE_BINS + 1)
-    bins_N = torch.bucketize(answers.confidence_N, edges, right=True).sub(1).clamp(0, ECE_BINS - 1)
+    bins_N = confidence_bins(answers.confidence_N)
     found = []
     for number in range(ECE_BINS):
         inside_N = bins_N == number

@@ -147,11 +147,15 @@ def calibration_error(confidence_N: Tensor, correct_N: Tensor) -> Tensor:
     torchmetrics gives the same number; it is not used here because it imports torchvision, which every
     worker would wait for.
     """
-    edges = torch.linspace(0, 1, ECE_BINS + 1, device=confidence_N.device)
-    bins_N = torch.bucketize(confidence_N, edges, right=True).sub(1).clamp(0, ECE_BINS - 1)
     gap_N = correct_N - confidence_N
-    per_bin = torch.zeros(ECE_BINS, device=gap_N.device).index_add_(0, bins_N, gap_N)
+    per_bin = torch.zeros(ECE_BINS, device=gap_N.device).index_add_(0, confidence_bins(confidence_N), gap_N)
     return per_bin.abs().sum() / len(gap_N)
+
+
+def confidence_bins(confidence_N: Tensor) -> Tensor:
+    """Of each sample the number, from 0, of its bin among 15 equal ones of the confidence; int64."""
+    edges = torch.linspace(0, 1, ECE_BINS + 1, device=confidence_N.device)
+    return torch.bucketize(confidence_N, edges, right=True).sub(1).clamp(0, ECE_BINS - 1)
 
 
 def finite_logits(model: nn.Module, batch: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
