@@ -77,12 +77,12 @@ def _record_unfinished(loaded: LoadedExperiment, console: Console) -> None:
 
     recorded = record_ledger(loaded, console)
     refused = recorded["refused"]
+    what = "the run is not finished and `stillhouse run` goes on with it"
     if recorded["status"] == "FINISHED":
-        what = "with other options than these, or its files are gone"
-    else:
-        what = "and `stillhouse run` goes on with it"
+        what = "the run was finished with other options than these, or files of it are gone; with these, "
+        what += "`stillhouse run` finishes and registers it"
     console.info(f"MLflow has all {recorded['events']:,} events of the ledger in {recorded['out']}")
-    console.info(f"note: the run is not finished {what}")
+    console.info(f"note: {what}")
     if refused:
         console.info(f"warning: MLflow refused {refused:,} of the writes; the log says which")
     console.result(recorded)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from orchestrator.config.loading import LoadedExperiment
 from orchestrator.config.tracking_uri import absolute_tracking_uri, default_tracking_uri
+from trainables.errors import ConfigError
 from trainables.export.model_card import CARD_FILE
 from trainables.export.stated import EXPORTED_SUFFIXES
 from trainables.local_files import expanded
@@ -32,6 +33,18 @@ def out_folder(loaded: LoadedExperiment, environment: Mapping[str, str] = os.env
     if _IN_A_JOB in environment and not folder.is_absolute():
         return Path.home() / HOME_FOLDER / folder
     return folder.absolute()
+
+
+def folder_of_run(loaded: LoadedExperiment) -> Path:
+    """The output folder of a run that has begun: opening its ledger makes none.
+
+    Raises:
+        ConfigError: it holds no run.
+    """
+    folder = out_folder(loaded)
+    if not (folder / "ledger.jsonl").exists():
+        raise ConfigError(f"{folder} holds no run of {loaded.config.name}; run it first, or give its --out")
+    return folder
 
 
 def imported_file(loaded: LoadedExperiment) -> Path:

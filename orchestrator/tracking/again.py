@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.config.loading import LoadedExperiment
-from orchestrator.config.paths import experiment_name, out_folder, tracking_uri
+from orchestrator.config.paths import experiment_name, folder_of_run, tracking_uri
 from orchestrator.records.events import LAST_STAGE, StageEvent
 from orchestrator.records.following.run_lock import locked
 from orchestrator.records.ledger import Ledger
@@ -16,7 +16,7 @@ from orchestrator.tracking.cursor import CursorFile
 from orchestrator.tracking.experiment_facts import experiment_facts
 from orchestrator.tracking.moved_store import tell_of_move
 from orchestrator.tracking.recorder import FinalStatus, MlflowRecorder
-from trainables.errors import ConfigError, StillhouseError
+from trainables.errors import StillhouseError
 
 _LOOK_S: Final = 2.0
 _PATIENCE_S: Final = 120.0
@@ -45,9 +45,7 @@ def record_ledger(loaded: LoadedExperiment, console: Console) -> dict[str, Any]:
         ConfigError: its folder holds no run.
         StillhouseError: another run is writing there; or MLflow did not take everything.
     """
-    out = out_folder(loaded)
-    if not (out / "ledger.jsonl").exists():  # it would be made
-        raise ConfigError(f"{out} holds no run of {loaded.config.name}; run it first, or give its --out")
+    out = folder_of_run(loaded)
     with locked(out), closing(Ledger(out)) as ledger:
         tell_of_move(loaded, console.info)
         CursorFile(out, tracking_uri(loaded), experiment_name(loaded)).forget()

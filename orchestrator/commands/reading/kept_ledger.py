@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from orchestrator.config.loading import LoadedExperiment
-from orchestrator.config.paths import out_folder
+from orchestrator.config.paths import folder_of_run
 from orchestrator.records.ledger import Ledger
-from trainables.errors import ConfigError
 
 
 def kept_ledger(loaded: LoadedExperiment) -> Ledger:
@@ -14,9 +13,6 @@ def kept_ledger(loaded: LoadedExperiment) -> Ledger:
     Raises:
         ConfigError: its folder holds no run.
     """
-    folder = out_folder(loaded)
-    if not (folder / "ledger.jsonl").exists():  # it would be made
-        raise ConfigError(f"{folder} holds no run of {loaded.config.name}; run it first, or give its --out")
-    ledger = Ledger(folder)
+    ledger = Ledger(folder_of_run(loaded))
     ledger.close()
     return ledger
