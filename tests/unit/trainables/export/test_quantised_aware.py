@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from tests.unit.trainables.models.residual_network import Residual
@@ -18,7 +19,7 @@ from trainables.data import load_training
 from trainables.errors import StillhouseError
 from trainables.export import quantised_aware
 from trainables.export.onnx_session import onnx_forward
-from trainables.export.quantised_aware import write_int8_aware
+from trainables.export.quantised_aware import fold_batch_norm, write_int8_aware
 from trainables.export.stated import STATED
 from trainables.export.tracing import quiet_exporter, write_onnx
 from trainables.models.fake_quantised.network import fake_quantise, measure_ranges
@@ -130,3 +131,36 @@ def test_a_file_that_answers_otherwise_than_its_network_is_refused(
     monkeypatch.setattr(quantised_aware, "onnx_forward", other)
     with pytest.raises(StillhouseError, match="differ from those of the network that was trained for it"):
         write_int8_aware(network, float_file(tmp_path), tmp_path / "int8.onnx", digits[0], "{}")
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_batch_norm_becomes_a_part_of_the_convolution_that_it_alone_reads(has_bias: bool) -> None:
+    """Two of one input with one weight, as in a residual block; a third has another reader too."""
+    drawn = np.random.default_rng(0)
+    numbers = {"weight": drawn.normal(size=(4, 3, 3, 3)), "conv_bias": drawn.normal(size=4)}
+    numbers |= {f"{name}_{n}": drawn.normal(size=4) for name in ("scale", "shift", "mean") for n in range(3)}
+    numbers |= {f"variance_{n}": drawn.uniform(0.5, 2, size=4) for n in range(3)}
+    given = ["images", "weight", *(["conv_bias"] if has_bias else [])]
+    nodes = []
+    for n in range(3):
+        nodes.append(helper.make_node("Conv", given, [f"conv_{n}"]))
+        norm = [f"conv_{n}", *(f"{name}_{n}" for name in ("scale", "shift", "mean", "variance"))]
+        nodes.append(helper.make_node("BatchNormalization", norm, [f"norm_{n}"], epsilon=1e-3))
+    nodes.append(helper.make_node("Sum", ["norm_0", "norm_1", "norm_2", "conv_2"], ["logits"]))
+    made = [numpy_helper.from_array(values.astype(np.float32), name) for name, values in numbers.items()]
+    image = helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, [2, 3, 8, 8])
+    logits = helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, None)
+    opset = [helper.make_opsetid("", 18)]
+    model = helper.make_model(helper.make_graph(nodes, "g", [image], [logits], made), opset_imports=opset)
+    model.ir_version = 10
+    pixels = drawn.normal(size=(2, 3, 8, 8)).astype(np.float32)
+
+    def computed() -> np.ndarray:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        found: np.ndarray = session.run(None, {"images": pixels})[0]
+        return found
+
+    before = computed()
+    fold_batch_norm(model.graph)
+    assert [node.op_type for node in model.graph.node].count("BatchNormalization") == 1
+    np.testing.assert_allclose(computed(), before, rtol=1e-4, atol=1e-4)
