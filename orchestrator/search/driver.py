@@ -23,7 +23,7 @@ from trainables.errors import StillhouseError
 from trainables.slots.follower import briefed
 from trainables.slots.messages import End, Message, TrainJob
 from trainables.slots.tune_trial import Pointer, StudentTrial
-from trainables.training.checkpoint_paths import drop_states
+from trainables.training.progress.checkpoint_paths import drop_states
 
 # A Tune trial is a proxy that must never compete with slots for CPUs; Tune refuses an empty request.
 PROXY_MEMORY_BYTES = 1 << 20

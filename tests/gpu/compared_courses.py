@@ -15,9 +15,9 @@ from torch.utils.data import TensorDataset
 from tests.unit.trainables.training.small_courses import separable_data, small_workbench, untimed, weights_of
 from trainables.config import ModelConfig, ModelName
 from trainables.models import build_model
-from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.course import Course
 from trainables.training.loop import train
+from trainables.training.progress.checkpoints import CheckpointFolder
 from trainables.training.workbench import Workbench
 
 # B = images, C = classes

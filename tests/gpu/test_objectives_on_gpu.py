@@ -23,8 +23,8 @@ from trainables.config import ObjectiveBase, TrainingConfig, TrainingPrecision
 from trainables.config.objectives import AkdConfig, CtkdConfig, PskdConfig
 from trainables.data.splits import split_facts
 from trainables.objectives.terms.row_tables import write_last
-from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.course import Course
+from trainables.training.progress.checkpoints import CheckpointFolder
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("exact")]
 

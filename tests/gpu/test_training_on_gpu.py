@@ -12,10 +12,10 @@ from tests.unit.trainables.training.small_courses import CPU, SHORT, small_cours
 from trainables.config import CeConfig, OptimizerName, TrainingConfig, TrainingPrecision
 from trainables.evaluation.profiling import device_name, profile_student
 from trainables.models.weights import load_weights
-from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.course import Course
 from trainables.training.learners.ema import WeightAverage
 from trainables.training.optimisers import build_optimizer
+from trainables.training.progress.checkpoints import CheckpointFolder
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("exact")]
 

@@ -22,9 +22,9 @@ from orchestrator.terminal.console import Console
 from search_spaces.space import SpaceConfig
 from trainables.config import TrialSpec, WorkbenchSpec
 from trainables.slots.warm_state import WarmState
-from trainables.training.checkpoint_paths import kept_state
-from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.loop import train
+from trainables.training.progress.checkpoint_paths import kept_state
+from trainables.training.progress.checkpoints import CheckpointFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

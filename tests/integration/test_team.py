@@ -29,9 +29,9 @@ from trainables.config import CeConfig, KdConfig, Precision
 from trainables.config.metrics import AGREEMENT, KL_TO_TEACHER
 from trainables.data.splits import split_facts
 from trainables.errors import CheckpointError, TrialFailed
-from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.course import Course
 from trainables.training.loop import train
+from trainables.training.progress.checkpoints import CheckpointFolder
 from trainables.training.ranks import SOLO, DdpTeam, Team, any_rank
 from trainables.training.workbench import Workbench
 from trainables.views.normalise import normalise

@@ -35,11 +35,11 @@ from trainables.slots.messages import JOB_KINDS, End, EvaluateJob, Lease, Messag
 from trainables.slots.warm_state import WarmState
 from trainables.teacher.cache_request import stated_features
 from trainables.teacher.loading import load_teacher
-from trainables.training.checkpoint_paths import kept_state
-from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.course import Course
 from trainables.training.loop import train
 from trainables.training.precision import KEPT, Chosen
+from trainables.training.progress.checkpoint_paths import kept_state
+from trainables.training.progress.checkpoints import CheckpointFolder
 from trainables.training.quantisation_aware import quantisation_aware
 from trainables.training.ranks import SOLO, Team, lost_a_rank, team_here
 

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import functools
-import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from trainables.config import TrainingConfig
-from trainables.config.metrics import ENSEMBLE_ACCURACY, improves, peer_accuracy
-from trainables.errors import CheckpointError, TrialFailed
+from trainables.config.metrics import ENSEMBLE_ACCURACY, peer_accuracy
+from trainables.errors import CheckpointError
 from trainables.objectives import build_objective
 from trainables.seeds import derive_seed
 from trainables.signals import Losses
 from trainables.training.batches import Batch, epoch_batches, hears_unlabelled, shared
-from trainables.training.checkpoints import CheckpointFolder, TrainingState
 from trainables.training.course import Course, TrainingResult
 from trainables.training.learners.learner import STATE, Learner
 from trainables.training.learners.peers import branch_of, peers_of, restore_peers
 from trainables.training.objective_state import SharedTables, restore_state
 from trainables.training.optimisers import learning_rate
 from trainables.training.precision import autocast
+from trainables.training.progress.checkpoints import CheckpointFolder, TrainingState
+from trainables.training.progress.standing import Standing, is_due, refuse_non_finite
 from trainables.training.ranks import Share, Team, any_rank, average_gradients
 from trainables.training.running_means import RunningMeans, scaled
 from trainables.training.step_inputs import StepInputs
@@ -64,22 +63,23 @@ def train(
     state = files.load_state() if files else None
     if state is not None:
         run.restore(state)
-    _require_common(run.epoch, files, team)
-    first = run.epoch if heard is None else heard
-    for epoch, metrics in enumerate(run.history[first:], first + 1):
+    _require_common(run.standing.epoch, files, team)
+    standing = run.standing
+    first = standing.epoch if heard is None else heard
+    for epoch, metrics in enumerate(standing.history[first:], first + 1):
         if leads:
             on_epoch(epoch, metrics)
-    for epoch in range(run.epoch + 1, course.training.epochs + 1):
+    for epoch in range(standing.epoch + 1, course.training.epochs + 1):
         figures = run.train_epoch(epoch, should_stop)
         if figures is None:
-            return TrainingResult(run.epoch, True, run.best_epoch, run.best)
+            return standing.result(stopped=True)
         # First tell, then keep: an epoch whose report was lost is trained and told again.
         if leads:
             on_epoch(epoch, figures)
-        if leads and files is not None and _is_due(epoch, course.training):
+        if leads and files is not None and is_due(epoch, course.training):
             files.save_state(run.state())
-    course.model.load_state_dict(run.best_model)
-    return TrainingResult(run.epoch, False, run.best_epoch, run.best)
+    course.model.load_state_dict(standing.best_model)
+    return standing.result(stopped=False)
 
 
 def step_once(
@@ -137,19 +137,11 @@ class _Run:
         self.student.optimise(self.objective)
         for peer in self.peers:
             peer.optimise(nn.Module())
-        self.epoch = 0
-        self.best_epoch = 0
-        self.best: dict[str, float] = {}
-        self.best_model: dict[str, Tensor] = {}
-        self.history: list[dict[str, float]] = []
+        self.standing = Standing(course.rank_by, course.keeps_last)
 
     def state(self) -> TrainingState:
         return TrainingState(
-            epoch=self.epoch,
-            best_epoch=self.best_epoch,
-            best_metrics=self.best,
-            best_model=self.best_model,
-            history=self.history,
+            **self.standing.state(),
             objective=self.objective.state_dict(),
             peers=[peer.state() for peer in self.peers],
             **self.student.state(),
@@ -159,8 +151,7 @@ class _Run:
         restore_peers(self.peers, state.peers)
         self.student.restore({name: getattr(state, name) for name in STATE})
         restore_state(self.objective, state.objective)
-        self.epoch, self.history = state.epoch, state.history
-        self.best_epoch, self.best, self.best_model = state.best_epoch, state.best_metrics, state.best_model
+        self.standing.restore(state)
 
     def train_epoch(self, epoch: int, should_stop: ShouldStop) -> dict[str, float] | None:
         """The epoch's metrics, or none when the course was stopped in it."""
@@ -180,7 +171,7 @@ class _Run:
             progress = epoch - 1 + step / len(batches)
             means.add(self.step(epoch, share, learning_rate(self.course.training, progress)), share.part)
         metrics = means.result(self.team)
-        _refuse_non_finite(metrics, epoch)
+        refuse_non_finite(metrics, epoch)
         metrics["train/images_per_s"] = sum(len(batch.rows_B) for batch in batches) / (
             time.perf_counter() - began
         )
@@ -188,8 +179,7 @@ class _Run:
         self._settle()
         self._select(epoch, metrics)
         metrics["seconds"] = time.perf_counter() - began
-        self.epoch = epoch
-        self.history.append(metrics)
+        self.standing.end_epoch(epoch, metrics)
         return metrics
 
     def batches(self, epoch: int) -> list[Batch]:
@@ -250,10 +240,7 @@ class _Run:
             (_, *peers), together = self.workbench.evaluate_together(networks, split, batch_size=size)
             metrics.update({peer_accuracy(number): value for number, value in enumerate(peers, start=1)})
             metrics[ENSEMBLE_ACCURACY] = together
-        is_better = improves(metrics.get(rank_by.metric), self.best.get(rank_by.metric))
-        if is_better or self.course.keeps_last:
-            self.best_epoch, self.best = epoch, dict(metrics)
-            self.best_model = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.standing.judge(epoch, metrics, model.state_dict)
 
 
 def _require_common(epoch: int, files: CheckpointFolder | None, team: Team) -> None:
@@ -265,15 +252,3 @@ def _require_common(epoch: int, files: CheckpointFolder | None, team: Team) -> N
             f"rank {team.rank} finds the state of epoch {epoch} in {where}, another rank that of another; "
             "the output folder must be on storage that all nodes share"
         )
-
-
-def _refuse_non_finite(metrics: dict[str, float], epoch: int) -> None:
-    # The loss comes first in the metrics, so that it is the one named when it is not finite itself.
-    for name, value in metrics.items():
-        if not math.isfinite(value):
-            name = "the loss" if name == "train/loss" else name
-            raise TrialFailed(f"{name} is {value} in epoch {epoch}; a lower lr or weight may help")
-
-
-def _is_due(epoch: int, training: TrainingConfig) -> bool:
-    return epoch % training.checkpoint_every == 0 and epoch < training.epochs

@@ -21,9 +21,9 @@ from trainables.models.weights import save_weights
 from trainables.seeds import derive_seed
 from trainables.teacher.loading import load_teacher
 from trainables.teacher.prepared import extended, part_digest
-from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.course import Course
 from trainables.training.loop import train
+from trainables.training.progress.checkpoints import CheckpointFolder
 from trainables.training.workbench import Workbench
 
 

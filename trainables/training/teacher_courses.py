@@ -19,9 +19,9 @@ from trainables.models.embedding import classifier_of
 from trainables.models.weights import load_weights, save_weights
 from trainables.seeds import derive_seed
 from trainables.teacher.prepared import extended, part_digest
-from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.course import Course
 from trainables.training.loop import train
+from trainables.training.progress.checkpoints import CheckpointFolder
 from trainables.training.workbench import Workbench
 
 OnEpoch = Callable[[int, dict[str, float]], None]

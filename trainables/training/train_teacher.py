@@ -41,7 +41,7 @@ from trainables.teacher.class_order import known_classes
 from trainables.teacher.loading import load_network, load_onnx, teacher_fingerprint
 from trainables.teacher.preprocessing import n_outputs, shown_as_trained
 from trainables.teacher.selection_answers import answers_in, judged, keep_answers
-from trainables.training.checkpoints import CheckpointFolder
+from trainables.training.progress.checkpoints import CheckpointFolder
 from trainables.training.teacher_courses import (
     TeacherCourse,
     train_plainly,

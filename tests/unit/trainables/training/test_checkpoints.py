@@ -12,8 +12,8 @@ from tests.unit.full_disk import largest_file
 from tests.unit.trainables.training.small_courses import same_weights, small_student, weights_of
 from trainables.errors import CheckpointError
 from trainables.models.weights import load_weights
-from trainables.training.checkpoint_paths import drop_states
-from trainables.training.checkpoints import CheckpointFolder, TrainingState
+from trainables.training.progress.checkpoint_paths import drop_states
+from trainables.training.progress.checkpoints import CheckpointFolder, TrainingState
 
 
 def some_state(epoch: int = 2) -> TrainingState:

@@ -21,8 +21,8 @@ from tests.unit.trainables.training.small_courses import (
 from trainables.config import TrainingConfig
 from trainables.config.metrics import AGREEMENT, KL_TO_TEACHER
 from trainables.data import TrainingData
-from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.loop import train
+from trainables.training.progress.checkpoints import CheckpointFolder
 from trainables.training.workbench import Workbench
 from trainables.views.normalise import normalise
 

@@ -28,11 +28,11 @@ from trainables.models.resized import resized
 from trainables.objectives import build_objective
 from trainables.slots.agreed_measurements import shape_digest
 from trainables.slots.compiled_students import CompiledStudents
-from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.course import Course
 from trainables.training.learners.fine_tuning import fine_tuning, hold_frozen
 from trainables.training.loop import train
 from trainables.training.optimisers import build_optimizer, set_learning_rate
+from trainables.training.progress.checkpoints import CheckpointFolder
 from trainables.training.ranks import DdpTeam
 
 

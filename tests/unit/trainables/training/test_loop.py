@@ -34,10 +34,10 @@ from trainables.config import (
 )
 from trainables.data.splits import split_facts
 from trainables.errors import TrialFailed
-from trainables.training.checkpoint_paths import kept_state
-from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.course import Course, TrainingResult
 from trainables.training.loop import train
+from trainables.training.progress.checkpoint_paths import kept_state
+from trainables.training.progress.checkpoints import CheckpointFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -59,11 +59,11 @@ from trainables.errors import CheckpointError, TrialFailed
 from trainables.models.cosine import with_cosine_head
 from trainables.objectives import OBJECTIVES, build_objective
 from trainables.signals import Setting
-from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.course import Course
 from trainables.training.learners.fine_tuning import FineTuning
 from trainables.training.loop import train
 from trainables.training.objective_state import restore_state
+from trainables.training.progress.checkpoints import CheckpointFolder
 from trainables.training.ranks import SOLO, Solo, average_gradients
 from trainables.training.workbench import Workbench
 

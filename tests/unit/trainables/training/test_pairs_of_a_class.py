@@ -28,9 +28,9 @@ from trainables.config.data import UnlabelledConfig
 from trainables.config.training import Sampling
 from trainables.data import TrainingData
 from trainables.training.batches import Batch, epoch_batches, shared
-from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.epoch_order import epoch_rows
 from trainables.training.loop import train
+from trainables.training.progress.checkpoints import CheckpointFolder
 from trainables.training.ranks import SOLO, Share
 
 PAIRS = SHORT.with_overrides(sampling="pairs")

@@ -26,10 +26,10 @@ from trainables.config.mutual.peers import WithPeers
 from trainables.config.objectives import DmlConfig, MclConfig, MfefConfig
 from trainables.errors import CheckpointError, TrialFailed
 from trainables.evaluation.metrics import figures_of
-from trainables.training.checkpoint_paths import kept_state
-from trainables.training.checkpoints import CheckpointFolder, TrainingState
 from trainables.training.course import Course, Trained
 from trainables.training.loop import train
+from trainables.training.progress.checkpoint_paths import kept_state
+from trainables.training.progress.checkpoints import CheckpointFolder, TrainingState
 from trainables.training.workbench import Workbench
 from trainables.views.normalise import normalise
 

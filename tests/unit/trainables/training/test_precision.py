@@ -37,7 +37,6 @@ from trainables.objectives import CeObjective
 from trainables.signals import Losses, Signals
 from trainables.slots.warm_state import WarmState
 from trainables.training import loop, precision
-from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.course import Course
 from trainables.training.loop import train
 from trainables.training.precision import (
@@ -49,6 +48,7 @@ from trainables.training.precision import (
     cpu_has_bf16,
     device_kind,
 )
+from trainables.training.progress.checkpoints import CheckpointFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -27,10 +27,10 @@ from trainables.config import DkdConfig, KdConfig, ObjectiveBase
 from trainables.config.objectives import CtkdConfig, MlldConfig
 from trainables.data.splits import split_facts
 from trainables.seeds import derive_seed
-from trainables.training.checkpoint_paths import kept_state
-from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.course import Course
 from trainables.training.loop import train
+from trainables.training.progress.checkpoint_paths import kept_state
+from trainables.training.progress.checkpoints import CheckpointFolder
 from trainables.training.workbench import Workbench
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -24,9 +24,9 @@ from trainables.config import ObjectiveBase
 from trainables.config.objective_base import ROTATED
 from trainables.config.objectives import HsakdConfig, MlkdConfig, SskdConfig
 from trainables.data.splits import split_facts
-from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.course import Course
 from trainables.training.loop import train
+from trainables.training.progress.checkpoints import CheckpointFolder
 from trainables.training.workbench import Workbench
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -58,10 +58,10 @@ from trainables.objectives.terms.divergences import kd_divergence_B
 from trainables.teacher.live import LiveTeacher
 from trainables.teacher.online import OnlineTeacher
 from trainables.training.batches import Batch, shared
-from trainables.training.checkpoints import CheckpointFolder
 from trainables.training.course import Course
 from trainables.training.learners.answers import Asked
 from trainables.training.loop import train
+from trainables.training.progress.checkpoints import CheckpointFolder
 from trainables.training.ranks import SOLO
 from trainables.training.step_inputs import StepInputs
 from trainables.training.workbench import Workbench

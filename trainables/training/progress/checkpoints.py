@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trainables.errors import CheckpointError, StorageError
 from trainables.local_files import replacing, sync
 from trainables.models.weights import save_weights
-from trainables.training.checkpoint_paths import LAST, drop_states, kept_state
+from trainables.training.progress.checkpoint_paths import LAST, drop_states, kept_state
 
 STATE_VERSION = 5
 
