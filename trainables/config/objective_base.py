@@ -161,6 +161,9 @@ class ObjectiveBase(Config):
     one_pass: ClassVar[bool] = False
     """Whether the student sees the banks as one batch: its batch statistics are over all of them then."""
 
+    keeps_state: ClassVar[bool] = False
+    """Whether it has parameters or buffers of its own, which live as long as the course."""
+
     structural: ClassVar[tuple[str, ...]] = ()
     """The hyper-parameters that size or shape the objective's own parameters and buffers, or choose which
     features it asks for: a course goes on from another one's state only where these are the same."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables.tensors import to_device
+
+_NAMES: Final = ("agreement", "kl_to_teacher")
 
 # N = samples of the split, B = samples of a batch, C = classes
 
@@ -49,7 +53,13 @@ class BesideTeacher(nn.Module):
                 f"{self._n_compared} answers of the student beside {len(self._teacher_NC)} of the teacher"
             )
         values = torch.cat(self._compared, dim=1).mean(dim=1).tolist()  # one copy from the device
-        return dict(zip(("agreement", "kl_to_teacher"), values, strict=True))
+        return dict(zip(_NAMES, values, strict=True))
+
+
+def figures_beside(student_NC: Tensor, teacher_NC: Tensor) -> dict[str, float]:
+    """The figures of `BesideTeacher`, from fp32 logits of a whole split."""
+    compared = _compared(student_NC, to_device(teacher_NC, student_NC.device).float())
+    return dict(zip(_NAMES, compared.mean(dim=1).tolist(), strict=True))
 
 
 def _compared(student_BC: Tensor, teacher_BC: Tensor) -> Tensor:

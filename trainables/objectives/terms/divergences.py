@@ -132,7 +132,8 @@ def _binary_kl_B(student_odds_B: Tensor, teacher_odds_B: Tensor) -> Tensor:
 
 def _kl_B(student_log_BC: Tensor, teacher_log_BC: Tensor) -> Tensor:
     """KL(teacher ‖ student) of each row of log-probabilities."""
-    return F.kl_div(student_log_BC, teacher_log_BC, reduction="none", log_target=True).sum(dim=-1)
+    # F.kl_div computes the same, but torch.func cannot map it over the students of a pack.
+    return (teacher_log_BC.exp() * (teacher_log_BC - student_log_BC)).sum(dim=-1)
 
 
 def check_same_shape(student_BC: Tensor, teacher_BC: Tensor) -> None:

@@ -31,7 +31,7 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the network after a step."""
-        decay = min(self._decay, (1 + self.steps) / (_HEAD_START + self.steps))
+        decay = decay_at(self._decay, self.steps)
         means, values = _by_name(self.model), _by_name(model)
         real = [name for name, mean in means.items() if mean.is_floating_point()]
         averaging = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
@@ -48,6 +48,11 @@ class WeightAverage:
         """Go on from what `state` and `steps` were."""
         self.model.load_state_dict(state)
         self.steps = steps
+
+
+def decay_at(decay: float, steps: int) -> float:
+    """d of the step after so many."""
+    return min(decay, (1 + steps) / (_HEAD_START + steps))
 
 
 def _by_name(model: nn.Module) -> dict[str, Tensor]:
