@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -70,6 +70,13 @@ class ClusterConfig(Config):
     )
     workers_per_slot: int = Field(
         1, ge=1, le=1024, description="workers that train one student together, sharing each batch"
+    )
+    students_per_slot: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
+        "auto",
+        description="students of one shape that a slot trains at once, as one computation: auto (as many as "
+        "are fastest when a few steps are tried, 1 where that is) or a number; with 1 the same spec and seed "
+        "give the same student to the last bit",
+        exclude_if=lambda students: students == "auto",
     )
     cpus_per_worker: int = Field(1, ge=1, le=1024, description="CPUs, and threads, of a worker")
     gpus_per_worker: float | None = Field(

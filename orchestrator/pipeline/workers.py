@@ -115,10 +115,10 @@ class Workers:
         """Begin to start the slots, unless they are up or on their way."""
         if self._pool is not None:
             return
-        plan, broker = self.plan, self.broker
+        plan, broker, shape = self.plan, self.broker, self._experiment.cluster
         self._pool = SlotPool(
             broker,
-            SlotShape(plan.cpus, plan.gpus, plan.workers_per_slot),
+            SlotShape(plan.cpus, plan.gpus, plan.workers_per_slot, shape.students_per_slot),
             self._experiment.data,
             str(self._folder / "slots" / uuid.uuid4().hex[:8]),
             room=self._room,

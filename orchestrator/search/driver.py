@@ -160,7 +160,7 @@ class SearchFollower(tune.Callback, tune.Stopper):
         """Tune's loop went round, which it does several times a second."""
         slots = self._progress.tick()
         if slots is not None:
-            self._widen(slots.up)  # nodes that came bring slots, which are to have trials
+            self._widen(slots.at_once)  # slots that came, or train several students, are to have trials
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Never stop a single trial: that is the scheduler's business."""

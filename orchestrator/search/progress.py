@@ -44,7 +44,11 @@ class SlotWatch:
             slots = ray.get(answer)
         except ray.exceptions.RayError:  # the table does without; the search itself says what happened
             return None
-        return Slots(up=len(slots), busy=sum(bool(slot["busy"]) for slot in slots.values()))
+        return Slots(
+            up=len(slots),
+            busy=sum(bool(slot["busy"]) for slot in slots.values()),
+            further=sum(int(slot["lanes"]) - 1 for slot in slots.values()),
+        )
 
 
 class SearchProgress:

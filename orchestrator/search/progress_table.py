@@ -43,10 +43,17 @@ class TuneTrial(Protocol):
 
 @dataclass(frozen=True)
 class Slots:
-    """The slots that are up, and how many of them have a job."""
+    """The slots that are up, how many of them have a job, and how many students they train at once."""
 
     up: int
     busy: int
+    further: int = 0
+    """Students that they can train beside one each."""
+
+    @property
+    def at_once(self) -> int:
+        """Students that can be in training."""
+        return self.up + self.further
 
 
 @dataclass
@@ -172,7 +179,7 @@ class SearchBoard:
                 for row in self._rows.values()
             ]
             unstarted = max(self.trials - self._ended.total() - len(owed_s), 0)
-            slots = (self.slots.up if self.slots else 0) or self._planned or self._running or 1
+            slots = (self.slots.at_once if self.slots else 0) or self._planned or self._running or 1
             longest_s = max([*owed_s, self._epochs * epoch_s if unstarted else 0.0])
             if unstarted == 0 and len(owed_s) <= slots:
                 return longest_s
@@ -275,5 +282,6 @@ class SearchBoard:
             parts.append(f"{waiting:,} {self._words_for.waiting}")
         if self.slots is not None:
             up = f"{counted(self.slots.up, 'slot')} up, {self.slots.busy:,} busy"
-            parts.append(up if self.slots.up else "no slot is up yet")
+            at_once = f", for {self.slots.at_once:,} students at once" if self.slots.further else ""
+            parts.append(f"{up}{at_once}" if self.slots.up else "no slot is up yet")
         return [*parts, *self._pace()]

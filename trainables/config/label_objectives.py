@@ -64,6 +64,7 @@ class PskdConfig(ObjectiveBase):
     teacher_banks = ()
     unmixed_banks = ("weak",)
     needs = frozenset({Need.ROWS})
+    keeps_state = True
     paper = "Kim et al., ICCV 2021, arXiv 2006.12000"
 
     name: Literal["pskd"] = "pskd"

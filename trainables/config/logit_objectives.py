@@ -183,6 +183,7 @@ class CtkdConfig(ObjectiveBase):
     unmixed_banks = ("weak",)
     needs = frozenset({Need.ALL_CLASSES})
     label_use = LabelUse.TARGET_CLASS
+    keeps_state = True
     paper = "Li et al., AAAI 2023, arXiv 2211.16231"
     teacher_weights = ("kd_weight",)
 

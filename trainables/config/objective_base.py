@@ -151,7 +151,6 @@ class ObjectiveBase(Config):
 
     label_use: ClassVar[LabelUse] = LabelUse.NONE
     """What the teacher's terms ask of a label with some hyper-parameters; see `uses_label`."""
-
     preparation: ClassVar[Preparation | None] = None
     """What the teacher is prepared with, once for all trials, where an objective of the space asks for it."""
 
@@ -159,11 +158,9 @@ class ObjectiveBase(Config):
     """Whether other networks are trained together with the student: then `peers` says how many, or which."""
 
     one_pass: ClassVar[bool] = False
-    """Whether the student sees the banks as one batch: its batch statistics are over all of them then."""
+    """Whether the student sees the banks as one batch, and its batch statistics are over all of them."""
 
-    keeps_state: ClassVar[bool] = False
-    """Whether it has parameters or buffers of its own, which live as long as the course."""
-
+    keeps_state: ClassVar[bool] = False  # parameters or buffers of its own, which live as long as the course
     structural: ClassVar[tuple[str, ...]] = ()
     """The hyper-parameters that size or shape the objective's own parameters and buffers, or choose which
     features it asks for: a course goes on from another one's state only where these are the same."""

@@ -10,6 +10,7 @@ from torch import nn
 from trainables.config import ModelConfig, TrainingPrecision, TrialSpec, digest_of
 from trainables.data import TrainingData
 from trainables.evaluation.profiling import device_name, profile_student
+from trainables.training.packs.measure import PackChoice
 from trainables.training.precision import ASKED_FOR, Chosen, by_table
 
 Agree = Callable[[str, Callable[[], str]], str]
@@ -29,6 +30,7 @@ class AgreedMeasurements:
         self._device = device
         self._agree = agree
         self._latencies_ms: dict[str, float] = {}
+        self._packs: dict[str, PackChoice] = {}
 
     def precision(
         self, model: nn.Module, trial: TrialSpec, data: TrainingData, code: str | None = None
@@ -75,6 +77,23 @@ class AgreedMeasurements:
 
             self._latencies_ms[key] = float(self._agree(key, find))
         return self._latencies_ms[key]
+
+    def pack(
+        self,
+        trial: TrialSpec,
+        data: TrainingData,
+        what: str,
+        code: str | None,
+        find: Callable[[], str],
+    ) -> PackChoice:
+        """How students of this shape are trained at once: measured once, on one slot, agreed by all.
+
+        `what` says with which objective, and what the experiment asks for.
+        """
+        key = f"pack/{device_name(self._device)}/{what}/{shape_digest(trial, data)}{_of(code)}"
+        if key not in self._packs:
+            self._packs[key] = PackChoice.read(self._agree(key, find))
+        return self._packs[key]
 
 
 def shape_digest(trial: TrialSpec, data: TrainingData) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -23,8 +23,8 @@ ORPHAN_S: Final = 30.0
 class Broker:
     """Hands jobs to slots and messages to whoever asked for the job.
 
-    A slot holds at most one job, under a lease. A slot that asks again while it holds one has been
-    restarted: it gets the same job back, as a new attempt, and goes on from the job's checkpoint. A job
+    A slot holds a job under a lease, or those of a pack (`take_more`). A slot that asks again while it holds
+    some has been restarted: they are queued in front, and go on from their checkpoints as new attempts. A job
     in which a worker dies `MAX_LOST` times without finishing an epoch is ended as failed: it would take
     one slot after another down. Messages of an epoch that was already passed on are dropped, so that each
     arrives exactly once.
@@ -99,6 +99,28 @@ class Broker:
             if self._slots.get(slot) is not known or known.pid != pid:
                 return None  # the caller died while it waited; a job given to it would be nobody's
         return CLOSED
+
+    async def take_more(
+        self, slot: str, pid: int, beside: str, lanes: int, room: int
+    ) -> list[dict[str, Any]]:
+        """Leases of at most `room` jobs that fit a pack, beside a job that the slot took; none is waited for.
+
+        A slot takes no more than its share of those that wait, so that the others have work too. A job in
+        which a worker died is not given to a pack. `lanes` is what the pack can hold in all.
+        """
+        known, entry = self._slots.get(slot), self._entries.get(beside)
+        if known is None or known.pid != pid or entry is None or self._closed:
+            return []
+        known.lanes = lanes
+        if time.monotonic() < self._quiet_until:
+            return []
+        key = entry.pack_key
+        fitting = [job_id for job_id in self._queue if self._fits(job_id, key)]
+        leases = []
+        for job_id in fitting[: min(room, -(-len(fitting) // len(self._slots)))]:
+            self._queue.remove(job_id)
+            leases.append(self._lease(job_id, slot))
+        return leases
 
     async def report(self, job_id: str, attempt: int, message: Message) -> bool:
         """Pass a message on; false tells the slot to drop the job (cancelled, or held by another)."""
@@ -202,10 +224,10 @@ class Broker:
         return self._born
 
     async def slots(self) -> dict[str, dict[str, float]]:
-        """Slots by name: when they came up (Unix seconds), process id, jobs taken, 1 while one is held."""
-        busy = {entry.slot for entry in self._entries.values()}
+        """Slots by name: when they came up (Unix seconds), process id, jobs taken and held, lanes."""
+        held = Counter(entry.slot for entry in self._entries.values())
         return {
-            n: {"up_at": s.up_at, "pid": s.pid, "jobs": s.jobs, "busy": float(n in busy)}
+            n: {"up_at": s.up_at, "pid": s.pid, "jobs": s.jobs, "busy": float(held[n]), "lanes": s.lanes}
             for n, s in self._slots.items()
         }
 
@@ -222,7 +244,11 @@ class Broker:
         entry.attempt = self._next_attempt()
         entry.slot = slot
         self._slots[slot].jobs += 1
-        return Lease(job=entry.job, attempt=entry.attempt, heard=entry.heard).plain()
+        return Lease(job=entry.job, attempt=entry.attempt, heard=entry.heard, alone=entry.lost > 0).plain()
+
+    def _fits(self, job_id: str, key: str) -> bool:
+        entry = self._entries[job_id]
+        return bool(key) and entry.lost == 0 and entry.pack_key == key
 
     def _take_back(self, slot: str) -> None:
         """Queue again, in front, what a slot held when its worker died, unless the job kills its workers."""

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainables.slots.messages import Message
+from trainables.slots.messages import Message, TrainJob
+from trainables.slots.packing import pack_key
 
 
 @dataclass
@@ -29,6 +30,14 @@ class Entry:
     """Followers that wait for news at this moment."""
     asked_at: float = field(default_factory=time.monotonic)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _key: str | None = None
+
+    @property
+    def pack_key(self) -> str:
+        """What jobs have alike that may share a pack; empty for one that is done alone."""
+        if self._key is None:
+            self._key = _pack_key(self.job)
+        return self._key
 
     @property
     def ended(self) -> bool:
@@ -64,6 +73,13 @@ class Entry:
         self.changed = asyncio.Event()
 
 
+def _pack_key(plain: dict[str, Any]) -> str:
+    if plain.get("kind") != "train" or plain.get("fake_quantised") is not None:
+        return ""
+    job = TrainJob.from_plain(plain)
+    return pack_key(job.trial, job.workbench) or ""
+
+
 @dataclass
 class SlotFacts:
     """What the broker knows of a slot."""
@@ -71,6 +87,8 @@ class SlotFacts:
     up_at: float
     pid: int
     jobs: int = 0
+    lanes: int = 1
+    """Students that it can train at once, as far as it has said."""
 
 
 async def set_before(deadline: float, event: asyncio.Event) -> bool:

@@ -133,3 +133,6 @@ class Lease(Config):
     job: dict[str, Any]
     attempt: int
     heard: int = Field(0, ge=0, description="epochs of it that were passed on already")
+    alone: bool = Field(
+        False, description="a worker died in it: it is trained alone, so that no other student dies with it"
+    )

@@ -34,6 +34,8 @@ class SlotShape:
     cpus: int
     gpus: float
     workers: int = 1
+    students: int | str = 1
+    """How many students it trains at once, or `auto`; a slot of several workers trains one."""
 
 
 @dataclass
@@ -164,6 +166,7 @@ class SlotPool:
                 "broker": self.broker,
                 "slot": slot,
                 "threads": self.shape.cpus,
+                "students": self.shape.students,
                 "data": self.data.plain(),
             },
             scaling_config=ScalingConfig(

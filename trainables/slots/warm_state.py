@@ -14,6 +14,7 @@ from trainables.config import (
     Cost,
     DataConfig,
     ModelConfig,
+    ObjectiveBase,
     OnlineSpec,
     TrainingPrecision,
     TrialSpec,
@@ -39,6 +40,7 @@ from trainables.training.compute import Compute, compute_figures, compute_of, cr
 from trainables.training.course import Course, Trained
 from trainables.training.learners.peers import of_network
 from trainables.training.loaded.teacher_answers import CacheBesideTeacher, Source
+from trainables.training.packs.measure import PackChoice, fastest
 from trainables.training.step_inputs import student_tap
 from trainables.training.workbench import Workbench, render_budget
 
@@ -111,6 +113,24 @@ class WarmState:
             peers=tuple(self._peer(trial, spec, number) for number in range(1, len(trial.peers) + 1)),
             fresh=functools.partial(self._fresh, trial, spec),
         )
+
+    def pack_choice(self, trial: TrialSpec, spec: WorkbenchSpec, students: int | str) -> PackChoice:
+        """How many students like this one are trained at once, and how: measured once for all slots.
+
+        `students` is `cluster.students_per_slot`.
+
+        Raises:
+            StillhouseError: the student cannot be trained.
+        """
+        objective = trial.objective.name
+
+        def find() -> str:
+            course, workbench = self.course(trial, spec), self.workbench(spec)
+            if isinstance(students, int):
+                return str(fastest(course, workbench, most=students, exactly=True))
+            return str(fastest(course, workbench))
+
+        return self._measured.pack(trial, self.data(spec.data), f"{students}/{objective}", spec.code, find)
 
     def _peer(self, trial: TrialSpec, spec: WorkbenchSpec, number: int) -> Trained:
         """A network beside the student: its weights are random, whatever the student starts from."""
@@ -190,7 +210,7 @@ class WarmState:
     def _compute(self, course: Course, trial: TrialSpec, spec: WorkbenchSpec) -> Compute:
         networks = [network.plain() for network in (trial.student, *trial.peers)]
         recipe = [trial.training.batch_size, list(trial.training.freeze), trial.training.sampling]
-        key = digest_of([spec.digest(), trial.objective.plain(), networks, recipe])
+        key = digest_of([spec.digest(), _what_counts(trial.objective), networks, recipe])
         return self._counted.get(key, lambda: compute_of(course, self.workbench(spec)))
 
     def _open(self, spec: WorkbenchSpec) -> Workbench:
@@ -233,3 +253,8 @@ class WarmState:
             stated=stated_features(teacher.network),
         )
         return OnlineTeacher(live, spec.views)
+
+
+def _what_counts(objective: ObjectiveBase) -> dict[str, object]:
+    """What an objective's operations hang on: of a number with a fraction, whether it leaves a term out."""
+    return {name: value > 0 if isinstance(value, float) else value for name, value in dict(objective).items()}

@@ -43,6 +43,7 @@ class MclConfig(WithPeers):
 
     unmixed_banks = ("weak",)
     needs = frozenset({Need.ROWS})
+    keeps_state = True
     paper = "Yang et al., AAAI 2022, arXiv 2104.12565"
     structural = ("peers", "form", "dim", "layers")
 

@@ -18,6 +18,7 @@ class MfefConfig(WithPeers):
     No code of the authors was released, and the paper leaves much open: all but the idea is inferred.
     """
 
+    keeps_state = True
     paper = "Zou et al., 2022, arXiv 2206.08224 (reconstruction)"
     structural = ("peers", "groups")
 

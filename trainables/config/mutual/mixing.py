@@ -29,6 +29,7 @@ class MixskdConfig(ObjectiveBase):
     unmixed_banks = ("weak",)
     one_pass = True
     structural_at_zero = ("disc_weight",)
+    keeps_state = True
     paper = "Yang et al., ECCV 2022, arXiv 2208.05768"
 
     name: Literal["mixskd"] = "mixskd"

@@ -58,6 +58,7 @@ class CrdConfig(OnEmbeddings):
 
     unmixed_banks = ("weak",)
     needs = frozenset({Need.ROWS})
+    keeps_state = True
     paper = "Tian et al., ICLR 2020, arXiv 1910.10699"
     teacher_weights = ("beta", "kd_weight")
     structural = ("dim",)

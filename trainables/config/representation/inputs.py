@@ -24,6 +24,7 @@ class PixelConfig(BesideKd):
     """Pixel Distillation (Guo et al., 2021): fewer pixels for the student, which draws them again."""
 
     needs = frozenset({Need.IMAGES})
+    keeps_state = True
     paper = "Guo et al., TPAMI 2024, arXiv 2112.09532"
     teacher_weights = ("kd_weight", "feature_weight")
     structural_at_zero = ("eta", "feature_weight")

@@ -53,6 +53,7 @@ class UnequalMaps(StrEnum):
 class FitnetConfig(BesideKd):
     """FitNet (Romero et al., ICLR 2015): a feature map of a middle stage, regressed to the teacher's."""
 
+    keeps_state = True
     paper = "Romero et al., ICLR 2015, arXiv 1412.6550"
     teacher_weights = ("hint_weight", "kd_weight")
     structural = ("hint", "teacher_maps")
@@ -106,6 +107,7 @@ class FitnetConfig(BesideKd):
 class ReviewkdConfig(BesideKd):
     """ReviewKD (Chen et al., CVPR 2021): deep features review shallow ones; each is held to the teacher's."""
 
+    keeps_state = True
     paper = "Chen et al., CVPR 2021, arXiv 2104.09044"
     teacher_weights = ("review_weight", "kd_weight")
     structural = ("levels", "teacher_maps")
@@ -134,6 +136,7 @@ class ReviewkdConfig(BesideKd):
 class TatConfig(BesideKd):
     """TaT (Lin et al., CVPR 2022): each position of the teacher's last map, out of all of the student's."""
 
+    keeps_state = True
     paper = "Lin et al., CVPR 2022, arXiv 2205.10793"
     teacher_weights = ("tat_weight", "kd_weight")
     structural = ("theta",)

@@ -21,6 +21,7 @@ from trainables.config.representation.bases import LAST_MAP, BesideKd, OnEmbeddi
 class SimregConfig(OnEmbeddings):
     """SimReg (Navaneet et al., BMVC 2021): an MLP makes the teacher's embedding of the student's."""
 
+    keeps_state = True
     paper = "Navaneet et al., BMVC 2021, arXiv 2201.05131"
     teacher_weights = ("regression_weight", "kd_weight")
     structural = ("depth", "width_factor")
@@ -57,6 +58,7 @@ class SrdConfig(BesideKd):
     """SRD (Yang et al., IJCV 2024): the student's features judged by the teacher's own classifier."""
 
     needs = frozenset({Need.TEACHER_CLASSIFIER, Need.UNSHIFTED, Need.ALL_CLASSES})
+    keeps_state = True
     paper = "Yang et al., IJCV 2024, arXiv 2205.06701"
     teacher_weights = ("alpha", "beta", "kd_weight")
     structural = ("level",)
@@ -118,6 +120,7 @@ class ThkdConfig(BesideKd):
     """TH-KD (Ben-Baruch et al., 2022): the teacher's frozen classifier as a second head of the student."""
 
     needs = frozenset({Need.TEACHER_CLASSIFIER})
+    keeps_state = True
     paper = "Ben-Baruch et al., 2022, arXiv 2201.06945"
     teacher_weights = ("kd_weight", "head_weight", "embedding_weight")
     structural = ("embedding", "bridge")

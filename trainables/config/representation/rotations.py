@@ -34,6 +34,7 @@ class MlkdConfig(OnEmbeddings):
     unmixed_banks = ROTATED
     label_use = LabelUse.TARGET_CLASS
     one_pass = True
+    keeps_state = True
     paper = "Ding et al., 2020, arXiv 2012.00573"
     teacher_weights = ("individual_weight", "relation_weight", "category_weight", "kd_weight")
     structural = ("dim", "width_factor")
@@ -66,6 +67,7 @@ class SskdConfig(BesideKd):
     label_use = LabelUse.TARGET_CLASS
     one_pass = True
     preparation = Preparation.SS_HEAD
+    keeps_state = True
     paper = "Xu et al., ECCV 2020, arXiv 2006.07114"
     teacher_weights = ("kd_weight", "tf_weight", "ss_weight")
     class_weights = ("ce_weight", "kd_weight", "tf_weight")
@@ -111,6 +113,7 @@ class HsakdConfig(BesideKd):
     teacher_banks = ROTATED
     one_pass = True
     preparation = Preparation.BRANCHES
+    keeps_state = True
     paper = "Yang et al., IJCAI 2021, arXiv 2107.13715"
     teacher_weights = ("kd_weight", "branch_weight")
     structural = ("stages", "branch_depth")

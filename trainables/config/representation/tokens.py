@@ -38,6 +38,7 @@ class ImageRow(StrEnum):
 class TintemConfig(BesideKd):
     """TinTeM (2024): the teacher's features, made as narrow as the student's, are what it regresses."""
 
+    keeps_state = True
     paper = "TinTeM / CosPress, TMLR 2025, arXiv 2411.15239"
     teacher_weights = ("kd_weight", "token_weight", "feature_weight", "global_weight", "local_weight")
     structural = ("level",)

@@ -27,10 +27,14 @@ class _Grouped(nn.Module):
 
     def __init__(self, layer: Any, name: str, source: Source) -> None:
         super().__init__()
-        # Not a part of this module: the layer's own weights stand for nobody's.
-        object.__setattr__(self, "_layer", layer)
+        # In a list it is no part of this module: the layer's own weights stand for nobody's.
+        self._held = [layer]
         self._prefix = f"{name}." if name else ""
         self._source = source
+
+    @property
+    def _layer(self) -> Any:
+        return self._held[0]
 
     def _rows(self, name: str) -> Tensor | None:
         """L rows of a parameter or buffer; none where the layer has no such one."""
@@ -52,9 +56,10 @@ class GroupedConv2d(_Grouped):
             # Picked and not strided over: see `trainables.tensors.memory_format` for what that kernel does to
             # few channels.
             x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
-        return F.conv2d(
-            x, self._flat("weight"), self._flat("bias"), stride, layer.padding, layer.dilation, groups
-        )
+        weight = self._source.rows[f"{self._prefix}weight"].flatten(0, 1)
+        bias = self._flat("bias")
+        maps: Tensor = F.conv2d(x, weight, bias, stride, layer.padding, layer.dilation, groups)
+        return maps
 
 
 class GroupedBatchNorm2d(_Grouped):
@@ -93,10 +98,9 @@ class GroupedLinear(_Grouped):
 
     def forward(self, x: Tensor) -> Tensor:
         """What the lanes' layers give, lane by lane."""
-        weight, bias = self._rows("weight"), self._rows("bias")
-        assert weight is not None  # a linear layer always has one
-        x_LBI = x.unflatten(1, (self._source.lanes, -1)).transpose(0, 1)
-        out_LBO = x_LBI @ weight.transpose(1, 2)
+        weight, bias = self._source.rows[f"{self._prefix}weight"], self._rows("bias")
+        x_LBI = x.view(len(x), self._source.lanes, -1).transpose(0, 1)
+        out_LBO: Tensor = x_LBI @ weight.transpose(1, 2)
         if bias is not None:
             out_LBO = out_LBO + bias[:, None]
         return out_LBO.transpose(0, 1).flatten(1)

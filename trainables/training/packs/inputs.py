@@ -65,7 +65,7 @@ class LaneInputs:
             # Sample by sample, and within a sample lane by lane: as channels of a wide network lie.
             rows = rows_LB[lanes].T.flatten()
             images = self._workbench.images(bank, epochs[lanes[0]], rows)
-            return images.unflatten(0, (-1, len(lanes)))
+            return images.view(-1, len(lanes), *images.shape[1:])
 
         groups = self._by_view(bank, epochs)
         return _in_order([read(lanes) for lanes in groups], groups, dim=1)
@@ -74,7 +74,7 @@ class LaneInputs:
         def read(lanes: list[int]) -> TeacherSignal:
             signal = self._workbench.teacher(bank, epochs[lanes[0]], rows_LB[lanes].flatten())
             signal = signal.unshifted() if self._unshifted else signal
-            return signal.each(lambda part: part.unflatten(0, (len(lanes), -1)))
+            return signal.each(lambda part: part.view(len(lanes), -1, *part.shape[1:]))
 
         groups = self._by_view(bank, epochs)
         signals = [read(lanes) for lanes in groups]
@@ -102,7 +102,8 @@ class LaneInputs:
 def _split(
     mixings: Sequence[Mixing], groups: Sequence[list[int]], part: Callable[[Mixing], Tensor]
 ) -> list[Tensor]:
-    return [part(one).unflatten(0, (len(lanes), -1)) for one, lanes in zip(mixings, groups, strict=True)]
+    parts = [part(one) for one in mixings]
+    return [one.view(len(lanes), -1, one.shape[-1]) for one, lanes in zip(parts, groups, strict=True)]
 
 
 def _in_order(pieces: Sequence[Tensor], groups: Sequence[list[int]], dim: int = 0) -> Tensor:

@@ -64,7 +64,7 @@ class GroupedNetworks:
         self._network.train(training)
         x = images.repeat(1, lanes, 1, 1) if images.ndim == 4 else images.flatten(1, 2)
         logits: Tensor = self._network(channels_last(x))
-        return logits.unflatten(1, (lanes, -1)).transpose(0, 1)
+        return logits.view(len(logits), lanes, -1).transpose(0, 1)
 
 
 class MappedNetworks:
@@ -106,7 +106,8 @@ def forms_of(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Form]:
 def _grouped(module: nn.Module, name: str, source: Source) -> nn.Module:
     if can_be_grouped(module):
         return LAYERS[type(module)](module, name, source)
-    if any(True for _ in module.parameters(recurse=False)) or any(True for _ in module.buffers(recurse=False)):
+    own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    if own:
         raise ValueError(f"{type(module).__name__} {name!r} has no grouped form")
     for part, child in module.named_children():
         setattr(module, part, _grouped(child, f"{name}.{part}" if name else part, source))
@@ -116,7 +117,7 @@ def _grouped(module: nn.Module, name: str, source: Source) -> nn.Module:
 def _is_right(form: Form, model: nn.Module, input_shape: tuple[int, int, int]) -> bool:
     try:
         return _agrees(form, model, input_shape)
-    except Exception as error:  # a user's network may refuse to be computed so in any way
+    except Exception as error:  # noqa: BLE001  a user's network may refuse to be computed so in any way
         log.info("%s cannot be trained in form %s: %s", type(model).__name__, form, error)
         return False
 
@@ -132,16 +133,15 @@ def _agrees(form: Form, model: nn.Module, input_shape: tuple[int, int, int]) -> 
     values_LP = weights.values_LP.requires_grad_()
     logits_LBK = networks(weights, images, values_LP=values_LP, training=True)
     factors_LBK = torch.rand_like(logits_LBK)
-    (logits_LBK * factors_LBK).sum().backward()  # type: ignore[no-untyped-call]
+    (gradient_LP,) = torch.autograd.grad((logits_LBK * factors_LBK).sum(), values_LP)
     shared_LBK = networks(weights, images[:, 0], values_LP=values_LP.detach(), training=False)
-    assert values_LP.grad is not None
     for lane, each in enumerate(alone):
         own_BK = each.train()(images[:, lane])
         (own_BK * factors_LBK[lane]).sum().backward()
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in each.parameters()]
         pairs = [(logits_LBK[lane], own_BK), (shared_LBK[lane], each.eval()(images[:, 0]))]
         pairs += [(weights.buffers[name][lane], own) for name, own in each.named_buffers()]
-        pairs += list(zip(weights.by_parameter(values_LP.grad[lane]), gradients, strict=True))
+        pairs += list(zip(weights.by_parameter(gradient_LP[lane]), gradients, strict=True))
         if not all(_is_close(one, other) for one, other in pairs):
             return False
     return True

@@ -66,7 +66,7 @@ class LaneObjective:
         self._mapped: dict[frozenset[str], bool] = {}
 
     def __call__(self, configs: Sequence[ObjectiveBase], signals: LaneSignals) -> LaneLosses:
-        """The losses; `configs` are those of the lanes as they are in their epochs, see `ObjectiveBase.at`."""
+        """The losses; `configs` are the lanes' own, as they are in their epochs: see `ObjectiveBase.at`."""
         varied = _varied(configs, signals.labels_LB.device)
         names = frozenset(varied)
         if names not in self._mapped:
@@ -87,9 +87,8 @@ def _at_once(config: ObjectiveBase, varied: Mapping[str, Tensor], signals: LaneS
 
 def _one_by_one(configs: Sequence[ObjectiveBase], signals: LaneSignals) -> LaneLosses:
     tensors = signals.tensors()
-    each = [
-        _losses(config, _lane_of(tensors, lane), signals.label_smoothing) for lane, config in enumerate(configs)
-    ]
+    lanes = [_lane_of(tensors, lane) for lane in range(len(configs))]
+    each = [_losses(*own, signals.label_smoothing) for own in zip(configs, lanes, strict=True)]
     scalars = [{**losses.terms, **losses.gauges} for losses in each]
     return LaneLosses(
         torch.stack([losses.total for losses in each]),
@@ -115,15 +114,16 @@ def _varied(configs: Sequence[ObjectiveBase], device: torch.device) -> dict[str,
     """The numbers in which the lanes' hyper-parameters differ, L of each.
 
     Raises:
-        ValueError: they differ in something that is no number with a fraction.
+        TypeError: they differ in something that is no number with a fraction.
     """
     first = dict(configs[0])
     differ = [name for name in first if any(dict(config)[name] != first[name] for config in configs[1:])]
     for name in differ:
         if not isinstance(first[name], float):
-            raise ValueError(f"the lanes of a pack differ in {name}, which has to be the same for all")
+            raise TypeError(f"the lanes of a pack differ in {name}, which has to be the same for all")
     return {
-        name: torch.tensor([float(dict(config)[name]) for config in configs], device=device) for name in differ
+        name: torch.tensor([float(dict(config)[name]) for config in configs], device=device)
+        for name in differ
     }
 
 
@@ -136,10 +136,11 @@ def _can_be_mapped(configs: Sequence[ObjectiveBase], signals: LaneSignals) -> bo
 
     try:
         found = _with_gradients(at_once, configs, signals)
-    except Exception as error:  # whatever functorch, or the objective under it, makes of what it cannot do
+    except Exception as error:  # noqa: BLE001  whatever functorch, or the objective under it, makes of what it cannot do
         log.info("the losses of this pack are computed lane by lane: %s", error)
         return False
-    return all(torch.allclose(one, other, rtol=_TOLERANCE, atol=1e-6, equal_nan=True) for one, other in zip(found, expected, strict=True))
+    pairs = zip(found, expected, strict=True)
+    return all(torch.allclose(one, two, rtol=_TOLERANCE, atol=1e-6, equal_nan=True) for one, two in pairs)
 
 
 def _with_gradients(way: Any, configs: Sequence[ObjectiveBase], signals: LaneSignals) -> list[Tensor]:
@@ -159,5 +160,9 @@ def _lane_of(tensors: Mapping[str, Any], lane: int) -> dict[str, Any]:
 
 
 def _parts(signal: TeacherSignal) -> dict[str, Tensor]:
-    parts = {"logits_BC": signal.logits_BC, "confidence_B": signal.confidence_B, "logit_max_B": signal.logit_max_B}
+    parts = {
+        "logits_BC": signal.logits_BC,
+        "confidence_B": signal.confidence_B,
+        "logit_max_B": signal.logit_max_B,
+    }
     return {name: part for name, part in parts.items() if part is not None}

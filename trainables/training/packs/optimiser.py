@@ -61,10 +61,14 @@ class LaneOptimisers:
 
     @torch.no_grad()
     def step(self, rates_L: Tensor) -> Tensor | None:
-        """A step of every lane along its gradient; gives the norms (L) that the gradients had where they are clipped."""
-        values_LP = self._weights.values_LP
-        gradient_LP = values_LP.grad
-        assert gradient_LP is not None  # a pass was made before
+        """A step of every lane along its gradient; gives the gradients' norms (L) where they are clipped.
+
+        Raises:
+            ValueError: there is no gradient.
+        """
+        values_LP, gradient_LP = self._weights.values_LP, self._weights.values_LP.grad
+        if gradient_LP is None:
+            raise ValueError("no pass was made whose gradient could be followed")
         norm_L = self._clip(gradient_LP) if self._clips else None
         self._steps = [steps + 1 for steps in self._steps]
         if self._adam:

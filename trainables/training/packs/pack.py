@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 
@@ -39,7 +40,7 @@ class DoesNotFit(TrialFailed):
 class Pack:
     """Students of one shape in lanes: courses join between two epochs, and leave when they end.
 
-    All lanes of a pack have what `trainables.config.packing` calls alike; that is not looked at again here.
+    All lanes of a pack have what `trainables.slots.packing` calls alike; that is not looked at again here.
     What one lane does, or fails at, changes nothing in another one but the last bits of its sums.
     """
 
@@ -92,7 +93,7 @@ class Pack:
         lane.tell_again()
 
     def train_epoch(self) -> None:
-        """Train the next epoch of every lane; lanes whose courses end, fail or are stopped in it are gone then.
+        """Train the next epoch of every lane; those whose courses end, fail or are stopped in it leave.
 
         Raises:
             Exception: whatever makes the step impossible for all; the lanes stay as they were when the epoch
@@ -109,6 +110,14 @@ class Pack:
                 return
             self._step(step, steps)
         self._end_epoch(began, lanes)
+
+    def steps(self) -> Callable[[], None]:
+        """Makes a step of the next epoch at each call, round and round: to be timed, not to be kept."""
+        for lane in self.lanes:
+            lane.begin(self._workbench)
+        steps = len(self.lanes[0].rows_SB)
+        numbers = itertools.cycle(range(steps))
+        return lambda: self._step(next(numbers), steps)
 
     def _step(self, step: int, steps: int) -> None:
         epochs = [lane.epoch for lane in self.lanes]
@@ -148,7 +157,7 @@ class Pack:
                 metrics |= {**lane.told(), LANES: float(lanes), **_selected(judged[number])}
                 if self._over(number, lane, metrics, seconds):
                     ended[number] = lane.standing.result(stopped=False)
-            except Exception as error:  # of this lane alone: the others go on
+            except Exception as error:  # noqa: BLE001  of this lane alone: the others go on
                 ended[number] = error
         self._drop(list(ended), lambda number, _: ended[number])
 

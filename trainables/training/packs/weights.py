@@ -29,9 +29,7 @@ class LaneWeights:
         self._kept = list(model.state_dict())
         device = next(iter(parameters.values())).device
         self.values_LP = torch.empty(0, sum(self._sizes), device=device)
-        self.buffers = {
-            name: value.new_empty(0, *value.shape) for name, value in model.named_buffers()
-        }
+        self.buffers = {name: value.new_empty(0, *value.shape) for name, value in model.named_buffers()}
 
     def __len__(self) -> int:
         """Lanes."""
@@ -62,9 +60,9 @@ class LaneWeights:
 
     def parameters(self, values_LP: Tensor | None = None) -> dict[str, Tensor]:
         """By name, L rows of each parameter's own shape: views, through which the gradient of a row flows."""
-        pieces = (self.values_LP if values_LP is None else values_LP).split(self._sizes, dim=1)
+        pieces = torch.split(self.values_LP if values_LP is None else values_LP, self._sizes, dim=1)
         return {
-            name: piece.unflatten(1, shape) if shape else piece[:, 0]
+            name: torch.unflatten(piece, 1, shape) if shape else piece[:, 0]
             for (name, shape), piece in zip(self._shapes.items(), pieces, strict=True)
         }
 
@@ -75,7 +73,7 @@ class LaneWeights:
 
     def by_parameter(self, row_P: Tensor) -> list[Tensor]:
         """A row that has a number for each of a network's, cut into the shapes of its parameters."""
-        pieces = row_P.split(self._sizes)
+        pieces = torch.split(row_P, self._sizes)
         return [piece.view(shape) for piece, shape in zip(pieces, self._shapes.values(), strict=True)]
 
     def row(self, parts: Sequence[Tensor]) -> Tensor:
@@ -90,7 +88,9 @@ def _require_plain(model: nn.Module) -> None:
         "parameters that several of its parts share": len(whole) > len(dict(model.named_parameters())),
         "parameters that are held": any(not value.requires_grad for value in whole.values()),
         "parameters that are not in fp32": any(value.dtype != torch.float32 for value in whole.values()),
-        "a state beside parameters and buffers": any(name.endswith("_extra_state") for name in model.state_dict()),
+        "a state beside parameters and buffers": any(
+            name.endswith("_extra_state") for name in model.state_dict()
+        ),
     }
     found = [what for what, is_so in problems.items() if is_so]
     if found:

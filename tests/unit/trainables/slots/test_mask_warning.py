@@ -20,10 +20,11 @@ from trainables.config import (
     WorkbenchSpec,
 )
 from trainables.config.objectives import CrldConfig, ZipfConfig
+from trainables.slots.leases import JobChannel
 from trainables.slots.mask_warning import mask_warning
 from trainables.slots.messages import Message, TrainJob
+from trainables.slots.student_jobs import train_job
 from trainables.slots.warm_state import WarmState
-from trainables.slots.worker import JobChannel, train_job
 
 CRLD = TrialSpec(
     trial_id="crld-1",
@@ -69,11 +70,11 @@ def test_the_slots_log_tells_of_it(
         training=TrainingConfig(epochs=1, batch_size=20),
         seed=3,
     )
-    with caplog.at_level(logging.WARNING, logger="trainables.slots.worker"):
+    with caplog.at_level(logging.WARNING, logger="trainables.slots.student_jobs"):
         train_job(
             TrainJob(workbench=workbench, trial=trial),
             WarmState(torch.device("cpu")),
             JobChannel(lambda _: True, bool),
         )
-    said = [record.message for record in caplog.records if record.name == "trainables.slots.worker"]
+    said = [record.message for record in caplog.records if record.name == "trainables.slots.student_jobs"]
     assert [line.split(" (")[0] for line in said] == ["zipf-1: zipf kept under 1 % of the samples in epoch 1"]

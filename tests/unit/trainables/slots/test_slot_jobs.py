@@ -32,9 +32,11 @@ from trainables.evaluation.answers_file import read_answers
 from trainables.evaluation.metrics import answer_figures
 from trainables.evaluation.profiling import device_name
 from trainables.models.weights import load_weights
+from trainables.slots.leases import JobChannel
 from trainables.slots.messages import JOB_KINDS, End, EvaluateJob, Job, Message, ProfileJob, TrainJob
+from trainables.slots.student_jobs import train_job
 from trainables.slots.warm_state import WarmState
-from trainables.slots.worker import HANDLERS, JobChannel, evaluate_job, profile_job, train_job
+from trainables.slots.worker import HANDLERS, evaluate_job, profile_job
 
 DATA = DataConfig(name=DataName.DIGITS, train_limit=100)
 STUDENT = ModelConfig(name=ModelName.MLP, width=8)

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.unit.trainables.training.packs.packed_courses import (
     KD,
-    Told,
     again,
     alone,
     apart,
     course,
     states,
     taught_workbench,
-    ticket,
     together,
 )
 from tests.unit.trainables.training.small_courses import SHORT
-from trainables.config import CeConfig, CrldConfig, DistConfig, DkdConfig, KdConfig, LsConfig, MlldConfig, ObjectiveBase
+from trainables.config import (
+    CeConfig,
+    CrldConfig,
+    DistConfig,
+    DkdConfig,
+    KdConfig,
+    LsConfig,
+    MlldConfig,
+    ObjectiveBase,
+)
 from trainables.config.logit_objectives import AektConfig, CkdConfig, ClkdConfig
-from trainables.errors import TrialFailed
 from trainables.training.course import TrainingResult
 from trainables.training.packs.networks import Form
-from trainables.training.packs.pack import Pack
 from trainables.training.workbench import Workbench
 
 pytestmark = pytest.mark.usefixtures("one_thread")

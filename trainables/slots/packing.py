@@ -1,4 +1,4 @@
-"""Which trials can be trained in one pack: what has to be alike among its students, and what keeps one alone."""
+"""Which trials can be trained in one pack: what they have alike, and what keeps one alone."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def keeps_alone(objective: ObjectiveBase) -> str | None:
 def pack_key(trial: TrialSpec, workbench: WorkbenchSpec) -> str | None:
     """What trials have alike that may share a pack; none for one that is trained alone.
 
-    They have the same workbench, student, objective (but for its numbers), and of the recipe what `_ALIKE` names.
+    They have the same workbench, student and objective (but for its numbers), and of the recipe what
+    `_ALIKE` names.
     """
     if keeps_alone(trial.objective) or _recipe_keeps_alone(trial.training):
         return None
@@ -51,9 +52,7 @@ def pack_key(trial: TrialSpec, workbench: WorkbenchSpec) -> str | None:
         return None
     recipe: dict[str, Any] = {name: getattr(trial.training, name) for name in _ALIKE}
     recipe |= {"clips": trial.training.clip_norm is not None, "averages": bool(trial.training.ema)}
-    objective = {
-        name: value for name, value in dict(trial.objective).items() if not isinstance(value, float)
-    }
+    objective = {name: value for name, value in dict(trial.objective).items() if not isinstance(value, float)}
     return digest_of([workbench.digest(), trial.student.plain(), objective, recipe])[:16]
 
 

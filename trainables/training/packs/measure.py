@@ -1,0 +1,127 @@
+"""How many students a slot trains at once, and in which form: what is fastest when it is tried."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+
+from trainables.models.foreign.copies import copied
+from trainables.training.course import Course
+from trainables.training.loop import steps_alone
+from trainables.training.packs.networks import Form, forms_of
+from trainables.training.packs.pack import Pack, Ticket
+from trainables.training.workbench import Workbench
+
+MOST_LANES: Final = {"cpu": 32, "cuda": 128}
+"""By the device's type: beyond, the last doublings gained nothing where it was tried."""
+LEAST_GAIN: Final = 1.1
+"""Students a second, over one by one: for less, training alone is kept, which is the same to the last bit."""
+_ENOUGH: Final = 0.95
+"""Of the best rate: the fewest lanes that reach so much of it are taken."""
+_FALLS: Final = 0.85
+"""Of the best rate: where twice the lanes give less, more are not tried."""
+_STEPS: Final = 5
+_WARM: Final = 2
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PackChoice:
+    """How a slot trains students of one shape."""
+
+    lanes: int = 1
+    form: Form | None = None
+    """None: alone."""
+
+    def __str__(self) -> str:
+        """As ledger and slots pass it on: `8 grouped`, or `1 alone`."""
+        return f"{self.lanes} {self.form or 'alone'}"
+
+    @classmethod
+    def read(cls, text: str) -> PackChoice:
+        """What `str` wrote."""
+        lanes, _, form = text.partition(" ")
+        return cls(int(lanes), None if form == "alone" else Form(form))
+
+
+ALONE: Final = PackChoice()
+
+
+def fastest(
+    course: Course, workbench: Workbench, *, most: int | None = None, exactly: bool = False
+) -> PackChoice:
+    """Time a few steps with 1, 2, 4, 8 ... lanes, at most `most`, and take what trains most students.
+
+    With `exactly`, so many lanes are taken in the faster form, whatever is faster alone. The course stays as
+    it is; what is trained are copies.
+    """
+    most = most or MOST_LANES.get(workbench.device.type, MOST_LANES["cpu"])
+    forms = forms_of(course.model, workbench.input_shape) if most > 1 else []
+    if not forms:
+        return ALONE
+    counts = [most] if exactly else [2**power for power in range(1, most.bit_length()) if 2**power <= most]
+    rates: dict[PackChoice, float] = {}
+    for form in forms:
+        rates |= {PackChoice(n, form): rate for n, rate in _rates(course, workbench, form, counts)}
+    if not rates:
+        return ALONE
+    best = max(rates.values())
+    if not exactly and best < LEAST_GAIN / _alone_s(course, workbench):
+        return ALONE
+    return min((c for c, rate in rates.items() if rate >= _ENOUGH * best), key=lambda choice: choice.lanes)
+
+
+def _rates(
+    course: Course, workbench: Workbench, form: Form, counts: Iterable[int]
+) -> list[tuple[int, float]]:
+    """Students' steps a second by number of lanes, until more lanes give clearly less, or find no memory."""
+    found: list[tuple[int, float]] = []
+    for lanes in counts:
+        try:
+            seconds = _packed_s(course, workbench, form, lanes)
+        except torch.OutOfMemoryError:
+            log.info("%d lanes do not fit into the memory of the device", lanes)
+            break
+        finally:
+            gc.collect()
+        best = max((rate for _, rate in found), default=0.0)
+        found.append((lanes, lanes / seconds))
+        if lanes / seconds < _FALLS * best:
+            break
+    return found
+
+
+def _packed_s(course: Course, workbench: Workbench, form: Form, lanes: int) -> float:
+    tickets = [Ticket(_copy(course, number), lambda *_: None) for number in range(lanes)]
+    pack = Pack(tickets[0], workbench, form)
+    for ticket in tickets:
+        pack.admit(ticket)
+    return _least_s(pack.steps(), workbench.device)
+
+
+def _alone_s(course: Course, workbench: Workbench) -> float:
+    return _least_s(steps_alone(_copy(course, 0), workbench), workbench.device)
+
+
+def _least_s(step: Callable[[], None], device: torch.device) -> float:
+    """Seconds of the fastest of some steps: what else the machine does only ever adds to one."""
+    times = []
+    for _ in range(_WARM + _STEPS):
+        began = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - began)
+    return min(times[_WARM:])
+
+
+def _copy(course: Course, number: int) -> Course:
+    """The same course with weights of its own, and batches in another order."""
+    return replace(course, model=copied(course.model), forward=None, tap=None, seed=course.seed + number)
