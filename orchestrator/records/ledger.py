@@ -25,7 +25,7 @@ from orchestrator.records.places import KeyPaths, former_places, read, written
 from orchestrator.records.uninterrupted import uninterrupted
 from orchestrator.terminal.masking import without_secrets
 from trainables.config import Config, Role
-from trainables.config.metrics import RankBy, improves
+from trainables.config.metrics import RankBy, improves, slot_seconds
 from trainables.errors import StillhouseError
 from trainables.foreign_files import foreign_file
 
@@ -57,7 +57,7 @@ class TrialRecord(Config):
     status: str = Field("running", description="running, completed, pruned or failed")
     reason: str | None = None
     epochs: int = 0
-    seconds: float = Field(0.0, description="of its epochs together; 0 where that is not known")
+    seconds: float = Field(0.0, description="of a slot, for its epochs together; 0 where not known")
     best_epoch: int | None = None
     best: dict[str, float] = {}
     final: dict[str, float] = {}
@@ -279,7 +279,7 @@ class Ledger:
         record = self._trials[event.trial]
         update: dict[str, Any] = {"epochs": max(record.epochs, event.epoch), "final": event.metrics}
         if event.epoch > record.epochs:
-            update["seconds"] = record.seconds + event.metrics.get("seconds", 0.0)
+            update["seconds"] = record.seconds + slot_seconds(event.metrics)
         if event.precision is not None:
             update["precision"] = event.precision
         if improves(event.metrics.get(record.rank_by.metric), record.score):

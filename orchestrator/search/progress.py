@@ -14,7 +14,7 @@ from orchestrator.terminal.console import Console
 from trainables.slots.mask_warning import mask_warning
 from trainables.slots.messages import Message, TrainJob
 
-LOOK_EVERY_S: Final = 3.0
+LOOK_EVERY_S: Final = 1.0
 """Seconds between two questions to the broker about its slots."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -22,6 +23,8 @@ KL_TO_TEACHER: Final = "selection/kl_to_teacher"
 KEPT: Final = "train/kept"
 """How the names of an objective's masks begin: the mean fraction of samples that each kept, in [0, 1]."""
 
+LANES: Final = "train/lanes"
+"""How many students were trained as one, in a pack, when the epoch began; missing where one was alone."""
 FLOPS_PER_IMAGE: Final = "train/flops_per_image"
 """Floating-point operations of a training step, for each image of its batch."""
 COMPUTE_OVER_CE: Final = "train/compute_over_ce"
@@ -75,3 +78,8 @@ def improves(figure: float | None, best: float | None) -> bool:
     `best` is None before the first epoch with one.
     """
     return figure is not None and figure > (-math.inf if best is None else best)
+
+
+def slot_seconds(metrics: Mapping[str, float]) -> float:
+    """An epoch's share of its slot's time, in seconds: of students in a pack, each has its part of the epoch."""
+    return metrics.get("seconds", 0.0) / metrics.get(LANES, 1.0)

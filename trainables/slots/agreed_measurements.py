@@ -88,7 +88,7 @@ class AgreedMeasurements:
     ) -> PackChoice:
         """How students of this shape are trained at once: measured once, on one slot, agreed by all.
 
-        `what` says with which objective, and what the experiment asks for.
+        `what` says which views they see, and what the experiment asks for.
         """
         key = f"pack/{device_name(self._device)}/{what}/{shape_digest(trial, data)}{_of(code)}"
         if key not in self._packs:

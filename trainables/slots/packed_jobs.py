@@ -131,7 +131,7 @@ class _OnePack:
         stack = contextlib.ExitStack()
         channel = stack.enter_context(self._jobs.channel(lease, job.job_id))
         try:
-            student = StudentJob(job, self._jobs.warm, channel)
+            student = StudentJob(job, self._jobs.warm, channel, packed=True)
             held = self._held[job.job_id] = _Held(lease, student, channel, stack)
             ticket = Ticket(
                 student.course,

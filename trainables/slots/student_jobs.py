@@ -32,13 +32,16 @@ log = logging.getLogger(__name__)
 class StudentJob:
     """One job of training: a message an epoch, the last one with the kept weights."""
 
-    def __init__(self, job: TrainJob, warm: WarmState, channel: JobChannel) -> None:
+    def __init__(self, job: TrainJob, warm: WarmState, channel: JobChannel, *, packed: bool = False) -> None:
         """Find its files, build its student, and count what an epoch of it computes.
+
+        `packed` says that it is trained in a pack.
 
         Raises:
             StillhouseError: the student cannot be trained.
         """
         self.job, self._warm, self._channel = job, warm, channel
+        self._packed = packed
         self.files = _files(job, channel)
         self.course, self._said = _course(job, warm, channel.team)
         self._last: dict[str, Any] = {}
@@ -85,11 +88,16 @@ class StudentJob:
             self.files.drop_state()
 
     def _precision(self) -> str:
-        """What the course is trained in: a state that it went on from counts more than this device."""
+        """What the course is trained in: a state that it went on from counts more than this device.
+
+        It says too whether that is in a pack, where sums are rounded in another way than alone.
+        """
         own = Chosen(self.course.resolved_precision(), self.course.precision_by)
-        if self.files.went_on_in in (None, own.precision.value):
-            return str(own)
-        return str(Chosen(TrainingPrecision(self.files.went_on_in), KEPT))
+        if self.files.went_on_in not in (None, own.precision.value):
+            own = Chosen(TrainingPrecision(self.files.went_on_in), KEPT)
+        if self._packed:
+            return f"{own}, in a pack"
+        return f"{own}, begun in a pack" if self.files.began_packed else str(own)
 
 
 def train_job(job: TrainJob, warm: WarmState, channel: JobChannel) -> None:

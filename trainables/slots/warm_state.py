@@ -122,7 +122,7 @@ class WarmState:
         Raises:
             StillhouseError: the student cannot be trained.
         """
-        objective = trial.objective.name
+        banks = "+".join(trial.objective.banks)  # a step's time hangs on the passes, hardly on the loss
 
         def find() -> str:
             course, workbench = self.course(trial, spec), self.workbench(spec)
@@ -130,7 +130,7 @@ class WarmState:
                 return str(fastest(course, workbench, most=students, exactly=True))
             return str(fastest(course, workbench))
 
-        return self._measured.pack(trial, self.data(spec.data), f"{students}/{objective}", spec.code, find)
+        return self._measured.pack(trial, self.data(spec.data), f"{students}/{banks}", spec.code, find)
 
     def _peer(self, trial: TrialSpec, spec: WorkbenchSpec, number: int) -> Trained:
         """A network beside the student: its weights are random, whatever the student starts from."""

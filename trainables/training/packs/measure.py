@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -26,8 +26,8 @@ _ENOUGH: Final = 0.95
 """Of the best rate: the fewest lanes that reach so much of it are taken."""
 _FALLS: Final = 0.85
 """Of the best rate: where twice the lanes give less, more are not tried."""
-_STEPS: Final = 5
-_WARM: Final = 2
+_STEPS: Final = 3
+_WARM: Final = 1
 
 log = logging.getLogger(__name__)
 
@@ -67,33 +67,40 @@ def fastest(
     if not forms:
         return ALONE
     counts = [most] if exactly else [2**power for power in range(1, most.bit_length()) if 2**power <= most]
-    rates: dict[PackChoice, float] = {}
-    for form in forms:
-        rates |= {PackChoice(n, form): rate for n, rate in _rates(course, workbench, form, counts)}
-    if not rates:
-        return ALONE
-    best = max(rates.values())
-    if not exactly and best < LEAST_GAIN / _alone_s(course, workbench):
+    rates = _rates(course, workbench, forms, counts)
+    best = max(rates.values(), default=0.0)
+    if not best or (not exactly and best < LEAST_GAIN / _alone_s(course, workbench)):
         return ALONE
     return min((c for c, rate in rates.items() if rate >= _ENOUGH * best), key=lambda choice: choice.lanes)
 
 
 def _rates(
-    course: Course, workbench: Workbench, form: Form, counts: Iterable[int]
-) -> list[tuple[int, float]]:
-    """Students' steps a second by number of lanes, until more lanes give clearly less, or find no memory."""
-    found: list[tuple[int, float]] = []
+    course: Course, workbench: Workbench, forms: Sequence[Form], counts: Sequence[int]
+) -> dict[PackChoice, float]:
+    """Students' steps a second: of the first form by lanes, and of the others from its best number on."""
+    found: dict[PackChoice, float] = {}
+    for form in forms:
+        best = max(found, key=lambda choice: found[choice]).lanes if found else 0
+        found |= _rising(course, workbench, form, [lanes for lanes in counts if lanes >= best])
+    return found
+
+
+def _rising(
+    course: Course, workbench: Workbench, form: Form, counts: Sequence[int]
+) -> dict[PackChoice, float]:
+    """By lanes, until more of them give clearly less, or find no memory."""
+    found: dict[PackChoice, float] = {}
     for lanes in counts:
         try:
-            seconds = _packed_s(course, workbench, form, lanes)
+            rate = lanes / _packed_s(course, workbench, form, lanes)
         except torch.OutOfMemoryError:
             log.info("%d lanes do not fit into the memory of the device", lanes)
             break
         finally:
             gc.collect()
-        best = max((rate for _, rate in found), default=0.0)
-        found.append((lanes, lanes / seconds))
-        if lanes / seconds < _FALLS * best:
+        highest = max(found.values(), default=0.0)
+        found[PackChoice(lanes, form)] = rate
+        if rate < _FALLS * highest:
             break
     return found
 

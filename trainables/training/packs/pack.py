@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from trainables.config.metrics import LANES
 from trainables.errors import TrialFailed
 from trainables.training.course import TrainingResult
 from trainables.training.learners.learner import Learner
@@ -28,9 +29,6 @@ from trainables.training.progress.checkpoints import TrainingState
 from trainables.training.progress.standing import is_due, refuse_non_finite
 from trainables.training.ranks import SOLO
 from trainables.training.workbench import Workbench
-
-LANES = "train/lanes"
-"""Among an epoch's metrics: how many students were trained as one when it began."""
 
 
 class DoesNotFit(TrialFailed):
@@ -222,4 +220,4 @@ def _selected(judged: Judged) -> dict[str, float]:
     return {f"selection/{name}": value for name, value in judged.items()}
 
 
-__all__ = ["LANES", "DoesNotFit", "Form", "LaneLosses", "Pack", "Ticket"]
+__all__ = ["DoesNotFit", "Form", "LaneLosses", "Pack", "Ticket"]

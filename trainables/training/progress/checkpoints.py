@@ -62,6 +62,8 @@ class CheckpointFolder:
         self._spec_digest = spec_digest
         self.went_on_in: str | None = None
         """The precision of the state that was loaded; none as long as none was."""
+        self.began_packed = False
+        """Whether the state that was loaded is of epochs in a pack."""
 
     def save_state(self, state: TrainingState) -> None:
         """Keep the state of a finished epoch.
@@ -94,6 +96,7 @@ class CheckpointFolder:
         """
         state = self._state()
         self.went_on_in = None if state is None else state.precision
+        self.began_packed = state is not None and state.packed
         return state
 
     def _state(self) -> TrainingState | None:

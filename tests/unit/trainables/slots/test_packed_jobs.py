@@ -25,6 +25,7 @@ from trainables.config import (
     ViewsConfig,
     WorkbenchSpec,
 )
+from trainables.config.metrics import LANES, slot_seconds
 from trainables.errors import StorageError
 from trainables.slots.leases import JobChannel
 from trainables.slots.messages import End, Lease, Message, TrainJob
@@ -32,7 +33,7 @@ from trainables.slots.packed_jobs import PackedJobs
 from trainables.slots.student_jobs import train_job
 from trainables.slots.warm_state import WarmState
 from trainables.training.packs.measure import PackChoice
-from trainables.training.packs.pack import LANES, Pack
+from trainables.training.packs.pack import Pack
 from trainables.training.progress.checkpoints import CheckpointFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -288,3 +289,16 @@ def test_auto_measures_once_and_what_it_chose_is_agreed_by_all(spec: WorkbenchSp
     said[key] = "4 mapped"
     other = WarmState(torch.device("cpu"), agree=agree)
     assert str(other.pack_choice(trial, spec, "auto")) == "4 mapped"
+
+
+def test_how_a_student_was_trained_stands_beside_its_precision(spec: WorkbenchSpec) -> None:
+    slot = Slot()
+    slot.run(job(spec, 0), job(spec, 1, freeze=["0"]))
+    said = {name: {message.precision for message in told.messages} for name, told in slot.told.items()}
+    assert said == {"ce-0": {"fp32 (asked for), in a pack"}, "ce-1": {"fp32 (asked for)"}}
+
+
+def test_an_epoch_in_a_pack_takes_its_part_of_the_slots_time() -> None:
+    assert slot_seconds({"seconds": 6.0, LANES: 3.0}) == 2.0
+    assert slot_seconds({"seconds": 6.0}) == 6.0
+    assert slot_seconds({}) == 0.0
