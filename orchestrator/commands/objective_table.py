@@ -11,6 +11,7 @@ from orchestrator.terminal.console import Console
 from trainables.config import OBJECTIVE_CONFIGS, Need, ObjectiveBase
 from trainables.config.cache import is_whole_map
 from trainables.config.objective_base import OR, LabelUse
+from trainables.slots.packing import keeps_alone
 
 NEED_WORDS: Final[Mapping[Need, str]] = MappingProxyType(
     {
@@ -33,7 +34,16 @@ UNLABELLED_WORDS: Final[Mapping[LabelUse, str]] = MappingProxyType(
     }
 )
 """Whether an objective learns from images without labels; by the teacher's class where that is allowed."""
-COLUMNS: Final = ("name", "needs", "teacher answers", "a step", "unlabelled", "paper", "defaults")
+COLUMNS: Final = (
+    "name",
+    "needs",
+    "teacher answers",
+    "a step",
+    "in a pack",
+    "unlabelled",
+    "paper",
+    "defaults",
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,8 @@ class ObjectiveFacts:
     """Where the teacher's answers come from: from the cache, or from the teacher beside the student."""
     step: str
     """What the student does in a step, for each sample."""
+    alone: str | None
+    """Why a slot trains students with it one by one; none where it can train several of them at once."""
     step_over_ce: float | None = None
     """Time of a step over one of cross-entropy, where it was measured."""
 
@@ -66,7 +78,8 @@ class ObjectiveFacts:
         defaults = ", ".join(f"{name} {_shown(value)}" for name, value in self.defaults.items())
         needs = ", ".join(self.needs)
         step = self.step if self.step_over_ce is None else f"{self.step}: {self.step_over_ce:.2f}"
-        return (self.name, needs, self.source, step, self.unlabelled, self.paper, defaults or "-")
+        packed = "yes" if self.alone is None else f"no: {self.alone}"
+        return (self.name, needs, self.source, step, packed, self.unlabelled, self.paper, defaults or "-")
 
 
 def objective_facts() -> list[ObjectiveFacts]:
@@ -140,6 +153,7 @@ def _facts(name: str, config: type[ObjectiveBase]) -> ObjectiveFacts:
         config().teacher_features,
         _source(config()),
         _step(config()),
+        keeps_alone(config()),
     )
 
 

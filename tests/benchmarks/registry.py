@@ -37,6 +37,10 @@ BENCHMARKS: Final[Mapping[str, str]] = MappingProxyType(
                 ("shufflenetv2", 116),
             )
         },
+        "packed_trials_gain_digits": "tests.benchmarks.packs:packed_trials_gain_digits",
+        "packed_trials_never_slower": "tests.benchmarks.packs:packed_trials_never_slower",
+        "packed_finalists_gain": "tests.benchmarks.packs:packed_finalists_gain",
+        "pack_refill_cost": "tests.benchmarks.packs:pack_refill_cost",
         "render_crop_flip_speedup": "tests.benchmarks.rendering:render_crop_flip_speedup",
         "render_randaugment_speedup": "tests.benchmarks.rendering:render_randaugment_speedup",
         "folder_view_over_torchvision": "tests.benchmarks.folders:folder_view_over_torchvision",

@@ -125,7 +125,7 @@ def tiny_experiment(trials: int, *, slots: int = 1, **changes: Any) -> Experimen
             "training": {"epochs": EPOCHS, "batch_size": 32},
             "space": "benchmark",
             "budget": {"trials": trials},
-            "cluster": {"slots": slots, "gpus_per_worker": 0},
+            "cluster": {"slots": slots, "gpus_per_worker": 0, "students_per_slot": 1},
             **changes,
         }
     )

@@ -181,7 +181,7 @@ def _experiment(request: CacheRequest) -> ExperimentConfig:
             "training": {"epochs": EPOCHS, "batch_size": STUDENT_BATCH, "precision": "fp32"},
             "space": "benchmark",
             "budget": {"trials": TRIALS},
-            "cluster": {"slots": SLOTS, "gpus_per_worker": 0},
+            "cluster": {"slots": SLOTS, "gpus_per_worker": 0, "students_per_slot": 1},
         }
     )
 

@@ -25,7 +25,9 @@ def shaped(step_s: float = 0.05, **cluster: Any) -> ExperimentConfig:
         "factory": "tests.integration.fault_students:slow",
         "arguments": {"seconds": step_s, "diary": ""},
     }
-    return experiment_of(student, **TRAINING).with_overrides(cluster={"gpus_per_worker": 0, **cluster})
+    return experiment_of(student, **TRAINING).with_overrides(
+        cluster={"gpus_per_worker": 0, "students_per_slot": 1, **cluster}
+    )
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def experiment_of(student: dict[str, Any], **training: Any) -> ExperimentConfig:
             },
             "space": "inline",
             "budget": {"trials": 4, "max_failed_trials": 10},
-            "cluster": {"slots": 1},
+            "cluster": {"slots": 1, "students_per_slot": 1},
         }
     )
 

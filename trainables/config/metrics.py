@@ -81,5 +81,5 @@ def improves(figure: float | None, best: float | None) -> bool:
 
 
 def slot_seconds(metrics: Mapping[str, float]) -> float:
-    """An epoch's share of its slot's time, in seconds: of students in a pack, each has its part of the epoch."""
+    """An epoch's share of its slot's time, in seconds: students of a pack have equal parts."""
     return metrics.get("seconds", 0.0) / metrics.get(LANES, 1.0)

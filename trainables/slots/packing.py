@@ -33,6 +33,7 @@ def keeps_alone(objective: ObjectiveBase) -> str | None:
         "it looks at features": bool(objective.student_features or objective.teacher_features),
         "it mixes the images of a batch": objective.pair_mixing is not None,
         "it sees all views as one batch": objective.one_pass,
+        "it looks at a feature map": Need.DENSE_LOGITS in objective.needed,
         f"it needs {', '.join(sorted(objective.needed - _SERVED))}": not objective.needed <= _SERVED,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)

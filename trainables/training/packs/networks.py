@@ -95,8 +95,9 @@ FORMS: Final[Mapping[Form, Callable[[nn.Module], LaneNetworks]]] = MappingProxyT
 def forms_of(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Form]:
     """The forms that compute what networks of this architecture compute, each alone.
 
-    It is tried on random images in float64: logits in both modes, gradients and statistics. The model, and
-    the random state, stay as they are.
+    It is tried on random images in float64: logits in both modes, gradients and statistics. A network that
+    changes anything else of itself in a pass has none, since lanes would share that. The model, and the
+    random state, stay as they are.
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -116,7 +117,7 @@ def _grouped(module: nn.Module, name: str, source: Source) -> nn.Module:
 
 def _is_right(form: Form, model: nn.Module, input_shape: tuple[int, int, int]) -> bool:
     try:
-        return _agrees(form, model, input_shape)
+        return _keeps_nothing_else(model, input_shape) and _agrees(form, model, input_shape)
     except Exception as error:  # noqa: BLE001  a user's network may refuse to be computed so in any way
         log.info("%s cannot be trained in form %s: %s", type(model).__name__, form, error)
         return False
@@ -145,6 +146,24 @@ def _agrees(form: Form, model: nn.Module, input_shape: tuple[int, int, int]) -> 
         if not all(_is_close(one, other) for one, other in pairs):
             return False
     return True
+
+
+def _keeps_nothing_else(model: nn.Module, input_shape: tuple[int, int, int]) -> bool:
+    """Whether a pass leaves all plain attributes of all parts as they were."""
+    tried, device = _perturbed(model), next(model.parameters()).device
+    before = _plain_attributes(tried)
+    images = torch.rand(_PROOF_IMAGES, *input_shape, dtype=torch.float64, device=device)
+    for training in (True, False):
+        tried.train(training)(images)
+    return _plain_attributes(tried) == before
+
+
+def _plain_attributes(model: nn.Module) -> list[dict[str, Any]]:
+    plain = (bool, int, float, str, type(None))
+    return [
+        {name: value for name, value in vars(part).items() if name != "training" and isinstance(value, plain)}
+        for part in model.modules()
+    ]
 
 
 def _perturbed(model: nn.Module) -> nn.Module:

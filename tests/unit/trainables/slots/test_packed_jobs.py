@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.local_slot import LocalSlot, Told
 from tests.unit.trainables.training.packs.packed_courses import apart
 from trainables.config import (
     CeConfig,
@@ -27,10 +26,7 @@ from trainables.config import (
 )
 from trainables.config.metrics import LANES, slot_seconds
 from trainables.errors import StorageError
-from trainables.slots.leases import JobChannel
 from trainables.slots.messages import End, Lease, Message, TrainJob
-from trainables.slots.packed_jobs import PackedJobs
-from trainables.slots.student_jobs import train_job
 from trainables.slots.warm_state import WarmState
 from trainables.training.packs.measure import PackChoice
 from trainables.training.packs.pack import Pack
@@ -44,68 +40,6 @@ TRAINING = TrainingConfig(epochs=4, batch_size=20, checkpoint_every=1, precision
 
 class Killed(BaseException):
     """A worker that dies."""
-
-
-@dataclass
-class Told:
-    """What came of a job."""
-
-    messages: list[Message] = field(default_factory=list)
-
-    @property
-    def end(self) -> Message:
-        assert self.messages[-1].end is not None
-        return self.messages[-1]
-
-    @property
-    def lanes(self) -> list[float | None]:
-        return [message.metrics.get(LANES) for message in self.messages if message.metrics]
-
-
-class Slot(PackedJobs):
-    """A slot whose jobs wait in a list."""
-
-    def __init__(self, students: int | str = 8, warm: WarmState | None = None) -> None:
-        super().__init__(warm or WarmState(torch.device("cpu")), None, "slot-0", students, self._train_alone)
-        self.waiting: list[Lease] = []
-        self.told: dict[str, Told] = {}
-        self.alone_jobs: list[str] = []
-        self.on_message: Callable[[str, Message], bool] = lambda *_: True
-        self.unwanted: set[str] = set()
-
-    def run(self, *jobs: TrainJob, attempt: int = 1) -> None:
-        """All that wait, as the loop of a slot does them."""
-        self.waiting += [
-            Lease(job=job.plain(), attempt=attempt, heard=self._heard(job.job_id)) for job in jobs
-        ]
-        while self.waiting:
-            lease = self.waiting.pop(0)
-            if not self.do(lease):
-                self.alone(lease)
-
-    def more(self, beside: str, choice: PackChoice, room: int) -> list[Lease]:
-        taken, self.waiting = self.waiting[:room], self.waiting[room:]
-        return taken
-
-    @contextlib.contextmanager
-    def channel(self, lease: Lease, job_id: str) -> Iterator[JobChannel]:
-        yield self._channel(lease, job_id)
-
-    def _heard(self, job_id: str) -> int:
-        return max((m.epoch for m in self.told.get(job_id, Told()).messages), default=0)
-
-    def _channel(self, lease: Lease, job_id: str) -> JobChannel:
-        def send(message: Message) -> bool:
-            wanted = self.on_message(job_id, message)
-            self.told.setdefault(job_id, Told()).messages.append(message)
-            return wanted
-
-        return JobChannel(send, lambda: job_id in self.unwanted, lease.heard)
-
-    def _train_alone(self, lease: Lease, warm: WarmState, _: Any) -> None:
-        job = TrainJob.from_plain(lease.job)
-        self.alone_jobs.append(job.job_id)
-        train_job(job, warm, self._channel(lease, job.job_id))
 
 
 @pytest.fixture
@@ -144,7 +78,7 @@ def kept(told: Told) -> dict[str, torch.Tensor]:
 
 
 def test_students_that_fit_are_trained_together_and_kept(spec: WorkbenchSpec) -> None:
-    packed, alone = Slot(), Slot(students=1)
+    packed, alone = LocalSlot(), LocalSlot(students=1)
     packed.run(*(job(spec, n, lr=0.02 * (n + 1)) for n in range(3)))
     alone.run(*(job(elsewhere(spec, "alone"), n, lr=0.02 * (n + 1)) for n in range(3)))
     assert packed.alone_jobs == []
@@ -160,7 +94,7 @@ def test_students_that_fit_are_trained_together_and_kept(spec: WorkbenchSpec) ->
 
 
 def test_a_lane_that_is_free_takes_the_next_student_while_the_others_go_on(spec: WorkbenchSpec) -> None:
-    slot = Slot(students=2)
+    slot = LocalSlot(students=2)
     slot.run(job(spec, 0, epochs=1), job(spec, 1, epochs=5), job(spec, 2, epochs=2), job(spec, 3, epochs=2))
     assert {name: told.end.end for name, told in slot.told.items()} == dict.fromkeys(
         (f"ce-{n}" for n in range(4)), End.COMPLETED
@@ -170,7 +104,7 @@ def test_a_lane_that_is_free_takes_the_next_student_while_the_others_go_on(spec:
 
 
 def test_a_student_that_diverges_takes_no_other_with_it(spec: WorkbenchSpec) -> None:
-    slot, others = Slot(), Slot()
+    slot, others = LocalSlot(), LocalSlot()
     slot.run(job(spec, 0), job(spec, 1, lr=100.0, momentum=0.99, epochs=40), job(spec, 2))
     others.run(job(elsewhere(spec, "two"), 0), job(elsewhere(spec, "two"), 2))
     assert slot.told["ce-1"].end.end is End.FAILED
@@ -181,7 +115,7 @@ def test_a_student_that_diverges_takes_no_other_with_it(spec: WorkbenchSpec) -> 
 
 
 def test_a_student_that_nobody_wants_leaves_within_the_epoch(spec: WorkbenchSpec) -> None:
-    slot = Slot()
+    slot = LocalSlot()
 
     def on_message(name: str, message: Message) -> bool:
         if name == "ce-0" and message.epoch == 2:
@@ -196,7 +130,7 @@ def test_a_student_that_nobody_wants_leaves_within_the_epoch(spec: WorkbenchSpec
 
 
 def test_a_slot_that_died_goes_on_with_all_students_of_its_pack(spec: WorkbenchSpec) -> None:
-    whole, slot = Slot(), Slot()
+    whole, slot = LocalSlot(), LocalSlot()
     whole.run(*(job(elsewhere(spec, "whole"), n) for n in range(3)))
 
     def dies(name: str, message: Message) -> bool:
@@ -216,7 +150,7 @@ def test_a_slot_that_died_goes_on_with_all_students_of_its_pack(spec: WorkbenchS
 
 
 def test_a_student_whose_training_began_alone_goes_on_alone(spec: WorkbenchSpec) -> None:
-    first = Slot(students=1)
+    first = LocalSlot(students=1)
     first.unwanted.add("never")
 
     def on_message(name: str, message: Message) -> bool:
@@ -226,7 +160,7 @@ def test_a_student_whose_training_began_alone_goes_on_alone(spec: WorkbenchSpec)
 
     first.on_message = on_message
     first.run(job(spec, 1))
-    slot = Slot()
+    slot = LocalSlot()
     slot.told = first.told
     slot.run(job(spec, 0), job(spec, 1))
     assert slot.alone_jobs == ["ce-1"]
@@ -235,7 +169,7 @@ def test_a_student_whose_training_began_alone_goes_on_alone(spec: WorkbenchSpec)
 
 
 def test_what_does_not_fit_is_trained_alone(spec: WorkbenchSpec) -> None:
-    slot = Slot()
+    slot = LocalSlot()
     slot.more = lambda *_: []  # type: ignore[method-assign]
     slot.run(job(spec, 0, freeze=["0"]), job(spec, 1))
     assert slot.alone_jobs == ["ce-0"]
@@ -248,7 +182,7 @@ def test_a_step_that_fails_for_all_has_each_trained_alone(
     def fails(*_: object) -> None:
         raise torch.OutOfMemoryError("no room")
 
-    slot = Slot()
+    slot = LocalSlot()
     slot.warm.pack_choice(job(spec, 0).trial, spec, 8)
     monkeypatch.setattr(Pack, "_step", fails)
     slot.run(*(job(spec, n) for n in range(3)))
@@ -263,14 +197,14 @@ def test_a_state_that_cannot_be_kept_ends_the_search(
         raise StorageError("the disk is full")
 
     monkeypatch.setattr(CheckpointFolder, "save_state", full)
-    slot = Slot()
+    slot = LocalSlot()
     slot.run(job(spec, 0), job(spec, 1))
     assert [(told.end.end, told.end.hopeless) for told in slot.told.values()] == [(End.FAILED, True)] * 2
 
 
 def test_a_worker_died_in_it_so_it_is_trained_alone(spec: WorkbenchSpec) -> None:
     lease = Lease(job=job(spec, 0).plain(), attempt=2, alone=True)
-    assert not Slot().do(lease)
+    assert not LocalSlot().do(lease)
 
 
 def test_auto_measures_once_and_what_it_chose_is_agreed_by_all(spec: WorkbenchSpec) -> None:
@@ -292,8 +226,8 @@ def test_auto_measures_once_and_what_it_chose_is_agreed_by_all(spec: WorkbenchSp
 
 
 def test_how_a_student_was_trained_stands_beside_its_precision(spec: WorkbenchSpec) -> None:
-    slot = Slot()
-    slot.run(job(spec, 0), job(spec, 1, freeze=["0"]))
+    slot = LocalSlot()
+    slot.run(job(spec, 1, freeze=["0"]), job(spec, 0))
     said = {name: {message.precision for message in told.messages} for name, told in slot.told.items()}
     assert said == {"ce-0": {"fp32 (asked for), in a pack"}, "ce-1": {"fp32 (asked for)"}}
 
