@@ -110,9 +110,9 @@ def packed_finalists_gain() -> Figure:
             stages = [s for s in Ledger(folder / name).events_of(StageEvent) if s.status == "finished"]
             seconds[name] = next(s.seconds or 0.0 for s in stages if s.stage == "finalists")
     how = (
-        f"stage `finalists` of two runs of the shipped experiment digits, 3 finalists and their control, 12 "
-        f"seeds each: {seconds['alone']:.1f} s with students_per_slot 1, {seconds['packed']:.1f} s with auto, "
-        f"one after the other, 2 slots of one CPU; {surroundings('ray', 'torch')}"
+        f"stage `finalists` of two runs of the shipped experiment digits, one after the other, 3 finalists "
+        f"and their control with 12 seeds each: {seconds['alone']:.1f} s with students_per_slot 1, "
+        f"{seconds['packed']:.1f} s with auto; 2 slots of one CPU; {surroundings('ray', 'torch')}"
     )
     return Figure(seconds["alone"] / seconds["packed"], "x", how, FINALISTS_GAIN)
 
@@ -130,10 +130,10 @@ def pack_refill_cost(trials: int = 24) -> Figure:
     change_s = max(one_s - epoch_s, 0.0) / lanes
     step_s = epoch_s / steps
     how = (
-        f"seconds that {lanes} trials in as many lanes take beside their epochs, a trial "
-        f"({1000 * change_s:.1f} ms: its student is built, joins, leaves, and is kept), over a step of the full pack "
-        f"({1000 * step_s:.1f} ms, evaluation included); courses of 1 and 5 epochs, digits, 1 thread; "
-        f"{surroundings('torch')}"
+        f"seconds that {lanes} trials in as many lanes take beside their epochs, for each "
+        f"({1000 * change_s:.1f} ms: its student is built, joins, leaves, and is kept), over a step of the "
+        f"full pack ({1000 * step_s:.1f} ms, evaluation included); courses of 1 and 5 epochs, digits, "
+        f"1 thread; {surroundings('torch')}"
     )
     return Figure(change_s / step_s, "steps", how, REFILL_STEPS)
 
