@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables.tensors import to_device
-
-_NAMES: Final = ("agreement", "kl_to_teacher")
 
 # N = samples of the split, B = samples of a batch, C = classes
 
@@ -33,11 +29,15 @@ class BesideTeacher(nn.Module):
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """The student's own logits, BxC."""
         logits_BC: Tensor = self.student(images_BCHW)
+        self.compare(logits_BC.float())
+        return logits_BC
+
+    def compare(self, logits_BC: Tensor) -> None:
+        """Take in the student's fp32 logits of the next batch, where somebody else asked it."""
         first = self._n_compared
         self._n_compared += len(logits_BC)
         teacher_BC = to_device(self._teacher_NC[first : self._n_compared], logits_BC.device)
-        self._compared.append(_compared(logits_BC.float(), teacher_BC.float()))
-        return logits_BC
+        self._compared.append(_compared(logits_BC, teacher_BC.float()))
 
     def figures(self) -> dict[str, float]:
         """`agreement`, the fraction of the samples to which both give the same class, and `kl_to_teacher`.
@@ -53,13 +53,7 @@ class BesideTeacher(nn.Module):
                 f"{self._n_compared} answers of the student beside {len(self._teacher_NC)} of the teacher"
             )
         values = torch.cat(self._compared, dim=1).mean(dim=1).tolist()  # one copy from the device
-        return dict(zip(_NAMES, values, strict=True))
-
-
-def figures_beside(student_NC: Tensor, teacher_NC: Tensor) -> dict[str, float]:
-    """The figures of `BesideTeacher`, from fp32 logits of a whole split."""
-    compared = _compared(student_NC, to_device(teacher_NC, student_NC.device).float())
-    return dict(zip(_NAMES, compared.mean(dim=1).tolist(), strict=True))
+        return dict(zip(("agreement", "kl_to_teacher"), values, strict=True))
 
 
 def _compared(student_BC: Tensor, teacher_BC: Tensor) -> Tensor:

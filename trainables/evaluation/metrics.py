@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -52,7 +52,10 @@ def evaluate(
         all_batches = itertools.chain([first_BC], batches)
         if len(labels_N) * first_BC.shape[1] <= MAX_LOGITS:
             return figures_of(torch.cat(list(all_batches)), labels_N)
-        return _figures_by_batch(all_batches, labels_N)
+        figures = FiguresByBatch(labels_N)
+        for logits_BC in all_batches:
+            figures.add(logits_BC)
+        return figures.result()
 
 
 def answers(
@@ -115,19 +118,32 @@ def figures_of(logits_NC: Tensor, labels_N: Tensor) -> dict[str, float]:
     return _figures(confidence_N, correct_N, F.cross_entropy(logits_NC, labels_N))
 
 
-def _figures_by_batch(batches: Iterable[Tensor], labels_N: Tensor) -> dict[str, float]:
-    """The same, but for the last bits of nll: three numbers a sample are held instead of one a class."""
-    rows = []
-    first = 0
-    for logits_BC in batches:
+class FiguresByBatch:
+    """Those of `figures_of`, but for the last bits of nll: three numbers a sample are held, not one a class."""
+
+    def __init__(self, labels_N: Tensor) -> None:
+        """Batches come in the order of these labels, on their device."""
+        self._labels_N = labels_N
+        self._rows: list[Tensor] = []
+        self._first = 0
+
+    def add(self, logits_BC: Tensor) -> None:
+        """Take in the next batch's fp32 logits.
+
+        Raises:
+            TrialFailed: one of them is not finite.
+        """
         _refuse_non_finite(logits_BC)
-        labels_B = labels_N[first : first + len(logits_BC)]
-        first += len(logits_BC)
+        labels_B = self._labels_N[self._first : self._first + len(logits_BC)]
+        self._first += len(logits_BC)
         confidence_B, predicted_B = logits_BC.softmax(dim=-1).max(dim=-1)
         nll_B = F.cross_entropy(logits_BC, labels_B, reduction="none")
-        rows.append(torch.stack([confidence_B, (predicted_B == labels_B).float(), nll_B]))
-    confidence_N, correct_N, nll_N = torch.cat(rows, dim=1)
-    return _figures(confidence_N, correct_N, nll_N.mean())
+        self._rows.append(torch.stack([confidence_B, (predicted_B == labels_B).float(), nll_B]))
+
+    def result(self) -> dict[str, float]:
+        """The figures of all batches."""
+        confidence_N, correct_N, nll_N = torch.cat(self._rows, dim=1)
+        return _figures(confidence_N, correct_N, nll_N.mean())
 
 
 def _figures(confidence_N: Tensor, correct_N: Tensor, nll: Tensor) -> dict[str, float]:

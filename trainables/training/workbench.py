@@ -16,10 +16,10 @@ from trainables.config.metrics import RankBy
 from trainables.config.views import base_of
 from trainables.data import ImageSplit, TrainingData
 from trainables.data.splits import by_part, rows_of_parts, split_facts
-from trainables.evaluation.beside_teacher import BesideTeacher, figures_beside
+from trainables.evaluation.beside_teacher import BesideTeacher
 from trainables.evaluation.confusion import Answers, labelled_answers
 from trainables.evaluation.features_worth import Shown, feature_figures
-from trainables.evaluation.metrics import answers, evaluate, figures_of
+from trainables.evaluation.metrics import answers, evaluate
 from trainables.evaluation.together import accuracies
 from trainables.signals import Mixing, TeacherSignal
 from trainables.tensors import to_device
@@ -201,14 +201,10 @@ class Workbench:
         beside = BesideTeacher(student, self._compared_NC)
         return self.evaluate(beside, split, batch_size=batch_size) | beside.figures()
 
-    def figures(self, student_NC: Tensor) -> dict[str, float]:
-        """The figures of `judge`, from a student's fp32 logits of the selection split.
-
-        Raises:
-            TrialFailed: a logit is not finite.
-        """
-        own = figures_of(student_NC, self.data.selection.labels.to(student_NC.device))
-        return own if self._compared_NC is None else own | figures_beside(student_NC, self._compared_NC)
+    @property
+    def compared_NC(self) -> Tensor | None:
+        """The teacher's logits of the selection split, where students are compared with them."""
+        return self._compared_NC
 
     def evaluate_together(
         self, models: Sequence[nn.Module], split: ImageSplit, *, batch_size: int

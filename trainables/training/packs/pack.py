@@ -144,7 +144,9 @@ class Pack:
     def _end_epoch(self, began: float, lanes: int) -> None:
         means = self._means.result()
         train_s = time.perf_counter() - began
-        judged = judge_lanes(self._ask, self._workbench, batch_size=self._recipe.eval_batch_size)
+        judged = judge_lanes(
+            self._ask, self._workbench, lanes=len(self.lanes), batch_size=self._recipe.eval_batch_size
+        )
         seconds = time.perf_counter() - began
         ended: dict[int, TrainingResult | Exception] = {}
         for number, lane in enumerate(self.lanes):

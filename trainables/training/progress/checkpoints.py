@@ -30,8 +30,6 @@ class TrainingState:
     best_model: dict[str, Tensor]
     history: list[dict[str, float]]
     """Metrics of every epoch so far, for a listener that missed some."""
-    packed: bool = False
-    """Whether the epochs so far were trained in a pack: a course goes on as it began, where it can."""
     precision: str = "fp32"
     """Of the epochs so far: a course goes on as it began, also on a device that would choose another."""
     objective: dict[str, Tensor] = field(default_factory=dict)
@@ -42,6 +40,8 @@ class TrainingState:
     """Steps that the mean has taken in."""
     peers: list[dict[str, Any]] = field(default_factory=list)
     """Of each network that is trained beside the student, the parts of `Learner.state`."""
+    packed: bool = False
+    """Whether the epochs so far were trained in a pack: a course goes on as it began, where it can."""
 
 
 class CheckpointFolder:

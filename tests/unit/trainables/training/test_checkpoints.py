@@ -26,7 +26,7 @@ def some_state(epoch: int = 2) -> TrainingState:
     table, mean = {"table": torch.eye(3)}, weights_of(small_student(seed=1))
     peers = [{"precision": "fp32", "average_steps": 3}]
     return TrainingState(
-        epoch, weights, state, 1, best, weights, [best] * epoch, "bf16", table, mean, 7, peers
+        epoch, weights, state, 1, best, weights, [best] * epoch, "bf16", table, mean, 7, peers, True
     )
 
 

@@ -38,6 +38,7 @@ from trainables.config.logit_objectives import AektConfig, CkdConfig, ClkdConfig
 from trainables.errors import TrialFailed
 from trainables.models import build_model
 from trainables.training.course import TrainingResult
+from trainables.training.packs import judging
 from trainables.training.packs.networks import Form, forms_of
 from trainables.training.packs.pack import Pack
 from trainables.training.progress.checkpoints import CheckpointFolder
@@ -101,8 +102,8 @@ def test_a_packed_student_is_the_lone_one_to_rounding(
             assert one.keys() - {"train/lanes"} == two.keys()
             for name in two.keys() - {"seconds", "train/images_per_s"}:
                 assert one[name] == pytest.approx(two[name], rel=1e-3, abs=1e-4), name
-    for one, other in zip(states(courses), states(lone), strict=True):
-        assert apart(one, other) < 1e-3
+    for packed, by_itself in zip(states(courses), states(lone), strict=True):
+        assert apart(packed, by_itself) < 1e-3
 
 
 @pytest.mark.parametrize("form", Form)
@@ -237,3 +238,17 @@ def test_a_state_of_a_pack_goes_on_alone(bench: Workbench, tmp_path: Path) -> No
     (whole,) = again([own])
     alone(whole, bench)
     assert apart(*states([alone_course, whole])) < 1e-3
+
+
+def test_answers_that_are_too_many_to_be_held_are_judged_by_batch(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = SHORT.with_overrides(epochs=2, eval_batch_size=7)
+    held, _ = together([course(seed, training=recipe) for seed in range(2)], bench)
+    monkeypatch.setattr(judging, "MAX_LOGITS", 10)
+    found, _ = together([course(seed, training=recipe) for seed in range(2)], bench)
+    for own, other in zip(found, held, strict=True):
+        for one, two in zip(own.metrics, other.metrics, strict=True):
+            figures = {name for name in two if name.startswith("selection/")}
+            assert {"selection/accuracy", "selection/nll", "selection/ece", "selection/agreement"} <= figures
+            assert all(one[name] == pytest.approx(two[name], rel=1e-5) for name in figures)
