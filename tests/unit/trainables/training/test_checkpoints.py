@@ -55,6 +55,7 @@ def test_a_state_comes_back_as_it_was(files: CheckpointFolder) -> None:
         "bf16",
         7,
         state.peers,
+        True,
     ]
 
 
