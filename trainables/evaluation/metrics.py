@@ -119,7 +119,7 @@ def figures_of(logits_NC: Tensor, labels_N: Tensor) -> dict[str, float]:
 
 
 class FiguresByBatch:
-    """Those of `figures_of`, but for the last bits of nll: three numbers a sample are held, not one a class."""
+    """The figures of `figures_of`, but for nll's last bits: three numbers a sample are held, not all."""
 
     def __init__(self, labels_N: Tensor) -> None:
         """Batches come in the order of these labels, on their device."""
