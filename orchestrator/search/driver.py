@@ -11,6 +11,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from cluster.environment import variables
 from orchestrator.config.cross_checks import max_epochs
 from orchestrator.records.ledger import Ledger
 from orchestrator.records.ledger_writer import Bookkeeper, agreements_in, history
@@ -22,13 +23,14 @@ from trainables.config import Fork, Role
 from trainables.errors import StillhouseError
 from trainables.slots.follower import briefed
 from trainables.slots.messages import End, Message, TrainJob
+from trainables.slots.proxies_in_driver import proxies_in_driver
 from trainables.slots.tune_trial import Pointer, StudentTrial
 from trainables.training.checkpoint_paths import drop_states
 
-# A Tune trial is a proxy that must never compete with slots for CPUs; Tune refuses an empty request.
+# A proxy that is an actor must never compete with slots for CPUs; Tune refuses an empty request.
 PROXY_MEMORY_BYTES = 1 << 20
-# Deaths of one trial's proxy that Tune makes good; a trial that failed by itself is not tried again.
-MAX_PROXY_DEATHS = 3
+# Failures of one trial's proxy that Tune makes good; a trial that failed by itself is not tried again.
+MAX_PROXY_FAILURES = 3
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class SearchFollower(tune.Callback, tune.Stopper):
         proposal, known = self._proposal(trial), self._jobs.get(trial.trial_id)
         job = proposal.job
         self._proposals[job.job_id], self._jobs[trial.trial_id] = proposal, job.job_id
-        # Tune calls the proxy after this callback, and an actor does the calls of one caller in their order.
+        # Tune calls the proxy after this callback, and a proxy does the calls of one caller in their order.
         trial.temporary_state.ray_actor.assign.remote(job)
         if known not in (None, job.job_id):
             self._note_replaced(known, job)
@@ -147,11 +149,11 @@ class SearchFollower(tune.Callback, tune.Stopper):
         self.broken = ray.get(self._broker.failure.remote())
         if self.broken is None and not self._note_failure(job_id):
             self._broker.cancel.remote(job_id, trial.trial_id)
-            self._books.failed(job_id, f"its proxy died {MAX_PROXY_DEATHS + 1} times; Ray's logs say why")
+            self._books.failed(job_id, _why_unheard(trial))
         self._progress.ended(trial.trial_id, self._books.status(job_id))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Tune tries a trial again whose proxy died; one that failed by itself would only fail again."""
+        """Tune tries a trial again whose proxy failed; one that failed by itself would only fail again."""
         self.broken = ray.get(self._broker.failure.remote())
         if self._note_failure(self._jobs[trial.trial_id]):
             trial.max_failures = 0
@@ -229,7 +231,7 @@ def _tune(task: SearchTask, plan: SearchPlan, follower: SearchFollower) -> None:
         tune.with_parameters(StudentTrial, broker=task.broker),
         tune.PlacementGroupFactory([{"memory": PROXY_MEMORY_BYTES}]),
     )
-    tune.Tuner(
+    tuner = tune.Tuner(
         trainable,
         param_space=plan.param_space,
         tune_config=tune.TuneConfig(
@@ -243,12 +245,23 @@ def _tune(task: SearchTask, plan: SearchPlan, follower: SearchFollower) -> None:
         run_config=tune.RunConfig(
             name=task.composer.search[:12],
             storage_path=str(task.folder),
-            failure_config=tune.FailureConfig(max_failures=MAX_PROXY_DEATHS),
+            failure_config=tune.FailureConfig(max_failures=MAX_PROXY_FAILURES),
             verbose=0,
             callbacks=[follower],
             stop=follower,
         ),
-    ).fit()
+    )
+    # A proxy in this process would take it to the trial's folder, and leave a note of where it was.
+    here = {"RAY_CHDIR_TO_TRIAL_DIR": "0", "TUNE_ORIG_WORKING_DIR": str(Path.cwd())}
+    with variables(here), proxies_in_driver(trainable):
+        tuner.fit()
+
+
+def _why_unheard(trial: Any) -> str:
+    """Why a trial failed that had not failed by itself: the last line of what Tune was told."""
+    file = trial.error_file
+    told = Path(file).read_text(errors="replace").strip().splitlines() if file else []
+    return f"its proxy failed {MAX_PROXY_FAILURES + 1} times" + (f"; in the end: {told[-1]}" if told else "")
 
 
 def _replay(task: SearchTask, ledger: Ledger) -> None:

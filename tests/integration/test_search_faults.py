@@ -38,6 +38,7 @@ from tests.integration.watched_search import (
 )
 from trainables.errors import StillhouseError
 from trainables.slots.follower import Follower
+from trainables.slots.tune_trial import StudentTrial
 
 pytestmark = pytest.mark.ray
 
@@ -95,6 +96,68 @@ def test_a_broker_that_came_back_answers_for_finished_trials(workers: Workers, t
     assert sum(slot["jobs"] for slot in jobs.values()) == 0
 
 
+@pytest.fixture
+def proxies_as_actors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tune keeps its proxies as actors, as with a Ray whose parts have other names."""
+    monkeypatch.setattr("trainables.slots.proxies_in_driver.can_be_in_driver", lambda: False)
+
+
+def test_proxies_are_no_processes(workers: Workers, tmp_path: Path) -> None:
+    search = Search(workers, experiment_of(slow()), space_of(batch_size=[39, 55]), tmp_path)
+    found: list[int] = []
+
+    def look() -> None:
+        wait_for_epochs(tmp_path, 2)
+        found.extend(pids_of(PROXY))
+
+    with meanwhile(look):
+        events = search.run()
+    assert found == []
+    assert every_epoch_once(events, trials=2)
+
+
+def test_a_proxy_that_fails_is_retried_and_goes_on_where_it_was(
+    workers: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = Search(workers, experiment_of(slow()), space_of(batch_size=[41, 57]), tmp_path)
+    fails_in(monkeypatch, heard=3, times=2)
+    events = search.run()
+    assert {end["status"] for end in ends_of(events).values()} == {"completed"}
+    assert every_epoch_once(events, trials=2)
+    assert Counter(search.told_to_tune) == epochs_of(events)
+
+
+def test_a_trial_whose_proxy_always_fails_ends_with_the_reason_and_its_slot_lets_go(
+    workers: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diary = tmp_path / "diary"
+    experiment = experiment_of(slow(0.2, diary), epochs=200)
+    search = Search(workers, experiment, space_of(batch_size=[61]), tmp_path)
+    fails_in(monkeypatch, heard=1, times=99)
+    with pytest.raises(StillhouseError, match="its proxy failed 4 times; in the end: no space"):
+        search.run()
+    gone_at = time.time()
+    time.sleep(1.5)
+    assert sum(float(at) > gone_at for at in diary.read_text().splitlines()) <= 1
+
+
+def fails_in(monkeypatch: pytest.MonkeyPatch, *, heard: int, times: int) -> None:
+    """Proxies that have heard so much of their job fail, so many times in all."""
+    left = [times]
+    hear = StudentTrial.hear
+
+    def failing(trial: StudentTrial, answer: Any) -> bool:
+        there = hear(trial, answer)
+        follower = trial._follower
+        if there and left[0] and follower is not None and len(follower.heard) >= heard:
+            left[0] -= 1
+            raise OSError("no space is left")
+        return there
+
+    monkeypatch.setattr(StudentTrial, "hear", failing)
+
+
+@pytest.mark.usefixtures("proxies_as_actors")
 def test_a_proxy_that_is_killed_is_retried_and_goes_on_where_it_was(workers: Workers, tmp_path: Path) -> None:
     search = Search(workers, experiment_of(slow()), space_of(batch_size=[40, 56]), tmp_path)
 
@@ -224,6 +287,7 @@ def test_a_cancellation_reaches_a_running_trial_within_one_batch(workers: Worker
     assert sum(at > cancelled_at for at in batches) <= 1
 
 
+@pytest.mark.usefixtures("proxies_as_actors")
 def test_a_slot_does_not_finish_a_trial_that_tune_gave_up(workers: Workers, tmp_path: Path) -> None:
     diary = tmp_path / "diary"
     experiment = experiment_of(slow(0.2, diary), epochs=200)
@@ -236,7 +300,7 @@ def test_a_slot_does_not_finish_a_trial_that_tune_gave_up(workers: Workers, tmp_
             for pid in pids_of(PROXY):
                 os.kill(pid, signal.SIGKILL)
 
-    with meanwhile(kill_every_proxy), pytest.raises(StillhouseError, match="its proxy died 4 times"):
+    with meanwhile(kill_every_proxy), pytest.raises(StillhouseError, match="its proxy failed 4 times"):
         search.run()
     gone_at = time.time()
     time.sleep(1.5)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Final, Self
 
+import ray
 from pydantic import Field
 from ray import tune
 
@@ -41,13 +42,16 @@ class Pointer(Config):
 class StudentTrial(tune.Trainable):
     """One `step` is one epoch that some slot has trained; nothing here imports torch.
 
-    The driver composes the job and gives it with `assign`, after Tune has started or reset this actor and
+    The driver composes the job and gives it with `assign`, after Tune has started or reset this proxy and
     before Tune restores it or asks for a step. Two proposals with the same content are the same job, and the
     broker answers the second from the first.
     """
 
     _job: TrainJob | None
     _follower: Follower | None = None
+    _submitted: bool
+    _heard: Message | None
+    """What the next step gives."""
     _seen: int
     _epoch: int
 
@@ -61,13 +65,15 @@ class StudentTrial(tune.Trainable):
         self._job = job
 
     def step(self) -> dict[str, Any]:
-        """The next epoch's report.
+        """The next epoch's report, which is waited for unless it was heard already.
 
         Raises:
             TrialFailed: the trial ended as failed; the text is its reason.
         """
+        while (message := self._heard) is None:
+            self.hear(ray.get(self.asking()))
+        self._heard = None
         follower = self._follow()
-        message = self._next(follower)
         self._seen, self._epoch = len(follower.heard), max(self._epoch, message.epoch)
         if message.end is End.FAILED:
             raise TrialFailed(message.reason)
@@ -79,8 +85,27 @@ class StudentTrial(tune.Trainable):
             "done": message.end is not None,
         }
 
+    def asking(self) -> Any:
+        """The call at the broker that the next step waits for, under way; `hear` takes its answer."""
+        follower = self._follow()
+        return follower.ask() if self._submitted else follower.submitting()
+
+    def hear(self, answer: Any) -> bool:
+        """Take the answer of such a call; whether the next step has its message with it."""
+        follower = self._follow()
+        if not self._submitted:
+            self._submitted = True
+            # A proxy that died and was started again goes on after what Tune has.
+            self._seen = max(self._seen, int(answer))
+            return False
+        message = follower.hear(answer)
+        # Those that Tune has are only added to what was heard.
+        if message is not None and (len(follower.heard) > self._seen or message.end is not None):
+            self._heard = message
+        return self._heard is not None
+
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Make the same actor ready for another trial."""
+        """Make the same proxy ready for another trial."""
         self._begin()
         return True
 
@@ -102,9 +127,10 @@ class StudentTrial(tune.Trainable):
         self._epoch = pointer.epoch
 
     def _begin(self) -> None:
-        # Tune does not call cleanup between the trials of a reused actor.
+        # Tune does not call cleanup between the trials of a reused proxy.
         self.cleanup()
-        self._job = self._follower = None
+        self._job = self._follower = self._heard = None
+        self._submitted = False
         self._seen = self._epoch = 0
 
     def _assigned(self) -> TrainJob:
@@ -116,13 +142,4 @@ class StudentTrial(tune.Trainable):
         if self._follower is None:
             job = self._assigned()
             self._follower = Follower(self._broker, job.job_id, job.plain(), holder=self.trial_id)
-            # A proxy that died and was started again goes on after what Tune has.
-            self._seen = max(self._seen, self._follower.submit())
         return self._follower
-
-    def _next(self, follower: Follower) -> Message:
-        """The first message that Tune does not have; those before it are only added to what was heard."""
-        while True:
-            message = follower.next()
-            if len(follower.heard) > self._seen or message.end is not None:
-                return message
