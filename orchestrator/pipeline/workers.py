@@ -28,6 +28,7 @@ from trainables.data.splits import split_facts
 from trainables.slots.follower import Follower, start_broker
 from trainables.slots.messages import End, Message
 from trainables.slots.pool import SlotPool, SlotShape
+from trainables.slots.slot_trainer import can_be_in_driver
 from trainables.training.measure_ensemble import EnsembleRequest, measure_ensemble
 from trainables.training.prepare_teacher import PreparationRequest, prepare_teacher
 from trainables.training.train_teacher import TeacherFacts, TeacherRequest, make_teacher
@@ -70,7 +71,11 @@ class Workers:
             self._console.info(
                 "starting Ray" if not ray.is_initialized() else "using the running Ray session"
             )
-            self._stack.enter_context(connect(None, workers=_setup()))
+            # Ray Train's own helper asks it whether a controller lives that is a process.
+            session = connect(None, workers=_setup(), dashboard=not can_be_in_driver())
+            url = self._stack.enter_context(session).dashboard_url
+            if url is not None:
+                self._console.info(f"Ray's dashboard: {url}")
             self._stack.enter_context(_interruptible())  # inside: Ray takes SIGTERM over when it starts
             # One broker a run: several runs may share a cluster.
             self._broker = start_broker(f"broker-{uuid.uuid4().hex[:12]}")
