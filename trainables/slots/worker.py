@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -30,8 +30,10 @@ from trainables.evaluation.metrics import answer_figures
 from trainables.evaluation.profiling import profile_student
 from trainables.slots.agreed_measurements import Agree
 from trainables.slots.broker import CLOSED
+from trainables.slots.job_channel import JobChannel
 from trainables.slots.mask_warning import mask_warning
 from trainables.slots.messages import JOB_KINDS, End, EvaluateJob, Lease, Message, ProfileJob, TrainJob
+from trainables.slots.stage_jobs import do_stage
 from trainables.slots.warm_state import WarmState
 from trainables.teacher.cache_request import stated_features
 from trainables.teacher.loading import load_teacher
@@ -51,19 +53,6 @@ WATCH_WAIT_S = 30.0
 EVALUATED_TOGETHER = 512
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class JobChannel:
-    """What connects a job that is being done with whoever wants it."""
-
-    send: Callable[[Message], bool]
-    """Passes a message on; false when nobody wants the job any more."""
-    should_stop: Callable[[], bool]
-    heard: int = 0
-    """Epochs that an earlier attempt has told."""
-    team: Team = SOLO
-    """The workers of the slot."""
 
 
 def train_job(job: TrainJob, warm: WarmState, channel: JobChannel) -> None:
@@ -195,7 +184,7 @@ def profile_job(job: ProfileJob, warm: WarmState, channel: JobChannel) -> None:
 
 
 HANDLERS: Final[Mapping[str, Callable[[Any, WarmState, JobChannel], None]]] = MappingProxyType(
-    {"train": train_job, "evaluate": evaluate_job, "profile": profile_job}
+    {"train": train_job, "evaluate": evaluate_job, "profile": profile_job, "stage": do_stage}
 )
 
 
