@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 
 from trainables import errors
-from trainables.errors import StillhouseError, TrialFailed
+from trainables.errors import ConfigError, StillhouseError, TrialFailed
 from trainables.slots.job_channel import JobChannel
 from trainables.slots.messages import End, Message, Raised, StageJob
 from trainables.slots.stages import STAGES
@@ -48,10 +48,13 @@ def do_stage(job: StageJob, warm: WarmState, channel: JobChannel) -> None:
 
 
 def _raised(error: Exception) -> Raised:
-    on_purpose = type(error).__name__ in _ERRORS
-    texts = tuple(map(str, error.args)) if on_purpose else (str(error),)
-    trace = "" if on_purpose else "".join(traceback.format_exception(error))
-    return Raised(kind=type(error).__name__, texts=texts, trace=trace)
+    # A kind of error that a module has for itself is raised as the one that it is a kind of.
+    ours = next((kind.__name__ for kind in type(error).__mro__ if kind in _ERRORS.values()), None)
+    if ours is not None:
+        texts = error.problems if isinstance(error, ConfigError) else tuple(map(str, error.args))
+        return Raised(kind=ours, texts=texts, trace="")
+    trace = "".join(traceback.format_exception(error))
+    return Raised(kind=type(error).__name__, texts=(str(error),), trace=trace)
 
 
 def made_of(message: Message) -> dict[str, Any]:

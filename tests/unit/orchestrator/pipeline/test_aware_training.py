@@ -38,9 +38,10 @@ from trainables.config import (
 from trainables.config.mutual.peers import DmlConfig
 from trainables.models.fake_quantised.network import load_fake_quantised
 from trainables.models.fake_quantised.points import POINTS
+from trainables.slots.job_channel import JobChannel
 from trainables.slots.messages import End, Job, Message, TrainJob
 from trainables.slots.warm_state import WarmState
-from trainables.slots.worker import JobChannel, train_job
+from trainables.slots.worker import train_job
 
 EXPERIMENT = """\
 name: aware

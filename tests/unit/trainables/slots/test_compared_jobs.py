@@ -22,9 +22,10 @@ from trainables.config import (
 from trainables.config.metrics import AGREEMENT, KL_TO_TEACHER
 from trainables.errors import CacheError
 from trainables.models.weights import load_weights
+from trainables.slots.job_channel import JobChannel
 from trainables.slots.messages import Message, TrainJob
 from trainables.slots.warm_state import WarmState
-from trainables.slots.worker import JobChannel, train_job
+from trainables.slots.worker import train_job
 from trainables.teacher.selection_answers import answers_in, keep_answers
 
 STUDENT = ModelConfig(name=ModelName.MLP, width=8)

@@ -29,9 +29,10 @@ from trainables.errors import StillhouseError
 from trainables.evaluation.profiling import StudentFigures, profile_student
 from trainables.models.weights import count_parameters, load_weights, save_weights
 from trainables.slots import agreed_measurements
+from trainables.slots.job_channel import JobChannel
 from trainables.slots.messages import End, Message, TrainJob
 from trainables.slots.warm_state import WarmState
-from trainables.slots.worker import JobChannel, train_job
+from trainables.slots.worker import train_job
 from trainables.training.ranks import Solo
 
 NARROW, WIDE = (ModelConfig(name=ModelName.MLP, width=width) for width in (4, 8))

@@ -20,10 +20,11 @@ from trainables.config import (
     WorkbenchSpec,
 )
 from trainables.config.objectives import CrldConfig, ZipfConfig
+from trainables.slots.job_channel import JobChannel
 from trainables.slots.mask_warning import mask_warning
 from trainables.slots.messages import Message, TrainJob
 from trainables.slots.warm_state import WarmState
-from trainables.slots.worker import JobChannel, train_job
+from trainables.slots.worker import train_job
 
 CRLD = TrialSpec(
     trial_id="crld-1",

@@ -26,9 +26,10 @@ from trainables.local_files import file_sha256
 from trainables.models.weights import count_parameters, save_weights
 from trainables.slots import warm_state
 from trainables.slots.compiled_students import MAX_COMPILED, CompiledStudents
+from trainables.slots.job_channel import JobChannel
 from trainables.slots.messages import End, Message, TrainJob
 from trainables.slots.warm_state import WarmState
-from trainables.slots.worker import JobChannel, train_job
+from trainables.slots.worker import train_job
 from trainables.training.loop import train
 
 STUDENT = ModelConfig(name=ModelName.MLP, width=8)

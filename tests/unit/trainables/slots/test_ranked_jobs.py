@@ -28,9 +28,10 @@ from trainables.config.metrics import RankBy
 from trainables.data import load_test
 from trainables.errors import CacheError
 from trainables.models.weights import load_weights
+from trainables.slots.job_channel import JobChannel
 from trainables.slots.messages import EvaluateJob, Message, TrainJob
 from trainables.slots.warm_state import WarmState
-from trainables.slots.worker import JobChannel, evaluate_job, train_job
+from trainables.slots.worker import evaluate_job, train_job
 
 DATA = DataConfig(name=DataName.DIGITS, train_limit=100)
 STUDENT = ModelConfig(name=ModelName.MLP, width=8)

@@ -12,9 +12,10 @@ from trainables.config import ModelConfig, ModelName, Role, TrainingConfig, Tria
 from trainables.config.objectives import DmlConfig
 from trainables.objectives import DmlObjective
 from trainables.signals import Losses, Signals
+from trainables.slots.job_channel import JobChannel
 from trainables.slots.messages import TrainJob
 from trainables.slots.warm_state import WarmState
-from trainables.slots.worker import JobChannel, let_go, train_job
+from trainables.slots.worker import let_go, train_job
 from trainables.training.learners.learner import Learner
 
 
