@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
 
+import ray
 from ray.runtime_context import RuntimeContext
 from ray.train.torch import TorchTrainer
 
@@ -43,6 +44,7 @@ class SlotTrainer(TorchTrainer):
         if not can_be_in_driver():
             return super()._initialize_and_run_controller(**parts)  # type: ignore[misc]
         _settle()
+        _ask_no_autoscaler(parts.get("scaling_policy"))
         controller = _parts().controller(**parts)
         # What the controller says was in a log of its own process. Why a slot ends, the pool tells.
         logging.getLogger("ray.train").setLevel(logging.CRITICAL)
@@ -99,6 +101,19 @@ def _settle() -> None:
 
     setattr(parts.group, _SYNCHRONISATION, NoSynchronisation)
     setattr(parts.group_state, _END_OF_SYNCHRONISATION, end)
+
+
+def _ask_no_autoscaler(policy: Any) -> None:
+    """Leaves out what tells an autoscaler of a slot, an actor, where the cluster is this process's own.
+
+    That one has a single machine. Where a version of Ray calls it by other names, it is told.
+    """
+    node: Any = ray._private.worker._global_node
+    if node is None or not node.head:
+        return
+    for method in ("_send_resource_request", "_maybe_send_resource_request", "_cancel_resource_request"):
+        if hasattr(policy, method):
+            setattr(policy, method, lambda: None)
 
 
 class NoSynchronisation:
