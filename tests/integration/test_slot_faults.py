@@ -33,7 +33,8 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[None]:
-    with connect("local", cpus=3):
+    # A controller that is an actor has a helper that asks the dashboard whether it lives.
+    with connect("local", cpus=3, dashboard=True):
         yield
 
 
