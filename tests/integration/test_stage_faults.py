@@ -67,8 +67,10 @@ def test_a_teacher_whose_slot_is_killed_is_the_same_and_each_epoch_is_told_once(
 
 
 def test_what_is_wrong_with_a_teacher_is_raised_in_the_driver(workers: Workers, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="nowhere"):
-        workers.teacher(asked(tmp_path, checkpoint=str(tmp_path / "nowhere.safetensors")), lambda *_: None)
+    checkpoint = tmp_path / "broken.safetensors"
+    checkpoint.write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match=r"broken\.safetensors"):
+        workers.teacher(asked(tmp_path, checkpoint=str(checkpoint)), lambda *_: None)
 
 
 def test_a_cache_whose_slot_is_killed_keeps_its_shards_and_starts_no_actors(
