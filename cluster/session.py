@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 # Ray keeps Unix sockets some 60 characters below its folder, and the system allows 107 in all.
 _LONGEST_FOLDER: Final = 40
 _FEWEST_AT_ONCE: Final = 4
+DASHBOARD_VARIABLE: Final = "STILLHOUSE_DASHBOARD"
+"""Set to 1, it has an embedded cluster start Ray's dashboard."""
 _CONNECT_TIMEOUT_S: Final = 10.0
 # Ray's job supervisor hands the job's runtime environment to the driver in this variable.
 _JOB_CONFIG: Final = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -54,17 +56,18 @@ def connect(
     cpus: int | None = None,
     gpus: int | None = None,
     namespace: str | None = None,
-    verbose: bool = False,
     workers: WorkerSetup = NOTHING_MORE,
+    dashboard: bool = False,
 ) -> Iterator[Session]:
     """Connects to a cluster, or starts an embedded one, for the length of a `with` block.
 
     An existing cluster is used when an address (`host:port`, or "auto" for the one on this machine) is
     given, when RAY_ADDRESS is set, and inside a Ray job. Everything else, and the address "local", starts a
     cluster of our own on this machine: it listens on the loopback interface only, keeps Ray's token
-    authentication on, has a dashboard where that comes up, and ends with the block. `cpus`
-    and `gpus` are for it alone. Its logs go with it, except when the block fails. A process that is connected
-    already keeps its connection, also after the block.
+    authentication on, and ends with the block. `cpus` and `gpus` are for it alone, and so is `dashboard`:
+    without it, and without STILLHOUSE_DASHBOARD=1 in the environment, none is started. Its logs go with it,
+    except when the block fails. A process that is connected already keeps its connection, also after the
+    block.
 
     Workers get the driver's import path, its working folder included, and what `workers` says; a submitted
     job's working folder is unpacked for them by Ray. Side effects: Ray's settings in `os.environ` for the
@@ -81,8 +84,8 @@ def connect(
         return
     options = {
         "namespace": namespace or f"session-{uuid.uuid4().hex[:8]}",
-        "log_to_driver": verbose,
-        "logging_level": logging.INFO if verbose else logging.ERROR,
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
     }
     with variables(missing_settings(os.environ)):
         if target is not None:
@@ -97,7 +100,10 @@ def connect(
             # Ray need not prepare an environment for processes of our own: they have that of this one.
             with (
                 variables({**hook, **workers.variables}),
-                _embedded({**options, "num_cpus": cpus, "num_gpus": gpus}) as session,
+                _embedded(
+                    {**options, "num_cpus": cpus, "num_gpus": gpus},
+                    dashboard=dashboard or os.environ.get(DASHBOARD_VARIABLE) == "1",
+                ) as session,
             ):
                 yield session
 
@@ -174,14 +180,14 @@ def _worker_variables(address: str) -> dict[str, str]:
 
 
 @contextmanager
-def _embedded(options: Mapping[str, Any]) -> Iterator[Session]:
+def _embedded(options: Mapping[str, Any], *, dashboard: bool) -> Iterator[Session]:
     token_is_new = not token_file().exists()
     folder = os.environ.get("RAY_TMPDIR") or str(_ray_folder())
     waits = {name: value for name, value in WAITS.items() if name not in os.environ}
     settings = {"RAY_TMPDIR": folder, "RAY_API_SERVER_ADDRESS": "", **_room_for_workers(), **waits}
     with variables(settings), _loopback_only():
         try:
-            start(options)
+            start(options, dashboard=dashboard)
         finally:
             if token_is_new:
                 protect_token()
@@ -211,6 +217,12 @@ def _room_for_workers() -> dict[str, str]:
     """More processes at once than a small machine has cores: Ray warns about the few that a run needs."""
     at_once = max(_FEWEST_AT_ONCE, len(os.sched_getaffinity(0)))
     return {"RAY_worker_maximum_startup_concurrency": str(at_once)}
+
+
+def is_own() -> bool:
+    """Whether the cluster of this process's connection was started by it."""
+    node: Any = ray._private.worker._global_node
+    return node is not None and bool(node.head)
 
 
 def current_session(*, embedded: bool = False) -> Session:

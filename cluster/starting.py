@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import ray
 from ray._private import ray_constants, services
+from ray._private.node import Node
 
 from cluster.errors import ClusterError
 
@@ -38,12 +39,11 @@ _LOOK_S: Final = 0.2
 _DASHBOARD_WAIT: Final = "RAY_DASHBOARD_STARTUP_TIMEOUT_S"
 
 
-def start(options: Mapping[str, Any]) -> None:
+def start(options: Mapping[str, Any], *, dashboard: bool) -> None:
     """Starts Ray, again where it gave up on its own processes.
 
-    The dashboard is no condition: it is waited for while its process lives, and where it does not come up
-    the cluster does without. It is not left out, since Ray Train asks it whether a slot's controller lives,
-    and gives the place of a dead one free only then.
+    A dashboard that is wanted is no condition: it is waited for while its process lives, and where it does
+    not come up the cluster does without.
 
     Raises:
         ClusterError: Ray does not start.
@@ -53,10 +53,10 @@ def start(options: Mapping[str, Any]) -> None:
         # For Ray Train's cleaner: with this it need not guess which cluster of the machine is its own.
         os.environ["RAY_API_SERVER_ADDRESS"] = f"http://{LOOPBACK}:{port}"
         try:
-            with _patience():
+            with _patience(), _helpers(dashboard=dashboard):
                 context: Any = ray.init(
                     address="local",
-                    include_dashboard=None,
+                    include_dashboard=None if dashboard else False,
                     dashboard_host=LOOPBACK,
                     dashboard_port=port,
                     object_store_memory=_OBJECT_STORE_BYTES,
@@ -72,9 +72,31 @@ def start(options: Mapping[str, Any]) -> None:
             logger.warning("Ray did not start in time (%s); trying again", error)
             time.sleep(attempt * _START_PAUSE_S)
         else:
-            if not context.dashboard_url:
+            if dashboard and not context.dashboard_url:
                 logger.warning("Ray's dashboard did not start; the run goes on without it")
             return
+
+
+@contextmanager
+def _helpers(*, dashboard: bool) -> Iterator[None]:
+    """Has Ray leave out helper processes that one machine does without, each half a second to 2 s of CPU.
+
+    Those are the dashboard's server, the autoscaler, and the one that brings workers' output to drivers,
+    which a session does not show. Where a version of Ray starts them by other names, they are started.
+    """
+    left_out = ["start_monitor", "start_log_monitor", *([] if dashboard else ["start_api_server"])]
+    before = {name: getattr(Node, name) for name in left_out if hasattr(Node, name)}
+    for name in before:
+        setattr(Node, name, _starts_nothing)
+    try:
+        yield
+    finally:
+        for name, method in before.items():
+            setattr(Node, name, method)
+
+
+def _starts_nothing(node: Node, **_: Any) -> None:
+    """In the place of a method that starts a process."""
 
 
 def free_port() -> int:

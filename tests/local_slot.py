@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from trainables.config.metrics import LANES
-from trainables.slots.leases import JobChannel
+from trainables.slots.job_channel import JobChannel
 from trainables.slots.messages import Lease, Message, TrainJob
-from trainables.slots.packed_jobs import PackedJobs
+from trainables.slots.packed.packed_jobs import PackedJobs
 from trainables.slots.student_jobs import train_job
 from trainables.slots.warm_state import WarmState
 from trainables.training.packs.measure import PackChoice

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -39,3 +42,19 @@ def memory_format(model: nn.Module) -> torch.memory_format:
 def at_least_fp32(values: Tensor) -> Tensor:
     """The same values in fp32, or in float64 when they come so."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+@contextmanager
+def threads_beside_slots(threads: int) -> Iterator[None]:
+    """So many threads for PyTorch in this process for a block, where there is no GPU.
+
+    The driver then shares its cores with slots. With a thread for each core, those that wait for the others
+    at the end of an operation spin: a tenth of a short run's CPU seconds went there, and slots waited for it.
+    """
+    before = torch.get_num_threads()
+    if not torch.cuda.is_available():
+        torch.set_num_threads(min(threads, before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -11,7 +11,7 @@ from orchestrator.terminal.console import Console
 from trainables.config import OBJECTIVE_CONFIGS, Need, ObjectiveBase
 from trainables.config.cache import is_whole_map
 from trainables.config.objective_base import OR, LabelUse
-from trainables.slots.packing import keeps_alone
+from trainables.slots.packed.packing import keeps_alone
 
 NEED_WORDS: Final[Mapping[Need, str]] = MappingProxyType(
     {

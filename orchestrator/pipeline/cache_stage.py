@@ -87,6 +87,7 @@ def _built(run: Run, request: CacheRequest) -> CacheSummary:
     with run.console.progress("cache") as progress:
         return build_cache(
             request,
+            computing=run.workers.computing(),
             progress=lambda done, total, s: progress.update(done, pace(done, total, s), total=total),
         )
 

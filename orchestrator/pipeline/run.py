@@ -48,6 +48,7 @@ from orchestrator.tracking.recorder import MlflowRecorder
 from trainables.config import Role, SelectionAnswers, WorkbenchSpec
 from trainables.errors import Interrupted, StillhouseError
 from trainables.teacher.cache_build import CacheSummary
+from trainables.tensors import threads_beside_slots
 
 CLOSE_S = {"FINISHED": 120.0, "FAILED": 20.0, "KILLED": 5.0}
 
@@ -74,7 +75,8 @@ def run_experiment(
         recorder = recorder_of(loaded, ledger, out)
         status, is_behind = "FAILED", False
         try:
-            with storage_told("run", ledger), workers:
+            threads = threads_beside_slots(loaded.config.cluster.cpus_per_worker)
+            with storage_told("run", ledger), threads, workers:
                 if not search_must_exist:
                     preflight_stage(run)
                 recorder.start()

@@ -6,8 +6,9 @@ import os
 import signal
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,17 +21,18 @@ from cluster.session import connect
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.own_packages import SETUP_HOOK
 from orchestrator.terminal.console import Console
-from trainables.config import Config, DataConfig
+from trainables.config import DataConfig
 from trainables.config.data import SplitFacts
 from trainables.config.representation.preparation import PreparedPart
-from trainables.data import load_training
-from trainables.data.splits import split_facts
-from trainables.slots.follower import Follower, start_broker
-from trainables.slots.messages import End, Message
+from trainables.slots.follower import start_broker
+from trainables.slots.messages import Stage
 from trainables.slots.pool import SlotPool, SlotShape
-from trainables.training.measure_ensemble import EnsembleRequest, measure_ensemble
-from trainables.training.prepare_teacher import PreparationRequest, prepare_teacher
-from trainables.training.train_teacher import TeacherFacts, TeacherRequest, make_teacher
+from trainables.slots.slot_trainer import can_be_in_driver
+from trainables.slots.stages.stage_calls import done_by_slot, done_by_task, shards_by_slots
+from trainables.teacher.cache_build import Computing
+from trainables.training.measure_ensemble import EnsembleRequest
+from trainables.training.prepare_teacher import PreparationRequest
+from trainables.training.train_teacher import TeacherFacts, TeacherRequest
 from trainables.user_code import FOLDER_VARIABLE
 
 CLOSE_S = 30.0
@@ -70,7 +72,11 @@ class Workers:
             self._console.info(
                 "starting Ray" if not ray.is_initialized() else "using the running Ray session"
             )
-            self._stack.enter_context(connect(None, workers=_setup()))
+            # Ray Train's own helper asks it whether a controller lives that is a process.
+            session = connect(None, workers=_setup(), dashboard=not can_be_in_driver())
+            url = self._stack.enter_context(session).dashboard_url
+            if url is not None:
+                self._console.info(f"Ray's dashboard: {url}")
             self._stack.enter_context(_interruptible())  # inside: Ray takes SIGTERM over when it starts
             # One broker a run: several runs may share a cluster.
             self._broker = start_broker(f"broker-{uuid.uuid4().hex[:12]}")
@@ -141,6 +147,12 @@ class Workers:
             return 1, 1
         return (0, 0) if self._pool is not None else (1, 0)
 
+    def computing(self) -> Computing | None:
+        """What computes the shards of a cache: slots where they are up; with None, actors of Ray Data's."""
+        if not self._slots_do_stages():
+            return None
+        return partial(shards_by_slots, self.broker, self.plan.slots)
+
     def teacher(
         self, request: TeacherRequest, on_epoch: Callable[[int, dict[str, float]], None]
     ) -> TeacherFacts:
@@ -149,8 +161,7 @@ class Workers:
         Raises:
             StillhouseError: whatever `make_teacher` raises.
         """
-        job_id = f"teacher-{request.digest()[:8]}"
-        return TeacherFacts.from_plain(self._followed(_teacher_task, request, job_id, on_epoch))
+        return TeacherFacts.from_plain(self.made(Stage.TEACHER, request.plain(), on_epoch))
 
     def prepare(
         self, request: PreparationRequest, on_epoch: Callable[[int, dict[str, float]], None], *, heard: int
@@ -160,27 +171,8 @@ class Workers:
         Raises:
             StillhouseError: whatever `prepare_teacher` raises.
         """
-        job_id = f"preparation-{request.digest()[:8]}"
-        return PreparedPart.from_plain(self._followed(_preparation_task, request, job_id, on_epoch, heard))
-
-    def _followed(
-        self,
-        task: Callable[..., dict[str, Any]],
-        request: Config,
-        job_id: str,
-        on_epoch: Callable[[int, dict[str, float]], None],
-        *more: Any,
-    ) -> dict[str, Any]:
-        """What a task on some worker makes of the request (and more), with each epoch that it tells of."""
-        follower = Follower(self.broker, job_id, None, holder="driver")
-        attempt = follower.submit()
-        cpus, gpus = self.stage_resources()
-        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=2)(task)
-        result = remote.remote(request.plain(), self.broker, job_id, attempt, *more)
-        try:
-            return _follow(follower, result, on_epoch)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from error
+        asked = {"request": request.plain(), "heard": heard}
+        return PreparedPart.from_plain(self.made(Stage.PREPARATION, asked, on_epoch))
 
     def ensemble(self, request: EnsembleRequest) -> TeacherFacts:
         """Have several finished teachers looked at together on some worker of the cluster.
@@ -188,7 +180,7 @@ class Workers:
         Raises:
             StillhouseError: whatever `measure_ensemble` raises.
         """
-        return TeacherFacts.from_plain(self.asked(_ensemble_task, request))
+        return TeacherFacts.from_plain(self.made(Stage.ENSEMBLE, request.plain()))
 
     def split(self, data: DataConfig) -> SplitFacts:
         """The facts of the data as some worker of the cluster finds them.
@@ -196,82 +188,31 @@ class Workers:
         Raises:
             StillhouseError: whatever `load_training` raises.
         """
-        return SplitFacts.from_plain(self.asked(_split_task, data))
+        return SplitFacts.from_plain(self.made(Stage.SPLIT, data.plain()))
 
-    def asked(self, task: Callable[..., dict[str, Any]], request: Config) -> dict[str, Any]:
-        """What a task on some worker makes of the request, which tells of nothing meanwhile.
+    def made(
+        self,
+        stage: Stage,
+        request: Mapping[str, Any],
+        on_epoch: Callable[[int, dict[str, float]], None] = lambda *_: None,
+    ) -> dict[str, Any]:
+        """What some worker of the cluster makes of a stage: a slot, or where none is up a task of Ray's.
 
         Raises:
-            Exception: whatever the task raises.
+            Exception: whatever the stage raises.
         """
-        _ = self.broker  # connects
-        cpus, gpus = self.stage_resources()
-        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=2)(task)
-        try:
-            made: dict[str, Any] = ray.get(remote.remote(request.plain()))
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from error
-        return made
+        if self._slots_do_stages():
+            return done_by_slot(self.broker, stage, request, on_epoch)
+        return done_by_task(self.broker, stage, request, on_epoch, resources=self.stage_resources())
+
+    def _slots_do_stages(self) -> bool:
+        """Whether stages have no device of their own: then slots, which have imported all, do them."""
+        return self._pool is not None and self.stage_resources() == (0, 0)
 
 
 def is_left_open() -> bool:
     """Whether a session was left to end with the process, since a slot was slow to leave."""
     return bool(_LEFT_OPEN)
-
-
-def _follow(
-    follower: Follower, result: Any, on_epoch: Callable[[int, dict[str, float]], None]
-) -> dict[str, Any]:
-    """The result, after each epoch was told; a task that failed raises at once.
-
-    A result may be there before the last epochs are heard. Where a broker that died took their messages with
-    it, nothing comes any more, and they are told by nobody.
-    """
-    news, waiting = follower.ask(), [result]
-    while True:
-        ready, _ = ray.wait([news, *waiting], num_returns=1)
-        if ready[0] == result:
-            ray.get(result)
-            waiting = []
-            continue
-        message = follower.hear(ray.get(news))
-        if message is not None and message.end is None:
-            on_epoch(message.epoch, message.metrics)
-        elif message is not None or not waiting:
-            made: dict[str, Any] = ray.get(result)
-            return made
-        news = follower.ask()
-
-
-def _teacher_task(request: dict[str, Any], broker: Any, job_id: str, attempt: int) -> dict[str, Any]:
-    tell = _teller(broker, job_id, attempt)
-    facts = make_teacher(TeacherRequest.from_plain(request), tell)
-    ray.get(broker.report.remote(job_id, attempt, Message(end=End.COMPLETED)))
-    return facts.plain()
-
-
-def _preparation_task(
-    request: dict[str, Any], broker: Any, job_id: str, attempt: int, heard: int
-) -> dict[str, Any]:
-    tell = _teller(broker, job_id, attempt)
-    part = prepare_teacher(PreparationRequest.from_plain(request), tell, heard=heard)
-    ray.get(broker.report.remote(job_id, attempt, Message(end=End.COMPLETED)))
-    return part.plain()
-
-
-def _teller(broker: Any, job_id: str, attempt: int) -> Callable[[int, dict[str, float]], None]:
-    def tell(epoch: int, metrics: dict[str, float]) -> None:
-        ray.get(broker.report.remote(job_id, attempt, Message(epoch=epoch, metrics=metrics)))
-
-    return tell
-
-
-def _ensemble_task(request: dict[str, Any]) -> dict[str, Any]:
-    return measure_ensemble(EnsembleRequest.from_plain(request)).plain()
-
-
-def _split_task(data: dict[str, Any]) -> dict[str, Any]:
-    return split_facts(load_training(DataConfig.from_plain(data))).plain()
 
 
 @contextmanager

@@ -23,8 +23,8 @@ from trainables.config import Fork, Role
 from trainables.errors import StillhouseError
 from trainables.slots.follower import briefed
 from trainables.slots.messages import End, Message, TrainJob
-from trainables.slots.proxies_in_driver import proxies_in_driver
-from trainables.slots.tune_trial import Pointer, StudentTrial
+from trainables.slots.proxies.proxies_in_driver import proxies_in_driver
+from trainables.slots.proxies.tune_trial import Pointer, StudentTrial
 from trainables.training.progress.checkpoint_paths import drop_states
 
 # A proxy that is an actor must never compete with slots for CPUs; Tune refuses an empty request.

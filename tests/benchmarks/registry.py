@@ -18,6 +18,7 @@ BENCHMARKS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "trial_overhead_ratio": "tests.benchmarks.searches:trial_overhead_ratio",
         "first_report_seconds": "tests.benchmarks.searches:first_report_seconds",
+        "run_fixed_cpu_s": "tests.benchmarks.fixed_cost.run_cost:run_fixed_cpu_s",
         "dispatch_slowdown_1000": "tests.benchmarks.scale:dispatch_slowdown_1000",
         "driver_memory_growth_1000": "tests.benchmarks.scale:driver_memory_growth_1000",
         "slot_scaling_efficiency_4": "tests.benchmarks.scale:slot_scaling_efficiency_4",

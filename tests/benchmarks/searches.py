@@ -18,7 +18,7 @@ from tests.benchmarks.slot_searches import EPOCHS, scratch_folder, search_of, ti
 from tests.benchmarks.surroundings import surroundings
 
 OVERHEAD_RATIO: Final = Bound(100, at_least=True)
-FIRST_REPORT_S: Final = Bound(40)
+FIRST_REPORT_S: Final = Bound(15)
 
 
 def trial_overhead_ratio(trials: int = 40, documented_trials: int = 5) -> Figure:

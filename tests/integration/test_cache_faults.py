@@ -14,7 +14,7 @@ from ray.util.state import list_actors
 from cluster.session import connect
 from tests.integration.slow_cache_build import SHARDS, committed, request_in, start_builder, summary_of
 from tests.integration.three_node_cluster import three_nodes
-from tests.integration.watched_search import meanwhile, wait_until
+from tests.integration.watched_search import living_actors, meanwhile, wait_until
 from trainables.cache.node.reader import open_cache
 from trainables.config import KeptNetwork
 from trainables.data import load_training
@@ -49,11 +49,9 @@ def assert_is_right(request: CacheRequest, summary: CacheSummary, kept: Files) -
 
 def kill_actor() -> None:
     """SIGKILL for the process of the only teacher."""
-    (teacher,) = [
-        actor for actor in list_actors(filters=[("state", "=", "ALIVE")], detail=True) if is_teacher(actor)
-    ]
-    assert teacher.pid
-    os.kill(teacher.pid, signal.SIGKILL)
+    (teacher,) = [actor for actor in living_actors() if "TeacherWorker" in actor["ActorClassName"]]
+    assert teacher["Pid"]
+    os.kill(teacher["Pid"], signal.SIGKILL)
 
 
 def is_teacher(actor: object) -> bool:

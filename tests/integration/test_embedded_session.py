@@ -25,18 +25,20 @@ from cluster.session import connect
 @ray.remote(num_cpus=0.1)
 def on_a_worker():
     import helper_of_the_user
-    from ray.util.state import list_actors
-    return helper_of_the_user.ANSWER, os.environ["RAY_CHDIR_TO_TRIAL_DIR"], list_actors()
+    return helper_of_the_user.ANSWER, os.environ["RAY_CHDIR_TO_TRIAL_DIR"]
 
 before = dict(os.environ)
 me = psutil.Process()
 with connect("local", cpus=2) as session:
+    helpers = [" ".join(child.cmdline()) for child in me.children(recursive=True)]
     ours = {child.pid for child in me.children(recursive=True)}
     listening = {c.laddr.ip for c in psutil.net_connections() if c.status == "LISTEN" and c.pid in ours}
     with connect() as inner:
         nested = inner.address == session.address
     facts = {
         "embedded": session.embedded,
+        "dashboard": session.dashboard_url,
+        "helpers": [name for name in ("dashboard.py", "monitor.py") if name in str(helpers)],
         "listening": sorted(listening),
         "worker": ray.get(on_a_worker.remote()),
         "cpus": capacity().cpus,
@@ -53,6 +55,21 @@ print(json.dumps(facts))
 """
 
 
+WITH_DASHBOARD = """
+import json
+import ray
+from cluster.doctor import checks
+from cluster.session import connect
+
+@ray.remote(num_cpus=0.1)
+def on_a_worker():
+    from ray.util.state import list_actors
+    return list_actors()
+
+with connect("local", cpus=1) as session:
+    found = [check for check in checks() if check.name == "dashboard"]
+    print(json.dumps([ray.get(on_a_worker.remote()), found[0].ok, session.dashboard_url in found[0].detail]))
+"""
 WITHOUT_DASHBOARD = """
 import json, logging, socket, sys
 import ray, psutil
@@ -66,7 +83,7 @@ taken.listen()
 starting.free_port = lambda: taken.getsockname()[1]
 before = ray._private.services.get_node, ray._private.ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S
 me = psutil.Process()
-with connect("local", cpus=1) as session:
+with connect("local", cpus=1, dashboard=True) as session:
     answer = ray.get(ray.remote(num_cpus=0.1)(lambda: 42).remote())
 after = ray._private.services.get_node, ray._private.ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S
 left = [child.name() for child in me.children(recursive=True)]
@@ -88,12 +105,12 @@ def facts(home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
     return found
 
 
-def ran(script: str, folder: Path, home: Path) -> subprocess.CompletedProcess[str]:
+def ran(script: str, folder: Path, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     ended = subprocess.run(
         [sys.executable, "-c", script],
         cwd=folder,
-        env={**clean, "HOME": str(home), "PYTHONPATH": str(REPOSITORY)},
+        env={**clean, "HOME": str(home), "PYTHONPATH": str(REPOSITORY), **variables},
         capture_output=True,
         text=True,
         check=False,
@@ -118,12 +135,22 @@ def test_it_listens_on_the_loopback_interface_only(facts: dict[str, Any]) -> Non
     assert all(address.endswith("127.0.0.1") or address == "::1" for address in facts["listening"])
 
 
-def test_workers_import_modules_of_the_working_folder_and_reach_the_dashboard(facts: dict[str, Any]) -> None:
-    assert facts["worker"] == [42, "0", []]
+def test_workers_import_modules_of_the_working_folder(facts: dict[str, Any]) -> None:
+    assert facts["worker"] == [42, "0"]
     assert facts["cpus"] == 2
 
 
-def test_the_doctor_finds_its_node_and_dashboard_well(facts: dict[str, Any]) -> None:
+def test_it_starts_no_dashboard_and_nothing_else_that_one_machine_does_without(facts: dict[str, Any]) -> None:
+    assert facts["dashboard"] is None
+    assert facts["helpers"] == []
+
+
+def test_a_dashboard_that_is_asked_for_is_there_for_workers_and_doctor(home: Path, tmp_path: Path) -> None:
+    ended = ran(WITH_DASHBOARD, tmp_path, home, STILLHOUSE_DASHBOARD="1")
+    assert json.loads(ended.stdout.splitlines()[-1]) == [[], True, True]
+
+
+def test_the_doctor_finds_its_node_well_and_misses_no_dashboard(facts: dict[str, Any]) -> None:
     assert facts["checks"]["dashboard"]
     assert facts["checks"]["node"]
     assert facts["checks"]["cluster"]

@@ -38,7 +38,7 @@ from tests.integration.watched_search import (
 )
 from trainables.errors import StillhouseError
 from trainables.slots.follower import Follower
-from trainables.slots.tune_trial import StudentTrial
+from trainables.slots.proxies.tune_trial import StudentTrial
 
 pytestmark = pytest.mark.ray
 
@@ -99,7 +99,7 @@ def test_a_broker_that_came_back_answers_for_finished_trials(workers: Workers, t
 @pytest.fixture
 def proxies_as_actors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tune keeps its proxies as actors, as with a Ray whose parts have other names."""
-    monkeypatch.setattr("trainables.slots.proxies_in_driver.can_be_in_driver", lambda: False)
+    monkeypatch.setattr("trainables.slots.proxies.proxies_in_driver.can_be_in_driver", lambda: False)
 
 
 def test_proxies_are_no_processes(workers: Workers, tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[None]:
-    with connect("local", cpus=3):
+    # A controller that is an actor has a helper that asks the dashboard whether it lives.
+    with connect("local", cpus=3, dashboard=True):
         yield
 
 
@@ -147,13 +148,28 @@ def test_a_killed_worker_is_started_again_and_its_trial_ends_with_the_same_bits(
     assert slot_pid(single) != before
 
 
-def test_a_slot_whose_controller_is_killed_is_replaced(single: Workers, tmp_path: Path) -> None:
+def test_a_slot_is_one_process_of_ray_train(single: Workers) -> None:
+    wait_until(lambda: len(ray.get(single.broker.slots.remote())) == 1, "the slot")
+    for helper in (CONTROLLER, "PlacementGroupCleaner", "SynchronizationActor"):
+        assert pids_of(helper) == []
+
+
+def test_a_slot_whose_controller_is_killed_is_replaced(
+    single: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an actor, which it is with a Ray whose parts have other names."""
+    monkeypatch.setattr("trainables.slots.slot_trainer.can_be_in_driver", lambda: False)
     whole, expected = train(single, "whole-2", tmp_path)
-    (controller,) = pids_of(CONTROLLER)
-    told, weights = train(single, "killed-2", tmp_path, at(3, lambda: os.kill(controller, signal.SIGKILL)))
-    assert told == whole
-    assert same_weights(weights, expected)
-    assert pids_of(CONTROLLER) not in ([], [controller])
+    before = set(pids_of(WORKER))
+    with slots_of(shaped(slots=1), tmp_path / "slots") as workers:
+        wait_until(lambda: len(ray.get(workers.broker.slots.remote())) == 1, "the slot")
+        (controller,) = pids_of(CONTROLLER)
+        kill = at(3, lambda: os.kill(controller, signal.SIGKILL))
+        told, weights = train(workers, "killed-2", tmp_path, kill)
+        assert told == whole
+        assert same_weights(weights, expected)
+        assert pids_of(CONTROLLER) not in ([], [controller])
+    assert set(pids_of(WORKER)) == before
 
 
 def test_a_killed_rank_of_a_team_brings_the_whole_slot_back(

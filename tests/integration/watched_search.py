@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.util.state import list_actors
+import ray
 
 from orchestrator.config.schema import ExperimentConfig
 from orchestrator.pipeline.workers import Workers
@@ -129,11 +129,15 @@ def ends_of(events: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def pids_of(class_name: str) -> list[int]:
-    filters: list[tuple[str, str, str | bool | int | float]] = [
-        ("class_name", "=", class_name),
-        ("state", "=", "ALIVE"),
+    return [
+        actor["Pid"] for actor in living_actors() if actor["ActorClassName"] == class_name and actor["Pid"]
     ]
-    return [actor.pid for actor in list_actors(filters=filters, detail=True) if actor.pid]
+
+
+def living_actors() -> list[dict[str, Any]]:
+    """As Ray's own store has them: the State API asks a dashboard, which an embedded cluster is without."""
+    found: dict[str, dict[str, Any]] = ray._private.state.actors()
+    return [actor for actor in found.values() if actor["State"] == "ALIVE"]
 
 
 def wait_until(happened: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:

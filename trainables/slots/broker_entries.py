@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainables.slots.messages import Message, TrainJob
-from trainables.slots.packing import pack_key
+from trainables.slots.packed.packing import pack_key
 
 
 @dataclass

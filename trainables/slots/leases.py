@@ -6,31 +6,18 @@ import contextlib
 import gc
 import threading
 import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any, Final
 
 import ray
 import torch
 
 from trainables.errors import StillhouseError, StorageError, UnreadableData
+from trainables.slots.job_channel import JobChannel
 from trainables.slots.messages import End, Lease, Message
 from trainables.training.ranks import SOLO, Team
 
 WATCH_WAIT_S: Final = 30.0
-
-
-@dataclass(frozen=True)
-class JobChannel:
-    """What connects a job that is being done with whoever wants it."""
-
-    send: Callable[[Message], bool]
-    """Passes a message on; false when nobody wants the job any more."""
-    should_stop: Callable[[], bool]
-    heard: int = 0
-    """Epochs that an earlier attempt has told."""
-    team: Team = SOLO
-    """The workers of the slot."""
 
 
 @contextlib.contextmanager

@@ -70,11 +70,32 @@ class ProfileJob(Config):
     )
 
 
-Job = TrainJob | EvaluateJob | ProfileJob
-JOB_KINDS: dict[str, type[TrainJob] | type[EvaluateJob] | type[ProfileJob]] = {
+class Stage(StrEnum):
+    """What is done before students are trained, on some worker."""
+
+    SPLIT = "split"
+    TEACHER = "teacher"
+    PREPARATION = "preparation"
+    ENSEMBLE = "ensemble"
+    ANSWERS = "answers"
+    SHARDS = "shards"
+
+
+class StageJob(Config):
+    """Do a stage, or a part of one; what it makes is in the last message."""
+
+    kind: Literal["stage"] = "stage"
+    job_id: str
+    stage: Stage
+    request: dict[str, Any] = Field(description="what the stage is asked for, as plain data")
+
+
+Job = TrainJob | EvaluateJob | ProfileJob | StageJob
+JOB_KINDS: dict[str, type[TrainJob] | type[EvaluateJob] | type[ProfileJob] | type[StageJob]] = {
     "train": TrainJob,
     "evaluate": EvaluateJob,
     "profile": ProfileJob,
+    "stage": StageJob,
 }
 
 
@@ -84,6 +105,14 @@ class End(StrEnum):
     COMPLETED = "completed"
     STOPPED = "stopped"
     FAILED = "failed"
+
+
+class Raised(Config):
+    """An error of a stage, which is raised again in the driver."""
+
+    kind: str = Field(description="the name of its class")
+    texts: tuple[str, ...]
+    trace: str = Field(description="where it was raised, for one that was not raised on purpose")
 
 
 class Message(Config):
@@ -103,6 +132,8 @@ class Message(Config):
     precision: str | None = Field(
         None, description="what the epoch was trained in, and what chose that, as `bf16 (table 1)`"
     )
+    made: dict[str, Any] | None = Field(None, description="what a stage made, as plain data")
+    raised: Raised | None = Field(None, description="why a stage failed")
     hopeless: bool = Field(False, description="no job can go on, and none is to blame: storage or data")
 
     def figure(self, rank_by: RankBy) -> float | None:

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
-from ray.train.torch import TorchTrainer
 
 from trainables.config import DataConfig
+from trainables.slots.slot_trainer import SlotTrainer
 from trainables.slots.worker import slot_loop
 
 LOOK_S: Final = 5.0
@@ -160,7 +160,7 @@ class SlotPool:
 
     def _run(self, slot: str, restart: int) -> None:
         resources: Mapping[str, float] = {"CPU": self.shape.cpus, "GPU": self.shape.gpus}
-        _SlotTrainer(
+        SlotTrainer(
             slot_loop,
             train_loop_config={
                 "broker": self.broker,
@@ -186,20 +186,6 @@ class SlotPool:
         ).fit()
 
 
-class _SlotTrainer(TorchTrainer):
-    """Ray's trainer without its manager of data sets, a process of 200 MB for each group of workers.
-
-    A slot's images are no Ray data sets: the workbench reads them. Where a version of Ray calls its parts by
-    other names, nothing is left out.
-    """
-
-    def _create_default_callbacks(self) -> list[Any]:
-        of_data_sets = "ray.train.v2._internal.callbacks.datasets"
-        # Of Train V2, which mypy takes for V1.
-        callbacks: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]
-        return [one for one in callbacks if type(one).__module__ != of_data_sets]
-
-
 class _GivesBack(UserCallback):
     """Gives a slot's job back as soon as one of its workers is dead: another slot need not wait for it."""
 
@@ -208,7 +194,7 @@ class _GivesBack(UserCallback):
         self._slot = slot
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Called in the controller, before it starts the workers again."""
+        """Called by the controller, before it starts the workers again."""
         self._broker.slot_lost.remote(self._slot)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from trainables.checkpoint_header import preprocessing_metadata
 from trainables.config import TrainingPrecision
-from trainables.slots.leases import JobChannel
+from trainables.slots.job_channel import JobChannel
 from trainables.slots.mask_warning import mask_warning
 from trainables.slots.messages import End, Message, TrainJob
 from trainables.slots.warm_state import WarmState

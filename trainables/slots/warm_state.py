@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -68,6 +69,8 @@ class WarmState:
         self._students = CompiledStudents()
         self._answers: LruCache[str, Answers] = LruCache(max_workbenches)
         self._counted: LruCache[str, Compute] = LruCache(MAX_COUNTED)
+        self.of_stages: LruCache[str, Any] = LruCache(1)
+        """What a stage keeps from one of its jobs to the next, as the teacher that answers."""
 
     def data(self, config: DataConfig) -> TrainingData:
         """Training data, loaded once."""
@@ -214,6 +217,7 @@ class WarmState:
         return self._counted.get(key, lambda: compute_of(course, self.workbench(spec)))
 
     def _open(self, spec: WorkbenchSpec) -> Workbench:
+        self.of_stages = LruCache(1)  # let go: students need the memory
         cache: Source | None = None
         if spec.cache_uri:
             cache = open_cache(spec.cache_uri, manifest_sha=spec.cache_manifest, kept=spec.kept)

@@ -24,9 +24,11 @@ from trainables.evaluation.metrics import answer_figures
 from trainables.evaluation.profiling import profile_student
 from trainables.slots.agreed_measurements import Agree
 from trainables.slots.broker import CLOSED
-from trainables.slots.leases import JobChannel, channel_of, failure, let_go
+from trainables.slots.job_channel import JobChannel
+from trainables.slots.leases import channel_of, failure, let_go
 from trainables.slots.messages import JOB_KINDS, End, EvaluateJob, Lease, Message, ProfileJob, TrainJob
-from trainables.slots.packed_jobs import PackedJobs
+from trainables.slots.packed.packed_jobs import PackedJobs
+from trainables.slots.stages.stage_jobs import do_stage
 from trainables.slots.student_jobs import train_job
 from trainables.slots.warm_state import WarmState
 from trainables.teacher.cache_request import stated_features
@@ -87,7 +89,7 @@ def profile_job(job: ProfileJob, warm: WarmState, channel: JobChannel) -> None:
 
 
 HANDLERS: Final[Mapping[str, Callable[[Any, WarmState, JobChannel], None]]] = MappingProxyType(
-    {"train": train_job, "evaluate": evaluate_job, "profile": profile_job}
+    {"train": train_job, "evaluate": evaluate_job, "profile": profile_job, "stage": do_stage}
 )
 
 

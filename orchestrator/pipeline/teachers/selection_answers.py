@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from orchestrator.pipeline.context import Run
 from trainables.config import KeptTeacher, SelectionAnswers
 from trainables.errors import StillhouseError
-from trainables.teacher.selection_answers import AnswersRequest, answers_in, are_kept, find_answers
+from trainables.slots.messages import Stage
+from trainables.teacher.selection_answers import AnswersRequest, answers_in, are_kept
 from trainables.training.train_teacher import TeacherFacts
 
 _UNCOMPARED: Final = "students are not compared with the teacher epoch by epoch (agreement, KL): "
@@ -50,9 +51,4 @@ def _found(run: Run, network: KeptTeacher, kept: SelectionAnswers) -> None:
         threads=experiment.cluster.cpus_per_worker,
         kept=kept,
     )
-    run.workers.asked(_task, request)
-
-
-def _task(request: dict[str, Any]) -> dict[str, Any]:
-    find_answers(AnswersRequest.from_plain(request))
-    return {}
+    run.workers.made(Stage.ANSWERS, request.plain())

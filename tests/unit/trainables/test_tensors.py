@@ -6,7 +6,7 @@ from torch import nn
 
 from trainables.config import ModelConfig, ModelName
 from trainables.models import build_model
-from trainables.tensors import memory_format
+from trainables.tensors import memory_format, threads_beside_slots
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,21 @@ def test_only_a_narrow_strided_1x1_convolution_keeps_a_network_from_channels_las
 def test_the_shortcuts_of_a_narrow_resnet_count(width: int, expected: torch.memory_format) -> None:
     model = build_model(ModelConfig(name=ModelName.RESNET8, width=width), n_classes=3, in_channels=1)
     assert memory_format(model) is expected
+
+
+def test_a_driver_beside_slots_takes_no_more_threads_than_one_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with threads_beside_slots(2):
+            assert torch.get_num_threads() == 2
+        with threads_beside_slots(8):
+            assert torch.get_num_threads() == 3
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        with threads_beside_slots(1):
+            assert torch.get_num_threads() == 3
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

@@ -38,7 +38,7 @@ class DoesNotFit(TrialFailed):
 class Pack:
     """Students of one shape in lanes: courses join between two epochs, and leave when they end.
 
-    All lanes of a pack have what `trainables.slots.packing` calls alike; that is not looked at again here.
+    All lanes of a pack have what `slots.packed.packing` calls alike; that is not looked at again here.
     What one lane does, or fails at, changes nothing in another one but the last bits of its sums.
     """
 

@@ -38,7 +38,7 @@ from trainables.config import (
 from trainables.config.mutual.peers import DmlConfig
 from trainables.models.fake_quantised.network import load_fake_quantised
 from trainables.models.fake_quantised.points import POINTS
-from trainables.slots.leases import JobChannel
+from trainables.slots.job_channel import JobChannel
 from trainables.slots.messages import End, Job, Message, TrainJob
 from trainables.slots.student_jobs import train_job
 from trainables.slots.warm_state import WarmState

@@ -37,11 +37,12 @@ from trainables.data import load_training
 from trainables.errors import ConfigError
 from trainables.slots.warm_state import WarmState
 from trainables.teacher import cache_build
-from trainables.teacher.cache_build import CacheSummary, TeacherWorker
+from trainables.teacher.cache_build import CacheSummary
 from trainables.teacher.cache_request import CacheRequest
 from trainables.teacher.feature_shapes import feature_shapes
 from trainables.teacher.loading import prepared_teacher
 from trainables.teacher.prepared import part_digest
+from trainables.teacher.shard_worker import TeacherWorker
 from trainables.training.prepare_teacher import PreparationRequest, prepare_teacher
 from trainables.training.train_teacher import TeacherFacts, make_teacher
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,11 @@ from orchestrator.terminal.console import Console
 from trainables.config import DataConfig
 from trainables.config.data import DataName
 from trainables.data import load_training
+from trainables.slots.lru_cache import LruCache
+from trainables.slots.messages import Stage
+from trainables.slots.stages.stages import STAGES
 from trainables.teacher.loading import load_teacher
 from trainables.teacher.selection_answers import NAME, read_answers
-from trainables.training.train_teacher import TeacherFacts, TeacherRequest, make_teacher
 from trainables.views.normalise import normalise
 
 EXPERIMENT = """\
@@ -46,14 +47,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """What workers do is done here: no Ray is started."""
 
-    def make(_self: Workers, request: TeacherRequest, on_epoch: Any) -> TeacherFacts:
-        return make_teacher(request, on_epoch)
+    def make(_self: Workers, stage: Stage, request: Any, on_epoch: Any = lambda *_: None) -> dict[str, Any]:
+        return STAGES[stage](request, on_epoch, LruCache(1))
 
-    def ask(_self: Workers, task: Callable[[dict[str, Any]], dict[str, Any]], request: Any) -> dict[str, Any]:
-        return task(request.plain())
-
-    monkeypatch.setattr(Workers, "teacher", make)
-    monkeypatch.setattr(Workers, "asked", ask)
+    monkeypatch.setattr(Workers, "made", make)
     for name in ("start_slots", "start_slots_early"):
         monkeypatch.setattr(Workers, name, lambda _self: None)
 
@@ -73,7 +70,7 @@ def test_the_stage_of_the_teacher_leaves_them_and_nobody_is_asked_again(
 ) -> None:
     run = run_of(tmp_path)
     teacher = teacher_stage(run)
-    monkeypatch.setattr(Workers, "asked", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr(Workers, "made", lambda *_: pytest.fail("asked again"))
     kept = selection_answers(run, teacher, needed=True)
     assert kept is not None
     assert (kept.teacher, kept.data) == (teacher.fingerprint, teacher.split.data_digest)

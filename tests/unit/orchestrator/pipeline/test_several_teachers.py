@@ -33,9 +33,9 @@ from trainables.cache.format.storage import open_place
 from trainables.config import KeptEnsemble
 from trainables.data import load_training
 from trainables.errors import ConfigError, StillhouseError
-from trainables.teacher.cache_build import TeacherWorker
 from trainables.teacher.loading import load_teacher
 from trainables.teacher.selection_answers import NAME, answers_in, read_answers
+from trainables.teacher.shard_worker import TeacherWorker
 from trainables.training.measure_ensemble import EnsembleRequest, measure_ensemble
 from trainables.training.train_teacher import make_teacher
 from trainables.views.normalise import normalise

@@ -21,7 +21,7 @@ from orchestrator.search.progress_table import SearchBoard
 from orchestrator.search.trial_specs import Composer
 from trainables.config import Fork, WorkbenchSpec
 from trainables.slots.messages import Message, TrainJob
-from trainables.slots.tune_trial import Pointer
+from trainables.slots.proxies.tune_trial import Pointer
 
 SEARCH = "s" * 64
 

@@ -22,7 +22,7 @@ from trainables.config import (
 from trainables.config.metrics import AGREEMENT, KL_TO_TEACHER
 from trainables.errors import CacheError
 from trainables.models.weights import load_weights
-from trainables.slots.leases import JobChannel
+from trainables.slots.job_channel import JobChannel
 from trainables.slots.messages import Message, TrainJob
 from trainables.slots.student_jobs import train_job
 from trainables.slots.warm_state import WarmState

@@ -29,7 +29,7 @@ from trainables.errors import StillhouseError
 from trainables.evaluation.profiling import StudentFigures, profile_student
 from trainables.models.weights import count_parameters, load_weights, save_weights
 from trainables.slots import agreed_measurements
-from trainables.slots.leases import JobChannel
+from trainables.slots.job_channel import JobChannel
 from trainables.slots.messages import End, Message, TrainJob
 from trainables.slots.student_jobs import train_job
 from trainables.slots.warm_state import WarmState

@@ -20,7 +20,7 @@ from trainables.config import (
     WorkbenchSpec,
 )
 from trainables.config.objectives import CrldConfig, ZipfConfig
-from trainables.slots.leases import JobChannel
+from trainables.slots.job_channel import JobChannel
 from trainables.slots.mask_warning import mask_warning
 from trainables.slots.messages import Message, TrainJob
 from trainables.slots.student_jobs import train_job

@@ -5,7 +5,7 @@ import pytest
 from trainables.config import OBJECTIVE_CONFIGS
 from trainables.objectives import OBJECTIVES
 from trainables.signals import StatefulObjective
-from trainables.slots.packing import keeps_alone
+from trainables.slots.packed.packing import keeps_alone
 
 PACKED = {"ce", "ls", "kd", "dkd", "dist", "aekt", "clkd", "ckd", "mlld", "crld"}
 

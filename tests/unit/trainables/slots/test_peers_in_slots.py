@@ -26,7 +26,7 @@ from trainables.local_files import file_sha256
 from trainables.models.weights import count_parameters, save_weights
 from trainables.slots import warm_state
 from trainables.slots.compiled_students import MAX_COMPILED, CompiledStudents
-from trainables.slots.leases import JobChannel
+from trainables.slots.job_channel import JobChannel
 from trainables.slots.messages import End, Message, TrainJob
 from trainables.slots.student_jobs import train_job
 from trainables.slots.warm_state import WarmState

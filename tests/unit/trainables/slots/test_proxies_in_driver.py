@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from trainables.slots import proxies_in_driver as module
-from trainables.slots.proxies_in_driver import ProxiesInDriver, can_be_in_driver
-from trainables.slots.proxy_calls import Proxy
+from trainables.slots.proxies import proxies_in_driver as module
+from trainables.slots.proxies.proxies_in_driver import ProxiesInDriver, can_be_in_driver
+from trainables.slots.proxies.proxy_calls import Proxy
 
 
 class Trial:

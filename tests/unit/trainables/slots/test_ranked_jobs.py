@@ -28,7 +28,7 @@ from trainables.config.metrics import RankBy
 from trainables.data import load_test
 from trainables.errors import CacheError
 from trainables.models.weights import load_weights
-from trainables.slots.leases import JobChannel
+from trainables.slots.job_channel import JobChannel
 from trainables.slots.messages import EvaluateJob, Message, TrainJob
 from trainables.slots.student_jobs import train_job
 from trainables.slots.warm_state import WarmState

@@ -32,8 +32,18 @@ from trainables.evaluation.answers_file import read_answers
 from trainables.evaluation.metrics import answer_figures
 from trainables.evaluation.profiling import device_name
 from trainables.models.weights import load_weights
-from trainables.slots.leases import JobChannel
-from trainables.slots.messages import JOB_KINDS, End, EvaluateJob, Job, Message, ProfileJob, TrainJob
+from trainables.slots.job_channel import JobChannel
+from trainables.slots.messages import (
+    JOB_KINDS,
+    End,
+    EvaluateJob,
+    Job,
+    Message,
+    ProfileJob,
+    Stage,
+    StageJob,
+    TrainJob,
+)
 from trainables.slots.student_jobs import train_job
 from trainables.slots.warm_state import WarmState
 from trainables.slots.worker import HANDLERS, evaluate_job, profile_job
@@ -103,6 +113,7 @@ def test_every_kind_of_job_has_a_handler_and_survives_the_journey(spec: Workbenc
         job_of(spec),
         EvaluateJob(job_id="e", workbench=spec, network=kept("x"), split=Split.TEST),
         ProfileJob(job_id="p", workbench=spec, student=STUDENT),
+        StageJob(job_id="s", stage=Stage.SPLIT, request=DATA.plain()),
     ]
     assert [JOB_KINDS[job.plain()["kind"]].from_plain(job.plain()) for job in jobs] == jobs
     assert {job.kind for job in jobs} == set(HANDLERS) == set(JOB_KINDS)

@@ -12,7 +12,8 @@ from trainables.config import ModelConfig, ModelName, Role, TrainingConfig, Tria
 from trainables.config.objectives import DmlConfig
 from trainables.objectives import DmlObjective
 from trainables.signals import Losses, Signals
-from trainables.slots.leases import JobChannel, let_go
+from trainables.slots.job_channel import JobChannel
+from trainables.slots.leases import let_go
 from trainables.slots.messages import TrainJob
 from trainables.slots.student_jobs import train_job
 from trainables.slots.warm_state import WarmState

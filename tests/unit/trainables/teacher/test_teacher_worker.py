@@ -24,10 +24,11 @@ from trainables.data.splits import split_facts
 from trainables.errors import CacheError
 from trainables.models import build_model
 from trainables.models.weights import save_weights
-from trainables.teacher.cache_build import TeacherWorker, build_cache
+from trainables.teacher.cache_build import build_cache
 from trainables.teacher.cache_request import CacheRequest
 from trainables.teacher.feature_shapes import feature_shapes, missing_shapes
 from trainables.teacher.loading import teacher_fingerprint
+from trainables.teacher.shard_worker import TeacherWorker
 
 SHARD = Shard(bank="weak", view=0, index=0, first=0, rows=20)
 

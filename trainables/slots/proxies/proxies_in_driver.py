@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import ray
 
-from trainables.slots.proxy_calls import Asked, Handle, Proxy
-from trainables.slots.tune_trial import StudentTrial
+from trainables.slots.proxies.proxy_calls import Asked, Handle, Proxy
+from trainables.slots.proxies.tune_trial import StudentTrial
 
 _CONTROLLER: Final = "ray.tune.execution.tune_controller"
 _MANAGER: Final = "RayActorManager"

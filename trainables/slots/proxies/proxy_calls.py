@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from trainables.slots.tune_trial import StudentTrial
+from trainables.slots.proxies.tune_trial import StudentTrial
 
 
 @dataclass(eq=False)

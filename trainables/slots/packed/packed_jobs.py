@@ -12,9 +12,10 @@ from typing import Any, Final
 import ray
 
 from trainables.errors import StillhouseError
-from trainables.slots.leases import JobChannel, channel_of, failure, let_go
+from trainables.slots.job_channel import JobChannel
+from trainables.slots.leases import channel_of, failure, let_go
 from trainables.slots.messages import Lease, TrainJob
-from trainables.slots.packing import pack_key
+from trainables.slots.packed.packing import pack_key
 from trainables.slots.student_jobs import StudentJob
 from trainables.slots.warm_state import WarmState
 from trainables.training.course import TrainingResult
