@@ -13,6 +13,8 @@ from trainables.models.foreign.copies import copied
 
 _HEAD_START: Final = 10
 
+# L = means
+
 
 class WeightAverage:
     """The exponential moving average of a network's parameters and statistics (Polyak and Juditsky, 1992).
@@ -53,6 +55,11 @@ class WeightAverage:
 def decay_at(decay: float, steps: int) -> float:
     """d of the step after so many."""
     return min(decay, (1 + steps) / (_HEAD_START + steps))
+
+
+def decays_at(decays_L: Tensor, steps_L: Tensor) -> Tensor:
+    """The same for each of L means; both are float64."""
+    return torch.minimum(decays_L, (1 + steps_L) / (_HEAD_START + steps_L))
 
 
 def _by_name(model: nn.Module) -> dict[str, Tensor]:

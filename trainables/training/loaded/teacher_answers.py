@@ -61,6 +61,10 @@ class TeacherAnswers:
         features = sum(feature.nbytes for feature in self._features.values())
         return features + sum(signal.nbytes for signal in self._signals.values())
 
+    def keeps(self, bank: str, view: int) -> bool:
+        """Whether the logits of a whole view lie on the device, since they were asked for and fit."""
+        return (bank, view) in self._signals
+
     def answers(
         self,
         bank: str,
