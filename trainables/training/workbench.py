@@ -24,7 +24,7 @@ from trainables.evaluation.metrics import answers, evaluate, figures_of
 from trainables.evaluation.together import accuracies
 from trainables.signals import Mixing, TeacherSignal
 from trainables.tensors import to_device
-from trainables.training.capture import Recorder, recorder_for
+from trainables.training.capture.recorders import Recorder, recorder_for
 from trainables.training.loaded.shown_images import Room, ShownImages
 from trainables.training.loaded.teacher_answers import Source, TeacherAnswers, cache_of
 from trainables.views.normalise import normalise

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -13,50 +12,11 @@ from torch import Tensor
 
 from trainables.config import Need, ObjectiveBase
 from trainables.signals import Mixing, TeacherSignal
+from trainables.training.capture.step_batch import StepBatch
 from trainables.training.workbench import Workbench
 
 _MOST_PLACES: Final = 256
 """So many tensors of numbers of lanes are kept: lanes in different epochs part in ever other ways."""
-
-
-@dataclass(frozen=True)
-class LaneBatch:
-    """A step's batch of every lane."""
-
-    images: dict[str, Tensor]
-    """By bank, normalised, BxLxCxHxW."""
-    teacher: dict[str, TeacherSignal]
-    """By bank, its tensors LxB..."""
-    labels_LB: Tensor
-    mixed: dict[str, Mixing]
-    """By bank, of those that mix samples, LxBxK each."""
-
-    def tensors(self) -> list[Tensor]:
-        """All of them, in an order that hangs on what there is."""
-        said = [(one.logits_BC, one.confidence_B, one.logit_max_B) for one in self.teacher.values()]
-        parts = [part for parts in said for part in parts if part is not None]
-        mixtures = [part for one in self.mixed.values() for part in (one.labels_BK, one.shares_BK)]
-        return [*self.images.values(), *parts, self.labels_LB, *mixtures]
-
-    def copied(self) -> LaneBatch:
-        """The same numbers in tensors of their own."""
-        return LaneBatch(
-            {bank: images.clone() for bank, images in self.images.items()},
-            {bank: signal.each(Tensor.clone) for bank, signal in self.teacher.items()},
-            self.labels_LB.clone(),
-            {b: Mixing(m.labels_BK.clone(), m.shares_BK.clone()) for b, m in self.mixed.items()},
-        )
-
-    def taken_over_by(self, held: LaneBatch | None) -> bool:
-        """Whether a batch of before could be given these numbers, in its own tensors; then it has them."""
-        if held is None:
-            return False
-        pairs = list(zip(held.tensors(), self.tensors(), strict=False))
-        if len(pairs) != len(self.tensors()) or any(_like(old) != _like(new) for old, new in pairs):
-            return False
-        for old, new in pairs:
-            old.copy_(new)
-        return True
 
 
 class LaneInputs:
@@ -77,13 +37,13 @@ class LaneInputs:
             for epoch in set(epochs)
         )
 
-    def batch(self, epochs: Sequence[int], rows_LB: Tensor) -> LaneBatch:
+    def batch(self, epochs: Sequence[int], rows_LB: Tensor) -> StepBatch:
         """The batch of each lane in its epoch; rows are on the CPU, or on the device where `are_kept`."""
         labels = self._workbench.labels(rows_LB.flatten()).view(rows_LB.shape)
-        return LaneBatch(
+        return StepBatch(
             images={bank: self._images(bank, epochs, rows_LB) for bank in self._banks},
             teacher={bank: self._teacher(bank, epochs, rows_LB) for bank in self._heard},
-            labels_LB=labels,
+            labels=labels,
             mixed=self._mixings(epochs, rows_LB),
         )
 
@@ -170,7 +130,3 @@ def _split(
 ) -> list[Tensor]:
     parts = [part(one) for one in mixings]
     return [one.view(len(lanes), -1, one.shape[-1]) for one, lanes in zip(parts, groups, strict=True)]
-
-
-def _like(value: Tensor) -> tuple[torch.Size, torch.dtype]:
-    return value.shape, value.dtype

@@ -24,9 +24,11 @@ class LaneMeans:
         """All that `add` changes, as far as it exists."""
         return list(self._sums_L.values())
 
-    def begin(self) -> None:
-        """Begin an epoch."""
+    def begin(self, *, stay: bool = False) -> None:
+        """Begin an epoch; with `stay` the sums lie where they lay."""
         self._count = 0
+        if not stay:
+            self._sums_L = {}
         for sums_L in self._sums_L.values():
             sums_L.zero_()
 
@@ -47,10 +49,6 @@ class LaneMeans:
     def keep(self, lanes: Sequence[int]) -> None:
         """Leave these lanes alone, in this order."""
         self._sums_L = {name: sums_L[list(lanes)] for name, sums_L in self._sums_L.items()}
-
-    def forget(self) -> None:
-        """Begin without sums: a lane more has joined."""
-        self._sums_L = {}
 
     def result(self) -> list[dict[str, float]]:
         """The means over the steps, by lane and name."""

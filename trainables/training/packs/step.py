@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trainables.training.capture import Step
+from trainables.training.capture.recorders import Step
+from trainables.training.capture.step_batch import StepBatch
 from trainables.training.course import Course
 from trainables.training.packs.averages import LaneAverages
-from trainables.training.packs.inputs import LaneBatch, LaneInputs
+from trainables.training.packs.inputs import LaneInputs
 from trainables.training.packs.lane import Lane
 from trainables.training.packs.means import LaneMeans
 from trainables.training.packs.networks import FORMS, Form
@@ -51,7 +52,7 @@ class LaneStep:
         self._recorder = workbench.recorder()
         self._replay: Step | None = None
         self._is_recorded = False
-        self._batch: LaneBatch | None = None
+        self._batch: StepBatch | None = None
         self._epochs: list[int] = []
         self._rows_SLB = self._here_SLB = torch.empty(0, 0, 0, dtype=torch.int64)
         self._rates_SL = torch.empty(0, 0)
@@ -60,17 +61,16 @@ class LaneStep:
     def begin(self, lanes: Sequence[Lane]) -> int:
         """Begin an epoch of these lanes, each of which has begun its own; how many steps it has."""
         steps = min(len(lane.rows_SB) for lane in lanes)
-        self.means.begin()
         self._rows_SLB = torch.stack([lane.rows_SB[:steps] for lane in lanes], dim=1)
         self._here_SLB = self._rows_SLB.to(self._device)
         self._rates_SL = torch.stack([lane.rates_S[:steps] for lane in lanes], dim=1).to(self._device)
         self._read(lanes)
+        self.means.begin(stay=self._is_recorded)
         return steps
 
     def changes_lanes(self) -> None:
         """Say that a lane has joined: all tensors are others."""
         self._forget()
-        self.means.forget()
 
     def keep(self, places: Sequence[int], lanes: Sequence[Lane]) -> None:
         """Leave the lanes at these places alone, in this order; `lanes` are those."""
@@ -115,9 +115,8 @@ class LaneStep:
         if not self._recorder.holds:
             self._batch, self._rates_L = batch, self._rates_SL[step]
             return
-        if not batch.taken_over_by(self._batch):
+        if self._batch is None or not self._batch.takes(batch):
             self._forget()
-            # Copies: what the workbench gives may be a view of what it keeps.
             self._batch, self._rates_L = batch.copied(), torch.empty_like(self._rates_SL[step])
         self._rates_L.copy_(self._rates_SL[step])
 
@@ -134,7 +133,7 @@ class LaneStep:
                 for bank, images in batch.images.items()
             }
         losses = self._objective(
-            LaneSignals(student, batch.teacher, batch.labels_LB, batch.mixed, self._recipe.label_smoothing)
+            LaneSignals(student, batch.teacher, batch.labels, batch.mixed, self._recipe.label_smoothing)
         )
         # Not `backward`: it would leave a gradient behind, in a tensor that each step makes anew.
         (gradient_LP,) = torch.autograd.grad(losses.total_L.sum(), values_LP)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from trainables.training.capture import Changed, Step, undone
+from trainables.training.capture.recorders import Changed, DrawsRandomNumbers, Step, undone
 
 _WAITING: Final = frozenset({"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::lift_fresh"})
 """Operations for which a GPU would be waited for, and that of `torch.tensor`, which copies from the host."""
@@ -30,13 +30,18 @@ class Replays:
 
     def __init__(self) -> None:
         self.recorded = 0
+        self.refused = 0
         self.replayed = 0
 
     def record(self, step: Step, changed: Changed) -> Step | None:
         """See `Recorder`."""
-        with undone(changed, torch.device("cpu")):
-            step()
-            step()
+        try:
+            with undone(changed, torch.device("cpu")):
+                step()
+                step()
+        except DrawsRandomNumbers:
+            self.refused += 1
+            return None
         self.recorded += 1
         with undone(changed, torch.device("cpu")):
             kept = _watched(step)
@@ -67,17 +72,19 @@ class Recorders:
         return self.given[-1]
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes each operation: its name, its plain numbers, and where tensors lie that it did not make."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[tuple[Any, ...]] = []
         self._own: dict[int, Tensor] = {}
         self._others: dict[int, Tensor] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name
+        if name.startswith("profiler::"):  # an optimiser's step names itself
+            return func(*args, **(kwargs or {}))
         if name in _WAITING:
             raise NotReplayable(f"the step waits for the device, or copies from the host: {name}")
         given = [self._noted(value) for value in tree_flatten((args, kwargs or {}))[0]]
@@ -101,7 +108,8 @@ class _Watch(TorchDispatchMode):
 
 
 def _watched(step: Step) -> _Watch:
-    with _Watch() as watch:
+    watch = _Watch()
+    with watch:
         step()
     return watch
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.unit.trainables.training.replayed_steps import NotReplayable, Replays
-from trainables.training import capture
-from trainables.training.capture import CudaGraphs, DrawsRandomNumbers, Plain, recorder_for, undone
+from trainables.training.capture import recorders
+from trainables.training.capture.recorders import CudaGraphs, DrawsRandomNumbers, Plain, recorder_for, undone
 
 CPU = torch.device("cpu")
 
@@ -63,9 +63,9 @@ class _Failing:
         self.tried, self._errors = 0, list(errors)
         monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
         monkeypatch.setattr(torch.cuda, "Stream", lambda _: None)
-        monkeypatch.setattr(capture, "_beside", lambda _: contextlib.nullcontext())
-        monkeypatch.setattr(capture, "_refusing_to_wait", contextlib.nullcontext)
-        monkeypatch.setattr(capture, "_graph_of", self._graph_of)
+        monkeypatch.setattr(recorders, "_beside", lambda _: contextlib.nullcontext())
+        monkeypatch.setattr(recorders, "_refusing_to_wait", contextlib.nullcontext)
+        monkeypatch.setattr(recorders, "_graph_of", self._graph_of)
 
     def _graph_of(self, *_: object) -> object:
         self.tried += 1

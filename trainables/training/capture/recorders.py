@@ -66,7 +66,7 @@ class CudaGraphs:
         if self._impossible:
             return None
         # One for all that is tried and recorded: autograd goes on with the stream that it saw first.
-        stream = self._stream = self._stream or torch.cuda.Stream(self._device)
+        stream = self._stream = self._stream or torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         try:
             with undone(changed, self._device), _beside(stream):
                 # The first run loads kernels and makes what is made once; both may wait for the device.
