@@ -12,8 +12,25 @@ from torch.utils._pytree import tree_flatten
 
 from trainables.training.capture.recorders import Changed, DrawsRandomNumbers, Step, undone
 
-_WAITING: Final = frozenset({"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::lift_fresh"})
-"""Operations for which a GPU would be waited for, and that of `torch.tensor`, which copies from the host."""
+_WAITING: Final = frozenset(
+    f"aten::{name}"
+    for name in (
+        "_local_scalar_dense",
+        "nonzero",
+        "equal",
+        "masked_select",
+        "_unique2",
+        "unique_dim",
+        "unique_consecutive",
+        "bincount",
+        "_linalg_eigh",
+        "_linalg_svd",
+        "lift_fresh",
+    )
+)
+"""Operations for which a GPU would be waited for; the last is `torch.tensor`, which copies from the host."""
+_CHOOSING: Final = frozenset({"aten::index", "aten::index_put_", "aten::index_put"})
+"""Those for which it would be waited for where truths choose, and not numbers."""
 
 
 class NotReplayable(AssertionError):
@@ -85,7 +102,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = func._schema.name
         if name.startswith("profiler::"):  # an optimiser's step names itself
             return func(*args, **(kwargs or {}))
-        if name in _WAITING:
+        chosen = tree_flatten(args[1])[0] if name in _CHOOSING else []
+        if name in _WAITING or any(value.dtype == torch.bool for value in chosen if value is not None):
             raise NotReplayable(f"the step waits for the device, or copies from the host: {name}")
         given = [self._noted(value) for value in tree_flatten((args, kwargs or {}))[0]]
         result = func(*args, **(kwargs or {}))

@@ -141,8 +141,13 @@ def test_the_double_finds_a_tensor_in_the_place_of_the_one_that_was_recorded() -
 
 @pytest.mark.parametrize(
     "step",
-    [lambda: torch.ones(2).sum().item(), lambda: torch.tensor([1.0, 2.0]), lambda: torch.ones(2).nonzero()],
-    ids=["item", "tensor", "nonzero"],
+    [
+        lambda: torch.ones(2).sum().item(),
+        lambda: torch.tensor([1.0, 2.0]),
+        lambda: torch.ones(2).nonzero(),
+        lambda: torch.ones(2)[torch.ones(2) > 0],
+    ],
+    ids=["item", "tensor", "nonzero", "mask"],
 )
 def test_the_double_finds_what_waits_for_the_device(step: Callable[[], object]) -> None:
     def called() -> None:
