@@ -24,10 +24,10 @@ from tests.unit.trainables.training.packs.packed_courses import (
     together,
 )
 from tests.unit.trainables.training.packs.test_pack import OBJECTIVES, RECIPES
-from tests.unit.trainables.training.replayed_steps import Replays
+from tests.unit.trainables.training.replayed_steps import Counted, Replays
 from tests.unit.trainables.training.small_courses import SHORT, same_weights, small_course
 from trainables.config import KdConfig, ObjectiveBase, TrainingPrecision
-from trainables.training.capture.recorders import Changed, Plain, Recorder, Step, recorder_for
+from trainables.training.capture.recorders import Plain, Recorder, recorder_for
 from trainables.training.course import Course
 from trainables.training.loop import steps_alone
 from trainables.training.packs.networks import Form
@@ -39,22 +39,6 @@ pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("exact")]
 SAME = 1e-4
 """Relative, of weights: what is left when kernels are chosen in another order."""
 STEPS = 5
-
-
-class Counted:
-    """A recorder whose successes are counted."""
-
-    holds = True
-
-    def __init__(self, own: Recorder) -> None:
-        self._own = own
-        self.recorded, self.refused = 0, 0
-
-    def record(self, step: Step, changed: Changed) -> Step | None:
-        replay = self._own.record(step, changed)
-        self.recorded += replay is not None
-        self.refused += replay is None
-        return replay
 
 
 @pytest.fixture(scope="module")

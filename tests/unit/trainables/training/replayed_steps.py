@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from trainables.training.capture.recorders import Changed, DrawsRandomNumbers, Step, undone
+from trainables.training.capture.recorders import Changed, DrawsRandomNumbers, Recorder, Step, undone
 
 _WAITING: Final = frozenset(
     f"aten::{name}"
@@ -87,6 +87,20 @@ class Recorders:
     def __call__(self) -> Replays:
         self.given.append(Replays())
         return self.given[-1]
+
+
+class Counted:
+    """A recorder whose successes are counted."""
+
+    def __init__(self, own: Recorder) -> None:
+        self._own, self.holds = own, own.holds
+        self.recorded, self.refused = 0, 0
+
+    def record(self, step: Step, changed: Changed) -> Step | None:
+        replay = self._own.record(step, changed)
+        self.recorded += replay is not None
+        self.refused += replay is None
+        return replay
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
