@@ -17,6 +17,7 @@ from trainables.objectives import build_objective
 from trainables.seeds import derive_seed
 from trainables.training.batches import Batch, epoch_batches, hears_unlabelled, shared
 from trainables.training.capture.lone_step import LoneStep, can_be_recorded, placed, with_norm
+from trainables.training.capture.recorders import Plain, Recorder
 from trainables.training.course import Course, TrainingResult
 from trainables.training.learners.learner import STATE, Learner
 from trainables.training.learners.peers import branch_of, peers_of, restore_peers
@@ -96,7 +97,8 @@ def step_once(
     Raises:
         TrialFailed: student or teacher cannot give what the objective needs.
     """
-    run = _Run(course, workbench)
+    # Called and not recorded: to record it, it would be made several times.
+    run = _Run(course, workbench, Plain())
     share = shared(share_of, run.batches(1)[0], n_train=workbench.n_train)
     run.begin()
     with within():
@@ -120,7 +122,7 @@ def steps_alone(course: Course, workbench: Workbench) -> Callable[[], None]:
 class _Run:
     """The moving parts of one course."""
 
-    def __init__(self, course: Course, workbench: Workbench) -> None:
+    def __init__(self, course: Course, workbench: Workbench, recorder: Recorder | None = None) -> None:
         self.course = course
         self.workbench = workbench
         self.team = team = course.team
@@ -147,7 +149,7 @@ class _Run:
             built = build_objective(course.objective, setting)
         self.objective = built.to(workbench.device)
         self.tables = SharedTables(self.objective, team)
-        recorder = workbench.recorder()
+        recorder = recorder or workbench.recorder()
         recorded = recorder.holds and can_be_recorded(course, workbench)
         self.student.optimise(self.objective, held=recorded)
         self.recorded: LoneStep | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,9 @@ from trainables.config import CeConfig, KdConfig, ObjectiveBase
 from trainables.config.logit_objectives import CtkdConfig
 from trainables.training.capture.lone_step import can_be_recorded
 from trainables.training.course import Course
-from trainables.training.loop import train
+from trainables.training.loop import step_once, train
 from trainables.training.progress.checkpoints import CheckpointFolder
+from trainables.training.ranks import SOLO
 from trainables.training.workbench import Workbench
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -171,3 +173,12 @@ def test_a_course_that_hears_a_teacher_beside_it_is_not_recorded() -> None:
 def test_a_compiled_course_is_not_recorded(bench: Workbench) -> None:
     own = course(1)
     assert not can_be_recorded(replace(own, forward=own.model), bench)
+
+
+def test_a_step_that_is_counted_is_made_once(bench: Workbench, recorders: Recorders) -> None:
+    """What its operations cost is counted meanwhile; to record it, it would be made several times."""
+    passes, own = [], course(1)
+    own.model.register_forward_hook(lambda *_: passes.append(1))
+    bench.recorder = recorders
+    step_once(own, bench, share_of=SOLO, within=nullcontext)
+    assert len(passes) == 1
