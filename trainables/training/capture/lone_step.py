@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trainables.config import ObjectiveBase
 from trainables.signals import Losses, Objective
-from trainables.training.capture.recorders import Recorder, Step
+from trainables.training.capture.recorders import Recorder, Step, recorded
 from trainables.training.capture.step_batch import StepBatch
 from trainables.training.course import Course
 from trainables.training.learners.learner import Learner
@@ -91,7 +91,8 @@ class LoneStep:
         now = self._course.objective.at(epoch, self._course.training.epochs)
         if self._recorded != now:
             means.renew()
-            self._replay, self._recorded = self._recorder.record(compute, self._changed), now
+            self._replay = recorded(self._recorder, compute, self._changed, student.model)
+            self._recorded = now
         (self._replay or compute)()
         means.count()
 

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 
@@ -145,6 +145,47 @@ class RandomStates:
     def _now(self) -> list[Tensor]:
         own = [torch.cuda.get_rng_state(self._device)] if self._device.type == "cuda" else []
         return [torch.get_rng_state(), *own]
+
+
+class PlainNumbers:
+    """The numbers and words that modules have as attributes, as they are when this is made."""
+
+    def __init__(self, network: nn.Module) -> None:
+        """Of the network and all its parts."""
+        self._network = network
+        self._values = self._now()
+
+    def have_moved(self) -> bool:
+        """Whether a pass has changed some, as where it counts passes: a graph would keep the first."""
+        return self._now() != self._values
+
+    def restore(self) -> None:
+        """Bring them back."""
+        for number, module in enumerate(self._network.modules()):
+            for name, value in self._values[number].items():
+                setattr(module, name, value)
+
+    def _now(self) -> list[dict[str, object]]:
+        return [
+            {name: value for name, value in vars(module).items() if _is_plain(name, value)}
+            for module in self._network.modules()
+        ]
+
+
+def _is_plain(name: str, value: object) -> bool:
+    # The mode is set by whoever trains and judges, before each pass.
+    return name != "training" and isinstance(value, bool | int | float | str)
+
+
+def recorded(recorder: Recorder, step: Step, changed: Changed, network: nn.Module) -> Step | None:
+    """The replay of a step of a network, or none also where that keeps numbers of its own in Python."""
+    numbers = PlainNumbers(network)
+    replay = recorder.record(step, changed)
+    if not numbers.have_moved():
+        return replay
+    numbers.restore()
+    log.warning("steps are not replayed: the network changes numbers of its own in each pass")
+    return None
 
 
 @contextlib.contextmanager

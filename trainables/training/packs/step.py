@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trainables.training.capture.recorders import Step
+from trainables.training.capture.recorders import Step, recorded
 from trainables.training.capture.step_batch import StepBatch
 from trainables.training.course import Course
 from trainables.training.packs.averages import LaneAverages
@@ -88,7 +88,9 @@ class LaneStep:
         """Make a step of the epoch."""
         self._gather(step)
         if not self._is_recorded:
-            self._replay, self._is_recorded = self._recorder.record(self._compute, self._changed), True
+            network = self.networks.network
+            self._replay = recorded(self._recorder, self._compute, self._changed, network)
+            self._is_recorded = True
         if self._replay is None:
             self._compute()
         else:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor, nn
 
 from tests.unit.trainables.training.packs.packed_courses import (
     KD,
@@ -16,6 +17,7 @@ from tests.unit.trainables.training.packs.packed_courses import (
     alone,
     apart,
     course,
+    packed_student,
     states,
     taught_workbench,
 )
@@ -182,3 +184,26 @@ def test_a_step_that_is_counted_is_made_once(bench: Workbench, recorders: Record
     bench.recorder = recorders
     step_once(own, bench, share_of=SOLO, within=nullcontext)
     assert len(passes) == 1
+
+
+class _Counting(nn.Module):
+    """Weighs its answers by how many passes it has made, which is a number of Python's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network, self.passes = packed_student(1), 0
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        self.passes += self.training
+        logits_BC: Tensor = self.network(images_BCHW)
+        return logits_BC * (1 + 0.01 * self.passes)
+
+
+def test_a_network_that_counts_its_passes_is_called_each_time(recorders: Recorders, bench: Workbench) -> None:
+    own, plain = (Course(_Counting(), CeConfig(), SHORT, 1) for _ in range(2))
+    alone(plain, bench)
+    bench.recorder = recorders
+    alone(own, bench)
+    assert recorders.given[0].replayed == 0
+    assert own.model.passes == plain.model.passes == EPOCHS * STEPS
+    assert same_weights(*states([own, plain]))
