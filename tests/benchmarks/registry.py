@@ -81,6 +81,10 @@ GPU_BENCHMARKS: Final[Mapping[str, str]] = MappingProxyType(
             for batch in (64, 128, 256, 512)
             for precision in ("fp32", "bf16")
         },
+        "gpu_packed_trials_gain_resnet8x4": "tests.benchmarks.gpu.packs:packed_trials_gain resnet8x4",
+        "gpu_packed_trials_gain_small": "tests.benchmarks.gpu.packs:packed_trials_gain small",
+        "gpu_step_over_kernels": "tests.benchmarks.gpu.packs:step_over_kernels",
+        "gpu_kd_64_trials": "tests.benchmarks.gpu.packs:kd_64_trials",
         "gpu_kd_step_over_ce": "tests.benchmarks.gpu.teachers:kd_step_over_ce",
         "gpu_online_step_over_ce": "tests.benchmarks.gpu.teachers:online_step_over_ce",
         **{

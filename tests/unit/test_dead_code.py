@@ -28,6 +28,16 @@ CALLED_FROM_OUTSIDE = {
     "reset_config",
     "save_checkpoint",
     "load_checkpoint",
+    # by Ray Tune's loop, of what stands in the place of its manager of actors
+    "add_actor",
+    "get_live_actors_resources",
+    "is_actor_failed",
+    "is_actor_started",
+    "remove_actor",
+    "schedule_actor_task",
+    "set_on_error",
+    "set_on_start",
+    "set_on_stop",
     # by ONNX Runtime, when it calibrates
     "get_next",
     # by PyTorch, when a module is printed

@@ -7,7 +7,6 @@ import itertools
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 
 import torch
 from torch import nn
@@ -16,8 +15,9 @@ from trainables.config.metrics import ENSEMBLE_ACCURACY, peer_accuracy
 from trainables.errors import CheckpointError
 from trainables.objectives import build_objective
 from trainables.seeds import derive_seed
-from trainables.signals import Losses
 from trainables.training.batches import Batch, epoch_batches, hears_unlabelled, shared
+from trainables.training.capture.lone_step import LoneStep, can_be_recorded, placed, with_norm
+from trainables.training.capture.recorders import Plain, Recorder
 from trainables.training.course import Course, TrainingResult
 from trainables.training.learners.learner import STATE, Learner
 from trainables.training.learners.peers import branch_of, peers_of, restore_peers
@@ -97,7 +97,8 @@ def step_once(
     Raises:
         TrialFailed: student or teacher cannot give what the objective needs.
     """
-    run = _Run(course, workbench)
+    # Called and not recorded: to record it, it would be made several times.
+    run = _Run(course, workbench, Plain())
     share = shared(share_of, run.batches(1)[0], n_train=workbench.n_train)
     run.begin()
     with within():
@@ -109,7 +110,7 @@ def steps_alone(course: Course, workbench: Workbench) -> Callable[[], None]:
     """Makes a step of the first epoch at each call, round and round: to be timed, not to be kept."""
     run = _Run(course, workbench)
     shares = [shared(course.team, batch, n_train=workbench.n_train) for batch in run.batches(1)]
-    round_and_round, rate = itertools.cycle(shares), learning_rate(course.training, 0.0)
+    round_and_round, rate = itertools.cycle(run.placed(1, shares)), learning_rate(course.training, 0.0)
     run.begin()
 
     def step() -> None:
@@ -121,7 +122,7 @@ def steps_alone(course: Course, workbench: Workbench) -> Callable[[], None]:
 class _Run:
     """The moving parts of one course."""
 
-    def __init__(self, course: Course, workbench: Workbench) -> None:
+    def __init__(self, course: Course, workbench: Workbench, recorder: Recorder | None = None) -> None:
         self.course = course
         self.workbench = workbench
         self.team = team = course.team
@@ -148,7 +149,15 @@ class _Run:
             built = build_objective(course.objective, setting)
         self.objective = built.to(workbench.device)
         self.tables = SharedTables(self.objective, team)
-        self.student.optimise(self.objective)
+        recorder = recorder or workbench.recorder()
+        recorded = recorder.holds and can_be_recorded(course, workbench)
+        self.student.optimise(self.objective, held=recorded)
+        self.recorded: LoneStep | None = None
+        if recorded:
+            self.recorded = LoneStep(
+                course, recorder, student=self.student, inputs=self.inputs, objective=self.objective
+            )
+        self.means = self.recorded.means if self.recorded else RunningMeans()
         for peer in self.peers:
             peer.optimise(nn.Module())
         self.standing = Standing(course.rank_by, course.keeps_last)
@@ -175,16 +184,15 @@ class _Run:
         torch.manual_seed(derive_seed(self.course.seed, "forward", epoch, *rank))
         batches = self.batches(epoch)
         shares = [shared(self.team, batch, n_train=self.workbench.n_train) for batch in batches]
-        means = RunningMeans()
         self.begin()
-        for step, share in enumerate(shares):
+        for step, share in enumerate(self.placed(epoch, shares)):
             if any_rank(self.team, should_stop()):
                 return None
             for following in shares[step + 1 : step + 2]:
                 self.workbench.expect(self.course.objective.banks, epoch, following.rows_B)
             progress = epoch - 1 + step / len(batches)
-            means.add(self.step(epoch, share, learning_rate(self.course.training, progress)), share.part)
-        metrics = means.result(self.team)
+            self.step(epoch, share, learning_rate(self.course.training, progress))
+        metrics = self.means.result(self.team)
         refuse_non_finite(metrics, epoch)
         metrics["train/images_per_s"] = sum(len(batch.rows_B) for batch in batches) / (
             time.perf_counter() - began
@@ -206,11 +214,16 @@ class _Run:
             unlabelled=hears_unlabelled(self.course.objective, self.workbench.data),
         )
 
+    def placed(self, epoch: int, shares: list[Share]) -> list[Share]:
+        """An epoch's shares as its steps take them."""
+        return placed(self.course.objective, self.workbench, epoch, shares) if self.recorded else shares
+
     def begin(self) -> None:
         """Begin an epoch."""
         for learner in self.learners:
             learner.train()
         self.tables.begin()
+        self.means.begin(stay=self.recorded is not None)
 
     def _told(self, epoch: int) -> dict[str, float]:
         """What is known of an epoch without its steps: costs, what varied, how long a live teacher took."""
@@ -225,8 +238,11 @@ class _Run:
             learner.settle()
         self.tables.settle()
 
-    def step(self, epoch: int, share: Share, rate: float) -> Losses:
+    def step(self, epoch: int, share: Share, rate: float) -> None:
         """One step of all networks at this learning rate."""
+        if self.recorded is not None:
+            self.recorded.make(share, epoch=epoch, rate=rate)
+            return
         signals = self.inputs.signals(
             self.student.asked, epoch, share, peers=[peer.asked for peer in self.peers]
         )
@@ -237,9 +253,8 @@ class _Run:
         scaled(losses.total, share.part * self.team.size).backward()  # type: ignore[no-untyped-call]
         average_gradients(self.objective, self.team)
         norms = [learner.step() for learner in self.learners]
-        if norms[0] is not None:
-            losses = replace(losses, gauges={**losses.gauges, "gradient_norm": norms[0]})
-        return losses
+        self.means.add(with_norm(losses, norms[0]), share.part)
+        self.means.count()
 
     def _select(self, epoch: int, metrics: dict[str, float]) -> None:
         model = self.student.judged

@@ -16,9 +16,30 @@ class RunningMeans:
         self._sums: dict[str, Tensor] = {}
         self._count = 0
 
-    def add(self, losses: Losses, part: float) -> None:
-        """Take in the losses of a step; `part` is this rank's part of the batch."""
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that `add` changes, as far as it exists."""
+        return list(self._sums.values())
+
+    def begin(self, *, stay: bool = False) -> None:
+        """Begin an epoch; with `stay` the sums lie where they lay."""
+        self._count = 0
+        if not stay:
+            self._sums = {}
+        for value in self._sums.values():
+            value.zero_()
+
+    def renew(self) -> None:
+        """Let go of the sums, if nothing was taken in yet: what is recorded now may have other names."""
+        if self._count == 0:
+            self._sums = {}
+
+    def count(self) -> None:
+        """Say that a step was taken in: the replay of one asks nothing of Python."""
         self._count += 1
+
+    def add(self, losses: Losses, part: float) -> None:
+        """Take in the losses of a step, in place; `part` is this rank's part of the batch."""
         self._add("train/loss", losses.total, part)
         for scalars in (losses.terms, losses.gauges):
             for name, value in scalars.items():
@@ -32,7 +53,9 @@ class RunningMeans:
 
     def _add(self, name: str, value: Tensor, part: float) -> None:
         value = scaled(value.detach().float(), part)
-        self._sums[name] = self._sums[name] + value if name in self._sums else value
+        if name not in self._sums:
+            self._sums[name] = torch.zeros_like(value)
+        self._sums[name].add_(value)
 
 
 def scaled(value: Tensor, factor: float) -> Tensor:

@@ -31,6 +31,7 @@ from trainables.signals import (
 )
 from trainables.tensors import to_device
 from trainables.training.batches import hears_unlabelled
+from trainables.training.capture.step_batch import StepBatch
 from trainables.training.learners.answers import Answer, Asked
 from trainables.training.precision import autocast
 from trainables.training.ranks import Share
@@ -163,13 +164,25 @@ class StepInputs:
 
     def signals(self, student: Asked, epoch: int, share: Share, *, peers: Sequence[Asked] = ()) -> Signals:
         """The signals of a share of a batch in an epoch; gradient flows through student and peers alone."""
+        return self.signals_of(self.batch(epoch, share), student, epoch, share, peers=peers)
+
+    def batch(self, epoch: int, share: Share) -> StepBatch:
+        """What the epoch shows of a share of a batch, and what the teacher said of it."""
         config, workbench, rows_B = self._config, self._workbench, share.rows_B
         labels_B = workbench.labels(rows_B)
-        # One forward pass a bank: batch statistics are per view, as in the released CRLD.
         shown = {bank: workbench.images(bank, epoch, rows_B) for bank in config.banks}
-        images = {bank: one.contiguous(memory_format=student.layout) for bank, one in shown.items()}
         heard = config.teacher_banks if self._hears_of_views() else ()
         teacher = {bank: self._teacher(bank, epoch, rows_B, shown.get(bank)) for bank in heard}
+        rows = to_device(rows_B, workbench.device) if Need.ROWS in self._needed else None
+        return StepBatch(shown, teacher, labels_B, self._mixings(epoch, share), rows)
+
+    def signals_of(
+        self, batch: StepBatch, student: Asked, epoch: int, share: Share, *, peers: Sequence[Asked] = ()
+    ) -> Signals:
+        """The signals of a share whose batch this is; gradient flows through student and peers alone."""
+        config, rows_B, labels_B, teacher = self._config, share.rows_B, batch.labels, batch.teacher
+        # One forward pass a bank: batch statistics are per view, as in the released CRLD.
+        images = {bank: one.contiguous(memory_format=student.layout) for bank, one in batch.images.items()}
         if self._attacker is not None:
             images = {
                 bank: self._attacked(self._attacker, one, labels_B, teacher.get(bank), student.precision)
@@ -186,8 +199,8 @@ class StepInputs:
             teacher=teacher,
             labels_B=self._targets(labels_B, teacher, share.labelling),
             epoch=epoch,
-            mixed=self._mixings(epoch, share),
-            rows_B=to_device(rows_B, workbench.device) if Need.ROWS in self._needed else None,
+            mixed=batch.mixed,
+            rows_B=batch.rows,
             dense={bank: a.dense_BCHW for bank, a in answers.items() if a.dense_BCHW is not None},
             features={bank: answer.features for bank, answer in answers.items()},
             images=images if Need.IMAGES in self._needed else {},

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 import torch
@@ -23,6 +24,7 @@ from trainables.evaluation.metrics import answers, evaluate
 from trainables.evaluation.together import accuracies
 from trainables.signals import Mixing, TeacherSignal
 from trainables.tensors import to_device
+from trainables.training.capture.recorders import Recorder, recorder_for
 from trainables.training.loaded.shown_images import Room, ShownImages
 from trainables.training.loaded.teacher_answers import Source, TeacherAnswers, cache_of
 from trainables.views.normalise import normalise
@@ -87,6 +89,7 @@ class Workbench:
         self._mixings: dict[tuple[str, int], Mixing] = {}
         self.said = TeacherAnswers(cache, views, device, budget_bytes=render_budget_bytes)
         self._compared_NC: Tensor | None = None
+        self.recorder: Callable[[], Recorder] = partial(recorder_for, device)
 
     def compare_with(self, teacher_NC: Tensor) -> None:
         """Have students compared from now on with what the teacher says of the selection split, as logits.
@@ -116,6 +119,16 @@ class Workbench:
     def view_of(self, bank: str, epoch: int) -> int:
         """The view on which an epoch (counted from 1) trains: (epoch - 1) mod the bank's views."""
         return (epoch - 1) % self.views.bank(base_of(bank)[0]).views
+
+    def keeps(self, bank: str, epoch: int, *, seen: bool, heard: bool) -> bool:
+        """Whether the epoch's whole view of a bank lies on the device, images and logits: then rows may too.
+
+        A view that was not asked for yet is not kept yet.
+        """
+        base, view = base_of(bank)[0], self.view_of(bank, epoch)
+        if len(self._parts) > 1 or (seen and not self._parts[0].is_kept(base, view)):
+            return False
+        return not heard or self.said.keeps(bank, view)
 
     def images(self, bank: str, epoch: int, rows_B: Tensor) -> Tensor:
         """Normalised float32 BCHW images of these rows, as the epoch's view of the bank shows them.
@@ -156,9 +169,9 @@ class Workbench:
         return self.said.answers(bank, self.view_of(bank, epoch), rows_B, features, images_BCHW)
 
     def mixing(self, bank: str, epoch: int, rows_B: Tensor) -> Mixing | None:
-        """Of which samples the epoch's view of these rows is made; None where a bank mixes none.
+        """Of which samples the epoch's view of these rows, of the training split, is made.
 
-        The rows are of the training split: unlabelled images have no labels that could be mixed.
+        None where a bank mixes none. Unlabelled images have no labels that could be mixed.
         """
         bank, _ = base_of(bank)  # what is turned shows the same samples
         if self.views.bank(bank).mixes is None:
@@ -210,10 +223,8 @@ class Workbench:
         self, models: Sequence[nn.Module], split: ImageSplit, *, batch_size: int
     ) -> tuple[list[float], float]:
         """Accuracy of each model, and of all as one; see `evaluation.together`."""
-        data = self.data
-        return accuracies(
-            models, split, mean=data.mean, std=data.std, batch_size=batch_size, device=self.device
-        )
+        levels = {"mean": self.data.mean, "std": self.data.std}
+        return accuracies(models, split, **levels, batch_size=batch_size, device=self.device)
 
     def classes(self, model: nn.Module, split: ImageSplit, *, batch_size: int) -> Tensor:
         """The class that a model gives each clean image of a split; see `evaluation.answers`."""

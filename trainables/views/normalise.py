@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -23,6 +24,12 @@ def normalise(images_BCHW: Tensor, mean: Sequence[float], std: Sequence[float]) 
         )
     if min(std) <= 0:
         raise ValueError(f"std must be positive for each channel, got {list(std)}")
-    mean_C11 = torch.tensor(mean, dtype=torch.float32, device=images_BCHW.device)[:, None, None]
-    std_C11 = torch.tensor(std, dtype=torch.float32, device=images_BCHW.device)[:, None, None]
+    mean_C11, std_C11 = (_of_channels(tuple(numbers), images_BCHW.device) for numbers in (mean, std))
     return images_BCHW.to(torch.float32).div_(255.0).sub_(mean_C11).div_(std_C11)
+
+
+@lru_cache(maxsize=64)
+def _of_channels(numbers: tuple[float, ...], device: torch.device) -> Tensor:
+    """Cx1x1 on the device. Kept: a training step that brings it to a GPU again would wait for that."""
+    with torch.inference_mode(mode=False):
+        return torch.tensor(numbers, dtype=torch.float32, device=device)[:, None, None]

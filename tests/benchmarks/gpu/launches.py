@@ -40,7 +40,7 @@ def idle_share(precision: str, batch: str) -> Figure:
     on_gpu = tried_device().type == "cuda"
     watched = profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU])
     between(course(0), bench, watched.start, watched.stop)
-    kernel_s = _kernels_s(watched) / scale().steps
+    kernel_s = kernels_s(watched) / scale().steps
     wall_s = statistics.median(walls_s)
     how = (
         f"1 less the time of a step's kernels and copies by torch.profiler ({1e3 * kernel_s:.3f} ms) over "
@@ -83,7 +83,7 @@ def _replayed(student: HandMade) -> Callable[[], None]:
     return graph.replay
 
 
-def _kernels_s(watched: profile) -> float:
+def kernels_s(watched: profile) -> float:
     """Seconds of all that ran on the device; in a rehearsal, of all operations on the CPU."""
     on_gpu = tried_device().type == "cuda"
     wanted = "CUDA" if on_gpu else "CPU"

@@ -61,7 +61,7 @@ QUICK: Final = ModelConfig(name=ModelName.RESNET8, width=32)
 
 
 @dataclass(frozen=True)
-class _Kept:
+class Kept:
     """A cache, and the folder that it lies in as long as this is kept."""
 
     data: TrainingData
@@ -76,7 +76,7 @@ class _Kept:
         views: ViewsConfig,
         *,
         features: Mapping[str, tuple[str, ...]] | None = None,
-    ) -> _Kept:
+    ) -> Kept:
         folder = tempfile.TemporaryDirectory(prefix="benchmark-")
         reader = cache_of(Path(folder.name), data, teacher, views, features=features, device=tried_device())
         return cls(data, reader, folder)
@@ -93,8 +93,8 @@ class _Kept:
 
 
 @cache
-def _objectives_cache() -> _Kept:
-    return _Kept.of(colour_data(scale().n_train), network(QUICK), VIEWS, features=EMBEDDED)
+def _objectives_cache() -> Kept:
+    return Kept.of(colour_data(scale().n_train), network(QUICK), VIEWS, features=EMBEDDED)
 
 
 @cache
@@ -103,13 +103,13 @@ def _objectives_bench() -> Workbench:
 
 
 @cache
-def _wide_cache() -> _Kept:
+def _wide_cache() -> Kept:
     """Answers of many classes about images of so few pixels that they take no room beside the logits."""
     data = colour_data(scale().n_train, side=4, classes=scale().gathered_classes)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         teacher = nn.Sequential(nn.Flatten(), nn.Linear(48, scale().gathered_classes))
-    return _Kept.of(data, teacher, ViewsConfig())
+    return Kept.of(data, teacher, ViewsConfig())
 
 
 def kd_step_over_ce() -> Figure:

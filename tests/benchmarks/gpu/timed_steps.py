@@ -97,13 +97,19 @@ def network(config: ModelConfig) -> nn.Module:
 
 
 def colour_data(n: int, *, side: int = SIDE, classes: int = CLASSES) -> TrainingData:
+    """Noise in three colours."""
+    return noise_data(n, channels=3, side=side, classes=classes)
+
+
+def noise_data(n: int, *, channels: int, side: int, classes: int) -> TrainingData:
     """Noise of these sizes; what the pixels show costs no time."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=generator)
+    images = torch.randint(0, 256, (n, channels, side, side), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, classes, (n,), generator=generator)
     split = ImageSplit(images, labels, torch.arange(n))
     names = tuple(str(number) for number in range(classes))
-    return TrainingData(split, split, names, (0.5,) * 3, (0.25,) * 3, digest_of(["noise", n, side, classes]))
+    levels = (0.5,) * channels, (0.25,) * channels
+    return TrainingData(split, split, names, *levels, digest_of(["noise", n, channels, side, classes]))
 
 
 @cache

@@ -13,6 +13,8 @@ from trainables.models.foreign.copies import copied
 
 _HEAD_START: Final = 10
 
+# L = means
+
 
 class WeightAverage:
     """The exponential moving average of a network's parameters and statistics (Polyak and Juditsky, 1992).
@@ -27,13 +29,31 @@ class WeightAverage:
         self.model = untapped(copied(model)).requires_grad_(False)
         self.steps = 0
         self._decay = decay
+        self._taken: Tensor | None = None
+
+    def hold(self, device: torch.device) -> None:
+        """Keep how much of a step is taken in in a tensor, which `count` writes: `update` can be replayed."""
+        self._taken = torch.zeros((), device=device)
+
+    def count(self) -> None:
+        """Before `update`, where it may be a replay: say how much of the step is taken in, and count it."""
+        if self._taken is not None:
+            self._taken.fill_(1 - decay_at(self._decay, self.steps))
+            self.steps += 1
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the network after a step."""
-        decay = decay_at(self._decay, self.steps)
         means, values = _by_name(self.model), _by_name(model)
         real = [name for name, mean in means.items() if mean.is_floating_point()]
+        if self._taken is not None:
+            for name, mean in means.items():
+                if name in real:
+                    mean.lerp_(values[name], self._taken.to(mean.dtype))
+                else:
+                    mean.copy_(values[name])
+            return
+        decay = decay_at(self._decay, self.steps)
         averaging = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         averaging([means[name] for name in real], [values[name] for name in real], self.steps)
         for name in means.keys() - set(real):
@@ -53,6 +73,11 @@ class WeightAverage:
 def decay_at(decay: float, steps: int) -> float:
     """d of the step after so many."""
     return min(decay, (1 + steps) / (_HEAD_START + steps))
+
+
+def decays_at(decays_L: Tensor, steps_L: Tensor) -> Tensor:
+    """The same for each of L means; both are float64."""
+    return torch.minimum(decays_L, (1 + steps_L) / (_HEAD_START + steps_L))
 
 
 def _by_name(model: nn.Module) -> dict[str, Tensor]:

@@ -67,9 +67,15 @@ class Learner:
         tap = student_tap(objective, self.model, bench.data, bench.device, trained.stated)
         return tap, self.model if tap is None else Tapped(self.model, tap)
 
-    def optimise(self, others: nn.Module) -> None:
-        """Make the optimiser, of the network's parameters and of those of `others`."""
-        self.optimizer = build_optimizer(self._tuning.groups(self.model, others), self._training)
+    def optimise(self, others: nn.Module, *, held: bool = False) -> None:
+        """Make the optimiser, of the network's parameters and of those of `others`.
+
+        With `held`, numbers that change from step to step lie in tensors: `clear` and `step` can be replayed.
+        """
+        groups = self._tuning.groups(self.model, others)
+        self.optimizer = build_optimizer(groups, self._training, held=held)
+        if held and self._average is not None:
+            self._average.hold(self._workbench.device)
 
     @property
     def asked(self) -> Asked:
@@ -87,8 +93,26 @@ class Learner:
 
     def begin(self, rate: float) -> None:
         """Begin a step at this learning rate: no gradient is left of the one before."""
+        self.prepare(rate)
+        self.clear()
+
+    def prepare(self, rate: float) -> None:
+        """Say the numbers of the next step: its rate, and how much of it the running mean takes in."""
         set_learning_rate(self.optimizer, rate)
+        if self._average is not None:
+            self._average.count()
+
+    def clear(self) -> None:
+        """Leave no gradient of the step before."""
         self.optimizer.zero_grad(set_to_none=True)
+
+    @property
+    def changed(self) -> list[Tensor]:
+        """The tensors that a step changes, as far as they exist."""
+        models = [self.model, *([self._average.model] if self._average else [])]
+        own = [value for model in models for value in (*model.parameters(), *model.buffers())]
+        gathered = [value for state in self.optimizer.state.values() for value in state.values()]
+        return [*own, *(value for value in gathered if isinstance(value, Tensor))]
 
     def step(self) -> Tensor | None:
         """Make a step along the gradient; gives the norm that it had where the recipe clips it."""

@@ -61,6 +61,15 @@ class TeacherAnswers:
         features = sum(feature.nbytes for feature in self._features.values())
         return features + sum(signal.nbytes for signal in self._signals.values())
 
+    def keeps(self, bank: str, view: int) -> bool:
+        """Whether the logits of a whole view lie on the device, since they were asked for and fit."""
+        return (bank, view) in self._signals
+
+    def is_cached(self, bank: str, features: tuple[str, ...]) -> bool:
+        """Whether a cache has all that is asked of a bank, so that no teacher runs beside the student."""
+        kept = () if self._cache is None else self._cache.features(bank)
+        return self._cache is not None and all(name in kept for name in features)
+
     def answers(
         self,
         bank: str,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from trainables.training.learners.ema import decay_at
+from trainables.training.learners.ema import decays_at
 from trainables.training.packs.weights import LaneWeights
 
 
@@ -19,28 +19,34 @@ class LaneAverages:
     def __init__(self, model: nn.Module) -> None:
         """No lane yet; `model` is one of the networks, on the device."""
         self.means = LaneWeights(model)
-        self._decays: list[float] = []
-        self.steps: list[int] = []
-        """Of each lane, that the mean has taken in."""
+        # In double precision, as Python has them for a network alone.
+        self._decays_L = torch.empty(0, dtype=torch.float64, device=self.means.values_LP.device)
+        self._steps_L = torch.empty_like(self._decays_L)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that `update` changes."""
+        return [self.means.values_LP, *self.means.buffers.values(), self._steps_L]
+
+    def steps(self, lane: int) -> int:
+        """How many steps the lane's mean has taken in."""
+        return int(self._steps_L[lane])
 
     def append(self, model: nn.Module, decay: float, steps: int = 0) -> None:
         """A lane more, whose mean is this network."""
         self.means.append(model)
-        self._decays.append(decay)
-        self.steps.append(steps)
+        self._decays_L = torch.cat([self._decays_L, self._decays_L.new_tensor([decay])])
+        self._steps_L = torch.cat([self._steps_L, self._steps_L.new_tensor([steps])])
 
     def keep(self, lanes: Sequence[int]) -> None:
         """Leave these lanes alone, in this order."""
         self.means.keep(lanes)
-        self._decays = [self._decays[lane] for lane in lanes]
-        self.steps = [self.steps[lane] for lane in lanes]
+        self._decays_L, self._steps_L = self._decays_L[list(lanes)], self._steps_L[list(lanes)]
 
     @torch.no_grad()
     def update(self, weights: LaneWeights) -> None:
-        """Take in the networks after a step."""
-        pairs = zip(self._decays, self.steps, strict=True)
-        taken = [1 - decay_at(decay, steps) for decay, steps in pairs]
-        taken_L = torch.tensor(taken, device=weights.values_LP.device)
+        """Take in the networks after a step, in place."""
+        taken_L = (1 - decays_at(self._decays_L, self._steps_L)).float()
         self.means.values_LP.lerp_(weights.values_LP.detach(), taken_L[:, None])
         for name, rows in self.means.buffers.items():
             now = weights.buffers[name]
@@ -48,8 +54,8 @@ class LaneAverages:
                 rows.lerp_(now, taken_L.view(-1, *[1] * (rows.ndim - 1)))
             else:
                 rows.copy_(now)
-        self.steps = [steps + 1 for steps in self.steps]
+        self._steps_L.add_(1)
 
-    def state(self, lane: int) -> dict[str, Tensor]:
+    def state_dict(self, lane: int) -> dict[str, Tensor]:
         """The lane's mean, by the names of the network's own state."""
         return self.means.state_dict(lane)

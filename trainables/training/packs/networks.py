@@ -38,6 +38,9 @@ class Form(StrEnum):
 class LaneNetworks(Protocol):
     """The networks of all lanes."""
 
+    network: nn.Module
+    """What computes them; its weights are nobody's."""
+
     def __call__(self, weights: LaneWeights, images: Tensor, *, values_LP: Tensor, training: bool) -> Tensor:
         """Logits LxBxK of images BxLxCxHxW, or BxCxHxW where all lanes see the same.
 
@@ -55,15 +58,15 @@ class GroupedNetworks:
             ValueError: a layer with weights has no grouped form.
         """
         self._source = Source()
-        self._network = _grouped(copied(model), "", self._source)
+        self.network = _grouped(copied(model), "", self._source)
 
     def __call__(self, weights: LaneWeights, images: Tensor, *, values_LP: Tensor, training: bool) -> Tensor:
         """See `LaneNetworks`."""
         lanes = self._source.lanes = len(values_LP)
         self._source.rows = {**weights.parameters(values_LP), **weights.buffers}
-        self._network.train(training)
+        self.network.train(training)
         x = images.repeat(1, lanes, 1, 1) if images.ndim == 4 else images.flatten(1, 2)
-        logits: Tensor = self._network(channels_last(x))
+        logits: Tensor = self.network(channels_last(x))
         return logits.view(len(logits), lanes, -1).transpose(0, 1)
 
 
@@ -72,14 +75,14 @@ class MappedNetworks:
 
     def __init__(self, model: nn.Module) -> None:
         """The model stays as it is."""
-        self._network = copied(model)
+        self.network = copied(model)
 
     def __call__(self, weights: LaneWeights, images: Tensor, *, values_LP: Tensor, training: bool) -> Tensor:
         """See `LaneNetworks`."""
-        self._network.train(training)
+        self.network.train(training)
 
         def one(parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], own_BCHW: Tensor) -> Any:
-            return functional_call(self._network, (dict(parameters), dict(buffers)), (own_BCHW,))
+            return functional_call(self.network, (dict(parameters), dict(buffers)), (own_BCHW,))
 
         in_dims = (0, 0, None if images.ndim == 4 else 1)
         mapped = vmap(one, in_dims=in_dims, randomness="error")

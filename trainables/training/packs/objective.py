@@ -64,14 +64,45 @@ class LaneObjective:
 
     def __init__(self) -> None:
         self._mapped: dict[frozenset[str], bool] = {}
+        self._configs: Sequence[ObjectiveBase] = ()
+        self._varied_L: dict[str, Tensor] = {}
+        self._constants: Any = None
 
-    def __call__(self, configs: Sequence[ObjectiveBase], signals: LaneSignals) -> LaneLosses:
-        """The losses; `configs` are the lanes' own, as they are in their epochs: see `ObjectiveBase.at`."""
-        varied = _varied(configs, signals.labels_LB.device)
-        names = frozenset(varied)
+    def hold(self, configs: Sequence[ObjectiveBase], device: torch.device) -> bool:
+        """Compute from now on with these hyper-parameters: the lanes' own, as they are in their epochs.
+
+        Says whether a step that was recorded before may be replayed: it may where nothing has changed but
+        numbers in which the lanes differ, since those lie in tensors that stay; see `ObjectiveBase.at`.
+
+        Raises:
+            TypeError: the lanes differ in something that is no number with a fraction.
+        """
+        lanes, varied = len(self._configs), _varied(configs, device)
+        stays = lanes == len(configs) and varied.keys() == self._varied_L.keys()
+        if stays:
+            for name, numbers_L in varied.items():
+                self._varied_L[name].copy_(numbers_L)
+        else:
+            self._varied_L = varied
+        self._configs = list(configs)
+        before, self._constants = self._constants, self._written_in()
+        return stays and before == self._constants
+
+    def __call__(self, signals: LaneSignals) -> LaneLosses:
+        """The losses."""
+        names = frozenset(self._varied_L)
         if names not in self._mapped:
-            self._mapped[names] = _can_be_mapped(configs, signals)
-        return _at_once(configs[0], varied, signals) if self._mapped[names] else _one_by_one(configs, signals)
+            self._mapped[names] = _can_be_mapped(self._configs, signals)
+            self._constants = self._written_in()
+        if self._mapped[names]:
+            return _at_once(self._configs[0], self._varied_L, signals)
+        return _one_by_one(self._configs, signals)
+
+    def _written_in(self) -> list[dict[str, Any]]:
+        """What a recorded step holds as plain numbers, which it would keep."""
+        if not self._mapped.get(frozenset(self._varied_L)):
+            return [dict(config) for config in self._configs]
+        return [{name: value for name, value in dict(self._configs[0]).items() if name not in self._varied_L}]
 
 
 def _at_once(config: ObjectiveBase, varied: Mapping[str, Tensor], signals: LaneSignals) -> LaneLosses:

@@ -40,13 +40,18 @@ class LaneOptimisers:
         self._recipes: list[TrainingConfig] = []
         names = (_MEAN, _SQUARE) if self._adam else (_MOMENTUM,)
         self._kept = {name: torch.empty_like(weights.values_LP) for name in names}
-        self._steps: list[int] = []
+        self._steps_L1 = torch.empty(0, 1, device=weights.values_LP.device)
         self._numbers_L1: dict[str, Tensor] = {}
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that `step` changes beside the weights."""
+        return [*self._kept.values(), self._steps_L1]
 
     def append(self, recipe: TrainingConfig) -> None:
         """A lane more, which has gathered nothing yet."""
         self._recipes.append(recipe)
-        self._steps.append(0)
+        self._steps_L1 = torch.cat([self._steps_L1, self._steps_L1.new_zeros(1, 1)])
         self._kept = {
             name: torch.cat([rows, rows.new_zeros(1, rows.shape[1])]) for name, rows in self._kept.items()
         }
@@ -55,22 +60,19 @@ class LaneOptimisers:
     def keep(self, lanes: Sequence[int]) -> None:
         """Leave these lanes alone, in this order."""
         self._recipes = [self._recipes[lane] for lane in lanes]
-        self._steps = [self._steps[lane] for lane in lanes]
+        self._steps_L1 = self._steps_L1[list(lanes)]
         self._kept = {name: rows[list(lanes)] for name, rows in self._kept.items()}
         self._number()
 
     @torch.no_grad()
-    def step(self, rates_L: Tensor) -> Tensor | None:
-        """A step of every lane along its gradient; gives the gradients' norms (L) where they are clipped.
+    def step(self, gradient_LP: Tensor, rates_L: Tensor) -> Tensor | None:
+        """A step of every lane along its gradient, which is used up; all is changed in place.
 
-        Raises:
-            ValueError: there is no gradient.
+        Gives the gradients' norms (L) where they are clipped.
         """
-        values_LP, gradient_LP = self._weights.values_LP, self._weights.values_LP.grad
-        if gradient_LP is None:
-            raise ValueError("no pass was made whose gradient could be followed")
         norm_L = self._clip(gradient_LP) if self._clips else None
-        self._steps = [steps + 1 for steps in self._steps]
+        self._steps_L1.add_(1)
+        values_LP = self._weights.values_LP
         if self._adam:
             self._adam_step(values_LP, gradient_LP, rates_L[:, None])
         else:
@@ -81,10 +83,11 @@ class LaneOptimisers:
         """What the lane's own optimiser would give as its state, in tensors of their own."""
         alone = build_optimizer([{"params": list(parameters)}], self._recipes[lane])
         document = alone.state_dict()
-        if self._steps[lane] == 0 or not self._has_state(lane):
+        taken = float(self._steps_L1[lane])
+        if taken == 0 or not self._has_state(lane):
             return document
         cut = {name: self._weights.by_parameter(rows[lane]) for name, rows in self._kept.items()}
-        steps = {"step": torch.tensor(float(self._steps[lane]))} if self._adam else {}
+        steps = {"step": torch.tensor(taken)} if self._adam else {}
         document["state"] = {
             number: {**steps, **{name: parts[number].clone() for name, parts in cut.items()}}
             for number in range(len(parameters))
@@ -102,7 +105,7 @@ class LaneOptimisers:
             filled = [zero if part is None else part for part, zero in zip(parts, zeros, strict=True)]
             rows[lane] = self._weights.row(filled)
         # SGD counts no steps: what it has gathered shows that there were some.
-        self._steps[lane] = int(gathered[0].get("step", 1)) if gathered[0] else 0
+        self._steps_L1[lane] = int(gathered[0].get("step", 1)) if gathered[0] else 0
 
     def _has_state(self, lane: int) -> bool:
         return self._adam or self._recipes[lane].momentum > 0
@@ -129,8 +132,7 @@ class LaneOptimisers:
         values_LP.addcmul_(along_LP, rates_L1, value=-1)
 
     def _adam_step(self, values_LP: Tensor, gradient_LP: Tensor, rates_L1: Tensor) -> None:
-        mean_LP, square_LP = self._kept[_MEAN], self._kept[_SQUARE]
-        steps_L1 = torch.tensor(self._steps, dtype=torch.float32, device=values_LP.device)[:, None]
+        mean_LP, square_LP, steps_L1 = self._kept[_MEAN], self._kept[_SQUARE], self._steps_L1
         values_LP.mul_(1 - rates_L1 * self._numbers_L1["weight_decay"])
         mean_LP.lerp_(gradient_LP, 1 - _BETAS[0])
         square_LP.mul_(_BETAS[1]).addcmul_(gradient_LP, gradient_LP, value=1 - _BETAS[1])

@@ -15,16 +15,11 @@ from trainables.config.metrics import LANES
 from trainables.errors import TrialFailed
 from trainables.training.course import TrainingResult
 from trainables.training.learners.learner import Learner
-from trainables.training.packs.averages import LaneAverages
-from trainables.training.packs.inputs import LaneInputs
 from trainables.training.packs.judging import Judged, judge_lanes
 from trainables.training.packs.lane import Lane, Ticket
-from trainables.training.packs.means import LaneMeans
-from trainables.training.packs.networks import FORMS, Form
-from trainables.training.packs.objective import LaneLosses, LaneObjective, LaneSignals
-from trainables.training.packs.optimiser import LaneOptimisers
-from trainables.training.packs.weights import LaneWeights
-from trainables.training.precision import autocast
+from trainables.training.packs.networks import Form
+from trainables.training.packs.objective import LaneLosses
+from trainables.training.packs.step import LaneStep
 from trainables.training.progress.checkpoints import TrainingState
 from trainables.training.progress.standing import is_due, refuse_non_finite
 from trainables.training.ranks import SOLO
@@ -51,14 +46,7 @@ class Pack:
         course = ticket.course
         self._workbench, self._recipe = workbench, course.training
         self._precision = course.resolved_precision()
-        model = course.model.to(workbench.device)
-        self._networks = FORMS[form](model)
-        self._weights = LaneWeights(model)
-        self._optimisers = LaneOptimisers(course.training, self._weights)
-        self._averages = LaneAverages(model) if course.training.ema else None
-        self._inputs = LaneInputs(course.objective, workbench)
-        self._objective = LaneObjective()
-        self._means = LaneMeans()
+        self._step = LaneStep(course, workbench, form)
         self.lanes: list[Lane] = []
 
     def admit(self, ticket: Ticket) -> None:
@@ -79,13 +67,14 @@ class Pack:
         if state is not None:
             learner.restore(vars(state))
         parameters = list(learner.model.parameters())
-        self._weights.append(learner.model)
-        self._optimisers.append(ticket.course.training)
+        self._step.weights.append(learner.model)
+        self._step.optimisers.append(ticket.course.training)
         if state is not None:
-            self._optimisers.restore(len(self.lanes), state.optimizer, parameters)
-        if self._averages is not None:
+            self._step.optimisers.restore(len(self.lanes), state.optimizer, parameters)
+        if self._step.averages is not None:
             decay, steps = ticket.course.training.ema or 0.0, state.average_steps if state else 0
-            self._averages.append(learner.judged, decay, steps)
+            self._step.averages.append(learner.judged, decay, steps)
+        self._step.changes_lanes()
         lane = Lane(ticket, state)
         self.lanes.append(lane)
         lane.tell_again()
@@ -100,49 +89,22 @@ class Pack:
         began, lanes = time.perf_counter(), len(self.lanes)
         for lane in self.lanes:
             lane.begin(self._workbench)
-        self._means = LaneMeans()
-        steps = min(len(lane.rows_SB) for lane in self.lanes)
-        for step in range(steps):
+        for step in range(self._step.begin(self.lanes)):
             self._drop([n for n, lane in enumerate(self.lanes) if lane.ticket.should_stop()], _stopped)
             if not self.lanes:
                 return
-            self._step(step, steps)
+            self._step.make(step)
         self._end_epoch(began, lanes)
 
     def steps(self) -> Callable[[], None]:
         """Makes a step of the next epoch at each call, round and round: to be timed, not to be kept."""
         for lane in self.lanes:
             lane.begin(self._workbench)
-        steps = len(self.lanes[0].rows_SB)
-        numbers = itertools.cycle(range(steps))
-        return lambda: self._step(next(numbers), steps)
-
-    def _step(self, step: int, steps: int) -> None:
-        epochs = [lane.epoch for lane in self.lanes]
-        rows_LB = torch.stack([lane.rows_SB[step] for lane in self.lanes])
-        batch = self._inputs.batch(epochs, rows_LB)
-        if step + 1 < steps:
-            self._inputs.expect(epochs, torch.stack([lane.rows_SB[step + 1] for lane in self.lanes]))
-        values_LP = self._weights.values_LP.requires_grad_()
-        values_LP.grad = None
-        with autocast(self._precision, self._workbench.device):
-            student = {
-                bank: self._networks(self._weights, images, values_LP=values_LP, training=True)
-                for bank, images in batch.images.items()
-            }
-        losses = self._objective(
-            [lane.config for lane in self.lanes],
-            LaneSignals(student, batch.teacher, batch.labels_LB, batch.mixed, self._recipe.label_smoothing),
-        )
-        losses.total_L.sum().backward()  # type: ignore[no-untyped-call]
-        rates_L = torch.stack([lane.rates_S[step] for lane in self.lanes]).to(values_LP.device)
-        norms_L = self._optimisers.step(rates_L)
-        if self._averages is not None:
-            self._averages.update(self._weights)
-        self._means.add(losses, norms_L)
+        numbers = itertools.cycle(range(self._step.begin(self.lanes)))
+        return lambda: self._step.make(next(numbers))
 
     def _end_epoch(self, began: float, lanes: int) -> None:
-        means = self._means.result()
+        means = self._step.means.result()
         train_s = time.perf_counter() - began
         judged = judge_lanes(
             self._ask, self._workbench, lanes=len(self.lanes), batch_size=self._recipe.eval_batch_size
@@ -177,25 +139,26 @@ class Pack:
 
     def _ask(self, images_BCHW: Tensor) -> Tensor:
         """Logits, in evaluation mode, of the weights by which students are judged."""
-        weights = self._weights if self._averages is None else self._averages.means
-        return self._networks(weights, images_BCHW, values_LP=weights.values_LP.detach(), training=False)
+        step = self._step
+        weights = step.weights if step.averages is None else step.averages.means
+        return step.networks(weights, images_BCHW, values_LP=weights.values_LP.detach(), training=False)
 
     def _judged_state(self, number: int) -> dict[str, Tensor]:
-        return self._averages.state(number) if self._averages else self._weights.state_dict(number)
+        return (self._step.averages or self._step.weights).state_dict(number)
 
     def _state(self, number: int) -> TrainingState:
-        lane = self.lanes[number]
-        own = {name: value.clone() for name, value in self._weights.state_dict(number).items()}
-        average = {} if self._averages is None else self._averages.state(number)
-        parameters = self._weights.by_parameter(self._weights.values_LP.detach()[number])
+        lane, weights, averages = self.lanes[number], self._step.weights, self._step.averages
+        own = {name: value.clone() for name, value in weights.state_dict(number).items()}
+        average = {} if averages is None else averages.state_dict(number)
+        parameters = weights.by_parameter(weights.values_LP.detach()[number])
         return TrainingState(
             **lane.standing.state(),
             model=own,
-            optimizer=self._optimisers.state(number, [p.clone() for p in parameters]),
+            optimizer=self._step.optimisers.state(number, [p.clone() for p in parameters]),
             packed=True,
             precision=self._precision.value,
             average={name: value.clone() for name, value in average.items()},
-            average_steps=self._averages.steps[number] if self._averages else 0,
+            average_steps=0 if averages is None else averages.steps(number),
         )
 
     def _drop(self, numbers: Sequence[int], end: Callable[[int, Lane], TrainingResult | Exception]) -> None:
@@ -205,9 +168,7 @@ class Pack:
         gone = [(number, self.lanes[number]) for number in numbers]
         kept = [number for number in range(len(self.lanes)) if number not in numbers]
         self.lanes = [self.lanes[number] for number in kept]
-        for rows in (self._weights, self._optimisers, self._averages, self._means):
-            if rows is not None:
-                rows.keep(kept)
+        self._step.keep(kept, self.lanes)
         for number, lane in gone:
             lane.ticket.on_end(end(number, lane))
 

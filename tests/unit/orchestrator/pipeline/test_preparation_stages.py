@@ -369,7 +369,7 @@ def cached_here(monkeypatch: pytest.MonkeyPatch) -> None:
             assert "error" not in json.loads(answer), answer
             yield [ShardRecord.from_plain(record) for record in json.loads(answer)]
 
-    monkeypatch.setattr(cache_build, "_records", records)
+    monkeypatch.setattr(cache_build, "computed_by_ray_data", records)
     monkeypatch.setattr(cache_stage, "_actors", lambda *_: 1)
     monkeypatch.setattr(Workers, "stage_resources", lambda _: (0.0, 0.0))
 

@@ -29,7 +29,7 @@ from trainables.errors import StorageError
 from trainables.slots.messages import End, Lease, Message, TrainJob
 from trainables.slots.warm_state import WarmState
 from trainables.training.packs.measure import PackChoice
-from trainables.training.packs.pack import Pack
+from trainables.training.packs.step import LaneStep
 from trainables.training.progress.checkpoints import CheckpointFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -184,7 +184,7 @@ def test_a_step_that_fails_for_all_has_each_trained_alone(
 
     slot = LocalSlot()
     slot.warm.pack_choice(job(spec, 0).trial, spec, 8)
-    monkeypatch.setattr(Pack, "_step", fails)
+    monkeypatch.setattr(LaneStep, "make", fails)
     slot.run(*(job(spec, n) for n in range(3)))
     assert slot.alone_jobs == ["ce-0", "ce-1", "ce-2"]
     assert [told.end.end for told in slot.told.values()] == [End.COMPLETED] * 3

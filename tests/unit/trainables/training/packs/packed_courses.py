@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ def packed_student(seed: int) -> nn.Module:
         )
 
 
-def taught_workbench(folder: Path, banks: tuple[str, ...] = ("weak", "strong")) -> Workbench:
+def taught_workbench(folder: Path, banks: tuple[str, ...] = ("weak", "strong"), **options: Any) -> Workbench:
     """A teacher of the three classes has answered all views; the cache keeps fp32, so nothing is rounded."""
     data = separable_data()
     with torch.random.fork_rng():
@@ -54,7 +55,7 @@ def taught_workbench(folder: Path, banks: tuple[str, ...] = ("weak", "strong")) 
         teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, len(CLASSES)))
     tiny = TinyCache(folder, data, teacher, split_facts(data), views=VIEWS)
     tiny.build(banks)
-    bench = small_workbench(data, cache=tiny.open())
+    bench = small_workbench(data, cache=tiny.open(), **options)
     bench.compare_with(torch.randn(30, len(CLASSES), generator=torch.Generator().manual_seed(2)))
     return bench
 
