@@ -7,6 +7,8 @@ import functools
 import importlib
 import inspect
 import logging
+import os
+import threading
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
@@ -21,6 +23,8 @@ _SYNCHRONISATION: Final = "SynchronizationActor"
 _END_OF_SYNCHRONISATION: Final = "_shutdown_sync_actor"
 _OF_DATA_SETS: Final = _CALLBACKS + "datasets"
 _OF_CLEANER: Final = _CALLBACKS + "placement_group_callback"
+_OWN_LOG: Final = "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING"
+_SETTLING: Final = threading.Lock()
 
 
 class SlotTrainer(TorchTrainer):
@@ -59,6 +63,7 @@ class _Parts:
     controller: Any
     group: Any
     group_state: Any
+    constants: Any
 
     @property
     def are_known(self) -> bool:
@@ -68,6 +73,7 @@ class _Parts:
             and hasattr(self.controller, "get_result")
             and hasattr(self.group, _SYNCHRONISATION)
             and hasattr(self.group_state, _END_OF_SYNCHRONISATION)
+            and _OWN_LOG in vars(self.constants or object).values()
         )
 
 
@@ -79,12 +85,20 @@ def can_be_in_driver() -> bool:
 def _parts() -> _Parts:
     controller = getattr(_module(_EXECUTION + "controller"), "TrainController", None)
     group = _EXECUTION + "worker_group."
-    return _Parts(controller, _module(group + "worker_group"), _module(group + "state"))
+    constants = _module("ray.train.v2._internal.constants")
+    return _Parts(controller, _module(group + "worker_group"), _module(group + "state"), constants)
+
+
+def _settle() -> None:
+    """Has Ray Train take a driver for the place of a controller, for good: only slots use it here."""
+    with _SETTLING:  # slots begin at once, each in its thread
+        _settle_once()
 
 
 @functools.cache
-def _settle() -> None:
-    """Has Ray Train take a driver for the place of a controller, for good: only slots use it here."""
+def _settle_once() -> None:
+    # A controller would replace the handlers of the whole process's log, while other threads write to it.
+    os.environ[_OWN_LOG] = "0"
     asks = RuntimeContext.current_actor.fget  # type: ignore[attr-defined]  # a property
 
     def current_actor(context: RuntimeContext) -> Any:

@@ -46,8 +46,8 @@ def test_a_trial_of_several_networks_leaves_none_of_them_in_memory(
     optimisers: list[weakref.ref[Any]] = []
     optimise, forward = Learner.optimise, DmlObjective.forward
 
-    def noted(learner: Learner, others: nn.Module) -> None:
-        optimise(learner, others)
+    def noted(learner: Learner, others: nn.Module, **options: Any) -> None:
+        optimise(learner, others, **options)
         networks.append(weakref.ref(learner.model))
         optimisers.append(weakref.ref(learner.optimizer))
 
