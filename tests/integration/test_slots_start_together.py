@@ -41,7 +41,7 @@ def busy_log() -> Iterator[logging.Handler]:
 def test_slots_start_at_once_and_leave_the_log_of_the_driver_alone(
     tmp_path: Path, busy_log: logging.Handler
 ) -> None:
-    """Ray Train's controller would take away all handlers of its process, and two would wait for each other."""
+    """Ray Train's controller would take away all handlers of its process; two would wait for each other."""
     assert can_be_in_driver()
     before = list(logging.getLogger().handlers)
     with connect("local", cpus=SLOTS), slots_of(shaped(slots=SLOTS), tmp_path) as workers:
