@@ -117,3 +117,40 @@ def same_students(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> boo
 
     own, others = weights(one), weights(other)
     return own.keys() == others.keys() and all(apart(own[rate], others[rate]) < 1e-3 for rate in own)
+
+
+PAUSING = {
+    "hyperband": {"name": "hyperband", "reduction_factor": 3},
+    "pbt": {"name": "pbt", "perturbation_interval": 2, "quantile_fraction": 0.34},
+    "median": {"name": "median", "grace_period": 2, "min_samples_required": 1},
+}
+
+
+@pytest.mark.parametrize("scheduler", PAUSING.values(), ids=PAUSING)
+def test_students_that_pause_and_fork_do_so_in_packs(
+    workers: Workers, tmp_path: Path, scheduler: dict[str, Any]
+) -> None:
+    rates = [{"training.lr": rate} for rate in (*RATES[:4], 2e-4, 1.01e-4)]
+    space = SpaceConfig.from_plain(
+        {
+            "name": "rates",
+            "objectives": {"ce": {}},
+            "training": {"lr": {"loguniform": [1e-4, 1e-1]}},
+            "search": {"algorithm": "random", "points_to_evaluate": rates},
+            "scheduler": scheduler,
+        }
+    )
+    events = search_of(workers, tmp_path / scheduler["name"], space=space).run()
+    ends = ends_of(events)
+    assert {end["status"] for end in ends.values()} <= {"completed", "pruned"}
+    assert set(epochs_of(events).values()) == {1}
+    lanes = [number for of_trial in lanes_of(events).values() for number in of_trial]
+    assert None not in lanes
+    assert max(number for number in lanes if number) > 1
+    if scheduler["name"] == "pbt":
+        forks = [e for e in events if e["kind"] == "trial_started" and e["spec"].get("fork")]
+        assert forks
+        for event in forks:
+            first = event["spec"]["fork"]["epoch"] + 1
+            told = sorted(epoch for trial, epoch in epochs_of(events) if trial == event["trial"])
+            assert told == list(range(first, first + len(told)))
