@@ -154,7 +154,7 @@ def experiment() -> ExperimentConfig:
             "training": {"epochs": EPOCHS, "batch_size": 32, "precision": "fp32"},
             "space": "written below",
             "budget": {"trials": TRIALS, "max_failed_trials": TRIALS},
-            "cluster": {"slots": 2, "gpus_per_worker": 0},
+            "cluster": {"slots": 2, "gpus_per_worker": 0, "students_per_slot": 1},
         }
     )
 

@@ -87,6 +87,8 @@ def task_of(folder: Path) -> Task:
     task = Task(folder, folder / "out", objective="dml")
     text = "".join(line for line in EXPERIMENT.splitlines(True) if not line.startswith("teacher:"))
     text = text.replace("trials: 6", "trials: 2").replace("seeds: 1", f"seeds: {SEEDS}")
+    # One control after the other, so that it can be killed between two of them.
+    text = text.replace("{slots: 1}", "{slots: 1, students_per_slot: 1}")
     (folder / "task.yaml").write_text(text)
     (folder / "space.yaml").write_text(
         "name: space\nobjectives: {dml: {}}\ntraining: {lr: {grid_search: [0.01, 0.1]}}\n"
