@@ -74,10 +74,7 @@ class Entry:
 
 
 def _pack_key(plain: dict[str, Any]) -> str:
-    if plain.get("kind") != "train" or plain.get("fake_quantised") is not None:
-        return ""
-    job = TrainJob.from_plain(plain)
-    return pack_key(job.trial, job.workbench) or ""
+    return pack_key(TrainJob.from_plain(plain)) or "" if plain.get("kind") == "train" else ""
 
 
 @dataclass

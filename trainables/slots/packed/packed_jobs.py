@@ -6,8 +6,9 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import ray
 
@@ -21,8 +22,6 @@ from trainables.slots.warm_state import WarmState
 from trainables.training.course import TrainingResult
 from trainables.training.packs.measure import PackChoice
 from trainables.training.packs.pack import DoesNotFit, Pack, Ticket
-
-AUTO: Final = "auto"
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ class PackedJobs:
         if self._students == 1 or lease.alone or lease.job["kind"] != "train":
             return False
         job = TrainJob.from_plain(lease.job)
-        key = None if job.fake_quantised is not None else pack_key(job.trial, job.workbench)
+        key = pack_key(job)
         if key is None or key in self._refused:
             return False
         try:
@@ -78,11 +77,9 @@ class PackedJobs:
         """Train what would fit such a pack alone from now on."""
         self._refused.add(key)
 
-    @contextlib.contextmanager
-    def channel(self, lease: Lease, job_id: str) -> Any:
+    def channel(self, lease: Lease, job_id: str) -> AbstractContextManager[JobChannel]:
         """The channel of a lease; see `channel_of`."""
-        with channel_of(lease, job_id, self._broker) as channel:
-            yield channel
+        return channel_of(lease, job_id, self._broker)
 
     @property
     def warm(self) -> WarmState:

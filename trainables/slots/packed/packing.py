@@ -8,7 +8,7 @@ from trainables.config.base import digest_of
 from trainables.config.metrics import RankBy
 from trainables.config.objective_base import Need, ObjectiveBase
 from trainables.config.training import TrainingConfig
-from trainables.config.trial import TrialSpec, WorkbenchSpec
+from trainables.slots.messages import TrainJob
 
 _SERVED: Final = frozenset({Need.ALL_CLASSES, Need.UNSHIFTED})
 """What a pack serves beside logits and labels."""
@@ -39,13 +39,14 @@ def keeps_alone(objective: ObjectiveBase) -> str | None:
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-def pack_key(trial: TrialSpec, workbench: WorkbenchSpec) -> str | None:
-    """What trials have alike that may share a pack; none for one that is trained alone.
+def pack_key(job: TrainJob) -> str | None:
+    """What jobs have alike that may share a pack; none for one that is trained alone.
 
     They have the same workbench, student and objective (but for its numbers), and of the recipe what
     `_ALIKE` names.
     """
-    if keeps_alone(trial.objective) or _recipe_keeps_alone(trial.training):
+    trial, workbench = job.trial, job.workbench
+    if job.fake_quantised is not None or keeps_alone(trial.objective) or _recipe_keeps_alone(trial.training):
         return None
     if trial.rank_by is not RankBy.ACCURACY or workbench.online is not None:
         return None

@@ -18,7 +18,6 @@ from trainables.training.learners.learner import Learner
 from trainables.training.packs.judging import Judged, judge_lanes
 from trainables.training.packs.lane import Lane, Ticket
 from trainables.training.packs.networks import Form
-from trainables.training.packs.objective import LaneLosses
 from trainables.training.packs.step import LaneStep
 from trainables.training.progress.checkpoints import TrainingState
 from trainables.training.progress.standing import is_due, refuse_non_finite
@@ -183,4 +182,4 @@ def _selected(judged: Judged) -> dict[str, float]:
     return {f"selection/{name}": value for name, value in judged.items()}
 
 
-__all__ = ["DoesNotFit", "Form", "LaneLosses", "Pack", "Ticket"]
+__all__ = ["DoesNotFit", "Pack", "Ticket"]

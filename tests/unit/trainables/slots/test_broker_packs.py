@@ -114,3 +114,11 @@ async def test_a_job_that_is_cancelled_while_it_waits_joins_no_pack() -> None:
     await take(broker)
     await broker.cancel("b")
     assert await more(broker, "a", 7) == []
+
+
+@in_a_loop
+async def test_a_student_that_computes_as_int8_joins_no_pack() -> None:
+    aware = {**job("b"), "fake_quantised": "student.safetensors"}
+    broker = await submitted(job("a"), aware, job("c"))
+    await take(broker)
+    assert [name_of(lease) for lease in await more(broker, "a", 7)] == ["c"]
